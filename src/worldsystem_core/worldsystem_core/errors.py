@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Errors a person can act on: each message says what happened, with the value, and what to do."""
+
+from __future__ import annotations
+
+
+class WorldSystemError(Exception):
+    """Base of every error that WorldSystem raises on purpose."""
+
+
+class ConfigError(WorldSystemError):
+    """A setting is unknown, has the wrong type, or lies outside its range."""
+
+
+class SourceError(WorldSystemError):
+    """A video source cannot be opened, or holds no video."""
+
+
+class ProtocolError(WorldSystemError):
+    """Bytes from the network do not follow the wire protocol."""
+
+
+class BackendError(WorldSystemError):
+    """A back-end is unknown, or cannot run on this machine."""
+
+
+class WeightsMissing(WorldSystemError):
+    """A network's weights are not on this machine."""
+
+    def __init__(self, name: str, path: object) -> None:
+        super().__init__(
+            f"weights '{name}' not found at {path}; run `make weights` or set WORLDSYSTEM_WEIGHTS"
+        )
+
+
+class PortInUse(WorldSystemError):
+    """A server's port is taken by another program."""
+
+    def __init__(self, what: str, port: int, option: str) -> None:
+        super().__init__(
+            f"{what}: port {port} is already in use; stop the program that holds it "
+            f"(`ss -ltnp 'sport = :{port}'` names it) or choose another with {option}"
+        )
+
+
+class MissingDependency(WorldSystemError):
+    """An optional library is not installed."""
+
+    def __init__(self, library: str, what_for: str, install: str) -> None:
+        super().__init__(f"{what_for} needs '{library}', which is not installed; run `{install}`")

@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Bounded hand-off between threads: a late item is worth less than a fresh one."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class Handoff(Generic[T]):
+    """A queue that never blocks its producer: when full, the oldest item goes and is counted.
+
+    `on_drop` is called with each dropped item, outside the lock.
+    """
+
+    def __init__(self, capacity: int, on_drop: Callable[[T], None] | None = None) -> None:
+        if capacity < 1:
+            raise ValueError(f"capacity must be at least 1, not {capacity}")
+        self._capacity = capacity
+        self._on_drop = on_drop
+        self._items: deque[T] = deque()
+        self._changed = threading.Condition()
+        self._closed = False
+        self.dropped = 0
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    @property
+    def closed(self) -> bool:
+        return self._closed
+
+    def put(self, item: T) -> None:
+        """Add `item`, never blocking; after `close` the item itself counts as dropped."""
+        lost: T | None = None
+        with self._changed:
+            if self._closed:
+                lost = item
+            else:
+                if len(self._items) == self._capacity:
+                    lost = self._items.popleft()
+                self._items.append(item)
+            self.dropped += lost is not None
+            self._changed.notify_all()
+        if lost is not None and self._on_drop:
+            self._on_drop(lost)
+
+    def put_waiting(self, item: T, timeout_s: float) -> bool:
+        """Add `item` once there is room; False when there was none within `timeout_s`.
+
+        For producers that can wait, such as a file being read: nothing is dropped.
+        """
+        with self._changed:
+            room = self._changed.wait_for(
+                lambda: self._closed or len(self._items) < self._capacity, timeout_s
+            )
+            if not room or self._closed:
+                return False
+            self._items.append(item)
+            self._changed.notify_all()
+        return True
+
+    def get(self, timeout_s: float) -> T | None:
+        """The oldest item, or None after `timeout_s` or once closed and empty."""
+        with self._changed:
+            self._changed.wait_for(lambda: bool(self._items) or self._closed, timeout_s)
+            if not self._items:
+                return None
+            item = self._items.popleft()
+            self._changed.notify_all()
+        return item
+
+    def wait_empty(self, timeout_s: float) -> bool:
+        """Wait until every item has been taken; False when that took longer than `timeout_s`."""
+        deadline = time.monotonic() + timeout_s
+        with self._changed:
+            while self._items:
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    return False
+                self._changed.wait(left)
+        return True
+
+    def close(self) -> None:
+        """Take no more items and wake every waiting thread; what is queued can still be got."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()

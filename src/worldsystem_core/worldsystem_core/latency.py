@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Latency histograms in fixed buckets, cheap enough for every frame."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+
+BUCKETS_S = tuple(float(edge) for edge in np.geomspace(0.001, 60.0, 60))
+
+
+class LatencyHistogram:
+    """Counts durations in logarithmic buckets from 1 ms to 60 s; safe from any thread."""
+
+    def __init__(self) -> None:
+        self._counts = np.zeros(len(BUCKETS_S) + 1, dtype=np.int64)
+        self._lock = threading.Lock()
+
+    def add(self, duration_s: float) -> None:
+        """Count one duration; negative ones (clocks that disagree) count as zero."""
+        at = int(np.searchsorted(BUCKETS_S, max(duration_s, 0.0)))
+        with self._lock:
+            self._counts[at] += 1
+
+    @property
+    def count(self) -> int:
+        return int(self._counts.sum())
+
+    def counts(self) -> list[int]:
+        """Number of durations per bucket; the last bucket is everything above 60 s."""
+        with self._lock:
+            return [int(n) for n in self._counts]
+
+    def percentile_s(self, percent: float) -> float:
+        """Upper edge of the bucket that holds the percentile; NaN when nothing was counted."""
+        counts = np.array(self.counts())
+        if not counts.sum():
+            return float("nan")
+        at = int(np.searchsorted(np.cumsum(counts), percent / 100.0 * counts.sum()))
+        return float((*BUCKETS_S, np.inf)[at])

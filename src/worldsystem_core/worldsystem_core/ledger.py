@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The frame ledger: every frame a stage takes ends as used, or as dropped for a named reason."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class LedgerState:
+    """A stage's account at one moment: `taken == used + sum(dropped) + in_flight`, always."""
+
+    stage: str
+    taken: int
+    used: int
+    dropped: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def in_flight(self) -> int:
+        return self.taken - self.used - sum(self.dropped.values())
+
+
+class StageLedger:
+    """Counts what one stage takes in, uses and lets go; safe to call from any thread.
+
+    A frame may be settled once. Settling it twice or settling one that was never taken is counted
+    in `violations`, so that a test or the report can show a fault in the accounting itself.
+    """
+
+    def __init__(self, stage: str) -> None:
+        self.stage = stage
+        self.violations = 0
+        self._lock = threading.Lock()
+        self._open: set[int] = set()
+        self._taken = 0
+        self._used = 0
+        self._dropped: Counter[str] = Counter()
+
+    def take(self, frame_id: int) -> None:
+        """A frame came in."""
+        with self._lock:
+            if frame_id in self._open:
+                self.violations += 1
+                return
+            self._open.add(frame_id)
+            self._taken += 1
+
+    def use(self, frame_id: int) -> None:
+        """The frame was worked into this stage's result."""
+        with self._lock:
+            if self._settled(frame_id):
+                self._used += 1
+
+    def drop(self, frame_id: int, reason: str) -> None:
+        """The frame was let go; `reason` is a short snake_case name."""
+        with self._lock:
+            if self._settled(frame_id):
+                self._dropped[reason] += 1
+
+    def drop_untaken(self, frame_id: int, reason: str) -> None:
+        """A frame that should have come never did (lost on the link): taken and dropped at once."""
+        self.take(frame_id)
+        self.drop(frame_id, reason)
+
+    def drop_in_flight(self, reason: str) -> None:
+        """Close the account: whatever is neither used nor dropped goes for `reason`."""
+        with self._lock:
+            self._dropped[reason] += len(self._open)
+            self._open.clear()
+            if not self._dropped[reason]:
+                del self._dropped[reason]
+
+    def state(self) -> LedgerState:
+        """The account now."""
+        with self._lock:
+            return LedgerState(self.stage, self._taken, self._used, dict(self._dropped))
+
+    def _settled(self, frame_id: int) -> bool:
+        if frame_id not in self._open:
+            self.violations += 1
+            return False
+        self._open.discard(frame_id)
+        return True

@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The contract of a reconstruction back-end: frames in, events out.
+
+`world` is the root frame: `scene` (scale unknown) or `map` (metric); `ScaleState` says which.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Protocol
+
+import numpy as np
+from jaxtyping import Float32, Float64, UInt8
+
+from worldsystem_core.frames import Camera, Frame
+
+
+class TrackingState(Enum):
+    """Whether the camera's pose is known."""
+
+    INITIALISING = 0
+    TRACKED = 1
+    LOST = 2
+
+
+class ScaleState(Enum):
+    """What one unit of length is: arbitrary (`scene`) or one metre (`map`)."""
+
+    SCENE = 0
+    METRIC = 1
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Pose:
+    """Camera pose of one frame; every frame that is fed yields exactly one, possibly later.
+
+    `keyframe_id` is the keyframe that the pose hangs on (-1: none yet), so that a later correction
+    of that keyframe corrects this pose too.
+    """
+
+    frame_id: int
+    stamp_ns: int
+    world_from_cam: Float64[np.ndarray, "4 4"]
+    confidence: float
+    state: TrackingState
+    keyframe_id: int = -1
+    scale: ScaleState = ScaleState.SCENE
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Keyframe:
+    """A frame with dense geometry: `pointmap` [world units] in its camera frame, image-aligned.
+
+    `pointmap[v, u]` projects to pixel (u, v) of `camera`, which has the pointmap's size and no
+    distortion; NaN marks unknown points, whose `confidence` is 0. Confidence lies in [0, 1].
+    """
+
+    id: int
+    frame_id: int
+    stamp_ns: int
+    world_from_cam: Float64[np.ndarray, "4 4"]
+    camera: Camera
+    pointmap: Float32[np.ndarray, "h w 3"]
+    confidence: Float32[np.ndarray, "h w"]
+    rgb: UInt8[np.ndarray, "h w 3"]
+    scale: ScaleState = ScaleState.SCENE
+
+    def __post_init__(self) -> None:
+        for array in (self.world_from_cam, self.pointmap, self.confidence, self.rgb):
+            array.flags.writeable = False
+
+
+@dataclass(frozen=True)
+class NewKeyframe:
+    """A keyframe came into being."""
+
+    keyframe: Keyframe
+
+
+@dataclass(frozen=True, eq=False)
+class MovedKeyframes:
+    """Poses corrected after refinement or loop closure: keyframe id → new `world_from_cam`."""
+
+    world_from_cam: dict[int, Float64[np.ndarray, "4 4"]]
+
+
+@dataclass(frozen=True)
+class RemovedKeyframes:
+    """Keyframes withdrawn: whoever baked them must take them out again."""
+
+    ids: tuple[int, ...]
+
+
+Event = Pose | NewKeyframe | MovedKeyframes | RemovedKeyframes
+
+
+class ReconstructionBackend(Protocol):
+    """Turns a video into poses and keyframes, one frame at a time, causally."""
+
+    def feed(self, frame: Frame) -> list[Event]:
+        """Take the next frame (older frames than the last are refused) and return what it caused."""
+        ...
+
+    def finish(self) -> list[Event]:
+        """The stream has ended: return what was still held back (poses, a last keyframe)."""
+        ...

@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The coloured surface as it travels: mesh blocks, deltas, and the client that assembles them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from jaxtyping import Float32, Int32, UInt8
+
+from worldsystem_core.reconstruction import ScaleState
+
+BlockIndex = tuple[int, int, int]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Mesh:
+    """An indexed triangle mesh with vertex colours; vertices in the world frame [world units]."""
+
+    vertices: Float32[np.ndarray, "v 3"]
+    colours: UInt8[np.ndarray, "v 3"]
+    faces: Int32[np.ndarray, "f 3"]
+
+    @staticmethod
+    def empty() -> Mesh:
+        return Mesh(
+            vertices=np.zeros((0, 3), np.float32),
+            colours=np.zeros((0, 3), np.uint8),
+            faces=np.zeros((0, 3), np.int32),
+        )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class MeshBlock:
+    """The surface inside one block of voxels; replaces the block of the same index as a whole."""
+
+    index: BlockIndex
+    version: int
+    vertices: Float32[np.ndarray, "v 3"]
+    colours: UInt8[np.ndarray, "v 3"]
+    faces: Int32[np.ndarray, "f 3"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class MeshDelta:
+    """What changed on the surface since `base_sequence`.
+
+    A client whose newest sequence is not `base_sequence` has missed something and asks for all
+    blocks newer than what it has. `capture_ns` is the capture time of the newest keyframe in it.
+    """
+
+    stamp_ns: int
+    sequence: int
+    base_sequence: int
+    block_size: float
+    blocks: tuple[MeshBlock, ...]
+    removed: tuple[BlockIndex, ...]
+    total_vertices: int
+    total_faces: int
+    keyframe_count: int
+    capture_ns: int
+    scale: ScaleState = ScaleState.SCENE
+
+
+@dataclass
+class MeshAssembly:
+    """A client's copy of the surface, kept current by deltas."""
+
+    sequence: int = 0
+    blocks: dict[BlockIndex, MeshBlock] = field(default_factory=dict)
+
+    def apply(self, delta: MeshDelta) -> bool:
+        """Apply `delta`; False when a delta before it was missed (nothing is changed then)."""
+        if delta.base_sequence > self.sequence:
+            return False
+        for index in delta.removed:
+            self.blocks.pop(index, None)
+        for block in delta.blocks:
+            self.blocks[block.index] = block
+        self.sequence = max(self.sequence, delta.sequence)
+        return True
+
+    def mesh(self) -> Mesh:
+        """The whole surface as one indexed mesh (rim vertices of neighbouring blocks repeated)."""
+        return join_blocks(list(self.blocks.values()))
+
+
+def join_blocks(blocks: list[MeshBlock]) -> Mesh:
+    """Concatenate block meshes into one; an empty list gives an empty mesh."""
+    if not blocks:
+        return Mesh.empty()
+    offsets = np.cumsum([0] + [len(block.vertices) for block in blocks[:-1]])
+    return Mesh(
+        vertices=np.concatenate([block.vertices for block in blocks]),
+        colours=np.concatenate([block.colours for block in blocks]),
+        faces=np.concatenate(
+            [block.faces + np.int32(at) for block, at in zip(blocks, offsets, strict=True)]
+        ),
+    )

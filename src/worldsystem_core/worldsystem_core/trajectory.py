@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The camera's path: poses that hang on keyframes and follow their corrections; TUM files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float64, Int64
+
+from worldsystem_core.geometry.rotation import (
+    matrix_from_quaternion_xyzw,
+    quaternion_xyzw_from_matrix,
+)
+from worldsystem_core.geometry.se3 import inverse
+from worldsystem_core.reconstruction import (
+    Event,
+    MovedKeyframes,
+    NewKeyframe,
+    Pose,
+    TrackingState,
+)
+
+
+@dataclass(frozen=True, eq=False)
+class StampedPoses:
+    """n camera poses in time order."""
+
+    stamps_ns: Int64[np.ndarray, "n"]
+    world_from_cam: Float64[np.ndarray, "n 4 4"]
+
+    def __len__(self) -> int:
+        return len(self.stamps_ns)
+
+    @property
+    def positions(self) -> Float64[np.ndarray, "n 3"]:
+        """Camera centres [world units]."""
+        return self.world_from_cam[:, :3, 3]
+
+    @property
+    def path_length(self) -> float:
+        """Sum of the distances between successive camera centres [world units]."""
+        return float(np.linalg.norm(np.diff(self.positions, axis=0), axis=1).sum())
+
+
+class Trajectory:
+    """Collects a back-end's events; poses are kept relative to their keyframe, so they move with it."""
+
+    def __init__(self) -> None:
+        self._world_from_keyframe: dict[int, np.ndarray] = {}
+        self._poses: list[tuple[int, int, np.ndarray]] = []
+
+    def add(self, event: Event) -> None:
+        """Take one event; poses that are not tracked are left out of the path."""
+        if isinstance(event, NewKeyframe):
+            self._world_from_keyframe[event.keyframe.id] = event.keyframe.world_from_cam
+        elif isinstance(event, MovedKeyframes):
+            self._world_from_keyframe.update(event.world_from_cam)
+        elif isinstance(event, Pose) and event.state is TrackingState.TRACKED:
+            self._add_pose(event)
+
+    def _add_pose(self, pose: Pose) -> None:
+        anchor = self._world_from_keyframe.get(pose.keyframe_id)
+        if anchor is None:
+            self._poses.append((pose.stamp_ns, -1, pose.world_from_cam))
+        else:
+            keyframe_from_cam = inverse(anchor) @ pose.world_from_cam
+            self._poses.append((pose.stamp_ns, pose.keyframe_id, keyframe_from_cam))
+
+    def __len__(self) -> int:
+        return len(self._poses)
+
+    def poses(self) -> StampedPoses:
+        """The path as it stands now, with every keyframe correction applied."""
+        ordered = sorted(self._poses, key=lambda entry: entry[0])
+        baked = [
+            pose if anchor < 0 else self._world_from_keyframe[anchor] @ pose
+            for _, anchor, pose in ordered
+        ]
+        return StampedPoses(
+            np.array([stamp for stamp, _, _ in ordered], dtype=np.int64),
+            np.array(baked, dtype=np.float64).reshape(-1, 4, 4),
+        )
+
+
+def write_tum(path: Path, poses: StampedPoses) -> None:
+    """Write `timestamp tx ty tz qx qy qz qw`, seconds with nine decimals, one pose a line."""
+    lines = ["# timestamp[s] tx ty tz qx qy qz qw (world_from_cam, x right y down z forward)"]
+    for stamp, pose in zip(poses.stamps_ns.tolist(), poses.world_from_cam, strict=True):
+        numbers = (*pose[:3, 3], *quaternion_xyzw_from_matrix(pose[:3, :3]))
+        text = " ".join(f"{number:.9g}" for number in numbers)
+        lines.append(f"{stamp // 10**9}.{stamp % 10**9:09d} {text}")
+    path.write_text("\n".join(lines) + "\n")
+
+
+def read_tum(path: Path) -> StampedPoses:
+    """Read a TUM trajectory; comment lines are skipped, stamps keep their nanoseconds."""
+    stamps: list[int] = []
+    poses: list[np.ndarray] = []
+    for line in path.read_text().splitlines():
+        if not line.strip() or line.startswith("#"):
+            continue
+        words = line.split()
+        numbers = np.array([float(word) for word in words[1:8]])
+        pose = np.eye(4)
+        pose[:3, 3] = numbers[:3]
+        pose[:3, :3] = matrix_from_quaternion_xyzw(numbers[3:])
+        stamps.append(_nanoseconds(words[0]))
+        poses.append(pose)
+    return StampedPoses(
+        np.array(stamps, dtype=np.int64), np.array(poses, dtype=np.float64).reshape(-1, 4, 4)
+    )
+
+
+def _nanoseconds(seconds: str) -> int:
+    whole, _, fraction = seconds.partition(".")
+    return int(whole) * 10**9 + int((fraction + "0" * 9)[:9])

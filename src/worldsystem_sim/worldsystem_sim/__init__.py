@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A drone flight simulator with exact ground truth."""

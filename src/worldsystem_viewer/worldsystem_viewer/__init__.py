@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The world as people see it: web page, Foxglove and Rerun."""
