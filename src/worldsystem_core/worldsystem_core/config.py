@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Settings of one stage: a frozen dataclass that is the ROS parameters, their ranges and their docs."""
+"""Settings of one stage: a frozen dataclass that is also its ROS parameters and their docs."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Config:
 
     def _check_limits(self, name: str, value: Any, meta: Any) -> None:
         low, high, choices = meta.get("low"), meta.get("high"), meta.get("choices")
-        if low is not None and value < low or high is not None and value > high:
+        if (low is not None and value < low) or (high is not None and value > high):
             raise ConfigError(
                 f"{type(self).__name__}.{name} = {value!r} is outside [{low}, {high}]"
             )
@@ -85,7 +85,7 @@ def settings_of(config_type: type[Config]) -> list[Setting]:
 
 
 def config_from(config_type: type[Config], given: dict[str, object]) -> Config:
-    """Build `config_type` from name/value pairs; an unknown name is an error that lists the known."""
+    """Build `config_type` from name/value pairs; an unknown name is an error listing the known."""
     known = {item.name for item in fields(config_type)}
     if unknown := sorted(given.keys() - known):
         raise ConfigError(

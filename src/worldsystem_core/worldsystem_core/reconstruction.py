@@ -99,7 +99,7 @@ class ReconstructionBackend(Protocol):
     """Turns a video into poses and keyframes, one frame at a time, causally."""
 
     def feed(self, frame: Frame) -> list[Event]:
-        """Take the next frame (older frames than the last are refused) and return what it caused."""
+        """Take the next frame (one older than the last is refused); return what it caused."""
         ...
 
     def finish(self) -> list[Event]:

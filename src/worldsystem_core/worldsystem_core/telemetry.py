@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class ImuSample:
-    """Specific force [m/s²] and angular velocity [rad/s] in the body frame (x fwd, y left, z up)."""
+    """Specific force [m/s²], angular velocity [rad/s]; body frame: x forward, y left, z up."""
 
     stamp_ns: int
     acceleration: tuple[float, float, float]

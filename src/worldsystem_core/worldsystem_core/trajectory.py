@@ -45,7 +45,7 @@ class StampedPoses:
 
 
 class Trajectory:
-    """Collects a back-end's events; poses are kept relative to their keyframe, so they move with it."""
+    """Collects a back-end's events; a pose hangs on its keyframe and moves with it."""
 
     def __init__(self) -> None:
         self._world_from_keyframe: dict[int, np.ndarray] = {}

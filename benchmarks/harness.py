@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every benchmark shares: figures with their spread, written as `results/<name>.json`."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+QUICK = os.environ.get("QUICK") == "1"
+RESULTS = Path(__file__).parent / "results"
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One number: its value, its unit, over how many runs, and the lowest and highest of them."""
+
+    id: str
+    value: float
+    unit: str
+    n: int = 1
+    spread: tuple[float, ...] = ()
+    note: str = ""
+
+
+@dataclass
+class Benchmark:
+    """Collects the figures of one file and writes them with machine, commit and command."""
+
+    name: str
+    figures: list[Figure] = field(default_factory=list)
+
+    def add(self, id: str, values: float | Sequence[float], unit: str, *, note: str = "") -> None:
+        """Add a figure; of several values the median is reported, with the extremes as spread."""
+        runs = [float(v) for v in (values if isinstance(values, Sequence) else [values])]
+        spread = (min(runs), max(runs)) if len(runs) > 1 else ()
+        figure = Figure(f"{self.name}.{id}", statistics.median(runs), unit, len(runs), spread, note)
+        self.figures.append(figure)
+        print(f"{figure.id:45s} {figure.value:12.4g} {unit:10s} {note}", flush=True)
+
+    def write(self, suffix: str = "") -> Path:
+        """Write `results/<name><suffix>.json` and return its path."""
+        RESULTS.mkdir(exist_ok=True)
+        path = RESULTS / f"{self.name}{suffix}.json"
+        content = {
+            "machine": machine(),
+            "commit": commit(),
+            "command": f"make bench NAME={self.name}" + (" QUICK=1" if QUICK else ""),
+            "date": datetime.now(UTC).strftime("%Y-%m-%d"),
+            "results": [asdict(figure) for figure in self.figures],
+        }
+        path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+        return path
+
+
+def machine() -> str:
+    """Processor, cores and Python, enough to compare figures by."""
+    cpu = "unknown processor"
+    if sys.platform == "linux":
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                cpu = line.split(":", 1)[1].strip()
+                break
+    return f"{cpu}, {os.cpu_count()} cores, Python {platform.python_version()}"
+
+
+def commit() -> str:
+    """Short hash of the checked-out commit, with `+` when files differ from it."""
+    try:
+        run = ["git", "describe", "--always", "--dirty=+", "--exclude=*"]
+        return subprocess.run(run, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def timed_ms(function: Callable[[], object], runs: int) -> list[float]:
+    """Wall time of each of `runs` calls [ms]; the caller warms up first."""
+    times = []
+    for _ in range(runs):
+        start = time.perf_counter()
+        function()
+        times.append(1e3 * (time.perf_counter() - start))
+    return times
