@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: Apache-2.0
+"""True trajectories as other people write them: TUM, Redwood log, one matrix a line, GPS tables."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float, Float64
+
+from worldsystem_core.errors import SourceError
+from worldsystem_core.trajectory import StampedPoses, read_tum
+
+WGS84_RADIUS_M = 6_378_137.0
+WGS84_ECCENTRICITY_SQUARED = 6.694_379_990_14e-3
+SECONDS_COLUMNS = ("t_video_approx_s", "t_s", "timestamp", "time_s")
+
+
+def load_truth_trajectory(path: Path, *, rate_hz: float = 30.0) -> StampedPoses:
+    """Read a true trajectory; what the file holds decides the format.
+
+    - TUM: `timestamp tx ty tz qx qy qz qw` a line.
+    - Redwood `.log`: a line of three ids, then the 4×4 matrix in four lines; frame 0, 1, 2, …
+    - 16 numbers a line: row-major 4×4, in the order of the pictures.
+    - CSV with `lat_deg, lon_deg, alt_m` or `n_m, e_m, d_m`: positions only, east-north-up [m] about
+      the first fix; rotations are NaN.
+
+    Matrices are `world_from_cam`. Formats without stamps get `index / rate_hz`. Raises SourceError
+    when the file is missing, empty, or none of these.
+    """
+    try:
+        text = path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SourceError(f"cannot read the true trajectory {path}: {error}") from error
+    lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    try:
+        poses = _parsed(path, text, lines, rate_hz)
+    except (ValueError, KeyError) as error:
+        raise SourceError(f"{path} is not a trajectory that can be read: {error}") from error
+    if not len(poses):
+        raise SourceError(f"{path} holds no pose")
+    order = np.argsort(poses.stamps_ns, kind="stable")
+    return StampedPoses(poses.stamps_ns[order], poses.world_from_cam[order])
+
+
+def _parsed(path: Path, text: str, lines: list[str], rate_hz: float) -> StampedPoses:
+    words = len(lines[0].split()) if lines else 0
+    if lines and "," in lines[0]:
+        return _from_csv(text)
+    if words == 3:
+        return _from_log(lines, rate_hz)
+    if words == 16:
+        return _from_matrices(np.array([line.split() for line in lines], np.float64), rate_hz)
+    if words == 8:
+        return read_tum(path)
+    raise ValueError(f"its first line has {words} words; known are 3, 8, 16, or a CSV header")
+
+
+def _from_log(lines: list[str], rate_hz: float) -> StampedPoses:
+    if len(lines) % 5:
+        raise ValueError(f"{len(lines)} lines are not a multiple of five")
+    rows = [line for at, line in enumerate(lines) if at % 5]
+    return _from_matrices(np.array([row.split() for row in rows], np.float64), rate_hz)
+
+
+def _from_matrices(numbers: Float[np.ndarray, "..."], rate_hz: float) -> StampedPoses:
+    matrices = numbers.reshape(-1, 4, 4)
+    stamps_ns = np.round(np.arange(len(matrices)) * 1e9 / rate_hz).astype(np.int64)
+    return StampedPoses(stamps_ns, matrices)
+
+
+def _from_csv(text: str) -> StampedPoses:
+    rows = list(csv.DictReader(io.StringIO(text)))
+    if not rows:
+        raise ValueError("it has a header but no row")
+    columns = {
+        name: np.array([float(row[name]) for row in rows])
+        for name in rows[0]
+        if name in {*SECONDS_COLUMNS, "lat_deg", "lon_deg", "alt_m", "n_m", "e_m", "d_m"}
+    }
+    seconds = next((columns[name] for name in SECONDS_COLUMNS if name in columns), None)
+    if seconds is None:
+        raise ValueError(f"it has none of the time columns {', '.join(SECONDS_COLUMNS)}")
+    if "n_m" in columns:
+        positions = np.stack([columns["e_m"], columns["n_m"], -columns["d_m"]], axis=1)
+    else:
+        positions = enu_from_wgs84(columns["lat_deg"], columns["lon_deg"], columns["alt_m"])
+    matrices = np.full((len(rows), 4, 4), np.nan)
+    matrices[:, 3] = (0.0, 0.0, 0.0, 1.0)
+    matrices[:, :3, 3] = positions
+    return StampedPoses(np.round(seconds * 1e9).astype(np.int64), matrices)
+
+
+def enu_from_wgs84(
+    latitude_deg: Float[np.ndarray, "n"],
+    longitude_deg: Float[np.ndarray, "n"],
+    altitude_m: Float[np.ndarray, "n"],
+) -> Float64[np.ndarray, "n 3"]:
+    """East, north, up [m] in the tangent plane of the first fix."""
+    lat, lon = np.radians(latitude_deg), np.radians(longitude_deg)
+    ecef_m = _ecef_m(lat, lon, altitude_m)
+    sin_lat, cos_lat, sin_lon, cos_lon = (
+        np.sin(lat[0]),
+        np.cos(lat[0]),
+        np.sin(lon[0]),
+        np.cos(lon[0]),
+    )
+    enu_from_ecef = np.array(
+        [
+            [-sin_lon, cos_lon, 0.0],
+            [-sin_lat * cos_lon, -sin_lat * sin_lon, cos_lat],
+            [cos_lat * cos_lon, cos_lat * sin_lon, sin_lat],
+        ]
+    )
+    return np.asarray((ecef_m - ecef_m[0]) @ enu_from_ecef.T, dtype=np.float64)
+
+
+def _ecef_m(lat: np.ndarray, lon: np.ndarray, altitude_m: np.ndarray) -> np.ndarray:
+    prime_vertical_m = WGS84_RADIUS_M / np.sqrt(1 - WGS84_ECCENTRICITY_SQUARED * np.sin(lat) ** 2)
+    around_m = (prime_vertical_m + altitude_m) * np.cos(lat)
+    polar_m = (prime_vertical_m * (1 - WGS84_ECCENTRICITY_SQUARED) + altitude_m) * np.sin(lat)
+    return np.stack([around_m * np.cos(lon), around_m * np.sin(lon), polar_m], axis=1)

@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""True trajectories are read from every format that the data sets use."""
+
+import numpy as np
+import pytest
+
+from worldsystem.evaluation.truth_files import enu_from_wgs84, load_truth_trajectory
+from worldsystem_core.errors import SourceError
+from worldsystem_core.trajectory import StampedPoses, write_tum
+
+
+def two_poses() -> np.ndarray:
+    poses = np.tile(np.eye(4), (2, 1, 1))
+    poses[1, :3, 3] = (1.0, 2.0, 3.0)
+    poses[1, :3, :3] = [[0, -1, 0], [1, 0, 0], [0, 0, 1]]
+    return poses
+
+
+def test_a_tum_file_keeps_its_stamps(tmp_path):
+    truth = StampedPoses(np.array([10**18, 10**18 + 7]), two_poses())
+    write_tum(tmp_path / "truth.txt", truth)
+    read = load_truth_trajectory(tmp_path / "truth.txt")
+    assert read.stamps_ns.tolist() == [10**18, 10**18 + 7]
+    np.testing.assert_allclose(read.world_from_cam, truth.world_from_cam, atol=1e-8)
+
+
+def test_a_redwood_log_is_read_as_world_from_cam(tmp_path):
+    blocks = []
+    for i, pose in enumerate(two_poses()):
+        rows = "\n".join(" ".join(f"{x:.8f}" for x in row) for row in pose)
+        blocks.append(f"{i} {i} {i + 1}\n{rows}")
+    (tmp_path / "trajectory.log").write_text("\n".join(blocks) + "\n")
+    read = load_truth_trajectory(tmp_path / "trajectory.log", rate_hz=10.0)
+    np.testing.assert_allclose(read.world_from_cam, two_poses())
+    assert read.stamps_ns.tolist() == [0, 100_000_000]
+
+
+def test_one_matrix_a_line_is_read_row_by_row(tmp_path):
+    np.savetxt(tmp_path / "poses.txt", two_poses().reshape(2, 16))
+    read = load_truth_trajectory(tmp_path / "poses.txt", rate_hz=5.0)
+    np.testing.assert_allclose(read.world_from_cam, two_poses())
+    assert read.stamps_ns.tolist() == [0, 200_000_000]
+
+
+def test_north_east_down_becomes_east_north_up_without_rotation(tmp_path):
+    (tmp_path / "ned.csv").write_text("t_video_approx_s,n_m,e_m,d_m\n0.5,1,2,3\n1.5,4,5,6\n")
+    read = load_truth_trajectory(tmp_path / "ned.csv")
+    assert read.positions.tolist() == [[2, 1, -3], [5, 4, -6]]
+    assert np.isnan(read.world_from_cam[:, :3, :3]).all()
+    assert read.stamps_ns.tolist() == [500_000_000, 1_500_000_000]
+
+
+def test_degrees_become_metres_on_the_ellipsoid(tmp_path):
+    (tmp_path / "gps.csv").write_text(
+        "t_video_approx_s,lat_deg,lon_deg,alt_m\n0,0,10,5\n1,0.001,10,5\n2,0,10.001,6\n"
+    )
+    positions = load_truth_trajectory(tmp_path / "gps.csv").positions
+    # at the equator one degree is 110 574 m of meridian and 111 320 m of equator
+    np.testing.assert_allclose(positions[1], [0, 110.574, 0], atol=2e-3)
+    np.testing.assert_allclose(positions[2], [111.320, 0, 1], atol=2e-3)
+
+
+def test_the_first_fix_is_the_origin():
+    enu = enu_from_wgs84(np.array([48.1]), np.array([11.5]), np.array([520.0]))
+    assert enu.tolist() == [[0.0, 0.0, 0.0]]
+
+
+@pytest.mark.parametrize(
+    "text", ["", "# nothing\n", "1 2\n", "0 0 1\n1 0 0 0\n", "a,b\n1,2\n", "t_s,n_m\n", "x y z\n"]
+)
+def test_a_file_that_is_no_trajectory_is_refused_by_name(tmp_path, text):
+    (tmp_path / "odd.txt").write_text(text)
+    with pytest.raises(SourceError, match=r"odd\.txt"):
+        load_truth_trajectory(tmp_path / "odd.txt")
+
+
+def test_a_missing_file_is_refused_by_name(tmp_path):
+    with pytest.raises(SourceError, match="nowhere"):
+        load_truth_trajectory(tmp_path / "nowhere.txt")
