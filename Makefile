@@ -1,0 +1,47 @@
+# The two commands a newcomer needs: `make demo` and `make test`. Both set up everything themselves.
+PYTHON ?= python3
+DURATION ?= 60
+NAME ?= mesh
+ENV := tools/env.sh
+SOURCES := src test tools benchmarks examples launch
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-all lint format bench tables docs clean
+
+help:            ## List these commands
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
+
+setup:           ## Make .venv and build the workspace; returns at once when nothing changed
+	@$(PYTHON) tools/setup.py
+
+demo: setup      ## Run the whole system on the built-in drone simulator (DURATION=60)
+	@$(ENV) worldsystem demo --duration $(DURATION) $(ARGS)
+
+test:            ## Run all tests but the slow ones
+	@$(PYTHON) tools/setup.py --with-browser
+	@$(ENV) python -m pytest -m "not slow and not gpu and not weights" $(ARGS)
+
+test-all:        ## Run every test this machine can run
+	@$(PYTHON) tools/setup.py --with-browser
+	@$(ENV) python -m pytest $(ARGS)
+
+lint: setup      ## Check style and types
+	@$(ENV) ruff format --check $(SOURCES)
+	@$(ENV) ruff check $(SOURCES)
+	@$(ENV) mypy src test/architecture tools benchmarks
+
+format: setup    ## Format the code
+	@$(ENV) ruff format $(SOURCES)
+	@$(ENV) ruff check --fix $(SOURCES)
+
+bench: setup     ## Run one benchmark (NAME=mesh, QUICK=1 for a minute)
+	@$(ENV) python benchmarks/bench_$(NAME).py
+
+tables: setup    ## Remake the README's tables from benchmarks/results
+	@$(ENV) python tools/tables.py
+
+docs: setup      ## Remake the generated pages
+	@$(ENV) python tools/parameters.py
+
+clean:           ## Remove everything that was built or installed
+	rm -rf .venv build install log

@@ -1,0 +1,28 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Build of worldsystem_core."""
+
+from setuptools import find_packages, setup
+
+PACKAGE = "worldsystem_core"
+
+setup(
+    name=PACKAGE,
+    version="0.1.0",
+    packages=find_packages(include=[PACKAGE, f"{PACKAGE}.*"]),
+    data_files=[
+        ("share/ament_index/resource_index/packages", [f"resource/{PACKAGE}"]),
+        (f"share/{PACKAGE}", ["package.xml"]),
+    ],
+    install_requires=["setuptools"],
+    extras_require={"test": ["pytest"]},
+    zip_safe=False,
+    maintainer="WorldSystem maintainers",
+    maintainer_email="maintainers@worldsystem.dev",
+    description="What every stage shares: frames, events, settings, by-reference topics.",
+    license="Apache-2.0",
+    entry_points={
+        "console_scripts": [
+            "container = worldsystem_core.ros.container:main",
+        ],
+    },
+)

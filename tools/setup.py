@@ -1,0 +1,293 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Set up everything on a bare machine: `.venv`, ROS 2 from wheels, all libraries, the workspace.
+
+Run by `make demo` and `make test`; returns at once when nothing changed since the last run. With a
+ROS 2 (Jazzy or later) already sourced, that ROS is used instead of the wheels. Plain standard
+library, because it runs before anything is installed.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import sysconfig
+import time
+import venv
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+VENV = ROOT / ".venv"
+STAMPS = VENV / "stamps"
+ENV_FILE = VENV / "worldsystem-env.sh"
+LOG = VENV / "setup.log"
+ROS_KNOWN = ("jazzy", "kilted", "lyrical", "rolling")
+APT_LIBRARIES = {
+    "libusb-1.0.so.0": "libusb-1.0-0",
+    "libGL.so.1": "libgl1",
+    "libgomp.so.1": "libgomp1",
+    "libX11.so.6": "libx11-6",
+}
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+
+
+class SetupError(Exception):
+    """Something is missing that this script cannot provide; the message says what to do."""
+
+
+def main() -> int:
+    """Bring the set-up up to date; 0 on success."""
+    try:
+        if "--with-browser" in sys.argv:
+            ensure_browser()
+        if not step_is_current("all", everything()):
+            set_up()
+    except SetupError as error:
+        print(f"setup: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def set_up() -> None:
+    check_python()
+    ensure_system_packages()
+    ros = sourced_ros()
+    say(f"ROS 2 {ros} is sourced: using it" if ros else "no ROS sourced: using ROS 2 Jazzy wheels")
+    run_step("environment", [ROOT / "tools/setup.py"], lambda: make_venv(ros))
+    run_step("libraries", requirement_files(ros), lambda: install_libraries(ros))
+    run_step("workspace", workspace_files(), lambda: build_workspace(ros))
+    write_environment(ros)
+    run_step("kernels", kernel_files(), compile_kernels)
+    mark_current("all", everything())
+    say("ready")
+
+
+def check_python() -> None:
+    if sys.version_info[:2] not in ((3, 11), (3, 12)):
+        raise SetupError(
+            f"Python {sys.version.split()[0]} is not supported; use 3.11 or 3.12, "
+            "e.g. `make demo PYTHON=python3.11`"
+        )
+    if not (Path(sysconfig.get_path("include")) / "Python.h").exists():
+        install_apt(["python3-dev", "python3-venv"], "Python's headers are missing")
+
+
+def ensure_system_packages() -> None:
+    missing = [package for so, package in APT_LIBRARIES.items() if not loads(so)]
+    if missing:
+        install_apt(missing, f"libraries that Open3D needs are missing: {', '.join(missing)}")
+    if not shutil.which("g++"):
+        install_apt(["build-essential"], "no C++ compiler (g++) found")
+
+
+def ensure_browser() -> None:
+    """Headless Chromium is for the web page's test alone; without it that test is skipped."""
+    if any(shutil.which(name) for name in BROWSERS):
+        return
+    try:
+        install_apt(["chromium"], "no Chromium for the web page's test")
+    except SetupError as error:
+        say(f"{error} (the browser test will be skipped)")
+
+
+def loads(shared_object: str) -> bool:
+    try:
+        ctypes.CDLL(shared_object)
+    except OSError:
+        return False
+    return True
+
+
+def install_apt(packages: list[str], why: str) -> None:
+    command = ["apt-get", "install", "-y", "--no-install-recommends", *packages]
+    hint = f"{why}; run: sudo {' '.join(command)}"
+    if os.geteuid() != 0 or not shutil.which("apt-get"):
+        raise SetupError(hint)
+    say(f"{why}: installing {' '.join(packages)}")
+    VENV.mkdir(exist_ok=True)
+    run(["apt-get", "update"], hint)
+    run(command, hint)
+
+
+def sourced_ros() -> str:
+    """The distribution of a ROS 2 whose environment is sourced, or '' for none."""
+    distro = os.environ.get("ROS_DISTRO", "")
+    if not distro or not os.environ.get("AMENT_PREFIX_PATH"):
+        return ""
+    if distro not in ROS_KNOWN:
+        raise SetupError(
+            f"ROS 2 '{distro}' is sourced, which is older than Jazzy; source a newer one, "
+            "or none at all to use the wheels"
+        )
+    return distro
+
+
+def make_venv(ros: str) -> None:
+    say("making .venv")
+    keep = {path: path.read_bytes() for path in (LOG,) if path.exists()}
+    venv.EnvBuilder(with_pip=True, system_site_packages=bool(ros), symlinks=True).create(VENV)
+    for path, content in keep.items():
+        path.write_bytes(content)
+
+
+def requirement_files(ros: str) -> list[Path]:
+    names = ["requirements.txt"] if ros else ["requirements.txt", "requirements-ros.txt"]
+    return [ROOT / "tools" / name for name in names]
+
+
+def install_libraries(ros: str) -> None:
+    say("installing libraries at pinned versions (about 3 minutes the first time)")
+    pip = [str(VENV / "bin/python"), "-m", "pip", "install", "--disable-pip-version-check"]
+    files = [word for path in requirement_files(ros) for word in ("-r", str(path))]
+    constraints = [] if ros else ["-c", str(ROOT / "tools/constraints.txt")]
+    run([*pip, *files, *constraints], "a library could not be installed")
+    if not ros:
+        repair_cmake_paths()
+
+
+def repair_cmake_paths() -> None:
+    """The wheels were built under another Python prefix, which CMake would refuse."""
+    tag = f"cp{sys.version_info[0]}{sys.version_info[1]}"
+    version = f"python{sys.version_info[0]}.{sys.version_info[1]}"
+    python = str(VENV / "bin/python")
+    numpy_include = output([python, "-c", "import numpy; print(numpy.get_include())"])
+    built = f"/opt/python/{tag}-{tag}"
+    swaps = {
+        f"{built}/include/{version}": sysconfig.get_path("include"),
+        f"{built}/lib/{version}/site-packages/numpy/_core/include": numpy_include,
+    }
+    for path in (VENV / "share").glob("*/cmake/*.cmake"):
+        text = path.read_text()
+        mended = text
+        for old, new in swaps.items():
+            mended = mended.replace(old, new)
+        if mended != text:
+            path.write_text(mended)
+
+
+def workspace_files() -> list[Path]:
+    """Files whose change needs a rebuild; Python sources are linked, so they are not among them."""
+    patterns = ("**/package.xml", "**/CMakeLists.txt", "**/*.msg", "**/*.srv", "**/setup.*")
+    found = {path for pattern in patterns for path in (ROOT / "src").glob(pattern)}
+    return sorted(found | set((ROOT / "launch").glob("*")) | set((ROOT / "config").glob("*")))
+
+
+def build_workspace(ros: str) -> None:
+    say("building the workspace with colcon")
+    colcon = [str(VENV / "bin/python"), "-m", "colcon", "--log-base", str(ROOT / "log")]
+    build = ["build", "--symlink-install", "--base-paths", str(ROOT / "src")]
+    places = ["--build-base", str(ROOT / "build"), "--install-base", str(ROOT / "install")]
+    cmake = [
+        "--cmake-args",
+        f"-DPython3_EXECUTABLE={VENV / 'bin/python'}",
+        "-DBUILD_TESTING=OFF",
+        "-DCMAKE_BUILD_TYPE=Release",
+    ]
+    environment = os.environ | ros_environment(ros)
+    run([*colcon, *build, *places, *cmake], "the workspace did not build", environment)
+
+
+def ros_environment(ros: str) -> dict[str, str]:
+    """What a sourced ROS would have set, for the wheels."""
+    path = {"PATH": f"{VENV / 'bin'}:{os.environ['PATH']}", "VIRTUAL_ENV": str(VENV)}
+    if ros:
+        return path
+    libs = sorted(str(lib) for lib in VENV.glob("lib/python3*/site-packages/ros_*.libs"))
+    return path | {
+        "AMENT_PREFIX_PATH": str(VENV),
+        "CMAKE_PREFIX_PATH": str(VENV),
+        "LD_LIBRARY_PATH": ":".join([str(VENV / "lib"), *libs]),
+        "ROS_DISTRO": "jazzy",
+        "ROS_VERSION": "2",
+        "ROS_PYTHON_VERSION": "3",
+        "_ROS_WHEELS_BOOTSTRAP_COMPLETE": "1",
+    }
+
+
+def write_environment(ros: str) -> None:
+    """Write what `install/local_setup.bash` sets as plain exports, which source 50 times faster."""
+    base = os.environ | ros_environment(ros)
+    after = output(["bash", "-c", f". {ROOT}/install/local_setup.bash && env -0"], base)
+    lines = ["# Made by tools/setup.py; sourced by tools/env.sh."]
+    for entry in after.split("\0"):
+        name, _, value = entry.partition("=")
+        if name and name not in ("_", "SHLVL", "PWD", "OLDPWD") and os.environ.get(name) != value:
+            inherited = os.environ.get(name, "")
+            quoted = shlex.quote(value.removesuffix(inherited))
+            tail = f'"${{{name}-}}"' if inherited and value.endswith(inherited) else ""
+            lines.append(f"export {name}={quoted}{tail}")
+    ENV_FILE.write_text("\n".join(lines) + "\n")
+
+
+def kernel_files() -> list[Path]:
+    return sorted((ROOT / "src/worldsystem_mesh").glob("**/*.py"))
+
+
+def compile_kernels() -> None:
+    say("compiling kernels")
+    command = f"{shlex.quote(str(ROOT / 'tools/env.sh'))} python -m worldsystem_mesh.precompile"
+    run(["bash", "-c", command], "the kernels did not compile")
+
+
+def everything() -> list[Path]:
+    files = [ROOT / "tools" / name for name in ("setup.py", "constraints.txt")]
+    return [*files, *requirement_files(""), *workspace_files(), *kernel_files()]
+
+
+def run_step(name: str, inputs: list[Path], action) -> None:  # type: ignore[no-untyped-def]
+    if step_is_current(name, inputs):
+        return
+    start = time.monotonic()
+    action()
+    mark_current(name, inputs)
+    say(f"  {name}: {time.monotonic() - start:.0f} s")
+
+
+def step_is_current(name: str, inputs: list[Path]) -> bool:
+    stamp = STAMPS / name
+    return stamp.exists() and stamp.read_text() == digest(inputs)
+
+
+def mark_current(name: str, inputs: list[Path]) -> None:
+    STAMPS.mkdir(parents=True, exist_ok=True)
+    (STAMPS / name).write_text(digest(inputs))
+
+
+def digest(files: list[Path]) -> str:
+    """A hash of the files' contents, the place of the checkout, the Python and the sourced ROS."""
+    seen = hashlib.sha256(f"{ROOT} {sys.version} {os.environ.get('ROS_DISTRO', '')}".encode())
+    for path in files:
+        seen.update(str(path).encode())
+        seen.update(path.read_bytes() if path.is_file() else b"")
+    return seen.hexdigest()
+
+
+def run(command: list[str], problem: str, environment: dict[str, str] | None = None) -> None:
+    """Run quietly into the log; on failure show its end."""
+    with LOG.open("a") as log:
+        log.write(f"$ {' '.join(command)}\n")
+        log.flush()
+        done = subprocess.run(
+            command, stdout=log, stderr=subprocess.STDOUT, env=environment, cwd=ROOT
+        )
+    if done.returncode:
+        tail = "\n".join(LOG.read_text(errors="replace").splitlines()[-25:])
+        raise SetupError(f"{problem}; the end of {LOG}:\n{tail}")
+
+
+def output(command: list[str], environment: dict[str, str] | None = None) -> str:
+    return subprocess.run(
+        command, check=True, capture_output=True, text=True, env=environment
+    ).stdout.strip()
+
+
+def say(text: str) -> None:
+    print(f"setup: {text}", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
