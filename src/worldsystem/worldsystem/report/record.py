@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Everything about one finished run that its report is made from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from worldsystem.evaluation.truth import GroundTruth
+from worldsystem_core.latency import BUCKETS_S
+from worldsystem_core.ledger import LedgerState
+from worldsystem_core.reconstruction import ScaleState
+from worldsystem_core.surface import Mesh
+from worldsystem_core.trajectory import StampedPoses
+
+GLASS_TO_MAP = "glass_to_map"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSample:
+    """The run at one moment, `t_s` after its start; latency is the newest glass-to-map [s]."""
+
+    t_s: float
+    fps: float
+    keyframes: int
+    triangles: int
+    latency_s: float = float("nan")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Targets:
+    """What a good run reaches; the report's tiles are coloured against these."""
+
+    ate_percent: float = 2.0
+    mesh_fscore: float = 0.8
+    fps: float = 20.0
+    glass_to_map_p95_ms: float = 1000.0
+    tracked_percent: float = 90.0
+    unexplained_frames: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RunRecord:
+    """One run as it ended; `poses` and `mesh` share the world frame, in metres if METRIC.
+
+    `started_ns` is when the first frame was asked for, `ended_ns` when the last result was out
+    (Unix time). `ledgers` are in the order in which frames flow: the first stage should have taken
+    every frame of `frames_sent` (None: the sender kept no count). `expected` says the same of later
+    stages by name, where it is known. `latency_counts` are `LatencyHistogram.counts()` by name;
+    `glass_to_map` is the one that is judged. `fscore_threshold_percent` is the F-score's distance
+    in percent of the seen scene's diameter.
+    """
+
+    folder: Path
+    source: str
+    backend: str
+    started_ns: int
+    ended_ns: int
+    poses: StampedPoses
+    mesh: Mesh
+    keyframe_count: int
+    scale: ScaleState = ScaleState.SCENE
+    ledgers: tuple[LedgerState, ...] = ()
+    tracking_stage: str = "slam3r"
+    frames_sent: int | None = None
+    expected: Mapping[str, int] = field(default_factory=dict)
+    latency_counts: Mapping[str, list[int]] = field(default_factory=dict)
+    samples: tuple[RunSample, ...] = ()
+    truth: GroundTruth | None = None
+    targets: Targets = field(default_factory=Targets)
+    fscore_threshold_percent: float = 1.0
+    versions: Mapping[str, str] = field(default_factory=dict)
+    commit: str = "unknown"
+    notes: tuple[str, ...] = ()
+
+    @property
+    def duration_s(self) -> float:
+        """Wall time of the run."""
+        return max(0.0, (self.ended_ns - self.started_ns) * 1e-9)
+
+    @property
+    def frame_count(self) -> int:
+        """Frames that should have been tracked: sent, else taken by the first stage, else posed."""
+        if self.frames_sent is not None:
+            return self.frames_sent
+        return self.ledgers[0].taken if self.ledgers else len(self.poses)
+
+    @property
+    def fps(self) -> float:
+        """Frames worked into the map per second of wall time; NaN for a run without duration."""
+        used = next((s.used for s in self.ledgers if s.stage == self.tracking_stage), None)
+        frames = len(self.poses) if used is None else used
+        return frames / self.duration_s if self.duration_s > 0 else float("nan")
+
+    def missing_at(self, ledger: LedgerState) -> int | None:
+        """Frames that should have reached the stage less those it took; None: not known."""
+        expected = self.expected.get(ledger.stage)
+        if expected is None and self.ledgers and ledger is self.ledgers[0]:
+            expected = self.frames_sent
+        return None if expected is None else expected - ledger.taken
+
+    @property
+    def unexplained_frames(self) -> int | None:
+        """Frames that no stage can account for; None when there is no ledger at all.
+
+        Frames that vanished before a stage or came from nowhere, and frames that a stage settled
+        without having taken them.
+        """
+        if not self.ledgers:
+            return None
+        vanished = sum(abs(self.missing_at(ledger) or 0) for ledger in self.ledgers)
+        return vanished + sum(max(0, -ledger.in_flight) for ledger in self.ledgers)
+
+
+def percentile_s(counts: list[int], percent: float) -> float:
+    """Upper edge of the latency bucket that holds the percentile; NaN when nothing was counted."""
+    total = sum(counts)
+    if not total:
+        return float("nan")
+    at = int(np.searchsorted(np.cumsum(counts), percent / 100.0 * total))
+    return float((*BUCKETS_S, np.inf)[at])
