@@ -105,3 +105,11 @@ class Frame:
     @property
     def width(self) -> int:
         return int(self.rgb.shape[1])
+
+
+@dataclass(frozen=True, kw_only=True)
+class StampedCamera:
+    """The camera that took the picture of the same stamp."""
+
+    stamp_ns: int
+    camera: Camera

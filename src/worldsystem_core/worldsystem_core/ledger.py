@@ -83,3 +83,17 @@ class StageLedger:
             return False
         self._open.discard(frame_id)
         return True
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageReport:
+    """A stage's account with its latency histogram, as published once a second and at the end.
+
+    `latency_counts` counts durations from capture to this stage's output in the buckets of
+    `worldsystem_core.latency.BUCKETS_S`.
+    """
+
+    stamp_ns: int
+    ledger: LedgerState
+    violations: int
+    latency_counts: tuple[int, ...]

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How each native type becomes ROS messages and back."""

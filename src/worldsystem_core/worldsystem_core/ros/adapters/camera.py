@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pictures, encoded video, intrinsics and telemetry."""
+
+from __future__ import annotations
+
+import numpy as np
+from foxglove_msgs.msg import CompressedVideo
+from rclpy.serialization import deserialize_message
+from sensor_msgs.msg import CameraInfo, Image, Imu, NavSatFix, NavSatStatus
+
+from worldsystem_core.errors import ProtocolError
+from worldsystem_core.frames import Camera, EncodedFrame, Frame, StampedCamera
+from worldsystem_core.ros.adapters.messages import (
+    CAMERA_FRAME,
+    MessageAdapter,
+    nanoseconds,
+    time_message,
+)
+from worldsystem_core.ros.cdr import CdrWriter
+from worldsystem_core.telemetry import GpsFix, ImuSample
+
+_UNKNOWN_COVARIANCE = -1.0
+_H264_KEY_NAL_TYPES = (5, 7)
+
+
+class ImageAdapter:
+    """`Frame` ↔ `sensor_msgs/Image` (rgb8). A loaded frame's id is its stamp."""
+
+    ros_type = Image
+
+    def dump(self, item: Frame) -> list[bytes]:
+        return [image_cdr(item.rgb, "rgb8", item.stamp_ns)]
+
+    def load(self, cdr: bytes) -> Frame:
+        message = deserialize_message(cdr, Image)
+        if message.encoding not in ("rgb8", "bgr8"):
+            raise ProtocolError(f"image encoding '{message.encoding}' is not rgb8 or bgr8")
+        rows = np.frombuffer(message.data, np.uint8).reshape(message.height, message.step)
+        picture = rows[:, : 3 * message.width].reshape(message.height, message.width, 3)
+        rgb = picture if message.encoding == "rgb8" else np.ascontiguousarray(picture[..., ::-1])
+        stamp_ns = nanoseconds(message.header.stamp)
+        return Frame(id=stamp_ns, stamp_ns=stamp_ns, rgb=rgb)
+
+
+def image_cdr(pixels: np.ndarray, encoding: str, stamp_ns: int) -> bytes:
+    """A `sensor_msgs/Image` of a 2-D or 3-D array with unpadded rows; one copy."""
+    writer = CdrWriter()
+    writer.header(stamp_ns, CAMERA_FRAME)
+    writer.number("I", pixels.shape[0])
+    writer.number("I", pixels.shape[1])
+    writer.string(encoding)
+    writer.number("B", 0)
+    writer.number("I", pixels[0].nbytes if len(pixels) else 0)
+    writer.octets(pixels)
+    return writer.finish()
+
+
+class VideoAdapter:
+    """`EncodedFrame` ↔ `foxglove_msgs/CompressedVideo` (H.264 Annex-B, byte for byte)."""
+
+    ros_type = CompressedVideo
+
+    def dump(self, item: EncodedFrame) -> list[bytes]:
+        writer = CdrWriter()
+        writer.stamp(item.stamp_ns)
+        writer.string(CAMERA_FRAME)
+        writer.octets(item.data)
+        writer.string("h264")
+        return [writer.finish()]
+
+    def load(self, cdr: bytes) -> EncodedFrame:
+        message = deserialize_message(cdr, CompressedVideo)
+        stamp_ns, data = nanoseconds(message.timestamp), bytes(message.data)
+        return EncodedFrame(
+            id=stamp_ns, stamp_ns=stamp_ns, arrival_ns=stamp_ns, data=data, is_key=_is_key(data)
+        )
+
+
+def _is_key(annexb: bytes) -> bool:
+    at = annexb.find(b"\x00\x00\x01")
+    return at >= 0 and at + 3 < len(annexb) and annexb[at + 3] & 0x1F in _H264_KEY_NAL_TYPES
+
+
+def _camera_info(item: StampedCamera) -> list[CameraInfo]:
+    camera, info = item.camera, CameraInfo()
+    info.header.stamp = time_message(item.stamp_ns)
+    info.header.frame_id = CAMERA_FRAME
+    info.width, info.height = camera.width, camera.height
+    info.distortion_model = "plumb_bob"
+    info.d = list(camera.distortion) or [0.0] * 5
+    info.k = camera.K.ravel()
+    info.r = np.eye(3).ravel()
+    info.p = np.hstack([camera.K, np.zeros((3, 1))]).ravel()
+    return [info]
+
+
+def _stamped_camera(info: CameraInfo) -> StampedCamera:
+    distortion = tuple(float(d) for d in info.d)
+    camera = Camera(
+        width=info.width,
+        height=info.height,
+        fx=float(info.k[0]),
+        fy=float(info.k[4]),
+        cx=float(info.k[2]),
+        cy=float(info.k[5]),
+        distortion=distortion if any(distortion) else (),
+    )
+    return StampedCamera(stamp_ns=nanoseconds(info.header.stamp), camera=camera)
+
+
+def _imu(item: ImuSample) -> list[Imu]:
+    message = Imu()
+    message.header.stamp = time_message(item.stamp_ns)
+    message.header.frame_id = "base_link"
+    message.orientation_covariance[0] = _UNKNOWN_COVARIANCE
+    linear, angular = message.linear_acceleration, message.angular_velocity
+    linear.x, linear.y, linear.z = item.acceleration
+    angular.x, angular.y, angular.z = item.angular_velocity
+    return [message]
+
+
+def _imu_sample(message: Imu) -> ImuSample:
+    linear, angular = message.linear_acceleration, message.angular_velocity
+    return ImuSample(
+        stamp_ns=nanoseconds(message.header.stamp),
+        acceleration=(linear.x, linear.y, linear.z),
+        angular_velocity=(angular.x, angular.y, angular.z),
+    )
+
+
+def _fix(item: GpsFix) -> list[NavSatFix]:
+    message = NavSatFix(
+        latitude=item.latitude_deg, longitude=item.longitude_deg, altitude=item.altitude_m
+    )
+    message.header.stamp = time_message(item.stamp_ns)
+    message.header.frame_id = "base_link"
+    message.status.status = NavSatStatus.STATUS_FIX
+    message.status.service = NavSatStatus.SERVICE_GPS
+    return [message]
+
+
+def _gps_fix(message: NavSatFix) -> GpsFix:
+    return GpsFix(
+        stamp_ns=nanoseconds(message.header.stamp),
+        latitude_deg=message.latitude,
+        longitude_deg=message.longitude,
+        altitude_m=message.altitude,
+    )
+
+
+CAMERA_INFO = MessageAdapter(CameraInfo, _camera_info, _stamped_camera)
+IMU = MessageAdapter(Imu, _imu, _imu_sample)
+GPS = MessageAdapter(NavSatFix, _fix, _gps_fix)

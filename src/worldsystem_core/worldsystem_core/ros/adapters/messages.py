@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Adapters that go through rclpy's message classes: small messages, where that costs nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+import numpy as np
+from builtin_interfaces.msg import Time
+from geometry_msgs.msg import Point, Pose, Quaternion
+from rclpy.serialization import deserialize_message, serialize_message
+
+from worldsystem_core.geometry.rotation import (
+    matrix_from_quaternion_xyzw,
+    quaternion_xyzw_from_matrix,
+)
+from worldsystem_core.reconstruction import ScaleState
+
+T = TypeVar("T")
+
+CAMERA_FRAME = "camera_optical_frame"
+
+
+class MessageAdapter(Generic[T]):
+    """An adapter from two functions: native object → messages, message → native object."""
+
+    def __init__(
+        self, ros_type: type, to_messages: Callable[[T], list], from_message: Callable[[object], T]
+    ) -> None:
+        self.ros_type = ros_type
+        self._to_messages = to_messages
+        self._from_message = from_message
+
+    def dump(self, item: T) -> list[bytes]:
+        return [serialize_message(message) for message in self._to_messages(item)]
+
+    def load(self, cdr: bytes) -> T:
+        return self._from_message(deserialize_message(cdr, self.ros_type))
+
+
+class PlainAdapter(MessageAdapter[T]):
+    """For topics whose native object is the ROS message itself."""
+
+    def __init__(self, ros_type: type) -> None:
+        super().__init__(ros_type, lambda message: [message], lambda message: message)
+
+
+def world_frame(scale: ScaleState) -> str:
+    """Name of the root frame: `map` when metric, `scene` while the scale is unknown."""
+    return "map" if scale is ScaleState.METRIC else "scene"
+
+
+def scale_of(frame_id: str) -> ScaleState:
+    return ScaleState.METRIC if frame_id == "map" else ScaleState.SCENE
+
+
+def time_message(stamp_ns: int) -> Time:
+    return Time(sec=stamp_ns // 10**9, nanosec=stamp_ns % 10**9)
+
+
+def nanoseconds(time: Time) -> int:
+    return time.sec * 10**9 + time.nanosec
+
+
+def pose_message(matrix: np.ndarray) -> Pose:
+    x, y, z, w = (float(v) for v in quaternion_xyzw_from_matrix(matrix[:3, :3]))
+    px, py, pz = (float(v) for v in matrix[:3, 3])
+    return Pose(position=Point(x=px, y=py, z=pz), orientation=Quaternion(x=x, y=y, z=z, w=w))
+
+
+def pose_matrix(pose: Pose) -> np.ndarray:
+    q, p = pose.orientation, pose.position
+    matrix = np.eye(4)
+    matrix[:3, :3] = matrix_from_quaternion_xyzw(np.array([q.x, q.y, q.z, q.w]))
+    matrix[:3, 3] = (p.x, p.y, p.z)
+    return matrix

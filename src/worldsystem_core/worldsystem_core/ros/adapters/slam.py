@@ -1,0 +1,226 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Poses, the path, keyframes and their points."""
+
+from __future__ import annotations
+
+import numpy as np
+from geometry_msgs.msg import PoseStamped
+from nav_msgs.msg import Path
+from rclpy.serialization import deserialize_message
+from sensor_msgs.msg import PointCloud2
+from worldsystem_msgs.msg import Keyframe as KeyframeMessage
+
+from worldsystem_core.frames import Camera
+from worldsystem_core.geometry.rotation import quaternion_xyzw_from_matrix
+from worldsystem_core.reconstruction import (
+    Keyframe,
+    MovedKeyframes,
+    NewKeyframe,
+    Pose,
+    RemovedKeyframes,
+    ScaleState,
+    TrackingState,
+)
+from worldsystem_core.ros.adapters.messages import (
+    CAMERA_FRAME,
+    MessageAdapter,
+    nanoseconds,
+    pose_matrix,
+    pose_message,
+    scale_of,
+    time_message,
+    world_frame,
+)
+from worldsystem_core.ros.cdr import CdrWriter
+from worldsystem_core.trajectory import StampedPoses
+
+KeyframeEvent = NewKeyframe | MovedKeyframes | RemovedKeyframes
+
+_FLOAT32 = 7
+_POINT = np.dtype([("x", "<f4"), ("y", "<f4"), ("z", "<f4"), ("rgb", "<u4"), ("confidence", "<f4")])
+
+
+def _pose_stamped(item: Pose) -> list[PoseStamped]:
+    if item.state is not TrackingState.TRACKED:
+        return []
+    message = PoseStamped(pose=pose_message(item.world_from_cam))
+    message.header.stamp = time_message(item.stamp_ns)
+    message.header.frame_id = world_frame(item.scale)
+    return [message]
+
+
+def _pose(message: PoseStamped) -> Pose:
+    stamp_ns = nanoseconds(message.header.stamp)
+    return Pose(
+        frame_id=stamp_ns,
+        stamp_ns=stamp_ns,
+        world_from_cam=pose_matrix(message.pose),
+        confidence=1.0,
+        state=TrackingState.TRACKED,
+        scale=scale_of(message.header.frame_id),
+    )
+
+
+POSE = MessageAdapter(PoseStamped, _pose_stamped, _pose)
+
+
+class PathAdapter:
+    """`StampedPoses` in the scene frame ↔ `nav_msgs/Path`."""
+
+    ros_type = Path
+
+    def dump(self, item: StampedPoses) -> list[bytes]:
+        stamps = item.stamps_ns.tolist()
+        writer = CdrWriter()
+        writer.header(stamps[-1] if stamps else 0, world_frame(ScaleState.SCENE))
+        writer.number("I", len(item))
+        for stamp_ns, pose in zip(stamps, item.world_from_cam, strict=True):
+            writer.header(stamp_ns, world_frame(ScaleState.SCENE))
+            writer.doubles([*pose[:3, 3], *quaternion_xyzw_from_matrix(pose[:3, :3])])
+        return [writer.finish()]
+
+    def load(self, cdr: bytes) -> StampedPoses:
+        poses = deserialize_message(cdr, Path).poses
+        return StampedPoses(
+            np.array([nanoseconds(pose.header.stamp) for pose in poses], dtype=np.int64),
+            np.array([pose_matrix(pose.pose) for pose in poses]).reshape(-1, 4, 4),
+        )
+
+
+class KeyframeAdapter:
+    """Keyframe events ↔ `worldsystem_msgs/Keyframe`, one message a keyframe that changed."""
+
+    ros_type = KeyframeMessage
+
+    def dump(self, item: KeyframeEvent) -> list[bytes]:
+        if isinstance(item, NewKeyframe):
+            return [_new_keyframe_cdr(item.keyframe)]
+        if isinstance(item, MovedKeyframes):
+            return [
+                _change_cdr(keyframe_id, KeyframeMessage.UPDATE, pose)
+                for keyframe_id, pose in item.world_from_cam.items()
+            ]
+        return [
+            _change_cdr(keyframe_id, KeyframeMessage.REMOVE, np.eye(4)) for keyframe_id in item.ids
+        ]
+
+    def load(self, cdr: bytes) -> KeyframeEvent:
+        message = deserialize_message(cdr, KeyframeMessage)
+        if message.event == KeyframeMessage.REMOVE:
+            return RemovedKeyframes((message.id,))
+        if message.event == KeyframeMessage.UPDATE:
+            return MovedKeyframes({message.id: pose_matrix(message.pose)})
+        return NewKeyframe(_keyframe(message))
+
+
+def _change_cdr(id: int, event: int, world_from_cam: np.ndarray) -> bytes:
+    empty = np.empty((0, 0), _POINT)
+    return _keyframe_cdr(0, id, 0, event, world_from_cam, np.eye(3), empty, ScaleState.SCENE)
+
+
+def _new_keyframe_cdr(keyframe: Keyframe) -> bytes:
+    return _keyframe_cdr(
+        keyframe.stamp_ns,
+        keyframe.id,
+        keyframe.frame_id,
+        KeyframeMessage.NEW,
+        keyframe.world_from_cam,
+        keyframe.camera.K,
+        packed_points(keyframe),
+        keyframe.scale,
+    )
+
+
+def _keyframe_cdr(  # the message has this many parts
+    stamp_ns: int,
+    id: int,
+    frame_id: int,
+    event: int,
+    world_from_cam: np.ndarray,
+    K: np.ndarray,
+    points: np.ndarray,
+    scale: ScaleState,
+) -> bytes:
+    writer = CdrWriter()
+    writer.header(stamp_ns, world_frame(scale))
+    writer.number("I", id)
+    writer.number("Q", frame_id)
+    writer.number("B", event)
+    rotation = quaternion_xyzw_from_matrix(world_from_cam[:3, :3])
+    writer.doubles([*world_from_cam[:3, 3], *rotation])
+    writer.number("I", points.shape[1])
+    writer.number("I", points.shape[0])
+    writer.doubles(K.ravel())
+    write_cloud(writer, points, stamp_ns)
+    writer.doubles(_bounds(points).ravel())
+    writer.number("B", scale.value)
+    return writer.finish()
+
+
+def packed_points(keyframe: Keyframe) -> np.ndarray:
+    """Organised (h, w) structured array x y z rgb confidence; rgb as 0x00RRGGBB as PCL has it."""
+    points = np.empty(keyframe.confidence.shape, _POINT)
+    for axis, name in enumerate("xyz"):
+        points[name] = keyframe.pointmap[..., axis]
+    rgb = keyframe.rgb.astype(np.uint32)
+    points["rgb"] = rgb[..., 0] << 16 | rgb[..., 1] << 8 | rgb[..., 2]
+    points["confidence"] = keyframe.confidence
+    return points
+
+
+def write_cloud(writer: CdrWriter, points: np.ndarray, stamp_ns: int) -> None:
+    """Append a `sensor_msgs/PointCloud2` in the camera's optical frame."""
+    writer.header(stamp_ns, CAMERA_FRAME)
+    writer.number("I", points.shape[0])
+    writer.number("I", points.shape[1])
+    writer.number("I", len(_POINT.names))
+    for name in _POINT.names:
+        writer.string(name)
+        writer.number("I", _POINT.fields[name][1])
+        writer.number("B", _FLOAT32)
+        writer.number("I", 1)
+    writer.number("?", False)
+    writer.number("I", _POINT.itemsize)
+    writer.number("I", _POINT.itemsize * points.shape[1])
+    writer.octets(points)
+    writer.number("?", False)
+
+
+def _bounds(points: np.ndarray) -> np.ndarray:
+    known = points[np.isfinite(points["z"])]
+    if not known.size:
+        return np.zeros((2, 3))
+    corners = [[f(known[axis]) for axis in "xyz"] for f in (np.min, np.max)]
+    return np.array(corners, dtype=np.float64)
+
+
+def _keyframe(message: KeyframeMessage) -> Keyframe:
+    shape = (message.height, message.width)
+    points = np.frombuffer(message.points.data, _POINT).reshape(shape)
+    rgb = points["rgb"]
+    colours = np.stack([rgb >> 16 & 255, rgb >> 8 & 255, rgb & 255], axis=-1)
+    return Keyframe(
+        id=message.id,
+        frame_id=message.frame_id,
+        stamp_ns=nanoseconds(message.header.stamp),
+        world_from_cam=pose_matrix(message.pose),
+        camera=Camera.from_K(np.array(message.k).reshape(3, 3), message.width, message.height),
+        pointmap=np.stack([points[axis] for axis in "xyz"], axis=-1),
+        confidence=points["confidence"].copy(),
+        rgb=colours.astype(np.uint8),
+        scale=ScaleState(message.scale_state),
+    )
+
+
+class PointsAdapter:
+    """`Keyframe` → `sensor_msgs/PointCloud2` in the camera frame, for tools that know only that."""
+
+    ros_type = PointCloud2
+
+    def dump(self, item: Keyframe) -> list[bytes]:
+        writer = CdrWriter()
+        write_cloud(writer, packed_points(item), item.stamp_ns)
+        return [writer.finish()]
+
+    def load(self, cdr: bytes) -> Keyframe:
+        raise TypeError("slam/points is for viewers; subscribe to slam/keyframe for keyframes")

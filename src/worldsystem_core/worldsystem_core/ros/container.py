@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A component container for Python nodes: `composition_interfaces` over rclpy.
+
+`launch_ros`' `ComposableNodeContainer` and `ros2 component` work with it as with the C++ one.
+rclpy has none of its own (ros2/rclpy#575). A plugin is named `package.module:Class`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import signal
+import sys
+from pathlib import Path
+
+import rclpy
+from composition_interfaces.srv import ListNodes, LoadNode, UnloadNode
+from rclpy.executors import ExternalShutdownException
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+
+from worldsystem_core.errors import WorldSystemError
+from worldsystem_core.ros.log_forwarding import forward_logging
+from worldsystem_core.ros.node_thread import NodeThread, finish_all
+from worldsystem_core.ros.process import clean_stale_segments, tune_process
+
+log = logging.getLogger(__name__)
+
+_FINISH_S = 20.0
+
+
+class Container(Node):
+    """Loads, lists and unloads nodes of this process by service."""
+
+    def __init__(self) -> None:
+        super().__init__("container")
+        self.loaded: dict[int, NodeThread] = {}
+        self._next_id = 1
+        self.create_service(LoadNode, "~/_container/load_node", self._load)
+        self.create_service(UnloadNode, "~/_container/unload_node", self._unload)
+        self.create_service(ListNodes, "~/_container/list_nodes", self._list)
+
+    def _load(self, request: LoadNode.Request, response: LoadNode.Response) -> LoadNode.Response:
+        try:
+            thread = NodeThread(_make_node(request))
+        except (WorldSystemError, ImportError, AttributeError, ValueError) as error:
+            response.error_message = f"{type(error).__name__}: {error}"
+            log.error("cannot load %s: %s", request.plugin_name, error)
+            return response
+        thread.start()
+        response.unique_id = self._next_id
+        response.full_node_name = thread.node.get_fully_qualified_name()
+        response.success = True
+        self.loaded[self._next_id] = thread
+        self._next_id += 1
+        return response
+
+    def _unload(
+        self, request: UnloadNode.Request, response: UnloadNode.Response
+    ) -> UnloadNode.Response:
+        thread = self.loaded.pop(request.unique_id, None)
+        if thread is None:
+            known = ", ".join(map(str, self.loaded)) or "none"
+            response.error_message = f"no node with id {request.unique_id}; loaded: {known}"
+            return response
+        finish_all([thread], _FINISH_S)
+        response.success = True
+        return response
+
+    def _list(self, _: ListNodes.Request, response: ListNodes.Response) -> ListNodes.Response:
+        response.unique_ids = list(self.loaded)
+        response.full_node_names = [
+            thread.node.get_fully_qualified_name() for thread in self.loaded.values()
+        ]
+        return response
+
+    def finish(self) -> None:
+        """End all nodes in the order they were loaded, which is the order the data flows."""
+        finish_all(list(self.loaded.values()), _FINISH_S)
+        self.loaded.clear()
+
+
+def load_class(plugin: str) -> type:
+    """The class of `package.module:Class` (or `package::Class`, from the package's `node`)."""
+    module, _, name = plugin.replace("::", ".node:").rpartition(":")
+    if not module:
+        raise ValueError(f"plugin '{plugin}' is not of the form package.module:Class")
+    return getattr(importlib.import_module(module), name)
+
+
+def _make_node(request: LoadNode.Request) -> Node:
+    arguments = ["--ros-args"]
+    if request.node_name:
+        arguments += ["-r", f"__node:={request.node_name}"]
+    if request.node_namespace:
+        arguments += ["-r", f"__ns:={request.node_namespace}"]
+    for rule in request.remap_rules:
+        arguments += ["-r", rule]
+    return load_class(request.plugin_name)(
+        cli_args=arguments,
+        use_global_arguments=False,
+        parameter_overrides=[Parameter.from_parameter_msg(p) for p in request.parameters],
+    )
+
+
+def stop_on_signals() -> None:
+    """Make SIGTERM end the process as Ctrl-C does, so that nothing is left behind."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
+def main() -> None:
+    """Run an empty container until it is interrupted; then end its nodes in order."""
+    tune_process()
+    clean_stale_segments()
+    rclpy.init(args=sys.argv, signal_handler_options=rclpy.SignalHandlerOptions.NO)
+    forward_logging()
+    stop_on_signals()
+    container = Container()
+    try:
+        rclpy.spin(container)
+    except (KeyboardInterrupt, ExternalShutdownException):
+        log.info("ending")
+    container.finish()
+    container.destroy_node()
+    rclpy.try_shutdown()
+
+
+def run_node(node_class: type) -> None:
+    """Run one stage as its own process until it is interrupted; `main` of every `node.py`."""
+    tune_process()
+    rclpy.init(args=sys.argv, signal_handler_options=rclpy.SignalHandlerOptions.NO)
+    forward_logging()
+    stop_on_signals()
+    try:
+        thread = NodeThread(node_class())
+    except WorldSystemError as error:
+        print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
+        rclpy.try_shutdown()
+        sys.exit(2)
+    thread.start()
+    try:
+        signal.pause()
+    except KeyboardInterrupt:
+        log.info("ending")
+    finish_all([thread], _FINISH_S)
+    rclpy.try_shutdown()
+
+
+if __name__ == "__main__":
+    main()

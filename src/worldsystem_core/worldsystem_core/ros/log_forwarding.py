@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Python's `logging` into ROS's log, so that libraries need not know rclpy."""
+
+from __future__ import annotations
+
+import logging
+
+from rclpy.logging import get_logger
+
+_PACKAGES = "worldsystem"
+
+
+class _ToRos(logging.Handler):
+    """Passes records to the ROS logger of the same name."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        logger, text = get_logger(record.name), self.format(record)
+        if record.levelno >= logging.ERROR:
+            logger.error(text)
+        elif record.levelno >= logging.WARNING:
+            logger.warning(text)
+        elif record.levelno >= logging.INFO:
+            logger.info(text)
+        else:
+            logger.debug(text)
+
+
+def forward_logging(level: int = logging.INFO) -> None:
+    """Forward the log of every `worldsystem…` module; calling it again changes the level only."""
+    root = logging.getLogger()
+    for handler in list(root.handlers):
+        if isinstance(handler, _ToRos):
+            root.removeHandler(handler)
+    handler = _ToRos()
+    handler.addFilter(lambda record: record.name.startswith(_PACKAGES))
+    root.addHandler(handler)
+    root.setLevel(level)

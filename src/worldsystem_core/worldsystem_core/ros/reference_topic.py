@@ -1,0 +1,266 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Topics that pass objects by reference inside a process and ROS messages outside it.
+
+The idea is REP-2007 (type adaptation), which rclpy lacks. A subscriber in the publisher's process
+gets the same object: no copy, no serialisation. The message is made only when somebody wants its
+bytes, once, however many do: readers outside the process, the recorder, a bridge.
+
+A local subscriber keeps a DDS subscription only while no local publisher has the topic; otherwise
+every reader outside would make each local node deserialise its own frames.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar
+
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+from rclpy.node import Node
+from rclpy.qos import QoSProfile
+from rclpy.qos_overriding_options import QoSOverridingOptions
+
+from worldsystem_core.handoff import Handoff
+
+T = TypeVar("T")
+_RELINK_S = 1.0
+
+
+class Adapter(Protocol[T]):
+    """How a native object becomes ROS messages, and back."""
+
+    ros_type: type
+
+    def dump(self, item: T) -> list[bytes]:
+        """The CDR bytes of the messages that tell `item` to ROS: usually one, possibly none."""
+        ...
+
+    def load(self, cdr: bytes) -> T:
+        """The native object of one message; arrays may be views of `cdr`."""
+        ...
+
+
+@dataclass(frozen=True)
+class Topic(Generic[T]):
+    """A topic's name, how its objects become messages, and its quality of service."""
+
+    name: str
+    adapter: Adapter[T]
+    qos: QoSProfile
+    latched: bool = False
+
+
+class _Registry:
+    """Who publishes and who listens to a topic in this process."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.publishers: dict[tuple[int, str], int] = defaultdict(int)
+        self.subscriptions: dict[tuple[int, str], list[Any]] = defaultdict(list)
+        self.latched: dict[tuple[int, str], Any] = {}
+
+
+_registry = _Registry()
+
+
+def _key(node: Node, name: str) -> tuple[int, str]:
+    return node.context.get_domain_id(), node.resolve_topic_name(name)
+
+
+class ReferencePublisher(Generic[T]):
+    """Publishes native objects; see the module's text. `outside=False` keeps it in the process."""
+
+    def __init__(self, node: Node, topic: Topic[T], *, outside: bool = True) -> None:
+        self.topic = topic
+        self.serialised = 0
+        self._node = node
+        self._key = _key(node, topic.name)
+        self._dds: Any = None
+        if outside:
+            self.offer_outside()
+        with _registry.lock:
+            _registry.publishers[self._key] += 1
+
+    def offer_outside(self) -> None:
+        """Make the topic known to DDS, so that other processes can read it."""
+        if self._dds is None:
+            self._dds = self._node.create_publisher(
+                self.topic.adapter.ros_type,
+                self.topic.name,
+                self.topic.qos,
+                qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+            )
+
+    def publish(self, item: T, *, patience_s: float = 0.0) -> None:
+        """Hand `item` to every subscriber.
+
+        With `patience_s` the call waits that long for a full local queue to drain before it lets
+        the oldest go: for sources that are not live and must lose nothing.
+        """
+        with _registry.lock:
+            local = list(_registry.subscriptions[self._key])
+            if self.topic.latched:
+                _registry.latched[self._key] = item
+        for subscription in local:
+            subscription.offer(item, patience_s)
+        raw = [subscription for subscription in local if subscription.wants_bytes()]
+        outside = self._dds is not None and (
+            self.topic.latched or self._dds.get_subscription_count() > 0
+        )
+        if raw or outside:
+            self._publish_bytes(item, raw, outside)
+
+    def _publish_bytes(self, item: T, raw: Sequence[Any], outside: bool) -> None:
+        for message in self.topic.adapter.dump(item):
+            self.serialised += 1
+            for subscription in raw:
+                subscription.offer_bytes(message)
+            if outside:
+                self._dds.publish(message)
+
+    def destroy(self) -> None:
+        """Withdraw from the process and from DDS."""
+        with _registry.lock:
+            _registry.publishers[self._key] -= 1
+            if not _registry.publishers[self._key]:
+                _registry.latched.pop(self._key, None)
+        if self._dds is not None:
+            self._node.destroy_publisher(self._dds)
+            self._dds = None
+
+
+class _Subscription:
+    """What object and byte subscriptions share: the inbox, the wake-up, the link to DDS."""
+
+    def __init__(
+        self,
+        node: Node,
+        topic: Topic[Any],
+        callback: Callable[[Any], None],
+        on_drop: Callable[[Any], None] | None = None,
+    ) -> None:
+        self.topic = topic
+        self.inbox: Handoff[Any] = Handoff(topic.qos.depth, on_drop)
+        self.busy = False
+        self._node = node
+        self._callback = callback
+        self._key = _key(node, topic.name)
+        self._dds: Any = None
+        self._group = MutuallyExclusiveCallbackGroup()
+        self._guard = node.create_guard_condition(self._deliver, callback_group=self._group)
+        with _registry.lock:
+            _registry.subscriptions[self._key].append(self)
+            last = _registry.latched.get(self._key)
+        self._relink()
+        self._timer = node.create_timer(_RELINK_S, self._relink, callback_group=self._group)
+        if last is not None:
+            self._greet(last)
+
+    @property
+    def idle(self) -> bool:
+        """Nothing waits and nothing is being worked on."""
+        return not self.busy and not len(self.inbox)
+
+    def offer(self, item: Any, patience_s: float) -> None:
+        """Take an object from a publisher in this process."""
+        raise NotImplementedError
+
+    def wants_bytes(self) -> bool:
+        return False
+
+    def offer_bytes(self, message: bytes) -> None:
+        self._enqueue(message, 0.0)
+
+    def destroy(self) -> None:
+        """Leave the topic; what waits in the inbox is let go and counted there."""
+        with _registry.lock:
+            _registry.subscriptions[self._key].remove(self)
+        self.inbox.close()
+        if self._dds is not None:
+            self._node.destroy_subscription(self._dds)
+            self._dds = None
+
+    def _greet(self, last: Any) -> None:
+        self.offer(last, 0.0)
+
+    def _enqueue(self, item: Any, patience_s: float) -> None:
+        waited = patience_s > 0 and self.inbox.put_waiting(item, patience_s)
+        if not waited:
+            self.inbox.put(item)
+        self._guard.trigger()
+
+    def _deliver(self) -> None:
+        self.busy = True
+        try:
+            item = self.inbox.get(0.0)
+            if item is not None:
+                self._callback(self._opened(item))
+        finally:
+            self.busy = False
+            if len(self.inbox):
+                self._guard.trigger()
+
+    def _opened(self, item: Any) -> Any:
+        return item
+
+    def _relink(self) -> None:
+        """Listen on DDS exactly while nobody in this process publishes the topic."""
+        local = _registry.publishers[self._key] > 0
+        if local and self._dds is not None:
+            self._node.destroy_subscription(self._dds)
+            self._dds = None
+        elif not local and self._dds is None:
+            self._dds = self._node.create_subscription(
+                self.topic.adapter.ros_type,
+                self.topic.name,
+                self._on_dds,
+                self.topic.qos,
+                callback_group=self._group,
+                raw=True,
+                qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+            )
+
+    def _on_dds(self, message: bytes) -> None:
+        if _registry.publishers[self._key] == 0:
+            self._enqueue(self._received(message), 0.0)
+
+    def _received(self, message: bytes) -> Any:
+        return message
+
+
+class ReferenceSubscription(_Subscription):
+    """Calls back with native objects: the publisher's own inside a process, loaded ones outside."""
+
+    def offer(self, item: Any, patience_s: float) -> None:
+        self._enqueue(item, patience_s)
+
+    def _received(self, message: bytes) -> Any:
+        return self.topic.adapter.load(message)
+
+
+class BytesSubscription(_Subscription):
+    """Calls back with CDR bytes while `wanted()`, for recorders and bridges."""
+
+    def __init__(
+        self,
+        node: Node,
+        topic: Topic[Any],
+        callback: Callable[[bytes], None],
+        *,
+        wanted: Callable[[], bool] = lambda: True,
+        on_drop: Callable[[Any], None] | None = None,
+    ) -> None:
+        self._wanted = wanted
+        super().__init__(node, topic, callback, on_drop)
+
+    def offer(self, item: Any, patience_s: float) -> None:
+        """Bytes come through `offer_bytes`, made once for all who want them."""
+
+    def wants_bytes(self) -> bool:
+        return self._wanted()
+
+    def _greet(self, last: Any) -> None:
+        for message in self.topic.adapter.dump(last):
+            self.offer_bytes(message)

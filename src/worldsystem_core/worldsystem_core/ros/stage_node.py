@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every stage's node is: settings, by-reference topics, a ledger, and an orderly end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from rclpy.node import Node
+
+from worldsystem_core.config import Config
+from worldsystem_core.latency import LatencyHistogram
+from worldsystem_core.ledger import StageLedger, StageReport
+from worldsystem_core.ros import topics
+from worldsystem_core.ros.adapters.messages import time_message
+from worldsystem_core.ros.parameters import declare_config
+from worldsystem_core.ros.reference_topic import (
+    BytesSubscription,
+    ReferencePublisher,
+    ReferenceSubscription,
+    Topic,
+)
+
+T = TypeVar("T")
+C = TypeVar("C", bound=Config)
+
+_REPORT_PERIOD_S = 1.0
+_PLAUSIBLE_LATENCY_S = 3600.0
+
+
+class StageNode(Node):
+    """A node that talks through by-reference topics and accounts for each frame.
+
+    Whoever runs it calls `input_ended` once everything before it has ended and its inboxes are
+    empty, then `close`.
+    """
+
+    def __init__(self, name: str, config_type: type[C], **kwargs: Any) -> None:
+        super().__init__(name, automatically_declare_parameters_from_overrides=True, **kwargs)
+        self.config = declare_config(self, config_type)
+        self.ledger = StageLedger(name)
+        self.latency = LatencyHistogram()
+        self._links: list[Any] = []
+        self._ledger_out = self.advertise(topics.LEDGER)
+        self._diagnostics_out = self.advertise(topics.DIAGNOSTICS)
+        self.create_timer(_REPORT_PERIOD_S, self.report)
+
+    def advertise(self, topic: Topic[T], *, outside: bool = True) -> ReferencePublisher[T]:
+        """A publisher of `topic` that `close` destroys."""
+        publisher = ReferencePublisher(self, topic, outside=outside)
+        self._links.append(publisher)
+        return publisher
+
+    def listen(
+        self,
+        topic: Topic[T],
+        callback: Callable[[T], None],
+        on_drop: Callable[[T], None] | None = None,
+    ) -> None:
+        """Call `callback` with each object of `topic`, and `on_drop` with those let go."""
+        self._links.append(ReferenceSubscription(self, topic, callback, on_drop))
+
+    def listen_bytes(
+        self,
+        topic: Topic[Any],
+        callback: Callable[[bytes], None],
+        wanted: Callable[[], bool] = lambda: True,
+    ) -> None:
+        """Call `callback` with the CDR bytes of each message of `topic` while `wanted()`."""
+        self._links.append(BytesSubscription(self, topic, callback, wanted=wanted))
+
+    def measure_latency(self, capture_ns: int) -> None:
+        """Count the time from capture to now; stamps that are not wall-clock time are left out."""
+        age_s = (time.time_ns() - capture_ns) / 1e9
+        if abs(age_s) < _PLAUSIBLE_LATENCY_S:
+            self.latency.add(age_s)
+
+    def facts(self) -> dict[str, object]:
+        """What `/diagnostics` says of this stage beside its ledger."""
+        return {}
+
+    def problem(self) -> str:
+        """What is wrong now, in words; empty while all is well."""
+        return ""
+
+    def report(self) -> None:
+        """Publish the ledger and the diagnostics."""
+        self._ledger_out.publish(
+            StageReport(
+                stamp_ns=time.time_ns(),
+                ledger=self.ledger.state(),
+                violations=self.ledger.violations,
+                latency_counts=tuple(self.latency.counts()),
+            )
+        )
+        self._diagnostics_out.publish(self._diagnostics())
+
+    def _diagnostics(self) -> DiagnosticArray:
+        state, problem = self.ledger.state(), self.problem()
+        facts = {"taken": state.taken, "used": state.used, **self.facts()}
+        facts |= {f"dropped.{reason}": count for reason, count in state.dropped.items()}
+        status = DiagnosticStatus(
+            level=DiagnosticStatus.WARN if problem else DiagnosticStatus.OK,
+            name=f"worldsystem: {self.get_name()}",
+            message=problem or "running",
+            values=[KeyValue(key=key, value=str(value)) for key, value in facts.items()],
+        )
+        array = DiagnosticArray(status=[status])
+        array.header.stamp = time_message(time.time_ns())
+        return array
+
+    @property
+    def idle(self) -> bool:
+        """Every inbox is empty and nothing is being worked on."""
+        return all(getattr(link, "idle", True) for link in self._links)
+
+    def input_ended(self) -> None:
+        """Everything before this stage has ended: publish what is still held back."""
+
+    def close(self) -> None:
+        """Leave all topics and destroy the node."""
+        for link in self._links:
+            link.destroy()
+        self._links.clear()
+        self.destroy_node()

@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every topic of the system in one table: name, native type, message, quality of service."""
+
+from __future__ import annotations
+
+from diagnostic_msgs.msg import DiagnosticArray
+from tf2_msgs.msg import TFMessage
+
+from worldsystem_core.frames import EncodedFrame, Frame, StampedCamera
+from worldsystem_core.ledger import StageReport
+from worldsystem_core.objects import MapObjects, TrackFrame
+from worldsystem_core.reconstruction import Keyframe, Pose
+from worldsystem_core.ros import qos
+from worldsystem_core.ros.adapters import camera, objects, slam, status, surface
+from worldsystem_core.ros.adapters.messages import PlainAdapter
+from worldsystem_core.ros.reference_topic import Topic
+from worldsystem_core.surface import MeshDelta
+from worldsystem_core.telemetry import GpsFix, ImuSample
+from worldsystem_core.trajectory import StampedPoses
+
+IMAGE: Topic[Frame] = Topic("camera/image_raw", camera.ImageAdapter(), qos.IMAGE)
+CAMERA_INFO: Topic[StampedCamera] = Topic("camera/camera_info", camera.CAMERA_INFO, qos.POSE)
+VIDEO: Topic[EncodedFrame] = Topic("camera/video", camera.VideoAdapter(), qos.VIDEO)
+IMU: Topic[ImuSample] = Topic("imu/data", camera.IMU, qos.TELEMETRY)
+GPS: Topic[GpsFix] = Topic("gps/fix", camera.GPS, qos.TELEMETRY)
+POSE: Topic[Pose] = Topic("slam/pose", slam.POSE, qos.POSE)
+PATH: Topic[StampedPoses] = Topic("slam/path", slam.PathAdapter(), qos.LATCHED, latched=True)
+KEYFRAME: Topic[slam.KeyframeEvent] = Topic("slam/keyframe", slam.KeyframeAdapter(), qos.KEYFRAME)
+POINTS: Topic[Keyframe] = Topic("slam/points", slam.PointsAdapter(), qos.IMAGE)
+MESH: Topic[MeshDelta] = Topic("mesh/delta", surface.MeshDeltaAdapter(), qos.MESH)
+TRACKS: Topic[TrackFrame] = Topic("segment/tracks", objects.TRACKS, qos.KEYFRAME)
+LABELS: Topic[TrackFrame] = Topic("segment/labels", objects.LabelImageAdapter(), qos.IMAGE)
+OBJECTS: Topic[MapObjects] = Topic("segment/objects", objects.OBJECTS, qos.LATCHED, latched=True)
+TF: Topic[TFMessage] = Topic("/tf", PlainAdapter(TFMessage), qos.TF)
+TF_STATIC: Topic[TFMessage] = Topic(
+    "/tf_static", PlainAdapter(TFMessage), qos.LATCHED, latched=True
+)
+LEDGER: Topic[StageReport] = Topic("worldsystem/ledger", status.LEDGER, qos.VIDEO)
+DIAGNOSTICS: Topic[DiagnosticArray] = Topic(
+    "/diagnostics", PlainAdapter(DiagnosticArray), qos.STATUS
+)
+
+ALL: tuple[Topic, ...] = (
+    IMAGE,
+    CAMERA_INFO,
+    VIDEO,
+    IMU,
+    GPS,
+    POSE,
+    PATH,
+    KEYFRAME,
+    POINTS,
+    MESH,
+    TRACKS,
+    LABELS,
+    OBJECTS,
+    TF,
+    TF_STATIC,
+    LEDGER,
+    DIAGNOSTICS,
+)
+
+# What the recorder leaves out unless asked: pictures are in the video, points in the keyframes.
+BULKY = (IMAGE, POINTS, LABELS)

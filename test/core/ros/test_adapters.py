@@ -1,0 +1,226 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is written by hand as CDR must be what rclpy reads."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy", reason="ROS is not set up: run these through `make test`")
+
+from rclpy.serialization import deserialize_message
+
+from worldsystem_core.frames import Camera, EncodedFrame, Frame, StampedCamera
+from worldsystem_core.latency import LatencyHistogram
+from worldsystem_core.ledger import LedgerState, StageReport
+from worldsystem_core.objects import (
+    MapObject,
+    MapObjects,
+    Track,
+    TrackFrame,
+    TrackState,
+)
+from worldsystem_core.reconstruction import (
+    Keyframe,
+    MovedKeyframes,
+    NewKeyframe,
+    Pose,
+    RemovedKeyframes,
+    TrackingState,
+)
+from worldsystem_core.ros import topics
+from worldsystem_core.ros.adapters.objects import (
+    mask_from_run_lengths,
+    run_lengths,
+)
+from worldsystem_core.surface import MeshBlock, MeshDelta
+from worldsystem_core.telemetry import GpsFix, ImuSample
+from worldsystem_core.trajectory import StampedPoses
+
+STAMP = 1_700_000_000_123_456_789
+CAMERA = Camera(width=6, height=4, fx=5.0, fy=5.5, cx=2.5, cy=1.5)
+
+
+def some_pose(seed: int = 0) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    q, _ = np.linalg.qr(rng.normal(size=(3, 3)))
+    pose = np.eye(4)
+    pose[:3, :3] = q * np.sign(np.linalg.det(q))
+    pose[:3, 3] = rng.normal(size=3)
+    return pose
+
+
+def some_keyframe() -> Keyframe:
+    rng = np.random.default_rng(1)
+    pointmap = rng.normal(size=(4, 6, 3)).astype(np.float32)
+    pointmap[0, 0] = np.nan
+    return Keyframe(
+        id=7,
+        frame_id=2**40,
+        stamp_ns=STAMP,
+        world_from_cam=some_pose(),
+        camera=CAMERA,
+        pointmap=pointmap,
+        confidence=rng.random((4, 6), dtype=np.float32),
+        rgb=rng.integers(0, 256, (4, 6, 3), dtype=np.uint8),
+    )
+
+
+def through(topic, item):
+    messages = topic.adapter.dump(item)
+    for message in messages:
+        deserialize_message(message, topic.adapter.ros_type)
+    return [topic.adapter.load(message) for message in messages]
+
+
+@pytest.mark.parametrize("shape", [(4, 6), (3, 5), (1, 1)])
+def test_a_picture_comes_back_pixel_for_pixel_with_its_stamp(shape):
+    rgb = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
+    (back,) = through(topics.IMAGE, Frame(id=3, stamp_ns=STAMP, rgb=rgb))
+    assert back.stamp_ns == STAMP
+    np.testing.assert_array_equal(back.rgb, rgb)
+
+
+@pytest.mark.parametrize("size", [0, 1, 7, 1000])
+def test_encoded_video_comes_back_byte_for_byte(size):
+    data = bytes(np.random.default_rng(size).integers(0, 256, size, dtype=np.uint8))
+    frame = EncodedFrame(id=1, stamp_ns=STAMP, arrival_ns=STAMP, data=data, is_key=False)
+    (back,) = through(topics.VIDEO, frame)
+    assert (back.data, back.stamp_ns) == (data, STAMP)
+
+
+def test_a_new_keyframe_comes_back_whole_and_names_its_unknown_points():
+    keyframe = some_keyframe()
+    (back,) = through(topics.KEYFRAME, NewKeyframe(keyframe))
+    assert (back.keyframe.id, back.keyframe.frame_id) == (7, 2**40)
+    assert back.keyframe.camera == CAMERA
+    np.testing.assert_array_equal(back.keyframe.pointmap, keyframe.pointmap)
+    np.testing.assert_array_equal(back.keyframe.confidence, keyframe.confidence)
+    np.testing.assert_array_equal(back.keyframe.rgb, keyframe.rgb)
+    np.testing.assert_allclose(back.keyframe.world_from_cam, keyframe.world_from_cam, atol=1e-12)
+
+
+def test_the_bounding_box_of_a_keyframe_ignores_unknown_points():
+    (cdr,) = topics.KEYFRAME.adapter.dump(NewKeyframe(some_keyframe()))
+    message = deserialize_message(cdr, topics.KEYFRAME.adapter.ros_type)
+    known = some_keyframe().pointmap.reshape(-1, 3)[1:]
+    low, high = message.bounds_min, message.bounds_max
+    np.testing.assert_allclose((low.x, low.y, low.z), known.min(axis=0), rtol=1e-6)
+    np.testing.assert_allclose((high.x, high.y, high.z), known.max(axis=0), rtol=1e-6)
+
+
+def test_moved_and_removed_keyframes_become_one_message_each():
+    moved = through(topics.KEYFRAME, MovedKeyframes({1: some_pose(1), 2: some_pose(2)}))
+    assert [list(event.world_from_cam) for event in moved] == [[1], [2]]
+    np.testing.assert_allclose(moved[1].world_from_cam[2], some_pose(2), atol=1e-12)
+    removed = through(topics.KEYFRAME, RemovedKeyframes((4, 5)))
+    assert [event.ids for event in removed] == [(4,), (5,)]
+
+
+def test_a_lost_frame_tells_ros_nothing_and_a_tracked_one_its_pose():
+    fields = {"frame_id": 1, "stamp_ns": STAMP, "confidence": 0.5, "world_from_cam": some_pose()}
+    assert not topics.POSE.adapter.dump(Pose(**fields, state=TrackingState.LOST))
+    (back,) = through(topics.POSE, Pose(**fields, state=TrackingState.TRACKED))
+    np.testing.assert_allclose(back.world_from_cam, some_pose(), atol=1e-12)
+
+
+@pytest.mark.parametrize("blocks", [0, 1, 3])
+def test_a_mesh_delta_comes_back_vertex_for_vertex(blocks):
+    rng = np.random.default_rng(blocks)
+    made = tuple(
+        MeshBlock(
+            index=(i, -i, 2 * i),
+            version=i,
+            vertices=rng.normal(size=(5 + i, 3)).astype(np.float32),
+            colours=rng.integers(0, 256, (5 + i, 3), dtype=np.uint8),
+            faces=rng.integers(0, 5, (4, 3)).astype(np.int32),
+        )
+        for i in range(blocks)
+    )
+    delta = MeshDelta(
+        stamp_ns=STAMP,
+        sequence=9,
+        base_sequence=8,
+        block_size=0.25,
+        blocks=made,
+        removed=((1, 2, 3), (-4, 5, -6)),
+        total_vertices=100,
+        total_faces=200,
+        keyframe_count=3,
+        capture_ns=STAMP - 5,
+    )
+    (back,) = through(topics.MESH, delta)
+    assert (back.sequence, back.base_sequence, back.capture_ns) == (9, 8, STAMP - 5)
+    assert back.removed == delta.removed
+    assert [block.index for block in back.blocks] == [block.index for block in made]
+    for ours, theirs in zip(back.blocks, made, strict=True):
+        np.testing.assert_array_equal(ours.vertices, theirs.vertices)
+        np.testing.assert_array_equal(ours.colours, theirs.colours)
+        np.testing.assert_array_equal(ours.faces, theirs.faces)
+
+
+def test_a_path_comes_back_pose_for_pose_and_may_be_empty():
+    poses = StampedPoses(np.array([STAMP, STAMP + 1]), np.stack([some_pose(1), some_pose(2)]))
+    (back,) = through(topics.PATH, poses)
+    np.testing.assert_array_equal(back.stamps_ns, poses.stamps_ns)
+    np.testing.assert_allclose(back.world_from_cam, poses.world_from_cam, atol=1e-12)
+    empty = StampedPoses(np.zeros(0, np.int64), np.zeros((0, 4, 4)))
+    assert len(through(topics.PATH, empty)[0]) == 0
+
+
+def test_tracks_come_back_with_their_masks():
+    labels = np.zeros((5, 7), np.uint16)
+    labels[1:3, 2:5], labels[4, 6], labels[0, 0] = 300, 2, 9
+    tracks = tuple(
+        Track(
+            id=i,
+            label="red box",
+            score=0.5,
+            box_px=(0, 1, 2, 3),
+            area_px=6,
+            age_frames=4,
+            state=TrackState.CONFIRMED,
+        )
+        for i in (300, 2, 9)
+    )
+    frame = TrackFrame(frame_id=1, keyframe_id=2, stamp_ns=STAMP, tracks=tracks, labels=labels)
+    (back,) = through(topics.TRACKS, frame)
+    assert back.tracks == tracks
+    np.testing.assert_array_equal(back.labels, labels)
+    np.testing.assert_array_equal(through(topics.LABELS, frame)[0].labels, labels)
+
+
+@pytest.mark.parametrize("fill", [0.0, 0.3, 1.0])
+def test_run_lengths_restore_the_mask(fill):
+    mask = np.random.default_rng(0).random((6, 5)) < fill
+    runs = run_lengths(mask)
+    assert sum(runs) == mask.size
+    np.testing.assert_array_equal(mask_from_run_lengths(runs, 6, 5), mask)
+
+
+def test_objects_telemetry_and_the_ledger_come_back_as_they_were():
+    thing = MapObject(
+        id=1,
+        label="box",
+        score=1.0,
+        world_from_box=some_pose(),
+        size=np.array([1.0, 2.0, 3.0]),
+        point_count=10,
+        last_seen_ns=STAMP,
+    )
+    (back,) = through(topics.OBJECTS, MapObjects(stamp_ns=STAMP, objects=(thing,)))
+    np.testing.assert_allclose(back.objects[0].size, thing.size)
+    np.testing.assert_allclose(back.objects[0].world_from_box, thing.world_from_box, atol=1e-12)
+    imu = ImuSample(stamp_ns=STAMP, acceleration=(0.1, 0.2, 9.8), angular_velocity=(1.0, 2.0, 3.0))
+    assert through(topics.IMU, imu) == [imu]
+    fix = GpsFix(stamp_ns=STAMP, latitude_deg=47.0, longitude_deg=8.0, altitude_m=400.0)
+    assert through(topics.GPS, fix) == [fix]
+    camera = StampedCamera(stamp_ns=STAMP, camera=CAMERA)
+    assert through(topics.CAMERA_INFO, camera) == [camera]
+    report = StageReport(
+        stamp_ns=STAMP,
+        ledger=LedgerState("ingest", 10, 7, {"corrupt": 2}),
+        violations=0,
+        latency_counts=tuple(LatencyHistogram().counts()),
+    )
+    assert through(topics.LEDGER, report) == [report]

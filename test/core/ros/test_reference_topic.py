@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: Apache-2.0
+"""By reference inside the process, ordinary messages outside it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+import time
+
+import numpy as np
+import pytest
+
+rclpy = pytest.importorskip("rclpy", reason="ROS is not set up: run these through `make test`")
+
+from rclpy.executors import SingleThreadedExecutor  # noqa: E402
+from rclpy.node import Node  # noqa: E402
+
+from worldsystem_core.frames import Frame  # noqa: E402
+from worldsystem_core.ros import reference_topic, topics  # noqa: E402
+from worldsystem_core.ros.reference_topic import (  # noqa: E402
+    BytesSubscription,
+    ReferencePublisher,
+    ReferenceSubscription,
+)
+
+
+def a_frame(number: int) -> Frame:
+    return Frame(id=number, stamp_ns=number, rgb=np.full((8, 8, 3), number, np.uint8))
+
+
+@pytest.fixture
+def node(context, monkeypatch):
+    monkeypatch.setattr(reference_topic, "_registry", reference_topic._Registry())
+    node = Node("tester", context=context)
+    yield node
+    node.destroy_node()
+
+
+@pytest.fixture
+def spin(node, context):
+    executor = SingleThreadedExecutor(context=context)
+    executor.add_node(node)
+
+    def until(condition, timeout_s=10.0):
+        deadline = time.monotonic() + timeout_s
+        while not condition() and time.monotonic() < deadline:
+            executor.spin_once(timeout_sec=0.05)
+        assert condition()
+
+    yield until
+    executor.shutdown()
+
+
+def test_a_subscriber_in_the_process_gets_the_same_pixels_and_nothing_is_serialised(node, spin):
+    publisher, got = ReferencePublisher(node, topics.IMAGE), []
+    ReferenceSubscription(node, topics.IMAGE, got.append)
+    sent = a_frame(1)
+    publisher.publish(sent)
+    spin(lambda: got)
+    assert got[0] is sent
+    assert got[0].rgb.ctypes.data == sent.rgb.ctypes.data
+    assert publisher.serialised == 0
+
+
+def test_what_is_handed_over_cannot_be_written_to():
+    with pytest.raises(ValueError, match="read-only"):
+        a_frame(1).rgb[0, 0] = 0
+
+
+def test_a_full_inbox_lets_the_oldest_go_and_says_which(node, spin):
+    publisher, got, gone = ReferencePublisher(node, topics.IMAGE), [], []
+    ReferenceSubscription(node, topics.IMAGE, got.append, gone.append)
+    for number in range(5):
+        publisher.publish(a_frame(number))
+    spin(lambda: len(got) == 2)
+    assert [frame.id for frame in got] == [3, 4]
+    assert [frame.id for frame in gone] == [0, 1, 2]
+
+
+def test_a_patient_publisher_loses_nothing(node, spin):
+    import threading
+
+    publisher, got, gone = ReferencePublisher(node, topics.IMAGE), [], []
+    ReferenceSubscription(node, topics.IMAGE, got.append, gone.append)
+
+    def publish():
+        for number in range(20):
+            publisher.publish(a_frame(number), patience_s=5.0)
+
+    thread = threading.Thread(target=publish)
+    thread.start()
+    spin(lambda: len(got) == 20)
+    thread.join()
+    assert [frame.id for frame in got] == list(range(20))
+    assert not gone
+
+
+def test_bytes_are_made_once_however_many_want_them_and_only_while_wanted(node, spin):
+    publisher, first, second = ReferencePublisher(node, topics.IMAGE), [], []
+    wanted = True
+    BytesSubscription(node, topics.IMAGE, first.append, wanted=lambda: wanted)
+    BytesSubscription(node, topics.IMAGE, second.append, wanted=lambda: wanted)
+    publisher.publish(a_frame(1))
+    spin(lambda: first and second)
+    assert publisher.serialised == 1
+    assert first[0] is second[0]
+    wanted = False
+    publisher.publish(a_frame(2))
+    assert publisher.serialised == 1
+
+
+def test_a_late_subscriber_of_a_latched_topic_gets_the_last_object(node, spin):
+    from worldsystem_core.objects import MapObjects
+
+    publisher, got = ReferencePublisher(node, topics.OBJECTS), []
+    last = MapObjects(stamp_ns=5, objects=())
+    publisher.publish(last)
+    ReferenceSubscription(node, topics.OBJECTS, got.append)
+    spin(lambda: got)
+    assert got[0] is last
+
+
+def test_a_subscriber_that_came_first_leaves_dds_once_the_publisher_is_in_the_process(node, spin):
+    got = []
+    subscription = ReferenceSubscription(node, topics.IMAGE, got.append)
+    assert subscription._dds is not None
+    publisher = ReferencePublisher(node, topics.IMAGE)
+    spin(lambda: subscription._dds is None)
+    publisher.publish(a_frame(1))
+    spin(lambda: got)
+    assert publisher.serialised == 0
+    publisher.destroy()
+    spin(lambda: subscription._dds is not None)
+
+
+def test_a_plain_rclpy_script_in_another_process_reads_ordinary_messages(node, spin, context):
+    script = textwrap.dedent(
+        f"""
+        import rclpy
+        from rclpy.node import Node
+        from sensor_msgs.msg import Image
+        rclpy.init(domain_id={context.get_domain_id()})
+        node, got = Node("outsider"), []
+        node.create_subscription(Image, "camera/image_raw", got.append, 2)
+        while len(got) < 3:
+            rclpy.spin_once(node, timeout_sec=1.0)
+        print(got[0].encoding, got[0].height, got[0].width, set(got[-1].data) == {{7}})
+        """
+    )
+    publisher = ReferencePublisher(node, topics.IMAGE)
+    outsider = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+
+    def published_and_ended():
+        publisher.publish(a_frame(7))
+        return outsider.poll() is not None
+
+    try:
+        spin(published_and_ended, timeout_s=60.0)
+    finally:
+        outsider.kill()
+    assert outsider.stdout.read().split() == ["rgb8", "8", "8", "True"]
+
+
+def test_a_node_alone_in_its_process_gets_loaded_objects(node, spin, context):
+    from rclpy.serialization import serialize_message  # noqa: F401  (rclpy is really there)
+    from sensor_msgs.msg import Image
+
+    got = []
+    ReferenceSubscription(node, topics.IMAGE, got.append)
+    outside = node.create_publisher(Image, "camera/image_raw", 2)
+    message = Image(height=2, width=2, encoding="rgb8", step=6, data=bytes(range(12)))
+
+    def published_and_got():
+        outside.publish(message)
+        return bool(got)
+
+    spin(published_and_got)
+    np.testing.assert_array_equal(got[0].rgb.ravel(), np.arange(12))
