@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One `.mcap` file of a bag, as rosbag2 lays it out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+from mcap.writer import CompressionType, Writer
+
+from worldsystem_storage.bag_metadata import BagFileSummary, Topic, information
+
+LIBRARY = "worldsystem_storage"
+_COMPRESSIONS = {
+    "lz4": CompressionType.LZ4,
+    "zstd": CompressionType.ZSTD,
+    "none": CompressionType.NONE,
+}
+
+
+class BagFile:
+    """Appends messages to one MCAP file; not thread-safe; every method may raise `OSError`."""
+
+    def __init__(self, path: Path, compression: str = "lz4", chunk_bytes: int = 1 << 20) -> None:
+        self.path = path
+        self.summary = BagFileSummary(path.name)
+        self._stream = path.open("xb")
+        self._schemas: dict[tuple[str, str], int] = {}
+        self._channels: dict[str, int] = {}
+        self._topics: list[Topic] = []
+        self._writer = Writer(
+            self._stream, chunk_size=chunk_bytes, compression=_COMPRESSIONS[compression]
+        )
+        self._writer.start(profile="ros2", library=LIBRARY)
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes in the file, without the chunk that is being filled."""
+        return self._stream.tell()
+
+    def add_topic(self, topic: Topic) -> int:
+        """The channel of `topic`, registered when it is new to this file."""
+        channel = self._channels.get(topic.name)
+        if channel is None:
+            channel = self._register(topic)
+        return channel
+
+    def write(self, topic: Topic, cdr: bytes, log_time_ns: int, publish_time_ns: int) -> None:
+        """Append one message; it is in memory until its chunk is full or `flush` is called."""
+        channel = self.add_topic(topic)
+        self._writer.add_message(
+            channel, log_time_ns, cdr, publish_time_ns, sequence=self.summary.counts[topic.name]
+        )
+        self.summary.count(topic.name, log_time_ns)
+
+    def flush(self) -> None:
+        """Close the chunk and hand everything to the system: a crash of this process loses none."""
+        self._writer.flush()
+
+    def close(self, topics: Sequence[Topic]) -> None:
+        """Write the index with all `topics`, also those without a message, and sync to the disk."""
+        for topic in topics:
+            self.add_topic(topic)
+        self._writer.flush()
+        content = yaml.safe_dump(information(self._topics, [self.summary]), sort_keys=False)
+        self._writer.add_metadata("rosbag2", {"serialized_metadata": content})
+        self._writer.finish()
+        self._stream.flush()
+        os.fsync(self._stream.fileno())
+        self._stream.close()
+
+    def abandon(self) -> None:
+        """Let go of the file without its index, as after a failed write; `recover` repairs it."""
+        self._stream.raw.close()
+
+    def _register(self, topic: Topic) -> int:
+        key = (topic.type_name, topic.schema_text)
+        if key not in self._schemas:
+            self._schemas[key] = self._writer.register_schema(
+                topic.type_name, "ros2msg", topic.schema_text.encode()
+            )
+        self._topics.append(topic)
+        self._channels[topic.name] = self._writer.register_channel(
+            topic.name,
+            "cdr",
+            self._schemas[key],
+            {"offered_qos_profiles": topic.qos_yaml, "topic_type_hash": topic.type_hash},
+        )
+        return self._channels[topic.name]

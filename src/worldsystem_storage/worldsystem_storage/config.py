@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Settings of the recorder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from worldsystem_core.config import Config, param
+
+
+@dataclass(frozen=True, kw_only=True)
+class StorageConfig(Config):
+    """Where and how a run is recorded."""
+
+    folder: str = param("recordings", "folder that holds one folder for each recording")
+    compression: str = param(
+        "lz4", "compression of the bag's chunks", choices=("lz4", "zstd", "none")
+    )
+    chunk_kib: int = param(1024, "size at which a chunk of the bag is closed [KiB]", low=16)
+    flush_s: float = param(
+        1.0, "longest time a message waits in memory: what a crash can lose [s]", low=0.01, high=60
+    )
+    split_mib: int = param(2048, "size at which the bag goes on in another file [MiB]", low=1)
+    reserve_mib: int = param(
+        1024, "free space left on the disk; recording stops before it is used [MiB]", low=1
+    )
+    queue_messages: int = param(4096, "messages that may wait for the disk", low=1)
+    queue_mib: int = param(256, "size of the messages that may wait for the disk [MiB]", low=1)
+    still_every: int = param(30, "pictures from one still to the next; 0 for none", low=0)
+    still_quality: int = param(90, "JPEG quality of stills", low=1, high=100)
+    metadata_every: int = param(300, "pictures between two saves of metadata.json", low=1)
+    fragment_s: float = param(
+        0.5, "length of a fragment of video.mp4: what a crash can lose [s]", low=0.05, high=60
+    )

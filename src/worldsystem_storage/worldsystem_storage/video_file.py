@@ -1,0 +1,211 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The session folder: the video as it was received, stills, and what belongs to them.
+
+`<folder>/<YYYYmmdd_HHMMSS>/` holds `video.mp4`, `frame_<number>.jpg` and `metadata.json`. The H.264
+is copied, never re-encoded. The mp4 is written in fragments, so that it plays after a crash.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import re
+from collections import Counter
+from datetime import UTC, datetime
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import cv2
+
+from worldsystem_core.frames import EncodedFrame, Frame
+from worldsystem_storage.atomic_file import replace_text
+from worldsystem_storage.config import StorageConfig
+from worldsystem_storage.errors import StorageError
+
+log = logging.getLogger(__name__)
+
+VIDEO_CLOCK_HZ = 90_000
+_TICK = Fraction(1, VIDEO_CLOCK_HZ)
+_START_CODE = re.compile(b"\x00\x00\x01")
+_SPS, _PPS = 7, 8
+
+
+class VideoSession:
+    """One session's folder; call it from one thread.
+
+    Presentation times are the frames' capture stamps, from the first on, in decoding order (live
+    H.264 has no B-frames). A new SPS or PPS, as after a change of resolution, goes on in
+    `video_2.mp4`, because an mp4 track has one. Raises `StorageError` when the folder cannot be
+    made; frames that cannot be stored are counted in `dropped` by reason.
+    """
+
+    def __init__(self, root: Path, config: StorageConfig, start: datetime | None = None) -> None:
+        start = start or datetime.now(UTC)
+        self.session_id = start.strftime("%Y%m%d_%H%M%S")
+        self.total_frames = 0
+        self.dropped: Counter[str] = Counter()
+        self._config = config
+        self._start = start
+        self._stills: list[dict[str, object]] = []
+        self._videos: list[str] = []
+        self._track: _Track | None = None
+        self._folder = _new_folder(Path(root), self.session_id)
+        self.session_id = self._folder.name
+        self._save(None)
+
+    @property
+    def folder(self) -> Path:
+        return self._folder
+
+    @property
+    def videos(self) -> list[Path]:
+        """The video files so far, in order."""
+        return [self._folder / name for name in self._videos]
+
+    def write(self, frame: EncodedFrame) -> bool:
+        """Append one access unit; False when it was dropped, which `dropped` counts by reason."""
+        try:
+            track = self._track_for(frame)
+            if track is None:
+                reason = "key_frame_without_parameters" if frame.is_key else "before_key_frame"
+                return self._lost(reason)
+            track.write(frame)
+        except (OSError, ValueError, av.FFmpegError) as error:
+            return self._lost("not_written", error)
+        self.total_frames += 1
+        if self.total_frames % self._config.metadata_every == 0:
+            self._save(None)
+        return True
+
+    def still(self, frame: Frame) -> Path | None:
+        """Save every `still_every`-th decoded frame, by its number; None for the others."""
+        every = self._config.still_every
+        if not every or frame.id % every:
+            return None
+        path = self._folder / f"frame_{frame.id}.jpg"
+        quality = [cv2.IMWRITE_JPEG_QUALITY, self._config.still_quality]
+        try:
+            _, jpeg = cv2.imencode(".jpg", cv2.cvtColor(frame.rgb, cv2.COLOR_RGB2BGR), quality)
+            path.write_bytes(jpeg.tobytes())
+        except (OSError, cv2.error) as error:
+            self._lost("still_not_written", error)
+            return None
+        stamp = _iso(datetime.fromtimestamp(frame.stamp_ns / 1e9, UTC))
+        self._stills.append({"frame_number": frame.id, "timestamp": stamp, "path": path.name})
+        return path
+
+    def close(self) -> None:
+        """Finish the video and write the session's end; calling it twice is allowed."""
+        self._end_track()
+        self._save(datetime.now(UTC))
+
+    def _track_for(self, frame: EncodedFrame) -> _Track | None:
+        """The track that `frame` goes to: the current one, or a new one at new parameter sets."""
+        parameters = parameter_sets(frame.data) if frame.is_key else ()
+        if len(parameters) < 2 or (self._track and self._track.parameters == parameters):
+            return self._track
+        self._end_track()
+        number = len(self._videos) + 1
+        name = "video.mp4" if number == 1 else f"video_{number}.mp4"
+        self._track = _Track(self._folder / name, frame, parameters, self._config.fragment_s)
+        self._videos.append(name)
+        return self._track
+
+    def _end_track(self) -> None:
+        track, self._track = self._track, None
+        try:
+            if track is not None:
+                track.close()
+        except (OSError, av.FFmpegError) as error:
+            self._lost("video_not_finished", error)
+
+    def _lost(self, reason: str, error: Exception | None = None) -> bool:
+        if error is not None and not self.dropped[reason]:
+            log.error("%s: %s: %s; more of it is only counted", self._folder, reason, error)
+        self.dropped[reason] += 1
+        return False
+
+    def _save(self, end: datetime | None) -> None:
+        content = {
+            "session_id": self.session_id,
+            "start_time": _iso(self._start),
+            "end_time": None if end is None else _iso(end),
+            "total_frames": self.total_frames,
+            "frames": self._stills,
+        }
+        try:
+            replace_text(self._folder / "metadata.json", json.dumps(content, indent=1) + "\n")
+        except OSError as error:
+            self._lost("metadata_not_written", error)
+
+
+class _Track:
+    """One mp4 file with one H.264 track."""
+
+    def __init__(
+        self, path: Path, first: EncodedFrame, parameters: tuple[bytes, ...], fragment_s: float
+    ) -> None:
+        self.parameters = parameters
+        self._first_ns = first.stamp_ns
+        self._last_tick = -1
+        with av.open(io.BytesIO(first.data), format="h264") as probe:
+            source = probe.streams.video[0]
+            if not source.width or not source.codec_context.extradata:
+                raise ValueError("the parameter sets of the key frame cannot be read")
+            options = {
+                "movflags": "frag_keyframe+empty_moov+default_base_moof",
+                "frag_duration": str(round(1e6 * fragment_s)),
+                "flush_packets": "1",
+            }
+            self._container = av.open(str(path), "w", format="mp4", options=options)
+            self._stream: Any = self._container.add_stream_from_template(source)  # PyAV's union
+        self._stream.time_base = _TICK
+
+    def write(self, frame: EncodedFrame) -> None:
+        """Append `frame` at its capture time; a stamp that goes back is put just after the last."""
+        tick = round((frame.stamp_ns - self._first_ns) * VIDEO_CLOCK_HZ / 1e9)
+        tick = max(tick, self._last_tick + 1)
+        packet = av.Packet(frame.data)
+        packet.stream = self._stream
+        packet.time_base = _TICK
+        packet.pts = packet.dts = tick
+        packet.is_keyframe = frame.is_key
+        self._last_tick = tick
+        self._container.mux(packet)
+
+    def close(self) -> None:
+        self._container.close()
+
+
+def nal_units(annex_b: bytes) -> list[bytes]:
+    """The NAL units of an Annex-B stream, without start codes and trailing zero bytes."""
+    starts = [match.end() for match in _START_CODE.finditer(annex_b)]
+    ends = [start - 3 for start in starts[1:]] + [len(annex_b)]
+    units = [annex_b[a:b].rstrip(b"\x00") for a, b in zip(starts, ends, strict=False)]
+    return [unit for unit in units if unit]
+
+
+def parameter_sets(annex_b: bytes) -> tuple[bytes, ...]:
+    """The SPS and PPS units of an access unit, in order; empty when it carries none."""
+    return tuple(unit for unit in nal_units(annex_b) if unit[0] & 0x1F in (_SPS, _PPS))
+
+
+def _new_folder(root: Path, name: str) -> Path:
+    for suffix in ("", *(f"_{number}" for number in range(2, 100))):
+        try:
+            (root / (name + suffix)).mkdir(parents=True)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise StorageError(
+                f"cannot make {root / name}: {error.strerror}; choose another `folder`"
+            ) from error
+        return root / (name + suffix)
+    raise StorageError(f"{root} holds 99 sessions of the second {name}; is it shared by mistake?")
+
+
+def _iso(moment: datetime) -> str:
+    return moment.isoformat(timespec="microseconds")

@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Bags that were cut anywhere, or whose recorder was killed, are readable again."""
+
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import numpy as np
+import pytest
+from rosbags.highlevel import AnyReader
+from rosbags.rosbag2 import Reader
+
+from worldsystem_storage.config import StorageConfig
+from worldsystem_storage.errors import StorageError
+from worldsystem_storage.recover import is_whole, recover
+
+WRITER = textwrap.dedent("""
+    import os, sys, time
+    from pathlib import Path
+    from worldsystem_storage.bag_writer import BagWriter
+    from worldsystem_storage.config import StorageConfig
+    bag = BagWriter(Path(sys.argv[1]), StorageConfig(reserve_mib=1, flush_s=float(sys.argv[2])))
+    bag.add_topic("/a", "p/msg/A", "uint8[] data\\n", "")
+    payload = os.urandom(2000)
+    while True:
+        bag.write("/a", bytes(8) + payload, time.time_ns(), time.time_ns())
+        time.sleep(0.002)
+""")
+
+
+@pytest.fixture(scope="module", params=["lz4", "zstd", "none"])
+def whole(request, tmp_path_factory, interfaces, record_flights):
+    """The bytes of one file of 40 flights and 60 fixes in several chunks."""
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    config = StorageConfig(reserve_mib=1, chunk_kib=16, compression=request.param)
+    record_flights(folder, interfaces, config, 40, 400)
+    return (folder / "run_0.mcap").read_bytes()
+
+
+def test_a_file_cut_anywhere_is_recovered_up_to_the_cut(whole, tmp_path):
+    rng = np.random.default_rng(1)
+    cuts = {0, 1, 7, 8, 9, 20, 60, len(whole) - 1, len(whole) - 8, len(whole) - 37}
+    cuts |= {int(cut) for cut in rng.integers(0, len(whole), 60)}
+    path = tmp_path / "cut.mcap"
+    before = 0
+    for cut in sorted(cuts):
+        path.write_bytes(whole[:cut])
+        found = recover(path)
+        assert found.repaired
+        assert is_whole(path)
+        with Reader(path) as reader:
+            read = sum(1 for _ in reader.messages())
+        assert read == sum(found.messages.values()) >= before, f"cut at {cut}"
+        before = read
+    assert before == 440
+
+
+def test_recovered_messages_decode_from_the_file_alone(whole, tmp_path):
+    path = tmp_path / "cut.mcap"
+    path.write_bytes(whole[: len(whole) // 2])
+    recover(path)
+    with AnyReader([path]) as reader:
+        numbers = [
+            int(reader.deserialize(raw, connection.msgtype).header.frame_id)
+            for connection, _, raw in reader.messages()
+            if connection.topic == "/flight"
+        ]
+    assert numbers == list(range(40))[: len(numbers)]
+    assert numbers
+
+
+def test_a_whole_bag_is_left_alone(whole, tmp_path):
+    path = tmp_path / "whole.mcap"
+    path.write_bytes(whole)
+    found = recover(path)
+    assert not found.repaired
+    assert found.messages == {"/flight": 40, "/fix": 400}
+    assert found.lost_bytes == 0
+    assert path.read_bytes() == whole
+
+
+def test_recovering_twice_changes_nothing(whole, tmp_path):
+    path = tmp_path / "cut.mcap"
+    path.write_bytes(whole[: len(whole) * 2 // 3])
+    first = recover(path)
+    content = path.read_bytes()
+    second = recover(path)
+    assert path.read_bytes() == content
+    assert second.messages == first.messages
+
+
+def test_damage_anywhere_never_raises(whole, tmp_path):
+    rng = np.random.default_rng(2)
+    path = tmp_path / "damaged.mcap"
+    for _ in range(60):
+        content = np.frombuffer(whole[: len(whole) - 20], np.uint8).copy()
+        at = rng.integers(0, len(content), 3)
+        content[at] ^= rng.integers(1, 255, 3, np.uint8)
+        path.write_bytes(content.tobytes())
+        found = recover(path)
+        with Reader(path) as reader:
+            assert sum(1 for _ in reader.messages()) == sum(found.messages.values())
+
+
+def test_what_is_no_mcap_becomes_an_empty_bag_and_no_file_is_an_error(tmp_path):
+    path = tmp_path / "noise.mcap"
+    path.write_bytes(np.random.default_rng(3).bytes(10_000))
+    assert recover(path).messages == {}
+    assert recover(path).lost_bytes == 0
+    with pytest.raises(StorageError, match="no bag at"):
+        recover(tmp_path / "lost.mcap")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(StorageError, match="no bag at"):
+        recover(tmp_path / "empty")
+
+
+@pytest.mark.parametrize("flush_s", [1.0, 0.2])
+def test_a_killed_recorder_loses_no_more_than_its_flush_interval(tmp_path, flush_s):
+    folder = tmp_path / "run"
+    process = subprocess.Popen(
+        [sys.executable, "-c", WRITER, str(folder), str(flush_s)],
+        env={"PYTHONPATH": ":".join(sys.path)},
+    )
+    try:
+        file = folder / "run_0.mcap"
+        _wait(lambda: file.exists() and file.stat().st_size > 10_000)
+        time.sleep(flush_s * 1.9)
+    finally:
+        killed_ns = time.time_ns()
+        process.send_signal(signal.SIGKILL)
+        process.wait(10)
+    assert not is_whole(file)
+    found = recover(folder)
+    with Reader(folder) as reader:
+        assert reader.message_count == found.messages["/a"] > 20
+        stamps = [stamp for _, stamp, _ in reader.messages()]
+    assert len(stamps) == found.messages["/a"]
+    lost_s = (killed_ns - stamps[-1]) / 1e9
+    assert lost_s < flush_s + 0.2, f"{lost_s:.2f} s lost"
+
+
+def _wait(condition, timeout_s=20.0):
+    end = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.01)

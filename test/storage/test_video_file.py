@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The session folder: the very H.264 that came in, playable also after a crash."""
+
+import json
+import signal
+import subprocess
+import sys
+import textwrap
+from datetime import UTC, datetime
+
+import av
+import cv2
+import numpy as np
+import pytest
+from av.bitstream import BitStreamFilterContext
+
+from worldsystem_core.frames import EncodedFrame, Frame
+from worldsystem_storage.config import StorageConfig
+from worldsystem_storage.errors import StorageError
+from worldsystem_storage.video_file import VideoSession, nal_units
+
+START = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+
+
+@pytest.fixture
+def session(tmp_path):
+    session = VideoSession(tmp_path, StorageConfig(still_every=3, metadata_every=10), START)
+    yield session
+    session.close()
+
+
+def annex_b_of(path):
+    """The mp4's access units as Annex-B, and their times [s]."""
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        to_annex_b = BitStreamFilterContext("h264_mp4toannexb", stream)
+        packets = [packet for packet in container.demux(stream) if packet.dts is not None]
+        times_s = [float(packet.pts * packet.time_base) for packet in packets]
+        units = [bytes(out) for packet in packets for out in to_annex_b.filter(packet)]
+    return units, times_s
+
+
+def test_the_h264_in_the_mp4_is_bit_identical_to_what_came(session, encoded_video):
+    frames = encoded_video(45)
+    assert all(session.write(frame) for frame in frames)
+    session.close()
+    stored, times_s = annex_b_of(session.folder / "video.mp4")
+    assert b"".join(stored) == b"".join(frame.data for frame in frames)
+    expected_s = [(frame.stamp_ns - frames[0].stamp_ns) / 1e9 for frame in frames]
+    np.testing.assert_allclose(times_s, expected_s, atol=1 / 90_000)
+
+
+def test_every_picture_of_the_mp4_decodes(session, encoded_video):
+    for frame in encoded_video(25):
+        session.write(frame)
+    session.close()
+    with av.open(str(session.folder / "video.mp4")) as container:
+        assert sum(1 for _ in container.decode(video=0)) == 25
+
+
+def test_nothing_is_stored_before_the_first_key_frame(session, encoded_video):
+    frames = encoded_video(15)[5:]
+    assert [session.write(frame) for frame in frames] == [False] * 5 + [True] * 5
+    assert session.dropped == {"before_key_frame": 5}
+    assert session.total_frames == 5
+
+
+def test_a_new_resolution_goes_on_in_another_file(session, encoded_video):
+    small, large = encoded_video(12), encoded_video(8, 128, 96, first_id=12)
+    for frame in small + large:
+        session.write(frame)
+    session.close()
+    assert [path.name for path in session.videos] == ["video.mp4", "video_2.mp4"]
+    for path, frames in zip(session.videos, (small, large), strict=True):
+        stored, _ = annex_b_of(path)
+        assert nal_units(b"".join(stored)) == nal_units(b"".join(f.data for f in frames))
+
+
+def test_a_stamp_that_goes_back_does_not_stop_the_video(session, encoded_video):
+    frames = encoded_video(10)
+    for frame in [*frames, frames[3], frames[3]]:
+        session.write(frame)
+    session.close()
+    _, times_s = annex_b_of(session.folder / "video.mp4")
+    assert len(times_s) == 12
+    assert np.all(np.diff(times_s) > 0)
+
+
+@pytest.mark.parametrize("data", [b"", b"noise", b"\x00\x00\x00\x01\x65abc"])
+def test_a_key_frame_without_parameter_sets_is_counted(session, data):
+    frame = EncodedFrame(id=0, stamp_ns=0, arrival_ns=0, data=data, is_key=True)
+    assert not session.write(frame)
+    assert session.dropped == {"key_frame_without_parameters": 1}
+    assert session.videos == []
+
+
+@pytest.mark.parametrize("data", [b"", b"\x00\x00\x01\x67\xff\x00\x00\x01\x68\xff"])
+def test_an_unreadable_frame_is_counted_and_the_video_goes_on(session, encoded_video, data):
+    frames = encoded_video(20)
+    for frame in frames[:5]:
+        session.write(frame)
+    broken = EncodedFrame(id=5, stamp_ns=0, arrival_ns=0, data=data, is_key=True)
+    stored = session.write(broken)
+    for frame in frames[10:]:
+        session.write(frame)
+    session.close()
+    assert session.total_frames == 15 + stored
+    assert session.dropped.total() == 1 - stored
+    assert sum(len(annex_b_of(path)[0]) for path in session.videos) >= 15
+
+
+def test_every_nth_picture_becomes_a_still_listed_in_the_metadata(session, encoded_video):
+    for frame in encoded_video(12):
+        session.write(frame)
+    red = np.zeros((48, 64, 3), np.uint8)
+    red[..., 0] = 200
+    for number in range(7):
+        session.still(Frame(id=number, stamp_ns=1_000_000_000 * number, rgb=red.copy()))
+    session.close()
+    content = json.loads((session.folder / "metadata.json").read_text())
+    assert session.folder.name == content["session_id"] == "20260102_030405"
+    assert content["total_frames"] == 12
+    assert [still["frame_number"] for still in content["frames"]] == [0, 3, 6]
+    assert content["start_time"] <= content["end_time"]
+    for still in content["frames"]:
+        blue_green_red = cv2.imread(str(session.folder / still["path"]))
+        assert abs(int(blue_green_red[24, 32, 2]) - 200) < 4
+    assert content["frames"][1]["timestamp"] == "1970-01-01T00:00:03.000000+00:00"
+
+
+def test_a_second_session_in_the_same_second_gets_its_own_folder(session, tmp_path):
+    other = VideoSession(tmp_path, StorageConfig(), START)
+    assert other.folder.name == "20260102_030405_2"
+    other.close()
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match=r"cannot make .*file"):
+        VideoSession(tmp_path / "file", StorageConfig())
+
+
+def test_a_killed_recorder_leaves_a_video_that_plays_to_the_last_fragment(tmp_path, encoded_video):
+    frames = encoded_video(200, gop=60)
+    (tmp_path / "units.json").write_text(json.dumps([[f.data.hex(), f.is_key] for f in frames]))
+    program = textwrap.dedent("""
+        import json, sys, time
+        from pathlib import Path
+        from worldsystem_core.frames import EncodedFrame
+        from worldsystem_storage.config import StorageConfig
+        from worldsystem_storage.video_file import VideoSession
+        root = Path(sys.argv[1])
+        session = VideoSession(root / "runs", StorageConfig())
+        for n, (data, is_key) in enumerate(json.loads((root / "units.json").read_text())):
+            session.write(EncodedFrame(id=n, stamp_ns=n * 33_333_333, arrival_ns=0,
+                                       data=bytes.fromhex(data), is_key=is_key))
+        print("written", flush=True)
+        time.sleep(60)
+    """)
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, str(tmp_path)],
+        env={"PYTHONPATH": ":".join(sys.path)},
+        stdout=subprocess.PIPE,
+    )
+    assert process.stdout.readline() == b"written\n"
+    process.send_signal(signal.SIGKILL)
+    process.wait(10)
+    (video,) = (tmp_path / "runs").glob("*/video.mp4")
+    stored, _ = annex_b_of(video)
+    assert len(stored) >= 200 - 30 * 0.5 - 2, "more than a fragment of half a second is lost"
+    assert b"".join(stored) == b"".join(frame.data for frame in frames[: len(stored)])
+    assert json.loads((video.parent / "metadata.json").read_text())["end_time"] is None
