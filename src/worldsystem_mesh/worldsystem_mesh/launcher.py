@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where kernels run: one launch on CUDA, slices over a few threads on a CPU."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+from typing import Any
+
+import warp as wp
+
+from worldsystem_core.errors import BackendError
+
+SLICES_PER_THREAD = 3
+MIN_SLICE = 32
+
+
+def start_warp() -> None:
+    """Initialise Warp without its banner; safe to call again."""
+    wp.config.log_level = wp.LOG_ERROR
+    wp.init()
+
+
+class Launcher:
+    """Launches Warp kernels on `device` ("auto", "cpu" or "cuda").
+
+    A Warp launch on a CPU is serial but releases the interpreter lock, so a range cut into slices
+    uses several cores. Atomics are plain writes there: kernels that use them go through `whole`.
+    """
+
+    def __init__(self, device: str, threads: int) -> None:
+        start_warp()
+        if device == "cuda" and not wp.is_cuda_available():
+            raise BackendError("device = 'cuda', but no CUDA device answers; use 'cpu' or 'auto'")
+        use_cuda = device != "cpu" and wp.is_cuda_available()
+        self.device = "cuda:0" if use_cuda else "cpu"
+        self._threads = 1 if use_cuda else threads
+        self._pool = ThreadPoolExecutor(threads, "mesh") if self._threads > 1 else None
+
+    # Any: Warp kernels and their arguments have no static types.
+    def whole(self, kernel: Any, dim: int | tuple[int, ...], inputs: list[Any]) -> None:
+        """Run the whole range in one launch."""
+        wp.launch(kernel, dim=dim, inputs=inputs, device=self.device)
+
+    def sliced(
+        self, kernel: Any, count: int, inputs: list[Any], *, inner: tuple[int, ...] = ()
+    ) -> None:
+        """Run `count` × `inner` threads; the kernel's first argument is where its slice begins."""
+        if self._pool is None or count < 2 * MIN_SLICE:
+            wp.launch(kernel, dim=(count, *inner), inputs=[0, *inputs], device=self.device)
+            return
+        slices = min(self._threads * SLICES_PER_THREAD, count // MIN_SLICE)
+        edges = [count * i // slices for i in range(slices + 1)]
+        jobs = [
+            self._pool.submit(
+                wp.launch,
+                kernel,
+                dim=(end - start, *inner),
+                inputs=[start, *inputs],
+                device=self.device,
+            )
+            for start, end in pairwise(edges)
+        ]
+        for job in jobs:
+            job.result()
+
+    def close(self) -> None:
+        """Join the threads; the launcher must not be used afterwards."""
+        if self._pool is not None:
+            self._pool.shutdown()
