@@ -30,6 +30,8 @@ PICTURES = {
     "throughput.png",
 }  # fmt: skip
 
+LIGHT = {"truth": None, "mesh": Mesh.empty()}  # for tests that look at no picture of the mesh
+
 
 def village(subdivisions: int = 0) -> Mesh:
     """A ground plate with three coloured houses and a ball, 20 m wide, z up."""
@@ -66,7 +68,7 @@ def truth(mesh: Mesh) -> GroundTruth:
     )
 
 
-def noisy_run(folder, subdivisions: int = 3, **changes) -> RunRecord:
+def noisy_run(folder, subdivisions: int = 2, **changes) -> RunRecord:
     """A run in its own frame and scale, with a path 5 cm and a surface 3 cm off."""
     rng = np.random.default_rng(4)
     real = village(subdivisions)
@@ -187,7 +189,7 @@ def test_frames_still_in_flight_are_explained(tmp_path):
 
 
 def test_a_stage_that_settles_more_than_it_took_does_not_add_up(tmp_path):
-    run = noisy_run(tmp_path, ledgers=(LedgerState("ingest", 240, 242, {}),), expected={})
+    run = noisy_run(tmp_path, ledgers=(LedgerState("ingest", 240, 242, {}),), expected={}, **LIGHT)
     assert run.unexplained_frames == 2
     assert '<span class="no">' in write_report(run, tmp_path).read_text()
 
@@ -221,7 +223,7 @@ def test_a_run_that_produced_nothing_still_gets_its_page(tmp_path):
     assert results(tmp_path)["demo.mesh_fscore"] == 0.0
     assert results(tmp_path)["demo.unexplained_frames"] is None
     assert "No surface was reconstructed" in page.read_text()
-    nowhere = write_report(noisy_run(tmp_path / "gone", truth=None, mesh=Mesh.empty()), tmp_path)
+    nowhere = write_report(noisy_run(tmp_path / "gone", **LIGHT), tmp_path)
     assert "no mesh to show" in nowhere.read_text()
 
 
@@ -233,12 +235,12 @@ def test_tiles_are_coloured_by_their_targets(tmp_path):
 
 
 def test_names_from_outside_are_escaped(tmp_path):
-    page = write_report(noisy_run(tmp_path, truth=None, source="<script>x</script>"), tmp_path)
+    page = write_report(noisy_run(tmp_path, source="<script>x</script>", **LIGHT), tmp_path)
     assert "<script>" not in page.read_text()
 
 
 def test_a_metric_map_has_metres(tmp_path):
-    run = noisy_run(tmp_path, truth=None, scale=ScaleState.METRIC)
+    run = noisy_run(tmp_path, scale=ScaleState.METRIC, **LIGHT)
     notes = " ".join(summarise(run).notes)
     assert "scale is unknown" not in notes
     assert "metres" in write_report(run, tmp_path).read_text()
@@ -246,7 +248,7 @@ def test_a_metric_map_has_metres(tmp_path):
 
 @pytest.mark.slow
 def test_a_mesh_of_300_000_triangles_is_reported_within_25_seconds(tmp_path):
-    run = noisy_run(tmp_path, subdivisions=6)
+    run = noisy_run(tmp_path, subdivisions=4)
     assert len(run.mesh.faces) >= 300_000
     start = time.perf_counter()
     write_report(run, tmp_path)

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
 from worldsystem.report.record import RunSample, percentile_s
@@ -42,7 +43,9 @@ STYLE = {
     "legend.frameon": False,
     "lines.linewidth": 1.8,
 }
-HEAT = "viridis"
+HEAT = LinearSegmentedColormap.from_list(
+    "near_to_far", ["#4fb3a5", "#9fce9f", "#f0cf65", "#e8793f", "#a3202b"]
+)
 
 
 @contextmanager
@@ -67,9 +70,9 @@ def trajectory_chart(
         for axes, column, title in ((plan, 1, "from above"), (side, 2, "from the side")):
             if truth is not None:
                 axes.plot(
-                    truth[:, 0], truth[:, column], color=TRUTH, lw=4, alpha=0.7, label="truth"
+                    truth[:, 0], truth[:, column], color=TRUTH, lw=5, alpha=0.55, label="truth"
                 )
-            axes.plot(estimate[:, 0], estimate[:, column], color=ESTIMATE, label="estimate")
+            axes.plot(estimate[:, 0], estimate[:, column], color=ESTIMATE, lw=1.3, label="estimate")
             if len(estimate):
                 axes.plot(*estimate[0, [0, column]], "o", color=ESTIMATE, mfc="white", ms=7)
                 axes.plot(*estimate[-1, [0, column]], "o", color=ESTIMATE, ms=8)
@@ -89,13 +92,11 @@ def error_chart(t_s: Sequence[float], errors: Float[np.ndarray, "n"], unit: str)
         axes.plot(t_s, errors, color=ERROR)
         rms = float(np.sqrt(np.mean(errors**2)))
         axes.axhline(rms, color=INK, lw=1, ls="--")
-        axes.annotate(
-            f"RMS {rms:.3g}", (1.0, rms), xycoords=axes.get_yaxis_transform(),
-            ha="right", va="bottom",
-        )  # fmt: skip
         axes.set_ylim(bottom=0)
         axes.margins(x=0)
-        axes.set_title(f"distance from the true path [{unit}] over time [s]")
+        axes.set_title(
+            f"distance from the true path [{unit}] over time [s]; RMS {rms:.3g} (dashed)"
+        )
     return png.getvalue()
 
 
@@ -124,15 +125,14 @@ def latency_chart(counts_by_name: dict[str, list[int]]) -> bytes:
 
 
 def _mark_percentiles(axes: Axes, counts: list[int]) -> None:
-    for percent, style in ((50.0, ":"), (95.0, "--")):
+    for percent, style, side in ((50.0, ":", "right"), (95.0, "--", "left")):
         at_ms = 1e3 * percentile_s(counts, percent)
         if np.isfinite(at_ms):
             axes.axvline(at_ms, color=ERROR, lw=1.4, ls=style)
-            label = f" p{percent:g}  {at_ms:,.0f} ms"
-            height = 0.98 if percent == 95.0 else 0.80
-            axes.annotate(
-                label, (at_ms, height), xycoords=axes.get_xaxis_transform(), va="top", color=ERROR
-            )
+            label = f" p{percent:g}  {at_ms:,.0f} ms "
+            where = (at_ms, 0.98)
+            across = axes.get_xaxis_transform()
+            axes.annotate(label, where, xycoords=across, va="top", ha=side, color=ERROR)
 
 
 def throughput_chart(samples: Sequence[RunSample]) -> bytes:
@@ -165,7 +165,7 @@ def throughput_chart(samples: Sequence[RunSample]) -> bytes:
 def heat_colours(distances: Float[np.ndarray, "v"], highest: float) -> np.ndarray:
     """uint8 (v, 3) colours of distances from 0 to `highest`; farther ones have the last colour."""
     share = np.clip(np.nan_to_num(distances, nan=highest, posinf=highest) / highest, 0.0, 1.0)
-    return np.asarray(255 * mpl.colormaps[HEAT](share)[:, :3]).round().astype(np.uint8)
+    return np.asarray(255 * HEAT(share)[:, :3]).round().astype(np.uint8)
 
 
 def heat_scale(highest: float, unit: str) -> bytes:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import jinja2
 
-from worldsystem.report.pictures import length_unit, run_pictures
+from worldsystem.report.pictures import run_pictures
 from worldsystem.report.record import RunRecord
 from worldsystem.report.summary import RunSummary, Verdict, summarise, write_summary
 from worldsystem_core.reconstruction import ScaleState
@@ -99,6 +99,8 @@ def _headline(summary: RunSummary) -> str:
 
 
 def _target_text(verdict: Verdict) -> str:
+    if verdict.target == 0 and not verdict.higher_is_better:
+        return "target 0"
     return f"target {'≥' if verdict.higher_is_better else '≤'} {verdict.target:g}"
 
 
@@ -123,7 +125,7 @@ def _ledger_rows(run: RunRecord) -> list[LedgerRow]:
 
 
 def _path_facts(run: RunRecord, summary: RunSummary) -> list[tuple[str, str]]:
-    unit = length_unit(run)
+    unit = run.length_unit
     error = summary.trajectory
     if error is None:
         return [("estimated path", f"{run.poses.path_length:.4g} {unit}")]
@@ -149,7 +151,7 @@ def _path_facts(run: RunRecord, summary: RunSummary) -> list[tuple[str, str]]:
 
 
 def _surface_facts(run: RunRecord, summary: RunSummary) -> list[tuple[str, str]]:
-    unit = length_unit(run)
+    unit = run.length_unit
     error = summary.surface
     if error is None:
         return []
@@ -165,7 +167,7 @@ def _surface_facts(run: RunRecord, summary: RunSummary) -> list[tuple[str, str]]
         ),
         (
             f"precision, recall, F-score within {_number(error.threshold)} {unit}",
-            f"{error.precision:.3f}, {_number(error.recall)}, {_number(error.fscore)}",
+            f"{error.precision:.3f}, {error.recall:.3f}, {error.fscore:.3f}",
         ),
         ("points asked", f"{error.n_samples:,} on the estimate, {error.n_seen:,} seen"),
     ]
@@ -221,4 +223,6 @@ def _size(byte_count: int) -> str:
 
 
 def _number(value: float) -> str:
-    return "not known" if not math.isfinite(value) else f"{value:.3g}"
+    if not math.isfinite(value):
+        return "not known"
+    return "0" if abs(value) < 1e-6 else f"{value:.3g}"

@@ -27,7 +27,7 @@ def run_pictures(record: RunRecord, summary: RunSummary) -> dict[str, bytes]:
     """Charts and renders of the run, in the truth's frame when there is one."""
     pictures: dict[str, bytes] = {}
     poses = aligned_poses(record.poses, summary.truth_from_world)
-    unit = length_unit(record)
+    unit = record.length_unit
     if len(poses):
         pictures["trajectory.png"] = _trajectory(record, poses, unit)
     if summary.trajectory is not None and summary.trajectory.aligned:
@@ -40,12 +40,6 @@ def run_pictures(record: RunRecord, summary: RunSummary) -> dict[str, bytes]:
     if len(record.samples) >= 2:
         pictures["throughput.png"] = figures.throughput_chart(record.samples)
     return pictures
-
-
-def length_unit(record: RunRecord) -> str:
-    """`m` when lengths are metres, `units` when nobody knows."""
-    metric = record.truth is not None or record.scale is ScaleState.METRIC
-    return "m" if metric else "units"
 
 
 def aligned_poses(poses: StampedPoses, a_from_b: Sim3) -> StampedPoses:

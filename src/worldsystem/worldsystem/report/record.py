@@ -95,6 +95,12 @@ class RunRecord:
         frames = len(self.poses) if used is None else used
         return frames / self.duration_s if self.duration_s > 0 else float("nan")
 
+    @property
+    def length_unit(self) -> str:
+        """Unit of the report's lengths: `m` in the truth's frame or a metric map, else `units`."""
+        metric = self.truth is not None or self.scale is ScaleState.METRIC
+        return "m" if metric else "units"
+
     def missing_at(self, ledger: LedgerState) -> int | None:
         """Frames that should have reached the stage less those it took; None: not known."""
         expected = self.expected.get(ledger.stage)

@@ -107,7 +107,7 @@ def _verdicts(
         ("mesh_fscore", "mesh F-score", surface.fscore if surface else NAN, "", True, 2),
         ("fps", "speed", record.fps, "frames/s", True, 1),
         ("glass_to_map_p95_ms", "glass to map, p95", 1e3 * p95_s, "ms", False, 0),
-        ("tracked_percent", "tracked", 100.0 * _tracked_share(record), "% of frames", True, 1),
+        ("tracked_percent", "tracked", 100.0 * _tracked_share(record), "%", True, 1),
         (
             "unexplained_frames",
             "unexplained frames",
@@ -152,7 +152,7 @@ def _notes(
     if surface is not None:
         notes.append(
             f"The mesh was placed by the path's alignment alone, not fitted to the true surface. "
-            f"F-score: surface closer than {surface.threshold:.3g} units "
+            f"F-score: surface closer than {surface.threshold:.3g} {record.length_unit} "
             f"({record.fscore_threshold_percent:g} % of the seen scene's diameter) is right; "
             f"precision {surface.precision:.2f}, recall {surface.recall:.2f}."
         )
