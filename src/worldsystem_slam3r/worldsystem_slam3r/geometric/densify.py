@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Dense depth beside tracking: one worker thread with a bounded queue, or none when synchronous."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from dataclasses import dataclass
+
+import numpy as np
+
+from worldsystem_core.handoff import Handoff
+from worldsystem_slam3r.geometric.dense import DepthMap, Neighbour, View, relative, sweep
+from worldsystem_slam3r.geometric.map_store import KeyframeRecord, Map, median_depth
+
+log = logging.getLogger(__name__)
+
+QUEUE = 3
+IDEAL_ANGLE_RAD = 0.10
+"""Angle between two keyframes' rays at which they measure depth best: precise, yet alike."""
+
+
+@dataclass(frozen=True, eq=False)
+class DenseTask:
+    """All that one dense depth needs, by value: the map may change meanwhile."""
+
+    keyframe_id: int
+    reference: View
+    neighbours: list[Neighbour]
+    depth_range: tuple[float, float]
+
+
+class DenseStage:
+    """Computes depth maps in order; `results` are collected by the owner, who also closes it.
+
+    When the worker falls behind, the oldest waiting keyframe goes without depth and is counted.
+    """
+
+    def __init__(self, planes: int, *, synchronous: bool) -> None:
+        self._planes = planes
+        self._done: deque[tuple[int, DepthMap]] = deque()
+        self._queue: Handoff[DenseTask] = Handoff(QUEUE)
+        self._thread: threading.Thread | None = None
+        self._failure: Exception | None = None
+        if not synchronous:
+            self._thread = threading.Thread(target=self._run, name="dense-depth", daemon=True)
+            self._thread.start()
+
+    @property
+    def dropped(self) -> int:
+        """Keyframes that went without depth because the worker was behind."""
+        return self._queue.dropped
+
+    def submit(self, task: DenseTask) -> None:
+        """Compute `task` now (synchronous) or queue it."""
+        if self._thread is None:
+            self._done.append((task.keyframe_id, self._depth(task)))
+        else:
+            self._queue.put(task)
+
+    def results(self) -> list[tuple[int, DepthMap]]:
+        """Depth maps finished since the last call; a failure of the worker is raised here."""
+        if self._failure is not None:
+            raise self._failure
+        finished = []
+        while self._done:
+            finished.append(self._done.popleft())
+        return finished
+
+    def close(self, timeout_s: float = 30.0) -> None:
+        """Finish what is queued and join the worker."""
+        self._queue.close()
+        if self._thread is not None:
+            self._thread.join(timeout_s)
+            if self._thread.is_alive():
+                log.warning("dense depth did not finish within %.0f s", timeout_s)
+
+    def _depth(self, task: DenseTask) -> DepthMap:
+        return sweep(task.reference, task.neighbours, task.depth_range, self._planes)
+
+    def _run(self) -> None:
+        while not (self._queue.closed and len(self._queue) == 0):
+            task = self._queue.get(timeout_s=0.5)
+            if task is None:
+                continue
+            try:
+                self._done.append((task.keyframe_id, self._depth(task)))
+            except Exception as failure:  # the thread's edge: handed to the owner by results()
+                self._failure = failure
+                self._queue.close()
+                return
+
+
+def dense_task(world: Map, record: KeyframeRecord, count: int) -> DenseTask:
+    """Choose neighbours and depth range of `record` from what the map knows now."""
+    points = world.seen_points(record)
+    neighbours = [
+        Neighbour(
+            other.kept_view(), relative(record.world_from_cam, other.world_from_cam), other.depth
+        )
+        for other in _neighbours(world, record, points, count)
+    ]
+    return DenseTask(record.id, record.kept_view(), neighbours, _depth_range(record, points))
+
+
+def _neighbours(
+    world: Map, record: KeyframeRecord, points: np.ndarray, count: int
+) -> list[KeyframeRecord]:
+    """The keyframes that see most of the same points under the most useful angle."""
+    others = [o for o in world.keyframes.values() if o.view is not None and o.id != record.id]
+    scored = [(_usefulness(world, record, other, points), other) for other in others]
+    scored.sort(key=lambda pair: -pair[0])
+    return [other for score, other in scored[:count] if score > 0.02]
+
+
+def _usefulness(
+    world: Map, record: KeyframeRecord, other: KeyframeRecord, points: np.ndarray
+) -> float:
+    if len(points) == 0:
+        return 0.0
+    pose = other.cam_from_world
+    cam = points @ pose[:3, :3].T + pose[:3, 3]
+    z = np.maximum(cam[:, 2], 1e-6)
+    uv = cam[:, :2] / z[:, None] * world.K4[:2] + world.K4[2:]
+    h, w = other.grey.shape
+    inside = (cam[:, 2] > 1e-6) & (uv >= 0).all(axis=1) & (uv[:, 0] < w) & (uv[:, 1] < h)
+    if inside.sum() < 10:
+        return 0.0
+    a = points[inside] - record.world_from_cam[:3, 3]
+    b = points[inside] - other.world_from_cam[:3, 3]
+    cosine = (a * b).sum(axis=1) / (np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1))
+    angle = float(np.median(np.arccos(np.clip(cosine, -1.0, 1.0))))
+    off = np.log(max(angle, 1e-4) / IDEAL_ANGLE_RAD) / 0.7
+    return float(inside.mean() * np.exp(-0.5 * off**2))
+
+
+def _depth_range(record: KeyframeRecord, points: np.ndarray) -> tuple[float, float]:
+    """Nearest and farthest depth worth searching, from the sparse points with a margin."""
+    pose = record.cam_from_world
+    z = points @ pose[2, :3] + pose[2, 3] if len(points) else np.zeros(0)
+    z = z[z > 0]
+    if len(z) < 10:
+        typical = median_depth(record, points)
+        return 0.3 * typical, 5.0 * typical
+    return 0.6 * float(np.percentile(z, 2)), 1.8 * float(np.percentile(z, 97))

@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a frame becomes on entry: an undistorted grey picture of the processing size, and its K."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import cv2
+import numpy as np
+from jaxtyping import Float64, UInt8
+
+from worldsystem_core.errors import BackendError
+from worldsystem_core.frames import Camera, Frame
+
+PRIOR_FOCAL_WIDTHS = 0.9
+"""Focal length over picture width assumed of an unknown camera (58° across)."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Picture:
+    """One frame ready for tracking: `grey` (even width and height) of the pinhole `camera`."""
+
+    frame_id: int
+    stamp_ns: int
+    grey: UInt8[np.ndarray, "hh ww"]
+    rgb: UInt8[np.ndarray, "h w 3"]
+    camera: Camera
+
+    @property
+    def K4(self) -> Float64[np.ndarray, "4"]:
+        """(fx, fy, cx, cy) of the processing size."""
+        c = self.camera
+        return np.array([c.fx, c.fy, c.cx, c.cy])
+
+    def small_rgb(self) -> UInt8[np.ndarray, "h w 3"]:
+        """Colour at half the processing size, aligned with dense depth."""
+        h, w = self.grey.shape
+        return np.asarray(cv2.resize(self.rgb, (w // 2, h // 2), interpolation=cv2.INTER_AREA))
+
+
+class Intake:
+    """Brings frames to one size and removes lens distortion; remembers the stream's camera."""
+
+    def __init__(self, processing_width: int, focal_px: float) -> None:
+        self._processing_width = processing_width
+        self._focal_px = focal_px
+        self._size: tuple[int, int] | None = None
+        self._maps: tuple[Camera, np.ndarray, np.ndarray] | None = None
+        self.focal_is_estimated = False
+
+    def picture(self, frame: Frame) -> Picture:
+        """Prepare `frame`; a change of the picture's aspect ratio is a `BackendError`."""
+        width, height = self._processing_size(frame)
+        camera = self._camera(frame).resized(width, height)
+        rgb = frame.rgb
+        if rgb.shape[:2] != (height, width):
+            rgb = np.asarray(cv2.resize(rgb, (width, height), interpolation=cv2.INTER_AREA))
+        if any(camera.distortion):
+            rgb = self._undistorted(rgb, camera)
+        return Picture(
+            frame_id=frame.id,
+            stamp_ns=frame.stamp_ns,
+            grey=np.asarray(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)),
+            rgb=rgb,
+            camera=replace(camera, distortion=()),
+        )
+
+    def _processing_size(self, frame: Frame) -> tuple[int, int]:
+        width = min(self._processing_width, frame.width) // 2 * 2
+        height = round(frame.height * width / frame.width / 2) * 2
+        if self._size is None:
+            if width < 32 or height < 32:
+                raise BackendError(f"pictures of {frame.width}×{frame.height} are too small")
+            self._size = (width, height)
+        if abs(self._size[0] / self._size[1] - frame.width / frame.height) > 0.05:
+            raise BackendError(
+                f"the picture's shape changed to {frame.width}×{frame.height} within the stream; "
+                "start a new reconstruction for it"
+            )
+        return self._size
+
+    def _camera(self, frame: Frame) -> Camera:
+        centred = {"cx": 0.5 * (frame.width - 1), "cy": 0.5 * (frame.height - 1)}
+        size = {"width": frame.width, "height": frame.height}
+        if self._focal_px > 0:
+            return Camera(fx=self._focal_px, fy=self._focal_px, **centred, **size)  # type: ignore[arg-type]
+        if frame.camera is not None:
+            return frame.camera.resized(frame.width, frame.height)
+        self.focal_is_estimated = True
+        focal = PRIOR_FOCAL_WIDTHS * frame.width
+        return Camera(fx=focal, fy=focal, **centred, **size)  # type: ignore[arg-type]
+
+    def _undistorted(self, rgb: np.ndarray, camera: Camera) -> np.ndarray:
+        if self._maps is None or self._maps[0] != camera:
+            K, size = camera.K, (camera.width, camera.height)
+            lens = np.array(camera.distortion)
+            maps = cv2.initUndistortRectifyMap(K, lens, None, K, size, cv2.CV_16SC2)
+            self._maps = (camera, *maps)
+        return np.asarray(cv2.remap(rgb, self._maps[1], self._maps[2], cv2.INTER_LINEAR))

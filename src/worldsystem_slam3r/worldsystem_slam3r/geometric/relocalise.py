@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The way back after a loss: descriptors against recent keyframes, then their points once more."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from jaxtyping import Float64, UInt8
+
+from worldsystem_core.geometry.se3 import inverse, transform
+from worldsystem_slam3r.geometric.map_store import KeyframeRecord, Map
+from worldsystem_slam3r.geometric.pose import find_pose, refine_pose
+from worldsystem_slam3r.geometric.tracking import Tracks, follow
+
+KEYFRAMES = 6
+RATIO = 0.8
+MIN_TRACKS = 25
+
+
+@dataclass(frozen=True, eq=False)
+class Relocalised:
+    """A pose found again and the map's tracks that were found in the picture."""
+
+    cam_from_world: Float64[np.ndarray, "4 4"]
+    tracks: Tracks
+
+
+def relocalise(world: Map, grey: UInt8[np.ndarray, "h w"]) -> Relocalised | None:
+    """Find the pose of `grey` from recent keyframes that have depth (SIFT, P3P); else None."""
+    detector = cv2.SIFT.create(nfeatures=600)
+    points, descriptors = detector.detectAndCompute(grey, None)
+    if descriptors is None or len(points) < MIN_TRACKS:
+        return None
+    uv = np.array([p.pt for p in points])
+    with_depth = [r for r in world.latest(KEYFRAMES + 2) if r.depth is not None]
+    for record in reversed(with_depth[-KEYFRAMES:]):
+        fit = _pose_against(world, record, detector, (uv, descriptors))
+        if fit is None:
+            continue
+        tracks = _tracks_of(world, record, grey, fit)
+        if len(tracks) < MIN_TRACKS:
+            continue
+        positions = world.positions(tracks.ids)
+        refined = refine_pose(fit, positions, tracks.px.astype(np.float64), world.K4)
+        if refined.inlier_count >= MIN_TRACKS:
+            return Relocalised(refined.cam_from_world, tracks.chosen(refined.inliers))
+    return None
+
+
+def _pose_against(
+    world: Map,
+    record: KeyframeRecord,
+    detector: cv2.SIFT,
+    seen: tuple[np.ndarray, np.ndarray],
+) -> np.ndarray | None:
+    """Pose from matches with the points that the keyframe's dense depth gives its corners."""
+    uv, descriptors = seen
+    corners, theirs = detector.detectAndCompute(record.grey, None)
+    if theirs is None or record.depth is None:
+        return None
+    pairs = cv2.BFMatcher(cv2.NORM_L2).knnMatch(theirs, descriptors, k=2)
+    good = [p[0] for p in pairs if len(p) == 2 and p[0].distance < RATIO * p[1].distance]
+    if len(good) < MIN_TRACKS:
+        return None
+    px = np.array([corners[m.queryIdx].pt for m in good])
+    target = uv[[m.trainIdx for m in good]]
+    depth = record.depth.depth
+    v = np.clip((px[:, 1] / 2).astype(int), 0, depth.shape[0] - 1)
+    u = np.clip((px[:, 0] / 2).astype(int), 0, depth.shape[1] - 1)
+    z = depth[v, u].astype(np.float64)
+    known = np.isfinite(z)
+    cam = np.column_stack([(px - world.K4[2:]) / world.K4[:2] * z[:, None], z])[known]
+    cv2.setRNGSeed(0)
+    fit = find_pose(transform(inverse(record.cam_from_world), cam), target[known], world.K4)
+    return None if fit is None else fit.cam_from_world
+
+
+def _tracks_of(
+    world: Map, record: KeyframeRecord, grey: np.ndarray, cam_from_world: np.ndarray
+) -> Tracks:
+    """The keyframe's points found in `grey`, started from where the pose puts them."""
+    positions = world.positions(record.ids)
+    cam = transform(cam_from_world, positions)
+    known = np.isfinite(cam[:, 2]) & (cam[:, 2] > 1e-6)
+    start = cam[known, :2] / cam[known, 2:] * world.K4[:2] + world.K4[2:]
+    px, held = follow(
+        record.grey, grey, record.px[known].astype(np.float32), start.astype(np.float32)
+    )
+    return Tracks(record.ids[known][held], px[held])

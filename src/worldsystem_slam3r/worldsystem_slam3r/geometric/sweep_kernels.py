@@ -1,0 +1,204 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Compiled inner loops of dense depth: census cost volume, path aggregation, consistency."""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+
+OUTSIDE = 255
+"""Cost of a plane at which the pixel leaves the neighbour's picture."""
+
+
+@numba.njit(cache=True, nogil=True)
+def census(grey):  # type: ignore[no-untyped-def]
+    """24 brighter-than-centre bits of a 5×5 pattern with taps two pixels apart; borders are 0."""
+    h, w = grey.shape
+    out = np.zeros((h, w), np.uint32)
+    for v in range(4, h - 4):
+        for dv in range(-4, 5, 2):
+            for du in range(-4, 5, 2):
+                if dv == 0 and du == 0:
+                    continue
+                for u in range(4, w - 4):
+                    bit = np.uint32(grey[v + dv, u + du] > grey[v, u])
+                    out[v, u] = (out[v, u] << np.uint32(1)) | bit
+    return out
+
+
+@numba.njit(cache=True, nogil=True)
+def _bits(x):  # type: ignore[no-untyped-def]
+    """Number of set bits; the compiler knows this pattern and emits one instruction."""
+    x = x - ((x >> np.uint32(1)) & np.uint32(0x55555555))
+    x = (x & np.uint32(0x33333333)) + ((x >> np.uint32(2)) & np.uint32(0x33333333))
+    x = (x + (x >> np.uint32(4))) & np.uint32(0x0F0F0F0F)
+    return (x * np.uint32(0x01010101)) >> np.uint32(24)
+
+
+@numba.njit(cache=True, nogil=True, fastmath=True)
+def cost_volume(reference, neighbours, H, b, inverse_depths):  # type: ignore[no-untyped-def]
+    """Matching cost (h, w, d) uint8: the mean of the better half of the neighbours' costs.
+
+    `reference` (h, w) and `neighbours` (n, H, W) are census pictures; a reference pixel at inverse
+    depth ρ lies at `H[i] @ (u, v, 1) + ρ b[i]` in neighbour i. A cost is 8 × the differing bits.
+    """
+    h, w = reference.shape
+    n, nh, nw = neighbours.shape
+    d = len(inverse_depths)
+    out = np.full((h, w, d), OUTSIDE, np.uint8)
+    each = np.empty((n, d), np.int32)
+    for v in range(2, h - 2):
+        for u in range(2, w - 2):
+            code = reference[v, u]
+            for i in range(n):
+                px = H[i, 0, 0] * u + H[i, 0, 1] * v + H[i, 0, 2]
+                py = H[i, 1, 0] * u + H[i, 1, 1] * v + H[i, 1, 2]
+                pz = H[i, 2, 0] * u + H[i, 2, 1] * v + H[i, 2, 2]
+                for k in range(d):
+                    rho = inverse_depths[k]
+                    z = pz + rho * b[i, 2]
+                    each[i, k] = 1000
+                    if z <= np.float32(1e-6):
+                        continue
+                    iz = np.float32(1.0) / z
+                    x = (px + rho * b[i, 0]) * iz + np.float32(0.5)
+                    y = (py + rho * b[i, 1]) * iz + np.float32(0.5)
+                    if x < 4 or y < 4 or x >= nw - 4 or y >= nh - 4:
+                        continue
+                    each[i, k] = _bits(code ^ neighbours[i, np.int32(y), np.int32(x)])
+            _best_half(each, out[v, u])
+    return out
+
+
+@numba.njit(cache=True, nogil=True, inline="always")
+def _best_half(each, out):  # type: ignore[no-untyped-def]
+    n, d = each.shape
+    for k in range(d):
+        a, b = 1000, 1000
+        seen = 0
+        for i in range(n):
+            cost = each[i, k]
+            seen += cost < 1000
+            if cost < a:
+                b = a
+                a = cost
+            elif cost < b:
+                b = cost
+        if seen == 1:
+            out[k] = 8 * a + 8
+        elif seen >= 2:
+            out[k] = 4 * (a + b)
+
+
+@numba.njit(cache=True, nogil=True)
+def _along(cost, previous, now, total, P1, P2):  # type: ignore[no-untyped-def]
+    """One step of a path (Hirschmüller, SGM, IEEE TPAMI 2008, eq. 13); adds to `total`."""
+    d = len(cost)
+    lowest = previous[0]
+    for k in range(1, d):
+        lowest = min(lowest, previous[k])
+    jump = np.int16(lowest + P2)
+    for k in range(d):
+        best = min(previous[k], jump)
+        if k > 0:
+            best = min(best, np.int16(previous[k - 1] + P1))
+        if k < d - 1:
+            best = min(best, np.int16(previous[k + 1] + P1))
+        now[k] = np.int16(np.int16(cost[k]) + best - lowest)
+        total[k] += now[k]
+
+
+@numba.njit(cache=True, nogil=True)
+def aggregate(cost, grey, P1, P2_low, P2_high):  # type: ignore[no-untyped-def]
+    """Sum of four path costs (h, w, d) int16; a jump costs less across an edge of the picture."""
+    h, w, d = cost.shape
+    total = np.zeros((h, w, d), np.int16)
+    line = np.zeros((2, d), np.int16)
+    for v in range(h):
+        for direction in range(2):
+            line[:] = 0
+            for s in range(w):
+                u = s if direction == 0 else w - 1 - s
+                before = u - 1 if direction == 0 else u + 1
+                P2 = P2_high
+                if s > 0 and abs(np.int16(grey[v, u]) - np.int16(grey[v, before])) > 8:
+                    P2 = P2_low
+                _along(cost[v, u], line[s & 1], line[1 - (s & 1)], total[v, u], P1, P2)
+    rows = np.zeros((2, w, d), np.int16)
+    for direction in range(2):
+        rows[:] = 0
+        for s in range(h):
+            v = s if direction == 0 else h - 1 - s
+            before = v - 1 if direction == 0 else v + 1
+            for u in range(w):
+                P2 = P2_high
+                if s > 0 and abs(np.int16(grey[v, u]) - np.int16(grey[before, u])) > 8:
+                    P2 = P2_low
+                _along(cost[v, u], rows[s & 1, u], rows[1 - (s & 1), u], total[v, u], P1, P2)
+    return total
+
+
+@numba.njit(cache=True, nogil=True)
+def best_planes(total, cost):  # type: ignore[no-untyped-def]
+    """Per pixel the best plane with its fraction (parabola), its distinctness and its own cost.
+
+    Distinctness is 1 − best / second best, the second at least two planes away. The plane is NaN
+    where the best one is the first or last, or lies outside every neighbour.
+    """
+    h, w, d = total.shape
+    plane = np.full((h, w), np.nan, np.float32)
+    distinct = np.zeros((h, w), np.float32)
+    own = np.full((h, w), 255.0, np.float32)
+    for v in range(h):
+        for u in range(w):
+            s = total[v, u]
+            k = 0
+            for i in range(1, d):
+                if s[i] < s[k]:
+                    k = i
+            if k == 0 or k == d - 1 or cost[v, u, k] == OUTSIDE:
+                continue
+            second = 32767
+            for i in range(d):
+                if abs(i - k) > 2 and s[i] < second:
+                    second = s[i]
+            left, middle, right = float(s[k - 1]), float(s[k]), float(s[k + 1])
+            bend = left - 2.0 * middle + right
+            shift = 0.5 * (left - right) / bend if bend > 0 else 0.0
+            plane[v, u] = k + shift
+            distinct[v, u] = 1.0 - middle / max(second, 1)
+            own[v, u] = cost[v, u, k]
+    return plane, distinct, own
+
+
+@numba.njit(cache=True, nogil=True, fastmath={"contract", "arcp"})
+def agreement(inverse_depth, others, H, b, z_row, tolerance):  # type: ignore[no-untyped-def]
+    """How many of the other inverse-depth maps agree with, and contradict, each pixel (h, w) int8.
+
+    A contradiction is a surface seen through: the other map sees clearly farther along that ray.
+    """
+    h, w = inverse_depth.shape
+    agree = np.zeros((h, w), np.int8)
+    against = np.zeros((h, w), np.int8)
+    for i in range(len(others)):
+        for v in range(h):
+            for u in range(w):
+                rho = inverse_depth[v, u]
+                if not rho > 0:
+                    continue
+                z = H[i, 2, 0] * u + H[i, 2, 1] * v + H[i, 2, 2] + rho * b[i, 2]
+                if z <= 1e-6:
+                    continue
+                x = (H[i, 0, 0] * u + H[i, 0, 1] * v + H[i, 0, 2] + rho * b[i, 0]) / z + 0.5
+                y = (H[i, 1, 0] * u + H[i, 1, 1] * v + H[i, 1, 2] + rho * b[i, 1]) / z + 0.5
+                if x < 0 or y < 0 or x >= w or y >= h:
+                    continue
+                seen = others[i, int(y), int(x)]
+                if not seen > 0:
+                    continue
+                ratio = seen * z / rho * z_row
+                if abs(ratio - 1.0) < tolerance:
+                    agree[v, u] += 1
+                elif ratio < 1.0 - 3.0 * tolerance:
+                    against[v, u] += 1
+    return agree, against

@@ -1,0 +1,306 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The `geometric` back-end: monocular video in, poses and dense keyframes out, without a network.
+
+Each picture is tracked from the last keyframe and located by its known points. A picture that has
+moved on becomes a keyframe: new points are triangulated, the last keyframes are adjusted together,
+and its dense depth is swept once the next keyframe is there. Unit of length: the median depth of
+the first keyframe's points is 1 (`scene` scale).
+"""
+
+from __future__ import annotations
+
+import logging
+
+import cv2
+import numpy as np
+
+from worldsystem_core.errors import BackendError
+from worldsystem_core.frames import Camera, Frame
+from worldsystem_core.geometry.pinhole import pointmap_from_depth
+from worldsystem_core.geometry.se3 import inverse, rotation_angle_rad
+from worldsystem_core.reconstruction import (
+    Event,
+    Keyframe,
+    MovedKeyframes,
+    NewKeyframe,
+    Pose,
+    TrackingState,
+)
+from worldsystem_slam3r.config import Slam3rConfig
+from worldsystem_slam3r.geometric.bootstrap import Bootstrap, Held, Start
+from worldsystem_slam3r.geometric.bundle import adjust
+from worldsystem_slam3r.geometric.dense import DepthMap, View
+from worldsystem_slam3r.geometric.densify import DenseStage, dense_task
+from worldsystem_slam3r.geometric.intake import Intake, Picture
+from worldsystem_slam3r.geometric.locate import Locator
+from worldsystem_slam3r.geometric.map_store import KeyframeRecord, Map, median_depth
+from worldsystem_slam3r.geometric.tracking import FeatureTracker, Tracks
+
+log = logging.getLogger(__name__)
+
+FIXED_KEYFRAMES = 3
+OUTLIER_PX = 3.0
+KEPT_KEYFRAMES = 24
+MOVED_DEPTHS = 0.003
+MOVED_RAD = np.deg2rad(0.2)
+
+
+class GeometricBackend:
+    """Reconstruction by multi-view geometry (see `ReconstructionBackend`).
+
+    Frames before the start are held back and get their poses when it succeeds; those it passes
+    over are reported as INITIALISING. `close` (also done by `finish`) joins the worker.
+    """
+
+    def __init__(self, config: Slam3rConfig | None = None) -> None:
+        self._config = config or Slam3rConfig()
+        cv2.setNumThreads(self._config.threads)
+        self._intake = Intake(self._config.processing_width, self._config.focal_px)
+        self._tracker = FeatureTracker(self._config.tracks)
+        self._dense = DenseStage(self._config.depth_planes, synchronous=self._config.synchronous)
+        self._bootstrap: Bootstrap | None = None
+        self._map: Map | None = None
+        self._locator: Locator | None = None
+        self._last: tuple[int, int] | None = None
+        self._newest_told = -1
+        self._undensified: list[int] = []
+        self._finished = False
+
+    @property
+    def focal_px(self) -> float:
+        """Focal length in use, at the processing size; 0 before the start."""
+        return 0.0 if self._map is None else float(self._map.K4[0])
+
+    @property
+    def dropped_keyframes(self) -> int:
+        """Keyframes that never got dense depth because the worker was behind."""
+        return self._dense.dropped
+
+    def feed(self, frame: Frame) -> list[Event]:
+        """Take the next frame; a frame not newer than the last is refused (`BackendError`)."""
+        self._check_order(frame)
+        picture = self._intake.picture(frame)
+        events = self._told_depths()
+        if self._map is None:
+            return events + self._initialise(picture)
+        return events + self._track(picture)
+
+    def finish(self) -> list[Event]:
+        """Report what was held back; the last keyframes get their depth. Nothing may follow."""
+        if self._finished:
+            return []
+        self._finished = True
+        events: list[Event] = []
+        if self._map is not None:
+            for key in self._undensified:
+                self._submit(key)
+        self._undensified = []
+        self.close()
+        events += self._told_depths() + self._moved(force=True)
+        if self._map is None and self._bootstrap is not None:
+            held = self._bootstrap.given_up + self._bootstrap.waiting
+            events += [_unknown(item) for item in held]
+        return events
+
+    def close(self) -> None:
+        """Join the worker thread; `feed` may not be called any more."""
+        self._dense.close()
+
+    def _check_order(self, frame: Frame) -> None:
+        if self._finished:
+            raise BackendError("the reconstruction has finished; create a new back-end")
+        if self._last and (frame.id <= self._last[0] or frame.stamp_ns < self._last[1]):
+            raise BackendError(
+                f"frame {frame.id} at {frame.stamp_ns} ns is not newer than frame "
+                f"{self._last[0]} at {self._last[1]} ns; feed frames in order"
+            )
+        self._last = (frame.id, frame.stamp_ns)
+
+    def _initialise(self, picture: Picture) -> list[Event]:
+        if self._bootstrap is None:
+            estimate = self._intake.focal_is_estimated
+            self._bootstrap = Bootstrap(self._tracker, estimate_focal=estimate)
+        start = self._bootstrap.advance(picture)
+        events: list[Event] = [_unknown(item) for item in self._bootstrap.given_up]
+        self._bootstrap.given_up = []
+        if start is not None:
+            events += self._begin(start)
+        return events
+
+    def _begin(self, start: Start) -> list[Event]:
+        """Make the first map of two keyframes; the held frames get their poses."""
+        world = self._map = Map(start.K4)
+        self._locator = Locator(world, self._tracker, start.cam_from_world[-1])
+        first, last = start.held[0], start.held[-1]
+        for picture, held, pose in (
+            (start.reference, first, start.cam_from_world[0]),
+            (start.current, last, start.cam_from_world[-1]),
+        ):
+            world.add(self._record(picture, held.tracks, pose))
+            rows = world.points.rows(start.ids)
+            world.points.position[rows] = start.points
+        self._undensified = list(world.keyframes)
+        self._refine()
+        self._tracker.renew(start.current.grey)
+        self._extend_latest()
+        return [
+            self._pose(item.frame_id, item.stamp_ns, inverse(pose), 1.0)
+            for item, pose in zip(start.held, start.cam_from_world, strict=True)
+        ]
+
+    def _track(self, picture: Picture) -> list[Event]:
+        assert self._map is not None
+        assert self._locator is not None
+        found = self._locator.locate(picture)
+        if found is None:
+            lost = Held(picture.frame_id, picture.stamp_ns, Tracks.none())
+            return [_unknown(lost, TrackingState.LOST, self._locator.cam_from_world)]
+        if self._locator.wants_keyframe:
+            self._add_keyframe(picture)
+        pose = inverse(self._locator.cam_from_world)
+        events: list[Event] = [
+            self._pose(picture.frame_id, picture.stamp_ns, pose, found.confidence)
+        ]
+        return events + self._moved()
+
+    def _record(
+        self, picture: Picture, tracks: Tracks, cam_from_world: np.ndarray
+    ) -> KeyframeRecord:
+        assert self._map is not None
+        camera = self._camera(picture.camera)
+        return KeyframeRecord(
+            id=self._map.new_keyframe_id(),
+            frame_id=picture.frame_id,
+            stamp_ns=picture.stamp_ns,
+            cam_from_world=cam_from_world,
+            ids=tracks.ids,
+            px=tracks.px.astype(np.float64),
+            grey=picture.grey,
+            rgb=picture.small_rgb(),
+            view=View.of(picture.grey, camera),
+        )
+
+    def _camera(self, like: Camera) -> Camera:
+        assert self._map is not None
+        fx, fy, cx, cy = self._map.K4
+        K = np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1.0]])
+        return Camera.from_K(K, like.width, like.height)
+
+    def _add_keyframe(self, picture: Picture) -> None:
+        """Insert, triangulate, adjust, renew the tracks, and sweep the keyframe before this one."""
+        assert self._map is not None
+        assert self._locator is not None
+        world = self._map
+        record = self._record(picture, self._tracker.current, self._locator.cam_from_world)
+        world.add(record)
+        world.triangulate_new(record)
+        self._refine()
+        self._locator.correct(record.cam_from_world)
+        self._tracker.renew(picture.grey)
+        self._extend_latest()
+        self._undensified.append(record.id)
+        for key in self._undensified[:-1]:
+            self._submit(key)
+        self._undensified = self._undensified[-1:]
+        world.release(KEPT_KEYFRAMES)
+
+    def _extend_latest(self) -> None:
+        """Tracks that were just found belong to the newest keyframe too."""
+        assert self._map is not None
+        record = self._map.latest(1)[0]
+        known = np.isin(self._tracker.current.ids, record.ids)
+        fresh = self._tracker.current.chosen(~known)
+        record.ids = np.concatenate([record.ids, fresh.ids])
+        record.px = np.vstack([record.px, fresh.px.astype(np.float64)])
+        self._map.add(record)
+
+    def _refine(self) -> None:
+        """Adjust the newest keyframes, the oldest of them held, and drop what does not fit."""
+        assert self._map is not None
+        world = self._map
+        records = world.latest(self._config.window_keyframes + FIXED_KEYFRAMES)
+        fixed = max(1, min(FIXED_KEYFRAMES, len(records) - 2))
+        bundle, rows = world.bundle(records, fixed)
+        if len(rows) < 20:
+            return
+        result = adjust(bundle)
+        for i, record in enumerate(records):
+            record.cam_from_world[:3, :3] = result.rotations[i]
+            record.cam_from_world[:3, 3] = result.translations[i]
+        world.points.position[rows] = result.points
+        bad = ~(result.error_px < OUTLIER_PX)
+        world.forget_outliers(records, bad, bundle, rows)
+
+    def _submit(self, key: int) -> None:
+        assert self._map is not None
+        if key in self._map.keyframes:
+            record = self._map.keyframes[key]
+            self._dense.submit(dense_task(self._map, record, self._config.depth_neighbours))
+
+    def _told_depths(self) -> list[Event]:
+        """Emit the keyframes whose depth has come in."""
+        events: list[Event] = []
+        for key, depth in self._dense.results():
+            if self._map is not None and key in self._map.keyframes:
+                record = self._map.keyframes[key]
+                record.depth = depth
+                events.append(NewKeyframe(_keyframe(record, depth)))
+                record.told = record.world_from_cam
+                self._newest_told = max(self._newest_told, key)
+        return events
+
+    def _moved(self, *, force: bool = False) -> list[Event]:
+        """Tell the keyframes that refinement has moved noticeably since they were last told."""
+        if self._map is None:
+            return []
+        moved = {}
+        for record in self._map.keyframes.values():
+            if record.told is None:
+                continue
+            now = record.world_from_cam
+            depth = median_depth(record, self._map.seen_points(record))
+            shift = float(np.linalg.norm(now[:3, 3] - record.told[:3, 3]))
+            turn = rotation_angle_rad(now[:3, :3].T @ record.told[:3, :3])
+            limit = 0.1 if force else 1.0
+            if shift > limit * MOVED_DEPTHS * depth or turn > limit * MOVED_RAD:
+                moved[record.id] = record.told = now
+        return [MovedKeyframes(moved)] if moved else []
+
+    def _pose(self, frame_id: int, stamp_ns: int, pose: np.ndarray, confidence: float) -> Pose:
+        return Pose(
+            frame_id=frame_id,
+            stamp_ns=stamp_ns,
+            world_from_cam=pose,
+            confidence=confidence,
+            state=TrackingState.TRACKED,
+            keyframe_id=self._newest_told,
+        )
+
+
+def _keyframe(record: KeyframeRecord, depth: DepthMap) -> Keyframe:
+    camera = record.kept_view().dense_camera
+    return Keyframe(
+        id=record.id,
+        frame_id=record.frame_id,
+        stamp_ns=record.stamp_ns,
+        world_from_cam=record.world_from_cam,
+        camera=camera,
+        pointmap=pointmap_from_depth(depth.depth, camera),
+        confidence=depth.confidence,
+        rgb=record.rgb,
+    )
+
+
+def _unknown(
+    item: Held,
+    state: TrackingState = TrackingState.INITIALISING,
+    cam_from_world: np.ndarray | None = None,
+) -> Pose:
+    pose = np.eye(4) if cam_from_world is None else inverse(cam_from_world)
+    return Pose(
+        frame_id=item.frame_id,
+        stamp_ns=item.stamp_ns,
+        world_from_cam=pose,
+        confidence=0.0,
+        state=state,
+    )

@@ -1,0 +1,193 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Corners followed from a reference picture to the current one (Shi–Tomasi, pyramidal LK).
+
+Corners are matched to the picture of the last keyframe, not to the last picture, so that drift
+does not grow within a keyframe; each match starts from a prediction and must survive the way back.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from jaxtyping import Bool, Float32, Int64, UInt8
+
+WINDOW = (17, 17)
+LEVELS = 3
+CELL_PX = 64
+RETURN_PX = 0.7
+"""Largest error of the way back for a match to hold [px]."""
+
+
+@dataclass(frozen=True, eq=False)
+class Tracks:
+    """n followed points: their ids and where they are in the current picture [px]."""
+
+    ids: Int64[np.ndarray, "n"]
+    px: Float32[np.ndarray, "n 2"]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def chosen(self, mask: Bool[np.ndarray, "n"]) -> Tracks:
+        """The tracks that `mask` selects."""
+        return Tracks(self.ids[mask], self.px[mask])
+
+    @staticmethod
+    def none() -> Tracks:
+        """No tracks at all."""
+        return Tracks(np.zeros(0, np.int64), np.zeros((0, 2), np.float32))
+
+
+class FeatureTracker:
+    """Follows up to `capacity` corners from the reference picture; ids are never used twice."""
+
+    def __init__(self, capacity: int) -> None:
+        self._capacity = capacity
+        self._next_id = 0
+        self._reference = np.zeros((0, 0), np.uint8)
+        self._anchor = Tracks.none()
+        self._current = Tracks.none()
+        self._picture = np.zeros((0, 0), np.uint8)
+
+    @property
+    def current(self) -> Tracks:
+        """The tracks in the picture that came last."""
+        return self._current
+
+    @property
+    def anchor(self) -> Tracks:
+        """The same tracks, in the same order, in the reference picture."""
+        return self._anchor
+
+    def advance(
+        self, grey: UInt8[np.ndarray, "h w"], starts: list[Float32[np.ndarray, "n 2"]] | None = None
+    ) -> None:
+        """Follow the tracks into `grey`; those lost go.
+
+        `starts` are predictions of all tracks, tried in turn until one keeps half of them.
+        """
+        self._picture = grey
+        if len(self._current) == 0:
+            return
+        best_px, best = self._current.px, np.zeros(len(self._current), bool)
+        for start in starts or [self._current.px]:
+            px, held = follow(self._reference, self._picture, self._anchor.px, start)
+            if held.sum() > best.sum():
+                best_px, best = px, held
+            if best.mean() > 0.5:
+                break
+        self._anchor = self._anchor.chosen(best)
+        self._current = Tracks(self._anchor.ids, best_px[best])
+
+    def keep(self, mask: Bool[np.ndarray, "n"]) -> None:
+        """Let go of the tracks that `mask` does not select."""
+        self._anchor = self._anchor.chosen(mask)
+        self._current = self._current.chosen(mask)
+
+    def rebase(self) -> None:
+        """Make the picture that came last the reference, with the tracks it has."""
+        self._anchor = self._current
+        self._reference = self._picture
+
+    def renew(self, grey: UInt8[np.ndarray, "h w"]) -> None:
+        """Make the picture that came last the reference and find corners where there are none."""
+        fresh = new_corners(grey, self._current.px, self._capacity)
+        ids = np.arange(self._next_id, self._next_id + len(fresh), dtype=np.int64)
+        self._next_id += len(fresh)
+        self._current = Tracks(
+            np.concatenate([self._current.ids, ids]), np.concatenate([self._current.px, fresh])
+        )
+        self._anchor = self._current
+        self._reference = self._picture
+
+    def restart(self, grey: UInt8[np.ndarray, "h w"]) -> None:
+        """Forget every track and begin anew with `grey` as the reference."""
+        self._current = Tracks.none()
+        self._picture = grey
+        self.renew(grey)
+
+    def adopt(self, grey: UInt8[np.ndarray, "h w"], tracks: Tracks) -> None:
+        """Take over known tracks found in `grey` by other means; `grey` becomes the reference."""
+        self._current = tracks
+        self._picture = grey
+        self.renew(grey)
+
+
+def follow(
+    source: UInt8[np.ndarray, "h w"],
+    target: UInt8[np.ndarray, "h w"],
+    source_px: Float32[np.ndarray, "n 2"],
+    start_px: Float32[np.ndarray, "n 2"],
+) -> tuple[Float32[np.ndarray, "n 2"], Bool[np.ndarray, "n"]]:
+    """Where points of `source` lie in `target`, and which of them came back."""
+    if len(source_px) == 0:
+        return source_px, np.zeros(0, bool)
+    a = np.ascontiguousarray(source_px, np.float32)
+    b = np.ascontiguousarray(start_px, np.float32).copy()
+    there, found = _flow(source, target, a, b, LEVELS)
+    back, returned = _flow(target, source, there, a.copy(), 1)
+    px = np.asarray(there, np.float32).reshape(-1, 2)
+    h, w = target.shape
+    error = np.linalg.norm(np.asarray(back).reshape(-1, 2) - a, axis=1)
+    held = (found.ravel() == 1) & (returned.ravel() == 1) & (error < RETURN_PX)
+    held &= (px >= 2).all(axis=1) & (px[:, 0] < w - 3) & (px[:, 1] < h - 3)
+    return px, held
+
+
+def _flow(
+    source: np.ndarray, target: np.ndarray, px: np.ndarray, start: np.ndarray, levels: int
+) -> tuple[np.ndarray, np.ndarray]:
+    there, found, _ = cv2.calcOpticalFlowPyrLK(
+        source,
+        target,
+        px,
+        start,
+        winSize=WINDOW,
+        maxLevel=levels,
+        criteria=(cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 20, 0.02),
+        flags=cv2.OPTFLOW_USE_INITIAL_FLOW,
+        minEigThreshold=1e-3,
+    )
+    return np.asarray(there), np.asarray(found)
+
+
+def new_corners(
+    grey: UInt8[np.ndarray, "h w"], taken_px: Float32[np.ndarray, "n 2"], capacity: int
+) -> Float32[np.ndarray, "m 2"]:
+    """Corners that fill each cell of a grid up to its share of `capacity`, away from those taken.
+
+    A flat picture gives none: a corner's strength must exceed a floor.
+    """
+    h, w = grey.shape
+    rows, columns = max(1, round(h / CELL_PX)), max(1, round(w / CELL_PX))
+    share = max(1, round(capacity / (rows * columns)))
+    spacing = max(4, int(0.6 * np.sqrt(h * w / capacity)))
+    strength = cv2.cornerMinEigenVal(grey, 5, ksize=3)
+    strength[strength < 2e-4] = 0
+    for x, y in taken_px:
+        cv2.circle(strength, (int(x), int(y)), spacing, 0.0, -1)
+    strength[:8], strength[-8:], strength[:, :8], strength[:, -8:] = 0, 0, 0, 0
+    peaks = (strength > 0) & (strength >= cv2.dilate(strength, np.ones((7, 7), np.uint8)))
+    v, u = np.nonzero(peaks)
+    order = np.argsort(-strength[v, u], kind="stable")
+    occupied = np.zeros((rows, columns), int)
+    for x, y in taken_px:
+        occupied[min(int(y * rows / h), rows - 1), min(int(x * columns / w), columns - 1)] += 1
+    free = np.full((h, w), True)
+    found: list[tuple[int, int]] = []
+    for k in order:
+        x, y = int(u[k]), int(v[k])
+        cell = (y * rows // h, x * columns // w)
+        if occupied[cell] >= share or not free[y, x]:
+            continue
+        occupied[cell] += 1
+        found.append((x, y))
+        free[max(0, y - spacing) : y + spacing + 1, max(0, x - spacing) : x + spacing + 1] = False
+    corners = np.array(found, np.float32).reshape(-1, 2)
+    if len(corners) == 0:
+        return corners
+    criteria = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 10, 0.03)
+    refined = cv2.cornerSubPix(grey, corners.reshape(-1, 1, 2).copy(), (3, 3), (-1, -1), criteria)
+    return np.asarray(refined, np.float32).reshape(-1, 2)

@@ -1,0 +1,256 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The geometric back-end as a whole: a filmed room, and what must not fool it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import cv2
+import filmed_room
+import numpy as np
+import pytest
+
+from worldsystem_core.errors import BackendError
+from worldsystem_core.frames import Camera, Frame
+from worldsystem_core.geometry.sim3 import fit_sim3
+from worldsystem_core.reconstruction import (
+    Event,
+    MovedKeyframes,
+    NewKeyframe,
+    Pose,
+    TrackingState,
+)
+from worldsystem_core.trajectory import StampedPoses, Trajectory
+from worldsystem_slam3r.backend import backend_names, create_backend
+from worldsystem_slam3r.config import Slam3rConfig
+
+CAMERA = filmed_room.camera(480, 270)
+POSES = filmed_room.sideways_poses(48, step=0.09)
+DATA = Path(
+    os.environ.get("WORLDSYSTEM_DATA", Path(__file__).parents[2].parent / "shared" / "data")
+)
+
+
+def _run(frames: list[Frame], **settings: object) -> list[Event]:
+    config = Slam3rConfig(**{"synchronous": True, **settings})
+    backend = create_backend("geometric", config)
+    events: list[Event] = []
+    for frame in frames:
+        events += backend.feed(frame)
+    return events + backend.finish()
+
+
+def _poses(events: list[Event]) -> list[Pose]:
+    return [event for event in events if isinstance(event, Pose)]
+
+
+def _path(events: list[Event]) -> StampedPoses:
+    trajectory = Trajectory()
+    for event in events:
+        trajectory.add(event)
+    return trajectory.poses()
+
+
+def _ate_percent(events: list[Event], truth: dict[int, np.ndarray]) -> float:
+    path = _path(events)
+    wanted = np.array([truth[stamp][:3, 3] for stamp in path.stamps_ns.tolist()])
+    error = fit_sim3(wanted, path.positions).apply(path.positions) - wanted
+    length = np.linalg.norm(np.diff(wanted, axis=0), axis=1).sum()
+    return float(100 * np.sqrt((error**2).sum(axis=1).mean()) / length)
+
+
+@pytest.fixture(scope="module")
+def film() -> list[Frame]:
+    return filmed_room.frames(POSES, CAMERA)
+
+
+@pytest.fixture(scope="module")
+def events(film: list[Frame]) -> list[Event]:
+    return _run(film)
+
+
+def test_every_frame_gets_exactly_one_pose_and_all_are_tracked(film, events):
+    assert sorted(pose.frame_id for pose in _poses(events)) == [frame.id for frame in film]
+    assert all(pose.state is TrackingState.TRACKED for pose in _poses(events))
+
+
+def test_the_path_is_the_true_one_up_to_a_similarity(film, events):
+    truth = {frame.stamp_ns: pose for frame, pose in zip(film, POSES, strict=True)}
+    assert _ate_percent(events, truth) < 0.5
+
+
+def test_keyframes_measure_the_room(film, events):
+    path = _path(events)
+    keyframes = [event.keyframe for event in events if isinstance(event, NewKeyframe)]
+    assert len(keyframes) >= 4
+    true_positions = np.array([pose[:3, 3] for pose in POSES])
+    unit = fit_sim3(true_positions, path.positions).scale
+    errors, covered = [], []
+    for keyframe in keyframes[1:]:
+        truth = filmed_room.render(POSES[keyframe.frame_id], keyframe.camera)[1]
+        known = keyframe.confidence > 0
+        assert np.isfinite(keyframe.pointmap[known]).all()
+        assert np.isnan(keyframe.pointmap[~known]).all()
+        errors.append(np.median(np.abs(unit * keyframe.pointmap[..., 2][known] / truth[known] - 1)))
+        covered.append(known.mean())
+    assert np.median(errors) < 0.015
+    assert np.mean(covered) > 0.6
+
+
+def test_keyframe_points_project_onto_their_own_pixels(events):
+    keyframe = next(event.keyframe for event in events if isinstance(event, NewKeyframe))
+    h, w = keyframe.confidence.shape
+    assert keyframe.pointmap.shape == keyframe.rgb.shape == (h, w, 3)
+    v, u = np.nonzero(keyframe.confidence > 0)
+    x, y, z = keyframe.pointmap[v, u].T
+    camera = keyframe.camera
+    assert np.abs(camera.fx * x / z + camera.cx - u).max() < 1e-2
+    assert np.abs(camera.fy * y / z + camera.cy - v).max() < 1e-2
+    assert keyframe.confidence.min() >= 0
+    assert keyframe.confidence.max() <= 1
+
+
+def test_moved_keyframes_are_ones_that_were_told(events):
+    told: set[int] = set()
+    for event in events:
+        if isinstance(event, NewKeyframe):
+            assert event.keyframe.id not in told
+            told.add(event.keyframe.id)
+        elif isinstance(event, MovedKeyframes):
+            assert set(event.world_from_cam) <= told
+
+
+def test_the_same_film_gives_the_same_result(film, events):
+    again = _run(film)
+    assert len(again) == len(events)
+    for a, b in zip(_poses(events), _poses(again), strict=True):
+        assert np.array_equal(a.world_from_cam, b.world_from_cam)
+    for a, b in zip(events, again, strict=True):
+        if isinstance(a, NewKeyframe):
+            assert isinstance(b, NewKeyframe)
+            assert np.array_equal(a.keyframe.pointmap, b.keyframe.pointmap, equal_nan=True)
+
+
+def test_the_worker_thread_loses_no_frame_and_is_joined(film):
+    backend = create_backend("geometric", Slam3rConfig(synchronous=False))
+    events = [event for frame in film for event in backend.feed(frame)]
+    events += backend.finish()
+    assert sorted(pose.frame_id for pose in _poses(events)) == [frame.id for frame in film]
+    assert any(isinstance(event, NewKeyframe) for event in events)
+    assert backend.finish() == []
+    with pytest.raises(BackendError, match="finished"):
+        backend.feed(film[0])
+
+
+def test_a_turning_camera_stays_initialising():
+    poses = _poses(_run(filmed_room.frames(filmed_room.turning_poses(25), CAMERA)))
+    assert len(poses) == 25
+    assert all(pose.state is TrackingState.INITIALISING for pose in poses)
+
+
+def test_a_resting_camera_invents_no_motion():
+    picture = filmed_room.render(POSES[0], CAMERA)[0].astype(int)
+    rng = np.random.default_rng(0)
+    film = [
+        Frame(
+            id=i,
+            stamp_ns=i * filmed_room.PERIOD_NS,
+            rgb=(picture + rng.integers(-4, 5, picture.shape)).clip(0, 255).astype(np.uint8),
+            camera=CAMERA,
+        )
+        for i in range(170)
+    ]
+    poses = _poses(_run(film))
+    assert len(poses) == 170
+    assert all(pose.state is TrackingState.INITIALISING for pose in poses)
+
+
+def test_a_frame_not_newer_than_the_last_is_refused(film):
+    backend = create_backend("geometric", Slam3rConfig(synchronous=True))
+    backend.feed(film[3])
+    with pytest.raises(BackendError, match="not newer"):
+        backend.feed(film[2])
+    with pytest.raises(BackendError, match="not newer"):
+        backend.feed(film[3])
+    assert len(_poses(backend.finish())) == 1
+
+
+def test_blank_pictures_are_survived_and_the_way_back_is_found(film):
+    black = np.zeros((CAMERA.height, CAMERA.width, 3), np.uint8)
+    gap = [
+        Frame(id=f.id, stamp_ns=f.stamp_ns, rgb=black, camera=CAMERA) if 30 <= f.id < 34 else f
+        for f in film
+    ]
+    poses = {pose.frame_id: pose for pose in _poses(_run(gap))}
+    assert len(poses) == len(film)
+    assert all(poses[i].state is TrackingState.LOST for i in range(30, 34))
+    assert sum(poses[i].state is TrackingState.TRACKED for i in range(34, 48)) >= 10
+
+
+def test_only_blank_pictures_give_no_motion():
+    black = np.zeros((180, 320, 3), np.uint8)
+    film = [Frame(id=i, stamp_ns=i * 10**8, rgb=black.copy()) for i in range(5)]
+    poses = _poses(_run(film))
+    assert [pose.state for pose in poses] == [TrackingState.INITIALISING] * 5
+
+
+def test_no_frames_give_no_events():
+    assert create_backend("geometric").finish() == []
+
+
+def test_an_unknown_camera_still_gives_a_path():
+    film = filmed_room.frames(POSES, CAMERA, known_camera=False)
+    truth = {frame.stamp_ns: pose for frame, pose in zip(film, POSES, strict=True)}
+    assert _ate_percent(_run(film), truth) < 2.5
+
+
+def test_lens_distortion_is_removed_before_anything_else(film, events):
+    lens = (-0.12, 0.02, 0.0, 0.0, 0.0)
+    bent_camera = Camera(**{**vars(CAMERA), "distortion": lens})
+    v, u = np.mgrid[: CAMERA.height, : CAMERA.width].astype(np.float32)
+    straight = cv2.undistortPoints(
+        np.stack([u, v], -1).reshape(-1, 1, 2), CAMERA.K, np.array(lens), P=CAMERA.K
+    ).reshape(CAMERA.height, CAMERA.width, 2)
+    bent = [
+        Frame(
+            id=frame.id,
+            stamp_ns=frame.stamp_ns,
+            rgb=cv2.remap(frame.rgb, straight[..., 0], straight[..., 1], cv2.INTER_LINEAR),
+            camera=bent_camera,
+        )
+        for frame in film
+    ]
+    truth = {frame.stamp_ns: pose for frame, pose in zip(film, POSES, strict=True)}
+    assert _ate_percent(_run(bent), truth) < 0.7
+
+
+def test_a_change_of_shape_is_refused(film):
+    backend = create_backend("geometric", Slam3rConfig(synchronous=True))
+    backend.feed(film[0])
+    square = Frame(id=1, stamp_ns=film[1].stamp_ns, rgb=np.zeros((300, 300, 3), np.uint8))
+    with pytest.raises(BackendError, match="shape changed"):
+        backend.feed(square)
+    backend.close()
+
+
+def test_an_unknown_backend_is_refused_with_the_known_ones():
+    assert "geometric" in backend_names()
+    with pytest.raises(BackendError, match="geometric"):
+        create_backend("oracle")
+
+
+@pytest.mark.slow
+def test_a_rendered_living_room_is_followed_to_two_centimetres():
+    folder = DATA / "icl_livingroom1"
+    if not folder.exists():
+        pytest.skip(f"no recording at {folder}; set WORLDSYSTEM_DATA")
+    lines = (folder / "trajectory.log").read_text().split("\n")
+    camera = Camera(width=640, height=480, fx=525, fy=525, cx=319.5, cy=239.5)
+    film, truth = [], {}
+    for i in range(211):
+        rgb = cv2.cvtColor(cv2.imread(str(folder / f"rgb/{i:05d}.jpg")), cv2.COLOR_BGR2RGB)
+        film.append(Frame(id=i, stamp_ns=i * 33_333_333, rgb=rgb, camera=camera))
+        rows = lines[5 * i + 1 : 5 * i + 5]
+        truth[i * 33_333_333] = np.array([[float(x) for x in row.split()] for row in rows])
+    assert _ate_percent(_run(film), truth) < 0.55  # 2 cm of 3.71 m

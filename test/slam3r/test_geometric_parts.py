@@ -1,0 +1,230 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The steps of the geometric back-end, each against geometry that is known exactly."""
+
+from __future__ import annotations
+
+import filmed_room
+import numpy as np
+import pytest
+from scipy.spatial.transform import Rotation
+
+from worldsystem_core.geometry.se3 import inverse, pose_from, rotation_angle_rad, transform
+from worldsystem_slam3r.geometric.bundle import Bundle, adjust
+from worldsystem_slam3r.geometric.dense import Neighbour, View, relative, sweep
+from worldsystem_slam3r.geometric.initialise import (
+    flow_beyond_rotation_px,
+    rays,
+    triangulate,
+    two_views,
+)
+from worldsystem_slam3r.geometric.pose import find_pose, refine_pose
+from worldsystem_slam3r.geometric.tracking import FeatureTracker, new_corners
+
+K4 = np.array([300.0, 300.0, 159.5, 89.5])
+
+
+def _cloud(count: int = 200, seed: int = 1) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    return rng.uniform([-2, -1.2, 3], [2, 1.2, 7], (count, 3))
+
+
+def _seen(points: np.ndarray, cam_from_world: np.ndarray) -> np.ndarray:
+    cam = transform(cam_from_world, points)
+    return cam[:, :2] / cam[:, 2:] * K4[:2] + K4[2:]
+
+
+def _motion(turn_deg: float, shift: tuple[float, float, float]) -> np.ndarray:
+    rotation = Rotation.from_euler("yx", [turn_deg, 0.4 * turn_deg], degrees=True).as_matrix()
+    return pose_from(rotation, np.array(shift))
+
+
+def _grey(pose: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(filmed_room.render(pose, filmed_room.camera(640, 360))[0][..., 0])
+
+
+def test_two_views_recover_a_known_motion_up_to_scale():
+    points, motion = _cloud(), _motion(4.0, (0.5, 0.05, 0.1))
+    found = two_views(_seen(points, np.eye(4)), _seen(points, motion), K4)
+    assert found
+    found = found[0]
+    assert rotation_angle_rad(found.second_from_first[:3, :3].T @ motion[:3, :3]) < 1e-3
+    direction = found.second_from_first[:3, 3] / np.linalg.norm(found.second_from_first[:3, 3])
+    assert direction @ (motion[:3, 3] / np.linalg.norm(motion[:3, 3])) > 0.9999
+    assert np.median(found.points[found.good, 2]) == pytest.approx(1.0)
+
+
+def test_two_views_of_a_plane_hold_the_true_motion_among_their_candidates():
+    points, motion = _cloud(), _motion(3.0, (0.6, 0.0, 0.0))
+    points[:, 2] = 5.0 + 0.3 * points[:, 0]
+    found = two_views(_seen(points, np.eye(4)), _seen(points, motion), K4)
+    turns = [rotation_angle_rad(one.second_from_first[:3, :3].T @ motion[:3, :3]) for one in found]
+    assert min(turns) < 5e-3
+
+
+def test_a_turning_camera_gives_no_start():
+    points, rng = _cloud(), np.random.default_rng(0)
+    a = _seen(points, np.eye(4)) + rng.normal(0, 0.3, (200, 2))
+    b = _seen(points, _motion(10.0, (0, 0, 0))) + rng.normal(0, 0.3, (200, 2))
+    assert flow_beyond_rotation_px(a, b, K4) < 1.0  # the noise of two pictures
+    assert two_views(a, b, K4) == []
+
+
+def test_too_few_matches_give_no_start():
+    points = _cloud(20)
+    seen = _seen(points, np.eye(4))
+    assert two_views(seen, _seen(points, _motion(2.0, (0.4, 0, 0))), K4) == []
+
+
+def test_flow_beyond_rotation_ignores_a_minority_that_moves_on_its_own():
+    points = _cloud()
+    a, b = _seen(points, np.eye(4)), _seen(points, np.eye(4))
+    b[:60] += 30.0
+    assert flow_beyond_rotation_px(a, b, K4) < 0.5
+
+
+def test_triangulated_points_are_where_they_were_and_parallel_rays_give_nan():
+    points, motion = _cloud(), _motion(5.0, (0.5, 0.0, 0.2))
+    n = len(points)
+    first, second = np.broadcast_to(np.eye(4), (n, 4, 4)), np.broadcast_to(motion, (n, 4, 4))
+    a, b = rays(_seen(points, np.eye(4)), K4), rays(_seen(points, motion), K4)
+    found, angle = triangulate(first, second, a, b)
+    assert np.abs(found - points).max() < 1e-9
+    assert (angle > 0).all()
+    same, _ = triangulate(first, first, a, a)
+    assert np.isnan(same).all()
+
+
+def test_pose_is_found_among_a_third_of_wrong_matches():
+    points, truth = _cloud(), _motion(12.0, (0.4, -0.2, 0.5))
+    uv = _seen(points, truth)
+    uv[:65] += np.random.default_rng(2).uniform(20, 60, (65, 2))
+    found = find_pose(points, uv, K4)
+    assert found is not None
+    assert np.abs(found.cam_from_world - truth).max() < 1e-4
+    assert found.inlier_count == 135
+
+
+def test_pose_refinement_reaches_the_truth_from_a_prediction_nearby():
+    points, truth = _cloud(), _motion(3.0, (0.2, 0.0, 0.1))
+    fit = refine_pose(np.eye(4), points, _seen(points, truth), K4)
+    assert np.abs(fit.cam_from_world - truth).max() < 1e-6
+    assert fit.inliers.all()
+
+
+def test_pose_needs_enough_points():
+    points = _cloud(5)
+    assert find_pose(points, _seen(points, np.eye(4)), K4) is None
+    empty = refine_pose(np.eye(4), np.zeros((0, 3)), np.zeros((0, 2)), K4)
+    assert empty.inlier_count == 0
+    assert np.isfinite(empty.cam_from_world).all()
+
+
+def _bundle(noise_px: float = 0.0, K4_guess: np.ndarray = K4) -> tuple[Bundle, list[np.ndarray]]:
+    rng = np.random.default_rng(4)
+    points = _cloud(120)
+    poses = [_motion(3.0 * i, (0.25 * i, 0.1 * (i % 2), 0.05 * i)) for i in range(6)]
+    uv = np.stack([_seen(points, pose) for pose in poses], axis=1)
+    uv += rng.normal(0, noise_px, uv.shape) if noise_px else 0.0
+    started = [
+        pose @ _motion(rng.normal(0, 0.4), tuple(rng.normal(0, 0.02, 3))) if i > 1 else pose
+        for i, pose in enumerate(poses)
+    ]
+    bundle = Bundle(
+        rotations=np.stack([pose[:3, :3] for pose in started]),
+        translations=np.stack([pose[:3, 3] for pose in started]),
+        points=points + rng.normal(0, 0.05, points.shape),
+        cam_index=np.tile(np.arange(6), 120),
+        point_index=np.repeat(np.arange(120), 6),
+        uv=uv.reshape(-1, 2),
+        K4=K4_guess,
+        fixed=np.arange(6) < 2,
+    )
+    return bundle, poses
+
+
+def test_bundle_adjustment_recovers_perturbed_cameras():
+    bundle, poses = _bundle()
+    result = adjust(bundle, iterations=20)
+    assert result.cost_after < 1e-6 * result.cost_before
+    for rotation, translation, truth in zip(
+        result.rotations, result.translations, poses, strict=True
+    ):
+        assert np.abs(rotation - truth[:3, :3]).max() < 1e-4
+        assert np.abs(translation - truth[:3, 3]).max() < 1e-3
+
+
+def test_bundle_adjustment_lowers_the_error_to_the_noise_and_shrugs_off_outliers():
+    bundle, poses = _bundle(noise_px=0.3)
+    bundle.uv[::37] += 25.0
+    result = adjust(bundle, iterations=20)
+    assert result.cost_after < result.cost_before
+    assert np.median(result.error_px) < 0.45  # 0.3 px per axis has a median length of 0.35 px
+    assert np.abs(result.translations[-1] - poses[-1][:3, 3]).max() < 0.02
+    assert np.array_equal(result.rotations[:2], bundle.rotations[:2])
+
+
+def test_bundle_adjustment_estimates_the_focal_length_where_it_shows():
+    bundle, _ = _bundle(noise_px=0.2, K4_guess=np.array([345.0, 345.0, 159.5, 89.5]))
+    free = Bundle(**{**vars(bundle), "fixed": np.arange(6) < 1})
+    result = adjust(free, with_focal=True, iterations=60)
+    assert result.K4[0] == pytest.approx(300.0, rel=0.02)
+    assert result.focal_sigma < 0.02
+
+
+def test_corners_cover_the_picture_and_a_blank_one_has_none():
+    grey = _grey(filmed_room.sideways_poses(1)[0])
+    corners = new_corners(grey, np.zeros((0, 2), np.float32), 300)
+    assert len(corners) > 150
+    quadrants = (corners[:, 0] > 320).astype(int) + 2 * (corners[:, 1] > 180)
+    assert np.bincount(quadrants, minlength=4).min() > 20
+    assert len(new_corners(np.full((360, 640), 90, np.uint8), corners[:0], 300)) == 0
+
+
+def test_tracked_corners_follow_the_true_motion():
+    poses = filmed_room.sideways_poses(6)
+    camera = filmed_room.camera(640, 360)
+    _, depth = filmed_room.render(poses[0], camera)
+    tracker = FeatureTracker(300)
+    tracker.restart(_grey(poses[0]))
+    for pose in poses[1:]:
+        tracker.advance(_grey(pose))
+    start, end = tracker.anchor.px.astype(float), tracker.current.px.astype(float)
+    assert len(start) > 100
+    z = depth[start[:, 1].round().astype(int), start[:, 0].round().astype(int)]
+    cam = np.column_stack([(start - [camera.cx, camera.cy]) / camera.fx * z[:, None], z])
+    there = transform(inverse(poses[-1]) @ poses[0], cam)
+    truth = there[:, :2] / there[:, 2:] * camera.fx + [camera.cx, camera.cy]
+    assert np.median(np.linalg.norm(truth - end, axis=1)) < 0.25
+
+
+def _views(poses: list[np.ndarray]) -> list[View]:
+    return [View.of(_grey(pose), filmed_room.camera(640, 360)) for pose in poses]
+
+
+def test_plane_sweep_measures_slanted_walls_to_one_percent():
+    poses = filmed_room.sideways_poses(20)[::6]
+    views = _views(poses)
+    others = [
+        Neighbour(view, relative(poses[1], pose))
+        for view, pose in zip(views, poses, strict=True)
+        if view is not views[1]
+    ]
+    truth = filmed_room.render(poses[1], views[1].dense_camera)[1]
+    found = sweep(views[1], others, (2.0, 14.0), 96)
+    known = found.confidence > 0
+    error = np.abs(found.depth[known] / truth[known] - 1.0)
+    assert known.mean() > 0.6
+    assert np.median(error) < 0.01
+    assert np.percentile(error, 90) < 0.04
+
+
+def test_a_textureless_picture_has_no_depth():
+    flat = View.of(np.full((360, 640), 128, np.uint8), filmed_room.camera(640, 360))
+    found = sweep(flat, [Neighbour(flat, _motion(0.0, (0.1, 0, 0)))], (1.0, 10.0), 32)
+    assert np.isnan(found.inverse_depth).all()
+    assert not found.confidence.any()
+
+
+def test_a_keyframe_without_neighbours_has_no_depth():
+    view = _views(filmed_room.sideways_poses(1))[0]
+    assert np.isnan(sweep(view, [], (1.0, 10.0), 32).depth).all()
