@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Rendered and encoded flights on disk, so that a flight is rendered once.
+
+A file's name is a hash of every setting that changes a picture and of the code that draws it. It
+is written beside its place and renamed when whole; one that cannot be read is made anew.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgpack
+
+from worldsystem_sim.config import SimConfig
+from worldsystem_sim.encode import AccessUnit, Encoder
+from worldsystem_sim.faults import exposures
+from worldsystem_sim.flight import flight
+from worldsystem_sim.render import Renderer
+from worldsystem_sim.scene import build_scene
+
+_log = logging.getLogger(__name__)
+Progress = Callable[[int, int], None]
+_PICTURE_SETTINGS = (
+    "seed",
+    "flight",
+    "duration_s",
+    "fps",
+    "width",
+    "height",
+    "fov_deg",
+    "bitrate_kbps",
+    "exposure",
+)
+_DRAWING_CODE = (
+    "scene",
+    "paints",
+    "shapes",
+    "buildings",
+    "things",
+    "noise",
+    "textures",
+    "shading",
+    "render",
+    "flight",
+    "routes",
+    "encode",
+    "faults",
+)
+
+
+@dataclass(frozen=True)
+class _Damaged(Exception):
+    """A cache file is not what was written."""
+
+    path: Path
+
+
+def cache_folder() -> Path:
+    """`WORLDSYSTEM_CACHE`, or `~/.cache/worldsystem`."""
+    return Path(os.environ.get("WORLDSYSTEM_CACHE") or Path.home() / ".cache" / "worldsystem")
+
+
+def cache_path(config: SimConfig) -> Path:
+    """Where the pictures of this flight are kept."""
+    settings = {name: getattr(config, name) for name in _PICTURE_SETTINGS}
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+    for name in _DRAWING_CODE:
+        digest.update(Path(__file__).with_name(f"{name}.py").read_bytes())
+    return cache_folder() / "sim" / f"{config.flight}-{digest.hexdigest()[:20]}.flight"
+
+
+def access_units(config: SimConfig, progress: Progress | None = None) -> Iterator[AccessUnit]:
+    """The encoded pictures of a flight, in order: from the cache, or as they are rendered.
+
+    `progress(done, total)` is called after each rendered picture, and once when all were cached.
+    """
+    path = cache_path(config)
+    try:
+        units = _read(path, config.frame_count)
+    except FileNotFoundError:
+        yield from _render_into(path, config, progress)
+        return
+    except _Damaged:
+        _log.warning("cached flight %s is damaged; rendering it again", path)
+        yield from _render_into(path, config, progress)
+        return
+    if progress:
+        progress(len(units), len(units))
+    yield from units
+
+
+def _read(path: Path, count: int) -> list[AccessUnit]:
+    content = path.read_bytes()
+    if hashlib.sha256(content[32:]).digest() != content[:32]:
+        raise _Damaged(path)
+    units = [AccessUnit(*fields) for fields in msgpack.unpackb(content[32:])]
+    if len(units) != count:
+        raise _Damaged(path)
+    return units
+
+
+def _render_into(path: Path, config: SimConfig, progress: Progress | None) -> Iterator[AccessUnit]:
+    units = []
+    for unit in _rendered(config):
+        units.append(unit)
+        if progress:
+            progress(len(units), config.frame_count)
+        yield unit
+    _write(path, units)
+
+
+def _rendered(config: SimConfig) -> Iterator[AccessUnit]:
+    scene = build_scene(config.seed)
+    path = flight(config.flight, config.seed, config.duration_s, scene)
+    renderer = Renderer(scene, config.camera)
+    encoder = Encoder(config.width, config.height, config.fps, config.bitrate_kbps)
+    for number, gain in enumerate(exposures(config)):
+        view = renderer.render(path.world_from_cam(number / config.fps), gain)
+        yield encoder.encode(view.rgb)
+
+
+def _write(path: Path, units: list[AccessUnit]) -> None:
+    body: bytes = msgpack.packb([(u.is_key, u.sps, u.pps, u.slices) for u in units])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
+        file.write(hashlib.sha256(body).digest() + body)
+    os.replace(file.name, path)

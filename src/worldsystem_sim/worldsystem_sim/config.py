@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Settings of the simulator."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from worldsystem_core.config import Config, param
+from worldsystem_core.frames import Camera
+
+FLIGHTS = ("demo", "orbit", "survey", "flythrough", "hover", "yaw")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SimConfig(Config):
+    """A simulated drone: scene, flight, camera, link and the faults on it."""
+
+    seed: int = param(1, "draws the scene, the flight and every fault", low=0)
+    flight: str = param("demo", "which flight", choices=FLIGHTS)
+    duration_s: float = param(40.0, "length of the flight [s]", low=1.0, high=3600.0)
+    fps: float = param(15.0, "pictures per second [Hz]", low=1.0, high=120.0)
+    width: int = param(640, "picture width [px], even", low=16, high=4096)
+    height: int = param(360, "picture height [px], even", low=16, high=4096)
+    fov_deg: float = param(75.0, "horizontal field of view [deg]", low=10.0, high=150.0)
+    bitrate_kbps: int = param(4000, "H.264 bit rate [kbit/s]", low=50, high=100000)
+    url: str = param("ws://127.0.0.1:5001", "server, without the path")
+    out: str = param("", "folder for ground truth (empty: none)")
+    loop: bool = param(False, "start the flight anew when it ends")
+    loss: float = param(0.0, "share of picture packets lost", low=0.0, high=1.0)
+    corrupt: float = param(0.0, "share of picture packets damaged", low=0.0, high=1.0)
+    jitter_s: float = param(0.0, "mean extra delay of a packet [s]", low=0.0, high=5.0)
+    disconnect_every_s: float = param(
+        0.0, "mean time between broken connections [s] (0: never)", low=0.0
+    )
+    exposure: float = param(0.0, "depth of brightness swings [stops]", low=0.0, high=4.0)
+    gps_noise_m: float = param(0.0, "standard deviation of GPS fixes [m]", low=0.0, high=50.0)
+
+    @property
+    def frame_count(self) -> int:
+        """Pictures of one flight."""
+        return max(1, round(self.duration_s * self.fps))
+
+    @property
+    def camera(self) -> Camera:
+        """The camera that the settings describe."""
+        return Camera.from_horizontal_fov(self.width, self.height, math.radians(self.fov_deg))
