@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The contract of a segmentation back-end, and the registry that makes one by its name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import numpy as np
+from jaxtyping import Float64
+
+from worldsystem_core.errors import BackendError
+from worldsystem_core.objects import MapObjects, TrackFrame
+from worldsystem_core.reconstruction import Keyframe
+from worldsystem_segment.config import SegmentConfig
+from worldsystem_segment.prompt import Phrase
+
+
+class SegmentBackend(Protocol):
+    """Finds objects in keyframes and remembers them in the map."""
+
+    def feed(self, keyframe: Keyframe, phrases: Sequence[Phrase]) -> TrackFrame:
+        """Track the objects of `keyframe`; report those that a phrase selects (none = all)."""
+        ...
+
+    def move(self, world_from_cam: dict[int, Float64[np.ndarray, "4 4"]]) -> None:
+        """Let what the named keyframes saw follow their new poses."""
+        ...
+
+    def remove(self, ids: Sequence[int]) -> None:
+        """Forget what only the named keyframes saw."""
+        ...
+
+    def objects(self, stamp_ns: int, phrases: Sequence[Phrase]) -> MapObjects:
+        """Confirmed objects of the map that a phrase selects."""
+        ...
+
+    def counters(self) -> dict[str, int]:
+        """What was let go and why, since the start."""
+        ...
+
+
+def _geometric(config: SegmentConfig) -> SegmentBackend:
+    from worldsystem_segment.geometric.backend import GeometricBackend
+
+    return GeometricBackend(config)
+
+
+BACKENDS: dict[str, Callable[[SegmentConfig], SegmentBackend]] = {"geometric": _geometric}
+
+
+def create_backend(name: str, config: SegmentConfig) -> SegmentBackend:
+    """Make the back-end called `name`; raises BackendError listing the known names."""
+    if name not in BACKENDS:
+        raise BackendError(f"unknown segmentation back-end '{name}'; known: {sorted(BACKENDS)}")
+    return BACKENDS[name](config)

@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From numbered pixels to detections: points, colour and shape of each instance."""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Float32, Int32, Int64
+
+from worldsystem_segment.config import SegmentConfig
+from worldsystem_segment.geometric.instances import seen_extent
+from worldsystem_segment.geometric.labels import median_lab, shape_name
+from worldsystem_segment.geometric.tags import find_tags
+from worldsystem_segment.geometric.view import View
+from worldsystem_segment.geometric.world_tracker import Detection
+
+RIM_PX = 3  # normals this near the outline see past it
+MAX_SHAPE_POINTS = 400
+
+
+def detections_of(
+    view: View,
+    labels: Int32[np.ndarray, "h w"],
+    up_cam: Float32[np.ndarray, "3"] | None,
+    config: SegmentConfig,
+) -> tuple[Int32[np.ndarray, "h w"], list[Detection]]:
+    """Describe each instance; instances too long to be one are erased from the labels.
+
+    The returned labels number the detections from 1 in their order.
+    """
+    tags = find_tags(np.ascontiguousarray(view.rgb))
+    kept = np.zeros(int(labels.max()) + 1, np.int32)
+    detections: list[Detection] = []
+    for number, pixels in enumerate(_pixels_by_label(labels), start=1):
+        points = view.points_cam.reshape(-1, 3)[pixels]
+        if seen_extent(points) > config.max_extent:
+            continue
+        on_it = (t for t, (u, v) in tags if labels[int(v), int(u)] == number)
+        detections.append(_detection(view, pixels, up_cam, frozenset(on_it)))
+        kept[number] = len(detections)
+    return kept[labels], detections
+
+
+def _detection(
+    view: View,
+    pixels: Int64[np.ndarray, "n"],
+    up_cam: Float32[np.ndarray, "3"] | None,
+    tags: frozenset[int],
+) -> Detection:
+    width, height = view.camera.width, view.camera.height
+    rows, columns = np.divmod(pixels, width)
+    core = pixels[_is_core(rows, columns)] if len(pixels) > 60 else pixels
+    core = core[:: max(1, len(core) // MAX_SHAPE_POINTS)]
+    truncated = (
+        rows.min() == 0 or columns.min() == 0 or rows.max() >= height - 1
+        or columns.max() >= width - 1
+    )  # fmt: skip
+    points_cam = view.points_cam.reshape(-1, 3)
+    return Detection(
+        points_cam=points_cam[pixels],
+        points_world=view.points_world.reshape(-1, 3)[pixels],
+        lab=median_lab(view.rgb.reshape(-1, 3)[pixels]),
+        noun=shape_name(points_cam[core], view.normals.reshape(-1, 3)[core], up_cam),
+        truncated=bool(truncated),
+        tags=tags,
+    )
+
+
+def _is_core(rows: Int64[np.ndarray, "n"], columns: Int64[np.ndarray, "n"]) -> np.ndarray:
+    # pixels whose neighbours RIM_PX away are of the same instance
+    top, left = rows.min() - RIM_PX, columns.min() - RIM_PX
+    size = (rows.max() - top + RIM_PX + 1, columns.max() - left + RIM_PX + 1)
+    mask = np.zeros(size, bool)
+    r, c = rows - top, columns - left
+    mask[r, c] = True
+    core = mask[r - RIM_PX, c] & mask[r + RIM_PX, c] & mask[r, c - RIM_PX] & mask[r, c + RIM_PX]
+    return core if core.sum() >= 12 else np.ones(len(rows), bool)
+
+
+def _pixels_by_label(labels: Int32[np.ndarray, "h w"]) -> list[Int64[np.ndarray, "n"]]:
+    flat = labels.ravel()
+    foreground = np.flatnonzero(flat)
+    if not len(foreground):
+        return []
+    ordered = foreground[np.argsort(flat[foreground], kind="stable")]
+    ends = np.cumsum(np.bincount(flat[ordered])[1:])[:-1]
+    return np.split(ordered, ends)

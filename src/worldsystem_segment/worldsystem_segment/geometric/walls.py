@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Walls: large planes with nearly nothing behind them, remembered in the map."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import cv2
+import numpy as np
+from jaxtyping import Bool, Float32, Float64, UInt8
+
+from worldsystem_segment.config import SegmentConfig
+from worldsystem_segment.geometric.normals import dot
+from worldsystem_segment.geometric.up import PoseOf
+from worldsystem_segment.geometric.view import View
+
+BLOCK_PX = 16
+PLANE_ROUGHNESS = 0.02  # scene unit at the median depth
+MAX_BEHIND_FRACTION = 0.12  # a house stands before the land; a room's wall ends it
+CUT_OFF_PART = 0.3
+MAX_WALLS = 64
+
+
+@dataclass
+class Wall:
+    """A plane n.p + d = 0 anchored to the keyframe that last saw it large, n towards the room."""
+
+    id: int
+    keyframe_id: int
+    plane_cam: Float64[np.ndarray, "4"]
+
+
+@dataclass
+class WallMemory:
+    """The walls seen so far; the oldest goes when there are too many."""
+
+    walls: list[Wall] = field(default_factory=list)
+
+    def in_world(self, pose_of: PoseOf) -> list[tuple[Wall, Float64[np.ndarray, "4"]]]:
+        """Every remembered wall whose keyframe has a pose, with its plane in the world."""
+        posed = ((wall, pose_of(wall.keyframe_id)) for wall in self.walls)
+        return [(w, plane_in(pose, w.plane_cam)) for w, pose in posed if pose is not None]
+
+    def add(self, wall: Wall) -> None:
+        """Remember `wall`, forgetting the oldest one beyond the limit."""
+        self.walls.append(wall)
+        del self.walls[:-MAX_WALLS]
+
+    def forget(self, keyframe_ids: set[int]) -> None:
+        """Drop walls anchored to withdrawn keyframes."""
+        self.walls = [wall for wall in self.walls if wall.keyframe_id not in keyframe_ids]
+
+
+def same_plane(a: Float64[np.ndarray, "4"], b: Float64[np.ndarray, "4"]) -> bool:
+    """Whether two planes of one frame agree within 14 degrees and 0.06 scene units."""
+    return float(a[:3] @ b[:3]) > 0.97 and abs(float(a[3] - b[3])) < 0.06
+
+
+def plane_in(
+    target_from_source: Float64[np.ndarray, "4 4"], plane: Float64[np.ndarray, "4"]
+) -> Float64[np.ndarray, "4"]:
+    """A plane (n, d) of the source frame expressed in the target frame."""
+    normal = target_from_source[:3, :3] @ plane[:3]
+    return np.append(normal, plane[3] - normal @ target_from_source[:3, 3])
+
+
+def find_planes(
+    view: View, pool: Bool[np.ndarray, "h w"]
+) -> tuple[UInt8[np.ndarray, "h w"], Float64[np.ndarray, "n 4"]]:
+    """Planar regions of `pool`: per pixel the plane's index (255 = none), and the planes.
+
+    Normals of the returned planes look towards the camera (d > 0).
+    """
+    none = np.full(pool.shape, 255, np.uint8)
+    if pool.sum() < 4 * BLOCK_PX**2:
+        return none, np.zeros((0, 4))
+    median = float(np.median(view.depth[pool]))
+    # findPlanes reads four channels, whatever its manual says
+    points = np.full((*pool.shape, 4), np.nan, np.float32)
+    normals = np.full((*pool.shape, 4), np.nan, np.float32)
+    points[pool, :3] = view.points_cam[pool]
+    points[pool, 3] = 1.0
+    normals[pool, :3] = view.normals[pool]
+    normals[pool, 3] = 0.0
+    sizes = (BLOCK_PX, 2 * BLOCK_PX**2, PLANE_ROUGHNESS * median)
+    labels, found = cv2.findPlanes(points, normals, None, None, *sizes)
+    if found is None:
+        return none, np.zeros((0, 4))
+    planes = np.asarray(found, np.float64).reshape(-1, 4)
+    planes *= np.where(planes[:, 3:] < 0, -1.0, 1.0)
+    return np.where(pool, labels, 255).astype(np.uint8), planes
+
+
+def pixel_area(view: View) -> Float32[np.ndarray, "h w"]:
+    """Surface that each pixel covers [scene unit squared], with grazing views held back."""
+    with np.errstate(invalid="ignore"):
+        distance = np.sqrt(dot(view.points_cam, view.points_cam))
+        cosine = np.abs(dot(view.normals, view.points_cam)) / distance
+        footprint = view.depth**2 / np.float32(view.camera.fx * view.camera.fy)
+        area = footprint / np.maximum(cosine, 0.15)
+    return np.asarray(np.nan_to_num(area), dtype=np.float32)
+
+
+def is_wall(
+    view: View, region: Bool[np.ndarray, "h w"], plane: Float64[np.ndarray, "4"], min_area: float
+) -> bool:
+    """Whether a planar region is large and closes the scene: hardly any point lies behind it.
+
+    Of a region that the picture's border cuts off a part of `min_area` is enough.
+    """
+    sample = view.points_cam[::3, ::3][view.valid[::3, ::3]]
+    behind = sample @ plane[:3].astype(np.float32) + np.float32(plane[3]) < -0.05 * sample[:, 2]
+    if behind.mean() >= MAX_BEHIND_FRACTION:
+        return False
+    inner = region[2:-2, 2:-2].sum() == region.sum()
+    wanted = min_area if inner else CUT_OFF_PART * min_area
+    return bool(pixel_area(view)[region].sum() >= wanted)
+
+
+def on_plane(
+    view: View, plane: Float64[np.ndarray, "4"], config: SegmentConfig
+) -> Bool[np.ndarray, "h w"]:
+    """Pixels of the plane's surface: near it and looking its way, or very near it."""
+    normal = plane[:3].astype(np.float32)
+    tolerance = np.maximum(2.0 * config.ground_tolerance, 3.0 * view.noise) * view.depth
+    distance = np.abs(view.points_cam @ normal + np.float32(plane[3]))
+    facing = view.normals @ normal > 0.8
+    near = (distance < tolerance) & facing | (distance < 0.5 * tolerance)
+    return np.asarray(view.valid & near)
