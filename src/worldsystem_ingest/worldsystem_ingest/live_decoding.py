@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Decoding beside the network: a bounded queue between them that loses whole GOPs when full."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from worldsystem_core.frames import Camera, EncodedFrame, Frame
+from worldsystem_core.handoff import Handoff
+from worldsystem_ingest.decoder import Decoded, H264Decoder, Outcome
+from worldsystem_ingest.sink import DECODER_BUSY, NO_KEY_FRAME, STOPPED, Sink
+
+_POLL_S = 0.2
+
+
+@dataclass(frozen=True, eq=False)
+class _Queued:
+    unit: EncodedFrame
+    after_loss: bool
+
+
+class LiveDecoding:
+    """Takes access units from the network thread and decodes them in the thread that runs it.
+
+    The network is never kept waiting: what does not fit is dropped as `decoder_busy`, with
+    everything that depends on it up to the next key frame.
+    """
+
+    def __init__(self, sink: Sink, capacity: int, camera: Callable[[], Camera | None]) -> None:
+        self._sink = sink
+        self._camera = camera
+        self._queue: Handoff[_Queued] = Handoff(capacity, on_drop=self._overflowed)
+        self._decoder = H264Decoder()
+        self._open: dict[int, EncodedFrame] = {}
+        self._last_id: int | None = None
+
+    def __len__(self) -> int:
+        return len(self._queue)
+
+    def put(self, unit: EncodedFrame, after_loss: bool) -> None:
+        """Queue one access unit; `after_loss` says that the one before never came."""
+        self._queue.put(_Queued(unit, after_loss))
+
+    def run(self, stop: threading.Event) -> None:
+        """Decode until `stop`; what is then still queued is dropped as `stopped`."""
+        while not stop.is_set():
+            queued = self._queue.get(_POLL_S)
+            if queued:
+                self._decode(queued.unit, queued.after_loss)
+
+    def close(self) -> None:
+        """Settle what is left; call when the network has ended and `run` has returned."""
+        self._queue.close()
+        self._settle(self._decoder.flush())
+        while queued := self._queue.get(0.0):
+            self._sink.dropped(queued.unit.id, STOPPED)
+
+    def _decode(self, unit: EncodedFrame, after_loss: bool) -> None:
+        began_late = self._last_id is None and self._queue.dropped > 0
+        if began_late or (self._last_id is not None and unit.id != self._last_id + 1):
+            reason = NO_KEY_FRAME if after_loss else DECODER_BUSY
+            self._settle(self._decoder.await_key_frame(reason))
+        self._last_id = unit.id
+        self._open[unit.id] = unit
+        self._settle(self._decoder.feed(unit.id, unit.data, unit.is_key))
+
+    def _overflowed(self, queued: _Queued) -> None:
+        self._sink.dropped(queued.unit.id, STOPPED if self._queue.closed else DECODER_BUSY)
+
+    def _settle(self, outcomes: list[Outcome]) -> None:
+        for outcome in outcomes:
+            unit = self._open.pop(outcome.index)
+            if isinstance(outcome, Decoded):
+                self._sink.frame(self._frame(unit, outcome))
+            else:
+                self._sink.dropped(unit.id, outcome.reason)
+
+    def _frame(self, unit: EncodedFrame, decoded: Decoded) -> Frame:
+        height, width = decoded.rgb.shape[:2]
+        camera = self._camera()
+        if camera and (camera.width, camera.height) != (width, height):
+            camera = camera.resized(width, height)
+        return Frame(
+            id=unit.id, stamp_ns=unit.stamp_ns, rgb=decoded.rgb, camera=camera, stream=unit.stream
+        )

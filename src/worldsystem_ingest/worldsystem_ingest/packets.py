@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a container's packets to pictures: H.264 passed through and decoded, others decoded."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import av
+from av.video.reformatter import VideoReformatter
+
+from worldsystem_core.wire import START_CODE
+from worldsystem_ingest import h264
+from worldsystem_ingest.decoder import H264Decoder, Lost, rgb_of
+from worldsystem_ingest.delivery import Delivery
+from worldsystem_ingest.sink import CORRUPT
+
+
+class PacketReader(Protocol):
+    """Takes the packets of one video stream and delivers its pictures."""
+
+    last_was_lost: bool
+
+    def feed(self, packet: av.Packet, stamp_ns: int | None) -> None:
+        """Take one packet; `stamp_ns` is when its picture was taken, None when unknown."""
+
+    def flush(self) -> None:
+        """Deliver what is still under way."""
+
+
+def packet_reader(stream: av.VideoStream, delivery: Delivery) -> PacketReader:
+    """The reader for the stream's codec."""
+    if stream.codec_context.name == "h264":
+        return AccessUnitReader(stream, delivery)
+    return PictureReader(stream, delivery)
+
+
+class AccessUnitReader:
+    """H.264: access units in Annex-B form, each with its picture."""
+
+    def __init__(self, stream: av.VideoStream, delivery: Delivery) -> None:
+        self._delivery = delivery
+        self._annexb = av.bitstream.BitStreamFilterContext("h264_mp4toannexb", stream)
+        self._decoder = H264Decoder()
+        self._sets = h264.ParameterSets()
+        extradata = stream.codec_context.extradata
+        if extradata and extradata.startswith((START_CODE, START_CODE[1:])):
+            self._sets.take(extradata)
+        self.last_was_lost = False
+
+    def feed(self, packet: av.Packet, stamp_ns: int | None) -> None:
+        """Take one packet, normally one access unit."""
+        try:
+            units = [(bytes(unit), unit.is_keyframe) for unit in self._annexb.filter(packet)]
+        except av.FFmpegError:
+            units = [(b"", False)]
+        for data, is_key in units:
+            self._take(self._with_parameter_sets(data, is_key), is_key, stamp_ns)
+
+    def flush(self) -> None:
+        """Deliver what is still under way."""
+        outcomes = self._decoder.flush()
+        if outcomes:
+            self.last_was_lost = isinstance(outcomes[-1], Lost)
+        self._delivery.settle(outcomes)
+
+    def _take(self, data: bytes, is_key: bool, stamp_ns: int | None) -> None:
+        index = self._delivery.coded(data, is_key, stamp_ns)
+        outcomes = self._decoder.feed(index, data, is_key)
+        self.last_was_lost = any(o.index == index for o in outcomes if isinstance(o, Lost))
+        self._delivery.settle(outcomes)
+
+    def _with_parameter_sets(self, data: bytes, is_key: bool) -> bytes:
+        """A key frame must stand alone: broadcast streams do not repeat the sets at each one."""
+        if not is_key:
+            return data
+        kinds = h264.nal_types(data)
+        if kinds & {h264.SPS, h264.PPS}:
+            self._sets.take(data)
+        if {h264.SPS, h264.PPS} <= kinds or not self._sets.complete:
+            return data
+        return self._sets.annexb() + data
+
+
+class PictureReader:
+    """Any other codec: pictures only."""
+
+    def __init__(self, stream: av.VideoStream, delivery: Delivery) -> None:
+        self._delivery = delivery
+        self._context = stream.codec_context
+        self._rgb = VideoReformatter()
+        self._stamps_ns: dict[int, int] = {}
+        self.last_was_lost = False
+
+    def feed(self, packet: av.Packet, stamp_ns: int | None) -> None:
+        """Take one packet."""
+        if packet.pts is not None and stamp_ns is not None:
+            self._stamps_ns[packet.pts] = stamp_ns
+        self._decode(packet)
+
+    def flush(self) -> None:
+        """Deliver what is still under way."""
+        self._decode(None)
+
+    def _decode(self, packet: av.Packet | None) -> None:
+        try:
+            pictures = self._context.decode(packet)
+        except EOFError:
+            return
+        except av.FFmpegError:
+            self.last_was_lost = True
+            self._delivery.lost(CORRUPT)
+            return
+        self.last_was_lost = False
+        for picture in pictures:
+            stamp_ns = self._stamps_ns.pop(picture.pts, None)
+            if picture.is_corrupt:
+                self._delivery.lost(CORRUPT)
+            else:
+                self._delivery.picture(rgb_of(picture, self._rgb), stamp_ns)
+        while len(self._stamps_ns) > 64:
+            self._stamps_ns.pop(next(iter(self._stamps_ns)))

@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where a source delivers: encoded and decoded pictures, the camera, telemetry and losses."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from worldsystem_core.frames import Camera, EncodedFrame, Frame
+from worldsystem_core.telemetry import GpsFix, ImuSample
+
+LOST_ON_LINK = "lost_on_link"
+CORRUPT = "corrupt"
+NO_KEY_FRAME = "no_key_frame"
+NO_PARAMETER_SETS = "no_parameter_sets"
+DECODER_BUSY = "decoder_busy"
+STOPPED = "stopped"
+
+
+@dataclass(frozen=True)
+class Summary:
+    """How a source ended: pictures delivered, and in words where it broke off early, if it did."""
+
+    frames: int
+    broken: str | None = None
+
+
+class Sink(Protocol):
+    """Takes what a source yields; every picture ends as one `frame` or one `dropped`.
+
+    File, URL and camera sources call from the thread that runs them and may be kept waiting. The
+    server calls `frame` and the losses of decoding from the thread that runs it, and everything
+    else from its network thread, which a sink must not keep waiting.
+    """
+
+    def encoded(self, unit: EncodedFrame) -> None:
+        """One H.264 access unit as it came, whether or not it can be decoded."""
+
+    def frame(self, frame: Frame) -> None:
+        """One decoded picture; its id is that of its access unit."""
+
+    def camera(self, camera: Camera, stream: str) -> None:
+        """The intrinsics of `stream` became known or changed."""
+
+    def imu(self, sample: ImuSample) -> None:
+        """One inertial measurement."""
+
+    def gps(self, fix: GpsFix) -> None:
+        """One satellite fix."""
+
+    def dropped(self, frame_id: int, reason: str) -> None:
+        """The picture `frame_id` will never come; `reason` is a short snake_case name."""

@@ -1,0 +1,199 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The relay: whole GOPs, bytes unchanged, nobody slowed by a neighbour."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from functools import cache
+
+import pytest
+import websockets
+from ingest_lab import AccessUnit, encode, packets_of, send, serving, wait_until
+
+from worldsystem_core.frames import EncodedFrame
+from worldsystem_ingest.relay import Consumer, Relay, RelayLimits
+
+
+def unit(number: int, gop: int = 10, size: int = 100) -> EncodedFrame:
+    return EncodedFrame(
+        id=number, stamp_ns=number, arrival_ns=number, data=bytes(size), is_key=number % gop == 0
+    )
+
+
+def taken(consumer: Consumer) -> list[int]:
+    async def drain() -> list[int]:
+        return [(await consumer.next()).id for _ in range(len(consumer))]
+
+    return asyncio.run(drain())
+
+
+def whole_gops(ids: list[int], gop: int = 10) -> bool:
+    return all(
+        i % gop == 0 or (at > 0 and ids[at - 1] == i - 1) for at, i in enumerate(ids)
+    ) and all(i + 1 in ids or (i + 1) % gop == 0 for i in ids[:-1])
+
+
+def test_a_consumer_that_joins_gets_the_gop_under_way_from_its_key_frame():
+    relay = Relay(RelayLimits(100, 10**6))
+    for number in range(14):
+        relay.publish(unit(number))
+    consumer = relay.join()
+    relay.publish(unit(14))
+    assert taken(consumer) == [10, 11, 12, 13, 14]
+    assert relay.lost_frames == 0
+
+
+def test_a_consumer_waits_for_a_key_frame_when_the_gop_is_too_long_to_keep():
+    relay = Relay(RelayLimits(8, 10**6))
+    for number in range(9):
+        relay.publish(unit(number))
+    consumer = relay.join()
+    for number in range(9, 12):
+        relay.publish(unit(number))
+    assert taken(consumer) == [10, 11]
+    assert relay.lost_frames == 0
+
+
+def test_a_full_queue_loses_the_oldest_whole_gops():
+    consumer = Consumer(0, RelayLimits(25, 10**6))
+    for number in range(58):
+        consumer.offer(unit(number))
+    ids = taken(consumer)
+    assert whole_gops(ids)
+    assert ids[-1] == 57
+    assert consumer.lost_frames + len(ids) == 58
+    assert consumer.lost_gops * 10 == consumer.lost_frames
+
+
+def test_a_gop_under_way_is_not_cut_while_another_can_go():
+    consumer = Consumer(0, RelayLimits(25, 10**6))
+    for number in range(20):
+        consumer.offer(unit(number))
+
+    async def take(count: int) -> list[int]:
+        return [(await consumer.next()).id for _ in range(count)]
+
+    ids = asyncio.run(take(4))
+    for number in range(20, 40):
+        consumer.offer(unit(number))
+    ids += taken(consumer)
+    assert ids[:10] == list(range(10))
+    assert whole_gops(ids)
+
+
+def test_the_byte_limit_holds():
+    consumer = Consumer(0, RelayLimits(1000, 2500))
+    for number in range(100):
+        consumer.offer(unit(number, size=100))
+        assert len(consumer) <= 25
+    assert whole_gops(taken(consumer))
+
+
+def test_a_gop_longer_than_the_queue_loses_what_does_not_fit_until_the_next_key_frame():
+    consumer = Consumer(0, RelayLimits(5, 10**6))
+    for number in range(10):
+        consumer.offer(unit(number))
+    consumer.offer(unit(10))
+    assert taken(consumer) == [10]
+    assert consumer.lost_frames == 10
+
+
+@cache
+def video() -> list[AccessUnit]:
+    return encode(40)
+
+
+@pytest.mark.parametrize("path", ["/ws/h264_stream", "/ws/video/consume"])
+def test_a_consumer_gets_exactly_the_bytes_that_were_sent(path):
+    async def consume(server) -> list[bytes]:
+        async with websockets.connect(server.url(path), max_size=None) as socket:
+            await send(server.url("/ws/video"), packets_of(video()))
+            return [await asyncio.wait_for(socket.recv(), 5) for _ in video()]
+
+    with serving() as server:
+        received = asyncio.run(consume(server))
+        server.sink.wait_settled(40)
+        status = server.source.status()
+    assert received == [u.data for u in server.sink.units]
+    assert received[0][4] & 31 == 7
+    assert status.relayed_frames == 40
+    assert status.relayed_bytes == sum(map(len, received))
+
+
+def heavy(messages: list[bytes]) -> list[bytes]:
+    """The same pictures made heavy with filler NAL units, to fill the sockets' buffers."""
+    filler = b"\0\0\0\1\x0c" + b"\xff" * 60_000 + b"\x80"
+    return [m + filler if m[4] in (3, 4) else m for m in messages]
+
+
+def test_a_slow_consumer_loses_whole_gops_and_a_healthy_one_nothing():
+    gops = 30
+    long_video = [AccessUnit(u.data, u.is_key, 0) for _ in range(gops) for u in video()[:10]]
+    packets = heavy(packets_of(long_video))
+
+    async def both(server) -> tuple[list[bytes], list[bytes]]:
+        healthy: list[bytes] = []
+        url = server.url("/ws/h264_stream")
+        slow_socket = await websockets.connect(url, max_size=None, max_queue=1, compression=None)
+        async with websockets.connect(url, max_size=None, compression=None) as socket:
+
+            async def read() -> None:
+                while len(healthy) < len(long_video):
+                    healthy.append(await socket.recv())
+
+            reading = asyncio.ensure_future(read())
+            await send(server.url("/ws/video"), packets, pause_s=0.001)
+            await asyncio.wait_for(reading, 20)
+        slow: list[bytes] = []
+        try:
+            while True:
+                slow.append(await asyncio.wait_for(slow_socket.recv(), 0.5))
+        except TimeoutError:
+            await slow_socket.close()
+        return healthy, slow
+
+    with serving(relay_queue_frames=25, decode_queue_frames=1000) as server:
+        healthy, slow = asyncio.run(both(server))
+        status = server.source.status()
+    sent = [u.data for u in server.sink.units]
+    assert healthy == sent
+    assert 10 <= len(slow) < len(sent)
+    assert status.relay_lost_frames == len(sent) - len(slow)
+    assert is_made_of_whole_gops(slow)
+    assert status.relay_lost_gops * 10 == status.relay_lost_frames
+
+
+def is_made_of_whole_gops(received: list[bytes]) -> bool:
+    keys = [at for at, data in enumerate(received) if data[4] & 31 == 7]
+    return keys[0] == 0 and all(b - a == 10 for a, b in itertools.pairwise(keys))
+
+
+def test_a_consumer_that_takes_nothing_is_let_go():
+    packets = heavy(packets_of(video() * 4))
+
+    async def stuck(server) -> None:
+        url = server.url("/ws/h264_stream")
+        socket = await websockets.connect(url, max_size=None, max_queue=1, compression=None)
+        await send(server.url("/ws/video"), packets)
+        deadline = time.monotonic() + 10
+        while server.source.status().consumer_queues and time.monotonic() < deadline:
+            await asyncio.sleep(0.05)
+        socket.transport.abort()
+
+    with serving(send_timeout_s=0.5, relay_queue_frames=500) as server:
+        asyncio.run(stuck(server))
+        assert not server.source.status().consumer_queues
+
+
+def test_there_are_at_most_max_consumers():
+    async def three(server) -> None:
+        url = server.url("/ws/h264_stream")
+        async with websockets.connect(url), websockets.connect(url):
+            with pytest.raises(websockets.InvalidStatus, match="503"):
+                await websockets.connect(url)
+
+    with serving(max_consumers=2) as server:
+        asyncio.run(three(server))
+        wait_until(lambda: not server.source.status().consumer_queues)
