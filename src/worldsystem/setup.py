@@ -15,6 +15,7 @@ setup(
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{PACKAGE}"]),
         (f"share/{PACKAGE}", ["package.xml"]),
+        (f"lib/{PACKAGE}", ["scripts/reporter"]),
         (f"share/{PACKAGE}/launch", glob("../../launch/*.launch.py")),
         (f"share/{PACKAGE}/config", glob("../../config/*")),
     ],
@@ -25,5 +26,9 @@ setup(
     maintainer_email="maintainers@worldsystem.dev",
     description="Bring-up of the whole system.",
     license="Apache-2.0",
-    entry_points={"console_scripts": ["worldsystem = worldsystem.cli:main"]},
+    entry_points={
+        "console_scripts": [
+            "worldsystem = worldsystem.cli:main",
+        ],
+    },
 )

@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 from dataclasses import MISSING, dataclass, field, fields
-from typing import Any, get_type_hints
+from typing import Any, TypeVar, get_type_hints
 
 from worldsystem_core.errors import ConfigError
+
+C = TypeVar("C", bound="Config")
 
 
 def param(
@@ -84,7 +86,7 @@ def settings_of(config_type: type[Config]) -> list[Setting]:
     return found
 
 
-def config_from(config_type: type[Config], given: dict[str, object]) -> Config:
+def config_from(config_type: type[C], given: dict[str, Any]) -> C:
     """Build `config_type` from name/value pairs; an unknown name is an error listing the known."""
     known = {item.name for item in fields(config_type)}
     if unknown := sorted(given.keys() - known):

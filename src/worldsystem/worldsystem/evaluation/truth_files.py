@@ -24,8 +24,8 @@ def load_truth_trajectory(path: Path, *, rate_hz: float = 30.0) -> StampedPoses:
     - TUM: `timestamp tx ty tz qx qy qz qw` a line.
     - Redwood `.log`: a line of three ids, then the 4×4 matrix in four lines; frame 0, 1, 2, …
     - 16 numbers a line: row-major 4×4, in the order of the pictures.
-    - CSV with `lat_deg, lon_deg, alt_m` or `n_m, e_m, d_m`: positions only, east-north-up [m] about
-      the first fix; rotations are NaN.
+    - CSV with `lat_deg, lon_deg, alt_m` (about the first fix) or `n_m, e_m, d_m` (about their own
+      origin): positions only, east-north-up [m]; rotations are NaN.
 
     Matrices are `world_from_cam`. Formats without stamps get `index / rate_hz`. Raises SourceError
     when the file is missing, empty, or none of these.

@@ -11,7 +11,13 @@ from worldsystem.report import figures
 from worldsystem.report.record import RunRecord
 from worldsystem.report.renderer import MeshRenderer, Picture, with_path
 from worldsystem.report.summary import RunSummary
-from worldsystem.report.views import View, two_views, upright_from_world, vertical
+from worldsystem.report.views import (
+    View,
+    mean_viewing_direction,
+    two_views,
+    upright_from_world,
+    vertical,
+)
 from worldsystem_core.geometry.sim3 import Sim3
 from worldsystem_core.reconstruction import ScaleState
 from worldsystem_core.trajectory import StampedPoses
@@ -73,7 +79,10 @@ def _renders(
     framed = _framing_points(record, summary, poses)
     if not len(framed):
         return {}
-    views = dict(zip(SIDES, two_views(framed, up_of(record, poses), *RENDER_SIZE), strict=True))
+    reference = poses if record.truth is None else record.truth.poses
+    looking = mean_viewing_direction(reference)
+    pair = two_views(framed, up_of(record, poses), looking, *RENDER_SIZE)
+    views = dict(zip(SIDES, pair, strict=True))
     pictures: dict[str, bytes] = {}
     truth = record.truth
     if len(summary.mesh.faces):

@@ -15,6 +15,7 @@ from worldsystem_core.trajectory import StampedPoses
 FIELD_OF_VIEW_RAD = np.radians(35.0)
 ELEVATION_RAD = np.radians(38.0)
 MARGIN = 1.06
+ONE_SIDED = 0.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,18 +60,38 @@ def upright_from_world(
     return np.stack([east, north, up])
 
 
+def mean_viewing_direction(poses: StampedPoses) -> Float64[np.ndarray, "3"]:
+    """Mean of the cameras' forward directions; about 0 long when they looked all around."""
+    forward = poses.world_from_cam[:, :3, 2]
+    forward = forward[np.isfinite(forward).all(axis=1)]
+    return forward.mean(axis=0) if len(forward) else np.zeros(3)
+
+
 def two_views(
-    points: Float[np.ndarray, "n 3"], up: Float[np.ndarray, "3"], width: int, height: int
+    points: Float[np.ndarray, "n 3"],
+    up: Float[np.ndarray, "3"],
+    looking: Float[np.ndarray, "3"],
+    width: int,
+    height: int,
 ) -> tuple[View, View]:
-    """Two cameras on opposite sides, above the scene, that see all but the farthest outliers."""
+    """Two cameras above the scene that see all but the farthest outliers.
+
+    They look as the cameras of the run did, from the left and from the right of `looking`; when
+    that is short, because the run looked all around, they stand on opposite sides.
+    """
     upright = upright_from_world(points, up)
     low, high = np.percentile(points, 1, axis=0), np.percentile(points, 99, axis=0)
     margin = 0.05 * (high - low)
     inside = points[((points >= low - margin) & (points <= high + margin)).all(axis=1)]
-    return (
-        _view(inside, upright, np.radians(-60.0), width, height),
-        _view(inside, upright, np.radians(120.0), width, height),
+    azimuth_rad, apart_rad = np.radians(30.0), np.radians(180.0)
+    ahead, across = upright[:2] @ looking
+    if np.hypot(ahead, across) > ONE_SIDED:
+        azimuth_rad, apart_rad = np.arctan2(-across, -ahead), np.radians(70.0)
+    left, right = (
+        _view(inside, upright, azimuth_rad + turn * 0.5 * apart_rad, width, height)
+        for turn in (-1.0, 1.0)
     )
+    return left, right
 
 
 def _view(

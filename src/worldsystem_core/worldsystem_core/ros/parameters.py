@@ -38,7 +38,7 @@ def declare_config(node: Node, config_type: type[C]) -> C:
             _descriptor(config_type, setting.name),
             ignore_override=True,
         )
-    return config  # type: ignore[return-value]
+    return config
 
 
 def _descriptor(config_type: type[Config], name: str) -> ParameterDescriptor:

@@ -110,13 +110,16 @@ class ReferencePublisher(Generic[T]):
             self.topic.latched or self._dds.get_subscription_count() > 0
         )
         if raw or outside:
-            self._publish_bytes(item, raw, outside)
+            messages = self.topic.adapter.dump(item)
+            self.serialised += len(messages)
+            self._publish_bytes(messages, raw, outside, patience_s)
 
-    def _publish_bytes(self, item: T, raw: Sequence[Any], outside: bool) -> None:
-        for message in self.topic.adapter.dump(item):
-            self.serialised += 1
+    def _publish_bytes(
+        self, messages: list[bytes], raw: Sequence[Any], outside: bool, patience_s: float
+    ) -> None:
+        for message in messages:
             for subscription in raw:
-                subscription.offer_bytes(message)
+                subscription.offer_bytes(message, patience_s)
             if outside:
                 self._dds.publish(message)
 
@@ -140,9 +143,10 @@ class _Subscription:
         topic: Topic[Any],
         callback: Callable[[Any], None],
         on_drop: Callable[[Any], None] | None = None,
+        depth: int = 0,
     ) -> None:
         self.topic = topic
-        self.inbox: Handoff[Any] = Handoff(topic.qos.depth, on_drop)
+        self.inbox: Handoff[Any] = Handoff(depth or topic.qos.depth, on_drop)
         self.busy = False
         self._node = node
         self._callback = callback
@@ -170,8 +174,9 @@ class _Subscription:
     def wants_bytes(self) -> bool:
         return False
 
-    def offer_bytes(self, message: bytes) -> None:
-        self._enqueue(message, 0.0)
+    def offer_bytes(self, message: bytes, patience_s: float) -> None:
+        """Take a message's bytes from a publisher in this process."""
+        self._enqueue(message, patience_s)
 
     def destroy(self) -> None:
         """Leave the topic; what waits in the inbox is let go and counted there."""
@@ -251,9 +256,10 @@ class BytesSubscription(_Subscription):
         *,
         wanted: Callable[[], bool] = lambda: True,
         on_drop: Callable[[Any], None] | None = None,
+        depth: int = 0,
     ) -> None:
         self._wanted = wanted
-        super().__init__(node, topic, callback, on_drop)
+        super().__init__(node, topic, callback, on_drop, depth)
 
     def offer(self, item: Any, patience_s: float) -> None:
         """Bytes come through `offer_bytes`, made once for all who want them."""
@@ -263,4 +269,4 @@ class BytesSubscription(_Subscription):
 
     def _greet(self, last: Any) -> None:
         for message in self.topic.adapter.dump(last):
-            self.offer_bytes(message)
+            self.offer_bytes(message, 0.0)

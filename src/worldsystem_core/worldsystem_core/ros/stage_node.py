@@ -66,10 +66,17 @@ class StageNode(Node):
         self,
         topic: Topic[Any],
         callback: Callable[[bytes], None],
+        *,
         wanted: Callable[[], bool] = lambda: True,
+        on_drop: Callable[[Any], None] | None = None,
+        depth: int = 0,
     ) -> None:
-        """Call `callback` with the CDR bytes of each message of `topic` while `wanted()`."""
-        self._links.append(BytesSubscription(self, topic, callback, wanted=wanted))
+        """Call `callback` with the CDR bytes of each message of `topic` while `wanted()`.
+
+        `depth` messages may wait (0: as the topic's quality of service says).
+        """
+        link = BytesSubscription(self, topic, callback, wanted=wanted, on_drop=on_drop, depth=depth)
+        self._links.append(link)
 
     def measure_latency(self, capture_ns: int) -> None:
         """Count the time from capture to now; stamps that are not wall-clock time are left out."""

@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The embedded runner: all nodes of the graph in one process, with a status line and an end."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import rclpy
+from ament_index_python.packages import get_package_share_path
+from rclpy.parameter import Parameter
+
+from worldsystem.graph import Choice, Parameters, Stage, stages
+from worldsystem.simulator_process import SimulatorProcess
+from worldsystem.status_line import StatusLine
+from worldsystem_core.errors import WorldSystemError
+from worldsystem_core.ros.container import load_class
+from worldsystem_core.ros.log_forwarding import forward_logging
+from worldsystem_core.ros.node_thread import NodeThread, finish_all
+from worldsystem_core.ros.process import clean_stale_segments, tune_process, use_dds_profile
+
+log = logging.getLogger(__name__)
+
+_FINISH_S = 60.0
+_TICK_S = 0.2
+_LINK_GRACE_S = 1.0
+
+
+class App:
+    """Runs a `Choice` until its source ends, its time is up, or `stop` is called."""
+
+    def __init__(self, choice: Choice, *, status: bool = True) -> None:
+        self.choice = choice
+        self._stop = threading.Event()
+        self._simulator: SimulatorProcess | None = None
+        self._threads: list[NodeThread] = []
+        self._line = StatusLine(enabled=status)
+
+    def stop(self) -> None:
+        """End the run in order; safe from a signal handler, and when called again."""
+        self._stop.set()
+
+    def run(self) -> Path:
+        """Run to the end and return the run's folder; raises `WorldSystemError`."""
+        self.choice.out.mkdir(parents=True, exist_ok=True)
+        tune_process()
+        clean_stale_segments()
+        use_dds_profile(_dds_profile())
+        rclpy.init(signal_handler_options=rclpy.SignalHandlerOptions.NO)
+        forward_logging(logging.WARNING)
+        try:
+            self._start()
+            self._line.heading(self.choice)
+            self._wait()
+        finally:
+            self._end()
+        self._raise_failure()
+        return self.choice.out
+
+    def _start(self) -> None:
+        for stage, parameters in stages(self.choice):
+            self._threads.append(_started(stage, parameters))
+        if self.choice.simulated:
+            self._simulator = SimulatorProcess(self.choice)
+
+    def _wait(self) -> None:
+        ingest, reporter = self._node("ingest"), self._node("reporter")
+        first_frame_s = None
+        while not self._stop.wait(_TICK_S):
+            now = time.monotonic()
+            if first_frame_s is None and ingest.frames_published:
+                first_frame_s = now
+            self._line.show(reporter.live, self._simulator)
+            if self._source_ended(ingest) or any(thread.failure for thread in self._threads):
+                return
+            if first_frame_s is not None and now - first_frame_s > self._limit_s():
+                return
+
+    def _limit_s(self) -> float:
+        """A simulator flies its whole duration by itself; everything else is cut off."""
+        return self.choice.duration_s + (30.0 if self._simulator else 0.0)
+
+    def _source_ended(self, ingest: object) -> bool:
+        if self._simulator is not None and self._simulator.ended:
+            time.sleep(_LINK_GRACE_S)
+            return True
+        return ingest.ended.is_set()  # type: ignore[attr-defined]
+
+    def _end(self) -> None:
+        self._line.end()
+        if self._simulator is not None:
+            self._simulator.stop()
+        with suppress(ValueError):  # signals can only be set from the main thread
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+        finish_all(self._threads, _FINISH_S)
+        rclpy.try_shutdown()
+
+    def _raise_failure(self) -> None:
+        if self._simulator is not None:
+            self._simulator.raise_failure()
+        for thread in self._threads:
+            error = thread.failure or getattr(thread.node, "error", None)
+            if isinstance(error, WorldSystemError):
+                raise error
+            if error is not None:
+                raise WorldSystemError(
+                    f"{thread.node.get_name()} stopped: {type(error).__name__}: {error}"
+                ) from error
+
+    def _node(self, name: str) -> object:
+        return next(t.node for t in self._threads if t.node.get_name() == name)
+
+
+def run_until_interrupted(app: App) -> Path:
+    """Run `app`; Ctrl-C and SIGTERM end it in order, and what was received is kept."""
+    signal.signal(signal.SIGINT, lambda *_: app.stop())
+    signal.signal(signal.SIGTERM, lambda *_: app.stop())
+    return app.run()
+
+
+def _started(stage: Stage, parameters: Parameters) -> NodeThread:
+    overrides = [Parameter(name, value=value) for name, value in parameters.items()]
+    node = load_class(stage.plugin)(parameter_overrides=overrides)
+    thread = NodeThread(node)
+    thread.start()
+    return thread
+
+
+def _dds_profile() -> Path:
+    """The profile that the package installs."""
+    return get_package_share_path("worldsystem") / "config" / "fastdds.xml"

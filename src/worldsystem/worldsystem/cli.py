@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The `worldsystem` command."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+
+from worldsystem.graph import Choice, new_run_folder
+from worldsystem.settings_text import parse_settings
+from worldsystem_core.errors import WorldSystemError
+
+_WRONG_USE = 2
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; errors of use are one line on stderr and exit code 2."""
+    options = _parser().parse_args(arguments)
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    try:
+        return int(options.command(options))
+    except WorldSystemError as error:
+        print(f"worldsystem: {error}", file=sys.stderr)
+        return _WRONG_USE
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="worldsystem", description="From video to a live, labelled 3D world."
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_run(commands)
+    _add_demo(commands)
+    _add_sim(commands)
+    _add_doctor(commands)
+    return parser
+
+
+def _add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    run = commands.add_parser(
+        "run",
+        help="reconstruct a file, URL, camera or folder of images",
+        description="SOURCE is a video file, a folder of images, rtsp:// and other URLs, camera:0, "
+        "server: (wait for the drone app), or sim (the built-in drone).",
+    )
+    run.add_argument("source", metavar="SOURCE")
+    run.add_argument("--duration", type=float, default=86400.0, help="stop after so long [s]")
+    run.add_argument("--realtime", action="store_true", help="play files at their own pace")
+    run.add_argument("--truth", default="", help="ground-truth trajectory to compare with")
+    run.add_argument("--no-ros", action="store_true", help="a plain loop without ROS and viewers")
+    _add_common(run)
+    run.set_defaults(command=_run)
+
+
+def _add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    demo = commands.add_parser("demo", help="the whole system on the built-in drone simulator")
+    demo.add_argument("--duration", type=float, default=60.0, help="length of the flight [s]")
+    _add_common(demo)
+    demo.set_defaults(command=_run, source="sim", realtime=True, truth="", no_ros=False)
+
+
+def _add_common(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--backend", default="geometric", help="reconstruction back-end")
+    command.add_argument("--device", default="auto", help="where the mesh lives: auto, cpu, cuda")
+    command.add_argument("--focal", type=float, default=0.0, help="focal length, if known [px]")
+    command.add_argument("--out", type=Path, help="folder of the run (default: runs/<time>)")
+    command.add_argument("--headless", action="store_true", help="no viewers, no servers for them")
+    command.add_argument("--no-record", action="store_true", help="write no MCAP")
+    command.add_argument("--port", type=int, default=5001, help="port of the video server")
+    command.add_argument("--web-port", type=int, default=8080, help="port of the web page")
+    command.add_argument("--foxglove-port", type=int, default=8765, help="port for Foxglove")
+    command.add_argument("--rerun-port", type=int, default=9876, help="port for Rerun")
+    command.add_argument(
+        "--set",
+        nargs="+",
+        default=[],
+        metavar="NODE.NAME=VALUE",
+        help="any parameter of docs/parameters.md, e.g. mesher.voxel=0.05",
+    )
+
+
+def _add_sim(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    sim = commands.add_parser("sim", help="the drone simulator alone, sending to any server")
+    sim.add_argument(
+        "--set", nargs="+", default=[], metavar="NAME=VALUE", help="e.g. url=ws://host:5001 seed=2"
+    )
+    sim.add_argument("--list", action="store_true", help="list the settings")
+    sim.set_defaults(command=_sim)
+
+
+def _add_doctor(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    doctor = commands.add_parser("doctor", help="what is installed, what is missing, how to get it")
+    doctor.set_defaults(command=_doctor)
+
+
+def _run(options: argparse.Namespace) -> int:
+    choice = _choice(options)
+    if options.no_ros:
+        from worldsystem.pipeline import run_pipeline
+
+        folder = run_pipeline(choice, truth=options.truth)
+    else:
+        from worldsystem.app import App, run_until_interrupted
+
+        folder = run_until_interrupted(App(choice))
+    print(f"done: {folder / 'report.html'}")
+    return 0
+
+
+def _choice(options: argparse.Namespace) -> Choice:
+    extra = parse_settings(options.set)
+    flags: dict[str, dict[str, object]] = {
+        "ingest": {"port": options.port, "focal_px": options.focal},
+        "viewer": {
+            "web_port": options.web_port,
+            "foxglove_port": options.foxglove_port,
+            "rerun_port": options.rerun_port,
+        },
+        "reporter": {"truth": options.truth} if options.truth else {},
+    }
+    return Choice(
+        source=options.source,
+        backend=options.backend,
+        device=options.device,
+        record=not options.no_record,
+        viewer=not options.headless,
+        out=options.out or new_run_folder(Path("runs")),
+        duration_s=options.duration,
+        realtime=options.realtime,
+        extra={name: flags.get(name, {}) | extra.get(name, {}) for name in flags.keys() | extra},
+    )
+
+
+def _sim(options: argparse.Namespace) -> int:
+    from worldsystem.simulate import list_settings, simulate
+
+    if options.list:
+        list_settings()
+        return 0
+    return simulate(options.set)
+
+
+def _doctor(_: argparse.Namespace) -> int:
+    from worldsystem.doctor import examine
+
+    return examine()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

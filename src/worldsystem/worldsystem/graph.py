@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The graph, declared once: `launch/full.launch.py` and the embedded runner both read it.
+
+No ROS in here: a table of stages, and what a user's choice means for their parameters.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+
+SIMULATOR_SOURCE = "sim"
+_SERVER_SOURCE = "server:"
+DEFAULT_PORT = 5001
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One node: its name, where its class is, and the executable that runs it alone."""
+
+    name: str
+    package: str
+    plugin: str
+    executable: str
+
+
+# In the order the data flows, which is the order in which nodes are made and ended.
+STAGES: tuple[Stage, ...] = (
+    Stage("ingest", "worldsystem_ingest", "worldsystem_ingest.node:IngestNode", "ingest"),
+    Stage("slam3r", "worldsystem_slam3r", "worldsystem_slam3r.node:Slam3rNode", "slam3r"),
+    Stage("mesher", "worldsystem_mesh", "worldsystem_mesh.node:MesherNode", "mesher"),
+    Stage(
+        "segmenter", "worldsystem_segment", "worldsystem_segment.node:SegmenterNode", "segmenter"
+    ),
+    Stage("viewer", "worldsystem_viewer", "worldsystem_viewer.node:ViewerNode", "viewer"),
+    Stage("recorder", "worldsystem_storage", "worldsystem_storage.node:RecorderNode", "recorder"),
+    Stage("reporter", "worldsystem", "worldsystem.node:ReporterNode", "reporter"),
+)
+SIMULATOR = Stage("simulator", "worldsystem_sim", "worldsystem_sim.node:SimulatorNode", "simulator")
+
+Parameters = dict[str, object]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """What a user chooses; everything else is the stages' own defaults (docs/parameters.md).
+
+    `source` is `sim`, `server:` or whatever ingest opens; `extra` overrides single parameters by
+    node name.
+    """
+
+    source: str = SIMULATOR_SOURCE
+    backend: str = "geometric"
+    device: str = "auto"
+    record: bool = True
+    viewer: bool = True
+    out: Path
+    duration_s: float = 60.0
+    realtime: bool = False
+    extra: dict[str, Parameters] = field(default_factory=dict)
+
+    @property
+    def simulated(self) -> bool:
+        return self.source == SIMULATOR_SOURCE or self.source.startswith("sim:")
+
+    @property
+    def flight(self) -> str:
+        """The simulator's flight in `sim:<flight>`; `demo` when none is named."""
+        return self.source.partition(":")[2] or "demo"
+
+    @property
+    def truth_folder(self) -> Path | None:
+        """Where the simulator leaves its ground truth; None for other sources."""
+        return self.out / "truth" if self.simulated else None
+
+
+def stages(choice: Choice) -> list[tuple[Stage, Parameters]]:
+    """The nodes to run, each with the parameters that `choice` sets, in the order data flows."""
+    wanted = {"viewer": choice.viewer, "recorder": choice.record}
+    return [
+        (stage, _parameters(stage.name, choice)) for stage in STAGES if wanted.get(stage.name, True)
+    ]
+
+
+def simulator_parameters(choice: Choice) -> Parameters:
+    """Parameters of the simulator, which is always a process of its own, as a drone would be."""
+    port = choice.extra.get("ingest", {}).get("port", DEFAULT_PORT)
+    given: Parameters = {
+        "flight": choice.flight,
+        "duration_s": choice.duration_s,
+        "url": f"ws://127.0.0.1:{port}",
+        "out": str(choice.truth_folder),
+    }
+    return given | choice.extra.get(SIMULATOR.name, {})
+
+
+def _parameters(name: str, choice: Choice) -> Parameters:
+    given: dict[str, Parameters] = {
+        "ingest": {
+            "source": _SERVER_SOURCE if choice.simulated else choice.source,
+            "realtime": choice.realtime,
+        },
+        "slam3r": {"backend": choice.backend},
+        "mesher": {"device": choice.device},
+        "recorder": {"folder": str(choice.out / "bag")},
+        "reporter": {
+            "folder": str(choice.out),
+            "source": choice.source,
+            "backend": choice.backend,
+            "truth": str(choice.truth_folder or ""),
+        },
+    }
+    return given.get(name, {}) | choice.extra.get(name, {})
+
+
+def new_run_folder(base: Path) -> Path:
+    """A folder under `base` named by the time, which did not exist before (not yet made)."""
+    name = datetime.now().strftime("%Y%m%d_%H%M%S")
+    folder, number = base / name, 1
+    while folder.exists():
+        number += 1
+        folder = base / f"{name}_{number}"
+    return folder

@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The reporter: watches all stages and, at the end, leaves trajectory, meshes and report."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from worldsystem.config import ReporterConfig
+from worldsystem.graph import new_run_folder
+from worldsystem.observer import Live, Observer
+from worldsystem.outputs import read_truth, write_outputs
+from worldsystem.sent import frames_sent
+from worldsystem_core.reconstruction import NewKeyframe
+from worldsystem_core.ros import topics
+from worldsystem_core.ros.adapters.slam import KeyframeEvent
+from worldsystem_core.ros.container import run_node
+from worldsystem_core.ros.stage_node import StageNode
+
+log = logging.getLogger(__name__)
+
+_TICK_S = 1.0
+
+
+class ReporterNode(StageNode):
+    """Feeds an `Observer` from the topics and writes what the run leaves."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__("reporter", ReporterConfig, **kwargs)
+        self.folder = Path(self.config.folder or new_run_folder(Path("runs")))
+        self.observer = Observer()
+        self.live: Live = self.observer.tick()
+        self.notes: list[str] = []
+        self.listen(topics.LEDGER, self.observer.stage)
+        self.listen(topics.MESH, self.observer.mesh)
+        self.listen(topics.PATH, self.observer.path)
+        self.listen(topics.KEYFRAME, self._on_keyframe)
+        self.create_timer(_TICK_S, self._tick)
+
+    def _on_keyframe(self, event: KeyframeEvent) -> None:
+        self.observer.keyframes += isinstance(event, NewKeyframe)
+
+    def _tick(self) -> None:
+        self.live = self.observer.tick()
+
+    def input_ended(self) -> None:
+        """Write everything; the other stages have ended and sent their last accounts."""
+        log.info("writing the report to %s", self.folder)
+        run = self.observer.record(
+            self.folder,
+            source=self.config.source,
+            backend=self.config.backend,
+            truth=read_truth(self.config.truth),
+            frames_sent=frames_sent(self.config.truth),
+            notes=tuple(self.notes),
+        )
+        write_outputs(run, report=self.config.report)
+
+
+def main() -> None:
+    run_node(ReporterNode)

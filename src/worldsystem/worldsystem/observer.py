@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Watches a run go by and keeps what its status line and its report are made from. No ROS."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from worldsystem.evaluation.truth import GroundTruth
+from worldsystem.outputs import commit, versions, welded
+from worldsystem.report.record import GLASS_TO_MAP, RunRecord, RunSample, percentile_s
+from worldsystem_core.ledger import LedgerState, StageReport
+from worldsystem_core.reconstruction import ScaleState
+from worldsystem_core.surface import MeshAssembly, MeshDelta
+from worldsystem_core.trajectory import StampedPoses
+
+FRAME_STAGES = ("ingest", "slam3r")
+KEYFRAME_STAGES = ("mesher", "segmenter")
+_LATENCIES = {
+    "ingest": "glass_to_picture",
+    "slam3r": "glass_to_pose",
+    "mesher": GLASS_TO_MAP,
+    "segmenter": "glass_to_objects",
+}
+_MAX_SAMPLES = 20_000
+
+
+@dataclass(frozen=True)
+class Live:
+    """The run at this moment, as the status line shows it."""
+
+    t_s: float
+    fps: float
+    frames: int
+    keyframes: int
+    triangles: int
+    dropped: dict[str, int]
+    glass_to_map_p50_ms: float
+    glass_to_map_p95_ms: float
+
+
+@dataclass
+class Observer:
+    """Takes stage reports, mesh deltas and the path; call from one thread."""
+
+    started_ns: int = field(default_factory=time.time_ns)
+    surface: MeshAssembly = field(default_factory=MeshAssembly)
+    poses: StampedPoses = field(
+        default_factory=lambda: StampedPoses(np.zeros(0, np.int64), np.zeros((0, 4, 4)))
+    )
+    scale: ScaleState = ScaleState.SCENE
+    keyframes: int = 0
+    triangles: int = 0
+    samples: list[RunSample] = field(default_factory=list)
+    missed_deltas: int = 0
+    _reports: dict[str, StageReport] = field(default_factory=dict)
+    _last_used: tuple[float, int] = (0.0, 0)
+
+    def stage(self, report: StageReport) -> None:
+        """A stage's newest account."""
+        self._reports[report.ledger.stage] = report
+
+    def mesh(self, delta: MeshDelta) -> None:
+        """The surface changed."""
+        self.missed_deltas += not self.surface.apply(delta)
+        self.triangles = delta.total_faces
+        self.scale = delta.scale
+
+    def path(self, poses: StampedPoses) -> None:
+        """The camera's path as it stands now."""
+        self.poses = poses
+
+    def tick(self) -> Live:
+        """The state now; call about once a second, each call is one sample of the report."""
+        t_s = (time.time_ns() - self.started_ns) / 1e9
+        used = self._used("slam3r")
+        since_s, before = self._last_used
+        fps = (used - before) / (t_s - since_s) if t_s > since_s else 0.0
+        self._last_used = (t_s, used)
+        counts = self._latency(GLASS_TO_MAP)
+        live = Live(
+            t_s=t_s,
+            fps=fps,
+            frames=used,
+            keyframes=self.keyframes,
+            triangles=self.triangles,
+            dropped=self.dropped(),
+            glass_to_map_p50_ms=1e3 * percentile_s(counts, 50.0),
+            glass_to_map_p95_ms=1e3 * percentile_s(counts, 95.0),
+        )
+        self._sample(live)
+        return live
+
+    def _sample(self, live: Live) -> None:
+        if len(self.samples) >= _MAX_SAMPLES:
+            self.samples = self.samples[::2]
+        self.samples.append(
+            RunSample(
+                t_s=live.t_s,
+                fps=live.fps,
+                keyframes=live.keyframes,
+                triangles=live.triangles,
+                latency_s=live.glass_to_map_p50_ms / 1e3,
+            )
+        )
+
+    def dropped(self) -> dict[str, int]:
+        """Frames let go so far, as `stage.reason`."""
+        return {
+            f"{name}.{reason}": count
+            for name, report in self._reports.items()
+            for reason, count in report.ledger.dropped.items()
+        }
+
+    def ledgers(self) -> tuple[LedgerState, ...]:
+        """The accounts of the stages that take frames or keyframes, in the order of the flow."""
+        names = (*FRAME_STAGES, *KEYFRAME_STAGES)
+        return tuple(self._reports[name].ledger for name in names if name in self._reports)
+
+    def violations(self) -> int:
+        """Frames settled twice or never taken; not 0 means that the accounting is at fault."""
+        return sum(report.violations for report in self._reports.values())
+
+    def record(
+        self,
+        folder: Path,
+        *,
+        source: str,
+        backend: str,
+        truth: GroundTruth | None = None,
+        frames_sent: int | None = None,
+        notes: tuple[str, ...] = (),
+    ) -> RunRecord:
+        """Everything about the run, for the report."""
+        return RunRecord(
+            folder=folder,
+            source=source,
+            backend=backend,
+            started_ns=self.started_ns,
+            ended_ns=time.time_ns(),
+            poses=self.poses,
+            mesh=welded(self.surface.mesh()),
+            keyframe_count=self.keyframes,
+            scale=self.scale,
+            ledgers=self.ledgers(),
+            frames_sent=frames_sent,
+            expected=self._expected(),
+            latency_counts=self._latencies(),
+            samples=tuple(self.samples),
+            truth=truth,
+            versions=versions(),
+            commit=commit(),
+            notes=notes,
+        )
+
+    def _expected(self) -> dict[str, int]:
+        """What later stages should have taken: what the stages before them passed on."""
+        expected = {name: self.keyframes for name in KEYFRAME_STAGES if name in self._reports}
+        if "ingest" in self._reports:
+            expected["slam3r"] = self._used("ingest")
+        return expected
+
+    def _used(self, stage: str) -> int:
+        return self._reports[stage].ledger.used if stage in self._reports else 0
+
+    def _latency(self, name: str) -> list[int]:
+        return self._latencies().get(name, [])
+
+    def _latencies(self) -> dict[str, list[int]]:
+        return {
+            label: list(self._reports[stage].latency_counts)
+            for stage, label in _LATENCIES.items()
+            if stage in self._reports and any(self._reports[stage].latency_counts)
+        }

@@ -1,0 +1,239 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The whole system as a plain Python loop: no ROS, no threads of its own, no viewers.
+
+Tests, benchmarks and examples use it; `worldsystem run --no-ros` is its command line.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from worldsystem.graph import Choice, Parameters
+from worldsystem.observer import Observer
+from worldsystem.outputs import read_truth, write_outputs
+from worldsystem.sent import frames_sent
+from worldsystem.simulator_process import SimulatorProcess
+from worldsystem_core.config import Config, config_from
+from worldsystem_core.frames import Camera, EncodedFrame, Frame
+from worldsystem_core.latency import LatencyHistogram
+from worldsystem_core.ledger import StageLedger, StageReport
+from worldsystem_core.objects import MapObjects, TrackFrame
+from worldsystem_core.reconstruction import (
+    Event,
+    Keyframe,
+    MovedKeyframes,
+    NewKeyframe,
+    Pose,
+    RemovedKeyframes,
+)
+from worldsystem_core.surface import MeshDelta
+from worldsystem_core.telemetry import GpsFix, ImuSample
+from worldsystem_core.trajectory import Trajectory
+from worldsystem_ingest.config import IngestConfig
+from worldsystem_ingest.source import open_source
+from worldsystem_mesh.config import MeshConfig
+from worldsystem_mesh.mesher import Mesher
+from worldsystem_segment.config import SegmentConfig
+from worldsystem_segment.segmenter import Segmenter
+from worldsystem_slam3r.backend import create_backend
+from worldsystem_slam3r.config import Slam3rConfig
+
+C = TypeVar("C", bound=Config)
+
+_PLAUSIBLE_LATENCY_S = 3600.0
+_LINK_GRACE_S = 1.0
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one frame caused."""
+
+    events: list[Event]
+    delta: MeshDelta | None
+    tracks: TrackFrame | None
+    objects: MapObjects | None
+
+
+class Pipeline:
+    """Reconstruction, mesh and segmentation, one frame at a time."""
+
+    def __init__(
+        self,
+        reconstruction: Slam3rConfig | None = None,
+        mesh: MeshConfig | None = None,
+        segment: SegmentConfig | None = None,
+    ) -> None:
+        config = reconstruction or Slam3rConfig()
+        self.trajectory = Trajectory()
+        self.mesher = Mesher(mesh or MeshConfig())
+        self.segmenter = Segmenter(segment or SegmentConfig())
+        self.observer = Observer()
+        self.ledgers = {
+            name: StageLedger(name) for name in ("ingest", "slam3r", "mesher", "segmenter")
+        }
+        self._latencies = {name: LatencyHistogram() for name in self.ledgers}
+        self._backend = create_backend(config.backend, config)
+        self._ticked_s = 0.0
+
+    def feed(self, frame: Frame) -> Step:
+        """Work one frame through all stages."""
+        self.ledgers["slam3r"].take(frame.id)
+        step = self._work(self._backend.feed(frame))
+        self.ledgers["slam3r"].use(frame.id)
+        self._tick()
+        return step
+
+    def finish(self) -> Step:
+        """The video has ended: work off what the back-end held back."""
+        step = self._work(self._backend.finish())
+        for ledger in self.ledgers.values():
+            ledger.drop_in_flight("shutdown")
+        self.observer.path(self.trajectory.poses())
+        self._report()
+        return step
+
+    def _work(self, events: list[Event]) -> Step:
+        tracks = objects = None
+        for event in events:
+            self.trajectory.add(event)
+            if isinstance(event, Pose):
+                self._measure("slam3r", event.stamp_ns)
+            elif isinstance(event, NewKeyframe):
+                tracks = self._take_keyframe(event.keyframe)
+            elif isinstance(event, MovedKeyframes):
+                self.mesher.move(event.world_from_cam)
+                self.segmenter.move(event.world_from_cam)
+            elif isinstance(event, RemovedKeyframes):
+                self.mesher.remove(event.ids)
+                self.segmenter.remove(event.ids)
+        delta = self.mesher.extract(time.time_ns())
+        if delta is not None:
+            self.observer.mesh(delta)
+            self._measure("mesher", delta.capture_ns)
+            objects = self.segmenter.objects(delta.capture_ns)
+        return Step(events, delta, tracks, objects)
+
+    def _take_keyframe(self, keyframe: Keyframe) -> TrackFrame:
+        for name in ("mesher", "segmenter"):
+            self.ledgers[name].take(keyframe.frame_id)
+        self.observer.keyframes += 1
+        if self.mesher.integrate(keyframe):
+            self.ledgers["mesher"].use(keyframe.frame_id)
+        else:
+            self.ledgers["mesher"].drop(keyframe.frame_id, "no_usable_points")
+        tracks = self.segmenter.feed(keyframe)
+        self.ledgers["segmenter"].use(keyframe.frame_id)
+        return tracks
+
+    def _measure(self, stage: str, capture_ns: int) -> None:
+        age_s = (time.time_ns() - capture_ns) / 1e9
+        if abs(age_s) < _PLAUSIBLE_LATENCY_S:
+            self._latencies[stage].add(age_s)
+
+    def _tick(self) -> None:
+        now = time.monotonic()
+        if now - self._ticked_s >= 1.0:
+            self._ticked_s = now
+            self._report()
+            self.observer.tick()
+
+    def _report(self) -> None:
+        for name, ledger in self.ledgers.items():
+            self.observer.stage(
+                StageReport(
+                    stamp_ns=time.time_ns(),
+                    ledger=ledger.state(),
+                    violations=ledger.violations,
+                    latency_counts=tuple(self._latencies[name].counts()),
+                )
+            )
+
+
+class _PipelineSink:
+    """Feeds a pipeline from a source, in the source's own thread."""
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        self._pipeline = pipeline
+        self._ledger = pipeline.ledgers["ingest"]
+        self._lock = threading.Lock()
+
+    def frame(self, frame: Frame) -> None:
+        self._ledger.take(frame.id)
+        with self._lock:
+            self._pipeline.feed(frame)
+        self._ledger.use(frame.id)
+
+    def dropped(self, frame_id: int, reason: str) -> None:
+        self._ledger.drop_untaken(frame_id, reason)
+
+    def encoded(self, unit: EncodedFrame) -> None:
+        """Not kept: this loop does not record."""
+
+    def camera(self, camera: Camera, stream: str) -> None:
+        """Not needed: each frame carries its camera."""
+
+    def imu(self, sample: ImuSample) -> None:
+        """Not used by this loop."""
+
+    def gps(self, fix: GpsFix) -> None:
+        """Not used by this loop."""
+
+
+def run_pipeline(choice: Choice, *, truth: str = "") -> Path:
+    """Run `choice` without ROS and leave the same files, but no bag; return the run's folder."""
+    pipeline = Pipeline(
+        _config(Slam3rConfig, {"backend": choice.backend}, choice.extra.get("slam3r")),
+        _config(MeshConfig, {"device": choice.device}, choice.extra.get("mesher")),
+        _config(SegmentConfig, {}, choice.extra.get("segmenter")),
+    )
+    source = "server:" if choice.simulated else choice.source
+    ingest = {"source": source, "realtime": choice.realtime}
+    config = _config(IngestConfig, ingest, choice.extra.get("ingest"))
+    choice.out.mkdir(parents=True, exist_ok=True)
+    broken = _run_source(choice, config, pipeline)
+    pipeline.finish()
+    place = truth or str(choice.truth_folder or "")
+    run = pipeline.observer.record(
+        choice.out,
+        source=choice.source,
+        backend=choice.backend,
+        truth=read_truth(place),
+        frames_sent=frames_sent(place),
+        notes=(broken,) if broken else (),
+    )
+    write_outputs(run)
+    return choice.out
+
+
+def _run_source(choice: Choice, config: IngestConfig, pipeline: Pipeline) -> str | None:
+    """Run the source to its end or the choice's time; return where it broke off, if it did."""
+    stop = threading.Event()
+    timer = threading.Timer(choice.duration_s, stop.set)
+    timer.daemon = True
+    source = open_source(config.source, config)
+    simulator = SimulatorProcess(choice) if choice.simulated else None
+    if simulator is None:
+        timer.start()
+    else:
+        threading.Thread(target=_stop_after, args=(simulator, stop), daemon=True).start()
+    try:
+        return source.run(_PipelineSink(pipeline), stop).broken
+    finally:
+        timer.cancel()
+        if simulator is not None:
+            simulator.stop()
+
+
+def _stop_after(simulator: SimulatorProcess, stop: threading.Event) -> None:
+    while not simulator.ended:
+        time.sleep(0.2)
+    time.sleep(_LINK_GRACE_S)
+    stop.set()
+
+
+def _config(config_type: type[C], given: Parameters, extra: Parameters | None) -> C:
+    return config_from(config_type, given | (extra or {}))

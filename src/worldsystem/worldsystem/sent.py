@@ -1,0 +1,18 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How many frames the sender says it sent: the first entry of the frame ledger."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+FRAMES_FILE = "frames.csv"
+
+
+def frames_sent(truth_folder: str) -> int | None:
+    """Frames in the simulator's own list; None when it left none."""
+    path = Path(truth_folder) / FRAMES_FILE
+    if not truth_folder or not path.is_file():
+        return None
+    with path.open(newline="") as lines:
+        return sum(1 for _ in csv.DictReader(lines))

@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Settings as words on a command line: `node.name=value`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import fields
+
+from worldsystem_core.config import Config
+from worldsystem_core.errors import ConfigError
+
+
+def parse_settings(words: Iterable[str]) -> dict[str, dict[str, object]]:
+    """`["mesher.voxel=0.1"]` → `{"mesher": {"voxel": 0.1}}`; raises `ConfigError`."""
+    found: dict[str, dict[str, object]] = {}
+    for word in words:
+        name, equals, text = word.partition("=")
+        node, dot, setting = name.partition(".")
+        if not (equals and dot and node and setting):
+            raise ConfigError(f"'{word}' is not of the form node.name=value, as mesher.voxel=0.1")
+        found.setdefault(node, {})[setting] = value_of(text)
+    return found
+
+
+def config_words(config_type: type[Config], words: Iterable[str]) -> dict[str, object]:
+    """`["seed=2"]` → `{"seed": 2}`, text where `config_type` wants text; raises `ConfigError`."""
+    texts = {item.name for item in fields(config_type) if isinstance(item.default, str)}
+    found: dict[str, object] = {}
+    for word in words:
+        name, equals, text = word.partition("=")
+        if not equals:
+            raise ConfigError(f"'{word}' is not of the form name=value, as seed=2")
+        found[name] = text if name in texts else value_of(text)
+    return found
+
+
+def value_of(text: str) -> object:
+    """A number, true or false where `text` is one, else `text` itself."""
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError:
+        return text
+    return value if isinstance(value, int | float | bool) else text

@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a person sees in the terminal while the system runs."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import sys
+import time
+
+from worldsystem.graph import DEFAULT_PORT, Choice
+from worldsystem.observer import Live
+from worldsystem.simulator_process import SimulatorProcess
+
+_PLAIN_PERIOD_S = 5.0
+
+
+class StatusLine:
+    """One line that is rewritten on a terminal, and a line every five seconds elsewhere."""
+
+    def __init__(self, *, enabled: bool = True) -> None:
+        self._enabled = enabled
+        self._terminal = sys.stdout.isatty()
+        self._printed_s = -math.inf
+        self._message = ""
+
+    def heading(self, choice: Choice) -> None:
+        """Say what runs, where it can be seen, and where it will be found."""
+        if not self._enabled:
+            return
+        lines = [f"WorldSystem: {choice.source} → {choice.backend}"]
+        if choice.viewer:
+            viewer = choice.extra.get("viewer", {})
+            page, fox = viewer.get("web_port", 8080), viewer.get("foxglove_port", 8765)
+            lines.append(f"  web page   http://127.0.0.1:{page}")
+            lines.append(f"  Foxglove   ws://127.0.0.1:{fox}")
+            if viewer.get("rerun", True):
+                rerun = viewer.get("rerun_port", 9876)
+                lines.append(f"  Rerun      rerun+http://127.0.0.1:{rerun}/proxy")
+        if choice.simulated:
+            port = choice.extra.get("ingest", {}).get("port", DEFAULT_PORT)
+            lines.append(f"  video      ws://127.0.0.1:{port}/ws/video")
+        lines.append(f"  run        {choice.out}    (Ctrl-C ends it in order)")
+        print("\n".join(lines), flush=True)
+
+    def show(self, live: Live, simulator: SimulatorProcess | None) -> None:
+        """Show the state, at a pace that suits the output."""
+        now = time.monotonic()
+        pace_s = 0.5 if self._terminal else _PLAIN_PERIOD_S
+        if not self._enabled or now - self._printed_s < pace_s:
+            return
+        self._printed_s = now
+        waiting = simulator is not None and not live.frames
+        self._print(simulator.message if waiting and simulator else described(live))
+
+    def end(self) -> None:
+        """Leave the line for good and say that the end has begun."""
+        if self._enabled:
+            print("\nfinishing: working off what is queued, then the report", flush=True)
+
+    def _print(self, text: str) -> None:
+        if not self._terminal:
+            print(text, flush=True)
+            return
+        width = shutil.get_terminal_size().columns - 1
+        print(f"\r{text[:width]:{width}s}", end="", flush=True)
+
+
+def described(live: Live) -> str:
+    """`live` in one line."""
+    drops = ", ".join(f"{reason} {count}" for reason, count in live.dropped.items()) or "none"
+    return (
+        f"{live.t_s:5.0f} s  {live.fps:5.1f} fps  {live.frames} frames  "
+        f"{live.keyframes} keyframes  {live.triangles} triangles  "
+        f"glass-to-map {_milliseconds(live.glass_to_map_p50_ms)} "
+        f"(p95 {_milliseconds(live.glass_to_map_p95_ms)})  drops: {drops}"
+    )
+
+
+def _milliseconds(value: float) -> str:
+    return f"{value:.0f} ms" if math.isfinite(value) else "–"

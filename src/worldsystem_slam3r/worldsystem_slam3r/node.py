@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Frames in; poses, keyframes, the path and the transform tree out."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from geometry_msgs.msg import TransformStamped
+from tf2_msgs.msg import TFMessage
+
+from worldsystem_core.frames import Camera, Frame, StampedCamera
+from worldsystem_core.geometry.se3 import inverse
+from worldsystem_core.reconstruction import Event, NewKeyframe, Pose, ScaleState, TrackingState
+from worldsystem_core.ros import topics
+from worldsystem_core.ros.adapters.messages import (
+    CAMERA_FRAME,
+    pose_message,
+    time_message,
+    world_frame,
+)
+from worldsystem_core.ros.container import run_node
+from worldsystem_core.ros.stage_node import StageNode
+from worldsystem_core.trajectory import Trajectory
+from worldsystem_slam3r.backend import create_backend
+from worldsystem_slam3r.config import Slam3rConfig
+
+_PATH_PERIOD_S = 1.0
+# REP-103: the body is x forward, y left, z up; the optical frame x right, y down, z forward.
+_BODY_FROM_OPTICAL = np.array(
+    [[0.0, 0.0, 1.0, 0.0], [-1.0, 0.0, 0.0, 0.0], [0.0, -1.0, 0.0, 0.0], [0.0, 0.0, 0.0, 1.0]]
+)
+
+
+class Slam3rNode(StageNode):
+    """Feeds the chosen back-end and publishes what it says."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__("slam3r", Slam3rConfig, **kwargs)
+        self._backend = create_backend(self.config.backend, self.config)
+        self._trajectory = Trajectory()
+        self._camera: Camera | None = None
+        self._state = TrackingState.INITIALISING
+        self._keyframes = 0
+        self._pose_out = self.advertise(topics.POSE)
+        self._keyframe_out = self.advertise(topics.KEYFRAME)
+        self._points_out = self.advertise(topics.POINTS)
+        self._path_out = self.advertise(topics.PATH)
+        self._tf_out = self.advertise(topics.TF)
+        self._tf_static_out = self.advertise(topics.TF_STATIC)
+        self._tf_static_out.publish(_static_transforms())
+        self.listen(topics.CAMERA_INFO, self._on_camera)
+        self.listen(topics.IMAGE, self._on_frame, self._on_dropped_frame)
+        self.create_timer(_PATH_PERIOD_S, self._publish_path)
+
+    def _on_camera(self, stamped: StampedCamera) -> None:
+        self._camera = stamped.camera
+
+    def _on_dropped_frame(self, frame: Frame) -> None:
+        self.ledger.drop_untaken(frame.id, "queue_full")
+
+    def _on_frame(self, frame: Frame) -> None:
+        self.ledger.take(frame.id)
+        if frame.camera is None and self._camera is not None:
+            frame = replace(frame, camera=self._camera)
+        self._publish(self._backend.feed(frame))
+        self.ledger.use(frame.id)
+
+    def _publish(self, events: list[Event]) -> None:
+        for event in events:
+            self._trajectory.add(event)
+            if isinstance(event, Pose):
+                self._publish_pose(event)
+                continue
+            self._keyframe_out.publish(event)
+            if isinstance(event, NewKeyframe):
+                self._keyframes += 1
+                self._points_out.publish(event.keyframe)
+
+    def _publish_pose(self, pose: Pose) -> None:
+        self._state = pose.state
+        self.measure_latency(pose.stamp_ns)
+        self._pose_out.publish(pose)
+        if pose.state is TrackingState.TRACKED:
+            odom_from_base = pose.world_from_cam @ inverse(_BODY_FROM_OPTICAL)
+            self._tf_out.publish(
+                TFMessage(
+                    transforms=[_transform(pose.stamp_ns, "odom", "base_link", odom_from_base)]
+                )
+            )
+
+    def _publish_path(self) -> None:
+        if len(self._trajectory):
+            self._path_out.publish(self._trajectory.poses())
+
+    def facts(self) -> dict[str, object]:
+        return {
+            "backend": self.config.backend,
+            "state": self._state.name.lower(),
+            "keyframes": self._keyframes,
+        }
+
+    def problem(self) -> str:
+        return "tracking is lost" if self._state is TrackingState.LOST else ""
+
+    def input_ended(self) -> None:
+        self._publish(self._backend.finish())
+        self._publish_path()
+
+
+def _static_transforms() -> TFMessage:
+    links = [
+        (world_frame(ScaleState.SCENE), "odom", np.eye(4)),
+        ("base_link", "camera_link", np.eye(4)),
+        ("camera_link", CAMERA_FRAME, _BODY_FROM_OPTICAL),
+    ]
+    return TFMessage(transforms=[_transform(0, *link) for link in links])
+
+
+def _transform(
+    stamp_ns: int, parent: str, child: str, parent_from_child: np.ndarray
+) -> TransformStamped:
+    message = TransformStamped(child_frame_id=child)
+    message.header.stamp = time_message(stamp_ns)
+    message.header.frame_id = parent
+    pose, target = pose_message(parent_from_child), message.transform
+    target.rotation = pose.orientation
+    target.translation.x = pose.position.x
+    target.translation.y = pose.position.y
+    target.translation.z = pose.position.z
+    return message
+
+
+def main() -> None:
+    run_node(Slam3rNode)
