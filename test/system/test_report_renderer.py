@@ -6,7 +6,13 @@ import open3d as o3d
 import pytest
 
 from worldsystem.report.renderer import MeshRenderer, with_path
-from worldsystem.report.views import View, two_views, upright_from_world, vertical
+from worldsystem.report.views import (
+    View,
+    mean_viewing_direction,
+    two_views,
+    upright_from_world,
+    vertical,
+)
 from worldsystem_core.frames import Camera
 from worldsystem_core.geometry.se3 import inverse, look_at, transform
 from worldsystem_core.surface import Mesh
@@ -123,7 +129,7 @@ def test_an_empty_mesh_and_nan_vertices_are_survived():
 
 def test_both_views_see_every_point_and_use_the_picture():
     points = np.random.default_rng(2).uniform((-8, -3, 0), (8, 3, 2), (5000, 3))
-    for view in two_views(points, UP, 400, 280):
+    for view in two_views(points, UP, np.zeros(3), 400, 280):
         seen = transform(inverse(view.world_from_cam), points)
         pixels = seen[:, :2] / seen[:, 2:] * (view.camera.fx, view.camera.fy)
         half = np.array([200, 140])
@@ -133,10 +139,25 @@ def test_both_views_see_every_point_and_use_the_picture():
         assert (inverse(view.world_from_cam)[:3, :3] @ UP)[1] < 0  # up is up in the picture
 
 
+def test_views_stand_where_the_camera_stood_or_on_opposite_sides():
+    points = np.random.default_rng(2).uniform(-1, 1, (1000, 3))
+
+    def angle_deg(looking: np.ndarray) -> float:
+        a, b = (view.world_from_cam[:2, 2] for view in two_views(points, UP, looking, 400, 280))
+        return float(np.degrees(np.arccos(a @ b / np.linalg.norm(a) / np.linalg.norm(b))))
+
+    ahead = np.array([0.6, -0.7, 0.1])
+    assert angle_deg(np.zeros(3)) == pytest.approx(180.0, abs=1e-3)
+    assert angle_deg(ahead) == pytest.approx(70.0)
+    for view in two_views(points, UP, ahead, 400, 280):
+        assert view.world_from_cam[:3, 2] @ ahead > 0.5
+    np.testing.assert_allclose(mean_viewing_direction(poses_at([(0, 3, 0)])), [0, -1, 0])
+
+
 def test_one_far_outlier_does_not_shrink_the_scene():
     points = np.random.default_rng(2).uniform(-1, 1, (1000, 3))
-    near = two_views(points, UP, 400, 280)[0]
-    far = two_views(np.concatenate([points, [[1e4, 0, 0]]]), UP, 400, 280)[0]
+    near = two_views(points, UP, np.zeros(3), 400, 280)[0]
+    far = two_views(np.concatenate([points, [[1e4, 0, 0]]]), UP, np.zeros(3), 400, 280)[0]
     distance = np.linalg.norm(near.world_from_cam[:3, 3])
     assert np.linalg.norm(far.world_from_cam[:3, 3]) < 1.2 * distance
 

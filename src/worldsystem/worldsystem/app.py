@@ -9,6 +9,7 @@ import threading
 import time
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import rclpy
 from ament_index_python.packages import get_package_share_path
@@ -84,11 +85,11 @@ class App:
         """A simulator flies its whole duration by itself; everything else is cut off."""
         return self.choice.duration_s + (30.0 if self._simulator else 0.0)
 
-    def _source_ended(self, ingest: object) -> bool:
+    def _source_ended(self, ingest: Any) -> bool:
         if self._simulator is not None and self._simulator.ended:
             time.sleep(_LINK_GRACE_S)
             return True
-        return ingest.ended.is_set()  # type: ignore[attr-defined]
+        return bool(ingest.ended.is_set())
 
     def _end(self) -> None:
         self._line.end()
@@ -111,7 +112,7 @@ class App:
                     f"{thread.node.get_name()} stopped: {type(error).__name__}: {error}"
                 ) from error
 
-    def _node(self, name: str) -> object:
+    def _node(self, name: str) -> Any:  # each stage has attributes of its own
         return next(t.node for t in self._threads if t.node.get_name() == name)
 
 

@@ -22,6 +22,7 @@ from worldsystem_storage.mesh_files import write_glb, write_ply
 
 log = logging.getLogger(__name__)
 
+SCENE_FILE = "scene.json"
 _LIBRARIES = ("numpy", "opencv-python-headless", "warp-lang", "open3d", "av", "foxglove-sdk")
 
 
@@ -42,7 +43,9 @@ def read_truth(place: str) -> GroundTruth | None:
         return None
     path = Path(place)
     try:
-        return from_simulator(path) if path.is_dir() else load_truth_trajectory(path)
+        if path.is_dir() and (path / SCENE_FILE).is_file():
+            return from_simulator(path)
+        return GroundTruth(poses=load_truth_trajectory(path))
     except (OSError, ValueError, KeyError, WorldSystemError) as error:
         log.warning("no ground truth from %s: %s", path, error)
         return None
