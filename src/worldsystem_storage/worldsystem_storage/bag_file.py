@@ -3,14 +3,20 @@
 
 from __future__ import annotations
 
+import fcntl
+import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 import yaml
 from mcap.writer import CompressionType, Writer
 
 from worldsystem_storage.bag_metadata import BagFileSummary, Topic, information
+from worldsystem_storage.errors import StorageError
+
+log = logging.getLogger(__name__)
 
 LIBRARY = "worldsystem_storage"
 _COMPRESSIONS = {
@@ -20,6 +26,19 @@ _COMPRESSIONS = {
 }
 
 
+def lock_for_writing(stream: BinaryIO) -> None:
+    """Mark the file as being recorded, until it is closed or its process ends, however it ends.
+
+    Raises `StorageError` when another recorder holds it. File systems without locks are let be.
+    """
+    try:
+        fcntl.flock(stream.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise StorageError(f"{stream.name} is still being recorded; stop that first") from error
+    except OSError:
+        log.warning("%s lies on a file system without locks", stream.name)
+
+
 class BagFile:
     """Appends messages to one MCAP file; not thread-safe; every method may raise `OSError`."""
 
@@ -27,6 +46,7 @@ class BagFile:
         self.path = path
         self.summary = BagFileSummary(path.name)
         self._stream = path.open("xb")
+        lock_for_writing(self._stream)
         self._schemas: dict[tuple[str, str], int] = {}
         self._channels: dict[str, int] = {}
         self._topics: list[Topic] = []

@@ -52,6 +52,7 @@ class BagState:
     """The recording at one moment; `stopped` is why it stopped by itself, or empty."""
 
     topics: dict[str, TopicCount]
+    waiting_bytes: int
     file_bytes: int
     free_bytes: int
     stopped: str = ""
@@ -73,6 +74,7 @@ class BagWriter:
         self._topics: dict[str, Topic] = {}
         self._offered: Counter[str] = Counter()
         self._written: Counter[str] = Counter()
+        self._unflushed: Counter[str] = Counter()
         self._dropped: Counter[tuple[str, str]] = Counter()
         self._waiting_bytes = 0
         self._stopped = ("", "")
@@ -114,8 +116,8 @@ class BagWriter:
         """Counts, sizes and the reason for having stopped, if any."""
         with self._lock:
             topics = {name: self._count(name) for name in self._topics}
-            stopped = self._stopped[1]
-        return BagState(topics, self._size_bytes(), _free_bytes(self.folder), stopped)
+            waiting, stopped = self._waiting_bytes, self._stopped[1]
+        return BagState(topics, waiting, self._size_bytes(), _free_bytes(self.folder), stopped)
 
     def close(self, timeout_s: float = 30.0) -> dict[str, TopicCount]:
         """Write what waits, finish the bag and return each topic's account."""
@@ -153,8 +155,7 @@ class BagWriter:
             self._stop("disk_full", str(error))
             self._finish()
         except Exception as error:  # the edge of the thread: whatever it is stops the recording
-            self._stop("disk_failed", f"cannot write to {self.folder}: {error!r}")
-            self._file.abandon()
+            self._fail(f"cannot write to {self.folder}: {error!r}")
         else:
             self._finish()
         self._refuse()
@@ -188,9 +189,12 @@ class BagWriter:
         with self._lock:
             self._waiting_bytes -= len(message.cdr)
             self._written[message.topic.name] += 1
+            self._unflushed[message.topic.name] += 1
 
     def _flush(self) -> None:
         self._file.flush()
+        with self._lock:
+            self._unflushed.clear()
         self._check_space()
         if self._metadata_stale:
             self._save_metadata()
@@ -205,6 +209,7 @@ class BagWriter:
             )
 
     def _split(self) -> None:
+        self._flush()
         self._file.close(list(self._topics.values()))
         self._finished_bytes += self._file.path.stat().st_size
         self._file = self._open_file()
@@ -215,8 +220,7 @@ class BagWriter:
             self._file.close(list(self._topics.values()))
             self._save_metadata()
         except OSError as error:
-            self._stop("disk_failed", f"cannot finish {self._file.path}: {error}")
-            self._file.abandon()
+            self._fail(f"cannot finish {self._file.path}: {error!r}")
 
     def _refuse(self) -> None:
         """After a stop: count what still comes, and keep saying why, until closed."""
@@ -235,6 +239,15 @@ class BagWriter:
         with self._lock:
             self._stopped = (reason, text)
         log.error("%s", text)
+
+    def _fail(self, text: str) -> None:
+        """What no flush has carried to the system counts as lost, though `recover` may find it."""
+        self._stop("disk_failed", f"{text}; make room, then repair the bag with recover()")
+        with self._lock:
+            for topic, count in self._unflushed.items():
+                self._written[topic] -= count
+                self._dropped[topic, "disk_failed"] += count
+        self._file.abandon()
 
     def _open_first(self) -> BagFile:
         try:

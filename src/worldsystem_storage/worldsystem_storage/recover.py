@@ -16,11 +16,12 @@ import zstandard
 from mcap.data_stream import ReadDataStream
 from mcap.exceptions import McapError
 from mcap.opcode import Opcode
+from mcap.reader import make_reader
 from mcap.records import Channel, Chunk, Message, Schema
 from mcap.stream_reader import get_chunk_data_stream
 from mcap.writer import MCAP0_MAGIC
 
-from worldsystem_storage.bag_file import BagFile
+from worldsystem_storage.bag_file import BagFile, lock_for_writing
 from worldsystem_storage.bag_metadata import BagFileSummary, Topic, write_metadata
 from worldsystem_storage.errors import StorageError
 
@@ -59,8 +60,9 @@ def recover(path: Path) -> RecoveredBag:
     A file without its end is read up to the break, also into the chunk that was being written, and
     replaced at once by one with an index; a folder's `metadata.yaml` is written anew. Whole files
     are left alone. Never raises for what is in a file: one that is no MCAP at all, or cut before
-    its first message, becomes an empty bag. Raises `StorageError` when there is no file at `path`
-    or no room beside it (the size of the largest broken file is needed).
+    its first message, becomes an empty bag. Raises `StorageError` when there is no file at `path`,
+    when it is still being recorded, or when there is no room beside it (the size of the largest
+    broken file is needed).
     """
     path = Path(path)
     files = sorted(path.glob("*.mcap"), key=_split_number) if path.is_dir() else [path]
@@ -94,35 +96,60 @@ class _Repair:
     """One file, read once and, when it is broken, written anew."""
 
     def __init__(self, path: Path) -> None:
-        self.whole = is_whole(path)
         self.topics: dict[str, Topic] = {}
         self.summary = BagFileSummary(path.name)
         self.lost_bytes = 0
         self._schemas: dict[int, Schema] = {}
         self._topic_of: dict[int, Topic] = {}
+        with path.open("rb") as stream:
+            lock_for_writing(stream)
+            self.whole = is_whole(path) and self._read_index(stream)
+            if not self.whole:
+                self._rewrite(path, stream)
+
+    def _read_index(self, stream: BinaryIO) -> bool:
+        try:
+            index = make_reader(stream).get_summary()
+        except _DAMAGED:
+            return False
+        if index is None or index.statistics is None:
+            return False
+        self._schemas = dict(index.schemas)
+        for channel in index.channels.values():
+            self._add_channel(channel)
+        statistics = index.statistics
+        for number, count in statistics.channel_message_counts.items():
+            if number not in self._topic_of:
+                return False
+            self.summary.counts[self._topic_of[number].name] += count
+        if statistics.message_count:
+            self.summary.first_ns = statistics.message_start_time
+            self.summary.last_ns = statistics.message_end_time
+        return True
+
+    def _rewrite(self, path: Path, stream: BinaryIO) -> None:
+        self.summary = BagFileSummary(path.name)
         beside = path.with_name(f".{path.name}.recovered")
         beside.unlink(missing_ok=True)
-        out = None if self.whole else BagFile(beside)
+        out = BagFile(beside)
         try:
-            self._read(path, out)
-            if out is not None:
-                out.summary.name = path.name
-                out.close(list(self.topics.values()))
-                beside.replace(path)
+            self._read(stream, out)
+            out.summary.name = path.name
+            out.close(list(self.topics.values()))
+            beside.replace(path)
         finally:
             beside.unlink(missing_ok=True)
 
-    def _read(self, path: Path, out: BagFile | None) -> None:
-        with path.open("rb") as stream:
-            records = _Records(stream)
-            for record in records:
-                if isinstance(record, Schema):
-                    self._schemas[record.id] = record
-                elif isinstance(record, Channel):
-                    self._add_channel(record)
-                else:
-                    self._add_message(record, out)
-            self.lost_bytes += records.lost_bytes
+    def _read(self, stream: BinaryIO, out: BagFile) -> None:
+        records = _Records(stream)
+        for record in records:
+            if isinstance(record, Schema):
+                self._schemas[record.id] = record
+            elif isinstance(record, Channel):
+                self._add_channel(record)
+            else:
+                self._add_message(record, out)
+        self.lost_bytes += records.lost_bytes
 
     def _add_channel(self, channel: Channel) -> None:
         schema = self._schemas.get(channel.schema_id)
@@ -137,14 +164,13 @@ class _Repair:
         )
         self._topic_of[channel.id] = self.topics.setdefault(topic.name, topic)
 
-    def _add_message(self, message: Message, out: BagFile | None) -> None:
+    def _add_message(self, message: Message, out: BagFile) -> None:
         topic = self._topic_of.get(message.channel_id)
         if topic is None:
             self.lost_bytes += len(message.data)
             return
         self.summary.count(topic.name, message.log_time)
-        if out is not None:
-            out.write(topic, message.data, message.log_time, message.publish_time)
+        out.write(topic, message.data, message.log_time, message.publish_time)
 
 
 class _Records:
