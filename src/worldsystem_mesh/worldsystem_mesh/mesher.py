@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import TypedDict
 
 import numpy as np
 from jaxtyping import Float64
@@ -37,9 +38,8 @@ class Correction:
     unreachable: tuple[int, ...] = ()
 
 
-@dataclass(frozen=True, kw_only=True)
-class MeshStats:
-    """Where the mesher stands; `voxel` is 0 before the first keyframe."""
+class MeshStats(TypedDict):
+    """Where the mesher stands; `voxel` [world units] is 0 before the first keyframe."""
 
     voxel: float
     sequence: int
@@ -95,10 +95,10 @@ class Mesher:
         if view is None:
             self._empty_keyframes += 1
             return 0
-        self._forget(keyframe.id)
+        if not self._forget(keyframe.id):
+            self._keyframes += 1
         fused = self._fusion_volume.add(view)
         self._views.put(fused)
-        self._keyframes += 1
         self._capture_ns = max(self._capture_ns, keyframe.stamp_ns)
         self._scale = keyframe.scale
         self._integrate_ms = 1e3 * (time.perf_counter() - start)
