@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The camera's path for drawing: positions that hang on keyframes, in arrays that grow."""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Float32, Float64
+
+from worldsystem_core.geometry.se3 import inverse
+from worldsystem_core.reconstruction import Pose, TrackingState
+
+_NO_KEYFRAME = -1
+
+
+class CameraPath:
+    """Camera centres in arrival order; a corrected keyframe takes its centres along.
+
+    At most `capacity` centres are held: when full, every second one goes. `epoch` grows when
+    centres already handed out have changed.
+    """
+
+    def __init__(self, capacity: int = 100_000) -> None:
+        self._local = np.zeros((capacity, 3), np.float64)
+        self._anchor = np.full(capacity, _NO_KEYFRAME, np.int64)
+        self._baked = np.zeros((capacity, 3), np.float32)
+        self._length = 0
+        self._keyframes: dict[int, np.ndarray] = {}
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        return self._length
+
+    def add_keyframe(self, id: int, world_from_cam: Float64[np.ndarray, "4 4"]) -> None:
+        """Poses that name keyframe `id` hang on it from now on."""
+        self._keyframes[id] = world_from_cam
+
+    def add(self, pose: Pose) -> None:
+        """Append a tracked pose; others, and poses that are not finite, are left out."""
+        centre = pose.world_from_cam[:3, 3]
+        if pose.state is not TrackingState.TRACKED or not np.isfinite(centre).all():
+            return
+        if self._length == len(self._baked):
+            self._thin_out()
+        at, anchor = self._length, self._keyframes.get(pose.keyframe_id)
+        if anchor is None:
+            self._local[at], self._anchor[at] = centre, _NO_KEYFRAME
+        else:
+            keyframe_from_world = inverse(anchor)
+            self._local[at] = keyframe_from_world[:3, :3] @ centre + keyframe_from_world[:3, 3]
+            self._anchor[at] = pose.keyframe_id
+        self._baked[at] = centre
+        self._length += 1
+
+    def move(self, world_from_cam: dict[int, Float64[np.ndarray, "4 4"]]) -> None:
+        """Keyframes were corrected: their centres follow."""
+        self._keyframes.update(world_from_cam)
+        anchors = self._anchor[: self._length]
+        for keyframe_id, moved in world_from_cam.items():
+            hanging = np.flatnonzero(anchors == keyframe_id)
+            self._baked[hanging] = self._local[hanging] @ moved[:3, :3].T + moved[:3, 3]
+        self.epoch += 1
+
+    def positions(self, start: int = 0) -> Float32[np.ndarray, "n 3"]:
+        """A copy of the centres from number `start` on [world units]."""
+        return self._baked[start : self._length].copy()
+
+    def _thin_out(self) -> None:
+        kept = len(self._baked[::2])
+        for array in (self._local, self._anchor, self._baked):
+            array[:kept] = array[::2]
+        self._length = kept
+        self.epoch += 1

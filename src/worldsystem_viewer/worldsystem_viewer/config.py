@@ -1,0 +1,29 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Settings of the viewers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from worldsystem_core.config import Config, param
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViewerConfig(Config):
+    """Which viewers run, where they listen, and how much they send."""
+
+    host: str = param("127.0.0.1", "address that every viewer listens on; 0.0.0.0 opens it to all")
+    web: bool = param(True, "serve the web page")
+    web_port: int = param(8080, "port of the web page; 0 picks a free one", low=0, high=65535)
+    max_clients: int = param(20, "web pages served at once", low=1, high=1000)
+    update_hz: float = param(20.0, "how often a page is sent what is new [Hz]", low=0.5, high=60.0)
+    image_fps: float = param(5.0, "live pictures sent to a page [1/s]", low=0.1, high=30.0)
+    image_width: int = param(640, "width of the live picture [px]", low=64, high=4096)
+    jpeg_quality: int = param(75, "JPEG quality of the live picture", low=10, high=100)
+    foxglove: bool = param(True, "serve the topics to Foxglove")
+    foxglove_port: int = param(8765, "port of the Foxglove server; 0 picks a free one", low=0)
+    rerun: bool = param(False, "log to Rerun")
+    rerun_port: int = param(9876, "port of the Rerun server", low=1, high=65535)
+    rerun_web_port: int = param(9090, "port of the Rerun web viewer", low=1, high=65535)
+    rerun_serve: bool = param(True, "start a Rerun server with its web viewer")
+    rerun_file: str = param("", "also write the Rerun log to this .rrd file; empty: none")

@@ -1,0 +1,190 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The web page's server: static files and one WebSocket, in a thread of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import threading
+import time
+import uuid
+from typing import Any
+
+import numpy as np
+from aiohttp import web
+from jaxtyping import UInt8, UInt16
+
+from worldsystem_core.errors import PortInUse
+from worldsystem_core.objects import MapObjects, TrackFrame
+from worldsystem_core.reconstruction import Keyframe, MovedKeyframes, Pose, RemovedKeyframes
+from worldsystem_core.surface import MeshDelta
+from worldsystem_viewer.config import ViewerConfig
+from worldsystem_viewer.page_client import PageClients
+from worldsystem_viewer.page_files import add_page
+from worldsystem_viewer.page_messages import (
+    keyframes_message,
+    objects_message,
+    points_message,
+    pose_message,
+    tracks_message,
+)
+from worldsystem_viewer.picture import PictureEncoder
+from worldsystem_viewer.protocol import StatusUpdate
+from worldsystem_viewer.world import World
+
+log = logging.getLogger(__name__)
+_START_TIMEOUT_S = 10.0
+_STATUS_PERIOD_S = 1.0
+
+
+class PageServer:
+    """Shows the world to web pages; every input returns at once and may come from any one thread.
+
+    Pages get the newest state, at their own pace: a slow or late one skips to the newest and
+    never holds up another. `start` raises `PortInUse`.
+    """
+
+    def __init__(self, config: ViewerConfig) -> None:
+        self._config = config
+        self._world = World()
+        self._clients = PageClients(config, self._world, session=uuid.uuid4().hex)
+        self._picture = PictureEncoder(
+            config,
+            wanted=lambda: self._clients.count > 0,
+            publish=lambda update: self._world.put("image", update),
+        )
+        self._keyframes: dict[int, np.ndarray] = {}
+        self._newest_keyframe: Keyframe | None = None
+        self._values: dict[str, Any] = {}
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._run, name="page_server", daemon=True)
+        self._ready = threading.Event()
+        self._stop = asyncio.Event()
+        self._failure: OSError | None = None
+        self.port = config.web_port
+
+    @property
+    def client_count(self) -> int:
+        """Pages connected now."""
+        return self._clients.count
+
+    @property
+    def dropped(self) -> dict[str, int]:
+        """What was let go so far: pictures never encoded, states that a slow page skipped."""
+        return {"pictures": self._picture.dropped, "skipped": self._clients.skipped}
+
+    def start(self) -> None:
+        """Listen; raises `PortInUse` when the port is taken."""
+        self._thread.start()
+        self._ready.wait(_START_TIMEOUT_S)
+        if self._failure is not None:
+            self._thread.join(timeout=_START_TIMEOUT_S)
+            if self._failure.errno == errno.EADDRINUSE:
+                raise PortInUse("web page", self._config.web_port, "web_port") from self._failure
+            raise self._failure
+        self._picture.start()
+
+    def stop(self) -> None:
+        """Close every connection and join the threads; does nothing when not started."""
+        if not self._thread.is_alive():
+            return
+        self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join(timeout=_START_TIMEOUT_S)
+        self._picture.stop()
+
+    def pose(self, pose: Pose) -> None:
+        """The newest camera pose; a tracked one also extends the path."""
+        self._world.put("pose", pose_message(pose))
+        self._world.add_pose(pose)
+
+    def keyframe(self, keyframe: Keyframe) -> None:
+        """A new keyframe: its frustum, and a sample of its points until the next one."""
+        self._keyframes[keyframe.id] = keyframe.world_from_cam
+        self._newest_keyframe = keyframe
+        with self._world.edit_path() as path:
+            path.add_keyframe(keyframe.id, keyframe.world_from_cam)
+        self._world.put("points", points_message(keyframe))
+        self._put_keyframes()
+
+    def moved(self, moved: MovedKeyframes) -> None:
+        """Keyframes were corrected; the path hanging on them follows."""
+        self._keyframes.update(moved.world_from_cam)
+        with self._world.edit_path() as path:
+            path.move(moved.world_from_cam)
+        self._put_keyframes()
+
+    def removed(self, removed: RemovedKeyframes) -> None:
+        """Keyframes were withdrawn; their frusta go."""
+        for keyframe_id in removed.ids:
+            self._keyframes.pop(keyframe_id, None)
+        self._put_keyframes()
+
+    def mesh(self, delta: MeshDelta) -> None:
+        """What changed on the surface."""
+        self._world.apply(delta)
+
+    def image(
+        self,
+        rgb: UInt8[np.ndarray, "h w 3"],
+        stamp_ns: int,
+        labels: UInt16[np.ndarray, "h2 w2"] | None = None,
+    ) -> None:
+        """The newest picture, and the track ids in it; encoded later, when a page wants it."""
+        self._picture.put(rgb, stamp_ns, labels)
+
+    def tracks(self, frame: TrackFrame) -> None:
+        """What is seen in the newest segmented frame."""
+        self._world.put("tracks", tracks_message(frame))
+
+    def objects(self, objects: MapObjects) -> None:
+        """The objects of the map, replacing those before."""
+        self._world.put("objects", objects_message(objects))
+
+    def status(self, values: dict[str, Any]) -> None:
+        """Values for the status bar; `up` ([x, y, z] in the world) turns the view upright."""
+        self._values = dict(values)
+        self._put_status()
+
+    def _put_status(self) -> None:
+        own = {"viewers": self._clients.count, "viewer_dropped": self._clients.skipped}
+        self._world.put("status", StatusUpdate(values={**own, **self._values}))
+
+    def _put_keyframes(self) -> None:
+        self._world.put("keyframes", keyframes_message(self._keyframes, self._newest_keyframe))
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        try:
+            self._loop.run_until_complete(self._serve())
+        except OSError as error:
+            self._failure = error
+        finally:
+            self._ready.set()
+            self._loop.close()
+
+    async def _serve(self) -> None:
+        app = web.Application()
+        add_page(app)
+        app.router.add_get("/ws", self._clients.connect)
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
+        await runner.setup()
+        try:
+            site = web.TCPSite(runner, self._config.host, self._config.web_port)
+            await site.start()
+            self.port = runner.addresses[0][1]
+            log.info("web page on http://%s:%d", self._config.host, self.port)
+            self._ready.set()
+            await self._report_until_stopped()
+            await self._clients.close()
+        finally:
+            await runner.cleanup()
+
+    async def _report_until_stopped(self) -> None:
+        while not self._stop.is_set():
+            due = time.monotonic() + _STATUS_PERIOD_S
+            self._put_status()
+            try:
+                await asyncio.wait_for(self._stop.wait(), max(0.0, due - time.monotonic()))
+            except TimeoutError:
+                continue

@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The page's protocol: a round trip loses nothing, damage is refused."""
+
+import re
+from dataclasses import fields
+
+import msgpack
+import numpy as np
+import pytest
+
+from worldsystem_core.errors import ProtocolError
+from worldsystem_viewer import protocol
+from worldsystem_viewer.page_files import WEB
+
+RNG = np.random.default_rng(0)
+
+
+def example(message_type: type, n: int) -> protocol.Message:
+    """A message with arbitrary content; arrays have `n` entries in their first axis."""
+    plain = {"int": 2**53 + 1, "float": 0.25, "str": "été", "bool": True, "list[str]": ["a", "b"]}
+    values = {}
+    for item in fields(message_type):
+        dtype = protocol.array_fields(message_type).get(item.name)
+        if dtype is not None:
+            columns = {"4 4": (4, 4), "k 4 4": (n, 4, 4)}.get(
+                re.split("['\"]", item.type)[1], (n, 3)
+            )
+            values[item.name] = (RNG.random(columns) * 200).astype(dtype)
+        else:
+            values[item.name] = plain.get(item.type, {"fps": 29.5, "up": [0, 0, 1]})
+    return message_type(**values)
+
+
+@pytest.mark.parametrize("kind", sorted(protocol.KINDS))
+@pytest.mark.parametrize("n", [0, 1, 5])
+def test_a_message_comes_back_as_it_was(kind, n):
+    sent = example(protocol.KINDS[kind], n)
+    got = protocol.decode(protocol.encode(sent))
+    assert type(got) is type(sent)
+    for item in fields(sent):
+        a, b = getattr(sent, item.name), getattr(got, item.name)
+        if isinstance(a, np.ndarray):
+            assert a.dtype == b.dtype
+            np.testing.assert_array_equal(a, b)
+        else:
+            assert a == b
+
+
+def test_arrays_start_at_multiples_of_eight_bytes():
+    """A typed array in the browser cannot view numbers that are not aligned."""
+    data = protocol.encode(example(protocol.MeshUpdate, 5))
+    size = int.from_bytes(data[4:8], "little")
+    _, places = msgpack.unpackb(data[8 : 8 + size])
+    assert all(offset % 8 == 0 for offset, *_ in places.values())
+
+
+def test_an_array_of_another_type_is_refused():
+    with pytest.raises(ProtocolError, match=r"PathUpdate\.positions is float64, not float32"):
+        protocol.encode(protocol.PathUpdate(start=0, positions=np.zeros((1, 3))))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda data: b"",
+        lambda data: data[:20],
+        lambda data: data[:-8],
+        lambda data: b"XX" + data[2:],
+        lambda data: data[:2] + bytes([99]) + data[3:],
+        lambda data: data[:3] + bytes([200]) + data[4:],
+        lambda data: data[:8] + bytes(len(data) - 8),
+    ],
+)
+def test_a_damaged_message_is_refused(damage):
+    data = protocol.encode(example(protocol.PathUpdate, 40))
+    with pytest.raises(ProtocolError):
+        protocol.decode(damage(data))
+
+
+def test_the_pages_decoder_is_the_one_that_protocol_py_prints():
+    assert (WEB / "protocol.js").read_text() == protocol.javascript(), (
+        "run `python -m worldsystem_viewer.protocol > .../web/protocol.js`"
+    )
