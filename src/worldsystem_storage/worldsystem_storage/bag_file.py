@@ -11,19 +11,14 @@ from pathlib import Path
 from typing import BinaryIO
 
 import yaml
-from mcap.writer import CompressionType, Writer
 
 from worldsystem_storage.bag_metadata import BagFileSummary, Topic, information
 from worldsystem_storage.errors import StorageError
+from worldsystem_storage.mcap_stream import McapStream
 
 log = logging.getLogger(__name__)
 
 LIBRARY = "worldsystem_storage"
-_COMPRESSIONS = {
-    "lz4": CompressionType.LZ4,
-    "zstd": CompressionType.ZSTD,
-    "none": CompressionType.NONE,
-}
 
 
 def lock_for_writing(stream: BinaryIO) -> None:
@@ -50,15 +45,12 @@ class BagFile:
         self._schemas: dict[tuple[str, str], int] = {}
         self._channels: dict[str, int] = {}
         self._topics: list[Topic] = []
-        self._writer = Writer(
-            self._stream, chunk_size=chunk_bytes, compression=_COMPRESSIONS[compression]
-        )
-        self._writer.start(profile="ros2", library=LIBRARY)
+        self._mcap = McapStream(self._stream, LIBRARY, compression, chunk_bytes)
 
     @property
     def size_bytes(self) -> int:
         """Bytes in the file, without the chunk that is being filled."""
-        return self._stream.tell()
+        return self._mcap.size_bytes
 
     def add_topic(self, topic: Topic) -> int:
         """The channel of `topic`, registered when it is new to this file."""
@@ -69,25 +61,20 @@ class BagFile:
 
     def write(self, topic: Topic, cdr: bytes, log_time_ns: int, publish_time_ns: int) -> None:
         """Append one message; it is in memory until its chunk is full or `flush` is called."""
-        channel = self.add_topic(topic)
-        self._writer.add_message(
-            channel, log_time_ns, cdr, publish_time_ns, sequence=self.summary.counts[topic.name]
-        )
+        self._mcap.add_message(self.add_topic(topic), cdr, log_time_ns, publish_time_ns)
         self.summary.count(topic.name, log_time_ns)
 
     def flush(self) -> None:
         """Close the chunk and hand everything to the system: a crash of this process loses none."""
-        self._writer.flush()
+        self._mcap.flush()
 
     def close(self, topics: Sequence[Topic]) -> None:
         """Write the index with all `topics`, also those without a message, and sync to the disk."""
         for topic in topics:
             self.add_topic(topic)
-        self._writer.flush()
+        self._mcap.flush()
         content = yaml.safe_dump(information(self._topics, [self.summary]), sort_keys=False)
-        self._writer.add_metadata("rosbag2", {"serialized_metadata": content})
-        self._writer.finish()
-        self._stream.flush()
+        self._mcap.finish("rosbag2", {"serialized_metadata": content})
         os.fsync(self._stream.fileno())
         self._stream.close()
 
@@ -98,13 +85,10 @@ class BagFile:
     def _register(self, topic: Topic) -> int:
         key = (topic.type_name, topic.schema_text)
         if key not in self._schemas:
-            self._schemas[key] = self._writer.register_schema(
-                topic.type_name, "ros2msg", topic.schema_text.encode()
-            )
+            self._schemas[key] = self._mcap.add_schema(topic.type_name, topic.schema_text)
         self._topics.append(topic)
-        self._channels[topic.name] = self._writer.register_channel(
+        self._channels[topic.name] = self._mcap.add_channel(
             topic.name,
-            "cdr",
             self._schemas[key],
             {"offered_qos_profiles": topic.qos_yaml, "topic_type_hash": topic.type_hash},
         )

@@ -276,10 +276,7 @@ class BagWriter:
         write_metadata(self.folder, topics, self._files)
 
     def _size_bytes(self) -> int:
-        try:
-            return self._finished_bytes + self._file.size_bytes
-        except ValueError:  # closed by the writing thread
-            return sum(path.stat().st_size for path in self.folder.glob("*.mcap"))
+        return self._finished_bytes + self._file.size_bytes
 
 
 class _OutOfSpace(Exception):
