@@ -57,6 +57,8 @@ class H264Decoder:
         """Decode one access unit in Annex-B form; key frames carry their parameter sets."""
         if self._waiting_for and not is_key:
             return [Lost(index, self._waiting_for)]
+        if not data:  # would mean the end of the stream to the decoder
+            return [*self.await_key_frame(), Lost(index, CORRUPT)]
         self._waiting_for = None
         packet = av.Packet(data)
         packet.pts = index
