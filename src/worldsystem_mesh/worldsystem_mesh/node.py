@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict
 from typing import Any
 
 from rclpy.serialization import deserialize_message
@@ -61,7 +60,7 @@ class MesherNode(StageNode):
         return response
 
     def facts(self) -> dict[str, object]:
-        return asdict(self._mesher.stats())
+        return dict(self._mesher.stats())
 
     def input_ended(self) -> None:
         self._publish()

@@ -28,7 +28,7 @@ def transform(
 ) -> Float[np.ndarray, "... 3"]:
     """Map points (any leading shape) from frame b to frame a; keeps the points' precision."""
     matrix = a_from_b.astype(points_b.dtype)
-    return points_b @ matrix[:3, :3].T + matrix[:3, 3]
+    return np.asarray(points_b @ matrix[:3, :3].T + matrix[:3, 3])
 
 
 def rotation_angle_rad(rotation: Float[np.ndarray, "3 3"]) -> float:

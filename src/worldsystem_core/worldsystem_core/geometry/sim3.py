@@ -19,7 +19,7 @@ class Sim3:
 
     def apply(self, points_b: Float[np.ndarray, "... 3"]) -> Float64[np.ndarray, "... 3"]:
         """Map points from frame b to frame a."""
-        return self.scale * (points_b @ self.rotation.T) + self.translation
+        return np.asarray(self.scale * (points_b @ self.rotation.T) + self.translation)
 
     def apply_pose(self, b_from_cam: Float[np.ndarray, "4 4"]) -> Float64[np.ndarray, "4 4"]:
         """Map a camera pose; its rotation stays a rotation, its position is scaled."""

@@ -27,6 +27,7 @@ from worldsystem_core.ros.process import clean_stale_segments, tune_process
 log = logging.getLogger(__name__)
 
 _FINISH_S = 20.0
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Container(Node):
@@ -105,8 +106,14 @@ def _make_node(request: LoadNode.Request) -> Node:
 
 def stop_on_signals() -> None:
     """Make SIGTERM end the process as Ctrl-C does, so that nothing is left behind."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in _SIGNALS:
+        signal.signal(number, signal.default_int_handler)
+
+
+def ignore_signals() -> None:
+    """The end has begun: a second Ctrl-C must not cut it short."""
+    for number in _SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def main() -> None:
@@ -120,6 +127,7 @@ def main() -> None:
     try:
         rclpy.spin(container)
     except (KeyboardInterrupt, ExternalShutdownException):
+        ignore_signals()
         log.info("ending")
     container.finish()
     container.destroy_node()
@@ -142,6 +150,7 @@ def run_node(node_class: type) -> None:
     try:
         signal.pause()
     except KeyboardInterrupt:
+        ignore_signals()
         log.info("ending")
     finish_all([thread], _FINISH_S)
     rclpy.try_shutdown()

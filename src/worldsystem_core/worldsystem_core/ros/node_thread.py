@@ -60,11 +60,11 @@ class NodeThread:
         self.stop()
         try:
             self.node.input_ended()
+            self.node.ledger.drop_in_flight("shutdown")
+            self.node.report()
         except Exception as error:  # the edge: one stage's end must not keep the others from theirs
             self.failure = error
             log.exception("%s could not finish", self.node.get_name())
-        self.node.ledger.drop_in_flight("shutdown")
-        self.node.report()
 
 
 def finish_all(threads: list[NodeThread], timeout_s: float) -> None:

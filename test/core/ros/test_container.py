@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The container answers as launch_ros expects of one."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+rclpy = pytest.importorskip("rclpy", reason="ROS is not set up: run these through `make test`")
+
+from composition_interfaces.srv import ListNodes, LoadNode, UnloadNode  # noqa: E402
+from rclpy.executors import SingleThreadedExecutor  # noqa: E402
+from rclpy.node import Node  # noqa: E402
+from rclpy.parameter import Parameter  # noqa: E402
+
+
+class Client:
+    """Calls the container's services."""
+
+    def __init__(self, context):
+        self.node = Node("client", context=context)
+        self._executor = SingleThreadedExecutor(context=context)
+        self._executor.add_node(self.node)
+
+    def call(self, service_type, name, request):
+        client = self.node.create_client(service_type, f"/container/_container/{name}")
+        assert client.wait_for_service(timeout_sec=30.0), "the container did not come up"
+        future = client.call_async(request)
+        self._executor.spin_until_future_complete(future, timeout_sec=60.0)
+        assert future.done(), f"{name} did not answer"
+        return future.result()
+
+    def load(self, plugin, **parameters):
+        made = [Parameter(name, value=value) for name, value in parameters.items()]
+        request = LoadNode.Request(
+            package_name=plugin.partition(".")[0],
+            plugin_name=plugin,
+            node_name="loaded",
+            parameters=[parameter.to_parameter_msg() for parameter in made],
+        )
+        return self.call(LoadNode, "load_node", request)
+
+    def close(self):
+        self._executor.shutdown()
+        self.node.destroy_node()
+
+
+@pytest.fixture
+def container(context):
+    code = "from worldsystem_core.ros.container import main; main()"
+    environment = os.environ | {"ROS_DOMAIN_ID": str(context.get_domain_id())}
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], env=environment, stderr=subprocess.PIPE, text=True
+    )
+    yield process
+    process.kill()
+    process.wait()
+
+
+def test_nodes_are_loaded_listed_and_unloaded_and_sigint_ends_all_in_order(container, context):
+    client = Client(context)
+    loaded = client.load("worldsystem_mesh.node:MesherNode", device="cpu")
+    assert loaded.success, loaded.error_message
+    assert loaded.full_node_name == "/loaded"
+    listed = client.call(ListNodes, "list_nodes", ListNodes.Request())
+    assert list(listed.full_node_names) == ["/loaded"]
+    unloaded = client.call(
+        UnloadNode, "unload_node", UnloadNode.Request(unique_id=loaded.unique_id)
+    )
+    assert unloaded.success
+    assert not client.call(ListNodes, "list_nodes", ListNodes.Request()).unique_ids
+    assert client.load("worldsystem_mesh.node:MesherNode", device="cpu").success
+    container.send_signal(signal.SIGINT)
+    assert container.wait(30) == 0
+    client.close()
+
+
+@pytest.mark.parametrize(
+    ("plugin", "parameters", "word"),
+    [
+        ("worldsystem_mesh.nowhere:MesherNode", {}, "nowhere"),
+        ("worldsystem_mesh.node:NoSuchNode", {}, "NoSuchNode"),
+        ("worldsystem_mesh.node:MesherNode", {"voxl": 0.1}, "voxl"),
+        ("worldsystem_mesh.node:MesherNode", {"device": "abacus"}, "abacus"),
+    ],
+)
+def test_what_cannot_be_loaded_is_refused_with_the_reason(
+    container, context, plugin, parameters, word
+):
+    client = Client(context)
+    answer = client.load(plugin, **parameters)
+    assert not answer.success
+    assert word in answer.error_message
+    unloaded = client.call(UnloadNode, "unload_node", UnloadNode.Request(unique_id=99))
+    assert not unloaded.success
+    assert "99" in unloaded.error_message
+    client.close()

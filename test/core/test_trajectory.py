@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A pose hangs on its keyframe and moves with it; TUM files keep nanoseconds."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.spatial.transform import Rotation
+
+from worldsystem_core.frames import Camera
+from worldsystem_core.reconstruction import (
+    Keyframe,
+    MovedKeyframes,
+    NewKeyframe,
+    Pose,
+    TrackingState,
+)
+from worldsystem_core.surface import Mesh, MeshAssembly, MeshBlock, MeshDelta, join_blocks
+from worldsystem_core.trajectory import StampedPoses, Trajectory, read_tum, write_tum
+
+
+def pose_at(x: float, angle: float = 0.0) -> np.ndarray:
+    pose = np.eye(4)
+    pose[:3, :3] = Rotation.from_rotvec([0.0, angle, 0.0]).as_matrix()
+    pose[0, 3] = x
+    return pose
+
+
+def tracked(stamp: int, x: float, keyframe: int, state=TrackingState.TRACKED) -> Pose:
+    return Pose(
+        frame_id=stamp,
+        stamp_ns=stamp,
+        world_from_cam=pose_at(x),
+        confidence=1.0,
+        state=state,
+        keyframe_id=keyframe,
+    )
+
+
+def keyframe(id: int, x: float) -> NewKeyframe:
+    camera = Camera(width=2, height=2, fx=1.0, fy=1.0, cx=0.5, cy=0.5)
+    return NewKeyframe(
+        Keyframe(
+            id=id,
+            frame_id=id,
+            stamp_ns=id,
+            world_from_cam=pose_at(x),
+            camera=camera,
+            pointmap=np.zeros((2, 2, 3), np.float32),
+            confidence=np.zeros((2, 2), np.float32),
+            rgb=np.zeros((2, 2, 3), np.uint8),
+        )
+    )
+
+
+def test_a_correction_of_a_keyframe_carries_its_poses_along():
+    trajectory = Trajectory()
+    for event in (keyframe(1, 1.0), tracked(10, 1.5, 1), tracked(5, 0.5, -1)):
+        trajectory.add(event)
+    trajectory.add(MovedKeyframes({1: pose_at(3.0, np.pi)}))
+    poses = trajectory.poses()
+    assert poses.stamps_ns.tolist() == [5, 10]
+    np.testing.assert_allclose(poses.positions[:, 0], [0.5, 2.5], atol=1e-12)
+
+
+def test_lost_frames_are_no_part_of_the_path():
+    trajectory = Trajectory()
+    trajectory.add(tracked(1, 1.0, -1, TrackingState.LOST))
+    assert len(trajectory) == 0
+    assert len(trajectory.poses()) == 0
+
+
+def test_a_tum_file_keeps_stamps_to_the_nanosecond_and_poses_to_the_micrometre(tmp_path):
+    rng = np.random.default_rng(0)
+    stamps = np.array([1, 1_700_000_000_123_456_789, 1_700_000_000_123_456_790])
+    matrices = np.stack([pose_at(rng.normal(), rng.normal()) for _ in stamps])
+    path = tmp_path / "trajectory.tum"
+    write_tum(path, StampedPoses(stamps, matrices))
+    back = read_tum(path)
+    np.testing.assert_array_equal(back.stamps_ns, stamps)
+    np.testing.assert_allclose(back.world_from_cam, matrices, atol=1e-6)
+
+
+def test_an_empty_trajectory_is_a_file_with_a_head_only(tmp_path):
+    write_tum(tmp_path / "t.tum", Trajectory().poses())
+    assert len(read_tum(tmp_path / "t.tum")) == 0
+
+
+def test_the_path_length_is_the_sum_of_its_steps():
+    poses = StampedPoses(np.arange(3), np.stack([pose_at(0), pose_at(2), pose_at(1)]))
+    assert poses.path_length == pytest.approx(3.0)
+
+
+def block(i: int, version: int = 1) -> MeshBlock:
+    return MeshBlock(
+        index=(i, 0, 0),
+        version=version,
+        vertices=np.full((3, 3), i, np.float32),
+        colours=np.zeros((3, 3), np.uint8),
+        faces=np.array([[0, 1, 2]], np.int32),
+    )
+
+
+def delta(sequence: int, blocks=(), removed=()) -> MeshDelta:
+    return MeshDelta(
+        stamp_ns=0,
+        sequence=sequence,
+        base_sequence=sequence - 1,
+        block_size=1.0,
+        blocks=tuple(blocks),
+        removed=tuple(removed),
+        total_vertices=0,
+        total_faces=0,
+        keyframe_count=0,
+        capture_ns=0,
+    )
+
+
+def test_deltas_assemble_to_the_surface_and_a_missed_one_is_noticed():
+    surface = MeshAssembly()
+    assert surface.apply(delta(1, [block(0), block(1)]))
+    assert surface.apply(delta(2, [block(2)], [(0, 0, 0)]))
+    assert not surface.apply(delta(4, [block(3)]))
+    mesh = surface.mesh()
+    assert sorted(set(mesh.vertices[:, 0])) == [1.0, 2.0]
+    assert mesh.faces.max() == len(mesh.vertices) - 1
+
+
+def test_no_blocks_are_an_empty_mesh():
+    assert isinstance(join_blocks([]), Mesh)
+    assert len(MeshAssembly().mesh().faces) == 0

@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What can be known of the launch file without launch_ros: it names what is really there."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+import types
+from pathlib import Path
+
+import pytest
+
+from worldsystem.graph import SIMULATOR, STAGES, Choice, new_run_folder, stages
+
+pytest.importorskip("rclpy", reason="ROS is not set up: run these through `make test`")
+LAUNCH_FILE = Path(__file__).resolve().parents[2] / "launch" / "full.launch.py"
+
+
+class Recorded:
+    """Stands in for a launch action or substitution and keeps what it was made with."""
+
+    def __init__(self, *args, **kwargs):
+        self.args, self.kwargs = args, kwargs
+
+    def perform(self, context):
+        return context[self.args[0]]
+
+
+@pytest.fixture
+def launch_file(monkeypatch):
+    names = {
+        "launch": ("LaunchContext", "LaunchDescription"),
+        "launch.actions": (
+            "DeclareLaunchArgument",
+            "ExecuteProcess",
+            "OpaqueFunction",
+            "SetEnvironmentVariable",
+        ),
+        "launch.substitutions": ("LaunchConfiguration",),
+        "launch_ros": (),
+        "launch_ros.actions": ("ComposableNodeContainer", "Node"),
+        "launch_ros.descriptions": ("ComposableNode",),
+    }
+    for module_name, classes in names.items():
+        module = types.ModuleType(module_name)
+        for name in classes:
+            setattr(module, name, type(name, (Recorded,), {}))
+        monkeypatch.setitem(sys.modules, module_name, module)
+    spec = importlib.util.spec_from_file_location("full_launch", LAUNCH_FILE)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def given(launch_file, **changes):
+    return {name: default for name, (default, _) in launch_file.ARGUMENTS.items()} | changes
+
+
+def test_the_arguments_that_users_know_are_declared(launch_file):
+    launch_file.generate_launch_description()
+    assert {"source", "backend", "device", "record", "viewer", "composed"} <= set(
+        launch_file.ARGUMENTS
+    )
+
+
+def test_composed_is_one_container_with_every_stage_and_a_simulator_beside_it(launch_file):
+    container, simulator = launch_file.nodes(given(launch_file))
+    components = container.kwargs["composable_node_descriptions"]
+    assert [c.kwargs["plugin"] for c in components] == [stage.plugin for stage in STAGES]
+    assert simulator.kwargs["executable"] == SIMULATOR.executable
+
+
+def test_not_composed_is_one_process_each_with_the_same_parameters(launch_file):
+    run = given(launch_file, composed="false", out="/run")
+    processes = launch_file.nodes(run)[:-1]
+    container = launch_file.nodes(given(launch_file, out="/run"))[0]
+    components = container.kwargs["composable_node_descriptions"]
+    assert [p.kwargs["parameters"] for p in processes] == [
+        c.kwargs["parameters"] for c in components
+    ]
+
+
+def test_a_source_other_than_the_simulator_starts_none_and_viewers_can_be_left_out(launch_file):
+    run = given(launch_file, source="rtsp://cam/1", viewer="false", record="false")
+    (container,) = launch_file.nodes(run)
+    names = [c.kwargs["name"] for c in container.kwargs["composable_node_descriptions"]]
+    assert names == ["ingest", "slam3r", "mesher", "segmenter", "reporter"]
+
+
+@pytest.mark.parametrize("stage", [*STAGES, SIMULATOR], ids=lambda stage: stage.name)
+def test_every_plugin_and_executable_of_the_graph_exists(stage):
+    from ament_index_python.packages import get_package_prefix
+
+    from worldsystem_core.ros.container import load_class
+
+    assert issubclass(load_class(stage.plugin), object)
+    prefix = Path(get_package_prefix(stage.package))
+    assert (prefix / "lib" / stage.package / stage.executable).exists()
+
+
+def test_every_parameter_the_graph_sets_is_one_of_the_stages_settings(tmp_path):
+    from dataclasses import fields
+    from importlib import import_module
+
+    configs = {
+        "ingest": "worldsystem_ingest.config:IngestConfig",
+        "slam3r": "worldsystem_slam3r.config:Slam3rConfig",
+        "mesher": "worldsystem_mesh.config:MeshConfig",
+        "segmenter": "worldsystem_segment.config:SegmentConfig",
+        "viewer": "worldsystem_viewer.config:ViewerConfig",
+        "recorder": "worldsystem_storage.config:StorageConfig",
+        "reporter": "worldsystem.config:ReporterConfig",
+    }
+    for stage, parameters in stages(Choice(out=tmp_path)):
+        module, name = configs[stage.name].split(":")
+        known = {item.name for item in fields(getattr(import_module(module), name))}
+        assert parameters.keys() <= known
+
+
+def test_a_run_folder_is_never_used_twice(tmp_path):
+    first = new_run_folder(tmp_path)
+    first.mkdir()
+    assert new_run_folder(tmp_path) != first
