@@ -1,12 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """True trajectories are read from every format that the data sets use."""
 
+from collections import Counter
+
 import numpy as np
 import pytest
 
+from worldsystem.evaluation.surface import SurfaceDistance
+from worldsystem.evaluation.truth import GroundTruth, from_simulator, thinned
 from worldsystem.evaluation.truth_files import enu_from_wgs84, load_truth_trajectory
 from worldsystem_core.errors import SourceError
 from worldsystem_core.trajectory import StampedPoses, write_tum
+from worldsystem_sim.config import SimConfig
+from worldsystem_sim.truth import FrameRecord, write_truth
 
 
 def two_poses() -> np.ndarray:
@@ -77,3 +83,35 @@ def test_a_file_that_is_no_trajectory_is_refused_by_name(tmp_path, text):
 def test_a_missing_file_is_refused_by_name(tmp_path):
     with pytest.raises(SourceError, match="nowhere"):
         load_truth_trajectory(tmp_path / "nowhere.txt")
+
+
+def test_what_the_simulated_camera_saw_lies_on_the_true_surface(tmp_path):
+    config = SimConfig(flight="orbit", duration_s=4.0, width=160, height=90)
+    records = [FrameRecord(i, 10**18 + i * 66_666_667, "sent") for i in range(config.frame_count)]
+    write_truth(tmp_path, config, records, Counter())
+    truth = from_simulator(tmp_path, every_n_frames=20)
+    assert truth.poses.stamps_ns.tolist() == [record.stamp_ns for record in records]
+    assert truth.up == (0.0, 0.0, 1.0)
+    assert truth.scene_diameter == truth.diameter
+    distances = SurfaceDistance(truth.mesh)(truth.seen_points)
+    assert len(distances) > 500
+    assert np.percentile(distances, 99) < 1e-3 * truth.diameter
+
+
+def test_a_folder_without_simulator_truth_is_refused(tmp_path):
+    with pytest.raises(SourceError, match="no simulator"):
+        from_simulator(tmp_path)
+
+
+def test_thinning_keeps_one_point_a_cell():
+    points = np.array([[0.1, 0.1, 0.1], [0.9, 0.9, 0.9], [1.1, 0, 0], [-0.1, 0, 0], [1.2, 0.5, 0]])
+    assert thinned(points, 1.0).tolist() == points[[0, 2, 3]].tolist()
+    assert len(thinned(np.zeros((0, 3)), 1.0)) == 0
+
+
+def test_without_a_given_diameter_it_is_that_of_what_was_seen():
+    poses = StampedPoses(np.array([0, 1]), two_poses())
+    assert GroundTruth(poses=poses).scene_diameter == pytest.approx(np.sqrt(14))
+    seen = np.array([[0.0, 0, 0], [3.0, 4.0, 0]])
+    assert GroundTruth(poses=poses, seen_points=seen).scene_diameter == pytest.approx(5.0)
+    assert GroundTruth(poses=poses, seen_points=seen, diameter=9.0).scene_diameter == 9.0

@@ -13,6 +13,7 @@ from worldsystem.report.renderer import MeshRenderer, Picture, with_path
 from worldsystem.report.summary import RunSummary
 from worldsystem.report.views import (
     View,
+    core_of,
     mean_viewing_direction,
     two_views,
     upright_from_world,
@@ -24,6 +25,8 @@ from worldsystem_core.trajectory import StampedPoses
 
 RENDER_SIZE = (800, 560)
 FRAMING_POINTS = 50_000
+SURFACE_REACH = 2.2
+PATH_REACH = 4.0
 ESTIMATED_PATH = (59, 130, 246)
 TRUE_PATH = (34, 197, 94)
 SIDES = ("a", "b")
@@ -116,12 +119,15 @@ def _both_sides(
 
 def _framing_points(record: RunRecord, summary: RunSummary, poses: StampedPoses) -> np.ndarray:
     """What the pictures should show: the seen scene when known, else the mesh; and the path."""
-    surface = summary.mesh.vertices
-    if record.truth is not None and record.truth.seen_points is not None:
-        surface = record.truth.seen_points
+    surface, path = summary.mesh.vertices, poses.positions
+    if record.truth is not None:
+        path = record.truth.poses.positions
+        if record.truth.seen_points is not None:
+            surface = record.truth.seen_points
     surface = surface[np.isfinite(surface).all(axis=1)]
     step = max(1, len(surface) // FRAMING_POINTS)
-    return np.concatenate([surface[::step].astype(np.float64), poses.positions])
+    core = core_of(surface[::step].astype(np.float64), SURFACE_REACH)
+    return np.concatenate([core, core_of(path, PATH_REACH)])
 
 
 def _png(picture: Picture) -> bytes:

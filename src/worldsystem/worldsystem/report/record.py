@@ -51,7 +51,7 @@ class RunRecord:
     every frame of `frames_sent` (None: the sender kept no count). `expected` says the same of later
     stages by name, where it is known. `latency_counts` are `LatencyHistogram.counts()` by name;
     `glass_to_map` is the one that is judged. `fscore_threshold_percent` is the F-score's distance
-    in percent of the seen scene's diameter.
+    in percent of the scene's diameter.
     """
 
     folder: Path

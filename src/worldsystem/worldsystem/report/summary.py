@@ -88,7 +88,7 @@ def _surface_error(
     truth = record.truth
     if truth is None or truth.mesh is None or truth.seen_points is None:
         return None
-    threshold = record.fscore_threshold_percent / 100.0 * truth.diameter
+    threshold = record.fscore_threshold_percent / 100.0 * truth.scene_diameter
     if not threshold > 0:
         return None
     placed = mesh if trajectory.aligned else Mesh.empty()
@@ -153,7 +153,7 @@ def _notes(
         notes.append(
             f"The mesh was placed by the path's alignment alone, not fitted to the true surface. "
             f"F-score: surface closer than {surface.threshold:.3g} {record.length_unit} "
-            f"({record.fscore_threshold_percent:g} % of the seen scene's diameter) is right; "
+            f"({record.fscore_threshold_percent:g} % of the scene's diameter) is right; "
             f"precision {surface.precision:.2f}, recall {surface.recall:.2f}."
         )
     if not len(record.mesh.faces):
