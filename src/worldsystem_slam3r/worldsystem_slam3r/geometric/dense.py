@@ -17,6 +17,7 @@ from jaxtyping import Float32, Float64, UInt8, UInt32
 
 from worldsystem_core.frames import Camera
 from worldsystem_core.geometry.se3 import inverse
+from worldsystem_slam3r.geometric import refine_kernels
 from worldsystem_slam3r.geometric import sweep_kernels as kernels
 
 STEP_PENALTY = 12
@@ -35,6 +36,7 @@ class View:
 
     camera: Camera
     grey: UInt8[np.ndarray, "h w"]
+    tracked: Float32[np.ndarray, "hh ww"]
     codes: UInt32[np.ndarray, "hh ww"]
     texture: Float32[np.ndarray, "h w"]
 
@@ -48,7 +50,11 @@ class View:
         f = half.astype(np.float32)
         variance = cv2.blur(f * f, (5, 5)) - cv2.blur(f, (5, 5)) ** 2
         return View(
-            camera=camera, grey=half, codes=codes, texture=np.sqrt(np.maximum(variance, 0.0))
+            camera=camera,
+            grey=half,
+            tracked=cv2.GaussianBlur(grey, (3, 3), 0.6).astype(np.float32),
+            codes=codes,
+            texture=np.sqrt(np.maximum(variance, 0.0)),
         )
 
     @property
@@ -113,13 +119,31 @@ def sweep(
     )
     plane, distinct, own_cost = kernels.best_planes(total, cost)
     inverse_depth = np.float32(first) + np.float32(step) * plane
+    inverse_depth = _sharpened(reference, neighbours, inverse_depth, np.float32(step))
     return _judged(reference, neighbours, inverse_depth, distinct, own_cost)
 
 
-def _warps(reference: View, neighbours: list[Neighbour]) -> tuple[np.ndarray, np.ndarray]:
-    """`H (u, v, 1) + ρ b`: dense reference pixel to the neighbour's census pixel."""
+def _sharpened(
+    reference: View, neighbours: list[Neighbour], inverse_depth: np.ndarray, step: np.float32
+) -> np.ndarray:
+    """Depth between the planes, from grey values, averaged over the surface around each pixel."""
+    H, b = _warps(reference, neighbours, offset_px=0.0)
+    pictures = np.stack([neighbour.view.tracked for neighbour in neighbours])
+    refined, information = refine_kernels.refine(
+        reference.tracked, pictures, H, b, inverse_depth, step
+    )
+    return np.asarray(refine_kernels.smooth(refined, information, step))
+
+
+def _warps(
+    reference: View, neighbours: list[Neighbour], *, offset_px: float = 0.5
+) -> tuple[np.ndarray, np.ndarray]:
+    """`H (u, v, 1) + ρ b`: dense reference pixel to the neighbour's pixel.
+
+    `offset_px` is added to the neighbour's pixel: ½ for census pictures, whose 2×2 mean moves them.
+    """
     K_inverse = np.linalg.inv(reference.dense_camera.K)
-    shift = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1.0]])  # the 2×2 mean's half pixel
+    shift = np.array([[1, 0, offset_px], [0, 1, offset_px], [0, 0, 1.0]])
     H, b = [], []
     for neighbour in neighbours:
         K = shift @ neighbour.view.camera.K

@@ -45,49 +45,65 @@ def cost_volume(reference, neighbours, H, b, inverse_depths):  # type: ignore[no
     h, w = reference.shape
     n, nh, nw = neighbours.shape
     d = len(inverse_depths)
+    flat = neighbours.reshape(n, nh * nw)
     out = np.full((h, w, d), OUTSIDE, np.uint8)
     each = np.empty((n, d), np.int32)
+    index = np.empty(d, np.int32)
     for v in range(2, h - 2):
         for u in range(2, w - 2):
             code = reference[v, u]
+            uf, vf = np.float32(u), np.float32(v)
             for i in range(n):
-                px = H[i, 0, 0] * u + H[i, 0, 1] * v + H[i, 0, 2]
-                py = H[i, 1, 0] * u + H[i, 1, 1] * v + H[i, 1, 2]
-                pz = H[i, 2, 0] * u + H[i, 2, 1] * v + H[i, 2, 2]
-                for k in range(d):
-                    rho = inverse_depths[k]
-                    z = pz + rho * b[i, 2]
-                    each[i, k] = 1000
-                    if z <= np.float32(1e-6):
-                        continue
-                    iz = np.float32(1.0) / z
-                    x = (px + rho * b[i, 0]) * iz + np.float32(0.5)
-                    y = (py + rho * b[i, 1]) * iz + np.float32(0.5)
-                    if x < 4 or y < 4 or x >= nw - 4 or y >= nh - 4:
-                        continue
-                    each[i, k] = _bits(code ^ neighbours[i, np.int32(y), np.int32(x)])
+                px = H[i, 0, 0] * uf + H[i, 0, 1] * vf + H[i, 0, 2]
+                py = H[i, 1, 0] * uf + H[i, 1, 1] * vf + H[i, 1, 2]
+                pz = H[i, 2, 0] * uf + H[i, 2, 1] * vf + H[i, 2, 2]
+                _line(px, py, pz, b[i], inverse_depths, nh, nw, index)
+                _differences(code, flat[i], index, each[i])
             _best_half(each, out[v, u])
     return out
 
 
+@numba.njit(cache=True, nogil=True, fastmath=True, inline="always")
+def _line(px, py, pz, b, inverse_depths, nh, nw, index):  # type: ignore[no-untyped-def]
+    """Pixel index in the neighbour for every plane; −1 outside. Free of branches: it vectorises."""
+    bx, by, bz = b[0], b[1], b[2]
+    half, margin = np.float32(0.5), np.float32(4.0)
+    right, bottom = np.float32(nw - 4), np.float32(nh - 4)
+    for k in range(len(inverse_depths)):
+        rho = inverse_depths[k]
+        z = pz + rho * bz
+        iz = np.float32(1.0) / max(z, np.float32(1e-6))
+        x = (px + rho * bx) * iz + half
+        y = (py + rho * by) * iz + half
+        inside = (x >= margin) & (y >= margin) & (x < right) & (y < bottom)
+        xi = np.int32(min(max(x, margin), right))
+        yi = np.int32(min(max(y, margin), bottom))
+        index[k] = yi * np.int32(nw) + xi if inside else np.int32(-1)
+
+
+@numba.njit(cache=True, nogil=True, inline="always")
+def _differences(code, codes, index, out):  # type: ignore[no-untyped-def]
+    """Differing bits at each index; 1000 where it is outside."""
+    for k in range(len(index)):
+        at = index[k]
+        bits = np.int32(_bits(code ^ codes[max(at, np.int32(0))]))
+        out[k] = bits if at >= 0 else np.int32(1000)
+
+
 @numba.njit(cache=True, nogil=True, inline="always")
 def _best_half(each, out):  # type: ignore[no-untyped-def]
+    """Mean of the two lowest costs; a lone one counts a little more."""
     n, d = each.shape
     for k in range(d):
-        a, b = 1000, 1000
-        seen = 0
+        a, b = np.int32(1000), np.int32(1000)
         for i in range(n):
             cost = each[i, k]
-            seen += cost < 1000
-            if cost < a:
-                b = a
-                a = cost
-            elif cost < b:
-                b = cost
-        if seen == 1:
-            out[k] = 8 * a + 8
-        elif seen >= 2:
-            out[k] = 4 * (a + b)
+            b = min(b, max(a, cost))
+            a = min(a, cost)
+        both = np.int32(4) * (a + b)
+        alone = np.int32(8) * a + np.int32(8)
+        cost = both if b < 1000 else alone
+        out[k] = np.uint8(cost if a < 1000 else np.int32(OUTSIDE))
 
 
 @numba.njit(cache=True, nogil=True)
