@@ -7,8 +7,13 @@ import numpy as np
 import pytest
 
 from worldsystem.evaluation.surface import SurfaceDistance
-from worldsystem.evaluation.truth import GroundTruth, from_simulator, thinned
-from worldsystem.evaluation.truth_files import enu_from_wgs84, load_truth_trajectory
+from worldsystem.evaluation.truth import GroundTruth
+from worldsystem.evaluation.truth_files import (
+    enu_from_wgs84,
+    from_simulator,
+    load_truth_trajectory,
+    thinned,
+)
 from worldsystem_core.errors import SourceError
 from worldsystem_core.trajectory import StampedPoses, write_tum
 from worldsystem_sim.config import SimConfig

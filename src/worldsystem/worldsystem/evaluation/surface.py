@@ -53,8 +53,7 @@ class SurfaceDistance:
         self.empty = not len(mesh.faces)
         if self.empty:
             return
-        used = mesh.vertices[np.unique(mesh.faces)]
-        self._centre = used.mean(axis=0, dtype=np.float64)
+        self._centre = mesh.vertices[mesh.faces[:, 0]].mean(axis=0, dtype=np.float64)
         vertices = np.nan_to_num(
             mesh.vertices.astype(np.float64) - self._centre, posinf=0, neginf=0
         )

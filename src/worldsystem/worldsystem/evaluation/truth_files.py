@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""True trajectories as other people write them: TUM, Redwood log, one matrix a line, GPS tables."""
+"""Ground truth from files: a simulated flight, or a trajectory as other people write them."""
 
 from __future__ import annotations
 
@@ -10,12 +10,44 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, Float64
 
+from worldsystem.evaluation.truth import GroundTruth
 from worldsystem_core.errors import SourceError
 from worldsystem_core.trajectory import StampedPoses, read_tum
+from worldsystem_sim.truth import load_truth
 
 WGS84_RADIUS_M = 6_378_137.0
 WGS84_ECCENTRICITY_SQUARED = 6.694_379_990_14e-3
+SEEN_CELLS_PER_DIAMETER = 500
 SECONDS_COLUMNS = ("t_video_approx_s", "t_s", "timestamp", "time_s")
+
+
+def from_simulator(folder: Path, *, every_n_frames: int = 20, stride: int = 4) -> GroundTruth:
+    """The truth that a simulated flight left in `folder` (metres, z up); `SourceError` if none.
+
+    What the camera saw comes from the exact depth of every `every_n_frames`-th frame, every
+    `stride`-th pixel both ways, thinned so that near surface does not count more than far.
+    """
+    truth = load_truth(folder)
+    diameter = truth.scene.diameter_m
+    seen = truth.visible_points(every_n_frames, stride)
+    return GroundTruth(
+        poses=truth.poses,
+        mesh=truth.mesh(),
+        seen_points=thinned(seen, diameter / SEEN_CELLS_PER_DIAMETER),
+        up=(0.0, 0.0, 1.0),
+        diameter=diameter,
+    )
+
+
+def thinned(points: Float[np.ndarray, "n 3"], cell: float) -> Float[np.ndarray, "m 3"]:
+    """At most one point, the first, in every cube of edge `cell`."""
+    if not len(points):
+        return points
+    cells = np.floor(points / cell).astype(np.int64)
+    cells -= cells.min(axis=0)
+    span = cells.max(axis=0) + 1
+    keys = (cells[:, 0] * span[1] + cells[:, 1]) * span[2] + cells[:, 2]
+    return points[np.sort(np.unique(keys, return_index=True)[1])]
 
 
 def load_truth_trajectory(path: Path, *, rate_hz: float = 30.0) -> StampedPoses:
