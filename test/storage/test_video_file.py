@@ -128,6 +128,20 @@ def test_every_nth_picture_becomes_a_still_listed_in_the_metadata(session, encod
     assert content["frames"][1]["timestamp"] == "1970-01-01T00:00:03.000000+00:00"
 
 
+def test_nothing_is_added_after_close(session, encoded_video):
+    frames = encoded_video(12)
+    for frame in frames[:10]:
+        session.write(frame)
+    session.close()
+    content = (session.folder / "metadata.json").read_text()
+    assert [session.write(frame) for frame in frames[10:]] == [False, False]
+    assert session.still(Frame(id=0, stamp_ns=0, rgb=np.zeros((4, 4, 3), np.uint8))) is None
+    session.close()
+    assert session.dropped == {"closed": 2}
+    assert len(session.videos) == 1
+    assert (session.folder / "metadata.json").read_text() == content
+
+
 def test_a_second_session_in_the_same_second_gets_its_own_folder(session, tmp_path):
     other = VideoSession(tmp_path, StorageConfig(), START)
     assert other.folder.name == "20260102_030405_2"

@@ -11,6 +11,7 @@ import io
 import json
 import logging
 import re
+import threading
 from collections import Counter
 from datetime import UTC, datetime
 from fractions import Fraction
@@ -34,7 +35,7 @@ _SPS, _PPS = 7, 8
 
 
 class VideoSession:
-    """One session's folder; call it from one thread.
+    """One session's folder; safe to call from several threads.
 
     Presentation times are the frames' capture stamps, from the first on, in decoding order (live
     H.264 has no B-frames). A new SPS or PPS, as after a change of resolution, goes on in
@@ -52,6 +53,8 @@ class VideoSession:
         self._stills: list[dict[str, object]] = []
         self._videos: list[str] = []
         self._track: _Track | None = None
+        self._lock = threading.RLock()
+        self._closed = False
         self._folder = _new_folder(Path(root), self.session_id)
         self.session_id = self._folder.name
         self._save(None)
@@ -67,6 +70,38 @@ class VideoSession:
 
     def write(self, frame: EncodedFrame) -> bool:
         """Append one access unit; False when it was dropped, which `dropped` counts by reason."""
+        with self._lock:
+            return self._lost("closed") if self._closed else self._write(frame)
+
+    def still(self, frame: Frame) -> Path | None:
+        """Save every `still_every`-th decoded frame, by its number; None for the others."""
+        every = self._config.still_every
+        if self._closed or not every or frame.id % every:
+            return None
+        path = self._folder / f"frame_{frame.id}.jpg"
+        quality = [cv2.IMWRITE_JPEG_QUALITY, self._config.still_quality]
+        try:
+            _, jpeg = cv2.imencode(".jpg", cv2.cvtColor(frame.rgb, cv2.COLOR_RGB2BGR), quality)
+            path.write_bytes(jpeg.tobytes())
+        except (OSError, cv2.error) as error:
+            self._lost("still_not_written", error)
+            return None
+        stamp = _iso(datetime.fromtimestamp(frame.stamp_ns / 1e9, UTC))
+        entry = {"frame_number": frame.id, "timestamp": stamp, "path": path.name}
+        with self._lock:
+            self._stills.append(entry)
+        return path
+
+    def close(self) -> None:
+        """Finish the video and write the session's end; calling it twice is allowed."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            self._end_track()
+            self._save(datetime.now(UTC))
+
+    def _write(self, frame: EncodedFrame) -> bool:
         try:
             track = self._track_for(frame)
             if track is None:
@@ -79,28 +114,6 @@ class VideoSession:
         if self.total_frames % self._config.metadata_every == 0:
             self._save(None)
         return True
-
-    def still(self, frame: Frame) -> Path | None:
-        """Save every `still_every`-th decoded frame, by its number; None for the others."""
-        every = self._config.still_every
-        if not every or frame.id % every:
-            return None
-        path = self._folder / f"frame_{frame.id}.jpg"
-        quality = [cv2.IMWRITE_JPEG_QUALITY, self._config.still_quality]
-        try:
-            _, jpeg = cv2.imencode(".jpg", cv2.cvtColor(frame.rgb, cv2.COLOR_RGB2BGR), quality)
-            path.write_bytes(jpeg.tobytes())
-        except (OSError, cv2.error) as error:
-            self._lost("still_not_written", error)
-            return None
-        stamp = _iso(datetime.fromtimestamp(frame.stamp_ns / 1e9, UTC))
-        self._stills.append({"frame_number": frame.id, "timestamp": stamp, "path": path.name})
-        return path
-
-    def close(self) -> None:
-        """Finish the video and write the session's end; calling it twice is allowed."""
-        self._end_track()
-        self._save(datetime.now(UTC))
 
     def _track_for(self, frame: EncodedFrame) -> _Track | None:
         """The track that `frame` goes to: the current one, or a new one at new parameter sets."""
