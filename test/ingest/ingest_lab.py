@@ -200,7 +200,9 @@ def split_sets(annexb: bytes) -> tuple[list[bytes], bytes]:
     return [n for n in nals if n[0] & 31 in (7, 8)], next(n for n in nals if n[0] & 31 in (1, 5))
 
 
-async def send(url: str, messages: list[bytes | str], pause_s: float = 0.0) -> list[str]:
+async def send(
+    url: str, messages: list[bytes | str], *, pause_s: float = 0.0, answers_wait_s: float = 0.05
+) -> list[str]:
     """Send `messages` over one connection; gives the text answers that came."""
     import websockets
 
@@ -211,5 +213,5 @@ async def send(url: str, messages: list[bytes | str], pause_s: float = 0.0) -> l
             await asyncio.sleep(pause_s)
         with contextlib.suppress(asyncio.TimeoutError, websockets.ConnectionClosed):
             while True:
-                answers.append(await asyncio.wait_for(socket.recv(), 0.05))
+                answers.append(await asyncio.wait_for(socket.recv(), answers_wait_s))
     return answers

@@ -207,7 +207,8 @@ def test_phone_telemetry_arrives_and_bad_messages_are_answered():
     bad += ['{"type":"imu","acceleration":[1,2,NaN],"angular_velocity":[0,0,0]}', "[" * 50_000]
     with serving() as server:
         messages = [json.dumps(m) for m in good] + bad
-        answers = asyncio.run(send(server.url("/ws/phone"), [*messages, b"\0\1", *messages[:2]]))
+        messages += [b"\0\1", *messages[:2]]
+        answers = asyncio.run(send(server.url("/ws/phone"), messages, answers_wait_s=1.0))
         wait_until(lambda: len(server.sink.fixes) == 2)
         assert server.source.status().bad_messages == len(bad) + 1
     assert len(answers) == len(bad) + 1
@@ -253,6 +254,19 @@ def test_a_new_sender_replaces_one_that_hangs():
         asyncio.run(both(server.url("/ws/video")))
         server.sink.wait_settled(40)
     assert server.sink.ids == list(range(40))
+
+
+def test_pages_of_other_sites_are_refused():
+    async def connect(url: str, origin: str) -> None:
+        async with websockets.connect(url, origin=origin):
+            pass
+
+    with serving() as server:
+        url = server.url("/ws/h264_stream")
+        asyncio.run(connect(url, "http://127.0.0.1:8080"))
+        with pytest.raises(websockets.InvalidStatus, match="403"):
+            asyncio.run(connect(url, "https://example.org"))
+        wait_until(lambda: not server.source.status().consumer_queues)
 
 
 def test_health_status_and_metrics_answer():

@@ -26,7 +26,7 @@ class CountingSink:
         self.decoded_frames = 0
         self.imu_samples = 0
         self.gps_fixes = 0
-        self.drops: Counter[str] = Counter()
+        self._drops: Counter[str] = Counter()
 
     def encoded(self, unit: EncodedFrame) -> None:
         """Count and pass on."""
@@ -55,14 +55,20 @@ class CountingSink:
     def dropped(self, frame_id: int, reason: str) -> None:
         """Count and pass on."""
         with self._lock:
-            self.drops[reason] += 1
+            self._drops[reason] += 1
         self._sink.dropped(frame_id, reason)
+
+    def drops(self) -> dict[str, int]:
+        """Pictures let go so far, by reason."""
+        with self._lock:
+            return dict(self._drops)
 
 
 class Bandwidth:
-    """Bit rate of what comes in: over the last 5 s, and over the last ten such samples."""
+    """Bit rate of what comes in, over the last 5 s and over ten such samples; for any thread."""
 
     def __init__(self) -> None:
+        self._lock = threading.Lock()
         self._samples: deque[float] = deque(maxlen=_BANDWIDTH_SAMPLES)
         self._bytes = 0
         self._since_s = time.monotonic()
@@ -70,24 +76,27 @@ class Bandwidth:
 
     def add(self, size_bytes: int) -> None:
         """Count bytes that just came in."""
-        self._close_samples()
-        self._bytes += size_bytes
-        self.total_bytes += size_bytes
+        with self._lock:
+            self._close_samples()
+            self._bytes += size_bytes
+            self.total_bytes += size_bytes
 
     def now_mbps(self) -> float:
         """Rate of the sample under way, or of the last full one while that is young [Mbit/s]."""
-        self._close_samples()
-        age_s = time.monotonic() - self._since_s
-        if age_s < 1.0 and self._samples:
-            return self._samples[-1]
-        return self._bytes * 8e-6 / max(age_s, 0.2)
+        with self._lock:
+            self._close_samples()
+            age_s = time.monotonic() - self._since_s
+            if age_s < 1.0 and self._samples:
+                return self._samples[-1]
+            return self._bytes * 8e-6 / max(age_s, 0.2)
 
     def average_mbps(self) -> float | None:
         """Mean of the last ten samples [Mbit/s]; None until there are ten."""
-        self._close_samples()
-        if len(self._samples) < _BANDWIDTH_SAMPLES:
-            return None
-        return sum(self._samples) / _BANDWIDTH_SAMPLES
+        with self._lock:
+            self._close_samples()
+            if len(self._samples) < _BANDWIDTH_SAMPLES:
+                return None
+            return sum(self._samples) / _BANDWIDTH_SAMPLES
 
     @property
     def low(self) -> bool:

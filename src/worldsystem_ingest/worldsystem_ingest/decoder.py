@@ -10,6 +10,7 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 from jaxtyping import UInt8
 
+from worldsystem_ingest.reordering import has_b_slice, without_reordering
 from worldsystem_ingest.sink import CORRUPT, NO_KEY_FRAME
 
 _MAX_REORDER = 32  # twice the most that H.264 allows (A.3.1: 16 frames)
@@ -40,9 +41,13 @@ class H264Decoder:
     Without reordering, the picture comes out of the call that its unit went into. It begins at a
     key frame and, after `await_key_frame` or a corrupt unit, goes on at the next one: a picture
     that refers to a missing one would look right and be wrong.
+
+    With `low_delay`, reordering that the stream announces counts only once a B slice was seen;
+    that then costs the rest of one group of pictures.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, low_delay: bool = False) -> None:
+        self._ignore_reordering = low_delay
         self._context = _open_context()
         self._rgb = VideoReformatter()
         self._pending: list[int] = []
@@ -59,7 +64,21 @@ class H264Decoder:
             return [Lost(index, self._waiting_for)]
         if not data:  # would mean the end of the stream to the decoder
             return [*self.await_key_frame(), Lost(index, CORRUPT)]
+        if self._ignore_reordering and has_b_slice(data):
+            self._ignore_reordering = False
+            return [*self.await_key_frame(), Lost(index, NO_KEY_FRAME)]
         self._waiting_for = None
+        return self._decode(index, self._without_reordering(data, is_key))
+
+    def flush(self) -> list[Outcome]:
+        """Give what is still under way; the stream ends here."""
+        self._waiting_for = NO_KEY_FRAME
+        return self._restart()
+
+    def _without_reordering(self, data: bytes, is_key: bool) -> bytes:
+        return without_reordering(data) if is_key and self._ignore_reordering else data
+
+    def _decode(self, index: int, data: bytes) -> list[Outcome]:
         packet = av.Packet(data)
         packet.pts = index
         self._pending.append(index)
@@ -70,11 +89,6 @@ class H264Decoder:
             self._waiting_for = NO_KEY_FRAME
             return [*self._restart(), Lost(index, CORRUPT)]
         return outcomes + self._overdue()
-
-    def flush(self) -> list[Outcome]:
-        """Give what is still under way; the stream ends here."""
-        self._waiting_for = NO_KEY_FRAME
-        return self._restart()
 
     def _restart(self) -> list[Outcome]:
         try:

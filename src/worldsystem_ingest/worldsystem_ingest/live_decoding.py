@@ -32,7 +32,7 @@ class LiveDecoding:
         self._sink = sink
         self._camera = camera
         self._queue: Handoff[_Queued] = Handoff(capacity, on_drop=self._overflowed)
-        self._decoder = H264Decoder()
+        self._decoder = H264Decoder(low_delay=True)
         self._open: dict[int, EncodedFrame] = {}
         self._last_id: int | None = None
 

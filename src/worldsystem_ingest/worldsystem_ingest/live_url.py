@@ -97,7 +97,7 @@ class LiveUrl:
                 raise SourceError(f"{self._url} holds no video stream, only sound or data")
             stream = container.streams.video[0]
             delivery.rate_hz = rate_of(stream, self._config.fps)
-            reader = packet_reader(stream, delivery)
+            reader = packet_reader(stream, delivery, low_delay=True)
             try:
                 self._feed(container, stream, reader, stop)
             finally:

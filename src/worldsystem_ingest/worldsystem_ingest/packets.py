@@ -27,20 +27,22 @@ class PacketReader(Protocol):
         """Deliver what is still under way."""
 
 
-def packet_reader(stream: av.VideoStream, delivery: Delivery) -> PacketReader:
-    """The reader for the stream's codec."""
+def packet_reader(
+    stream: av.VideoStream, delivery: Delivery, *, low_delay: bool = False
+) -> PacketReader:
+    """The reader for the stream's codec; `low_delay` as in `H264Decoder`."""
     if stream.codec_context.name == "h264":
-        return AccessUnitReader(stream, delivery)
+        return AccessUnitReader(stream, delivery, H264Decoder(low_delay=low_delay))
     return PictureReader(stream, delivery)
 
 
 class AccessUnitReader:
     """H.264: access units in Annex-B form, each with its picture."""
 
-    def __init__(self, stream: av.VideoStream, delivery: Delivery) -> None:
+    def __init__(self, stream: av.VideoStream, delivery: Delivery, decoder: H264Decoder) -> None:
         self._delivery = delivery
         self._annexb = av.bitstream.BitStreamFilterContext("h264_mp4toannexb", stream)
-        self._decoder = H264Decoder()
+        self._decoder = decoder
         self._sets = h264.ParameterSets()
         extradata = stream.codec_context.extradata
         if extradata and extradata.startswith((START_CODE, START_CODE[1:])):

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import asdict
+from urllib.parse import urlsplit
 
 from aiohttp import WSCloseCode, WSMessage, WSMsgType, web
 
@@ -84,6 +85,7 @@ class Network:
         self.failure: BaseException | None = None
         self._sender: web.WebSocketResponse | None = None
         self._sockets: set[web.WebSocketResponse] = set()
+        self._closing: set[asyncio.Future[bool]] = set()
         self._phones = 0
         self._bad_messages = 0
         self._began_s = time.monotonic()
@@ -121,7 +123,7 @@ class Network:
             received_bytes=session.bandwidth.total_bytes,
             encoded_frames=sink.encoded_frames,
             decoded_frames=sink.decoded_frames,
-            drops=dict(sink.drops),
+            drops=sink.drops(),
             relayed_frames=relay.sent_frames,
             relayed_bytes=relay.sent_bytes,
             relay_lost_frames=relay.lost_frames,
@@ -191,6 +193,7 @@ class Network:
         self.decoding.put(unit, after_loss)
 
     async def _open_socket(self, request: web.Request) -> web.WebSocketResponse:
+        _refuse_foreign_pages(request)
         limit = int(self._config.max_message_mb * _MIB)
         ws = web.WebSocketResponse(max_msg_size=limit, heartbeat=_HEARTBEAT_S, compress=False)
         await ws.prepare(request)
@@ -202,7 +205,7 @@ class Network:
         previous, self._sender = self._sender, ws
         if previous:
             _log.warning("a new sender replaces the one before")
-            await previous.close(code=WSCloseCode.POLICY_VIOLATION, message=b"replaced")
+            self._close_aside(previous)
         self._session.connected()
         try:
             async for message in ws:
@@ -214,17 +217,25 @@ class Network:
                 self._sender = None
         return ws
 
+    def _close_aside(self, ws: web.WebSocketResponse) -> None:
+        """Close without waiting for the answer, which a peer that hangs never gives."""
+        closing = asyncio.ensure_future(
+            ws.close(code=WSCloseCode.POLICY_VIOLATION, message=b"replaced by a new sender")
+        )
+        self._closing.add(closing)
+        closing.add_done_callback(self._closing.discard)
+
     async def _on_phone(self, request: web.Request) -> web.StreamResponse:
         if self._phones >= _MAX_PHONES:
             return web.json_response({"error": "too many phones"}, status=503)
         self._phones += 1
-        ws = await self._open_socket(request)
         try:
+            ws = await self._open_socket(request)
             async for message in ws:
                 await self._take(ws, message, None, self._session.take_telemetry)
         finally:
             self._phones -= 1
-            self._sockets.discard(ws)
+        self._sockets.discard(ws)
         return ws
 
     async def _take_video(self, ws: web.WebSocketResponse, message: WSMessage) -> None:
@@ -309,3 +320,10 @@ class Network:
         return web.Response(
             body=exposition(self.status()), content_type="text/plain", charset="utf-8"
         )
+
+
+def _refuse_foreign_pages(request: web.Request) -> None:
+    """Browsers let every page open sockets to this machine; only pages from here may."""
+    origin = request.headers.get("Origin")
+    if origin and urlsplit(origin).hostname != urlsplit(f"//{request.host}").hostname:
+        raise web.HTTPForbidden(text=f"pages of {origin} may not connect to this server")
