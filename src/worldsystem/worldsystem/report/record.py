@@ -36,7 +36,7 @@ class Targets:
 
     ate_percent: float = 2.0
     mesh_fscore: float = 0.8
-    fps: float = 20.0
+    fps: float = 10.0
     glass_to_map_p95_ms: float = 1000.0
     tracked_percent: float = 90.0
     unexplained_frames: float = 0.0
