@@ -190,7 +190,7 @@ def test_a_full_volume_refuses_blocks_and_counts_them(launcher):
 def test_growing_keeps_what_was_fused(launcher, monkeypatch):
     config = MeshConfig(voxel=VOXEL)
     whole = BlockVolume(config, launcher, VOXEL)
-    monkeypatch.setattr(volume, "FIRST_CAPACITY", 16)
+    monkeypatch.setattr(volume, "first_capacity", lambda device: 16)
     grown = BlockVolume(config, launcher, VOXEL)
     for seed in range(3):
         whole.add(random_view(seed))

@@ -20,6 +20,9 @@ BATCH_BLOCKS = 1024
 POINTS_PER_SIDE = 9
 POINTS = POINTS_PER_SIDE**3
 CELLS = 512
+NO_VERTICES = np.zeros((0, 3), np.float32)
+NO_COLOURS = np.zeros((0, 3), np.uint8)
+NO_FACES = np.zeros((0, 3), np.int32)
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,11 +72,12 @@ class SurfaceExtractor:
         v0 = f0 = 0
         ends = zip(vertex_ends.tolist(), face_ends.tolist(), strict=True)
         for index, (v1, f1) in zip(volume.coords(blocks).tolist(), ends, strict=True):
+            place = (index[0], index[1], index[2])
+            if f0 == f1:
+                yield BlockSurface(place, NO_VERTICES, NO_COLOURS, NO_FACES)
+                continue
             yield BlockSurface(
-                (index[0], index[1], index[2]),
-                vertices[v0:v1].copy(),
-                colours[v0:v1].copy(),
-                faces[f0:f1].copy(),
+                place, vertices[v0:v1].copy(), colours[v0:v1].copy(), faces[f0:f1].copy()
             )
             v0, f0 = v1, f1
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-import numpy as np
-
 from worldsystem_core.surface import BlockIndex, MeshBlock
 from worldsystem_mesh.extraction import BlockSurface
 
@@ -23,7 +21,11 @@ class SurfaceStore:
         self.removed: dict[BlockIndex, int] = {}
         self.vertex_count = 0
         self.face_count = 0
-        self.bytes = 0
+
+    @property
+    def bytes(self) -> int:
+        """Memory that vertices (place and colour) and faces take."""
+        return 15 * self.vertex_count + 12 * self.face_count
 
     def update(
         self, surfaces: Iterable[BlockSurface]
@@ -76,14 +78,13 @@ class SurfaceStore:
     def _count(self, block: MeshBlock, sign: int) -> None:
         self.vertex_count += sign * len(block.vertices)
         self.face_count += sign * len(block.faces)
-        arrays = (block.vertices, block.colours, block.faces)
-        self.bytes += sign * sum(array.nbytes for array in arrays)
 
 
 def _differs(old: MeshBlock, new: BlockSurface) -> bool:
-    same = (
-        np.array_equal(old.vertices, new.vertices)
-        and np.array_equal(old.colours, new.colours)
-        and np.array_equal(old.faces, new.faces)
+    if len(old.vertices) != len(new.vertices) or len(old.faces) != len(new.faces):
+        return True
+    return bool(
+        (old.vertices != new.vertices).any()
+        or (old.colours != new.colours).any()
+        or (old.faces != new.faces).any()
     )
-    return not same

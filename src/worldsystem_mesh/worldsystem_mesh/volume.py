@@ -8,6 +8,7 @@ Hashing", ACM TOG 32(6), 2013.
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -22,7 +23,7 @@ from worldsystem_mesh.view import StoredView
 CONFIDENCE_UNITS = 255
 BAND_STRIDE_PX = 2
 FREE_SPACE_STRIDE_PX = 8
-FIRST_CAPACITY = 1024
+FIRST_CUDA_CAPACITY = 4096
 VOXELS = 512
 
 
@@ -42,7 +43,7 @@ class BlockVolume:
         self.state = kernels.Volume()
         self.state.max_weight = int(config.max_weight * CONFIDENCE_UNITS)
         self.state.counters = self._zeros(4, wp.int32)
-        self._resize(min(FIRST_CAPACITY, config.max_blocks))
+        self._resize(min(first_capacity(launcher.device), config.max_blocks))
 
     @property
     def block_count(self) -> int:
@@ -51,8 +52,8 @@ class BlockVolume:
 
     @property
     def bytes(self) -> int:
-        arrays = [getattr(self.state, name) for name in (*PER_BLOCK, *PER_SLOT)]
-        return sum(int(array.capacity) for array in arrays)
+        """Memory that the blocks and the hash take; unused capacity costs none on a CPU."""
+        return self.block_count * BLOCK_BYTES + int(self.state.keys.size) * SLOT_BYTES
 
     def coords(self, blocks: Int32[np.ndarray, "b"]) -> Int32[np.ndarray, "b 3"]:
         """Block indices of the given block numbers; copies what it needs on CUDA."""
@@ -130,7 +131,11 @@ class BlockVolume:
         return on_device
 
     def _zeros(self, shape: int | tuple[int, ...], dtype: type) -> wp.array:
-        return wp.zeros(shape, dtype=dtype, device=self._launcher.device)
+        device = self._launcher.device
+        if device == "cpu":
+            host = np.zeros(shape, dtype=wp.dtype_to_numpy(dtype))
+            return wp.array(host, dtype=dtype, device=device, copy=False)
+        return wp.zeros(shape, dtype=dtype, device=device)
 
     def _set_counters(self, **values: int) -> None:
         counters = self.state.counters.numpy()
@@ -170,4 +175,16 @@ PER_BLOCK: dict[str, tuple[tuple[int, ...], type]] = {
     "colour_sum": ((VOXELS, 3), wp.int32),
     "colour_weight": ((VOXELS,), wp.uint16),
 }
-PER_SLOT = ("keys", "block_of_key")
+BLOCK_BYTES: int = sum(
+    math.prod(tail) * wp.types.type_size_in_bytes(t) for tail, t in PER_BLOCK.values()
+)
+SLOT_BYTES = 8 + 4
+
+
+def first_capacity(device: str) -> int:
+    """Blocks to make room for at first.
+
+    A CPU has all the room at once, in zero pages that take memory only when written; so growing
+    never copies, and no keyframe waits for it. A CUDA device begins small and doubles.
+    """
+    return sys.maxsize if device == "cpu" else FIRST_CUDA_CAPACITY
