@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Blocks of the surface in chunks of 4 × 4 × 4: viewers draw tens of parts, not thousands."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+from jaxtyping import Float32, Int32
+
+from worldsystem_core.surface import BlockIndex, Mesh, MeshBlock, MeshDelta, join_blocks
+
+_CHUNK_BLOCKS = 4
+ChunkIndex = tuple[int, int, int]
+
+
+class ChunkedSurface:
+    """The current surface by chunk, and which chunks have changed since they were last taken.
+
+    Written by the pipeline's thread, taken by a viewer's; holds references only.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._chunks: dict[ChunkIndex, dict[BlockIndex, MeshBlock]] = {}
+        self._changed: dict[ChunkIndex, None] = {}
+
+    def apply(self, delta: MeshDelta) -> None:
+        """Take changed and removed blocks."""
+        with self._lock:
+            for index in delta.removed:
+                chunk = _chunk_of(index)
+                if self._chunks.get(chunk, {}).pop(index, None) is not None:
+                    self._changed[chunk] = None
+            for block in delta.blocks:
+                chunk = _chunk_of(block.index)
+                self._chunks.setdefault(chunk, {})[block.index] = block
+                self._changed[chunk] = None
+
+    def mark_all_changed(self) -> None:
+        """Everything is to be shown again, for a viewer that came late."""
+        with self._lock:
+            self._changed.update(dict.fromkeys(self._chunks))
+
+    def take_changed(self) -> tuple[ChunkIndex, Mesh] | None:
+        """One changed chunk and its surface, which is empty when the chunk is gone; None: none."""
+        with self._lock:
+            if not self._changed:
+                return None
+            chunk = next(iter(self._changed))
+            del self._changed[chunk]
+            blocks = list(self._chunks.get(chunk, {}).values())
+            if not blocks:
+                self._chunks.pop(chunk, None)
+        return chunk, join_blocks(blocks)
+
+
+def _chunk_of(index: BlockIndex) -> ChunkIndex:
+    x, y, z = (part // _CHUNK_BLOCKS for part in index)
+    return x, y, z
+
+
+def vertex_normals(
+    vertices: Float32[np.ndarray, "v 3"], faces: Int32[np.ndarray, "f 3"]
+) -> Float32[np.ndarray, "v 3"]:
+    """Unit normals, each the area-weighted mean of its faces'; (0, 0, 1) where there is no area."""
+    a, b, c = (vertices[faces[:, corner]] for corner in range(3))
+    face_normals = np.cross(b - a, c - a)
+    corners = faces.reshape(-1)
+    summed = np.stack(
+        [
+            np.bincount(corners, np.repeat(face_normals[:, axis], 3), minlength=len(vertices))
+            for axis in range(3)
+        ],
+        axis=1,
+    )
+    length = np.linalg.norm(summed, axis=1, keepdims=True)
+    flat = ~(length[:, 0] > 0)
+    summed[flat], length[flat] = (0.0, 0.0, 1.0), 1.0
+    normals: np.ndarray = (summed / length).astype(np.float32)
+    return normals

@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Logging to Rerun: to a file, and to a server that this process starts and ends."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8
+
+from worldsystem_core.errors import MissingDependency, PortInUse
+from worldsystem_core.handoff import Handoff
+from worldsystem_core.objects import MapObjects
+from worldsystem_core.reconstruction import Keyframe, MovedKeyframes, Pose
+from worldsystem_core.surface import MeshDelta
+from worldsystem_viewer.camera_path import CameraPath
+from worldsystem_viewer.chunks import ChunkedSurface
+from worldsystem_viewer.config import ViewerConfig
+from worldsystem_viewer.rerun_entities import RerunEntities
+
+log = logging.getLogger(__name__)
+_QUEUE = 128
+_WAIT_S = 0.2
+_FLUSH_S = 5.0
+_SERVER_MEMORY = "512MiB"
+
+
+class RerunSink:
+    """Logs the world to Rerun from a thread of its own; every input returns at once.
+
+    When the thread falls behind, the oldest inputs are dropped and counted; the surface never is.
+    `start` raises `MissingDependency` or `PortInUse`. A server that went away is not waited for.
+    """
+
+    def __init__(self, config: ViewerConfig) -> None:
+        self._config = config
+        self._inbox: Handoff[Callable[[RerunEntities], None]] = Handoff(_QUEUE)
+        self._pictures: Handoff[tuple[np.ndarray, int]] = Handoff(1)
+        self._surface = ChunkedSurface()
+        self._stamp_ns = 0
+        self._path = CameraPath()
+        self._server: subprocess.Popen[bytes] | None = None
+        self._thread = threading.Thread(target=self._run, name="rerun", daemon=True)
+
+    @property
+    def dropped(self) -> int:
+        return self._inbox.dropped + self._pictures.dropped
+
+    def start(self) -> None:
+        """Open the log's destinations."""
+        try:
+            import rerun
+        except ImportError as error:
+            raise MissingDependency(
+                "rerun-sdk", "logging to Rerun", "pip install rerun-sdk"
+            ) from error
+        self._stream = rerun.RecordingStream("worldsystem")
+        sinks: list[Any] = []
+        if self._config.rerun_serve:
+            self._server = _start_server(self._config)
+            address = f"rerun+http://127.0.0.1:{self._config.rerun_port}/proxy"
+            sinks.append(rerun.GrpcSink(address))
+        if self._config.rerun_file:
+            sinks.append(rerun.FileSink(self._config.rerun_file))
+        if sinks:
+            self._stream.set_sinks(*sinks)
+        self._entities = RerunEntities(rerun, self._stream, self._config.jpeg_quality)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Write what is queued, close the file, end the server; nothing when not started."""
+        if not self._thread.is_alive():
+            return
+        self._inbox.close()
+        self._thread.join(timeout=_FLUSH_S)
+        # the server may be gone, and what it misses is lost with it
+        with contextlib.suppress(RuntimeError, ValueError, OSError):
+            self._stream.flush(timeout_sec=_FLUSH_S)
+        self._stream.disconnect()
+        if self._server is not None:
+            self._server.terminate()
+            try:
+                self._server.wait(timeout=_FLUSH_S)
+            except subprocess.TimeoutExpired:
+                self._server.kill()
+
+    def pose(self, pose: Pose) -> None:
+        """The newest camera pose; a tracked one extends the path."""
+        self._inbox.put(lambda entities: self._log_pose(entities, pose))
+
+    def keyframe(self, keyframe: Keyframe) -> None:
+        """A new keyframe: the camera's shape, and what the path hangs on."""
+        self._inbox.put(lambda entities: self._log_keyframe(entities, keyframe))
+
+    def moved(self, moved: MovedKeyframes) -> None:
+        """Keyframes were corrected; the path follows with the next pose."""
+        self._inbox.put(lambda _: self._path.move(moved.world_from_cam))
+
+    def mesh(self, delta: MeshDelta) -> None:
+        """What changed on the surface."""
+        self._stamp_ns = delta.stamp_ns
+        self._surface.apply(delta)
+
+    def image(self, rgb: UInt8[np.ndarray, "h w 3"], stamp_ns: int) -> None:
+        """A picture, logged as JPEG; one that waited is dropped and counted."""
+        self._pictures.put((rgb, stamp_ns))
+
+    def objects(self, objects: MapObjects) -> None:
+        """The objects of the map, replacing those before."""
+        self._inbox.put(lambda entities: entities.objects(objects))
+
+    def _log_pose(self, entities: RerunEntities, pose: Pose) -> None:
+        self._path.add(pose)
+        entities.pose(pose, self._path)
+
+    def _log_keyframe(self, entities: RerunEntities, keyframe: Keyframe) -> None:
+        self._path.add_keyframe(keyframe.id, keyframe.world_from_cam)
+        entities.keyframe(keyframe)
+
+    def _run(self) -> None:
+        try:
+            while not self._inbox.closed:
+                self._log_queued(_WAIT_S)
+            self._log_queued(0.0)
+            while len(self._inbox):
+                self._log_queued(0.0)
+        except Exception:  # the edge of a thread: the pipeline goes on without Rerun
+            self._inbox.close()
+            log.exception("logging to Rerun stopped")
+
+    def _log_queued(self, timeout_s: float) -> None:
+        if (step := self._inbox.get(timeout_s)) is not None:
+            step(self._entities)
+        if (picture := self._pictures.get(0.0)) is not None:
+            self._entities.picture(*picture)
+        while (part := self._surface.take_changed()) is not None:
+            self._entities.chunk(*part, self._stamp_ns)
+
+
+def _start_server(config: ViewerConfig) -> subprocess.Popen[bytes]:
+    """Rerun's own `serve_*` functions listen on every interface, its command line need not."""
+    for port, option in (
+        (config.rerun_port, "rerun_port"),
+        (config.rerun_web_port, "rerun_web_port"),
+    ):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((config.host, port))
+            except OSError as error:
+                raise PortInUse("Rerun", port, option) from error
+    command = [sys.executable, "-m", "rerun", "--serve-web", "--bind", config.host]
+    command += ["--port", str(config.rerun_port), "--web-viewer-port", str(config.rerun_web_port)]
+    command += ["--server-memory-limit", _SERVER_MEMORY]
+    log.info("Rerun's web viewer on http://%s:%d", config.host, config.rerun_web_port)
+    return subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )

@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The Foxglove server, seen by a client that speaks its protocol."""
+
+import io
+import json
+import socket
+import time
+
+import numpy as np
+import pytest
+import trimesh
+from websockets.sync.client import connect
+from world_for_viewers import delta, ground_block, growing_ground
+
+from worldsystem_core.errors import PortInUse
+from worldsystem_viewer.config import ViewerConfig
+from worldsystem_viewer.foxglove_sink import MESH_TOPIC, FoxgloveSink
+
+pytest.importorskip("foxglove", reason="foxglove-sdk is not installed")
+SCHEMA = "string data"
+CDR = b"\x00\x01\x00\x00\x06\x00\x00\x00hello\x00"
+
+
+@pytest.fixture
+def sink():
+    running = FoxgloveSink(ViewerConfig(foxglove_port=0))
+    running.start()
+    running.advertise("/chatter", "std_msgs/msg/String", SCHEMA)
+    yield running
+    running.stop()
+
+
+@pytest.fixture
+def client(sink):
+    with connect(
+        f"ws://127.0.0.1:{sink.port}",
+        subprotocols=["foxglove.sdk.v1"],
+        max_size=None,
+        proxy=None,
+        close_timeout=0.2,
+    ) as socket:
+        yield socket
+
+
+def channels_of(client, wanted: set[str]) -> dict[str, dict]:
+    """Channels by topic, once all `wanted` were advertised."""
+    found: dict[str, dict] = {}
+    while not wanted <= found.keys():
+        message = client.recv(5)
+        if isinstance(message, str) and (told := json.loads(message))["op"] == "advertise":
+            found |= {channel["topic"]: channel for channel in told["channels"]}
+    return found
+
+
+def subscribe(client, channel: dict) -> None:
+    subscription = {"id": 1, "channelId": channel["id"]}
+    client.send(json.dumps({"op": "subscribe", "subscriptions": [subscription]}))
+
+
+def next_data(client) -> tuple[int, bytes]:
+    """Log time and payload of the next message data."""
+    while True:
+        message = client.recv(5)
+        if isinstance(message, bytes) and message[0] == 1:
+            return int.from_bytes(message[5:13], "little"), message[13:]
+
+
+def wait_wanted(sink, topic: str) -> None:
+    deadline = time.monotonic() + 5
+    while not sink.wanted(topic):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_a_ros_message_arrives_as_the_same_bytes(sink, client):
+    channel = channels_of(client, {"/chatter", MESH_TOPIC})["/chatter"]
+    assert (channel["encoding"], channel["schemaEncoding"]) == ("cdr", "ros2msg")
+    assert (channel["schemaName"], channel["schema"]) == ("std_msgs/msg/String", SCHEMA)
+    subscribe(client, channel)
+    wait_wanted(sink, "/chatter")
+    sink.publish("/chatter", CDR, 1_700_000_000_123_456_789)
+    assert next_data(client) == (1_700_000_000_123_456_789, CDR)
+
+
+def test_a_topic_is_wanted_only_while_somebody_subscribes(sink, client):
+    channel = channels_of(client, {"/chatter"})["/chatter"]
+    assert not sink.wanted("/chatter")
+    assert not sink.wanted("/never_advertised")
+    subscribe(client, channel)
+    wait_wanted(sink, "/chatter")
+    client.send(json.dumps({"op": "unsubscribe", "subscriptionIds": [1]}))
+    deadline = time.monotonic() + 5
+    while sink.wanted("/chatter"):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_a_late_subscriber_gets_the_whole_surface(sink, client):
+    deltas = growing_ground()
+    for step in deltas:
+        sink.mesh(step)
+    time.sleep(0.1)
+    subscribe(client, channels_of(client, {MESH_TOPIC})[MESH_TOPIC])
+    models = [glb_in(next_data(client)[1]) for _ in range(9)]
+    assert sum(len(model.faces) for model in models) == 144 * 288
+    corner = np.min([model.bounds[0] for model in models], axis=0)
+    np.testing.assert_allclose(corner[[0, 2]], 0.0, atol=1e-5)  # back in our own axes
+    sink.mesh(delta([], 99, removed=tuple((i, 0, k) for i in range(4) for k in range(4))))
+    assert b"0_0_0" in next_data(client)[1]
+    sink.mesh(delta([ground_block(0, 0)], 100))
+    assert len(glb_in(next_data(client)[1]).faces) == 288
+
+
+def glb_in(payload: bytes) -> trimesh.Trimesh:
+    """The model embedded in a SceneUpdate, turned to z up as Foxglove does."""
+    at = payload.index(b"glTF")
+    size = int.from_bytes(payload[at + 8 : at + 12], "little")
+    model = trimesh.load(io.BytesIO(payload[at : at + size]), file_type="glb").to_geometry()
+    model.apply_transform(trimesh.transformations.rotation_matrix(np.pi / 2, [1, 0, 0]))
+    return model
+
+
+def test_a_taken_port_is_named():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        sink = FoxgloveSink(ViewerConfig(foxglove_port=taken.getsockname()[1]))
+        with pytest.raises(PortInUse, match="foxglove_port"):
+            sink.start()
+        sink.stop()

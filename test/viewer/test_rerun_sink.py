@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The Rerun log: a file that Rerun's own tool finds whole, and a server that may go away."""
+
+import socket
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from world_for_viewers import (
+    delta,
+    growing_ground,
+    keyframe,
+    map_objects,
+    picture,
+    pose_event,
+)
+
+from worldsystem_core.errors import MissingDependency, PortInUse
+from worldsystem_core.objects import MapObjects
+from worldsystem_viewer.config import ViewerConfig
+from worldsystem_viewer.rerun_sink import RerunSink
+
+pytest.importorskip("rerun", reason="rerun-sdk is not installed")
+
+
+def feed(sink: RerunSink) -> None:
+    sink.keyframe(keyframe(1, 0.0))
+    for n, step in enumerate(growing_ground()):
+        sink.pose(pose_event(n, n / 12, keyframe_id=1))
+        sink.mesh(step)
+        sink.image(picture(n / 12, 64, 48), n)
+        time.sleep(0.01)
+    sink.objects(map_objects())
+    sink.objects(MapObjects(stamp_ns=2, objects=()))
+    sink.mesh(delta([], 99, removed=tuple((i, 0, k) for i in range(4) for k in range(4))))
+    sink.image(np.zeros((0, 0, 3), np.uint8), 3)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def test_the_file_is_whole_and_holds_everything(tmp_path):
+    path = tmp_path / "world.rrd"
+    sink = RerunSink(ViewerConfig(rerun_serve=False, rerun_file=str(path)))
+    sink.start()
+    feed(sink)
+    sink.stop()
+    check = [sys.executable, "-m", "rerun", "rrd"]
+    subprocess.run([*check, "verify", path], check=True, timeout=60, capture_output=True)
+    printed = subprocess.run(
+        [*check, "print", path], check=True, timeout=60, capture_output=True, text=True
+    ).stdout
+    for entity in ("world/mesh/0_0_0", "world/camera/picture", "world/path", "world/objects"):
+        assert entity in printed
+
+
+def test_a_server_that_dies_holds_nobody_up():
+    config = ViewerConfig(rerun_port=free_port(), rerun_web_port=free_port())
+    sink = RerunSink(config)
+    sink.start()
+    deadline = time.monotonic() + 30
+    while True:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", config.rerun_web_port)) == 0:
+                break
+        assert time.monotonic() < deadline, "Rerun's web viewer did not come up"
+        time.sleep(0.1)
+    feed(sink)
+    sink._server.kill()
+    begun = time.monotonic()
+    for n in range(200):
+        sink.pose(pose_event(n, n / 200))
+    assert time.monotonic() - begun < 1.0
+    begun = time.monotonic()
+    sink.stop()
+    assert time.monotonic() - begun < 20
+
+
+def test_a_taken_port_is_named():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        sink = RerunSink(ViewerConfig(rerun_port=taken.getsockname()[1]))
+        with pytest.raises(PortInUse, match="rerun_port"):
+            sink.start()
+        sink.stop()
+
+
+def test_a_missing_library_is_named_with_the_command_that_installs_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "rerun", None)
+    with pytest.raises(MissingDependency, match="pip install rerun-sdk"):
+        RerunSink(ViewerConfig()).start()
