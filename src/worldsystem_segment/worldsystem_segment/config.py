@@ -35,7 +35,7 @@ class SegmentConfig(Config):
     relief: float = param(
         0.08, "how far the ground may leave its plane [fraction of depth]", low=0.005
     )
-    wall_area: float = param(0.2, "smallest wall [scene unit squared]", low=0.01)
+    wall_area: float = param(0.06, "smallest wall [scene unit squared]", low=0.01)
     max_extent: float = param(1.5, "longest object; longer is structure [scene unit]", low=0.01)
 
     voxel: float = param(0.015, "edge of a voxel of a track [scene unit]", low=0.001, high=0.5)

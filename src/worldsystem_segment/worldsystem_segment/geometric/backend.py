@@ -17,7 +17,7 @@ from worldsystem_segment.geometric.detections import detections_of
 from worldsystem_segment.geometric.instances import cut_instances
 from worldsystem_segment.geometric.labels import colour_name, size_name
 from worldsystem_segment.geometric.structure import Structure, StructureFinder
-from worldsystem_segment.geometric.view import make_view, scene_unit, usable
+from worldsystem_segment.geometric.view import enough, make_view, scene_unit, usable
 from worldsystem_segment.geometric.world_tracker import WorldTrack, WorldTracker
 from worldsystem_segment.prompt import Description, Phrase, selects
 
@@ -52,20 +52,20 @@ class GeometricBackend:
 
     def feed(self, keyframe: Keyframe, phrases: Sequence[Phrase]) -> TrackFrame:
         """Segment and track one keyframe; one without usable points yields no tracks."""
-        unit = scene_unit(keyframe, self.config.min_confidence)
-        if unit is None:
+        mask = usable(keyframe, self.config.min_confidence)
+        if not enough(keyframe, mask):
             self._unusable += 1
             return _frame(keyframe, (), np.zeros(keyframe.pointmap.shape[:2], np.uint16))
-        self._unit = self._unit or unit
+        self._unit = self._unit or scene_unit(keyframe, mask)
         self._scale = keyframe.scale
-        view = make_view(keyframe, self._unit, self.config)
+        view = make_view(keyframe, mask, self._unit, self.config.work_width_px)
         structure = self._structure.find(view, self._fixed_up(), self._tracker.pose)
-        labels = cut_instances(view, structure.pool, self.config)
-        labels, detections = detections_of(view, labels, structure.up_cam, self.config)
+        labels = cut_instances(view, structure.pool, structure.up_cam, self.config)
+        labels, detections = detections_of(view, labels, structure, self.config.max_extent)
         ids = self._tracker.update(view, detections, keyframe.stamp_ns)
         regions = self._regions(labels, ids, structure)
         self._clean()
-        return self._reported(keyframe, view.stride, regions, phrases)
+        return self._reported(keyframe, mask, regions, phrases)
 
     def move(self, world_from_cam: dict[int, Float64[np.ndarray, "4 4"]]) -> None:
         """Re-anchor voxels, walls and the up direction of the named keyframes."""
@@ -137,10 +137,14 @@ class GeometricBackend:
         return regions
 
     def _reported(
-        self, keyframe: Keyframe, stride: int, regions: list[_Region], phrases: Sequence[Phrase]
+        self,
+        keyframe: Keyframe,
+        usable_px: Bool[np.ndarray, "h w"],
+        regions: list[_Region],
+        phrases: Sequence[Phrase],
     ) -> TrackFrame:
-        height, width = keyframe.pointmap.shape[:2]
-        usable_px = usable(keyframe, self.config.min_confidence)
+        height, width = usable_px.shape
+        stride = max(1, round(width / self.config.work_width_px))
         labels = np.zeros((height, width), np.uint16)
         tracks = []
         for region in (r for r in regions if _wanted(r.described, phrases)):

@@ -6,24 +6,25 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float32, Int32, Int64
 
-from worldsystem_segment.config import SegmentConfig
 from worldsystem_segment.geometric.instances import seen_extent
 from worldsystem_segment.geometric.labels import median_lab, shape_name
+from worldsystem_segment.geometric.structure import Structure
 from worldsystem_segment.geometric.tags import find_tags
 from worldsystem_segment.geometric.view import View
 from worldsystem_segment.geometric.world_tracker import Detection
 
 RIM_PX = 3  # normals this near the outline see past it
-MAX_SHAPE_POINTS = 400
+MIN_TALL_SHARE = 0.2
+MAX_SHAPE_POINTS = 250
 
 
 def detections_of(
     view: View,
     labels: Int32[np.ndarray, "h w"],
-    up_cam: Float32[np.ndarray, "3"] | None,
-    config: SegmentConfig,
+    structure: Structure,
+    max_extent: float,
 ) -> tuple[Int32[np.ndarray, "h w"], list[Detection]]:
-    """Describe each instance; instances too long to be one are erased from the labels.
+    """Describe each instance; what is too long or hardly leaves the ground is erased.
 
     The returned labels number the detections from 1 in their order.
     """
@@ -32,10 +33,11 @@ def detections_of(
     detections: list[Detection] = []
     for number, pixels in enumerate(_pixels_by_label(labels), start=1):
         points = view.points_cam.reshape(-1, 3)[pixels]
-        if seen_extent(points) > config.max_extent:
+        stands = structure.tall.reshape(-1)[pixels].mean() > MIN_TALL_SHARE
+        if not stands or seen_extent(points) > max_extent:
             continue
         on_it = (t for t, (u, v) in tags if labels[int(v), int(u)] == number)
-        detections.append(_detection(view, pixels, up_cam, frozenset(on_it)))
+        detections.append(_detection(view, pixels, structure.up_cam, frozenset(on_it)))
         kept[number] = len(detections)
     return kept[labels], detections
 
@@ -54,11 +56,13 @@ def _detection(
         rows.min() == 0 or columns.min() == 0 or rows.max() >= height - 1
         or columns.max() >= width - 1
     )  # fmt: skip
-    points_cam = view.points_cam.reshape(-1, 3)
+    points_cam, points_world = view.points_cam.reshape(-1, 3), view.points_world.reshape(-1, 3)
+    sample = pixels[:: max(1, len(pixels) // MAX_SHAPE_POINTS)]
     return Detection(
         points_cam=points_cam[pixels],
-        points_world=view.points_world.reshape(-1, 3)[pixels],
-        lab=median_lab(view.rgb.reshape(-1, 3)[pixels]),
+        points_world=points_world[pixels],
+        centre=np.median(points_world[sample], axis=0).astype(np.float32),
+        lab=median_lab(view.rgb.reshape(-1, 3)[sample]),
         noun=shape_name(points_cam[core], view.normals.reshape(-1, 3)[core], up_cam),
         truncated=bool(truncated),
         tags=tags,

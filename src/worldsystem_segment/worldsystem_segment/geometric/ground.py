@@ -20,6 +20,7 @@ from worldsystem_segment.geometric.view import View
 UP_PRIOR_CAM = np.array([0.0, -1.0, -0.5], np.float32) / np.float32(np.sqrt(1.25))
 MIN_GROUND_FRACTION = 0.03
 LEVEL = 0.8  # cosine: surfaces up to 37 degrees steep may be ground
+TALL = 2.0  # times the tolerance of the ground
 COARSE = 4  # the relief is smooth: it is computed on every fourth pixel
 
 
@@ -27,12 +28,12 @@ COARSE = 4  # the relief is smooth: it is computed on every fourth pixel
 class Ground:
     """The ground of one view: `up` is its unit normal in the camera frame.
 
-    `height` is each pixel's height above the relief [scene unit], `mask` the ground's own pixels,
-    and `below` those clearly under it, which are no objects either.
+    `mask` are the ground's own pixels, `below` those clearly under it, which are no objects
+    either, and `tall` those so high above it that no error of the relief explains them.
     """
 
     up_cam: Float32[np.ndarray, "3"]
-    height: Float32[np.ndarray, "h w"]
+    tall: Bool[np.ndarray, "h w"]
     mask: Bool[np.ndarray, "h w"]
     below: Bool[np.ndarray, "h w"]
 
@@ -62,7 +63,7 @@ def find_ground(
     if mask.mean() < MIN_GROUND_FRACTION:
         return None
     below = view.valid & (height <= -tolerance)
-    return Ground(up_cam=up, height=height, mask=mask, below=below)
+    return Ground(up_cam=up, tall=height > TALL * tolerance, mask=mask, below=below)
 
 
 def estimate_up(
@@ -70,7 +71,7 @@ def estimate_up(
 ) -> Float32[np.ndarray, "3"] | None:
     """The commonest normal near the expected up direction, by mean shift from several starts."""
     prior = UP_PRIOR_CAM if up_known_cam is None else up_known_cam
-    gate = 0.3 if up_known_cam is None else 0.85
+    gate = 0.3 if up_known_cam is None else 0.92
     normals = view.normals[::3, ::3][view.valid[::3, ::3]]
     towards = normals @ prior
     normals, towards = normals[towards > gate], towards[towards > gate]
@@ -93,7 +94,7 @@ def _fit_plane(
     view: View, level: Bool[np.ndarray, "h w"], up: Float32[np.ndarray, "3"], relief: float
 ) -> Float32[np.ndarray, "4"] | None:
     """Plane (n, d) with n.p + d = height, through the lowest strong layer of level points."""
-    points = view.points_cam[::2, ::2][level[::2, ::2]]
+    points = view.points_cam[::3, ::3][level[::3, ::3]]
     height = points @ up
     depth = points[:, 2]
     edges = np.linspace(height.min() - 1e-3, height.max() + 1e-3, 64)
@@ -144,7 +145,7 @@ def _height_above_relief(
     relative = np.nan_to_num(coarse / depth)
     candidate = level[::COARSE, ::COARSE] & np.isfinite(coarse)
     relief = np.zeros_like(relative)
-    for gate in (config.relief, 0.5 * config.relief, 0.25 * config.relief):
+    for gate in (config.relief, 0.6 * config.relief, 0.35 * config.relief):
         member = candidate & (np.abs(relative - relief) < gate)
         relief = _smooth(relative, member)
     scatter = np.abs(relative - relief)[member]

@@ -9,19 +9,25 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
-from jaxtyping import Bool, Float32, Int32
+from jaxtyping import Bool, Float32, Int32, Int64
 
 from worldsystem_segment.config import SegmentConfig
 from worldsystem_segment.geometric.normals import dot
+from worldsystem_segment.geometric.overhang import join_overhangs
 from worldsystem_segment.geometric.view import View
 
 JUMP_REACH_PX = 2
 CREASE_REACH_PX = 4
 REGROW_PX = 5.0
+INWARDS_PX = 3
+SURFACE_OFFSET = 0.012  # of depth
 
 
 def cut_instances(
-    view: View, pool: Bool[np.ndarray, "h w"], config: SegmentConfig
+    view: View,
+    pool: Bool[np.ndarray, "h w"],
+    up_cam: Float32[np.ndarray, "3"] | None,
+    config: SegmentConfig,
 ) -> Int32[np.ndarray, "h w"]:
     """Number the instances among the `pool` pixels from 1; 0 is everything else."""
     min_area_px = max(8, int(config.min_area_fraction * pool.size))
@@ -31,6 +37,8 @@ def cut_instances(
     seeds = cv2.morphologyEx(seeds, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
     labels = _large_components(seeds, max(6, min_area_px // 3))
     labels = _regrown(labels, pool, view, config.jump)
+    if up_cam is not None:
+        labels = join_overhangs(labels, view, up_cam)
     return _renumbered(labels, min_area_px)
 
 
@@ -39,15 +47,32 @@ def depth_jumps(view: View, jump: float) -> Bool[np.ndarray, "h w"]:
     log = np.log(np.where(view.valid, view.depth, 1.0)).astype(np.float32)
     cut = np.zeros(log.shape, bool)
     for axis in (0, 1):
-        a, mid, b = _shifted(axis, JUMP_REACH_PX)
-        step = np.abs(log[b] - log[a]) > jump
-        step &= view.valid[a] & view.valid[b]
-        cut[mid] |= step
-        a, _, b = _shifted(axis, 1)
-        step = np.abs(log[b] - log[a]) > 0.6 * jump
-        step &= view.valid[a] & view.valid[b]
-        cut[a] |= step
+        for reach, limit in ((JUMP_REACH_PX, jump), (1, 0.6 * jump)):
+            a, mid, b = _shifted(axis, reach)
+            step = np.abs(log[b] - log[a]) > limit
+            step &= view.valid[a] & view.valid[b]
+            step[step] = ~_same_surface(view, np.argwhere(step), axis, reach)
+            cut[mid] |= step
     return cut
+
+
+def _same_surface(
+    view: View, first: Int64[np.ndarray, "n 2"], axis: int, reach: int
+) -> Bool[np.ndarray, "n"]:
+    # a steep view of one surface steps in depth too: then one point lies on the other's plane,
+    # whose normal is taken a little inwards, where the step does not bend it
+    size = view.valid.shape[axis] - 1
+    second, before, after = first.copy(), first.copy(), first.copy()
+    second[:, axis] += reach
+    before[:, axis] = np.maximum(first[:, axis] - INWARDS_PX, 0)
+    after[:, axis] = np.minimum(second[:, axis] + INWARDS_PX, size)
+    a, b = tuple(first.T), tuple(second.T)
+    way = view.points_cam[b] - view.points_cam[a]
+    off = np.minimum(
+        np.abs(dot(view.normals[tuple(before.T)], way)),
+        np.abs(dot(view.normals[tuple(after.T)], way)),
+    )
+    return np.asarray(off < SURFACE_OFFSET * view.depth[a])
 
 
 def concave_creases(view: View, crease_deg: float) -> Bool[np.ndarray, "h w"]:
@@ -115,5 +140,6 @@ def _renumbered(labels: Int32[np.ndarray, "h w"], min_area_px: int) -> Int32[np.
 
 def seen_extent(points: Float32[np.ndarray, "n 3"]) -> float:
     """Diagonal of the axis-aligned box around the middle 96 % of the points."""
-    low, high = np.percentile(points, (2.0, 98.0), axis=0)
+    sample = points[:: max(1, len(points) // 300)]
+    low, high = np.percentile(sample, (2.0, 98.0), axis=0)
     return float(np.linalg.norm(high - low))

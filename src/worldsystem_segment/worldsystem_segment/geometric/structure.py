@@ -28,9 +28,13 @@ from worldsystem_segment.geometric.walls import (
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Structure:
-    """What of a view is structure: `regions` are (id, `floor` or `wall`, pixels)."""
+    """What of a view is structure: `regions` are (id, `floor` or `wall`, pixels).
+
+    `pool` are the pixels that may be objects, `tall` those well above the ground.
+    """
 
     pool: Bool[np.ndarray, "h w"]
+    tall: Bool[np.ndarray, "h w"]
     up_cam: Float32[np.ndarray, "3"] | None
     regions: list[tuple[int, str, Bool[np.ndarray, "h w"]]]
 
@@ -66,6 +70,7 @@ class StructureFinder:
         up = self._up.world(pose_of) if up_fixed is None else up_fixed
         up_cam = None if up is None else view.rotation.T @ up
         pool = view.valid.copy()
+        tall = view.valid
         regions = []
         ground = find_ground(view, up_cam, self.config)
         if ground is not None:
@@ -74,29 +79,36 @@ class StructureFinder:
             self._floor_id = self._floor_id or self._take_id()
             regions.append((self._floor_id, "floor", ground.mask))
             pool &= ~(ground.mask | ground.below)
-        for wall_id, mask in self._find_walls(view, pool, pose_of):
+            tall = ground.tall
+        for wall_id, mask in self._find_walls(view, pool, up_cam, pose_of):
             regions.append((wall_id, "wall", mask & pool))
             pool &= ~mask
         pool = cv2.morphologyEx(pool.astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
-        return Structure(pool=pool > 0, up_cam=up_cam, regions=regions)
+        return Structure(pool=pool > 0, tall=tall, up_cam=up_cam, regions=regions)
 
     def _find_walls(
-        self, view: View, pool: Bool[np.ndarray, "h w"], pose_of: PoseOf
+        self,
+        view: View,
+        pool: Bool[np.ndarray, "h w"],
+        up_cam: Float32[np.ndarray, "3"] | None,
+        pose_of: PoseOf,
     ) -> list[tuple[int, Bool[np.ndarray, "h w"]]]:
         known = self._walls.in_world(pose_of)
         labels, planes = find_planes(view, pool)
         found: list[tuple[int, Bool[np.ndarray, "h w"]]] = []
         for index, plane_cam in enumerate(planes):
-            region = labels == index
-            if not region.any():
+            if not (labels == index).any():
                 continue
+            # growing planes is sensitive to rounding; what lies on the plane is not
+            region = (labels == index) | (on_plane(view, plane_cam, self.config) & pool)
             plane_world = plane_in(view.world_from_cam, plane_cam)
             wall = next((w for w, plane in known if same_plane(plane, plane_world)), None)
-            if wall is None and is_wall(view, region, plane_cam, self.config.wall_area):
+            area = self.config.wall_area
+            if wall is None and is_wall(view, region, plane_cam, up_cam, area):
                 wall = Wall(self._take_id(), view.keyframe_id, plane_cam)
                 self._walls.add(wall)
             if wall is not None:
-                found.append((wall.id, region | on_plane(view, plane_cam, self.config)))
+                found.append((wall.id, region))
         drawn = {wall_id for wall_id, _ in found}
         cam_from_world = inverse(view.world_from_cam)
         for wall, plane in known:

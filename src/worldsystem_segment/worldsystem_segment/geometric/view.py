@@ -11,7 +11,6 @@ from jaxtyping import Bool, Float32, Float64, UInt8
 from worldsystem_core.frames import Camera
 from worldsystem_core.geometry.se3 import transform
 from worldsystem_core.reconstruction import Keyframe
-from worldsystem_segment.config import SegmentConfig
 from worldsystem_segment.geometric.normals import normals_cam, smooth_depth
 
 MIN_VALID_FRACTION = 0.02
@@ -43,24 +42,29 @@ class View:
 
 def usable(keyframe: Keyframe, min_confidence: float) -> Bool[np.ndarray, "h w"]:
     """Pixels whose point is finite, before the camera and confident enough."""
-    finite = np.isfinite(keyframe.pointmap).all(axis=-1)
-    ahead = np.nan_to_num(keyframe.pointmap[..., 2], nan=-1.0) > 0
-    confident = np.nan_to_num(keyframe.confidence, nan=-1.0) >= min_confidence
-    return np.asarray(finite & ahead & confident)
+    x, y, z = keyframe.pointmap[..., 0], keyframe.pointmap[..., 1], keyframe.pointmap[..., 2]
+    finite = np.isfinite(x) & np.isfinite(y) & np.isfinite(z)
+    with np.errstate(invalid="ignore"):
+        return np.asarray(finite & (z > 0) & (keyframe.confidence >= min_confidence))
 
 
-def scene_unit(keyframe: Keyframe, min_confidence: float) -> float | None:
-    """Median depth of the keyframe [world units], or None when too few points are usable."""
-    mask = usable(keyframe, min_confidence)
-    if mask.mean() < MIN_VALID_FRACTION or not np.isfinite(keyframe.world_from_cam).all():
-        return None
-    return float(np.median(keyframe.pointmap[mask][:, 2]))
+def enough(keyframe: Keyframe, mask: Bool[np.ndarray, "h w"]) -> bool:
+    """Whether a keyframe with these usable points and this pose can be segmented."""
+    posed = bool(np.isfinite(keyframe.world_from_cam).all())
+    return posed and bool(mask.mean() >= MIN_VALID_FRACTION)
 
 
-def make_view(keyframe: Keyframe, unit: float, config: SegmentConfig) -> View:
+def scene_unit(keyframe: Keyframe, mask: Bool[np.ndarray, "h w"]) -> float:
+    """Median depth of the usable points [world units]."""
+    return float(np.median(keyframe.pointmap[..., 2][mask]))
+
+
+def make_view(
+    keyframe: Keyframe, mask: Bool[np.ndarray, "h w"], unit: float, work_width_px: int
+) -> View:
     """Thin, scale by 1 / `unit`, smooth along the rays and add normals."""
-    stride = max(1, round(keyframe.pointmap.shape[1] / config.work_width_px))
-    valid = usable(keyframe, config.min_confidence)[::stride, ::stride]
+    stride = max(1, round(keyframe.pointmap.shape[1] / work_width_px))
+    valid = mask[::stride, ::stride]
     raw = keyframe.pointmap[::stride, ::stride] / np.float32(unit)
     camera = _thinned(keyframe.camera, stride, valid.shape)
     depth, noise = smooth_depth(raw[..., 2], valid)

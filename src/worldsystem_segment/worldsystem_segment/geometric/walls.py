@@ -16,8 +16,7 @@ from worldsystem_segment.geometric.view import View
 
 BLOCK_PX = 16
 PLANE_ROUGHNESS = 0.02  # scene unit at the median depth
-MAX_BEHIND_FRACTION = 0.12  # a house stands before the land; a room's wall ends it
-CUT_OFF_PART = 0.3
+MAX_BEHIND_FRACTION = 0.05  # a house stands before the land; a room's wall ends it
 MAX_WALLS = 64
 
 
@@ -74,21 +73,22 @@ def find_planes(
     none = np.full(pool.shape, 255, np.uint8)
     if pool.sum() < 4 * BLOCK_PX**2:
         return none, np.zeros((0, 4))
-    median = float(np.median(view.depth[pool]))
+    half = pool[::2, ::2]
+    median = float(np.median(view.depth[::2, ::2][half]))
     # findPlanes reads four channels, whatever its manual says
-    points = np.full((*pool.shape, 4), np.nan, np.float32)
-    normals = np.full((*pool.shape, 4), np.nan, np.float32)
-    points[pool, :3] = view.points_cam[pool]
-    points[pool, 3] = 1.0
-    normals[pool, :3] = view.normals[pool]
-    normals[pool, 3] = 0.0
-    sizes = (BLOCK_PX, 2 * BLOCK_PX**2, PLANE_ROUGHNESS * median)
+    points = np.full((*half.shape, 4), np.nan, np.float32)
+    normals = np.full((*half.shape, 4), np.nan, np.float32)
+    points[..., :3][half] = view.points_cam[::2, ::2][half]
+    normals[..., :3][half] = view.normals[::2, ::2][half]
+    sizes = (BLOCK_PX // 2, BLOCK_PX**2 // 2, PLANE_ROUGHNESS * median)
     labels, found = cv2.findPlanes(points, normals, None, None, *sizes)
     if found is None:
         return none, np.zeros((0, 4))
     planes = np.asarray(found, np.float64).reshape(-1, 4)
     planes *= np.where(planes[:, 3:] < 0, -1.0, 1.0)
-    return np.where(pool, labels, 255).astype(np.uint8), planes
+    height, width = pool.shape
+    full = labels.repeat(2, axis=0).repeat(2, axis=1)[:height, :width]
+    return np.where(pool, full, 255).astype(np.uint8), planes
 
 
 def pixel_area(view: View) -> Float32[np.ndarray, "h w"]:
@@ -102,19 +102,27 @@ def pixel_area(view: View) -> Float32[np.ndarray, "h w"]:
 
 
 def is_wall(
-    view: View, region: Bool[np.ndarray, "h w"], plane: Float64[np.ndarray, "4"], min_area: float
+    view: View,
+    region: Bool[np.ndarray, "h w"],
+    plane: Float64[np.ndarray, "4"],
+    up_cam: Float32[np.ndarray, "3"] | None,
+    min_area: float,
 ) -> bool:
-    """Whether a planar region is large and closes the scene: hardly any point lies behind it.
+    """Whether a planar region is an upright or level surface that closes the scene.
 
-    Of a region that the picture's border cuts off a part of `min_area` is enough.
+    It is large, runs out of the picture, and hardly any point lies behind it; a roof is neither
+    upright nor level, and a house that stands free shows land behind it or ends in the picture.
     """
+    normal = plane[:3].astype(np.float32)
+    if up_cam is not None and 0.3 < abs(float(normal @ up_cam)) < 0.9:
+        return False
+    if region[2:-2, 2:-2].sum() == region.sum():
+        return False
     sample = view.points_cam[::3, ::3][view.valid[::3, ::3]]
-    behind = sample @ plane[:3].astype(np.float32) + np.float32(plane[3]) < -0.05 * sample[:, 2]
+    behind = sample @ normal + np.float32(plane[3]) < -0.05 * sample[:, 2]
     if behind.mean() >= MAX_BEHIND_FRACTION:
         return False
-    inner = region[2:-2, 2:-2].sum() == region.sum()
-    wanted = min_area if inner else CUT_OFF_PART * min_area
-    return bool(pixel_area(view)[region].sum() >= wanted)
+    return bool(pixel_area(view)[region].sum() >= min_area)
 
 
 def on_plane(

@@ -35,6 +35,7 @@ class Detection:
     points_world: Float32[np.ndarray, "n 3"]
     lab: Float32[np.ndarray, "3"]
     noun: str
+    centre: Float32[np.ndarray, "3"]  # median point in the world
     truncated: bool  # touches the picture's border
     tags: frozenset[int] = frozenset()
 
@@ -179,7 +180,7 @@ class WorldTracker:
         by_voxels = shared * (0.4 + 0.6 * likeness)
         if self.feed_count - track.last_feed > 3:
             return by_voxels
-        step = float(np.linalg.norm(np.median(detection.points_world, axis=0) - track.centre))
+        step = float(np.linalg.norm(detection.centre - track.centre))
         return max(by_voxels, 0.5 * likeness * max(0.0, 1.0 - step / NEAR))
 
     def _born(self, detection: Detection) -> WorldTrack | None:
@@ -190,9 +191,8 @@ class WorldTracker:
         if not new_id:
             self.births_refused += 1
             return None
-        centre = np.median(detection.points_world, axis=0).astype(np.float32)
         track = WorldTrack(
-            id=new_id, lab=detection.lab.copy(), centre=centre, first_feed=self.feed_count
+            id=new_id, lab=detection.lab.copy(), centre=detection.centre, first_feed=self.feed_count
         )
         self.tracks[new_id] = track
         return track
@@ -219,7 +219,7 @@ class WorldTracker:
         track.empty_views = 0
         track.last_feed = self.feed_count
         track.lab = track.lab + np.float32(max(0.1, 1.0 / track.hits)) * (detection.lab - track.lab)
-        track.centre = np.median(detection.points_world, axis=0).astype(np.float32)
+        track.centre = detection.centre
         track.nouns[detection.noun] += 1
         track.tags |= detection.tags
 
