@@ -16,9 +16,9 @@ from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
 
 from worldsystem_core.frames import EncodedFrame
+from worldsystem_core.message_definitions import message_definition, type_hash
 from worldsystem_storage.bag_writer import BagWriter
 from worldsystem_storage.config import StorageConfig
-from worldsystem_storage.schema import message_definition, type_hash
 
 STAMP_NS = 1_700_000_000_000_000_000
 DEFINITIONS = {

@@ -103,7 +103,8 @@ def _parameters(name: str, choice: Choice) -> Parameters:
         },
         "slam3r": {"backend": choice.backend},
         "mesher": {"device": choice.device},
-        "recorder": {"folder": str(choice.out / "bag")},
+        "viewer": {"rerun": True},
+        "recorder": {"folder": str(choice.out), "name": "bag"},
         "reporter": {
             "folder": str(choice.out),
             "source": choice.source,

@@ -6,11 +6,12 @@ from __future__ import annotations
 import signal
 import sys
 import threading
+import time
 
 from worldsystem.settings_text import config_words
 from worldsystem_core.config import config_from, settings_of
 from worldsystem_sim.config import SimConfig
-from worldsystem_sim.simulator import Simulator
+from worldsystem_sim.simulator import SimStatus, Simulator
 
 
 def simulate(words: list[str]) -> int:
@@ -19,8 +20,23 @@ def simulate(words: list[str]) -> int:
     stop = threading.Event()
     signal.signal(signal.SIGINT, lambda *_: stop.set())
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    Simulator(config).run(config.url, stop, lambda text: print(text, flush=True))
-    return 0
+    stats = Simulator(config).run(config.url, stop, _Printer())
+    return 0 if stats.count("sent") else 1
+
+
+class _Printer:
+    """Prints the simulator's state, at most once a second and at each change of phase."""
+
+    def __init__(self) -> None:
+        self._phase, self._printed_s = "", 0.0
+
+    def __call__(self, status: SimStatus) -> None:
+        now = time.monotonic()
+        if status.phase == self._phase and now - self._printed_s < 1.0:
+            return
+        self._phase, self._printed_s = status.phase, now
+        done = status.frames_rendered if status.phase == "preparing" else status.frames_sent
+        print(f"simulator: {status.phase}, {done} of {status.frames_total} frames", flush=True)
 
 
 def list_settings() -> None:

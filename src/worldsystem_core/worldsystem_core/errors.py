@@ -48,3 +48,7 @@ class MissingDependency(WorldSystemError):
 
     def __init__(self, library: str, what_for: str, install: str) -> None:
         super().__init__(f"{what_for} needs '{library}', which is not installed; run `{install}`")
+
+
+class InterfaceMissing(WorldSystemError):
+    """A message definition or its hash is not among the installed interface packages."""

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -34,8 +35,16 @@ class LatencyHistogram:
 
     def percentile_s(self, percent: float) -> float:
         """Upper edge of the bucket that holds the percentile; NaN when nothing was counted."""
-        counts = np.array(self.counts())
-        if not counts.sum():
-            return float("nan")
-        at = int(np.searchsorted(np.cumsum(counts), percent / 100.0 * counts.sum()))
-        return float((*BUCKETS_S, np.inf)[at])
+        return percentile_s(self.counts(), percent)
+
+
+def percentile_s(counts: Sequence[int], percent: float) -> float:
+    """Upper edge of the bucket that holds the percentile; NaN when nothing was counted.
+
+    `counts` has one entry a bucket, as `LatencyHistogram.counts` gives them.
+    """
+    total = sum(counts)
+    if not total:
+        return float("nan")
+    at = int(np.searchsorted(np.cumsum(counts), percent / 100.0 * total))
+    return float((*BUCKETS_S, np.inf)[at])

@@ -13,6 +13,9 @@ class StorageConfig(Config):
     """Where and how a run is recorded."""
 
     folder: str = param("recordings", "folder that holds one folder for each recording")
+    name: str = param("", "name of the first recording's folder; empty = date and time")
+    record_at_start: bool = param(True, "record from the start, not only when asked to")
+    video_files: bool = param(True, "also write video.mp4, stills and metadata.json of the session")
     compression: str = param(
         "lz4", "compression of the bag's chunks", choices=("lz4", "zstd", "none")
     )

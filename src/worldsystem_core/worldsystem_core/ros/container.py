@@ -11,11 +11,12 @@ import importlib
 import logging
 import signal
 import sys
+import threading
 from pathlib import Path
 
 import rclpy
 from composition_interfaces.srv import ListNodes, LoadNode, UnloadNode
-from rclpy.executors import ExternalShutdownException
+from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
@@ -27,6 +28,7 @@ from worldsystem_core.ros.process import clean_stale_segments, tune_process
 log = logging.getLogger(__name__)
 
 _FINISH_S = 20.0
+_JOIN_S = 5.0
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -104,16 +106,15 @@ def _make_node(request: LoadNode.Request) -> Node:
     )
 
 
-def stop_on_signals() -> None:
-    """Make SIGTERM end the process as Ctrl-C does, so that nothing is left behind."""
+def wait_for_signal() -> None:
+    """Sleep until Ctrl-C or SIGTERM; from then on both are ignored, for the end has begun."""
+    stop = threading.Event()
     for number in _SIGNALS:
-        signal.signal(number, signal.default_int_handler)
-
-
-def ignore_signals() -> None:
-    """The end has begun: a second Ctrl-C must not cut it short."""
+        signal.signal(number, lambda *_: stop.set())
+    stop.wait()
     for number in _SIGNALS:
         signal.signal(number, signal.SIG_IGN)
+    log.info("ending")
 
 
 def main() -> None:
@@ -122,13 +123,14 @@ def main() -> None:
     clean_stale_segments()
     rclpy.init(args=sys.argv, signal_handler_options=rclpy.SignalHandlerOptions.NO)
     forward_logging()
-    stop_on_signals()
     container = Container()
-    try:
-        rclpy.spin(container)
-    except (KeyboardInterrupt, ExternalShutdownException):
-        ignore_signals()
-        log.info("ending")
+    executor = SingleThreadedExecutor()
+    executor.add_node(container)
+    thread = threading.Thread(target=executor.spin, name="container", daemon=True)
+    thread.start()
+    wait_for_signal()
+    executor.shutdown(timeout_sec=_JOIN_S)
+    thread.join(_JOIN_S)
     container.finish()
     container.destroy_node()
     rclpy.try_shutdown()
@@ -139,7 +141,6 @@ def run_node(node_class: type) -> None:
     tune_process()
     rclpy.init(args=sys.argv, signal_handler_options=rclpy.SignalHandlerOptions.NO)
     forward_logging()
-    stop_on_signals()
     try:
         thread = NodeThread(node_class())
     except WorldSystemError as error:
@@ -147,11 +148,7 @@ def run_node(node_class: type) -> None:
         rclpy.try_shutdown()
         sys.exit(2)
     thread.start()
-    try:
-        signal.pause()
-    except KeyboardInterrupt:
-        ignore_signals()
-        log.info("ending")
+    wait_for_signal()
     finish_all([thread], _FINISH_S)
     rclpy.try_shutdown()
 

@@ -4,8 +4,8 @@
 import pytest
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
-from worldsystem_storage.errors import StorageError
-from worldsystem_storage.schema import message_definition, type_hash
+from worldsystem_core.errors import InterfaceMissing
+from worldsystem_core.message_definitions import message_definition, type_hash
 
 
 def test_a_definition_holds_every_inner_type_once(interfaces):
@@ -32,15 +32,15 @@ def test_the_first_folder_that_has_the_type_wins(interfaces, tmp_path):
 
 
 def test_a_missing_type_is_named_with_the_folders_searched(interfaces):
-    with pytest.raises(StorageError, match=r"drone_msgs/msg/Lost\.msg not found in .*share"):
+    with pytest.raises(InterfaceMissing, match=r"drone_msgs/msg/Lost\.msg not found in .*share"):
         message_definition("drone_msgs/msg/Lost", [interfaces.share])
-    with pytest.raises(StorageError, match=r"Lost\.json not found in no folder"):
+    with pytest.raises(InterfaceMissing, match=r"Lost\.json not found in no folder"):
         type_hash("drone_msgs/msg/Lost", [])
 
 
 @pytest.mark.parametrize("name", ["Fix", "drone_msgs/srv/Fix", "drone msgs/Fix", ""])
 def test_what_is_no_message_type_is_refused(interfaces, name):
-    with pytest.raises(StorageError, match="is no message type"):
+    with pytest.raises(InterfaceMissing, match="is no message type"):
         message_definition(name, [interfaces.share])
 
 
@@ -49,5 +49,5 @@ def test_a_json_without_the_hash_is_a_clear_error(tmp_path, content):
     folder = tmp_path / "pkg" / "msg"
     folder.mkdir(parents=True)
     (folder / "A.json").write_text(content)
-    with pytest.raises(StorageError, match="has no type hash of pkg/msg/A"):
+    with pytest.raises(InterfaceMissing, match="has no type hash of pkg/msg/A"):
         type_hash("pkg/msg/A", [tmp_path])

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from worldsystem_storage.errors import StorageError
+from worldsystem_core.errors import InterfaceMissing
 
 SEPARATOR = "=" * 80
 _FIELD = re.compile(r"^\s*([A-Za-z][\w/]*)(?:<=\d+)?(?:\[[^\]]*\])?\s+[A-Za-z]\w*")
@@ -19,7 +19,7 @@ def message_definition(type_name: str, search_paths: Sequence[Path]) -> str:
     """The `ros2msg` text of `pkg/msg/Type`: its definition, then that of each type within it.
 
     `search_paths` are `share` folders (`<prefix>/share`); the first that holds
-    `<pkg>/msg/<Type>.msg` wins. Raises `StorageError` when a type is in none of them.
+    `<pkg>/msg/<Type>.msg` wins. Raises `InterfaceMissing` when a type is in none of them.
     """
     wanted = [_split_name(type_name)]
     parts: list[str] = []
@@ -39,7 +39,9 @@ def type_hash(type_name: str, search_paths: Sequence[Path]) -> str:
         hashes = json.loads(path.read_text(encoding="utf-8"))["type_hashes"]
         return next(str(h["hash_string"]) for h in hashes if h["type_name"] == type_name)
     except (ValueError, KeyError, TypeError, StopIteration) as error:
-        raise StorageError(f"{path} has no type hash of {type_name}; rebuild {package}") from error
+        raise InterfaceMissing(
+            f"{path} has no type hash of {type_name}; rebuild {package}"
+        ) from error
 
 
 def _split_name(type_name: str) -> tuple[str, str]:
@@ -47,7 +49,7 @@ def _split_name(type_name: str) -> tuple[str, str]:
     if len(parts) == 3 and parts[1] == "msg":
         parts.pop(1)
     if len(parts) != 2 or not all(re.fullmatch(r"\w+", part) for part in parts):
-        raise StorageError(f"'{type_name}' is no message type; write it as 'package/msg/Type'")
+        raise InterfaceMissing(f"'{type_name}' is no message type; write it as 'package/msg/Type'")
     return parts[0], parts[1]
 
 
@@ -57,7 +59,7 @@ def _find(package: str, file: str, search_paths: Sequence[Path]) -> Path:
         if path.is_file():
             return path
     searched = ", ".join(map(str, search_paths)) or "no folder"
-    raise StorageError(
+    raise InterfaceMissing(
         f"{package}/msg/{file} not found in {searched}; install {package} or source its workspace"
     )
 

@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every topic into a bag as it comes, and the video as it was received."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from rclpy.qos import DurabilityPolicy
+from worldsystem_msgs.srv import StartRecording, StopRecording
+
+from worldsystem_core.frames import EncodedFrame, Frame
+from worldsystem_core.message_definitions import message_definition, type_hash
+from worldsystem_core.ros import topics
+from worldsystem_core.ros.container import run_node
+from worldsystem_core.ros.definitions import share_folders, type_name
+from worldsystem_core.ros.reference_topic import Topic
+from worldsystem_core.ros.stage_node import StageNode
+from worldsystem_storage.bag_metadata import qos_yaml
+from worldsystem_storage.bag_writer import BagWriter
+from worldsystem_storage.config import StorageConfig
+from worldsystem_storage.errors import StorageError
+from worldsystem_storage.video_file import VideoSession
+
+log = logging.getLogger(__name__)
+
+_RECORDED = tuple(topic for topic in topics.ALL if topic not in topics.BULKY)
+_DEPTH = 1000
+
+
+class RecorderNode(StageNode):
+    """Hands CDR bytes to the writer; pictures stay in the video, points in the keyframes."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__("recorder", StorageConfig, **kwargs)
+        self._bag: BagWriter | None = None
+        self._session: VideoSession | None = None
+        if self.config.record_at_start:
+            self._start(self.config.name or _date_time())
+        for topic in _RECORDED:
+            self.listen_bytes(topic, self._write_to(topic), wanted=self._recording, depth=_DEPTH)
+        self.listen(topics.VIDEO, self._on_video)
+        self.listen(topics.IMAGE, self._on_image)
+        self.create_service(StartRecording, "recorder/start", self._on_start)
+        self.create_service(StopRecording, "recorder/stop", self._on_stop)
+
+    def _recording(self) -> bool:
+        return self._bag is not None
+
+    def _start(self, name: str) -> None:
+        folder = Path(self.config.folder) / name
+        bag = BagWriter(folder, self.config)
+        for topic in _RECORDED:
+            kind = type_name(topic.adapter.ros_type)
+            schema = message_definition(kind, share_folders())
+            bag.add_topic(
+                self.resolve_topic_name(topic.name),
+                kind,
+                schema,
+                type_hash(kind, share_folders()),
+                _qos_text(topic),
+            )
+        self._bag = bag
+        if self.config.video_files:
+            self._session = VideoSession(folder.parent / "video", self.config)
+        log.info("recording to %s", folder)
+
+    def _write_to(self, topic: Topic[Any]) -> Callable[[bytes], None]:
+        name = self.resolve_topic_name(topic.name)
+
+        def write(message: bytes) -> None:
+            if self._bag is not None:
+                now_ns = time.time_ns()
+                self._bag.write(name, message, now_ns, now_ns)
+
+        return write
+
+    def _on_video(self, unit: EncodedFrame) -> None:
+        if self._session is not None:
+            self._session.write(unit)
+
+    def _on_image(self, frame: Frame) -> None:
+        if self._session is not None:
+            self._session.still(frame)
+
+    def _on_start(
+        self, request: StartRecording.Request, response: StartRecording.Response
+    ) -> StartRecording.Response:
+        if self._bag is not None:
+            response.message = f"already recording to {self._bag.folder}; stop that first"
+            return response
+        try:
+            self._start(request.folder or _date_time())
+        except StorageError as error:
+            response.message = str(error)
+            return response
+        response.success, response.folder = True, str(self._bag.folder)
+        return response
+
+    def _on_stop(
+        self, _: StopRecording.Request, response: StopRecording.Response
+    ) -> StopRecording.Response:
+        if self._bag is None:
+            response.message = "nothing is being recorded"
+            return response
+        response.folder = str(self._bag.folder)
+        response.messages = self._stop()
+        response.success = True
+        return response
+
+    def _stop(self) -> int:
+        bag, self._bag = self._bag, None
+        session, self._session = self._session, None
+        if session is not None:
+            session.close()
+        return sum(count.written for count in bag.close().values()) if bag else 0
+
+    def facts(self) -> dict[str, object]:
+        if self._bag is None:
+            return {"recording": "no"}
+        state = self._bag.state()
+        written = sum(count.written for count in state.topics.values())
+        lost = sum(sum(count.dropped.values()) for count in state.topics.values())
+        return {"recording": self._bag.folder, "messages": written, "lost": lost}
+
+    def problem(self) -> str:
+        return self._bag.state().stopped if self._bag else ""
+
+    def input_ended(self) -> None:
+        self._stop()
+
+
+def _date_time() -> str:
+    return datetime.now().strftime("%Y%m%d_%H%M%S")
+
+
+def _qos_text(topic: Topic[Any]) -> str:
+    latched = topic.qos.durability is DurabilityPolicy.TRANSIENT_LOCAL
+    return qos_yaml("reliable", "transient_local" if latched else "volatile", topic.qos.depth)
+
+
+def main() -> None:
+    run_node(RecorderNode)

@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Everything that is to be seen, handed to the web page, Foxglove and Rerun."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from worldsystem_core.frames import Frame
+from worldsystem_core.geometry.vertical import estimate_up
+from worldsystem_core.message_definitions import message_definition
+from worldsystem_core.objects import MapObjects, TrackFrame
+from worldsystem_core.reconstruction import MovedKeyframes, NewKeyframe, Pose
+from worldsystem_core.ros import topics
+from worldsystem_core.ros.adapters.slam import KeyframeEvent
+from worldsystem_core.ros.container import run_node
+from worldsystem_core.ros.definitions import share_folders, type_name
+from worldsystem_core.ros.reference_topic import Topic
+from worldsystem_core.ros.stage_node import StageNode
+from worldsystem_core.surface import MeshDelta
+from worldsystem_viewer.config import ViewerConfig
+from worldsystem_viewer.foxglove_sink import FoxgloveSink
+from worldsystem_viewer.page_server import PageServer
+from worldsystem_viewer.rerun_sink import RerunSink
+from worldsystem_viewer.status_board import StatusBoard
+
+_STATUS_PERIOD_S = 1.0
+_FOXGLOVE_DEPTH = 50
+
+
+class ViewerNode(StageNode):
+    """Starts the viewers that are wanted; each has its own thread and queue."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__("viewer", ViewerConfig, **kwargs)
+        self._page = PageServer(self.config) if self.config.web else None
+        self._foxglove = FoxgloveSink(self.config) if self.config.foxglove else None
+        self._rerun = RerunSink(self.config) if self.config.rerun else None
+        self._board = StatusBoard()
+        self._keyframe_poses: dict[int, np.ndarray] = {}
+        self._start()
+        self.listen(topics.POSE, self._on_pose)
+        self.listen(topics.KEYFRAME, self._on_keyframe)
+        self.listen(topics.MESH, self._on_mesh)
+        self.listen(topics.IMAGE, self._on_image)
+        self.listen(topics.TRACKS, self._on_tracks)
+        self.listen(topics.OBJECTS, self._on_objects)
+        self.listen(topics.LEDGER, self._board.take)
+        if self._foxglove is not None:
+            for topic in topics.ALL:
+                self._bridge(topic, self._foxglove)
+        self.create_timer(_STATUS_PERIOD_S, self._publish_status)
+
+    def _start(self) -> None:
+        """Start all or none, so that a port in use leaves no server behind."""
+        started: list[Any] = []
+        try:
+            for viewer in self._viewers():
+                viewer.start()
+                started.append(viewer)
+        except Exception:
+            for viewer in started:
+                viewer.stop()
+            raise
+
+    def _viewers(self) -> list[Any]:
+        return [v for v in (self._page, self._foxglove, self._rerun) if v is not None]
+
+    def _bridge(self, topic: Topic[Any], sink: FoxgloveSink) -> None:
+        name, kind = self.resolve_topic_name(topic.name), type_name(topic.adapter.ros_type)
+        sink.advertise(name, kind, message_definition(kind, share_folders()))
+
+        def forward(message: bytes) -> None:
+            sink.publish(name, message, time.time_ns())
+
+        wanted: Callable[[], bool] = lambda: sink.wanted(name)  # noqa: E731
+        self.listen_bytes(topic, forward, wanted=wanted, depth=_FOXGLOVE_DEPTH)
+
+    def _on_pose(self, pose: Pose) -> None:
+        for viewer in (self._page, self._rerun):
+            if viewer is not None:
+                viewer.pose(pose)
+
+    def _on_keyframe(self, event: KeyframeEvent) -> None:
+        for viewer in (self._page, self._rerun):
+            if viewer is None:
+                continue
+            if isinstance(event, NewKeyframe):
+                viewer.keyframe(event.keyframe)
+            elif isinstance(event, MovedKeyframes):
+                viewer.moved(event)
+        self._remember_poses(event)
+
+    def _remember_poses(self, event: KeyframeEvent) -> None:
+        if isinstance(event, NewKeyframe):
+            self._keyframe_poses[event.keyframe.id] = event.keyframe.world_from_cam
+        elif isinstance(event, MovedKeyframes):
+            self._keyframe_poses.update(event.world_from_cam)
+
+    def _on_mesh(self, delta: MeshDelta) -> None:
+        for viewer in self._viewers():
+            viewer.mesh(delta)
+
+    def _on_image(self, frame: Frame) -> None:
+        for viewer in (self._page, self._rerun):
+            if viewer is not None:
+                viewer.image(frame.rgb, frame.stamp_ns)
+
+    def _on_tracks(self, tracks: TrackFrame) -> None:
+        if self._page is not None:
+            self._page.tracks(tracks)
+
+    def _on_objects(self, objects: MapObjects) -> None:
+        for viewer in (self._page, self._rerun):
+            if viewer is not None:
+                viewer.objects(objects)
+
+    def _publish_status(self) -> None:
+        if self._page is not None:
+            poses = np.array(list(self._keyframe_poses.values())).reshape(-1, 4, 4)
+            self._page.status(self._board.values() | {"up": estimate_up(poses).tolist()})
+
+    def facts(self) -> dict[str, object]:
+        return {"viewers": self._page.client_count} if self._page else {}
+
+    def input_ended(self) -> None:
+        for viewer in self._viewers():
+            viewer.stop()
+
+
+def main() -> None:
+    run_node(ViewerNode)

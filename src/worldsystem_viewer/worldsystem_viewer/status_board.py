@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The values of the status bar, from what the stages report."""
+
+from __future__ import annotations
+
+from worldsystem_core.latency import percentile_s
+from worldsystem_core.ledger import StageReport
+
+_TRACKING_STAGE = "slam3r"
+_MAP_STAGE = "mesher"
+
+
+class StatusBoard:
+    """Takes stage reports; one thread."""
+
+    def __init__(self) -> None:
+        self._reports: dict[str, StageReport] = {}
+        self._fps = 0.0
+
+    def take(self, report: StageReport) -> None:
+        """A stage's newest account; the rate of frames comes from two in a row."""
+        stage = report.ledger.stage
+        before = self._reports.get(stage)
+        self._reports[stage] = report
+        if stage == _TRACKING_STAGE and before is not None:
+            since_s = (report.stamp_ns - before.stamp_ns) / 1e9
+            if since_s > 0:
+                self._fps = (report.ledger.used - before.ledger.used) / since_s
+
+    def values(self) -> dict[str, object]:
+        """Frames per second, frames let go, and the median time from capture to map."""
+        dropped = sum(sum(r.ledger.dropped.values()) for r in self._reports.values())
+        values: dict[str, object] = {"fps": round(self._fps, 1), "dropped": dropped}
+        mapped = self._reports.get(_MAP_STAGE)
+        if mapped is not None and any(mapped.latency_counts):
+            values["latency_ms"] = round(1e3 * percentile_s(mapped.latency_counts, 50.0))
+        return values
