@@ -20,9 +20,9 @@ from worldsystem_core.geometry.se3 import inverse
 from worldsystem_slam3r.geometric import refine_kernels
 from worldsystem_slam3r.geometric import sweep_kernels as kernels
 
-STEP_PENALTY = 12
-JUMP_PENALTY_EDGE = 60
-JUMP_PENALTY = 120
+STEP_PENALTY = 20
+JUMP_PENALTY_EDGE = 100
+JUMP_PENALTY = 200
 AGREEMENT = 0.02
 """Relative difference of depth up to which two keyframes see the same surface."""
 
@@ -162,7 +162,7 @@ def _judged(
 ) -> DepthMap:
     """Confidence from distinctness, matching cost, texture and the neighbours' depth."""
     agree, against = _agreement(reference, neighbours, inverse_depth)
-    quality = np.clip(distinct / 0.15, 0.0, 1.0) * np.clip(1.6 - own_cost / 60.0, 0.0, 1.0)
+    quality = np.clip(distinct / 0.45, 0.0, 1.0) * np.clip(1.6 - own_cost / 60.0, 0.0, 1.0)
     quality *= np.clip(reference.texture / 3.0, 0.0, 1.0)
     support = np.where(agree >= 2, 1.0, np.where(agree == 1, 0.7, 0.4))
     confidence = support * (0.3 * (agree > 0) + (1.0 - 0.3 * (agree > 0)) * quality)
