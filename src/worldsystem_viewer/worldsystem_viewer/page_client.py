@@ -150,7 +150,7 @@ async def _next_wish(socket: web.WebSocketResponse, timeout_s: float) -> dict[st
 def _parsed(text: str) -> dict[str, Any]:
     try:
         wish = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return wish if isinstance(wish, dict) else {}
 

@@ -2,6 +2,7 @@
 // The camera now, the keyframes before it, and the view that follows.
 
 import * as THREE from "./vendor/three.module.min.js";
+import { LineMaterial, LineSegments2, LineSegmentsGeometry } from "./vendor/three.module.min.js";
 
 const CORNERS = [[-1, -1], [1, -1], [1, 1], [-1, 1]];
 
@@ -11,11 +12,11 @@ export class CameraLayer {
     this.shape = { x: 0.5, y: 0.3 }; // half picture at depth 1
     this.size = 0.2;
     this.following = false;
+    this.showKeyframes = true;
     this.world_from_cam = null;
-    this.now = lines(0x2f6fed);
+    this.now = lines(0x4f8cff, 3);
     this.now.matrixAutoUpdate = false;
-    this.now.visible = false;
-    this.keyframes = lines(0x8fa3bd);
+    this.keyframes = lines(0x8fa3bd, 1.2);
     this.keyframes.material.transparent = true;
     this.keyframes.material.opacity = 0.55;
     stage.world.add(this.now, this.keyframes);
@@ -28,7 +29,7 @@ export class CameraLayer {
     this.now.matrix.copy(this.world_from_cam);
     this.now.matrixWorldNeedsUpdate = true;
     this.now.visible = true;
-    if (!this.now.geometry.attributes.position) this.reshape();
+    if (!this.now.drawable) this.reshape();
     this.stage.redraw();
   }
 
@@ -60,6 +61,7 @@ export class CameraLayer {
       }
     }
     setPositions(this.keyframes, positions);
+    this.keyframes.visible = this.showKeyframes && this.keyframes.drawable;
     this.stage.redraw();
   }
 
@@ -94,16 +96,16 @@ function frustum({ x, y }, size) {
   return new Float32Array(segments.flat());
 }
 
-function lines(color) {
-  const object = new THREE.LineSegments(
-    new THREE.BufferGeometry(), new THREE.LineBasicMaterial({ color }),
-  );
+function lines(color, linewidth) {
+  const object = new LineSegments2(new LineSegmentsGeometry(), new LineMaterial({ color, linewidth }));
   object.frustumCulled = false;
+  object.visible = false; // nothing to draw yet
   return object;
 }
 
 function setPositions(object, positions) {
   object.geometry.dispose();
-  object.geometry = new THREE.BufferGeometry();
-  object.geometry.setAttribute("position", new THREE.BufferAttribute(positions, 3));
+  object.geometry = new LineSegmentsGeometry();
+  if (positions.length > 0) object.geometry.setPositions(positions);
+  object.drawable = positions.length > 0;
 }

@@ -13,7 +13,7 @@ import { VideoInset } from "./video.js";
 
 const element = (id) => document.getElementById(id);
 
-const stage = new Stage(element("stage"));
+const stage = openStage();
 const mesh = new MeshLayer(stage);
 const path = new TrajectoryLayer(stage);
 const camera = new CameraLayer(stage);
@@ -64,12 +64,25 @@ const toggles = {
   mesh: (on) => { mesh.group.visible = on; },
   wire: (on) => { mesh.material.wireframe = on; },
   points: (on) => { points.cloud.visible = on; },
-  path: (on) => { path.line.visible = on; },
-  keyframes: (on) => { camera.keyframes.visible = on; },
+  path: (on) => { path.group.visible = on; },
+  keyframes: (on) => {
+    camera.showKeyframes = on;
+    camera.reshape();
+  },
   objects: (on) => objects.show(on),
   video: (on) => video.enable(on),
   follow: (on) => { camera.following = on; },
 };
+
+// Without WebGL there is nothing to show; say so instead of leaving an empty page.
+function openStage() {
+  try {
+    return new Stage(element("stage"));
+  } catch (error) {
+    element("hint").textContent = "This browser cannot draw in 3D: WebGL is switched off or missing.";
+    throw error;
+  }
+}
 
 function setToggle(button, on) {
   button.setAttribute("aria-pressed", String(on));

@@ -4,6 +4,7 @@
 import * as THREE from "./vendor/three.module.min.js";
 import { CSS2DRenderer, OrbitControls } from "./vendor/three.module.min.js";
 
+const CALM_RAD = 0.05; // an estimate that wavers by less must not make the view tremble
 const IDLE_UP = [0, -1, 0]; // the first camera's frame: x right, y down, z forward
 
 export class Stage {
@@ -41,10 +42,9 @@ export class Stage {
 
   // Turn the world so that `up` (a direction in the world frame) points up on the screen.
   turnUpright(up) {
-    const key = up.join();
-    if (key === this.up) return;
-    this.up = key;
     const from = new THREE.Vector3(...up).normalize();
+    if (from.lengthSq() === 0 || (this.up && this.up.angleTo(from) < CALM_RAD)) return;
+    this.up = from;
     if (from.y < -0.9999) this.world.quaternion.setFromAxisAngle(new THREE.Vector3(1, 0, 0), Math.PI);
     else this.world.quaternion.setFromUnitVectors(from, new THREE.Vector3(0, 1, 0));
     this.world.updateMatrixWorld(true);
@@ -83,7 +83,7 @@ export class Stage {
     if (box.isEmpty()) return;
     const seen = box.clone().applyMatrix4(this.world.matrixWorld);
     const sphere = seen.getBoundingSphere(new THREE.Sphere());
-    const distance = (1.15 * sphere.radius) / Math.sin((0.5 * this.camera.fov * Math.PI) / 180);
+    const distance = (0.92 * sphere.radius) / Math.sin((0.5 * this.camera.fov * Math.PI) / 180);
     const direction = new THREE.Vector3(0.55, 0.6, 0.85).normalize();
     this.controls.target.copy(sphere.center);
     this.camera.position.copy(sphere.center).addScaledVector(direction, distance);

@@ -1,59 +1,64 @@
 // SPDX-License-Identifier: Apache-2.0
-// The camera's path as a line that grows.
+// The camera's path as a wide line that grows; only the pieces that changed are built again.
 
 import * as THREE from "./vendor/three.module.min.js";
+import { Line2, LineGeometry, LineMaterial } from "./vendor/three.module.min.js";
+
+const PIECE = 512; // points
 
 export class TrajectoryLayer {
   constructor(stage) {
     this.stage = stage;
-    this.capacity = 0;
+    this.group = new THREE.Group();
+    this.material = new LineMaterial({ color: 0xff7a1a, linewidth: 3 });
+    this.pieces = [];
+    this.positions = new Float32Array(3 * PIECE);
     this.length = 0;
-    this.line = new THREE.Line(
-      new THREE.BufferGeometry(),
-      new THREE.LineBasicMaterial({ color: 0xff7a1a, depthTest: true }),
-    );
-    this.line.frustumCulled = false;
-    stage.world.add(this.line);
-    this.reserve(1024);
+    this.dirtyFrom = Infinity;
+    stage.world.add(this.group);
+    stage.beforeDraw.push(() => this.rebuild());
   }
 
   clear() {
-    this.setLength(0);
+    this.update({ start: 0, positions: new Float32Array(0) });
   }
 
   update({ start, positions }) {
     const length = start + positions.length / 3;
-    if (length > this.capacity) this.reserve(2 ** Math.ceil(Math.log2(length)));
-    const attribute = this.line.geometry.attributes.position;
-    attribute.array.set(positions, 3 * start);
-    this.dirtyFrom = Math.min(this.dirtyFrom, start); // several updates may come between two frames
-    attribute.clearUpdateRanges();
-    attribute.addUpdateRange(3 * this.dirtyFrom, 3 * (length - this.dirtyFrom));
-    attribute.needsUpdate = true;
-    this.setLength(length);
-  }
-
-  setLength(length) {
+    if (3 * length > this.positions.length) this.reserve(2 ** Math.ceil(Math.log2(length)));
+    this.positions.set(positions, 3 * start);
     this.length = length;
-    this.line.geometry.setDrawRange(0, length);
+    this.dirtyFrom = Math.min(this.dirtyFrom, start);
     this.stage.redraw();
   }
 
   reserve(capacity) {
-    const array = new Float32Array(3 * capacity);
-    const before = this.line.geometry.attributes.position;
-    if (before) array.set(before.array);
-    this.line.geometry.dispose();
-    this.line.geometry = new THREE.BufferGeometry();
-    this.dirtyFrom = 0;
-    const attribute = new THREE.BufferAttribute(array, 3);
-    attribute.onUpload(() => { this.dirtyFrom = Infinity; });
-    this.line.geometry.setAttribute("position", attribute);
-    this.capacity = capacity;
+    const before = this.positions;
+    this.positions = new Float32Array(3 * capacity);
+    this.positions.set(before);
+  }
+
+  // A piece begins at the last point of the one before it, so that no gap is seen.
+  rebuild() {
+    if (this.dirtyFrom === Infinity) return false;
+    const first = Math.floor(Math.max(0, this.dirtyFrom - 1) / PIECE);
+    for (const piece of this.pieces.splice(first)) {
+      this.group.remove(piece);
+      piece.geometry.dispose();
+    }
+    for (let from = first * PIECE; from < this.length - 1; from += PIECE) {
+      const geometry = new LineGeometry();
+      const to = Math.min(from + PIECE + 1, this.length);
+      geometry.setPositions(this.positions.slice(3 * from, 3 * to));
+      const piece = new Line2(geometry, this.material);
+      this.pieces.push(piece);
+      this.group.add(piece);
+    }
+    this.dirtyFrom = Infinity;
+    return false;
   }
 
   box() {
-    const array = this.line.geometry.attributes.position.array.subarray(0, 3 * this.length);
-    return new THREE.Box3().setFromArray(array);
+    return new THREE.Box3().setFromArray(this.positions.subarray(0, 3 * this.length));
   }
 }
