@@ -6,6 +6,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter, deque
+from collections.abc import Callable
 
 from worldsystem_core.frames import Camera, EncodedFrame, Frame
 from worldsystem_core.telemetry import GpsFix, ImuSample
@@ -67,11 +68,12 @@ class CountingSink:
 class Bandwidth:
     """Bit rate of what comes in, over the last 5 s and over ten such samples; for any thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, now_s: Callable[[], float] = time.monotonic) -> None:
+        self._now_s = now_s
         self._lock = threading.Lock()
         self._samples: deque[float] = deque(maxlen=_BANDWIDTH_SAMPLES)
         self._bytes = 0
-        self._since_s = time.monotonic()
+        self._since_s = self._now_s()
         self.total_bytes = 0
 
     def add(self, size_bytes: int) -> None:
@@ -85,7 +87,7 @@ class Bandwidth:
         """Rate of the sample under way, or of the last full one while that is young [Mbit/s]."""
         with self._lock:
             self._close_samples()
-            age_s = time.monotonic() - self._since_s
+            age_s = self._now_s() - self._since_s
             if age_s < 1.0 and self._samples:
                 return self._samples[-1]
             return self._bytes * 8e-6 / max(age_s, 0.2)
@@ -105,9 +107,11 @@ class Bandwidth:
         return average is not None and 0 < average < LOW_BANDWIDTH_MBPS
 
     def _close_samples(self) -> None:
-        now_s = time.monotonic()
+        now_s = self._now_s()
+        if now_s - self._since_s > _BANDWIDTH_SAMPLE_S * (_BANDWIDTH_SAMPLES + 1):
+            self._samples.extend([0.0] * _BANDWIDTH_SAMPLES)
+            self._bytes, self._since_s = 0, now_s
         while now_s - self._since_s >= _BANDWIDTH_SAMPLE_S:
             self._samples.append(self._bytes * 8e-6 / _BANDWIDTH_SAMPLE_S)
             self._bytes = 0
-            skipped = (now_s - self._since_s) > _BANDWIDTH_SAMPLE_S * (_BANDWIDTH_SAMPLES + 1)
-            self._since_s = now_s if skipped else self._since_s + _BANDWIDTH_SAMPLE_S
+            self._since_s += _BANDWIDTH_SAMPLE_S

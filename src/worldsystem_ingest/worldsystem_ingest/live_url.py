@@ -20,7 +20,7 @@ from worldsystem_ingest.sink import Sink, Summary
 from worldsystem_ingest.video_file import rate_of
 
 _log = logging.getLogger(__name__)
-_OPEN_TIMEOUT_S = 10.0
+_OPEN_TIMEOUT_S = 5.0
 _OPTIONS = {"rtsp_transport": "tcp"}  # "nobuffer" would throw the first key frame away
 Jitter = Callable[[], float]
 

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import av
 from av.video.reformatter import VideoReformatter
@@ -15,6 +15,7 @@ from worldsystem_ingest.delivery import Delivery
 from worldsystem_ingest.sink import CORRUPT
 
 
+@runtime_checkable
 class PacketReader(Protocol):
     """Takes the packets of one video stream and delivers its pictures."""
 

@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import errno
 import logging
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -31,6 +32,7 @@ _HEARTBEAT_S = 20.0
 _START_TIMEOUT_S = 10.0
 _STOP_TIMEOUT_S = 10.0
 _MAX_PHONES = 16
+_SEND_BUFFER_BYTES = 256 * 1024
 
 
 class ServerSource:
@@ -192,10 +194,12 @@ class Network:
         self._relay.publish(unit)
         self.decoding.put(unit, after_loss)
 
-    async def _open_socket(self, request: web.Request) -> web.WebSocketResponse:
+    async def _open_socket(
+        self, request: web.Request, heartbeat_s: float | None = _HEARTBEAT_S
+    ) -> web.WebSocketResponse:
         _refuse_foreign_pages(request)
         limit = int(self._config.max_message_mb * _MIB)
-        ws = web.WebSocketResponse(max_msg_size=limit, heartbeat=_HEARTBEAT_S, compress=False)
+        ws = web.WebSocketResponse(max_msg_size=limit, heartbeat=heartbeat_s, compress=False)
         await ws.prepare(request)
         self._sockets.add(ws)
         return ws
@@ -269,7 +273,9 @@ class Network:
             return web.json_response({"error": error}, status=503)
         consumer = self._relay.join()
         try:
-            ws = await self._open_socket(request)
+            # a heartbeat would wait behind the video and end who is merely slow
+            ws = await self._open_socket(request, heartbeat_s=None)
+            _keep_backlog_in_our_queue(request)
             sending = asyncio.ensure_future(self._send_to(request, ws, consumer))
             try:
                 async for _ in ws:
@@ -327,3 +333,10 @@ def _refuse_foreign_pages(request: web.Request) -> None:
     origin = request.headers.get("Origin")
     if origin and urlsplit(origin).hostname != urlsplit(f"//{request.host}").hostname:
         raise web.HTTPForbidden(text=f"pages of {origin} may not connect to this server")
+
+
+def _keep_backlog_in_our_queue(request: web.Request) -> None:
+    """Megabytes in the kernel's buffer would reach a slow consumer seconds late."""
+    peer = request.transport.get_extra_info("socket") if request.transport else None
+    if peer is not None:
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)

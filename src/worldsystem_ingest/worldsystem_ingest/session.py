@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 
@@ -12,10 +13,11 @@ from worldsystem_core.frames import Camera, EncodedFrame
 from worldsystem_core.wire import PacketType, VideoPacket
 from worldsystem_ingest import h264, telemetry
 from worldsystem_ingest.clock import ClockEstimator
-from worldsystem_ingest.counters import Bandwidth
+from worldsystem_ingest.counters import LOW_BANDWIDTH_MBPS, Bandwidth
 from worldsystem_ingest.numbering import FrameNumbers
 from worldsystem_ingest.sink import CORRUPT, LOST_ON_LINK, NO_PARAMETER_SETS, Sink
 
+_log = logging.getLogger(__name__)
 Deliver = Callable[[EncodedFrame, bool], None]
 
 
@@ -34,6 +36,7 @@ class SenderSession:
         self._sets = h264.ParameterSets()
         self._last_stamp_ns = -1
         self._next_id: int | None = None
+        self._low = False
         self.numbers = FrameNumbers()
         self.clock = ClockEstimator(clock_window_s)
         self.bandwidth = Bandwidth()
@@ -47,7 +50,7 @@ class SenderSession:
     def take_packet(self, message: bytes) -> None:
         """One binary message of `/ws/video`."""
         arrival_ns = time.time_ns()
-        self.bandwidth.add(len(message))
+        self._count(len(message))
         packet = wire.unpack(message)
         if packet.type.is_picture:
             self._take_picture(packet, arrival_ns)
@@ -76,6 +79,17 @@ class SenderSession:
             self._sink.gps(telemetry.gps_from(message, stamp_ns))
         elif message["type"] not in ("telemetry", "status", "ping"):
             raise ProtocolError(f'unknown type {message["type"]!r:.40}; known: "imu", "gps"')
+
+    def _count(self, size_bytes: int) -> None:
+        self.bandwidth.add(size_bytes)
+        was_low, self._low = self._low, self.bandwidth.low
+        if self._low and not was_low:
+            _log.warning(
+                "%s: %.1f Mbit/s arrive on average, less than %.0f; pictures will be coarse",
+                self._stream,
+                self.bandwidth.average_mbps() or 0.0,
+                LOW_BANDWIDTH_MBPS,
+            )
 
     def _take_picture(self, packet: VideoPacket, arrival_ns: int) -> None:
         is_key = packet.type is PacketType.KEY_FRAME

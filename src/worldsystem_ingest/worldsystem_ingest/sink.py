@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from worldsystem_core.frames import Camera, EncodedFrame, Frame
 from worldsystem_core.telemetry import GpsFix, ImuSample
@@ -25,6 +25,7 @@ class Summary:
     broken: str | None = None
 
 
+@runtime_checkable
 class Sink(Protocol):
     """Takes what a source yields; every picture ends as one `frame` or one `dropped`.
 

@@ -7,7 +7,7 @@ import re
 import threading
 from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 from urllib.parse import unquote, urlsplit
 
 from worldsystem_core.errors import SourceError
@@ -25,6 +25,7 @@ _DEVICES = Path("/dev")
 _DEVICE_NAMES = Path("/sys/class/video4linux")
 
 
+@runtime_checkable
 class Source(Protocol):
     """Yields one stream. `live` ones cannot wait; the others may be kept waiting by the sink."""
 
