@@ -70,12 +70,12 @@ def _widths_and_extents(
     labels: Int32[np.ndarray, "h w"], view: View, count: int
 ) -> tuple[np.ndarray, np.ndarray]:
     # width in picture columns, extent as the longest side of the bounds
-    columns = np.unique(labels + (count + 1) * np.arange(labels.shape[1]))
-    width = np.bincount(columns % (count + 1), minlength=count + 1)
-    inside = labels > 0
-    owner, points = labels[inside], view.points_cam[inside]
-    low = np.full((count + 1, 3), np.inf, np.float32)
-    high = np.full((count + 1, 3), -np.inf, np.float32)
-    np.minimum.at(low, owner, points)
-    np.maximum.at(high, owner, points)
-    return width, np.nan_to_num((high - low).max(axis=1), neginf=0.0)
+    cells = labels + (count + 1) * np.arange(labels.shape[1])
+    seen = np.bincount(cells.ravel(), minlength=(count + 1) * labels.shape[1]) > 0
+    width = seen.reshape(labels.shape[1], count + 1).sum(axis=0)
+    pixels = np.flatnonzero(labels)
+    pixels = pixels[np.argsort(labels.ravel()[pixels], kind="stable")]
+    points = view.points_cam.reshape(-1, 3)[pixels]
+    starts = np.searchsorted(labels.ravel()[pixels], np.arange(1, count + 1))
+    low, high = np.minimum.reduceat(points, starts), np.maximum.reduceat(points, starts)
+    return width, np.append(0.0, (high - low).max(axis=1))

@@ -8,22 +8,28 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from jaxtyping import Bool, Float32
+from jaxtyping import Bool, Float32, Float64
 
-from worldsystem_core.geometry.se3 import inverse
+from worldsystem_core.geometry.se3 import inverse, transform
 from worldsystem_segment.config import SegmentConfig
 from worldsystem_segment.geometric.ground import find_ground
 from worldsystem_segment.geometric.up import PoseOf, UpMemory
 from worldsystem_segment.geometric.view import View
 from worldsystem_segment.geometric.walls import (
+    MARGIN,
     Wall,
     WallMemory,
+    closes_scene,
     find_planes,
     is_wall,
     on_plane,
     plane_in,
+    reach_of,
     same_plane,
+    within,
 )
+
+PlacedWalls = list[tuple[Wall, Float64[np.ndarray, "4"]]]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -97,22 +103,49 @@ class StructureFinder:
         labels, planes = find_planes(view, pool)
         found: list[tuple[int, Bool[np.ndarray, "h w"]]] = []
         for index, plane_cam in enumerate(planes):
-            if not (labels == index).any():
+            plane_world = plane_in(view.world_from_cam, plane_cam)
+            alike = [wall for wall, plane in known if same_plane(plane, plane_world)]
+            closing = closes_scene(view, plane_cam, up_cam)
+            if not (alike or closing) or not (labels == index).any():
                 continue
             # growing planes is sensitive to rounding; what lies on the plane is not
             region = (labels == index) | (on_plane(view, plane_cam, self.config) & pool)
-            plane_world = plane_in(view.world_from_cam, plane_cam)
-            wall = next((w for w, plane in known if same_plane(plane, plane_world)), None)
-            area = self.config.wall_area
-            if wall is None and is_wall(view, region, plane_cam, up_cam, area):
-                wall = Wall(self._take_id(), view.keyframe_id, plane_cam)
+            reach = reach_of(view, region)
+            wall = _recalled(view, alike, reach, pose_of)
+            if wall is None and closing and is_wall(view, region, self.config.wall_area):
+                wall = Wall(self._take_id(), view.keyframe_id, plane_cam, *reach)
                 self._walls.add(wall)
             if wall is not None:
                 found.append((wall.id, region))
-        drawn = {wall_id for wall_id, _ in found}
+        return found + self._unseen_walls(view, known, {i for i, _ in found}, pose_of)
+
+    def _unseen_walls(
+        self, view: View, known: PlacedWalls, drawn: set[int], pose_of: PoseOf
+    ) -> list[tuple[int, Bool[np.ndarray, "h w"]]]:
+        # parts of remembered walls too small to be found as planes
         cam_from_world = inverse(view.world_from_cam)
+        found = []
         for wall, plane in known:
-            if wall.id not in drawn:
-                surface = on_plane(view, plane_in(cam_from_world, plane), self.config)
-                found.append((wall.id, surface))
+            pose = pose_of(wall.keyframe_id)
+            if wall.id in drawn or pose is None:
+                continue
+            centre = transform(cam_from_world @ pose, wall.centre_cam)
+            surface = on_plane(view, plane_in(cam_from_world, plane), self.config)
+            found.append((wall.id, surface & within(view, centre, wall.radius + MARGIN)))
         return found
+
+
+def _recalled(
+    view: View, alike: list[Wall], reach: tuple[Float64[np.ndarray, "3"], float], pose_of: PoseOf
+) -> Wall | None:
+    # the remembered wall that a region of its plane continues, which then reaches as far
+    centre, radius = reach
+    for wall in alike:
+        pose = pose_of(wall.keyframe_id)
+        if pose is None:
+            continue
+        centre_there = transform(inverse(pose) @ view.world_from_cam, centre)
+        if np.linalg.norm(centre_there - wall.centre_cam) < wall.radius + radius + MARGIN:
+            wall.stretch(centre_there, radius)
+            return wall
+    return None

@@ -18,15 +18,26 @@ BLOCK_PX = 16
 PLANE_ROUGHNESS = 0.02  # scene unit at the median depth
 MAX_BEHIND_FRACTION = 0.05  # a house stands before the land; a room's wall ends it
 MAX_WALLS = 64
+MARGIN = 0.15  # scene unit: how far beyond what was seen a wall may go on
 
 
 @dataclass
 class Wall:
-    """A plane n.p + d = 0 anchored to the keyframe that last saw it large, n towards the room."""
+    """A plane n.p + d = 0, n towards the room, anchored to the keyframe that first saw it.
+
+    It reaches `radius` around `centre_cam`; both grow as more of it is seen.
+    """
 
     id: int
     keyframe_id: int
     plane_cam: Float64[np.ndarray, "4"]
+    centre_cam: Float64[np.ndarray, "3"]
+    radius: float
+
+    def stretch(self, centre_cam: Float64[np.ndarray, "3"], radius: float) -> None:
+        """Reach as far as another sighting of it [both in the anchor's camera frame]."""
+        apart = float(np.linalg.norm(centre_cam - self.centre_cam))
+        self.radius = max(self.radius, apart + radius)
 
 
 @dataclass
@@ -61,6 +72,22 @@ def plane_in(
     """A plane (n, d) of the source frame expressed in the target frame."""
     normal = target_from_source[:3, :3] @ plane[:3]
     return np.append(normal, plane[3] - normal @ target_from_source[:3, 3])
+
+
+def reach_of(view: View, region: Bool[np.ndarray, "h w"]) -> tuple[Float64[np.ndarray, "3"], float]:
+    """Centre in the camera frame and radius of a region's points, without the farthest tenth."""
+    points = view.points_cam[region][:: max(1, int(region.sum()) // 300)]
+    centre = np.median(points, axis=0).astype(np.float64)
+    return centre, float(np.percentile(np.linalg.norm(points - centre, axis=1), 90.0))
+
+
+def within(
+    view: View, centre_cam: Float64[np.ndarray, "3"], radius: float
+) -> Bool[np.ndarray, "h w"]:
+    """Pixels whose points lie within `radius` of a point of the camera frame."""
+    away = view.points_cam - centre_cam.astype(np.float32)
+    with np.errstate(invalid="ignore"):
+        return np.asarray(dot(away, away) < np.float32(radius) ** 2)
 
 
 def find_planes(
@@ -101,26 +128,24 @@ def pixel_area(view: View) -> Float32[np.ndarray, "h w"]:
     return np.asarray(np.nan_to_num(area), dtype=np.float32)
 
 
-def is_wall(
-    view: View,
-    region: Bool[np.ndarray, "h w"],
-    plane: Float64[np.ndarray, "4"],
-    up_cam: Float32[np.ndarray, "3"] | None,
-    min_area: float,
+def closes_scene(
+    view: View, plane: Float64[np.ndarray, "4"], up_cam: Float32[np.ndarray, "3"] | None
 ) -> bool:
-    """Whether a planar region is an upright or level surface that closes the scene.
+    """Whether a plane is upright or level and hardly any point lies behind it.
 
-    It is large, runs out of the picture, and hardly any point lies behind it; a roof is neither
-    upright nor level, and a house that stands free shows land behind it or ends in the picture.
+    A roof is neither upright nor level, and a house that stands free shows land behind it.
     """
     normal = plane[:3].astype(np.float32)
     if up_cam is not None and 0.3 < abs(float(normal @ up_cam)) < 0.9:
         return False
-    if region[2:-2, 2:-2].sum() == region.sum():
-        return False
-    sample = view.points_cam[::3, ::3][view.valid[::3, ::3]]
+    sample = view.points_cam[::4, ::4][view.valid[::4, ::4]]
     behind = sample @ normal + np.float32(plane[3]) < -0.05 * sample[:, 2]
-    if behind.mean() >= MAX_BEHIND_FRACTION:
+    return bool(behind.mean() < MAX_BEHIND_FRACTION)
+
+
+def is_wall(view: View, region: Bool[np.ndarray, "h w"], min_area: float) -> bool:
+    """Whether a region of a plane that closes the scene is large and runs out of the picture."""
+    if np.count_nonzero(region[2:-2, 2:-2]) == np.count_nonzero(region):
         return False
     return bool(pixel_area(view)[region].sum() >= min_area)
 
