@@ -46,7 +46,8 @@ class Live:
 class Observer:
     """Takes stage reports, mesh deltas and the path; call from one thread."""
 
-    started_ns: int = field(default_factory=time.time_ns)
+    started_ns: int = 0
+    ended_ns: int = 0
     surface: MeshAssembly = field(default_factory=MeshAssembly)
     poses: StampedPoses = field(
         default_factory=lambda: StampedPoses(np.zeros(0, np.int64), np.zeros((0, 4, 4)))
@@ -60,7 +61,14 @@ class Observer:
     _last_used: tuple[float, int] = (0.0, 0)
 
     def stage(self, report: StageReport) -> None:
-        """A stage's newest account."""
+        """A stage's newest account.
+
+        The run begins when a stage first took a frame and ends when the last one was tracked.
+        """
+        if not self.started_ns and report.ledger.taken:
+            self.started_ns = report.stamp_ns
+        if report.ledger.stage == "slam3r" and report.ledger.used > self._used("slam3r"):
+            self.ended_ns = report.stamp_ns
         self._reports[report.ledger.stage] = report
 
     def mesh(self, delta: MeshDelta) -> None:
@@ -75,7 +83,7 @@ class Observer:
 
     def tick(self) -> Live:
         """The state now; call about once a second, each call is one sample of the report."""
-        t_s = (time.time_ns() - self.started_ns) / 1e9
+        t_s = (time.time_ns() - self.started_ns) / 1e9 if self.started_ns else 0.0
         used = self._used("slam3r")
         since_s, before = self._last_used
         fps = (used - before) / (t_s - since_s) if t_s > since_s else 0.0
@@ -91,7 +99,8 @@ class Observer:
             glass_to_map_p50_ms=1e3 * percentile_s(counts, 50.0),
             glass_to_map_p95_ms=1e3 * percentile_s(counts, 95.0),
         )
-        self._sample(live)
+        if self.started_ns:
+            self._sample(live)
         return live
 
     def _sample(self, live: Live) -> None:
@@ -139,8 +148,8 @@ class Observer:
             folder=folder,
             source=source,
             backend=backend,
-            started_ns=self.started_ns,
-            ended_ns=time.time_ns(),
+            started_ns=self.started_ns or time.time_ns(),
+            ended_ns=self.ended_ns or time.time_ns(),
             poses=self.poses,
             mesh=welded(self.surface.mesh()),
             keyframe_count=self.keyframes,

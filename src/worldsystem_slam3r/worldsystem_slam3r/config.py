@@ -19,6 +19,12 @@ class Slam3rConfig(Config):
     focal_px: float = param(
         0.0, "focal length at the video's own size; 0 = from the camera, else estimated [px]", low=0
     )
+    queue_frames: int = param(
+        6,
+        "pictures that may wait; when more come the oldest is let go and counted",
+        low=1,
+        high=100,
+    )
     processing_width: int = param(640, "pictures wider than this are reduced [px]", low=64)
     tracks: int = param(400, "points followed from picture to picture", low=50, high=4000)
     window_keyframes: int = param(9, "keyframes refined together", low=3, high=40)

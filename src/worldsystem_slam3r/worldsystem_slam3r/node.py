@@ -51,7 +51,9 @@ class Slam3rNode(StageNode):
         self._tf_static_out = self.advertise(topics.TF_STATIC)
         self._tf_static_out.publish(_static_transforms())
         self.listen(topics.CAMERA_INFO, self._on_camera)
-        self.listen(topics.IMAGE, self._on_frame, self._on_dropped_frame)
+        self.listen(
+            topics.IMAGE, self._on_frame, self._on_dropped_frame, depth=self.config.queue_frames
+        )
         self.create_timer(_PATH_PERIOD_S, self._publish_path)
 
     def _on_camera(self, stamped: StampedCamera) -> None:

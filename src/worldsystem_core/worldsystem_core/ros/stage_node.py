@@ -58,9 +58,15 @@ class StageNode(Node):
         topic: Topic[T],
         callback: Callable[[T], None],
         on_drop: Callable[[T], None] | None = None,
+        *,
+        depth: int = 0,
     ) -> None:
-        """Call `callback` with each object of `topic`, and `on_drop` with those let go."""
-        self._links.append(ReferenceSubscription(self, topic, callback, on_drop))
+        """Call `callback` with each object of `topic`, and `on_drop` with those let go.
+
+        `depth` objects may wait (0: as the topic's quality of service says).
+        """
+        link = ReferenceSubscription(self, topic, callback, on_drop, depth)
+        self._links.append(link)
 
     def listen_bytes(
         self,
