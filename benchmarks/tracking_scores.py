@@ -27,8 +27,11 @@ class Sequence:
     @property
     def shape(self) -> tuple[int, int]:
         """Numbers of true and of given ids."""
-        return tuple(1 + max((int(i.max(initial=-1)) for i in ids), default=-1)
-                     for ids in (self.truth, self.given))  # fmt: skip
+        return _span(self.truth), _span(self.given)
+
+
+def _span(ids: list[Int[np.ndarray, "n"]]) -> int:
+    return 1 + max((int(i.max(initial=-1)) for i in ids), default=-1)
 
 
 def sequence_of(
@@ -46,15 +49,16 @@ def sequence_of(
         area = both.sum(1)
         asked = [t for t in range(1, len(area)) if area[t] >= visible_px]
         small = [t for t in range(1, len(area)) if 0 < area[t] < visible_px]
-        given = [g for g in np.flatnonzero(both.sum(0)) if g and not (iou[small, g] > 0.5).any()]
+        held = [int(g) for g in np.flatnonzero(both.sum(0)) if g]
+        given = [g for g in held if not (iou[small, g] > 0.5).any()]
         sequence.truth.append(_dense(asked, truth_number))
         sequence.given.append(_dense(given, given_number))
-        sequence.iou.append(iou[np.ix_(asked, given)])
+        sequence.iou.append(iou[asked][:, given])
     return sequence
 
 
 def _dense(ids: list[int], numbers: dict[int, int]) -> Int[np.ndarray, "n"]:
-    return np.array([numbers.setdefault(int(i), len(numbers)) for i in ids], dtype=np.int64)
+    return np.array([numbers.setdefault(i, len(numbers)) for i in ids], dtype=np.int64)
 
 
 def hota(sequence: Sequence) -> float:
