@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: Apache-2.0
+"""docs/topics.md: topics with types and quality of service, services, and who uses them."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from worldsystem.graph import STAGES
+
+# What the types do not say. A topic without a line here fails the page, and so the test.
+MEANINGS = {
+    "IMAGE": "decoded picture, rgb8, as taken (not undistorted), `camera_optical_frame`",
+    "CAMERA_INFO": "its camera, same stamp; only when the source knows it",
+    "VIDEO": "one H.264 access unit (Annex B), as received",
+    "IMU": "acceleration [m/s²] and angular velocity [rad/s], `base_link`",
+    "GPS": "position fix [degree, m]",
+    "POSE": "camera pose `world_from_cam`, one for each tracked frame, `scene` or `map`",
+    "PATH": "the whole path with all corrections, once a second, `scene`",
+    "KEYFRAME": "keyframe with dense points; its later moves and removals",
+    "POINTS": "the keyframe's points alone, for rviz2, `camera_optical_frame`",
+    "MESH": "blocks of the surface that changed, blocks that are gone",
+    "TRACKS": "objects in a keyframe: id, label, box, mask",
+    "LABELS": "the same as a picture of ids; 0 is no object",
+    "OBJECTS": "objects of the map: id, label, 3D box",
+    "TF": "`odom` → `base_link`, one for each tracked frame",
+    "TF_STATIC": "`scene` → `odom`, `base_link` → `camera_link` → `camera_optical_frame`",
+    "LEDGER": "a stage's account of its frames, once a second and at its end",
+    "DIAGNOSTICS": "state of each stage, once a second",
+}
+_HEAD = """# Topics and services
+
+Made by `make docs` from `worldsystem_core/ros/topics.py` and the nodes; do not edit.
+
+Names without a leading slash are relative to the node's namespace. "Native type" is the object
+that subscribers in the same process receive by reference; other processes receive the message
+([architecture](architecture.md#topics-by-reference)). Every quality of service can be overridden
+with `qos_overrides./<topic>.<publisher|subscription>.<policy>` parameters.
+"""
+_TAIL = """The recorder writes every topic but {bulky}:
+pictures are in the video, points in the keyframes. The viewer offers every topic to Foxglove and
+makes a message only while somebody has subscribed to it. `camera/image_raw` is offered outside the
+process only up to the size that `ingest.raw_outside_max_px` allows.
+"""
+
+
+_FLOW = [stage.name for stage in STAGES]
+
+
+@dataclass
+class Uses:
+    """Who does what, by the nodes' source."""
+
+    publishers: defaultdict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+    readers: defaultdict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+    services: list[tuple[str, str, str]] = field(default_factory=list)
+
+
+def topics_page(root: Path) -> str:
+    """The page's text; needs rclpy and the message packages."""
+    from worldsystem_core.ros import topics
+
+    uses = uses_of_nodes(root / "src")
+    names = {id(value): name for name, value in vars(topics).items() if name.isupper()}
+    bulky = ", ".join(f"`{topic.name}`" for topic in topics.BULKY)
+    rows = [_row(names[id(topic)], topic, topics.__annotations__, uses) for topic in topics.ALL]
+    return "\n".join(
+        [
+            _HEAD,
+            "| topic | message | native type | reliability, history | from | to | content |",
+            "|---|---|---|---|---|---|---|",
+            *rows,
+            "",
+            _TAIL.format(bulky=bulky),
+            "## Services",
+            "",
+            "| service | type | node |",
+            "|---|---|---|",
+            *(f"| `{name}` | `{kind}` | {node} |" for name, kind, node in sorted(uses.services)),
+            "",
+        ]
+    )
+
+
+def _row(constant: str, topic: Any, annotations: dict[str, Any], uses: Uses) -> str:
+    kind = topic.adapter.ros_type
+    native = re.sub(r"^Topic\[(?:\w+\.)?(\w+)\]$", r"\1", str(annotations[constant]))
+    cells = (
+        f"`{topic.name}`",
+        f"`{kind.__module__.split('.')[0]}/msg/{kind.__name__}`",
+        f"`{native}`",
+        _quality(topic.qos),
+        ", ".join(uses.publishers[constant]),
+        ", ".join(sorted(uses.readers[constant], key=_FLOW.index)),
+        MEANINGS[constant],
+    )
+    return f"| {' | '.join(cells)} |"
+
+
+def _quality(qos: Any) -> str:
+    words = [qos.reliability.name.lower().replace("_", " "), f"last {qos.depth}"]
+    if qos.durability.name == "TRANSIENT_LOCAL":
+        words.append("latched (transient local)")
+    return ", ".join(words)
+
+
+def uses_of_nodes(source: Path) -> Uses:
+    """Which node advertises, listens to and serves what, read from every `node.py`."""
+    uses = Uses()
+    for constant in ("LEDGER", "DIAGNOSTICS"):
+        uses.publishers[constant].append("every node")
+    for path in sorted(source.glob("worldsystem*/*/node.py")):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        node = _node_name(tree)
+        for method, arguments in _calls(tree):
+            first = ast.unparse(arguments[0]) if arguments else ""
+            if method == "create_service":
+                uses.services.append((str(ast.literal_eval(arguments[1])), first, node))
+            elif first.startswith("topics."):
+                constant = first.removeprefix("topics.")
+                if method == "advertise":
+                    uses.publishers[constant].append(node)
+                elif method == "listen":
+                    uses.readers[constant].append(node)
+    return uses
+
+
+def _node_name(tree: ast.Module) -> str:
+    for method, arguments in _calls(tree):
+        if method == "__init__" and arguments and isinstance(arguments[0], ast.Constant):
+            return str(arguments[0].value)
+    raise ValueError("a node.py names no node in super().__init__")
+
+
+def _calls(tree: ast.Module) -> Iterator[tuple[str, list[ast.expr]]]:
+    for call in ast.walk(tree):
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute):
+            yield call.func.attr, call.args
