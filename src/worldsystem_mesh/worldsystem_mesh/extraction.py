@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import warp as wp
@@ -20,6 +21,7 @@ BATCH_BLOCKS = 1024
 POINTS_PER_SIDE = 9
 POINTS = POINTS_PER_SIDE**3
 CELLS = 512
+DeviceOutput = Any  # an instance of the Warp struct `kernels.Output`, which is not a class
 NO_VERTICES = np.zeros((0, 3), np.float32)
 NO_COLOURS = np.zeros((0, 3), np.uint8)
 NO_FACES = np.zeros((0, 3), np.int32)
@@ -83,7 +85,7 @@ class SurfaceExtractor:
 
     def _output(
         self, voxel: float, vertex_ends: Int32[np.ndarray, "b"], face_ends: Int32[np.ndarray, "b"]
-    ) -> kernels.Output:
+    ) -> DeviceOutput:
         out, device = kernels.Output(), self._launcher.device
         out.voxel = voxel
         out.vertex_start = self._constant(np.concatenate([[0], vertex_ends[:-1]]).astype(np.int32))

@@ -10,10 +10,11 @@ from __future__ import annotations
 import math
 import sys
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import warp as wp
-from jaxtyping import Float64, Int32
+from jaxtyping import Float64, Int, Int32
 
 from worldsystem_mesh import kernels_volume as kernels
 from worldsystem_mesh.config import MeshConfig
@@ -25,6 +26,8 @@ BAND_STRIDE_PX = 2
 FREE_SPACE_STRIDE_PX = 8
 FIRST_CUDA_CAPACITY = 4096
 VOXELS = 512
+
+DeviceView = Any  # an instance of the Warp struct `kernels.View`, which is not a class
 
 
 class BlockVolume:
@@ -55,7 +58,7 @@ class BlockVolume:
         """Memory that the blocks and the hash take; unused capacity costs none on a CPU."""
         return self.block_count * BLOCK_BYTES + int(self.state.keys.size) * SLOT_BYTES
 
-    def coords(self, blocks: Int32[np.ndarray, "b"]) -> Int32[np.ndarray, "b 3"]:
+    def coords(self, blocks: Int[np.ndarray, "b"]) -> Int32[np.ndarray, "b 3"]:
         """Block indices of the given block numbers; copies what it needs on CUDA."""
         return np.asarray(self.state.coords.numpy()[blocks])
 
@@ -82,7 +85,7 @@ class BlockVolume:
         self.state.is_dirty.zero_()
         return np.asarray(np.sort(blocks))
 
-    def _touch(self, on_device: kernels.View, view: StoredView) -> int:
+    def _touch(self, on_device: DeviceView, view: StoredView) -> int:
         """Find the view's blocks, growing the volume until they fit; return their number."""
         while True:
             self._stamp += 1
@@ -102,17 +105,17 @@ class BlockVolume:
             self._resize(min(max(2 * self.state.capacity, blocks), self._config.max_blocks))
 
     def _walk_rays(
-        self, kernel: wp.Kernel, on_device: kernels.View, view: StoredView, stride: int
+        self, kernel: wp.Kernel, on_device: DeviceView, view: StoredView, stride: int
     ) -> None:
         dim = tuple(math.ceil(side / stride) for side in view.depth_voxels.shape)
         self._launcher.whole(kernel, dim, [self.state, on_device, stride, self._stamp])
 
-    def _fuse(self, on_device: kernels.View, blocks: wp.array, count: int, sign: int) -> None:
+    def _fuse(self, on_device: DeviceView, blocks: wp.array, count: int, sign: int) -> None:
         inputs = [self.state, on_device, blocks, sign]
         self._launcher.sliced(kernels.fuse_rows, count, inputs, inner=(64,))
         self._launcher.whole(kernels.mark_dirty, count, [self.state, blocks])
 
-    def _upload(self, view: StoredView) -> kernels.View:
+    def _upload(self, view: StoredView) -> DeviceView:
         camera, device = view.camera, self._launcher.device
         rotation = view.world_from_cam[:3, :3]
         position: Float64[np.ndarray, "3"] = view.world_from_cam[:3, 3] / self.voxel
