@@ -187,7 +187,7 @@ def test_tracked_corners_follow_the_true_motion():
     tracker = FeatureTracker(300)
     tracker.restart(_grey(poses[0]))
     for pose in poses[1:]:
-        tracker.advance(_grey(pose))
+        tracker.advance(_grey(pose), [])
     start, end = tracker.anchor.px.astype(float), tracker.current.px.astype(float)
     assert len(start) > 100
     z = depth[start[:, 1].round().astype(int), start[:, 0].round().astype(int)]

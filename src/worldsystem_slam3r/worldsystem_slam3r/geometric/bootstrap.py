@@ -29,6 +29,7 @@ MIN_FLOW_WIDTHS = 0.015
 MAX_HELD = 150
 REBASE_EVERY = 4
 """Frames after which points are followed from the newest picture: looks change more than drift."""
+REBASE_KEPT = 0.85
 FOCAL_SIGMA = 0.02
 """Relative standard deviation below which an estimated focal length is believed."""
 FOCAL_WIDTHS = (0.35, 3.0)
@@ -109,9 +110,9 @@ class Bootstrap:
         if self._reference is None:
             self._restart(picture)
             return None
-        self._tracker.advance(picture.grey)
+        kept = self._tracker.advance(picture.grey, [])
         self._held.append(Held(picture.frame_id, picture.stamp_ns, self._tracker.current))
-        if len(self._held) % REBASE_EVERY == 0:
+        if len(self._held) % REBASE_EVERY == 0 or kept < REBASE_KEPT:
             self._tracker.rebase()
         if len(self._tracker.current) < max(MIN_MATCHES, 0.35 * self._reference_count):
             self._restart(picture)

@@ -74,7 +74,7 @@ class Locator:
     def wants_keyframe(self) -> bool:
         """Whether the newest picture has moved on far enough to be a keyframe."""
         kept = len(self._tracker.current) / max(self._tracks_at_keyframe, 1)
-        if self._since_keyframe < KEYFRAME_GAP and kept > 0.4:
+        if self._since_keyframe < KEYFRAME_GAP and kept > 0.55:
             return False
         if kept < KEYFRAME_KEPT:
             return True
@@ -86,8 +86,7 @@ class Locator:
         """Track from the prediction and fit the pose; tracks that disagree are let go."""
         predicted = self._predicted_pose()
         before = len(self._tracker.current)
-        starts = [self._predicted_px(predicted), self._tracker.current.px]
-        self._tracker.advance(picture.grey, starts)
+        self._tracker.advance(picture.grey, [self._predicted_px(predicted)])
         if len(self._tracker.current) < max(MIN_INLIERS, 0.1 * before):
             return None
         positions = self._world.positions(self._tracker.current.ids)

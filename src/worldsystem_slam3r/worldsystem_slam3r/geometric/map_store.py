@@ -12,6 +12,7 @@ from worldsystem_core.geometry.se3 import inverse, transform
 from worldsystem_slam3r.geometric.bundle import Bundle
 from worldsystem_slam3r.geometric.dense import DepthMap, View
 from worldsystem_slam3r.geometric.initialise import rays, triangulate
+from worldsystem_slam3r.geometric.matching import Features
 
 MIN_ANGLE_RAD = np.deg2rad(1.2)
 MAX_ERROR_PX = 3.0
@@ -32,11 +33,18 @@ class KeyframeRecord:
     view: View | None = None
     depth: DepthMap | None = None
     told: Float64[np.ndarray, "4 4"] | None = None
+    features: Features | None = None
 
     @property
     def world_from_cam(self) -> Float64[np.ndarray, "4 4"]:
         """The pose now."""
         return inverse(self.cam_from_world)
+
+    def described(self) -> Features:
+        """Its descriptors, computed on first use."""
+        if self.features is None:
+            self.features = Features.of(self.grey)
+        return self.features
 
     def kept_view(self) -> View:
         """The view prepared for dense depth; asking for one that was let go is a fault here."""

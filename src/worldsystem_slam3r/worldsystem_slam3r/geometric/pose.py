@@ -48,9 +48,12 @@ def find_pose(
     if len(points) < MIN_INLIERS:
         return None
     K = np.array([[K4[0], 0, K4[2]], [0, K4[1], K4[3]], [0, 0, 1.0]])
-    found, rvec, tvec, chosen = cv2.solvePnPRansac(
-        points, uv, K, None, iterationsCount=200, reprojectionError=4.0, flags=cv2.SOLVEPNP_SQPNP
-    )
+    try:
+        found, rvec, tvec, chosen = cv2.solvePnPRansac(
+            points, uv, K, None, iterationsCount=200, reprojectionError=4.0, flags=cv2.SOLVEPNP_P3P
+        )
+    except cv2.error:  # its final fit throws when the agreeing points coincide
+        return None
     if not found or chosen is None or len(chosen) < MIN_INLIERS:
         return None
     rough = pose_from(cv2.Rodrigues(rvec)[0], tvec.ravel())

@@ -11,11 +11,11 @@ from jaxtyping import Float64, UInt8
 
 from worldsystem_core.geometry.se3 import inverse, transform
 from worldsystem_slam3r.geometric.map_store import KeyframeRecord, Map
+from worldsystem_slam3r.geometric.matching import Features, matches
 from worldsystem_slam3r.geometric.pose import find_pose, refine_pose
 from worldsystem_slam3r.geometric.tracking import Tracks, follow
 
 KEYFRAMES = 6
-RATIO = 0.8
 MIN_TRACKS = 25
 
 
@@ -29,14 +29,10 @@ class Relocalised:
 
 def relocalise(world: Map, grey: UInt8[np.ndarray, "h w"]) -> Relocalised | None:
     """Find the pose of `grey` from recent keyframes that have depth (SIFT, P3P); else None."""
-    detector = cv2.SIFT.create(nfeatures=600)
-    points, descriptors = detector.detectAndCompute(grey, None)
-    if descriptors is None or len(points) < MIN_TRACKS:
-        return None
-    uv = np.array([p.pt for p in points])
+    seen = Features.of(grey)
     with_depth = [r for r in world.latest(KEYFRAMES + 2) if r.depth is not None]
     for record in reversed(with_depth[-KEYFRAMES:]):
-        fit = _pose_against(world, record, detector, (uv, descriptors))
+        fit = _pose_against(world, record, seen)
         if fit is None:
             continue
         tracks = _tracks_of(world, record, grey, fit)
@@ -49,23 +45,11 @@ def relocalise(world: Map, grey: UInt8[np.ndarray, "h w"]) -> Relocalised | None
     return None
 
 
-def _pose_against(
-    world: Map,
-    record: KeyframeRecord,
-    detector: cv2.SIFT,
-    seen: tuple[np.ndarray, np.ndarray],
-) -> np.ndarray | None:
+def _pose_against(world: Map, record: KeyframeRecord, seen: Features) -> np.ndarray | None:
     """Pose from matches with the points that the keyframe's dense depth gives its corners."""
-    uv, descriptors = seen
-    corners, theirs = detector.detectAndCompute(record.grey, None)
-    if theirs is None or record.depth is None:
+    px, target = matches(record.described(), seen)
+    if len(px) < MIN_TRACKS or record.depth is None:
         return None
-    pairs = cv2.BFMatcher(cv2.NORM_L2).knnMatch(theirs, descriptors, k=2)
-    good = [p[0] for p in pairs if len(p) == 2 and p[0].distance < RATIO * p[1].distance]
-    if len(good) < MIN_TRACKS:
-        return None
-    px = np.array([corners[m.queryIdx].pt for m in good])
-    target = uv[[m.trainIdx for m in good]]
     depth = record.depth.depth
     v = np.clip((px[:, 1] / 2).astype(int), 0, depth.shape[0] - 1)
     u = np.clip((px[:, 0] / 2).astype(int), 0, depth.shape[1] - 1)

@@ -92,9 +92,7 @@ class GeometricBackend:
         self._finished = True
         events: list[Event] = []
         if self._map is not None:
-            for key in self._undensified:
-                self._submit(key)
-        self._undensified = []
+            self._submit_waiting()
         self.close()
         events += self._told_depths() + self._moved(force=True)
         if self._map is None and self._bootstrap is not None:
@@ -153,6 +151,7 @@ class GeometricBackend:
         assert self._locator is not None
         found = self._locator.locate(picture)
         if found is None:
+            self._submit_waiting()  # the way back is found by dense depth
             lost = Held(picture.frame_id, picture.stamp_ns, Tracks.none())
             return [_unknown(lost, TrackingState.LOST, self._locator.cam_from_world)]
         if self._locator.wants_keyframe:
@@ -230,6 +229,11 @@ class GeometricBackend:
         world.points.position[rows] = result.points
         bad = ~(result.error_px < OUTLIER_PX)
         world.forget_outliers(records, bad, bundle, rows)
+
+    def _submit_waiting(self) -> None:
+        for key in self._undensified:
+            self._submit(key)
+        self._undensified = []
 
     def _submit(self, key: int) -> None:
         assert self._map is not None

@@ -7,16 +7,19 @@ does not grow within a keyframe; each match starts from a prediction and must su
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 from jaxtyping import Bool, Float32, Int64, UInt8
 
-WINDOW = (17, 17)
+from worldsystem_slam3r.geometric.matching import start_from_matches
+
+WINDOW = (21, 21)
 LEVELS = 3
 CELL_PX = 64
-RETURN_PX = 0.7
+RETURN_PX = 1.5
 """Largest error of the way back for a match to hold [px]."""
 
 
@@ -62,24 +65,33 @@ class FeatureTracker:
         return self._anchor
 
     def advance(
-        self, grey: UInt8[np.ndarray, "h w"], starts: list[Float32[np.ndarray, "n 2"]] | None = None
-    ) -> None:
-        """Follow the tracks into `grey`; those lost go.
+        self, grey: UInt8[np.ndarray, "h w"], predictions: list[Float32[np.ndarray, "n 2"]]
+    ) -> float:
+        """Follow the tracks into `grey`; those lost go. Returns the share that held.
 
-        `starts` are predictions of all tracks, tried in turn until one keeps half of them.
+        Starts are tried in turn until one keeps half of the tracks: the given predictions of all
+        tracks, where they were in the last picture, and what descriptor matches say.
         """
         self._picture = grey
         if len(self._current) == 0:
-            return
+            return 0.0
         best_px, best = self._current.px, np.zeros(len(self._current), bool)
-        for start in starts or [self._current.px]:
-            px, held = follow(self._reference, self._picture, self._anchor.px, start)
+        for start in self._starts(grey, predictions):
+            px, held = follow(self._reference, grey, self._anchor.px, start)
             if held.sum() > best.sum():
                 best_px, best = px, held
             if best.mean() > 0.5:
                 break
         self._anchor = self._anchor.chosen(best)
         self._current = Tracks(self._anchor.ids, best_px[best])
+        return float(best.mean())
+
+    def _starts(self, grey: np.ndarray, predictions: list[np.ndarray]) -> Iterator[np.ndarray]:
+        yield from predictions
+        yield self._current.px
+        matched = start_from_matches(self._reference, grey, self._anchor.px)
+        if matched is not None:
+            yield matched
 
     def keep(self, mask: Bool[np.ndarray, "n"]) -> None:
         """Let go of the tracks that `mask` does not select."""
