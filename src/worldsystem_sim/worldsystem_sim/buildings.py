@@ -111,10 +111,9 @@ def _gable_roof(
     low = ridge - slope * span
     for turn in (-1.0, 1.0):
         edge = turn * span
-        top = np.array(
-            [(-turn * -length, edge, low), (-turn * length, edge, low)]
-            + [(-turn * length, 0.0, ridge), (-turn * -length, 0.0, ridge)]
-        )
+        low_right, low_left = (turn * length, edge, low), (-turn * length, edge, low)
+        top_left, top_right = (-turn * length, 0.0, ridge), (turn * length, 0.0, ridge)
+        top = np.array([low_right, low_left, top_left, top_right])
         top += (0.0, 0.0, 0.14)
         bottom = top - (0.0, 0.0, 0.14)
         builder.polygon(top, paint)

@@ -24,6 +24,7 @@ from worldsystem_sim.faults import exposures
 from worldsystem_sim.flight import flight
 from worldsystem_sim.render import Renderer
 from worldsystem_sim.scene import build_scene
+from worldsystem_sim.version import code_digest
 
 _log = logging.getLogger(__name__)
 Progress = Callable[[int, int], None]
@@ -71,8 +72,7 @@ def cache_path(config: SimConfig) -> Path:
     """Where the pictures of this flight are kept."""
     settings = {name: getattr(config, name) for name in _PICTURE_SETTINGS}
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
-    for name in _DRAWING_CODE:
-        digest.update(Path(__file__).with_name(f"{name}.py").read_bytes())
+    digest.update(code_digest(*_DRAWING_CODE).encode())
     return cache_folder() / "sim" / f"{config.flight}-{digest.hexdigest()[:20]}.flight"
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""H.264 as a drone sends it: no B frames, no delay, a key frame each second; always the same bytes."""
+"""H.264 as a drone sends it: no B frames, no delay, a key frame a second; bytes repeat."""
 
 from __future__ import annotations
 

@@ -45,4 +45,4 @@ class Palette:
     def mean_srgb(self) -> UInt8[np.ndarray, "p 3"]:
         """The main colour of each paint for display."""
         main = np.array([main for main, _ in self._colours])
-        return np.round(255 * np.clip(main, 0, 1)).astype(np.uint8)
+        return np.asarray(np.round(255 * np.clip(main, 0, 1)), dtype=np.uint8)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Pictures of a scene by ray casting, with exact depth and instance ids.
 
-One primary ray per pixel (Embree, through Open3D) gives depth, ids and the point to shade; four
+One primary ray per pixel (Embree, through Open3D) gives depth, ids and the point to shade; three
 more at pixels on silhouettes smooth the edges. Depth and ids are those of the pixel's centre ray.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import open3d as o3d
@@ -23,7 +24,7 @@ _SUN = np.array([0.46, -0.52, 0.72])
 SUN_DIRECTION = _SUN / np.linalg.norm(_SUN)
 _SHADOW_PX = 1536
 _SHADOW_HALF_M = HAMLET_RADIUS_M + 8.0
-_SUB_PIXELS = np.array([(-0.125, -0.375), (0.375, -0.125), (0.125, 0.375), (-0.375, 0.125)])
+_SUB_PIXELS = np.array([(-0.30, -0.15), (0.30, -0.15), (0.0, 0.35)])
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +45,9 @@ class Hits:
     weights: Float32[np.ndarray, "n 2"]
 
 
+_tensor: Any = o3d.core.Tensor  # its stubs do not know the constructor from a numpy array
+
+
 class Caster:
     """Finds first hits of rays with the scene's triangles."""
 
@@ -51,11 +55,11 @@ class Caster:
         corners = np.ascontiguousarray(scene.triangles.corners_m.reshape(-1, 3))
         faces = np.arange(len(corners), dtype=np.uint32).reshape(-1, 3)
         self._rays = o3d.t.geometry.RaycastingScene()
-        self._rays.add_triangles(o3d.core.Tensor(corners), o3d.core.Tensor(faces))
+        self._rays.add_triangles(_tensor(corners), _tensor(faces))
 
     def cast(self, rays: Float32[np.ndarray, "n 6"]) -> Hits:
         """First hits of rays (origin, direction), in the map frame; distance in directions."""
-        found = self._rays.cast_rays(o3d.core.Tensor(rays))
+        found = self._rays.cast_rays(_tensor(rays))
         return Hits(
             found["t_hit"].numpy(), found["primitive_ids"].numpy(), found["primitive_uvs"].numpy()
         )
@@ -144,7 +148,7 @@ class Renderer:
         hits: Hits,
         light: Float32[np.ndarray, "n 3"],
     ) -> None:
-        """Replace silhouette pixels by the mean of four rays in a rotated grid."""
+        """Replace silhouette pixels by the mean of four rays."""
         edge = shading.edge_pixels(
             hits.distance, hits.triangle, self._surfaces, self.camera.height, self.camera.width
         )
@@ -153,7 +157,7 @@ class Renderer:
         u = (self._columns[edge][:, None] + _SUB_PIXELS[:, 0]).reshape(-1)
         v = (self._rows[edge][:, None] + _SUB_PIXELS[:, 1]).reshape(-1)
         rays, found = self._cast(world_from_cam, self._directions_cam(u, v))
-        light[edge] = self._shade(rays, found).reshape(-1, 4, 3).mean(axis=1)
+        light[edge] = 0.25 * (light[edge] + self._shade(rays, found).reshape(-1, 3, 3).sum(axis=1))
 
     def _make_light(self) -> shading.Light:
         """The sun's shadow map: distance from a plane above the hamlet along the sun's rays."""

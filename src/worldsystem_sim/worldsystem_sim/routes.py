@@ -15,7 +15,7 @@ from scipy.interpolate import CubicSpline
 from worldsystem_sim.scene import BARN_CENTRE_M, Scene
 
 _SPEED_MPS = 3.0
-_ORBIT_RADIUS_M = 18.5
+_ORBIT_RADIUS_M = 21.0
 _RUN_IN_M = 10.0
 _SURVEY_SHARE = 0.25
 _STRIP_M = 15.0
@@ -43,7 +43,7 @@ class Route:
 
 @dataclass(frozen=True)
 class _Circle:
-    """The orbit about the hamlet's middle, anti-clockwise, gently breathing in radius and height."""
+    """The orbit about the hamlet's middle: anti-clockwise, breathing in radius and height."""
 
     start_rad: float
     height_m: float
@@ -60,12 +60,13 @@ class _Circle:
 
     def heading(self, arc_m: Float[np.ndarray, "n"]) -> Float64[np.ndarray, "n"]:
         """Inwards."""
-        return self.start_rad + np.pi + np.maximum(arc_m, 0.0) / _ORBIT_RADIUS_M
+        turned = np.maximum(arc_m, 0.0) / _ORBIT_RADIUS_M
+        return np.asarray(self.start_rad + np.pi + turned, dtype=np.float64)
 
 
 def demo(request: Request) -> Route:
     """The default mission: sideways past the houses, round the hamlet, a survey at the end."""
-    circle = _Circle(float(request.rng.uniform(-0.5, 0.1)), 10.8)
+    circle = _Circle(float(request.rng.uniform(-0.5, 0.1)), 11.6)
     way = _SPEED_MPS * request.times_s - _RUN_IN_M
     survey_from = _SPEED_MPS * request.duration_s * (1.0 - _SURVEY_SHARE) - _RUN_IN_M
     on_circle = np.minimum(way, survey_from)
@@ -82,7 +83,7 @@ def demo(request: Request) -> Route:
 
 def orbit(request: Request) -> Route:
     """Round and round, looking at the houses."""
-    circle = _Circle(float(request.rng.uniform(-np.pi, np.pi)), 10.5)
+    circle = _Circle(float(request.rng.uniform(-np.pi, np.pi)), 11.6)
     way = _SPEED_MPS * request.times_s
     turning = way + _SPEED_MPS * 10.0
     return Route(circle.at(turning), circle.heading(turning), np.full(len(way), np.radians(36.0)))
@@ -123,15 +124,11 @@ def flythrough(request: Request) -> Route:
     bx, by = BARN_CENTRE_M
     stations = np.array(
         [
-            (-24, -2.2, 2.6),
-            (-14, -1.3, 2.3),
-            (-6.5, -0.6, 2.2),
-            (-1.6, -3.2, 2.2),
-            (bx, by + 6, 2.1),
-        ]
-        + [(bx, by, 2.1), (bx, by - 8, 2.2), (3.5, by - 14, 3.0), (14, -27, 4.5), (25, -21, 6.5)]
-        + [(26.5, -8, 7.0), (24, 3.0, 5.0), (26, 14, 6.5), (19, 24, 7.5), (4, 25, 7.0)]
-        + [(-12, 24, 7.0), (-25, 17, 6.0), (-29, 5.0, 4.0)],
+            *((-24, -2.2, 2.6), (-14, -1.3, 2.3), (-6.5, -0.6, 2.2), (-1.6, -3.2, 2.2)),
+            *((bx, by + 6, 2.1), (bx, by, 2.1), (bx, by - 8, 2.2), (3.5, by - 14, 3.0)),
+            *((14, -27, 4.5), (25, -21, 6.5), (26.5, -8, 7.0), (24, 3.0, 5.0), (26, 14, 6.5)),
+            *((19, 24, 7.5), (4, 25, 7.0), (-12, 24, 7.0), (-25, 17, 6.0), (-29, 5.0, 4.0)),
+        ],
         dtype=np.float64,
     )
     closed = np.concatenate([stations, stations[:1]])

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from jaxtyping import Float, Float32, Float64, Int32
+from jaxtyping import Float, Float64
 
 from worldsystem_core.surface import Mesh
 from worldsystem_sim import buildings, things
@@ -100,7 +100,7 @@ def ground_relief(
     rise = np.clip((radius - 34.0) / 110.0, 0.0, 1.0) ** 1.5
     bearing = np.arctan2(y_m, x_m)
     hills = 11.0 + 6.0 * np.sin(3 * bearing + rng.uniform(0, 6)) + 3.0 * np.sin(7 * bearing)
-    return height * (0.25 + 0.75 * road) + rise * hills
+    return np.asarray(height * (0.25 + 0.75 * road) + rise * hills, dtype=np.float64)
 
 
 def build_scene(seed: int) -> Scene:
@@ -189,6 +189,7 @@ class _Layout:
             things.add_car(self._builder, self._palette, self._rng)
 
     def _small_things(self) -> None:
+        crates: tuple[tuple[float, float], ...]
         crates = ((5.2, 5.4), (6.3, 5.9), (5.6, 6.7), (-5.4, -8.0), (-5.6, -9.3), (-2.4, -14.6))
         crates += ((-2.5, -15.9), (20.0, -6.5), (-19.6, 4.6), (2.9, -8.6))
         for x, y in crates:
@@ -217,24 +218,19 @@ class _Layout:
         things.add_well(self._builder, self._palette)
 
     def _trees(self) -> None:
-        near = [(-20.5, 0.5), (-7.2, 16.5), (7.5, 17.0), (21.5, 4.5), (-21.0, -5.5), (21.5, -17.0)]
-        near += [
-            (-8.2, -15.5),
-            (7.8, -4.6),
-            (-20.0, 16.0),
-            (20.5, 15.5),
-            (-19.0, -19.5),
-            (9.6, -20.5),
-        ]
-        for i in range(46):
+        trees = [(-20.5, 0.5), (-7.2, 16.5), (7.5, 17.0), (21.5, 4.5), (-21.0, -5.5), (21.5, -17.0)]
+        trees += [(-8.2, -15.5), (7.8, -4.6), (-20, 16), (20.5, 15.5), (-19, -19.5), (9.6, -20.5)]
+        near = len(trees)
+        for _ in range(46):
             angle, radius = self._rng.uniform(0, 2 * np.pi), self._rng.uniform(33.0, 95.0)
             x, y = radius * np.cos(angle), radius * np.sin(angle)
             if abs(y + 0.5) > 6.0 + 0.1 * abs(x):
-                near.append((x, y))
-        for i, (x, y) in enumerate(near):
+                trees.append((x, y))
+        for i, (x, y) in enumerate(trees):
             self._begin("tree")
             self._stand(
                 x + self._rng.normal(0, 0.2), y + self._rng.normal(0, 0.2), self._rng.uniform(0, 6)
             )
             grow = things.add_conifer if i % 3 == 2 else things.add_broadleaf
+            self._builder.detail = 3 if i < near else 2
             grow(self._builder, self._palette, self._rng)

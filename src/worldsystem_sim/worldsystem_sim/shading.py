@@ -3,15 +3,16 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
-from jaxtyping import Float32, Float64, Int32, Int64, UInt8, UInt32
+from jaxtyping import Bool, Float32, Float64, Int32, Int64, UInt8, UInt32
 
-from worldsystem_sim.noise import octaves, step
+from worldsystem_sim.noise import compiled, octaves, step
 from worldsystem_sim.scene import Scene
 from worldsystem_sim.textures import surface_colour
+from worldsystem_sim.version import code_digest
 
 _HAZE_M = 420.0
 _LEVELS = 4096
@@ -56,8 +57,8 @@ def surfaces_of(scene: Scene) -> Surfaces:
     )
 
 
-@numba.njit(nogil=True, cache=True)
-def _sky(x, y, z):  # type: ignore[no-untyped-def]
+@compiled
+def _sky(x: float, y: float, z: float) -> tuple[float, float, float]:
     """Light of the sky in a direction: a gradient with fair-weather clouds."""
     up = max(z, 0.0)
     t = min(1.0, up * 1.6)
@@ -70,8 +71,8 @@ def _sky(x, y, z):  # type: ignore[no-untyped-def]
     return r, g, b
 
 
-@numba.njit(nogil=True, cache=True)
-def _sunlit(px, py, pz, light):  # type: ignore[no-untyped-def]
+@compiled
+def _sunlit(px: float, py: float, pz: float, light: Light) -> float:
     """Share of the sun that reaches a point: four taps in the shadow map; 1 outside the map."""
     axes = light.axes
     size = light.shadow.shape[0]
@@ -88,59 +89,86 @@ def _sunlit(px, py, pz, light):  # type: ignore[no-untyped-def]
     return (1.0 - a) * near + a * far
 
 
-@numba.njit(nogil=True, cache=True)
-def shade(rays, distance, triangle, weights, surfaces, light, pixel_rad, out):  # type: ignore[no-untyped-def]
-    """Write the linear light (r, g, b) that comes along each ray into `out` (n, 3)."""
-    for i in range(rays.shape[0]):
-        dx, dy, dz = rays[i, 3], rays[i, 4], rays[i, 5]
-        length = np.sqrt(dx * dx + dy * dy + dz * dz)
-        dx, dy, dz = dx / length, dy / length, dz / length
-        far = distance[i]
-        if not np.isfinite(far):
-            out[i, 0], out[i, 1], out[i, 2] = _sky(dx, dy, dz)
-            continue
-        far_m = far * length
-        k = triangle[i]
-        w1, w2 = weights[i, 0], weights[i, 1]
-        w0 = 1.0 - w1 - w2
-        n, uv = surfaces.normals[k], surfaces.uv[k]
-        nx = w0 * n[0, 0] + w1 * n[1, 0] + w2 * n[2, 0]
-        ny = w0 * n[0, 1] + w1 * n[1, 1] + w2 * n[2, 1]
-        nz = w0 * n[0, 2] + w1 * n[1, 2] + w2 * n[2, 2]
-        facing = -(nx * dx + ny * dy + nz * dz)
-        if facing < 0.0:
-            nx, ny, nz, facing = -nx, -ny, -nz, -facing
-        footprint = far_m * pixel_rad / max(facing, 0.08) ** 0.6
-        u = w0 * uv[0, 0] + w1 * uv[1, 0] + w2 * uv[2, 0]
-        v = w0 * uv[0, 1] + w1 * uv[1, 1] + w2 * uv[2, 1]
-        paint = surfaces.paint[k]
-        c = surfaces.colours[paint]
-        r, g, b = surface_colour(
-            surfaces.kinds[paint],
-            u,
-            v,
-            footprint,
-            surfaces.seeds[paint],
-            (c[0, 0], c[0, 1], c[0, 2]),
-            (c[1, 0], c[1, 1], c[1, 2]),
-            surfaces.ways,
-        )
-        sun = nx * light.axes[2, 0] + ny * light.axes[2, 1] + nz * light.axes[2, 2]
-        if sun > 0.0:
-            px = rays[i, 0] + far_m * dx + 0.05 * nx
-            py = rays[i, 1] + far_m * dy + 0.05 * ny
-            pz = rays[i, 2] + far_m * dz + 0.05 * nz
-            sun *= _sunlit(px, py, pz, light)
-        sun = max(sun, 0.0) * 1.45
-        ambient = 0.50 + 0.16 * nz
-        haze = 1.0 - np.exp(-far_m / _HAZE_M)
-        out[i, 0] = max(r, 0.004) * (1.05 * sun + 0.92 * ambient) * (1.0 - haze) + 0.58 * haze
-        out[i, 1] = max(g, 0.004) * (1.00 * sun + 0.98 * ambient) * (1.0 - haze) + 0.68 * haze
-        out[i, 2] = max(b, 0.004) * (0.90 * sun + 1.12 * ambient) * (1.0 - haze) + 0.80 * haze
+def _compile_shade(version: str) -> Any:  # a numba dispatcher has no public type
+    """The shading loop for one version of the code that it calls.
+
+    numba's disk cache looks at a function's own file only; `version` is part of the cache's key
+    because the loop refers to it, so that a change in a texture never meets stale machine code.
+    """
+
+    @numba.njit(nogil=True, cache=True)
+    def shade(
+        rays: Float32[np.ndarray, "n 6"],
+        distance: Float32[np.ndarray, "n"],
+        triangle: UInt32[np.ndarray, "n"],
+        weights: Float32[np.ndarray, "n 2"],
+        surfaces: Surfaces,
+        light: Light,
+        pixel_rad: float,
+        out: Float32[np.ndarray, "n 3"],
+    ) -> None:
+        """Write the linear light (r, g, b) that comes along each ray into `out` (n, 3)."""
+        for i in range(rays.shape[0] if version else 0):
+            dx, dy, dz = rays[i, 3], rays[i, 4], rays[i, 5]
+            length = np.sqrt(dx * dx + dy * dy + dz * dz)
+            dx, dy, dz = dx / length, dy / length, dz / length
+            far = distance[i]
+            if not np.isfinite(far):
+                out[i, 0], out[i, 1], out[i, 2] = _sky(dx, dy, dz)
+                continue
+            far_m = far * length
+            k = triangle[i]
+            w1, w2 = weights[i, 0], weights[i, 1]
+            w0 = 1.0 - w1 - w2
+            n, uv = surfaces.normals[k], surfaces.uv[k]
+            nx = w0 * n[0, 0] + w1 * n[1, 0] + w2 * n[2, 0]
+            ny = w0 * n[0, 1] + w1 * n[1, 1] + w2 * n[2, 1]
+            nz = w0 * n[0, 2] + w1 * n[1, 2] + w2 * n[2, 2]
+            facing = -(nx * dx + ny * dy + nz * dz)
+            if facing < 0.0:
+                nx, ny, nz, facing = -nx, -ny, -nz, -facing
+            footprint = far_m * pixel_rad / max(facing, 0.08) ** 0.6
+            u = w0 * uv[0, 0] + w1 * uv[1, 0] + w2 * uv[2, 0]
+            v = w0 * uv[0, 1] + w1 * uv[1, 1] + w2 * uv[2, 1]
+            paint = surfaces.paint[k]
+            c = surfaces.colours[paint]
+            r, g, b = surface_colour(
+                surfaces.kinds[paint],
+                u,
+                v,
+                footprint,
+                surfaces.seeds[paint],
+                (c[0, 0], c[0, 1], c[0, 2]),
+                (c[1, 0], c[1, 1], c[1, 2]),
+                surfaces.ways,
+            )
+            sun = nx * light.axes[2, 0] + ny * light.axes[2, 1] + nz * light.axes[2, 2]
+            if sun > 0.0:
+                px = rays[i, 0] + far_m * dx + 0.05 * nx
+                py = rays[i, 1] + far_m * dy + 0.05 * ny
+                pz = rays[i, 2] + far_m * dz + 0.05 * nz
+                sun *= _sunlit(px, py, pz, light)
+            sun = max(sun, 0.0) * 1.45
+            ambient = 0.50 + 0.16 * nz
+            haze = 1.0 - np.exp(-far_m / _HAZE_M)
+            out[i, 0] = max(r, 0.004) * (1.05 * sun + 0.92 * ambient) * (1.0 - haze) + 0.58 * haze
+            out[i, 1] = max(g, 0.004) * (1.00 * sun + 0.98 * ambient) * (1.0 - haze) + 0.68 * haze
+            out[i, 2] = max(b, 0.004) * (0.90 * sun + 1.12 * ambient) * (1.0 - haze) + 0.80 * haze
+
+    return shade
 
 
-@numba.njit(nogil=True, cache=True)
-def _parts_differ(i, j, distance, triangle, surfaces):  # type: ignore[no-untyped-def]
+shade = _compile_shade(code_digest("noise", "textures", "shading"))
+
+
+@compiled
+def _parts_differ(
+    i: int,
+    j: int,
+    distance: Float32[np.ndarray, "n"],
+    triangle: UInt32[np.ndarray, "n"],
+    surfaces: Surfaces,
+) -> bool:
     """Whether two neighbouring pixels lie on different surfaces."""
     a, b = distance[i], distance[j]
     if not np.isfinite(a) or not np.isfinite(b):
@@ -156,7 +184,13 @@ def _parts_differ(i, j, distance, triangle, surfaces):  # type: ignore[no-untype
 
 
 @numba.njit(nogil=True, cache=True)
-def _edge_mask(distance, triangle, surfaces, height, width):  # type: ignore[no-untyped-def]
+def _edge_mask(
+    distance: Float32[np.ndarray, "n"],
+    triangle: UInt32[np.ndarray, "n"],
+    surfaces: Surfaces,
+    height: int,
+    width: int,
+) -> Bool[np.ndarray, "n"]:
     mask = np.zeros(height * width, np.bool_)
     for row in range(height):
         for column in range(width):

@@ -31,10 +31,11 @@ def placed(x_m: float, y_m: float, z_m: float, yaw_rad: float = 0.0) -> Float64[
 
 @dataclass
 class Builder:
-    """Collects the triangles of a scene; `pose`, `instance` hold for all that follows."""
+    """Collects the triangles of a scene; `pose`, `instance`, `detail` hold for what follows."""
 
     pose: Float64[np.ndarray, "4 4"] = field(default_factory=lambda: np.eye(4))
     instance: int = 0
+    detail: int = 3
     _parts: list[Triangles] = field(default_factory=list)
 
     def faces(
@@ -127,7 +128,7 @@ class Builder:
         rng: np.random.Generator,
     ) -> None:
         """A bumpy ellipsoid, such as a part of a tree's crown."""
-        vertices, faces = _icosphere(3)
+        vertices, faces = _icosphere(self.detail)
         bumps = np.zeros(len(vertices))
         for frequency, height in ((2.0, 0.10), (4.5, 0.08), (9.0, 0.055)):
             directions = rng.normal(size=(5, 3)) * frequency
@@ -135,10 +136,11 @@ class Builder:
             bumps += height * np.sin(vertices @ directions.T + phases).mean(axis=1) * 2.0
         points = vertices * (1.0 + bumps)[:, None] * np.array(radii) + np.array(centre)
         corners = points[faces]
-        uv = np.stack(
-            [corners[..., 0] + corners[..., 2], corners[..., 1] - 0.6 * corners[..., 2]], -1
-        )
-        self.faces(corners, uv, paint, _smooth_normals(points, faces)[faces])
+        normals = _smooth_normals(points, faces)[faces]
+        side = np.abs(normals.mean(axis=1)).argmax(axis=1)
+        axes = np.array([(1, 2), (0, 2), (0, 1)])[side]
+        uv = np.take_along_axis(corners, np.repeat(axes[:, None], 3, axis=1), axis=2)
+        self.faces(corners, uv + 3.0 * side[:, None, None], paint, normals)
 
     def build(self) -> Triangles:
         """All triangles so far."""
@@ -154,7 +156,8 @@ def _smooth_normals(
     normals = np.zeros_like(points, dtype=np.float64)
     for i in range(3):
         np.add.at(normals, faces[:, i], weighted)
-    return normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12)
+    unit = normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12)
+    return np.asarray(unit, dtype=np.float64)
 
 
 def height_grid(
@@ -174,14 +177,14 @@ def _icosphere(
     subdivisions: int,
 ) -> tuple[Float64[np.ndarray, "v 3"], Int[np.ndarray, "f 3"]]:
     g = (1 + 5**0.5) / 2
+    corners: list[tuple[float, float, float]]
     corners = [(-1, g, 0), (1, g, 0), (-1, -g, 0), (1, -g, 0), (0, -1, g), (0, 1, g)]
     corners += [(0, -1, -g), (0, 1, -g), (g, 0, -1), (g, 0, 1), (-g, 0, -1), (-g, 0, 1)]
     vertices = np.array(corners, dtype=np.float64)
-    faces = np.array(
-        [(0, 11, 5), (0, 5, 1), (0, 1, 7), (0, 7, 10), (0, 10, 11), (1, 5, 9), (5, 11, 4)]
-        + [(11, 10, 2), (10, 7, 6), (7, 1, 8), (3, 9, 4), (3, 4, 2), (3, 2, 6), (3, 6, 8)]
-        + [(3, 8, 9), (4, 9, 5), (2, 4, 11), (6, 2, 10), (8, 6, 7), (9, 8, 1)]
-    )
+    fan = [(0, 11, 5), (0, 5, 1), (0, 1, 7), (0, 7, 10), (0, 10, 11), (1, 5, 9), (5, 11, 4)]
+    fan += [(11, 10, 2), (10, 7, 6), (7, 1, 8), (3, 9, 4), (3, 4, 2), (3, 2, 6), (3, 6, 8)]
+    fan += [(3, 8, 9), (4, 9, 5), (2, 4, 11), (6, 2, 10), (8, 6, 7), (9, 8, 1)]
+    faces = np.array(fan)
     for _ in range(subdivisions):
         pairs = np.sort(np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]]), 1)
         edges, inverse = np.unique(pairs, axis=0, return_inverse=True)

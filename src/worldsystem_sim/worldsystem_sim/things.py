@@ -20,10 +20,10 @@ _CAR_COLOURS = (
     (0.22, 0.50, 0.36),
 )
 _LEAF_COLOURS = (
-    ((0.22, 0.36, 0.12), (0.46, 0.56, 0.22)),
-    ((0.28, 0.40, 0.14), (0.60, 0.60, 0.24)),
-    ((0.42, 0.30, 0.10), (0.74, 0.50, 0.18)),
-    ((0.16, 0.32, 0.16), (0.36, 0.52, 0.28)),
+    ((0.28, 0.37, 0.18), (0.54, 0.60, 0.32)),
+    ((0.33, 0.38, 0.18), (0.64, 0.62, 0.34)),
+    ((0.46, 0.34, 0.16), (0.78, 0.58, 0.28)),
+    ((0.24, 0.35, 0.20), (0.46, 0.56, 0.34)),
 )
 
 
@@ -134,7 +134,7 @@ def add_broadleaf(builder: Builder, palette: Palette, rng: np.random.Generator) 
 def add_conifer(builder: Builder, palette: Palette, rng: np.random.Generator) -> None:
     """A spruce of 6 to 8 m: whorls of drooping boughs."""
     bark = palette.add(Material.BARK, (0.36, 0.26, 0.18), (0.48, 0.38, 0.28))
-    needles = palette.add(Material.LEAVES, (0.10, 0.24, 0.14), (0.28, 0.44, 0.26))
+    needles = palette.add(Material.LEAVES, (0.16, 0.27, 0.19), (0.36, 0.47, 0.33))
     scale = rng.uniform(0.85, 1.1)
     base = builder.pose
     builder.pose = base @ placed(0.0, 0.0, -0.3)

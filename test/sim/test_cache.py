@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Encoding, the cache of flights, and reading a flight without a network."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+import numpy as np
+
+from worldsystem_core.wire import PacketType
+from worldsystem_sim import cache, offline
+from worldsystem_sim.encode import nal_units, packets_of
+
+
+def test_a_second_read_comes_from_the_cache_with_the_same_bytes(config):
+    first = [unit.annex_b for unit in cache.access_units(config)]
+    calls: list[tuple[int, int]] = []
+    begun = time.monotonic()
+    second = [unit.annex_b for unit in cache.access_units(config, lambda *c: calls.append(c))]
+    assert time.monotonic() - begun < 0.5
+    assert second == first
+    assert calls == [(20, 20)]
+
+
+def test_rendering_anew_gives_the_same_bytes(config):
+    first = [unit.annex_b for unit in cache.access_units(config)]
+    cache.cache_path(config).unlink()
+    assert [unit.annex_b for unit in cache.access_units(config)] == first
+
+
+def test_a_damaged_cache_file_is_made_anew(config):
+    first = [unit.annex_b for unit in cache.access_units(config)]
+    path = cache.cache_path(config)
+    whole = path.read_bytes()
+    for broken in (whole[: len(whole) // 2], b"", whole[:-1] + bytes([whole[-1] ^ 1])):
+        path.write_bytes(broken)
+        assert [unit.annex_b for unit in cache.access_units(config)] == first
+        assert path.read_bytes() == whole
+
+
+def test_an_abandoned_rendering_leaves_no_file(config):
+    other = replace(config, seed=9)
+    next(iter(cache.access_units(other)))
+    assert not cache.cache_path(other).exists()
+
+
+def test_every_setting_of_the_picture_has_its_own_cache_file(config):
+    others = [replace(config, seed=2), replace(config, fps=5.0), replace(config, exposure=1.0)]
+    assert len({cache.cache_path(c) for c in [config, *others]}) == 4
+    assert cache.cache_path(replace(config, loss=0.5)) == cache.cache_path(config)
+
+
+def test_a_key_frame_comes_each_second_with_its_parameter_sets(config):
+    units = list(cache.access_units(config))
+    assert [i for i, unit in enumerate(units) if unit.is_key] == [0, 10]
+    kinds = [packet.type for packet in packets_of(units[10], 10, 5)]
+    assert kinds == [PacketType.SPS, PacketType.PPS, PacketType.KEY_FRAME]
+    assert [packet.type for packet in packets_of(units[11], 11, 5)] == [PacketType.FRAME]
+
+
+def test_nal_units_are_found_behind_both_start_codes():
+    assert nal_units(b"\0\0\0\1\x67a\0\0\1\x68b\0\0\0\1\x65c") == [b"\x67a", b"\x68b", b"\x65c"]
+    assert nal_units(b"") == []
+
+
+def test_decoded_frames_show_what_was_rendered(config, renderer):
+    frames = list(offline.frames(config))
+    assert [frame.id for frame, _ in frames] == list(range(20))
+    for frame, pose in frames[::7]:
+        difference = frame.rgb.astype(float) - renderer.render(pose).rgb
+        assert np.sqrt(np.mean(difference**2)) < 30.0  # heavy compression, the right picture
+    assert np.diff([frame.stamp_ns for frame, _ in frames]).tolist() == [100_000_000] * 19
+
+
+def test_views_give_the_truth_of_the_chosen_frames(config, renderer):
+    (view,) = offline.views(config, [13])
+    assert view.frame_number == 13
+    assert np.array_equal(view.ids, renderer.render(view.world_from_cam).ids)
+    assert not list(offline.views(config, []))
