@@ -55,6 +55,10 @@ class App:
         forward_logging(logging.WARNING)
         try:
             self._start()
+        except BaseException:
+            self._abandon()
+            raise
+        try:
             self._line.heading(self.choice)
             self._wait()
         finally:
@@ -63,8 +67,8 @@ class App:
         return self.choice.out
 
     def _start(self) -> None:
-        for stage, parameters in stages(self.choice):
-            self._threads.append(_started(stage, parameters))
+        for stage, parameters in reversed(stages(self.choice)):
+            self._threads.insert(0, _started(stage, parameters))
         if self.choice.simulated:
             self._simulator = SimulatorProcess(self.choice)
 
@@ -90,6 +94,17 @@ class App:
             time.sleep(_LINK_GRACE_S)
             return True
         return bool(ingest.ended.is_set())
+
+    def _abandon(self) -> None:
+        """Starting failed: take down what did start, and leave no report of no run."""
+        for thread in self._threads:
+            thread.stop()
+            if thread.node.get_name() != "reporter":
+                thread.node.input_ended()
+            thread.node.close()
+        rclpy.try_shutdown()
+        with suppress(OSError):
+            self.choice.out.rmdir()
 
     def _end(self) -> None:
         self._line.end()

@@ -25,7 +25,8 @@ class Stage:
     executable: str
 
 
-# In the order the data flows, which is the order in which nodes are made and ended.
+# In the order the data flows, in which nodes are ended. They are made in the opposite order, so
+# that a source finds its listeners there when it starts.
 STAGES: tuple[Stage, ...] = (
     Stage("ingest", "worldsystem_ingest", "worldsystem_ingest.node:IngestNode", "ingest"),
     Stage("slam3r", "worldsystem_slam3r", "worldsystem_slam3r.node:Slam3rNode", "slam3r"),

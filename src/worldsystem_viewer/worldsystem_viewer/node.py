@@ -13,7 +13,12 @@ from worldsystem_core.frames import Frame
 from worldsystem_core.geometry.vertical import estimate_up
 from worldsystem_core.message_definitions import message_definition
 from worldsystem_core.objects import MapObjects, TrackFrame
-from worldsystem_core.reconstruction import MovedKeyframes, NewKeyframe, Pose
+from worldsystem_core.reconstruction import (
+    MovedKeyframes,
+    NewKeyframe,
+    Pose,
+    RemovedKeyframes,
+)
 from worldsystem_core.ros import topics
 from worldsystem_core.ros.adapters.slam import KeyframeEvent
 from worldsystem_core.ros.container import run_node
@@ -41,6 +46,7 @@ class ViewerNode(StageNode):
         self._rerun = RerunSink(self.config) if self.config.rerun else None
         self._board = StatusBoard()
         self._keyframe_poses: dict[int, np.ndarray] = {}
+        self._labels: np.ndarray | None = None
         self._start()
         self.listen(topics.POSE, self._on_pose)
         self.listen(topics.KEYFRAME, self._on_keyframe)
@@ -92,6 +98,8 @@ class ViewerNode(StageNode):
                 viewer.keyframe(event.keyframe)
             elif isinstance(event, MovedKeyframes):
                 viewer.moved(event)
+        if self._page is not None and isinstance(event, RemovedKeyframes):
+            self._page.removed(event)
         self._remember_poses(event)
 
     def _remember_poses(self, event: KeyframeEvent) -> None:
@@ -99,17 +107,22 @@ class ViewerNode(StageNode):
             self._keyframe_poses[event.keyframe.id] = event.keyframe.world_from_cam
         elif isinstance(event, MovedKeyframes):
             self._keyframe_poses.update(event.world_from_cam)
+        else:
+            for keyframe_id in event.ids:
+                self._keyframe_poses.pop(keyframe_id, None)
 
     def _on_mesh(self, delta: MeshDelta) -> None:
         for viewer in self._viewers():
             viewer.mesh(delta)
 
     def _on_image(self, frame: Frame) -> None:
-        for viewer in (self._page, self._rerun):
-            if viewer is not None:
-                viewer.image(frame.rgb, frame.stamp_ns)
+        if self._page is not None:
+            self._page.image(frame.rgb, frame.stamp_ns, self._labels)
+        if self._rerun is not None:
+            self._rerun.image(frame.rgb, frame.stamp_ns)
 
     def _on_tracks(self, tracks: TrackFrame) -> None:
+        self._labels = tracks.labels
         if self._page is not None:
             self._page.tracks(tracks)
 

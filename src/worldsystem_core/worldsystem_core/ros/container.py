@@ -78,8 +78,8 @@ class Container(Node):
         return response
 
     def finish(self) -> None:
-        """End all nodes in the order they were loaded, which is the order the data flows."""
-        finish_all(list(self.loaded.values()), _FINISH_S)
+        """End all nodes in the order the data flows: they were loaded the other way round."""
+        finish_all(list(self.loaded.values())[::-1], _FINISH_S)
         self.loaded.clear()
 
 

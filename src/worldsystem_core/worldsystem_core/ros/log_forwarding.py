@@ -26,12 +26,12 @@ class _ToRos(logging.Handler):
 
 
 def forward_logging(level: int = logging.INFO) -> None:
-    """Forward the log of every `worldsystem…` module; calling it again changes the level only."""
-    root = logging.getLogger()
-    for handler in list(root.handlers):
-        if isinstance(handler, _ToRos):
-            root.removeHandler(handler)
+    """Forward the log of every `worldsystem…` module, and of nothing else, from `level` on.
+
+    It takes the place of the handlers that were there, so that nothing is said twice.
+    """
     handler = _ToRos()
     handler.addFilter(lambda record: record.name.startswith(_PACKAGES))
-    root.addHandler(handler)
+    root = logging.getLogger()
+    root.handlers = [handler]
     root.setLevel(level)
