@@ -33,16 +33,21 @@ class Figure:
 
 @dataclass
 class Benchmark:
-    """Collects the figures of one file and writes them with machine, commit and command."""
+    """Collects the figures of one file and writes them with machine, commit and command.
+
+    Ids begin with `id_prefix`, or with the file's name where that is empty.
+    """
 
     name: str
     figures: list[Figure] = field(default_factory=list)
+    id_prefix: str = ""
 
     def add(self, id: str, values: float | Sequence[float], unit: str, *, note: str = "") -> None:
         """Add a figure; of several values the median is reported, with the extremes as spread."""
         runs = [float(v) for v in (values if isinstance(values, Sequence) else [values])]
         spread = (min(runs), max(runs)) if len(runs) > 1 else ()
-        figure = Figure(f"{self.name}.{id}", statistics.median(runs), unit, len(runs), spread, note)
+        full_id = f"{self.id_prefix or self.name}.{id}"
+        figure = Figure(full_id, statistics.median(runs), unit, len(runs), spread, note)
         self.figures.append(figure)
         print(f"{figure.id:45s} {figure.value:12.4g} {unit:10s} {note}", flush=True)
 
