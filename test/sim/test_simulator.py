@@ -46,6 +46,7 @@ class Receiver:
                 self.packets.append(unpack(message))
                 if len(self.packets) == self.drop_after:
                     socket.transport.abort()
+                    return
             else:
                 (self.texts if video else self.telemetry).append(json.loads(message))
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -71,9 +72,8 @@ class Renderer:
     def __init__(self, scene: Scene, camera: Camera) -> None:
         self.scene = scene
         self.camera = camera
-        self._caster = Caster(scene)
+        self._caster, self._light = _lit(scene)
         self._surfaces = shading.surfaces_of(scene)
-        self._light = self._make_light()
         self._rows, self._columns = np.indices((camera.height, camera.width)).reshape(2, -1)
         self._centre_rays = self._directions_cam(self._columns, self._rows)
         self._threads = max(1, min(4, os.cpu_count() or 1))
@@ -159,19 +159,27 @@ class Renderer:
         rays, found = self._cast(world_from_cam, self._directions_cam(u, v))
         light[edge] = 0.25 * (light[edge] + self._shade(rays, found).reshape(-1, 3, 3).sum(axis=1))
 
-    def _make_light(self) -> shading.Light:
-        """The sun's shadow map: distance from a plane above the hamlet along the sun's rays."""
-        east = np.cross([0.0, 1.0, 0.0], SUN_DIRECTION)
-        east /= np.linalg.norm(east)
-        north = np.cross(SUN_DIRECTION, east)
-        line = np.linspace(-_SHADOW_HALF_M, _SHADOW_HALF_M, _SHADOW_PX)
-        u, v = np.meshgrid(line, line)
-        above = 60.0 * SUN_DIRECTION
-        origins = u[..., None] * east + v[..., None] * north + above
-        rays = np.empty((_SHADOW_PX**2, 6), np.float32)
-        rays[:, :3] = origins.reshape(-1, 3)
-        rays[:, 3:] = -SUN_DIRECTION
-        distance = self._caster.cast(rays).distance.reshape(_SHADOW_PX, _SHADOW_PX)
-        pixels_per_m = (_SHADOW_PX - 1) / (2 * _SHADOW_HALF_M)
-        axes = np.stack([east, north, SUN_DIRECTION])
-        return shading.Light(axes, distance, 60.0, pixels_per_m)
+
+@lru_cache(maxsize=2)
+def _lit(scene: Scene) -> tuple[Caster, shading.Light]:
+    """The search tree and the shadow map of a scene; those of the last two scenes are kept."""
+    caster = Caster(scene)
+    return caster, _make_light(caster)
+
+
+def _make_light(caster: Caster) -> shading.Light:
+    """The sun's shadow map: distance from a plane above the hamlet along the sun's rays."""
+    east = np.cross([0.0, 1.0, 0.0], SUN_DIRECTION)
+    east /= np.linalg.norm(east)
+    north = np.cross(SUN_DIRECTION, east)
+    line = np.linspace(-_SHADOW_HALF_M, _SHADOW_HALF_M, _SHADOW_PX)
+    u, v = np.meshgrid(line, line)
+    above = 60.0 * SUN_DIRECTION
+    origins = u[..., None] * east + v[..., None] * north + above
+    rays = np.empty((_SHADOW_PX**2, 6), np.float32)
+    rays[:, :3] = origins.reshape(-1, 3)
+    rays[:, 3:] = -SUN_DIRECTION
+    distance = caster.cast(rays).distance.reshape(_SHADOW_PX, _SHADOW_PX)
+    pixels_per_m = (_SHADOW_PX - 1) / (2 * _SHADOW_HALF_M)
+    axes = np.stack([east, north, SUN_DIRECTION])
+    return shading.Light(axes, distance, 60.0, pixels_per_m)

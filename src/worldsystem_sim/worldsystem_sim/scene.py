@@ -8,7 +8,7 @@ so that flights stay clear of walls; the seed draws sizes, colours, relief and e
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 from jaxtyping import Float, Float64
@@ -103,8 +103,9 @@ def ground_relief(
     return np.asarray(height * (0.25 + 0.75 * road) + rise * hills, dtype=np.float64)
 
 
+@lru_cache(maxsize=2)
 def build_scene(seed: int) -> Scene:
-    """Build the hamlet; the same seed gives the same triangles and textures."""
+    """The hamlet of a seed; the last two are kept, since building one takes a second or two."""
     return _Layout(seed).build()
 
 

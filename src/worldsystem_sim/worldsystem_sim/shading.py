@@ -5,11 +5,10 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import numba
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int32, Int64, UInt8, UInt32
 
-from worldsystem_sim.noise import compiled, octaves, step
+from worldsystem_sim.noise import compiled, compiled_on_disk, octaves, step
 from worldsystem_sim.scene import Scene
 from worldsystem_sim.textures import surface_colour
 from worldsystem_sim.version import code_digest
@@ -86,7 +85,7 @@ def _sunlit(px: float, py: float, pz: float, light: Light) -> float:
     a, b = t - i, s - j
     near = (1.0 - b) * (light.shadow[i, j] > depth) + b * (light.shadow[i, j + 1] > depth)
     far = (1.0 - b) * (light.shadow[i + 1, j] > depth) + b * (light.shadow[i + 1, j + 1] > depth)
-    return (1.0 - a) * near + a * far
+    return float((1.0 - a) * near + a * far)
 
 
 def _compile_shade(version: str) -> Any:  # a numba dispatcher has no public type
@@ -96,7 +95,7 @@ def _compile_shade(version: str) -> Any:  # a numba dispatcher has no public typ
     because the loop refers to it, so that a change in a texture never meets stale machine code.
     """
 
-    @numba.njit(nogil=True, cache=True)
+    @compiled_on_disk
     def shade(
         rays: Float32[np.ndarray, "n 6"],
         distance: Float32[np.ndarray, "n"],
@@ -127,7 +126,7 @@ def _compile_shade(version: str) -> Any:  # a numba dispatcher has no public typ
             facing = -(nx * dx + ny * dy + nz * dz)
             if facing < 0.0:
                 nx, ny, nz, facing = -nx, -ny, -nz, -facing
-            footprint = far_m * pixel_rad / max(facing, 0.08) ** 0.6
+            footprint = far_m * pixel_rad / np.sqrt(max(facing, 0.06))
             u = w0 * uv[0, 0] + w1 * uv[1, 0] + w2 * uv[2, 0]
             v = w0 * uv[0, 1] + w1 * uv[1, 1] + w2 * uv[2, 1]
             paint = surfaces.paint[k]
@@ -172,7 +171,7 @@ def _parts_differ(
     """Whether two neighbouring pixels lie on different surfaces."""
     a, b = distance[i], distance[j]
     if not np.isfinite(a) or not np.isfinite(b):
-        return np.isfinite(a) != np.isfinite(b)
+        return bool(np.isfinite(a) != np.isfinite(b))
     if triangle[i] == triangle[j]:
         return False
     p, q = triangle[i], triangle[j]
@@ -180,10 +179,10 @@ def _parts_differ(
         return True
     n, m = surfaces.normals[p, 0], surfaces.normals[q, 0]
     bent = n[0] * m[0] + n[1] * m[1] + n[2] * m[2] < 0.8
-    return bent or abs(a - b) > 0.04 * min(a, b)
+    return bool(bent or abs(a - b) > 0.04 * min(a, b))
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled_on_disk
 def _edge_mask(
     distance: Float32[np.ndarray, "n"],
     triangle: UInt32[np.ndarray, "n"],

@@ -239,14 +239,23 @@ def _ground(x: float, y: float, fp: float, seed: int, ways: Ways) -> Colour:
     """Meadow with the roads (kind 0) and gravel paths (kind 1) of `ways` laid over it."""
     colour = (0.0, 0.0, 0.0)
     bare = True
-    ragged = 0.25 * octaves(x, y, 0.8, 4, fp, seed + 99)
+    ragged, ragged_known = 0.0, False
     for i in range(ways.shape[0]):
         dx, dy = ways[i, 2] - ways[i, 0], ways[i, 3] - ways[i, 1]
-        length = np.sqrt(dx * dx + dy * dy)
         px, py = x - ways[i, 0], y - ways[i, 1]
+        reach = ways[i, 4] + 1.1
+        outside = px * dy - py * dx
+        squared = dx * dx + dy * dy
+        if outside * outside > reach * reach * squared:
+            continue
+        length = np.sqrt(squared)
         along = (px * dx + py * dy) / length
-        across = (px * dy - py * dx) / length
+        if along < -reach or along > length + reach:
+            continue
+        across = outside / length
         beyond = max(0.0, max(-along, along - length))
+        if not ragged_known:
+            ragged, ragged_known = 0.25 * octaves(x, y, 0.8, 4, fp, seed + 99), True
         inside_m = ways[i, 4] - np.sqrt(across * across + beyond * beyond) + ragged
         if inside_m <= -0.8:
             continue
