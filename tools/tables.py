@@ -66,7 +66,7 @@ def _table(path: Path) -> str:
 
 def _row(result: dict[str, Any]) -> str:  # one entry of a result file, as harness.py writes it
     value, unit = result["value"], result["unit"]
-    amount = f"{number(value)} {unit}".strip()
+    amount = f"{number(value)} {unit.strip('-')}".strip()
     spread = " … ".join(number(end) for end in result["spread"])
     note = result["note"].replace("|", "\\|")
     if is_behind(result):

@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The pages tell the truth: generated ones are fresh, links lead somewhere, examples run."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+BUILT = {".venv", "build", "install", "log", "runs", ".git", ".cache", ".mypy_cache", ".ruff_cache"}
+PAGES = sorted(path for path in ROOT.rglob("*.md") if not BUILT & set(path.relative_to(ROOT).parts))
+EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
+ABROAD = ("http://", "https://", "mailto:")
+MACHINE_PATH = re.compile(r"(?<![\w.])/(?:home|root|work|tmp|Users|mnt|media|data)/[\w.-]+")
+REQUIREMENTS = ("requirements.txt", "requirements-ros.txt")
+
+
+def name_of(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def check(tool: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(ROOT / "tools" / tool), "--check"]
+    paths = [str(path) for path in sorted((ROOT / "src").glob("worldsystem*"))]
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join([*paths, os.environ.get("PYTHONPATH", "")])
+    }
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60)
+
+
+def prose(page: Path) -> str:
+    """The page without its blocks of code, whose brackets are no links."""
+    return re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+
+
+def anchors(page: Path) -> set[str]:
+    """The names that a renderer gives to a page's headings."""
+    headings = re.findall(r"^#+ (.+)$", prose(page), flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", text.lower()).strip().replace(" ", "-") for text in headings}
+
+
+def requirements() -> list[str]:
+    lines = [
+        line.strip()
+        for name in REQUIREMENTS
+        for line in (ROOT / "tools" / name).read_text().splitlines()
+    ]
+    return [re.split(r"[\[<=> ]", line)[0] for line in lines if line and not line.startswith("#")]
+
+
+def test_the_generated_pages_are_fresh() -> None:
+    done = check("parameters.py")
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_figures_in_the_readme_are_fresh() -> None:
+    done = check("tables.py")
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_every_local_link_leads_to_a_file_and_a_heading(page: Path) -> None:
+    for link in LINK.findall(prose(page)):
+        if link.startswith(ABROAD):
+            continue
+        place, _, anchor = link.partition("#")
+        target = page if not place else (page.parent / place).resolve()
+        assert target.exists(), f"{link} leads nowhere"
+        if anchor:
+            assert anchor in anchors(target), f"{link}: no such heading"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_a_page_names_no_path_of_one_machine(page: Path) -> None:
+    assert not MACHINE_PATH.findall(page.read_text(encoding="utf-8"))
+
+
+def test_every_dependency_has_its_line() -> None:
+    page = (ROOT / "docs" / "dependencies.md").read_text(encoding="utf-8")
+    told = re.findall(r"^\| ((?:`[\w.-]+`(?:, )?)+) \|", page, flags=re.MULTILINE)
+    named = {name for cell in told for name in re.findall(r"`([\w.-]+)`", cell)}
+    assert not set(requirements()) - named, "no line in docs/dependencies.md"
+
+
+def test_the_readme_lists_every_launch_argument_with_its_default() -> None:
+    tree = ast.parse((ROOT / "launch" / "full.launch.py").read_text())
+    arguments = next(
+        ast.literal_eval(node.value)
+        for node in tree.body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "ARGUMENTS"
+    )
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    for name, (default, _) in arguments.items():
+        shown = f"`{default}`" if default else "empty"
+        assert f"| `{name}` | {shown} |" in readme
+
+
+def test_the_readme_shows_the_example_as_it_is() -> None:
+    example = (ROOT / "examples" / "without_ros.py").read_text()
+    body = example.split('"""\n\n', 1)[1].rstrip()
+    assert body in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("page", sorted((ROOT / "docs" / "decisions").glob("*.md")), ids=name_of)
+def test_a_decision_says_why_what_was_measured_and_what_follows(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    assert re.fullmatch(r"\d{3}-[a-z0-9-]+\.md", page.name)
+    for heading in ("Context", "Decision", "Measured", "Consequences"):
+        assert f"\n## {heading}\n" in text
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("example", EXAMPLES, ids=name_of)
+def test_an_example_runs_and_leaves_what_it_says(example: Path, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, str(example)], cwd=tmp_path, capture_output=True, text=True, timeout=280
+    )
+    assert done.returncode == 0, done.stderr
+    assert "poses" in done.stdout
+    assert (tmp_path / "mesh.ply").stat().st_size > 10_000
+    assert len((tmp_path / "trajectory.tum").read_text().splitlines()) > 20
