@@ -44,3 +44,12 @@ def test_silence_is_zero_and_not_low():
     assert bandwidth.now_mbps() == 0.0
     assert not bandwidth.low
     assert bandwidth.total_bytes == pytest.approx(60 * 5e6 / 8, rel=0.01)
+
+
+def test_the_wait_for_the_first_picture_is_no_low_bandwidth():
+    now = [0.0]
+    bandwidth = Bandwidth(lambda: now[0])
+    now[0] = 500.0
+    bandwidth.add(1000)
+    assert bandwidth.average_mbps() is None
+    assert not bandwidth.low

@@ -77,8 +77,11 @@ class Bandwidth:
         self.total_bytes = 0
 
     def add(self, size_bytes: int) -> None:
-        """Count bytes that just came in."""
+        """Count bytes that just came in; the time before the first ones does not count."""
         with self._lock:
+            if not self.total_bytes:
+                self._samples.clear()
+                self._since_s = self._now_s()
             self._close_samples()
             self._bytes += size_bytes
             self.total_bytes += size_bytes
