@@ -28,7 +28,7 @@ test-all:        ## Run every test this machine can run
 lint: setup      ## Check style and types
 	@$(ENV) ruff format --check $(SOURCES)
 	@$(ENV) ruff check $(SOURCES)
-	@$(ENV) mypy src test/architecture tools benchmarks
+	@$(ENV) mypy src tools benchmarks
 
 format: setup    ## Format the code
 	@$(ENV) ruff format $(SOURCES)

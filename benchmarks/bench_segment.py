@@ -66,7 +66,8 @@ def room_shots() -> list[Shot]:
 
 def _room_shot(caster: Caster, index: int, turn_rad: float) -> Shot:
     target = (4 * np.sin(turn_rad), ROOM_EYE[1] + 4 * np.cos(turn_rad), 0.3)
-    return caster.shot(index, ROOM_EYE, target, noise=NOISE)
+    shot: Shot = caster.shot(index, ROOM_EYE, target, noise=NOISE)
+    return shot
 
 
 def hamlet_shots() -> list[Shot]:
