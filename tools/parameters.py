@@ -43,9 +43,10 @@ _HEAD = """# Parameters
 Made by `make docs` from each stage's `config.py`; do not edit.
 
 Set one on the command line with `--set NODE.NAME=VALUE` (`worldsystem demo --set mesher.voxel=0.05
-ingest.host=0.0.0.0`), in ROS 2 with `-p NAME:=VALUE` or a parameter file. All are read when the
-node starts and cannot change afterwards. An unknown name or a value outside its limits ends the
-start with an error. "World units" are metres when the scale is known and arbitrary otherwise (see
+ingest.host=0.0.0.0`), for a node that runs alone with `-p` or a parameter file (`ros2 run
+worldsystem_mesh mesher --ros-args -p voxel:=0.05`). All are read when the node starts and cannot
+change afterwards. An unknown name or a value outside its limits ends the start with an error.
+"World units" are metres when the scale is known and arbitrary otherwise (see
 [conventions](conventions.md)). `worldsystem run`, `worldsystem demo` and the launch file set some
 of them from their own options: `worldsystem run --help`.
 """
