@@ -6,8 +6,11 @@ from __future__ import annotations
 import ast
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,7 +18,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 BUILT = {".venv", "build", "install", "log", "runs", ".git", ".cache", ".mypy_cache", ".ruff_cache"}
 PAGES = sorted(path for path in ROOT.rglob("*.md") if not BUILT & set(path.relative_to(ROOT).parts))
-EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+EXAMPLES = ROOT / "examples"
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 ABROAD = ("http://", "https://", "mailto:")
 MACHINE_PATH = re.compile(r"(?<![\w.])/(?:home|root|work|tmp|Users|mnt|media|data)/[\w.-]+")
@@ -117,12 +120,43 @@ def test_a_decision_says_why_what_was_measured_and_what_follows(page: Path) -> N
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("example", EXAMPLES, ids=name_of)
-def test_an_example_runs_and_leaves_what_it_says(example: Path, tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, str(example)], cwd=tmp_path, capture_output=True, text=True, timeout=280
-    )
+def test_the_example_without_ros_leaves_a_mesh_and_a_path(tmp_path: Path) -> None:
+    command = [sys.executable, str(EXAMPLES / "without_ros.py")]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stderr
     assert "poses" in done.stdout
     assert (tmp_path / "mesh.ply").stat().st_size > 10_000
     assert len((tmp_path / "trajectory.tum").read_text().splitlines()) > 20
+
+
+@pytest.mark.ros
+def test_the_listening_example_prints_a_pose_that_is_published() -> None:
+    rclpy = pytest.importorskip("rclpy")
+    messages = pytest.importorskip("geometry_msgs.msg")
+    pytest.importorskip("worldsystem_msgs")
+    domain = 20 + os.getpid() % 80
+    command = [sys.executable, str(EXAMPLES / "listen.py")]
+    environment = os.environ | {"ROS_DOMAIN_ID": str(domain)}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as listener:
+        context = rclpy.Context()
+        rclpy.init(context=context, domain_id=domain)
+        try:
+            node = rclpy.create_node("pose_source", context=context)
+            publisher = node.create_publisher(messages.PoseStamped, "slam/pose", 10)
+            wait_until(lambda: publisher.get_subscription_count() > 0)
+            pose = messages.PoseStamped()
+            pose.header.frame_id, pose.pose.position.x = "scene", 1.5
+            publisher.publish(pose)
+            assert listener.stdout is not None
+            assert listener.stdout.readline() == "camera at 1.500 0.000 0.000 in scene\n"
+        finally:
+            listener.send_signal(signal.SIGINT)
+            rclpy.shutdown(context=context)
+        assert listener.wait(10) == 0
+
+
+def wait_until(holds: Callable[[], bool], timeout_s: float = 20.0) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not holds():
+        assert time.monotonic() < deadline, f"nothing after {timeout_s} s"
+        time.sleep(0.05)
