@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import signal
 import threading
 import time
@@ -40,6 +41,7 @@ class App:
         self._simulator: SimulatorProcess | None = None
         self._threads: list[NodeThread] = []
         self._line = StatusLine(enabled=status)
+        self._made_folder = False
 
     def stop(self) -> None:
         """End the run in order; safe from a signal handler, and when called again."""
@@ -47,6 +49,7 @@ class App:
 
     def run(self) -> Path:
         """Run to the end and return the run's folder; raises `WorldSystemError`."""
+        self._made_folder = not self.choice.out.exists()
         self.choice.out.mkdir(parents=True, exist_ok=True)
         tune_process()
         clean_stale_segments()
@@ -103,8 +106,8 @@ class App:
                 thread.node.input_ended()
             thread.node.close()
         rclpy.try_shutdown()
-        with suppress(OSError):
-            self.choice.out.rmdir()
+        if self._made_folder:
+            shutil.rmtree(self.choice.out, ignore_errors=True)
 
     def _end(self) -> None:
         self._line.end()
@@ -112,8 +115,15 @@ class App:
             self._simulator.stop()
         with suppress(ValueError):  # signals can only be set from the main thread
             signal.signal(signal.SIGINT, signal.SIG_IGN)
+        self._tell_how_the_source_ended()
         finish_all(self._threads, _FINISH_S)
         rclpy.try_shutdown()
+
+    def _tell_how_the_source_ended(self) -> None:
+        ingest, reporter = self._node("ingest"), self._node("reporter")
+        if ingest.summary is not None and ingest.summary.broken:
+            reporter.notes.append(f"{ingest.summary.broken} Everything before it was processed.")
+            self._line.note(ingest.summary.broken)
 
     def _raise_failure(self) -> None:
         if self._simulator is not None:

@@ -75,6 +75,7 @@ def _add_common(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--set",
         nargs="+",
+        action="extend",
         default=[],
         metavar="NODE.NAME=VALUE",
         help="any parameter of docs/parameters.md, e.g. mesher.voxel=0.05",
@@ -84,7 +85,12 @@ def _add_common(command: argparse.ArgumentParser) -> None:
 def _add_sim(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     sim = commands.add_parser("sim", help="the drone simulator alone, sending to any server")
     sim.add_argument(
-        "--set", nargs="+", default=[], metavar="NAME=VALUE", help="e.g. url=ws://host:5001 seed=2"
+        "--set",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="NAME=VALUE",
+        help="e.g. url=ws://host:5001 seed=2",
     )
     sim.add_argument("--list", action="store_true", help="list the settings")
     sim.set_defaults(command=_sim)

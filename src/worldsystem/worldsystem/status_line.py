@@ -58,6 +58,11 @@ class StatusLine:
         if self._enabled:
             print("\nfinishing: working off what is queued, then the report", flush=True)
 
+    def note(self, text: str) -> None:
+        """Say something that stays."""
+        if self._enabled:
+            print(f"note: {text}", flush=True)
+
     def _print(self, text: str) -> None:
         if not self._terminal:
             print(text, flush=True)

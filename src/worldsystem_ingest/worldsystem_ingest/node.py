@@ -46,6 +46,8 @@ class IngestNode(StageNode):
     def _run(self) -> None:
         try:
             self.summary = self._source.run(self, self._stop)
+            if self.summary.broken:
+                log.warning("%s", self.summary.broken)
         except WorldSystemError as error:
             self.error = error
             log.error("%s", error)
