@@ -78,6 +78,7 @@ def nodes(context: LaunchContext) -> list:
             name=SIMULATOR.name,
             parameters=[simulator_parameters(choice)],
             output="screen",
+            **PATIENCE,
         )
     ]
     run = _container(choice) if given["composed"] == "true" else _processes(choice)
@@ -89,7 +90,7 @@ def _container(choice: Choice) -> list:
         ComposableNode(
             package=stage.package, plugin=stage.plugin, name=stage.name, parameters=[parameters]
         )
-        for stage, parameters in stages(choice)
+        for stage, parameters in reversed(stages(choice))
     ]
     return [
         ComposableNodeContainer(
@@ -114,5 +115,5 @@ def _processes(choice: Choice) -> list:
             output="screen",
             **PATIENCE,
         )
-        for stage, parameters in stages(choice)
+        for stage, parameters in reversed(stages(choice))
     ]

@@ -66,7 +66,7 @@ def test_the_arguments_that_users_know_are_declared(launch_file):
 def test_composed_is_one_container_with_every_stage_and_a_simulator_beside_it(launch_file):
     container, simulator = launch_file.nodes(given(launch_file))
     components = container.kwargs["composable_node_descriptions"]
-    assert [c.kwargs["plugin"] for c in components] == [stage.plugin for stage in STAGES]
+    assert [c.kwargs["plugin"] for c in components] == [stage.plugin for stage in reversed(STAGES)]
     assert simulator.kwargs["executable"] == SIMULATOR.executable
 
 
@@ -84,7 +84,7 @@ def test_a_source_other_than_the_simulator_starts_none_and_viewers_can_be_left_o
     run = given(launch_file, source="rtsp://cam/1", viewer="false", record="false")
     (container,) = launch_file.nodes(run)
     names = [c.kwargs["name"] for c in container.kwargs["composable_node_descriptions"]]
-    assert names == ["ingest", "slam3r", "mesher", "segmenter", "reporter"]
+    assert names == ["reporter", "segmenter", "mesher", "slam3r", "ingest"]
 
 
 @pytest.mark.parametrize("stage", [*STAGES, SIMULATOR], ids=lambda stage: stage.name)
@@ -121,3 +121,10 @@ def test_a_run_folder_is_never_used_twice(tmp_path):
     first = new_run_folder(tmp_path)
     first.mkdir()
     assert new_run_folder(tmp_path) != first
+
+
+@pytest.mark.parametrize("composed", ["true", "false"])
+def test_every_process_is_given_the_time_to_finish(launch_file, composed):
+    run = launch_file.nodes(given(launch_file, composed=composed))
+    for patience in ("sigterm_timeout", "sigkill_timeout"):
+        assert all(float(process.kwargs[patience]) >= 60.0 for process in run)
