@@ -64,7 +64,7 @@ def test_two_views_of_a_plane_hold_the_true_motion_among_their_candidates():
 def test_a_turning_camera_gives_no_start():
     points, rng = _cloud(), np.random.default_rng(0)
     a = _seen(points, np.eye(4)) + rng.normal(0, 0.3, (200, 2))
-    b = _seen(points, _motion(10.0, (0, 0, 0))) + rng.normal(0, 0.3, (200, 2))
+    b = _seen(points, _motion(10.0, (0.0, 0.0, 0.0))) + rng.normal(0, 0.3, (200, 2))
     assert flow_beyond_rotation_px(a, b, K4) < 1.0  # the noise of two pictures
     assert two_views(a, b, K4) == []
 
@@ -220,7 +220,7 @@ def test_plane_sweep_measures_slanted_walls_to_one_percent():
 
 def test_a_textureless_picture_has_no_depth():
     flat = View.of(np.full((360, 640), 128, np.uint8), filmed_room.camera(640, 360))
-    found = sweep(flat, [Neighbour(flat, _motion(0.0, (0.1, 0, 0)))], (1.0, 10.0), 32)
+    found = sweep(flat, [Neighbour(flat, _motion(0.0, (0.1, 0.0, 0.0)))], (1.0, 10.0), 32)
     assert np.isnan(found.inverse_depth).all()
     assert not found.confidence.any()
 

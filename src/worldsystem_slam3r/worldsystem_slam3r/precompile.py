@@ -88,7 +88,7 @@ def _texture() -> Float32[np.ndarray, "256 256"]:
 def _picture(
     texture: Float32[np.ndarray, "256 256"], world_from_cam: Float64[np.ndarray, "4 4"]
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """The floor and two walls of a corner (`PLANES`: n·x = 1), the nearest of them at each pixel."""
+    """The floor and two walls of a corner (`PLANES`: n·x = 1), the nearest one at each pixel."""
     v, u = np.mgrid[: _CAMERA.height, : _CAMERA.width]
     x, y = (u - _CAMERA.cx) / _CAMERA.fx, (v - _CAMERA.cy) / _CAMERA.fy
     directions = np.stack([x, y, np.ones(x.shape)], -1) @ world_from_cam[:3, :3].T
@@ -97,7 +97,8 @@ def _picture(
     reach = ((1.0 - PLANES @ eye) / slope).min(axis=-1)
     points = eye + reach[..., None] * directions
     texel = TEXELS_PER_UNIT * (points @ MIXED.T) % 255
-    grey = cv2.remap(texture, *np.moveaxis(texel.astype(np.float32), -1, 0), cv2.INTER_LINEAR)
+    across, along = np.moveaxis(texel.astype(np.float32), -1, 0)
+    grey = cv2.remap(texture, across, along, cv2.INTER_LINEAR)
     return np.repeat(np.asarray(grey)[..., None], 3, axis=-1).clip(0, 255).astype(np.uint8)
 
 

@@ -15,6 +15,16 @@ NEAR = 1e-6
 """Depth [world units] at or below which an observation is behind the camera and left out."""
 
 
+@numba.njit(cache=True, nogil=True, inline="always")
+def _turned(R, x):  # type: ignore[no-untyped-def]
+    """R x written out: the library call behind `@` costs more than the nine products."""
+    return (
+        R[0, 0] * x[0] + R[0, 1] * x[1] + R[0, 2] * x[2],
+        R[1, 0] * x[0] + R[1, 1] * x[1] + R[1, 2] * x[2],
+        R[2, 0] * x[0] + R[2, 1] * x[1] + R[2, 2] * x[2],
+    )
+
+
 @numba.njit(cache=True, nogil=True)
 def residuals(R, t, points, cam, point, uv, K4):  # type: ignore[no-untyped-def]
     """Reprojection residuals (n, 2) [px]; NaN where the point is not before the camera."""
@@ -22,12 +32,13 @@ def residuals(R, t, points, cam, point, uv, K4):  # type: ignore[no-untyped-def]
     out = np.empty((n, 2))
     for i in range(n):
         c, p = cam[i], point[i]
-        x = R[c] @ points[p] + t[c]
-        if x[2] <= NEAR:
+        y0, y1, y2 = _turned(R[c], points[p])
+        z = y2 + t[c, 2]
+        if z <= NEAR:
             out[i] = np.nan
             continue
-        out[i, 0] = K4[0] * x[0] / x[2] + K4[2] - uv[i, 0]
-        out[i, 1] = K4[1] * x[1] / x[2] + K4[3] - uv[i, 1]
+        out[i, 0] = K4[0] * (y0 + t[c, 0]) / z + K4[2] - uv[i, 0]
+        out[i, 1] = K4[1] * (y1 + t[c, 1]) / z + K4[3] - uv[i, 1]
     return out
 
 
@@ -43,26 +54,30 @@ def robust_cost(res, huber_px):  # type: ignore[no-untyped-def]
     return total
 
 
-@numba.njit(cache=True, nogil=True)
-def _jacobians(R, t, X, K4, Jc, Jp, Jf):  # type: ignore[no-untyped-def]
-    """Derivatives of one residual by camera (2×6), point (2×3), log focal (2); False if behind."""
-    y = R @ X
-    x0, x1, x2 = y[0] + t[0], y[1] + t[1], y[2] + t[2]
+@numba.njit(cache=True, nogil=True, inline="always")
+def _jacobians(R, t, X, uv, K4, D, Jc, Jp, Jfe):  # type: ignore[no-untyped-def]
+    """Derivatives of one residual by camera (2×6), point (2×3); False if behind.
+
+    `Jfe` (2, 2): by log focal, and the residual itself; `D` (2, 3) is room to work in.
+    """
+    y0, y1, y2 = _turned(R, X)
+    x0, x1, x2 = y0 + t[0], y1 + t[1], y2 + t[2]
     if x2 <= NEAR:
         return False
     iz = 1.0 / x2
-    D = np.zeros((2, 3))
     D[0, 0], D[0, 2] = K4[0] * iz, -K4[0] * x0 * iz * iz
     D[1, 1], D[1, 2] = K4[1] * iz, -K4[1] * x1 * iz * iz
     for a in range(2):
-        Jc[a, 0] = -D[a, 1] * y[2] + D[a, 2] * y[1]
-        Jc[a, 1] = D[a, 0] * y[2] - D[a, 2] * y[0]
-        Jc[a, 2] = -D[a, 0] * y[1] + D[a, 1] * y[0]
+        Jc[a, 0] = -D[a, 1] * y2 + D[a, 2] * y1
+        Jc[a, 1] = D[a, 0] * y2 - D[a, 2] * y0
+        Jc[a, 2] = -D[a, 0] * y1 + D[a, 1] * y0
         for b in range(3):
             Jc[a, 3 + b] = D[a, b]
             Jp[a, b] = D[a, 0] * R[0, b] + D[a, 1] * R[1, b] + D[a, 2] * R[2, b]
-    Jf[0] = K4[0] * x0 * iz
-    Jf[1] = K4[1] * x1 * iz
+    Jfe[0, 0] = K4[0] * x0 * iz
+    Jfe[1, 0] = K4[1] * x1 * iz
+    Jfe[0, 1] = Jfe[0, 0] + K4[2] - uv[0]
+    Jfe[1, 1] = Jfe[1, 0] + K4[3] - uv[1]
     return True
 
 
@@ -79,37 +94,36 @@ def normal_equations(R, t, points, cam, first, uv, K4, huber_px, damping):  # ty
     W = np.zeros((n, 7, 3))
     V_inv = np.zeros((p, 3, 3))
     gp = np.zeros((p, 3))
-    Jc, Jp, Jf = np.zeros((2, 6)), np.zeros((2, 3)), np.zeros(2)
+    D, Jc, Jp, Jfe = np.zeros((2, 3)), np.zeros((2, 6)), np.zeros((2, 3)), np.zeros((2, 2))
+    V = np.zeros((3, 3))
     f = 6 * c
     for k in range(p):
-        V = np.zeros((3, 3))
+        V[:] = 0.0
         for i in range(first[k], first[k + 1]):
             ci = cam[i]
-            if not _jacobians(R[ci], t[ci], points[k], K4, Jc, Jp, Jf):
+            if not _jacobians(R[ci], t[ci], points[k], uv[i], K4, D, Jc, Jp, Jfe):
                 continue
-            x = R[ci] @ points[k] + t[ci]
-            e0 = K4[0] * x[0] / x[2] + K4[2] - uv[i, 0]
-            e1 = K4[1] * x[1] / x[2] + K4[3] - uv[i, 1]
+            e0, e1 = Jfe[0, 1], Jfe[1, 1]
             r = np.sqrt(e0 * e0 + e1 * e1)
             w = 1.0 if r <= huber_px else huber_px / r
             o = 6 * ci
             for a in range(6):
-                for b in range(a, 6):
+                for b in range(6):
                     S[o + a, o + b] += w * (Jc[0, a] * Jc[0, b] + Jc[1, a] * Jc[1, b])
-                S[o + a, f] += w * (Jc[0, a] * Jf[0] + Jc[1, a] * Jf[1])
+                S[o + a, f] += w * (Jc[0, a] * Jfe[0, 0] + Jc[1, a] * Jfe[1, 0])
                 g[o + a] -= w * (Jc[0, a] * e0 + Jc[1, a] * e1)
                 for b in range(3):
                     W[i, a, b] = w * (Jc[0, a] * Jp[0, b] + Jc[1, a] * Jp[1, b])
-            S[f, f] += w * (Jf[0] ** 2 + Jf[1] ** 2)
-            g[f] -= w * (Jf[0] * e0 + Jf[1] * e1)
+            S[f, f] += w * (Jfe[0, 0] ** 2 + Jfe[1, 0] ** 2)
+            g[f] -= w * (Jfe[0, 0] * e0 + Jfe[1, 0] * e1)
             for a in range(3):
-                W[i, 6, a] = w * (Jf[0] * Jp[0, a] + Jf[1] * Jp[1, a])
+                W[i, 6, a] = w * (Jfe[0, 0] * Jp[0, a] + Jfe[1, 0] * Jp[1, a])
                 gp[k, a] -= w * (Jp[0, a] * e0 + Jp[1, a] * e1)
                 for b in range(3):
                     V[a, b] += w * (Jp[0, a] * Jp[0, b] + Jp[1, a] * Jp[1, b])
         for a in range(3):
             V[a, a] += damping * V[a, a] + 1e-9
-        V_inv[k] = np.linalg.inv(V)
+        _invert(V, V_inv[k])
     for a in range(f + 1):
         S[a, a] += damping * S[a, a]
     _eliminate_points(S, g, W, V_inv, gp, cam, first)
@@ -117,37 +131,61 @@ def normal_equations(R, t, points, cam, first, uv, K4, huber_px, damping):  # ty
 
 
 @numba.njit(cache=True, nogil=True)
+def _invert(V, out):  # type: ignore[no-untyped-def]
+    """Inverse of a symmetric 3×3 matrix by its cofactors."""
+    out[0, 0] = V[1, 1] * V[2, 2] - V[1, 2] * V[1, 2]
+    out[0, 1] = V[0, 2] * V[1, 2] - V[0, 1] * V[2, 2]
+    out[0, 2] = V[0, 1] * V[1, 2] - V[0, 2] * V[1, 1]
+    out[1, 1] = V[0, 0] * V[2, 2] - V[0, 2] * V[0, 2]
+    out[1, 2] = V[0, 1] * V[0, 2] - V[0, 0] * V[1, 2]
+    out[2, 2] = V[0, 0] * V[1, 1] - V[0, 1] * V[0, 1]
+    scale = 1.0 / (V[0, 0] * out[0, 0] + V[0, 1] * out[0, 1] + V[0, 2] * out[0, 2])
+    for a in range(3):
+        for b in range(a, 3):
+            out[a, b] *= scale
+            out[b, a] = out[a, b]
+
+
+@numba.njit(cache=True, nogil=True)
 def _eliminate_points(S, g, W, V_inv, gp, cam, first):  # type: ignore[no-untyped-def]
-    """Subtract Σ W V⁻¹ Wᵀ from the upper triangle of S, then mirror it."""
+    """Subtract Σ W V⁻¹ Wᵀ from S and Σ W V⁻¹ gp from g; each pair of observations is met once."""
     f = len(S) - 1
-    WV = np.zeros((7, 3))
+    WV = np.zeros((6, 3))
+    focal = np.zeros(3)
     for k in range(len(V_inv)):
+        focal[:] = 0.0
+        for i in range(first[k], first[k + 1]):
+            for b in range(3):
+                focal[b] += W[i, 6, b]
+        for a in range(3):
+            along = (
+                V_inv[k, a, 0] * focal[0] + V_inv[k, a, 1] * focal[1] + V_inv[k, a, 2] * focal[2]
+            )
+            S[f, f] -= focal[a] * along
+            g[f] -= gp[k, a] * along
         for i in range(first[k], first[k + 1]):
             oi = 6 * cam[i]
-            for a in range(7):
-                row = oi + a if a < 6 else f
+            for a in range(6):
                 for b in range(3):
                     WV[a, b] = (
                         W[i, a, 0] * V_inv[k, 0, b]
                         + W[i, a, 1] * V_inv[k, 1, b]
                         + W[i, a, 2] * V_inv[k, 2, b]
                     )
-                g[row] -= WV[a, 0] * gp[k, 0] + WV[a, 1] * gp[k, 1] + WV[a, 2] * gp[k, 2]
-            for j in range(first[k], first[k + 1]):
+                g[oi + a] -= WV[a, 0] * gp[k, 0] + WV[a, 1] * gp[k, 1] + WV[a, 2] * gp[k, 2]
+                S[oi + a, f] -= WV[a, 0] * focal[0] + WV[a, 1] * focal[1] + WV[a, 2] * focal[2]
+            for j in range(i, first[k + 1]):
                 oj = 6 * cam[j]
-                for a in range(7):
-                    row = oi + a if a < 6 else f
-                    for b in range(7):
-                        column = oj + b if b < 6 else f
-                        if row <= column:
-                            S[row, column] -= (
-                                WV[a, 0] * W[j, b, 0]
-                                + WV[a, 1] * W[j, b, 1]
-                                + WV[a, 2] * W[j, b, 2]
-                            )
-    for a in range(f + 1):
-        for b in range(a):
-            S[a, b] = S[b, a]
+                for a in range(6):
+                    for b in range(6):
+                        shared = (
+                            WV[a, 0] * W[j, b, 0] + WV[a, 1] * W[j, b, 1] + WV[a, 2] * W[j, b, 2]
+                        )
+                        S[oi + a, oj + b] -= shared
+                        if i != j:
+                            S[oj + b, oi + a] -= shared
+    for a in range(f):
+        S[f, a] = S[a, f]
 
 
 @numba.njit(cache=True, nogil=True)
@@ -155,13 +193,14 @@ def point_steps(step, W, V_inv, gp, cam, first):  # type: ignore[no-untyped-def]
     """Back-substitute the camera step: the step of each point (p, 3)."""
     f = len(step) - 1
     out = np.zeros_like(gp)
+    rhs = np.zeros(3)
     for k in range(len(gp)):
-        rhs = gp[k].copy()
+        rhs[:] = gp[k]
         for i in range(first[k], first[k + 1]):
             o = 6 * cam[i]
             for b in range(3):
                 for a in range(6):
                     rhs[b] -= W[i, a, b] * step[o + a]
                 rhs[b] -= W[i, 6, b] * step[f]
-        out[k] = V_inv[k] @ rhs
+        out[k, 0], out[k, 1], out[k, 2] = _turned(V_inv[k], rhs)
     return out
