@@ -12,7 +12,9 @@ import json
 import logging
 import os
 import tempfile
+from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,12 +24,13 @@ from worldsystem_sim.config import SimConfig
 from worldsystem_sim.encode import AccessUnit, Encoder
 from worldsystem_sim.faults import exposures
 from worldsystem_sim.flight import flight
-from worldsystem_sim.render import Renderer
+from worldsystem_sim.render import RenderedView, Renderer
 from worldsystem_sim.scene import build_scene
 from worldsystem_sim.version import code_digest
 
 _log = logging.getLogger(__name__)
 Progress = Callable[[int, int], None]
+_MOST_THREADS = 8
 _PICTURE_SETTINGS = (
     "seed",
     "flight",
@@ -47,6 +50,7 @@ _DRAWING_CODE = (
     "things",
     "noise",
     "textures",
+    "raster",
     "shading",
     "render",
     "flight",
@@ -117,13 +121,24 @@ def _render_into(path: Path, config: SimConfig, progress: Progress | None) -> It
 
 
 def _rendered(config: SimConfig) -> Iterator[AccessUnit]:
+    """Pictures are rendered side by side, one thread each, and encoded in their order."""
     scene = build_scene(config.seed)
     path = flight(config.flight, config.seed, config.duration_s, scene)
     renderer = Renderer(scene, config.camera)
     encoder = Encoder(config.width, config.height, config.fps, config.bitrate_kbps)
-    for number, gain in enumerate(exposures(config)):
-        view = renderer.render(path.world_from_cam(number / config.fps), gain)
-        yield encoder.encode(view.rgb)
+    threads = max(1, min(_MOST_THREADS, os.cpu_count() or 1))
+    waiting: deque[Future[RenderedView]] = deque()
+    with ThreadPoolExecutor(threads, thread_name_prefix="render") as pool:
+        try:
+            for number, gain in enumerate(exposures(config)):
+                pose = path.world_from_cam(number / config.fps)
+                waiting.append(pool.submit(renderer.render, pose, gain))
+                if len(waiting) > 2 * threads:
+                    yield encoder.encode(waiting.popleft().result().rgb)
+            while waiting:
+                yield encoder.encode(waiting.popleft().result().rgb)
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def _write(path: Path, units: list[AccessUnit]) -> None:

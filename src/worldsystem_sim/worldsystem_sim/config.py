@@ -18,7 +18,7 @@ class SimConfig(Config):
 
     seed: int = param(1, "draws the scene, the flight and every fault", low=0)
     flight: str = param("demo", "which flight", choices=FLIGHTS)
-    duration_s: float = param(40.0, "length of the flight [s]", low=1.0, high=3600.0)
+    duration_s: float = param(60.0, "length of the flight [s]", low=1.0, high=3600.0)
     fps: float = param(15.0, "pictures per second [Hz]", low=1.0, high=120.0)
     width: int = param(640, "picture width [px], even", low=16, high=4096)
     height: int = param(360, "picture height [px], even", low=16, high=4096)
