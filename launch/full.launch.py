@@ -20,6 +20,7 @@ from launch_ros.actions import ComposableNodeContainer, Node
 from launch_ros.descriptions import ComposableNode
 
 from worldsystem.graph import SIMULATOR, Choice, new_run_folder, simulator_parameters, stages
+from worldsystem.settings_text import parse_settings
 
 ARGUMENTS = {
     "source": ("sim", "sim, server:, a file, a folder of images, a URL, or camera:0"),
@@ -28,8 +29,9 @@ ARGUMENTS = {
     "record": ("true", "record an MCAP bag"),
     "viewer": ("true", "serve the web page, Foxglove and Rerun"),
     "composed": ("true", "all nodes in one process"),
-    "duration": ("3600.0", "length of the simulated flight [s]"),
+    "duration": ("60.0", "length of the simulated flight [s]"),
     "out": ("", "folder of the run; empty = runs/<time> in the working directory"),
+    "set": ("", "any parameters, as 'ingest.host=0.0.0.0 mesher.voxel=0.05'"),
 }
 ENVIRONMENT = {
     "MALLOC_MMAP_MAX_": "0",
@@ -70,6 +72,7 @@ def nodes(context: LaunchContext) -> list:
         realtime=True,
         duration_s=float(given["duration"]),
         out=Path(given["out"]) if given["out"] else new_run_folder(Path.cwd() / "runs"),
+        extra=parse_settings(given["set"].split()),
     )
     simulator = [
         Node(

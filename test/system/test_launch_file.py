@@ -80,6 +80,14 @@ def test_not_composed_is_one_process_each_with_the_same_parameters(launch_file):
     ]
 
 
+def test_any_parameter_can_be_set_from_the_command_line(launch_file):
+    run = given(launch_file, set="ingest.host=0.0.0.0 mesher.voxel=0.05")
+    components = launch_file.nodes(run)[0].kwargs["composable_node_descriptions"]
+    parameters = {c.kwargs["name"]: c.kwargs["parameters"][0] for c in components}
+    assert parameters["ingest"]["host"] == "0.0.0.0"
+    assert parameters["mesher"]["voxel"] == 0.05
+
+
 def test_a_source_other_than_the_simulator_starts_none_and_viewers_can_be_left_out(launch_file):
     run = given(launch_file, source="rtsp://cam/1", viewer="false", record="false")
     (container,) = launch_file.nodes(run)

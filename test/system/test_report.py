@@ -13,7 +13,9 @@ import pytest
 
 from worldsystem.evaluation.surface import area_samples, transformed
 from worldsystem.evaluation.truth import GroundTruth
-from worldsystem.report import GLASS_TO_MAP, RunRecord, RunSample, Targets, summarise, write_report
+from worldsystem.report.page import write_report
+from worldsystem.report.record import GLASS_TO_MAP, RunRecord, RunSample, Targets
+from worldsystem.report.summary import summarise
 from worldsystem_core.geometry.se3 import look_at
 from worldsystem_core.geometry.sim3 import Sim3
 from worldsystem_core.latency import LatencyHistogram

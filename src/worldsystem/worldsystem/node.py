@@ -10,7 +10,6 @@ from typing import Any
 from worldsystem.config import ReporterConfig
 from worldsystem.graph import new_run_folder
 from worldsystem.observer import Live, Observer
-from worldsystem.outputs import read_truth, write_outputs
 from worldsystem.sent import frames_sent
 from worldsystem_core.reconstruction import NewKeyframe
 from worldsystem_core.ros import topics
@@ -46,6 +45,9 @@ class ReporterNode(StageNode):
 
     def input_ended(self) -> None:
         """Write everything; the other stages have ended and sent their last accounts."""
+        # Imported here: Open3D and the plots take seconds, and no run should wait for that.
+        from worldsystem.outputs import read_truth, write_outputs
+
         log.info("writing the report to %s", self.folder)
         run = self.observer.record(
             self.folder,

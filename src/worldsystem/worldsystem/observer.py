@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 
 from worldsystem.evaluation.truth import GroundTruth
-from worldsystem.outputs import commit, versions, welded
+from worldsystem.provenance import commit, versions
 from worldsystem.report.record import GLASS_TO_MAP, RunRecord, RunSample, percentile_s
 from worldsystem_core.ledger import LedgerState, StageReport
 from worldsystem_core.reconstruction import ScaleState
-from worldsystem_core.surface import MeshAssembly, MeshDelta
+from worldsystem_core.surface import Mesh, MeshAssembly, MeshDelta
 from worldsystem_core.trajectory import StampedPoses
 
 FRAME_STAGES = ("ingest", "slam3r")
@@ -184,3 +184,16 @@ class Observer:
             for stage, label in _LATENCIES.items()
             if stage in self._reports and any(self._reports[stage].latency_counts)
         }
+
+
+def welded(mesh: Mesh) -> Mesh:
+    """`mesh` with vertices of equal position merged: blocks repeat those on their rims."""
+    if not len(mesh.faces):
+        return mesh
+    keys = np.ascontiguousarray(mesh.vertices).view(np.dtype((np.void, 12))).ravel()
+    _, first, merged = np.unique(keys, return_index=True, return_inverse=True)
+    return Mesh(
+        vertices=mesh.vertices[first],
+        colours=mesh.colours[first],
+        faces=merged[mesh.faces].astype(np.int32),
+    )

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
+import signal
 import socket
 import subprocess
 import sys
@@ -85,11 +87,7 @@ class RerunSink:
             self._stream.flush(timeout_sec=_FLUSH_S)
         self._stream.disconnect()
         if self._server is not None:
-            self._server.terminate()
-            try:
-                self._server.wait(timeout=_FLUSH_S)
-            except subprocess.TimeoutExpired:
-                self._server.kill()
+            _end_group(self._server)
 
     def pose(self, pose: Pose) -> None:
         """The newest camera pose; a tracked one extends the path."""
@@ -160,6 +158,19 @@ def _start_server(config: ViewerConfig) -> subprocess.Popen[bytes]:
     command += ["--port", str(config.rerun_port), "--web-viewer-port", str(config.rerun_web_port)]
     command += ["--server-memory-limit", _SERVER_MEMORY]
     log.info("Rerun's web viewer on http://%s:%d", config.host, config.rerun_web_port)
+    quiet = subprocess.DEVNULL
     return subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        command, stdin=quiet, stdout=quiet, stderr=quiet, start_new_session=True
     )
+
+
+def _end_group(server: subprocess.Popen[bytes]) -> None:
+    """End the server with the process it starts, which `terminate` alone would leave behind."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(server.pid, signal.SIGTERM)
+    try:
+        server.wait(timeout=_FLUSH_S)
+    except subprocess.TimeoutExpired:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(server.pid, signal.SIGKILL)
+        server.wait(timeout=_FLUSH_S)

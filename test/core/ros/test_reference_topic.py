@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from rclpy.executors import SingleThreadedExecutor  # noqa: E402
 from rclpy.node import Node  # noqa: E402
 
 from worldsystem_core.frames import Frame  # noqa: E402
+from worldsystem_core.ledger import LedgerState, StageReport  # noqa: E402
 from worldsystem_core.ros import reference_topic, topics  # noqa: E402
 from worldsystem_core.ros.reference_topic import (  # noqa: E402
     BytesSubscription,
@@ -177,3 +179,27 @@ def test_a_node_alone_in_its_process_gets_loaded_objects(node, spin, context):
 
     spin(published_and_got)
     np.testing.assert_array_equal(got[0].rgb.ravel(), np.arange(12))
+
+
+def test_a_shared_topic_hears_other_processes_and_its_own_messages_once(node, spin):
+    report = StageReport(
+        stamp_ns=1, ledger=LedgerState("here", 1, 1), violations=0, latency_counts=(1,)
+    )
+    got = []
+    publisher = ReferencePublisher(node, topics.LEDGER)
+    ReferenceSubscription(node, topics.LEDGER, got.append)
+    other = node.create_publisher(topics.LEDGER.adapter.ros_type, topics.LEDGER.name, 10)
+    elsewhere = replace(report, ledger=LedgerState("elsewhere", 2, 2))
+    (message,) = topics.LEDGER.adapter.dump(elsewhere)
+
+    def both_heard():
+        other.publish(message)
+        return any(item.ledger.stage == "elsewhere" for item in got)
+
+    spin(both_heard)
+    publisher.publish(report)
+    spin(lambda: any(item is report for item in got))
+    other.publish(message)
+    heard = len(got)
+    spin(lambda: len(got) > heard)
+    assert sum(item.ledger.stage == "here" for item in got) == 1

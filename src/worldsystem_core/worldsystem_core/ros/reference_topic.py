@@ -6,13 +6,15 @@ gets the same object: no copy, no serialisation. The message is made only when s
 bytes, once, however many do: readers outside the process, the recorder, a bridge.
 
 A local subscriber keeps a DDS subscription only while no local publisher has the topic; otherwise
-every reader outside would make each local node deserialise its own frames.
+every reader outside would make each local node deserialise its own frames. A `shared` topic has
+publishers in several processes (every stage's ledger): there the subscription stays, and what comes
+back from this process is told by its bytes and let go.
 """
 
 from __future__ import annotations
 
 import threading
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
@@ -26,6 +28,7 @@ from worldsystem_core.handoff import Handoff
 
 T = TypeVar("T")
 _RELINK_S = 1.0
+_REMEMBERED = 256
 
 
 class Adapter(Protocol[T]):
@@ -50,6 +53,7 @@ class Topic(Generic[T]):
     adapter: Adapter[T]
     qos: QoSProfile
     latched: bool = False
+    shared: bool = False
 
 
 class _Registry:
@@ -60,6 +64,9 @@ class _Registry:
         self.publishers: dict[tuple[int, str], int] = defaultdict(int)
         self.subscriptions: dict[tuple[int, str], list[Any]] = defaultdict(list)
         self.latched: dict[tuple[int, str], Any] = {}
+        self.sent: dict[tuple[int, str], deque[bytes]] = defaultdict(
+            lambda: deque(maxlen=_REMEMBERED)
+        )
 
 
 _registry = _Registry()
@@ -121,6 +128,9 @@ class ReferencePublisher(Generic[T]):
             for subscription in raw:
                 subscription.offer_bytes(message, patience_s)
             if outside:
+                if self.topic.shared:
+                    with _registry.lock:
+                        _registry.sent[self._key].append(message)
                 self._dds.publish(message)
 
     def destroy(self) -> None:
@@ -211,8 +221,8 @@ class _Subscription:
         return item
 
     def _relink(self) -> None:
-        """Listen on DDS exactly while nobody in this process publishes the topic."""
-        local = _registry.publishers[self._key] > 0
+        """Listen on DDS exactly while the topic has publishers outside this process to hear."""
+        local = self._all_local()
         if local and self._dds is not None:
             self._node.destroy_subscription(self._dds)
             self._dds = None
@@ -227,9 +237,17 @@ class _Subscription:
                 qos_overriding_options=QoSOverridingOptions.with_default_policies(),
             )
 
+    def _all_local(self) -> bool:
+        return not self.topic.shared and _registry.publishers[self._key] > 0
+
     def _on_dds(self, message: bytes) -> None:
-        if _registry.publishers[self._key] == 0:
+        if not self._all_local() and not self._is_own(message):
             self._enqueue(self._received(message), 0.0)
+
+    def _is_own(self, message: bytes) -> bool:
+        """This process published it, and has handed it on by reference."""
+        with _registry.lock:
+            return self.topic.shared and message in _registry.sent[self._key]
 
     def _received(self, message: bytes) -> Any:
         return message

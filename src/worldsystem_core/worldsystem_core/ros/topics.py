@@ -35,9 +35,9 @@ TF: Topic[TFMessage] = Topic("/tf", PlainAdapter(TFMessage), qos.TF)
 TF_STATIC: Topic[TFMessage] = Topic(
     "/tf_static", PlainAdapter(TFMessage), qos.LATCHED, latched=True
 )
-LEDGER: Topic[StageReport] = Topic("worldsystem/ledger", status.LEDGER, qos.VIDEO)
+LEDGER: Topic[StageReport] = Topic("worldsystem/ledger", status.LEDGER, qos.VIDEO, shared=True)
 DIAGNOSTICS: Topic[DiagnosticArray] = Topic(
-    "/diagnostics", PlainAdapter(DiagnosticArray), qos.STATUS
+    "/diagnostics", PlainAdapter(DiagnosticArray), qos.STATUS, shared=True
 )
 
 ALL: tuple[Topic, ...] = (

@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is seen of a run adds up, and a mesh from blocks becomes one surface."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from worldsystem.observer import Observer, welded
+from worldsystem_core.latency import LatencyHistogram
+from worldsystem_core.ledger import LedgerState, StageReport
+from worldsystem_core.surface import Mesh
+
+SECOND_NS = 10**9
+
+
+def report(stage: str, at_s: int, taken: int, used: int, **dropped: int) -> StageReport:
+    return StageReport(
+        stamp_ns=at_s * SECOND_NS,
+        ledger=LedgerState(stage, taken, used, dropped),
+        violations=0,
+        latency_counts=tuple(LatencyHistogram().counts()),
+    )
+
+
+def test_a_runs_time_counts_from_its_first_frame_to_the_last_one_tracked(tmp_path):
+    observer = Observer()
+    for at_s, frames in ((100, 0), (160, 5), (170, 150), (180, 150), (200, 150)):
+        observer.stage(report("ingest", at_s, frames, frames))
+        observer.stage(report("slam3r", at_s, frames, frames))
+    record = observer.record(tmp_path, source="sim", backend="geometric")
+    assert record.duration_s == pytest.approx(10.0)
+    assert record.fps == pytest.approx(15.0)
+
+
+def test_drops_are_named_by_stage_and_reason_and_frames_that_vanish_are_unexplained(tmp_path):
+    observer = Observer()
+    observer.stage(report("ingest", 1, 10, 9, corrupt=1))
+    observer.stage(report("slam3r", 1, 8, 6, queue_full=2))
+    assert observer.dropped() == {"ingest.corrupt": 1, "slam3r.queue_full": 2}
+    record = observer.record(tmp_path, source="x", backend="geometric", frames_sent=12)
+    assert record.unexplained_frames == (12 - 10) + (9 - 8)
+
+
+def test_welding_merges_rims_and_changes_no_triangle():
+    square = np.array([[0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 0, 0], [1, 1, 0], [0, 1, 0]])
+    mesh = Mesh(
+        vertices=square.astype(np.float32),
+        colours=np.arange(18, dtype=np.uint8).reshape(6, 3),
+        faces=np.array([[0, 1, 2], [3, 4, 5]], np.int32),
+    )
+    whole = welded(mesh)
+    assert len(whole.vertices) == 4
+    np.testing.assert_array_equal(whole.vertices[whole.faces], mesh.vertices[mesh.faces])
+    assert len(welded(Mesh.empty()).faces) == 0
