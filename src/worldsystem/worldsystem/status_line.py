@@ -36,7 +36,9 @@ class StatusLine:
             lines.append(f"  Foxglove   ws://127.0.0.1:{fox}")
             if viewer.get("rerun", True):
                 rerun = viewer.get("rerun_port", 9876)
-                lines.append(f"  Rerun      rerun+http://127.0.0.1:{rerun}/proxy")
+                rerun_page = viewer.get("rerun_web_port", 9090)
+                proxy = f"rerun%2Bhttp%3A%2F%2F127.0.0.1%3A{rerun}%2Fproxy"
+                lines.append(f"  Rerun      http://127.0.0.1:{rerun_page}/?url={proxy}")
         if choice.simulated:
             port = choice.extra.get("ingest", {}).get("port", DEFAULT_PORT)
             lines.append(f"  video      ws://127.0.0.1:{port}/ws/video")
