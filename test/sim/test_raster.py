@@ -10,6 +10,8 @@ import open3d as o3d
 import pytest
 
 from worldsystem_core.geometry.se3 import look_at
+from worldsystem_sim import raster, shading
+from worldsystem_sim.precompile import precompile
 from worldsystem_sim.raster import Soup, rasterise
 from worldsystem_sim.render import Renderer
 
@@ -98,3 +100,16 @@ def test_threads_that_share_a_renderer_make_the_same_bytes(renderer: Renderer):
     for thread in threads:
         thread.join(30.0)
     assert all(np.array_equal(together[i], alone[i]) for i in range(len(POSES)))
+
+
+def test_precompiling_leaves_nothing_to_compile_for_a_flight(renderer):
+    before = _signatures()
+    precompile()
+    renderer.render(POSES[0])
+    assert _signatures() - before == set()
+    assert len(_signatures()) == 2
+
+
+def _signatures() -> set[object]:
+    """The argument types for which the two outer loops have machine code in this process."""
+    return {*raster._fill.signatures, *shading.shade.signatures}
