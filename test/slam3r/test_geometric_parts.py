@@ -11,12 +11,14 @@ from scipy.spatial.transform import Rotation
 from worldsystem_core.geometry.se3 import inverse, pose_from, rotation_angle_rad, transform
 from worldsystem_slam3r.geometric.bundle import Bundle, adjust
 from worldsystem_slam3r.geometric.dense import Neighbour, View, relative, sweep
+from worldsystem_slam3r.geometric.densify import dense_task
 from worldsystem_slam3r.geometric.initialise import (
     flow_beyond_rotation_px,
     rays,
     triangulate,
     two_views,
 )
+from worldsystem_slam3r.geometric.map_store import KeyframeRecord, Map
 from worldsystem_slam3r.geometric.pose import find_pose, refine_pose
 from worldsystem_slam3r.geometric.tracking import FeatureTracker, new_corners
 
@@ -228,3 +230,31 @@ def test_a_textureless_picture_has_no_depth():
 def test_a_keyframe_without_neighbours_has_no_depth():
     view = _views(filmed_room.sideways_poses(1))[0]
     assert np.isnan(sweep(view, [], (1.0, 10.0), 32).depth).all()
+
+
+def test_flying_forward_depth_is_matched_to_keyframes_that_see_things_nearly_as_large():
+    world = Map(K4)
+    points = _cloud(200)
+    world.points.rows(np.arange(200))
+    world.points.position[:200] = points
+    grey = np.zeros((180, 320), np.uint8)
+    for i in range(6):  # each a tenth of the median depth further on
+        pose = pose_from(np.eye(3), np.array([0.0, 0.0, -0.5 * i]))
+        uv = _seen(points, pose)
+        inside = (uv >= 0).all(axis=1) & (uv < [320, 180]).all(axis=1)
+        view = View.of(grey, filmed_room.camera(320, 180))
+        record = KeyframeRecord(
+            id=i,
+            frame_id=i,
+            stamp_ns=i,
+            cam_from_world=pose,
+            ids=np.flatnonzero(inside),
+            px=uv[inside],
+            grey=grey,
+            rgb=np.zeros((90, 160, 3), np.uint8),
+            view=view,
+        )
+        world.add(record)
+    task = dense_task(world, world.keyframes[5], 2)
+    forward = [abs(n.neighbour_from_reference[2, 3]) for n in task.neighbours]
+    assert max(forward) == pytest.approx(1.0)  # the two nearest of five

@@ -20,6 +20,9 @@ QUEUE = 3
 IDEAL_ANGLE_RAD = 0.10
 """Angle between two keyframes' rays at which they measure depth best: precise, yet alike."""
 
+TOLERATED_GROWTH = 0.15
+"""Relative change of size between two keyframes that patches of fixed size still match across."""
+
 
 @dataclass(frozen=True, eq=False)
 class DenseTask:
@@ -132,7 +135,10 @@ def _usefulness(
     cosine = (a * b).sum(axis=1) / (np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1))
     angle = float(np.median(np.arccos(np.clip(cosine, -1.0, 1.0))))
     off = np.log(max(angle, 1e-4) / IDEAL_ANGLE_RAD) / 0.7
-    return float(inside.mean() * np.exp(-0.5 * off**2))
+    own = record.cam_from_world
+    own_z = np.maximum(points[inside] @ own[2, :3] + own[2, 3], 1e-6)
+    growth = float(np.percentile(np.abs(np.log(z[inside] / own_z)), 75)) / TOLERATED_GROWTH
+    return float(inside.mean() * np.exp(-0.5 * (off**2 + growth**2)))
 
 
 def _depth_range(record: KeyframeRecord, points: np.ndarray) -> tuple[float, float]:
