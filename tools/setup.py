@@ -32,6 +32,7 @@ APT_LIBRARIES = {
     "libgomp.so.1": "libgomp1",
     "libX11.so.6": "libx11-6",
 }
+KERNEL_PACKAGES = ("worldsystem_mesh", "worldsystem_slam3r", "worldsystem_sim")
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
@@ -224,13 +225,15 @@ def write_environment(ros: str) -> None:
 
 
 def kernel_files() -> list[Path]:
-    return sorted((ROOT / "src/worldsystem_mesh").glob("**/*.py"))
+    found = [path for name in KERNEL_PACKAGES for path in (ROOT / "src" / name).glob("**/*.py")]
+    return sorted(found)
 
 
 def compile_kernels() -> None:
     say("compiling kernels")
-    command = f"{shlex.quote(str(ROOT / 'tools/env.sh'))} python -m worldsystem_mesh.precompile"
-    run(["bash", "-c", command], "the kernels did not compile")
+    for name in KERNEL_PACKAGES:
+        command = [str(ROOT / "tools/env.sh"), "python", "-m", f"{name}.precompile"]
+        run(command, f"the kernels of {name} did not compile")
 
 
 def everything() -> list[Path]:

@@ -11,7 +11,8 @@ import numpy as np
 
 from worldsystem.evaluation.truth import GroundTruth
 from worldsystem.provenance import commit, versions
-from worldsystem.report.record import GLASS_TO_MAP, RunRecord, RunSample, percentile_s
+from worldsystem.report.record import GLASS_TO_MAP, RunRecord, RunSample
+from worldsystem_core.latency import percentile_s
 from worldsystem_core.ledger import LedgerState, StageReport
 from worldsystem_core.reconstruction import ScaleState
 from worldsystem_core.surface import Mesh, MeshAssembly, MeshDelta

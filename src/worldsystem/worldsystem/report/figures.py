@@ -15,8 +15,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
-from worldsystem.report.record import RunSample, percentile_s
-from worldsystem_core.latency import BUCKETS_S
+from worldsystem.report.record import RunSample
+from worldsystem_core.latency import BUCKETS_S, percentile_s
 
 ESTIMATE = "#3b82f6"
 TRUTH = "#9ca3af"

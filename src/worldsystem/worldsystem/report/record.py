@@ -7,10 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-
 from worldsystem.evaluation.truth import GroundTruth
-from worldsystem_core.latency import BUCKETS_S
 from worldsystem_core.ledger import LedgerState
 from worldsystem_core.reconstruction import ScaleState
 from worldsystem_core.surface import Mesh
@@ -119,12 +116,3 @@ class RunRecord:
             return None
         vanished = sum(abs(self.missing_at(ledger) or 0) for ledger in self.ledgers)
         return vanished + sum(max(0, -ledger.in_flight) for ledger in self.ledgers)
-
-
-def percentile_s(counts: list[int], percent: float) -> float:
-    """Upper edge of the latency bucket that holds the percentile; NaN when nothing was counted."""
-    total = sum(counts)
-    if not total:
-        return float("nan")
-    at = int(np.searchsorted(np.cumsum(counts), percent / 100.0 * total))
-    return float((*BUCKETS_S, np.inf)[at])

@@ -16,8 +16,9 @@ from worldsystem.evaluation.trajectory import (
     TrajectoryError,
     evaluate_trajectory,
 )
-from worldsystem.report.record import GLASS_TO_MAP, RunRecord, percentile_s
+from worldsystem.report.record import GLASS_TO_MAP, RunRecord
 from worldsystem_core.geometry.sim3 import Sim3
+from worldsystem_core.latency import percentile_s
 from worldsystem_core.reconstruction import ScaleState
 from worldsystem_core.surface import Mesh
 
