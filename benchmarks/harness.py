@@ -51,10 +51,10 @@ class Benchmark:
         self.figures.append(figure)
         print(f"{figure.id:45s} {figure.value:12.4g} {unit:10s} {note}", flush=True)
 
-    def write(self, suffix: str = "") -> Path:
-        """Write `results/<name><suffix>.json` and return its path."""
+    def write(self) -> Path:
+        """Write `results/<name>.json`, or `<name>$BENCH_SUFFIX.json`, and return its path."""
         RESULTS.mkdir(exist_ok=True)
-        path = RESULTS / f"{self.name}{suffix}.json"
+        path = RESULTS / f"{self.name}{os.environ.get('BENCH_SUFFIX', '')}.json"
         content = {
             "machine": machine(),
             "commit": commit(),

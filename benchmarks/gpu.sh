@@ -1,0 +1,13 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# Everything that needs a CUDA device: the tests marked `gpu`, then the benchmarks whose kernels run
+# there. Needs Python with the libraries of tools/requirements.txt, but neither ROS nor a build.
+#   benchmarks/gpu.sh [SUFFIX]      results go to benchmarks/results/<name>_SUFFIX.json
+set -euo pipefail
+cd "$(dirname "$0")/.."
+export BENCH_SUFFIX="_${1:-gpu}"
+for package in src/worldsystem*/; do PYTHONPATH="$PWD/$package:${PYTHONPATH-}"; done
+export PYTHONPATH
+python3 -c 'import warp; warp.init(); assert warp.is_cuda_available(), "no CUDA device answers"'
+python3 -m pytest -m gpu test
+python3 benchmarks/bench_mesh.py
