@@ -123,3 +123,14 @@ def test_ctrl_c_ends_a_waiting_server_in_order(tmp_path):
     assert process.returncode == 0
     assert "report.html" in output
     assert (tmp_path / "out" / "bag" / "metadata.yaml").exists()
+
+
+def test_a_recording_that_does_not_exist_is_said_so(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "worldsystem.cli", "bag", "recover", str(tmp_path / "none")],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert "none" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -34,6 +34,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_run(commands)
     _add_demo(commands)
     _add_sim(commands)
+    _add_bag(commands)
     _add_doctor(commands)
     return parser
 
@@ -96,6 +97,16 @@ def _add_sim(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     sim.set_defaults(command=_sim)
 
 
+def _add_bag(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    bag = commands.add_parser("bag", help="work on recordings")
+    actions = bag.add_subparsers(required=True, metavar="ACTION")
+    recover = actions.add_parser(
+        "recover", help="make a recording that was cut off by a crash readable again"
+    )
+    recover.add_argument("path", type=Path, metavar="BAG", help="a bag's folder or an .mcap file")
+    recover.set_defaults(command=_recover)
+
+
 def _add_doctor(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     doctor = commands.add_parser("doctor", help="what is installed, what is missing, how to get it")
     doctor.set_defaults(command=_doctor)
@@ -146,6 +157,17 @@ def _sim(options: argparse.Namespace) -> int:
         list_settings()
         return 0
     return simulate(options.set)
+
+
+def _recover(options: argparse.Namespace) -> int:
+    from worldsystem_storage.recover import recover
+
+    bag = recover(options.path)
+    for topic, count in sorted(bag.messages.items()):
+        print(f"{count:8d}  {topic}")
+    state = f"repaired, {bag.lost_bytes} bytes were of no use" if bag.repaired else "was whole"
+    print(f"{sum(bag.messages.values()):8d}  messages in {bag.path}: {state}")
+    return 0
 
 
 def _doctor(_: argparse.Namespace) -> int:
