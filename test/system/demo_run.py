@@ -81,7 +81,7 @@ def watched_demo(folder: Path) -> Run:
         sys.executable, "-m", "worldsystem.cli", "demo", "--duration", DURATION_S, "--out", folder,
         *ports, "--set", "viewer.rerun_serve=false", f"viewer.rerun_file={folder}/world.rrd",
     ]  # fmt: skip
-    environment = os.environ | {"ROS_DOMAIN_ID": str(20 + os.getpid() % 60)}
+    environment = os.environ | {"ROS_DOMAIN_ID": str(30 + os.getpid() % 40)}
     demo = subprocess.Popen(
         [str(word) for word in command],
         env=environment,

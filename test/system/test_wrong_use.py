@@ -26,7 +26,7 @@ def worldsystem(*words, out, timeout_s=120.0):
     command = [sys.executable, "-m", "worldsystem.cli", *words, "--out", out, *ports]
     return subprocess.run(
         [str(word) for word in command] + ["--set", "viewer.rerun=false"],
-        env=os.environ | {"ROS_DOMAIN_ID": str(80 + os.getpid() % 20)},
+        env=os.environ | {"ROS_DOMAIN_ID": str(70 + os.getpid() % 20)},
         capture_output=True,
         text=True,
         timeout=timeout_s,

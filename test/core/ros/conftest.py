@@ -13,6 +13,6 @@ rclpy = pytest.importorskip("rclpy", reason="ROS is not set up: run these throug
 @pytest.fixture
 def context():
     context = rclpy.Context()
-    rclpy.init(context=context, domain_id=100 + os.getpid() % 100)
+    rclpy.init(context=context, domain_id=10 + os.getpid() % 20)
     yield context
     rclpy.try_shutdown(context=context)
