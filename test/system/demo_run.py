@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 DURATION_S = 20
-_LIMIT_S = 280.0
+_LIMIT_S = 500.0
 _LOOKS = 4
 _BROWSER_ARGUMENTS = [
     "--no-sandbox",

@@ -17,6 +17,9 @@ from rosbags.highlevel import AnyReader
 from worldsystem.report.page import REPORT_NAME
 from worldsystem_core.trajectory import read_tum
 
+# The first test waits for the whole run, with the flight rendered on a machine of unknown speed.
+pytestmark = pytest.mark.timeout(600)
+
 EXPECTED_TOPICS = {
     "/camera/video": "foxglove_msgs/msg/CompressedVideo",
     "/camera/camera_info": "sensor_msgs/msg/CameraInfo",
