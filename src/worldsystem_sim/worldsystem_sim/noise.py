@@ -78,10 +78,16 @@ def value_noise(x: float, y: float, seed: int) -> float:
 
 
 @inlined
+def _held(pixels: float) -> float:
+    """How much of a detail that is `pixels` wide can be seen: 0 … 1."""
+    t = min(max((pixels - 1.0) / 1.4, 0.0), 1.0)
+    return t * t * (3.0 - 2.0 * t)
+
+
+@inlined
 def fade(cell_m: float, footprint_m: float) -> float:
     """How much of a detail of size `cell_m` a pixel of `footprint_m` can hold: 0 … 1."""
-    t = min(max((cell_m / footprint_m - 1.0) / 1.4, 0.0), 1.0)
-    return t * t * (3.0 - 2.0 * t)
+    return _held(cell_m / footprint_m)
 
 
 @compiled
@@ -90,13 +96,12 @@ def octaves(
 ) -> float:
     """Sum of `count` octaves from `cell_m` down, gain 0.62, about [-1, 1]; unseen ones left out."""
     total, gain, norm = 0.0, 1.0, 0.0
+    x, y, pixels = x_m / cell_m, y_m / cell_m, cell_m / footprint_m
     for octave in range(count):
         norm += gain * gain
-        visible = fade(cell_m, footprint_m)
-        if visible > 0.0:
-            total += gain * visible * value_noise(x_m / cell_m, y_m / cell_m, seed + octave)
-        gain *= 0.62
-        cell_m *= 0.5
+        if pixels > 1.0:
+            total += gain * _held(pixels) * value_noise(x, y, seed + octave)
+        gain, x, y, pixels = 0.62 * gain, 2.0 * x, 2.0 * y, 0.5 * pixels
     return float(total / np.sqrt(norm))
 
 

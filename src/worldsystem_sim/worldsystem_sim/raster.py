@@ -162,14 +162,15 @@ def _draw(
     for i in range(3):
         slack[i] = 0.5 * (abs(e[i, 0]) + abs(e[i, 1]))
     d0, d1, d2 = h[0, 3], h[1, 3], h[2, 3]
+    au, av, a1 = e[0, 0], e[0, 1], e[0, 2]
+    bu, bv, b1 = e[1, 0], e[1, 1], e[1, 2]
+    cu, cv, c1 = e[2, 0], e[2, 1], e[2, 2]
     for row in range(int(np.ceil(v0)), int(np.floor(v1)) + 1):
         first, last = _span(e, slack, float(row), u0, u1)
         for column in range(first, last + 1):
             for s in range(count):
                 u, v = column + offsets_px[s, 0], row + offsets_px[s, 1]
-                a = e[0, 0] * u + e[0, 1] * v + e[0, 2]
-                b = e[1, 0] * u + e[1, 1] * v + e[1, 2]
-                c = e[2, 0] * u + e[2, 1] * v + e[2, 2]
+                a, b, c = au * u + av * v + a1, bu * u + bv * v + b1, cu * u + cv * v + c1
                 if a >= 0.0 and b >= 0.0 and c >= 0.0 and a + b + c > 0.0:
                     depth = np.float32((a * d0 + b * d1 + c * d2) / (a + b + c))
                     if depth < samples.depth[row, column, s]:
