@@ -16,7 +16,7 @@ from worldsystem_slam3r.geometric.map_store import KeyframeRecord, Map, median_d
 
 log = logging.getLogger(__name__)
 
-QUEUE = 3
+QUEUE = 8
 IDEAL_ANGLE_RAD = 0.10
 """Angle between two keyframes' rays at which they measure depth best: precise, yet alike."""
 

@@ -29,6 +29,8 @@ from worldsystem_core.reconstruction import (
 from worldsystem_slam3r.config import Slam3rConfig
 from worldsystem_slam3r.geometric.bootstrap import Bootstrap, Held, Start
 from worldsystem_slam3r.geometric.bundle import adjust
+from worldsystem_slam3r.geometric.calibrate import KEYFRAMES as CALIBRATION_KEYFRAMES
+from worldsystem_slam3r.geometric.calibrate import calibrate
 from worldsystem_slam3r.geometric.dense import DepthMap, View
 from worldsystem_slam3r.geometric.densify import DenseStage, dense_task
 from worldsystem_slam3r.geometric.intake import Intake, Picture
@@ -41,6 +43,8 @@ log = logging.getLogger(__name__)
 FIXED_KEYFRAMES = 3
 OUTLIER_PX = 3.0
 KEPT_KEYFRAMES = 24
+SUBMITTED_AT_ONCE = 2
+"""Keyframes swept per new one when many wait: fewer than the queue holds."""
 MOVED_DEPTHS = 0.003
 MOVED_RAD = np.deg2rad(0.2)
 
@@ -64,6 +68,7 @@ class GeometricBackend:
         self._last: tuple[int, int] | None = None
         self._newest_told = -1
         self._undensified: list[int] = []
+        self._calibrating = False
         self._finished = False
 
     @property
@@ -128,6 +133,7 @@ class GeometricBackend:
     def _begin(self, start: Start) -> list[Event]:
         """Make the first map of two keyframes; the held frames get their poses."""
         world = self._map = Map(start.K4)
+        self._calibrating = self._intake.focal_is_estimated
         self._locator = Locator(world, self._tracker, start.cam_from_world[-1])
         first, last = start.held[0], start.held[-1]
         for picture, held, pose in (
@@ -194,14 +200,29 @@ class GeometricBackend:
         world.add(record)
         world.triangulate_new(record)
         self._refine()
+        if self._calibrating and len(world.keyframes) >= CALIBRATION_KEYFRAMES:
+            self._calibrate()
         self._locator.correct(record.cam_from_world)
         self._tracker.renew(picture.grey)
         self._extend_latest()
         self._undensified.append(record.id)
-        for key in self._undensified[:-1]:
-            self._submit(key)
-        self._undensified = self._undensified[-1:]
+        if not self._calibrating:
+            self._submit_some()
         world.release(KEPT_KEYFRAMES)
+
+    def _calibrate(self) -> None:
+        """Settle the focal length; dense depth waits for that."""
+        assert self._map is not None
+        self._calibrating = False
+        if calibrate(self._map):
+            self._refine()
+
+    def _submit_some(self) -> None:
+        """Sweep the oldest waiting keyframes, a few at a time; the newest needs one after it."""
+        due = self._undensified[:-1][:SUBMITTED_AT_ONCE]
+        for key in due:
+            self._submit(key)
+        self._undensified = self._undensified[len(due) :]
 
     def _extend_latest(self) -> None:
         """Tracks that were just found belong to the newest keyframe too."""
@@ -231,6 +252,8 @@ class GeometricBackend:
         world.forget_outliers(records, bad, bundle, rows)
 
     def _submit_waiting(self) -> None:
+        if self._calibrating:
+            self._calibrate()
         for key in self._undensified:
             self._submit(key)
         self._undensified = []
