@@ -30,12 +30,12 @@ def feed(sink: RerunSink) -> None:
     for n, step in enumerate(growing_ground()):
         sink.pose(pose_event(n, n / 12, keyframe_id=1))
         sink.mesh(step)
-        sink.image(picture(n / 12, 64, 48), n)
+        sink.image(picture(n / 12, 64, 48), n * 10**9)
         time.sleep(0.01)
     sink.objects(map_objects())
     sink.objects(MapObjects(stamp_ns=2, objects=()))
     sink.mesh(delta([], 99, removed=tuple((i, 0, k) for i in range(4) for k in range(4))))
-    sink.image(np.zeros((0, 0, 3), np.uint8), 3)
+    sink.image(np.zeros((0, 0, 3), np.uint8), 10**12)
 
 
 def free_port() -> int:

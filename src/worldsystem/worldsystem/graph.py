@@ -66,6 +66,11 @@ class Choice:
         return self.source == SIMULATOR_SOURCE or self.source.startswith("sim:")
 
     @property
+    def offline(self) -> bool:
+        """A file that is worked through at whatever pace that takes, without losing anything."""
+        return not self.realtime and Path(self.source).exists()
+
+    @property
     def flight(self) -> str:
         """The simulator's flight in `sim:<flight>`; `demo` when none is named."""
         return self.source.partition(":")[2] or "demo"
@@ -102,7 +107,7 @@ def _parameters(name: str, choice: Choice) -> Parameters:
             "source": _SERVER_SOURCE if choice.simulated else choice.source,
             "realtime": choice.realtime,
         },
-        "slam3r": {"backend": choice.backend},
+        "slam3r": {"backend": choice.backend, "synchronous": choice.offline},
         "mesher": {"device": choice.device},
         "viewer": {"rerun": True},
         "recorder": {"folder": str(choice.out), "name": "bag"},

@@ -25,6 +25,8 @@ _TICK_S = 1.0
 class ReporterNode(StageNode):
     """Feeds an `Observer` from the topics and writes what the run leaves."""
 
+    niceness = 10
+
     def __init__(self, **kwargs: Any) -> None:
         super().__init__("reporter", ReporterConfig, **kwargs)
         self.folder = Path(self.config.folder or new_run_folder(Path("runs")))

@@ -21,6 +21,8 @@ from worldsystem_mesh.mesher import Mesher
 class MesherNode(StageNode):
     """Integrates each keyframe as it comes and publishes what it changed."""
 
+    niceness = 5
+
     def __init__(self, **kwargs: Any) -> None:
         super().__init__("mesher", MeshConfig, **kwargs)
         self._mesher = Mesher(self.config)

@@ -19,6 +19,8 @@ from worldsystem_segment.segmenter import Segmenter
 class SegmenterNode(StageNode):
     """Segments each keyframe and keeps the objects of the map."""
 
+    niceness = 10
+
     def __init__(self, **kwargs: Any) -> None:
         super().__init__("segmenter", SegmentConfig, **kwargs)
         self._segmenter = Segmenter(self.config)

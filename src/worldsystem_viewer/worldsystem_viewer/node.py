@@ -39,6 +39,8 @@ _FOXGLOVE_DEPTH = 50
 class ViewerNode(StageNode):
     """Starts the viewers that are wanted; each has its own thread and queue."""
 
+    niceness = 10
+
     def __init__(self, **kwargs: Any) -> None:
         super().__init__("viewer", ViewerConfig, **kwargs)
         self._page = PageServer(self.config) if self.config.web else None

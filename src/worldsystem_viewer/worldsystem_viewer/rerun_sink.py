@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 _QUEUE = 128
 _WAIT_S = 0.2
 _FLUSH_S = 5.0
+_SECOND_NS = 10**9
 _SERVER_MEMORY = "512MiB"
 
 
@@ -47,6 +48,7 @@ class RerunSink:
         self._pictures: Handoff[tuple[np.ndarray, int]] = Handoff(1)
         self._surface = ChunkedSurface()
         self._stamp_ns = 0
+        self._picture_ns = -_SECOND_NS * 3600
         self._path = CameraPath()
         self._server: subprocess.Popen[bytes] | None = None
         self._thread = threading.Thread(target=self._run, name="rerun", daemon=True)
@@ -107,8 +109,13 @@ class RerunSink:
         self._surface.apply(delta)
 
     def image(self, rgb: UInt8[np.ndarray, "h w 3"], stamp_ns: int) -> None:
-        """A picture, logged as JPEG; one that waited is dropped and counted."""
-        self._pictures.put((rgb, stamp_ns))
+        """A picture, logged as JPEG `image_fps` times a second at most, by its capture time.
+
+        One that waited is dropped and counted.
+        """
+        if abs(stamp_ns - self._picture_ns) * self._config.image_fps >= _SECOND_NS:
+            self._picture_ns = stamp_ns
+            self._pictures.put((rgb, stamp_ns))
 
     def objects(self, objects: MapObjects) -> None:
         """The objects of the map, replacing those before."""

@@ -9,6 +9,7 @@ import time
 
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 
+from worldsystem_core.priority import lower_thread_priority
 from worldsystem_core.ros.stage_node import StageNode
 
 log = logging.getLogger(__name__)
@@ -31,6 +32,7 @@ class NodeThread:
         self._thread.start()
 
     def _spin(self) -> None:
+        lower_thread_priority(self.node.niceness)
         try:
             self._executor.spin()
         except ExternalShutdownException:

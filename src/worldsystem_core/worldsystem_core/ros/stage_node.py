@@ -34,8 +34,11 @@ class StageNode(Node):
     """A node that talks through by-reference topics and accounts for each frame.
 
     Whoever runs it calls `input_ended` once everything before it has ended and its inboxes are
-    empty, then `close`.
+    empty, then `close`. `niceness` says how readily its thread yields to the others: what frames
+    wait for goes first.
     """
+
+    niceness = 0
 
     def __init__(self, name: str, config_type: type[C], **kwargs: Any) -> None:
         super().__init__(name, automatically_declare_parameters_from_overrides=True, **kwargs)

@@ -11,12 +11,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from worldsystem_core.handoff import Handoff
+from worldsystem_core.priority import lower_thread_priority
 from worldsystem_slam3r.geometric.dense import DepthMap, Neighbour, View, relative, sweep
 from worldsystem_slam3r.geometric.map_store import KeyframeRecord, Map, median_depth
 
 log = logging.getLogger(__name__)
 
 QUEUE = 8
+NICENESS = 5
 IDEAL_ANGLE_RAD = 0.10
 """Angle between two keyframes' rays at which they measure depth best: precise, yet alike."""
 
@@ -83,6 +85,7 @@ class DenseStage:
         return sweep(task.reference, task.neighbours, task.depth_range, self._planes)
 
     def _run(self) -> None:
+        lower_thread_priority(NICENESS)
         while not (self._queue.closed and len(self._queue) == 0):
             task = self._queue.get(timeout_s=0.5)
             if task is None:

@@ -83,7 +83,7 @@ export class Stage {
     if (box.isEmpty()) return;
     const seen = box.clone().applyMatrix4(this.world.matrixWorld);
     const sphere = seen.getBoundingSphere(new THREE.Sphere());
-    const distance = (0.92 * sphere.radius) / Math.sin((0.5 * this.camera.fov * Math.PI) / 180);
+    const distance = (0.62 * sphere.radius) / Math.sin((0.5 * this.camera.fov * Math.PI) / 180);
     const direction = new THREE.Vector3(0.55, 0.6, 0.85).normalize();
     this.controls.target.copy(sphere.center);
     this.camera.position.copy(sphere.center).addScaledVector(direction, distance);
