@@ -3,7 +3,6 @@
 
 from pathlib import Path
 
-from worldsystem.outputs import welded
 from worldsystem.pipeline import Pipeline
 from worldsystem_core.trajectory import write_tum
 from worldsystem_sim.config import SimConfig
@@ -14,7 +13,7 @@ pipeline = Pipeline()
 for frame, _ in frames(SimConfig(flight="orbit", duration_s=6.0)):
     pipeline.feed(frame)  # any Frame(id, stamp_ns, rgb): rgb is a uint8 array (h, w, 3)
 pipeline.finish()
-mesh = welded(pipeline.observer.surface.mesh())
+mesh = pipeline.mesher.mesh()
 write_tum(Path("trajectory.tum"), pipeline.trajectory.poses())
 write_ply(Path("mesh.ply"), mesh)
 print(f"{len(pipeline.trajectory)} poses, {len(mesh.faces)} triangles in mesh.ply")

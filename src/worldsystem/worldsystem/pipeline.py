@@ -67,7 +67,7 @@ class Pipeline:
         mesh: MeshConfig | None = None,
         segment: SegmentConfig | None = None,
     ) -> None:
-        config = reconstruction or Slam3rConfig()
+        config = reconstruction or Slam3rConfig(synchronous=True)
         self.trajectory = Trajectory()
         self.mesher = Mesher(mesh or MeshConfig())
         self.segmenter = Segmenter(segment or SegmentConfig())
@@ -185,8 +185,9 @@ class _PipelineSink:
 
 def run_pipeline(choice: Choice, *, truth: str = "") -> Path:
     """Run `choice` without ROS and leave the same files, but no bag; return the run's folder."""
+    reconstruction = {"backend": choice.backend, "synchronous": choice.offline}
     pipeline = Pipeline(
-        _config(Slam3rConfig, {"backend": choice.backend}, choice.extra.get("slam3r")),
+        _config(Slam3rConfig, reconstruction, choice.extra.get("slam3r")),
         _config(MeshConfig, {"device": choice.device}, choice.extra.get("mesher")),
         _config(SegmentConfig, {}, choice.extra.get("segmenter")),
     )
