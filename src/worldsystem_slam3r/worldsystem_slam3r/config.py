@@ -28,6 +28,6 @@ class Slam3rConfig(Config):
     processing_width: int = param(640, "pictures wider than this are reduced [px]", low=64)
     tracks: int = param(400, "points followed from picture to picture", low=50, high=4000)
     window_keyframes: int = param(9, "keyframes refined together", low=3, high=40)
-    depth_planes: int = param(96, "inverse-depth steps of the plane sweep", low=16, high=255)
+    depth_planes: int = param(64, "inverse-depth steps of the plane sweep", low=16, high=255)
     depth_neighbours: int = param(4, "keyframes that a dense depth is matched to", low=1, high=8)
     threads: int = param(2, "threads of the picture library", low=1, high=16)
