@@ -85,13 +85,17 @@ def _add_common(command: argparse.ArgumentParser) -> None:
 
 def _add_sim(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     sim = commands.add_parser("sim", help="the drone simulator alone, sending to any server")
+    sim.add_argument("url", nargs="?", metavar="URL", help="server, as ws://host:5001")
+    sim.add_argument("--flight", help="demo, orbit, survey, flythrough, hover or yaw")
+    sim.add_argument("--duration", type=float, help="length of the flight [s]")
+    sim.add_argument("--out", help="folder for the ground truth")
     sim.add_argument(
         "--set",
         nargs="+",
         action="extend",
         default=[],
         metavar="NAME=VALUE",
-        help="e.g. url=ws://host:5001 seed=2",
+        help="any setting, as seed=2 loss=0.05",
     )
     sim.add_argument("--list", action="store_true", help="list the settings")
     sim.set_defaults(command=_sim)
@@ -156,7 +160,10 @@ def _sim(options: argparse.Namespace) -> int:
     if options.list:
         list_settings()
         return 0
-    return simulate(options.set)
+    given = {"url": options.url, "flight": options.flight, "out": options.out}
+    given["duration_s"] = options.duration
+    words = [f"{name}={value}" for name, value in given.items() if value is not None]
+    return simulate([*words, *options.set])
 
 
 def _recover(options: argparse.Namespace) -> int:

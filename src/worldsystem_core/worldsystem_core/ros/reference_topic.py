@@ -14,6 +14,7 @@ back from this process is told by its bytes and let go.
 from __future__ import annotations
 
 import threading
+from abc import ABC, abstractmethod
 from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -144,7 +145,7 @@ class ReferencePublisher(Generic[T]):
             self._dds = None
 
 
-class _Subscription:
+class _Subscription(ABC):
     """What object and byte subscriptions share: the inbox, the wake-up, the link to DDS."""
 
     def __init__(
@@ -177,9 +178,9 @@ class _Subscription:
         """Nothing waits and nothing is being worked on."""
         return not self.busy and not len(self.inbox)
 
+    @abstractmethod
     def offer(self, item: Any, patience_s: float) -> None:
         """Take an object from a publisher in this process."""
-        raise NotImplementedError
 
     def wants_bytes(self) -> bool:
         return False
