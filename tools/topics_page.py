@@ -19,7 +19,10 @@ MEANINGS = {
     "CAMERA_INFO": "its camera, same stamp; only when the source knows it",
     "VIDEO": "one H.264 access unit (Annex B), as received",
     "IMU": "acceleration [m/s²] and angular velocity [rad/s], `base_link`",
+    "ATTITUDE": "orientation of the body in an east-north-up frame; all else marked unknown",
     "GPS": "position fix [degree, m]",
+    "PRESSURE": "absolute air pressure [Pa]",
+    "BATTERY": "charge, voltage, current, temperature of the sender's battery",
     "POSE": "camera pose `world_from_cam`, one for each tracked frame, `scene` or `map`",
     "PATH": "the whole path with all corrections, once a second, `scene`",
     "KEYFRAME": "keyframe with dense points; its later moves and removals",
@@ -45,7 +48,8 @@ with `qos_overrides./<topic>.<publisher|subscription>.<policy>` parameters.
 _TAIL = """The recorder writes every topic but {bulky}:
 pictures are in the video, points in the keyframes. The viewer offers every topic to Foxglove and
 makes a message only while somebody has subscribed to it. `camera/image_raw` is offered outside the
-process only up to the size that `ingest.raw_outside_max_px` allows.
+process only up to the size that `ingest.raw_outside_max_px` allows. Every further video stream has
+the topics that ingest publishes once more, in a namespace of the stream's name.
 """
 
 

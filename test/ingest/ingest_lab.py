@@ -17,7 +17,7 @@ import numpy as np
 
 from worldsystem_core import wire
 from worldsystem_core.frames import Camera, EncodedFrame, Frame
-from worldsystem_core.telemetry import GpsFix, ImuSample
+from worldsystem_core.telemetry import GpsFix, ImuSample, Telemetry
 from worldsystem_core.wire import PacketType, VideoPacket
 from worldsystem_ingest.config import IngestConfig
 from worldsystem_ingest.server import ServerSource
@@ -87,8 +87,7 @@ class MemorySink:
     units: list[EncodedFrame] = field(default_factory=list)
     frames: list[Frame] = field(default_factory=list)
     cameras: list[tuple[Camera, str]] = field(default_factory=list)
-    samples: list[ImuSample] = field(default_factory=list)
-    fixes: list[GpsFix] = field(default_factory=list)
+    telemetry: list[tuple[Telemetry, str]] = field(default_factory=list)
     drops: list[tuple[int, str]] = field(default_factory=list)
     on_frame: Callable[[Frame], None] = lambda frame: None
 
@@ -102,14 +101,19 @@ class MemorySink:
     def camera(self, camera: Camera, stream: str) -> None:
         self.cameras.append((camera, stream))
 
-    def imu(self, sample: ImuSample) -> None:
-        self.samples.append(sample)
+    def measured(self, sample: Telemetry, stream: str) -> None:
+        self.telemetry.append((sample, stream))
 
-    def gps(self, fix: GpsFix) -> None:
-        self.fixes.append(fix)
-
-    def dropped(self, frame_id: int, reason: str) -> None:
+    def dropped(self, frame_id: int, reason: str, stream: str) -> None:
         self.drops.append((frame_id, reason))
+
+    @property
+    def samples(self) -> list[ImuSample]:
+        return [sample for sample, _ in self.telemetry if isinstance(sample, ImuSample)]
+
+    @property
+    def fixes(self) -> list[GpsFix]:
+        return [sample for sample, _ in self.telemetry if isinstance(sample, GpsFix)]
 
     @property
     def ids(self) -> list[int]:

@@ -31,7 +31,7 @@ from worldsystem_core.reconstruction import (
     RemovedKeyframes,
 )
 from worldsystem_core.surface import MeshDelta
-from worldsystem_core.telemetry import GpsFix, ImuSample
+from worldsystem_core.telemetry import Telemetry
 from worldsystem_core.trajectory import Trajectory
 from worldsystem_ingest.config import IngestConfig
 from worldsystem_ingest.source import open_source
@@ -167,7 +167,7 @@ class _PipelineSink:
             self._pipeline.feed(frame)
         self._ledger.use(frame.id)
 
-    def dropped(self, frame_id: int, reason: str) -> None:
+    def dropped(self, frame_id: int, reason: str, stream: str) -> None:
         self._ledger.drop_untaken(frame_id, reason)
 
     def encoded(self, unit: EncodedFrame) -> None:
@@ -176,10 +176,7 @@ class _PipelineSink:
     def camera(self, camera: Camera, stream: str) -> None:
         """Not needed: each frame carries its camera."""
 
-    def imu(self, sample: ImuSample) -> None:
-        """Not used by this loop."""
-
-    def gps(self, fix: GpsFix) -> None:
+    def measured(self, sample: Telemetry, stream: str) -> None:
         """Not used by this loop."""
 
 

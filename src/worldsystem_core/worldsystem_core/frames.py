@@ -67,10 +67,11 @@ class Camera:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class EncodedFrame:
-    """One H.264 access unit in Annex-B form, as received; never re-encoded.
+    """One H.264 or H.265 access unit in Annex-B form, as received; never re-encoded.
 
     `stamp_ns` is the sender's capture time mapped to host time, `arrival_ns` the host time at
-    which its last byte came in. A key frame carries its SPS and PPS.
+    which its last byte came in. A key frame carries its parameter sets; `codec` is `h264` or
+    `h265`.
     """
 
     id: int
@@ -79,6 +80,7 @@ class EncodedFrame:
     data: bytes
     is_key: bool
     stream: str = "camera"
+    codec: str = "h264"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -13,12 +13,14 @@ class IngestConfig(Config):
     """Where video comes from, how it is decoded, and what the server allows."""
 
     source: str = param(
-        "server:", "file, folder of images, URL, camera:N, or server: for the drone app"
+        "server:", "file, folder of images, bag, URL, camera:N, or server: for the drone app"
     )
     stream: str = param("camera", "name of the stream that pictures are published under")
     focal_px: float = param(0.0, "focal length of a file or URL; 0 = unknown [px]", low=0.0)
     fps: float = param(30.0, "rate of sources without stamps [Hz]", low=0.1, high=1000.0)
     realtime: bool = param(False, "play files at the pace of their stamps")
+    frame_step: int = param(1, "every so many pictures one is handed on", low=1)
+    topic: str = param("", "topic of a bag to play; empty: its only one with pictures")
     raw_outside_max_px: int = param(
         1280, "longest side of raw images published to other processes [px]", low=16
     )
@@ -26,13 +28,44 @@ class IngestConfig(Config):
     host: str = param("127.0.0.1", "address the server listens on; 0.0.0.0 = every network")
     port: int = param(5001, "port the server listens on; 0 = any free one", low=0, high=65535)
     max_message_mb: float = param(8.0, "largest message the server accepts [MiB]", low=0.001)
-    max_consumers: int = param(16, "most consumers of the relayed video", low=0)
+    max_streams: int = param(8, "most streams of video at once", low=1, high=64)
+    max_phones: int = param(16, "most connections that send telemetry", low=0)
+    max_consumers: int = param(64, "most consumers of the relayed video", low=0)
+    max_receive_mbps: float = param(
+        200.0, "a sender that sends more is slowed down to this [Mbit/s]", low=0.1
+    )
+    token_file: str = param(
+        "", "JSON file of tokens by stream name, `*` for all others; empty: everybody may connect"
+    )
+    tls_certificate: str = param("", "certificate chain (PEM) for wss and https; empty: no TLS")
+    tls_key: str = param("", "private key (PEM) of the certificate")
+    serve: bool = param(False, "serve relay, health and metrics for other sources than server: too")
     relay_queue_frames: int = param(300, "pictures waiting for one consumer at most", low=2)
     relay_queue_mb: float = param(32.0, "bytes waiting for one consumer at most [MiB]", low=0.01)
     send_timeout_s: float = param(30.0, "a consumer that takes nothing so long goes [s]", low=0.1)
 
+    broken_pictures: str = param(
+        "skip",
+        "pictures that cannot be decoded whole: left out until the next key frame, or shown with "
+        "what the decoder could conceal",
+        choices=("skip", "show"),
+    )
+    decode_threads: int = param(
+        0, "threads that decode one stream where that adds no delay; 0: as many as pay", low=0
+    )
     decode_queue_frames: int = param(60, "access units waiting for the decoder at most", low=1)
     clock_window_s: float = param(30.0, "span of the clock estimate [s]", low=1.0, high=600.0)
+
+    feedback: bool = param(
+        True, "tell senders when to send a key frame, and when to lower their bit rate"
+    )
+    low_bandwidth_mbps: float = param(
+        3.0, "a stream that sends less on average is warned of [Mbit/s]", low=0.0
+    )
+
+    push_url: str = param(
+        "", "RTSP server that the first stream is pushed to, as rtsp://host:8554/drone"
+    )
 
     stall_s: float = param(3.0, "a URL silent for so long is opened again [s]", low=0.1)
     backoff_first_s: float = param(0.5, "first wait before opening a URL again [s]", low=0.01)

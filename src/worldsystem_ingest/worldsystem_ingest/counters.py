@@ -9,7 +9,7 @@ from collections import Counter, deque
 from collections.abc import Callable
 
 from worldsystem_core.frames import Camera, EncodedFrame, Frame
-from worldsystem_core.telemetry import GpsFix, ImuSample
+from worldsystem_core.telemetry import Telemetry
 from worldsystem_ingest.sink import Sink
 
 _BANDWIDTH_SAMPLE_S = 5.0
@@ -25,8 +25,7 @@ class CountingSink:
         self._lock = threading.Lock()
         self.encoded_frames = 0
         self.decoded_frames = 0
-        self.imu_samples = 0
-        self.gps_fixes = 0
+        self.telemetry_samples: Counter[str] = Counter()
         self._drops: Counter[str] = Counter()
 
     def encoded(self, unit: EncodedFrame) -> None:
@@ -43,21 +42,17 @@ class CountingSink:
         """Pass on."""
         self._sink.camera(camera, stream)
 
-    def imu(self, sample: ImuSample) -> None:
-        """Count and pass on."""
-        self.imu_samples += 1
-        self._sink.imu(sample)
+    def measured(self, sample: Telemetry, stream: str) -> None:
+        """Count by kind and pass on."""
+        with self._lock:
+            self.telemetry_samples[type(sample).__name__] += 1
+        self._sink.measured(sample, stream)
 
-    def gps(self, fix: GpsFix) -> None:
-        """Count and pass on."""
-        self.gps_fixes += 1
-        self._sink.gps(fix)
-
-    def dropped(self, frame_id: int, reason: str) -> None:
+    def dropped(self, frame_id: int, reason: str, stream: str) -> None:
         """Count and pass on."""
         with self._lock:
             self._drops[reason] += 1
-        self._sink.dropped(frame_id, reason)
+        self._sink.dropped(frame_id, reason, stream)
 
     def drops(self) -> dict[str, int]:
         """Pictures let go so far, by reason."""

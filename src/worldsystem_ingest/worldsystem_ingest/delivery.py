@@ -88,7 +88,7 @@ class Delivery:
     def lost(self, reason: str) -> None:
         """The next picture in display order cannot be had."""
         frame_id, _ = self._number(None)
-        self._sink.dropped(frame_id, reason)
+        self._sink.dropped(frame_id, reason, self._stream)
 
     def _number(self, stamp_ns: int | None) -> tuple[int, int]:
         frame_id = self._next_id
@@ -131,7 +131,7 @@ class Delivery:
         if isinstance(unit.outcome, Decoded):
             self._show(unit.id, unit.stamp_ns, unit.outcome.rgb)
         elif unit.outcome is not None:
-            self._sink.dropped(unit.id, unit.outcome.reason)
+            self._sink.dropped(unit.id, unit.outcome.reason, self._stream)
 
     def _show(self, frame_id: int, stamp_ns: int, rgb: UInt8[np.ndarray, "h w 3"]) -> None:
         if self._pace:

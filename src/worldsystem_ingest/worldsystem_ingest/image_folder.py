@@ -38,6 +38,14 @@ class ImageFolder:
         self._config = config
         self._K = _intrinsics_beside(folder)
 
+    def facts(self) -> dict[str, object]:
+        """Nothing beside the ledger."""
+        return {}
+
+    def problem(self) -> str:
+        """None that would not end the source."""
+        return ""
+
     def run(self, sink: Sink, stop: threading.Event) -> Summary:
         """Deliver every image; one that cannot be read is dropped as `corrupt`."""
         config = self._config

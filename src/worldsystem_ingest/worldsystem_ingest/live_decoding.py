@@ -55,7 +55,7 @@ class LiveDecoding:
         self._queue.close()
         self._settle(self._decoder.flush())
         while queued := self._queue.get(0.0):
-            self._sink.dropped(queued.unit.id, STOPPED)
+            self._sink.dropped(queued.unit.id, STOPPED, queued.unit.stream)
 
     def _decode(self, unit: EncodedFrame, after_loss: bool) -> None:
         began_late = self._last_id is None and self._queue.dropped > 0
@@ -67,7 +67,8 @@ class LiveDecoding:
         self._settle(self._decoder.feed(unit.id, unit.data, unit.is_key))
 
     def _overflowed(self, queued: _Queued) -> None:
-        self._sink.dropped(queued.unit.id, STOPPED if self._queue.closed else DECODER_BUSY)
+        reason = STOPPED if self._queue.closed else DECODER_BUSY
+        self._sink.dropped(queued.unit.id, reason, queued.unit.stream)
 
     def _settle(self, outcomes: list[Outcome]) -> None:
         for outcome in outcomes:
@@ -75,7 +76,7 @@ class LiveDecoding:
             if isinstance(outcome, Decoded):
                 self._sink.frame(self._frame(unit, outcome))
             else:
-                self._sink.dropped(unit.id, outcome.reason)
+                self._sink.dropped(unit.id, outcome.reason, unit.stream)
 
     def _frame(self, unit: EncodedFrame, decoded: Decoded) -> Frame:
         height, width = decoded.rgb.shape[:2]

@@ -62,6 +62,14 @@ class LiveUrl:
         self._format = format
         self._config = config
 
+    def facts(self) -> dict[str, object]:
+        """Nothing beside the ledger."""
+        return {}
+
+    def problem(self) -> str:
+        """None that would not end the source."""
+        return ""
+
     def run(self, sink: Sink, stop: threading.Event) -> Summary:
         """Deliver until `stop`; raises `SourceError` after `connect_attempts` vain attempts."""
         config = self._config

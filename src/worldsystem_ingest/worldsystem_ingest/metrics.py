@@ -37,8 +37,7 @@ class ServerStatus:
     restarts: int
     bad_messages: int
     implausible_times: int
-    imu_samples: int
-    gps_fixes: int
+    telemetry_samples: dict[str, int] = field(default_factory=dict)
 
     @property
     def receiving(self) -> bool:

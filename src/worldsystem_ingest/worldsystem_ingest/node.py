@@ -12,7 +12,14 @@ from worldsystem_core.frames import Camera, EncodedFrame, Frame, StampedCamera
 from worldsystem_core.ros import topics
 from worldsystem_core.ros.container import run_node
 from worldsystem_core.ros.stage_node import StageNode
-from worldsystem_core.telemetry import GpsFix, ImuSample
+from worldsystem_core.telemetry import (
+    AttitudeSample,
+    BatterySample,
+    GpsFix,
+    ImuSample,
+    PressureSample,
+    Telemetry,
+)
 from worldsystem_ingest.config import IngestConfig
 from worldsystem_ingest.sink import Summary
 from worldsystem_ingest.source import open_source
@@ -21,6 +28,27 @@ log = logging.getLogger(__name__)
 
 _PATIENCE_S = 60.0
 _JOIN_S = 10.0
+_TELEMETRY = {
+    ImuSample: topics.IMU,
+    AttitudeSample: topics.ATTITUDE,
+    GpsFix: topics.GPS,
+    PressureSample: topics.PRESSURE,
+    BatterySample: topics.BATTERY,
+}
+
+
+class StreamOut:
+    """The topics and the ledger of one stream; further streams have theirs in a namespace."""
+
+    def __init__(self, node: StageNode, namespace: str) -> None:
+        def advertise(topic: topics.Topic, *, outside: bool = True) -> Any:
+            return node.advertise(topics.in_namespace(topic, namespace), outside=outside)
+
+        self.image = advertise(topics.IMAGE, outside=False)
+        self.camera = advertise(topics.CAMERA_INFO)
+        self.video = advertise(topics.VIDEO)
+        self.telemetry = {kind: advertise(topic) for kind, topic in _TELEMETRY.items()}
+        self.ledger = node.further_ledger(namespace) if namespace else node.ledger
 
 
 class IngestNode(StageNode):
@@ -28,11 +56,8 @@ class IngestNode(StageNode):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__("ingest", IngestConfig, **kwargs)
-        self._image_out = self.advertise(topics.IMAGE, outside=False)
-        self._camera_out = self.advertise(topics.CAMERA_INFO)
-        self._video_out = self.advertise(topics.VIDEO)
-        self._imu_out = self.advertise(topics.IMU)
-        self._gps_out = self.advertise(topics.GPS)
+        self._streams = {self.config.stream: StreamOut(self, "")}
+        self._lock = threading.Lock()
         self.summary: Summary | None = None
         self.error: WorldSystemError | None = None
         self.ended = threading.Event()
@@ -54,34 +79,41 @@ class IngestNode(StageNode):
         finally:
             self.ended.set()
 
+    def _out(self, stream: str) -> StreamOut:
+        with self._lock:
+            if stream not in self._streams:
+                self._streams[stream] = StreamOut(self, stream)
+            return self._streams[stream]
+
     def encoded(self, unit: EncodedFrame) -> None:
-        self._video_out.publish(unit, patience_s=self._patience_s)
+        self._out(unit.stream).video.publish(unit, patience_s=self._patience_s)
 
     def frame(self, frame: Frame) -> None:
-        self.ledger.take(frame.id)
+        out = self._out(frame.stream)
+        out.ledger.take(frame.id)
         if max(frame.width, frame.height) <= self.config.raw_outside_max_px:
-            self._image_out.offer_outside()
+            out.image.offer_outside()
         if frame.camera is not None:
-            self._camera_out.publish(StampedCamera(stamp_ns=frame.stamp_ns, camera=frame.camera))
-        self._image_out.publish(frame, patience_s=self._patience_s)
+            out.camera.publish(StampedCamera(stamp_ns=frame.stamp_ns, camera=frame.camera))
+        out.image.publish(frame, patience_s=self._patience_s)
         self.frames_published += 1
         self.measure_latency(frame.stamp_ns)
-        self.ledger.use(frame.id)
+        out.ledger.use(frame.id)
 
     def camera(self, camera: Camera, stream: str) -> None:
         log.info("%s: %dx%d, focal length %.1f px", stream, camera.width, camera.height, camera.fx)
 
-    def imu(self, sample: ImuSample) -> None:
-        self._imu_out.publish(sample)
+    def measured(self, sample: Telemetry, stream: str) -> None:
+        self._out(stream).telemetry[type(sample)].publish(sample)
 
-    def gps(self, fix: GpsFix) -> None:
-        self._gps_out.publish(fix)
+    def dropped(self, frame_id: int, reason: str, stream: str) -> None:
+        self._out(stream).ledger.drop_untaken(frame_id, reason)
 
-    def dropped(self, frame_id: int, reason: str) -> None:
-        self.ledger.drop_untaken(frame_id, reason)
+    def facts(self) -> dict[str, object]:
+        return self._source.facts()
 
     def problem(self) -> str:
-        return str(self.error) if self.error else ""
+        return str(self.error) if self.error else self._source.problem()
 
     def input_ended(self) -> None:
         self._stop.set()

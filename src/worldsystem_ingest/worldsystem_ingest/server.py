@@ -55,6 +55,14 @@ class ServerSource:
         """The account now; None before the server listens. Safe from any thread."""
         return self._network.status() if self._network else None
 
+    def facts(self) -> dict[str, object]:
+        """Nothing beside the ledger."""
+        return {}
+
+    def problem(self) -> str:
+        """None that would not end the source."""
+        return ""
+
     def run(self, sink: Sink, stop: threading.Event) -> Summary:
         """Serve until `stop`; raises `PortInUse`, or whatever the sink raised."""
         counting = CountingSink(sink)
@@ -136,8 +144,7 @@ class Network:
             restarts=session.numbers.restarts,
             bad_messages=self._bad_messages,
             implausible_times=session.clock.implausible,
-            imu_samples=sink.imu_samples,
-            gps_fixes=sink.gps_fixes,
+            telemetry_samples=dict(sink.telemetry_samples),
         )
 
     def _run_loop(self) -> None:

@@ -74,9 +74,9 @@ class SenderSession:
         message = telemetry.message_from(text)
         stamp_ns = self.clock.mapped_ns(telemetry.sender_ns_of(message), arrival_ns)
         if message["type"] == "imu":
-            self._sink.imu(telemetry.imu_from(message, stamp_ns))
+            self._sink.measured(telemetry.imu_from(message, stamp_ns), self._stream)
         elif message["type"] == "gps":
-            self._sink.gps(telemetry.gps_from(message, stamp_ns))
+            self._sink.measured(telemetry.gps_from(message, stamp_ns), self._stream)
         elif message["type"] not in ("telemetry", "status", "ping"):
             raise ProtocolError(f'unknown type {message["type"]!r:.40}; known: "imu", "gps"')
 
@@ -98,7 +98,7 @@ class SenderSession:
         if numbered is None:
             return
         for lost_id in numbered.lost:
-            self._sink.dropped(lost_id, LOST_ON_LINK)
+            self._sink.dropped(lost_id, LOST_ON_LINK, self._stream)
         self.last_picture_s = time.monotonic()
         stamp_ns = self.clock.host_ns(packet.sender_ns, arrival_ns)
         self._last_stamp_ns = max(stamp_ns, self._last_stamp_ns + 1)
@@ -108,14 +108,14 @@ class SenderSession:
         data = wire.with_start_code(packet.payload)
         kinds = h264.nal_types(data)
         if not kinds & {h264.SLICE, h264.PARTITION_A, h264.IDR_SLICE}:
-            self._sink.dropped(frame_id, CORRUPT)
+            self._sink.dropped(frame_id, CORRUPT, self._stream)
             return
         if kinds & {h264.SPS, h264.PPS}:
             self._sets.take(data)
         is_key = packet.type is PacketType.KEY_FRAME or h264.IDR_SLICE in kinds
         if is_key and not {h264.SPS, h264.PPS} <= kinds:
             if not self._sets.complete:
-                self._sink.dropped(frame_id, NO_PARAMETER_SETS)
+                self._sink.dropped(frame_id, NO_PARAMETER_SETS, self._stream)
                 return
             data = self._sets.annexb() + data
         unit = EncodedFrame(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from worldsystem_core.frames import Camera, EncodedFrame, Frame
-from worldsystem_core.telemetry import GpsFix, ImuSample
+from worldsystem_core.telemetry import Telemetry
 
 LOST_ON_LINK = "lost_on_link"
 CORRUPT = "corrupt"
@@ -29,9 +29,9 @@ class Summary:
 class Sink(Protocol):
     """Takes what a source yields; every picture ends as one `frame` or one `dropped`.
 
-    File, URL and camera sources call from the thread that runs them and may be kept waiting. The
-    server calls `frame` and the losses of decoding from the thread that runs it, and everything
-    else from its network thread, which a sink must not keep waiting.
+    Ids are unique within a stream. File, URL and camera sources call from the thread that runs them
+    and may be kept waiting. The server calls `frame` and the losses of decoding from one thread for
+    each stream, and everything else from its network thread, which a sink must not keep waiting.
     """
 
     def encoded(self, unit: EncodedFrame) -> None:
@@ -43,11 +43,8 @@ class Sink(Protocol):
     def camera(self, camera: Camera, stream: str) -> None:
         """The intrinsics of `stream` became known or changed."""
 
-    def imu(self, sample: ImuSample) -> None:
-        """One inertial measurement."""
+    def measured(self, sample: Telemetry, stream: str) -> None:
+        """One measurement that came beside the video of `stream`."""
 
-    def gps(self, fix: GpsFix) -> None:
-        """One satellite fix."""
-
-    def dropped(self, frame_id: int, reason: str) -> None:
-        """The picture `frame_id` will never come; `reason` is a short snake_case name."""
+    def dropped(self, frame_id: int, reason: str, stream: str) -> None:
+        """The picture `frame_id` of `stream` will never come; `reason` is a snake_case name."""

@@ -34,6 +34,12 @@ class Source(Protocol):
     def run(self, sink: Sink, stop: threading.Event) -> Summary:
         """Deliver to `sink` until the end or until `stop`; raises `SourceError`."""
 
+    def facts(self) -> dict[str, object]:
+        """What is known of the source now, as `/diagnostics` shows it; safe from any thread."""
+
+    def problem(self) -> str:
+        """What is wrong now, in words; empty while all is well; safe from any thread."""
+
 
 def open_source(url: str, config: IngestConfig) -> Source:
     """The source that `url` means; raises `SourceError` when there is none.

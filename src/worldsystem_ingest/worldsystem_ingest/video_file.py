@@ -34,6 +34,14 @@ class VideoFile:
         self._config = config
         self._open().close()
 
+    def facts(self) -> dict[str, object]:
+        """Nothing beside the ledger."""
+        return {}
+
+    def problem(self) -> str:
+        """None that would not end the source."""
+        return ""
+
     def run(self, sink: Sink, stop: threading.Event) -> Summary:
         """Deliver the whole file."""
         config = self._config

@@ -45,6 +45,7 @@ class StageNode(Node):
         self.config = declare_config(self, config_type)
         self.ledger = StageLedger(name)
         self.latency = LatencyHistogram()
+        self._further_ledgers: list[StageLedger] = []
         self._links: list[Any] = []
         self._ledger_out = self.advertise(topics.LEDGER)
         self._diagnostics_out = self.advertise(topics.DIAGNOSTICS)
@@ -87,6 +88,12 @@ class StageNode(Node):
         link = BytesSubscription(self, topic, callback, wanted=wanted, on_drop=on_drop, depth=depth)
         self._links.append(link)
 
+    def further_ledger(self, name: str) -> StageLedger:
+        """One more account of this stage, reported as `<stage>/<name>`; safe from any thread."""
+        ledger = StageLedger(f"{self.ledger.stage}/{name}")
+        self._further_ledgers.append(ledger)
+        return ledger
+
     def measure_latency(self, capture_ns: int) -> None:
         """Count the time from capture to now; stamps that are not wall-clock time are left out."""
         age_s = (time.time_ns() - capture_ns) / 1e9
@@ -103,15 +110,20 @@ class StageNode(Node):
 
     def report(self) -> None:
         """Publish the ledger and the diagnostics."""
+        self._publish_ledger(self.ledger, tuple(self.latency.counts()))
+        for ledger in list(self._further_ledgers):
+            self._publish_ledger(ledger, tuple(LatencyHistogram().counts()))
+        self._diagnostics_out.publish(self._diagnostics())
+
+    def _publish_ledger(self, ledger: StageLedger, latency_counts: tuple[int, ...]) -> None:
         self._ledger_out.publish(
             StageReport(
                 stamp_ns=time.time_ns(),
-                ledger=self.ledger.state(),
-                violations=self.ledger.violations,
-                latency_counts=tuple(self.latency.counts()),
+                ledger=ledger.state(),
+                violations=ledger.violations,
+                latency_counts=latency_counts,
             )
         )
-        self._diagnostics_out.publish(self._diagnostics())
 
     def _diagnostics(self) -> DiagnosticArray:
         state, problem = self.ledger.state(), self.problem()

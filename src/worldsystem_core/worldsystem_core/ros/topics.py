@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import TypeVar
+
 from diagnostic_msgs.msg import DiagnosticArray
 from tf2_msgs.msg import TFMessage
 
@@ -11,18 +14,29 @@ from worldsystem_core.ledger import StageReport
 from worldsystem_core.objects import MapObjects, TrackFrame
 from worldsystem_core.reconstruction import Keyframe, Pose
 from worldsystem_core.ros import qos
-from worldsystem_core.ros.adapters import camera, objects, slam, status, surface
+from worldsystem_core.ros.adapters import camera, objects, slam, status, surface, telemetry
 from worldsystem_core.ros.adapters.messages import PlainAdapter
 from worldsystem_core.ros.reference_topic import Topic
 from worldsystem_core.surface import MeshDelta
-from worldsystem_core.telemetry import GpsFix, ImuSample
+from worldsystem_core.telemetry import (
+    AttitudeSample,
+    BatterySample,
+    GpsFix,
+    ImuSample,
+    PressureSample,
+)
 from worldsystem_core.trajectory import StampedPoses
+
+T = TypeVar("T")
 
 IMAGE: Topic[Frame] = Topic("camera/image_raw", camera.ImageAdapter(), qos.IMAGE)
 CAMERA_INFO: Topic[StampedCamera] = Topic("camera/camera_info", camera.CAMERA_INFO, qos.POSE)
 VIDEO: Topic[EncodedFrame] = Topic("camera/video", camera.VideoAdapter(), qos.VIDEO)
-IMU: Topic[ImuSample] = Topic("imu/data", camera.IMU, qos.TELEMETRY)
-GPS: Topic[GpsFix] = Topic("gps/fix", camera.GPS, qos.TELEMETRY)
+IMU: Topic[ImuSample] = Topic("imu/data", telemetry.IMU, qos.TELEMETRY)
+ATTITUDE: Topic[AttitudeSample] = Topic("imu/attitude", telemetry.ATTITUDE, qos.TELEMETRY)
+GPS: Topic[GpsFix] = Topic("gps/fix", telemetry.GPS, qos.TELEMETRY)
+PRESSURE: Topic[PressureSample] = Topic("baro/pressure", telemetry.PRESSURE, qos.TELEMETRY)
+BATTERY: Topic[BatterySample] = Topic("battery/state", telemetry.BATTERY, qos.TELEMETRY)
 POSE: Topic[Pose] = Topic("slam/pose", slam.POSE, qos.POSE)
 PATH: Topic[StampedPoses] = Topic("slam/path", slam.PathAdapter(), qos.LATCHED, latched=True)
 KEYFRAME: Topic[slam.KeyframeEvent] = Topic("slam/keyframe", slam.KeyframeAdapter(), qos.KEYFRAME)
@@ -45,7 +59,10 @@ ALL: tuple[Topic, ...] = (
     CAMERA_INFO,
     VIDEO,
     IMU,
+    ATTITUDE,
     GPS,
+    PRESSURE,
+    BATTERY,
     POSE,
     PATH,
     KEYFRAME,
@@ -60,5 +77,13 @@ ALL: tuple[Topic, ...] = (
     DIAGNOSTICS,
 )
 
+# What each video stream has of its own; those of a further stream lie in its namespace.
+OF_A_STREAM = (IMAGE, CAMERA_INFO, VIDEO, IMU, ATTITUDE, GPS, PRESSURE, BATTERY)
+
 # What the recorder leaves out unless asked: pictures are in the video, points in the keyframes.
 BULKY = (IMAGE, POINTS, LABELS)
+
+
+def in_namespace(topic: Topic[T], namespace: str) -> Topic[T]:
+    """`topic` below `namespace`; the same topic where that is empty."""
+    return replace(topic, name=f"{namespace}/{topic.name}") if namespace else topic

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures, encoded video, intrinsics and telemetry."""
+"""Pictures, encoded video and intrinsics."""
 
 from __future__ import annotations
 
 import numpy as np
 from foxglove_msgs.msg import CompressedVideo
 from rclpy.serialization import deserialize_message
-from sensor_msgs.msg import CameraInfo, Image, Imu, NavSatFix, NavSatStatus
+from sensor_msgs.msg import CameraInfo, Image
 
 from worldsystem_core.errors import ProtocolError
 from worldsystem_core.frames import Camera, EncodedFrame, Frame, StampedCamera
@@ -17,9 +17,7 @@ from worldsystem_core.ros.adapters.messages import (
     time_message,
 )
 from worldsystem_core.ros.cdr import CdrWriter
-from worldsystem_core.telemetry import GpsFix, ImuSample
 
-_UNKNOWN_COVARIANCE = -1.0
 _H264_KEY_NAL_TYPES = (5, 7)
 
 
@@ -65,7 +63,7 @@ class VideoAdapter:
         writer.stamp(item.stamp_ns)
         writer.string(CAMERA_FRAME)
         writer.octets(item.data)
-        writer.string("h264")
+        writer.string(item.codec)
         return [writer.finish()]
 
     def load(self, cdr: bytes) -> EncodedFrame:
@@ -108,46 +106,4 @@ def _stamped_camera(info: CameraInfo) -> StampedCamera:
     return StampedCamera(stamp_ns=nanoseconds(info.header.stamp), camera=camera)
 
 
-def _imu(item: ImuSample) -> list[Imu]:
-    message = Imu()
-    message.header.stamp = time_message(item.stamp_ns)
-    message.header.frame_id = "base_link"
-    message.orientation_covariance[0] = _UNKNOWN_COVARIANCE
-    linear, angular = message.linear_acceleration, message.angular_velocity
-    linear.x, linear.y, linear.z = item.acceleration
-    angular.x, angular.y, angular.z = item.angular_velocity
-    return [message]
-
-
-def _imu_sample(message: Imu) -> ImuSample:
-    linear, angular = message.linear_acceleration, message.angular_velocity
-    return ImuSample(
-        stamp_ns=nanoseconds(message.header.stamp),
-        acceleration=(linear.x, linear.y, linear.z),
-        angular_velocity=(angular.x, angular.y, angular.z),
-    )
-
-
-def _fix(item: GpsFix) -> list[NavSatFix]:
-    message = NavSatFix(
-        latitude=item.latitude_deg, longitude=item.longitude_deg, altitude=item.altitude_m
-    )
-    message.header.stamp = time_message(item.stamp_ns)
-    message.header.frame_id = "base_link"
-    message.status.status = NavSatStatus.STATUS_FIX
-    message.status.service = NavSatStatus.SERVICE_GPS
-    return [message]
-
-
-def _gps_fix(message: NavSatFix) -> GpsFix:
-    return GpsFix(
-        stamp_ns=nanoseconds(message.header.stamp),
-        latitude_deg=message.latitude,
-        longitude_deg=message.longitude,
-        altitude_m=message.altitude,
-    )
-
-
 CAMERA_INFO = MessageAdapter(CameraInfo, _camera_info, _stamped_camera)
-IMU = MessageAdapter(Imu, _imu, _imu_sample)
-GPS = MessageAdapter(NavSatFix, _fix, _gps_fix)

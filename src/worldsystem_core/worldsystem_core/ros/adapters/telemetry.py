@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Inertial, satellite, barometer and battery measurements."""
+
+from __future__ import annotations
+
+import math
+
+from sensor_msgs.msg import BatteryState, FluidPressure, Imu, NavSatFix, NavSatStatus
+
+from worldsystem_core.ros.adapters.messages import MessageAdapter, nanoseconds, time_message
+from worldsystem_core.telemetry import (
+    AttitudeSample,
+    BatterySample,
+    GpsFix,
+    ImuSample,
+    PressureSample,
+)
+
+_BODY_FRAME = "base_link"
+_UNKNOWN_COVARIANCE = -1.0
+_CHARGING = {
+    None: BatteryState.POWER_SUPPLY_STATUS_UNKNOWN,
+    True: BatteryState.POWER_SUPPLY_STATUS_CHARGING,
+    False: BatteryState.POWER_SUPPLY_STATUS_DISCHARGING,
+}
+
+
+def _imu(item: ImuSample) -> list[Imu]:
+    message = Imu()
+    message.header.stamp = time_message(item.stamp_ns)
+    message.header.frame_id = _BODY_FRAME
+    message.orientation_covariance[0] = _UNKNOWN_COVARIANCE
+    linear, angular = message.linear_acceleration, message.angular_velocity
+    linear.x, linear.y, linear.z = item.acceleration
+    angular.x, angular.y, angular.z = item.angular_velocity
+    return [message]
+
+
+def _imu_sample(message: Imu) -> ImuSample:
+    linear, angular = message.linear_acceleration, message.angular_velocity
+    return ImuSample(
+        stamp_ns=nanoseconds(message.header.stamp),
+        acceleration=(linear.x, linear.y, linear.z),
+        angular_velocity=(angular.x, angular.y, angular.z),
+    )
+
+
+def _attitude(item: AttitudeSample) -> list[Imu]:
+    """An `Imu` of which only the orientation is known, as REP-145 marks it."""
+    message = Imu()
+    message.header.stamp = time_message(item.stamp_ns)
+    message.header.frame_id = _BODY_FRAME
+    to = message.orientation
+    to.x, to.y, to.z, to.w = item.map_from_body
+    message.linear_acceleration_covariance[0] = _UNKNOWN_COVARIANCE
+    message.angular_velocity_covariance[0] = _UNKNOWN_COVARIANCE
+    return [message]
+
+
+def _attitude_sample(message: Imu) -> AttitudeSample:
+    to = message.orientation
+    return AttitudeSample(
+        stamp_ns=nanoseconds(message.header.stamp), map_from_body=(to.x, to.y, to.z, to.w)
+    )
+
+
+def _fix(item: GpsFix) -> list[NavSatFix]:
+    message = NavSatFix(
+        latitude=item.latitude_deg, longitude=item.longitude_deg, altitude=item.altitude_m
+    )
+    message.header.stamp = time_message(item.stamp_ns)
+    message.header.frame_id = _BODY_FRAME
+    message.status.status = NavSatStatus.STATUS_FIX
+    message.status.service = NavSatStatus.SERVICE_GPS
+    east = item.horizontal_error_m**2 / 2
+    up = item.vertical_error_m**2
+    if math.isfinite(east) and math.isfinite(up):
+        message.position_covariance[0] = message.position_covariance[4] = east
+        message.position_covariance[8] = up
+        message.position_covariance_type = NavSatFix.COVARIANCE_TYPE_APPROXIMATED
+    return [message]
+
+
+def _gps_fix(message: NavSatFix) -> GpsFix:
+    east, up = message.position_covariance[0], message.position_covariance[8]
+    known = message.position_covariance_type != NavSatFix.COVARIANCE_TYPE_UNKNOWN
+    return GpsFix(
+        stamp_ns=nanoseconds(message.header.stamp),
+        latitude_deg=message.latitude,
+        longitude_deg=message.longitude,
+        altitude_m=message.altitude,
+        horizontal_error_m=math.sqrt(2 * east) if known else math.nan,
+        vertical_error_m=math.sqrt(up) if known else math.nan,
+    )
+
+
+def _pressure(item: PressureSample) -> list[FluidPressure]:
+    message = FluidPressure(fluid_pressure=item.pressure_pa)
+    message.header.stamp = time_message(item.stamp_ns)
+    message.header.frame_id = _BODY_FRAME
+    return [message]
+
+
+def _pressure_sample(message: FluidPressure) -> PressureSample:
+    return PressureSample(
+        stamp_ns=nanoseconds(message.header.stamp), pressure_pa=message.fluid_pressure
+    )
+
+
+def _battery(item: BatterySample) -> list[BatteryState]:
+    message = BatteryState(
+        voltage=item.voltage_v,
+        temperature=item.temperature_c,
+        current=item.current_a,
+        charge=math.nan,
+        capacity=math.nan,
+        design_capacity=math.nan,
+        percentage=item.charge,
+        power_supply_status=_CHARGING[item.charging],
+        present=True,
+    )
+    message.header.stamp = time_message(item.stamp_ns)
+    message.header.frame_id = _BODY_FRAME
+    return [message]
+
+
+def _battery_sample(message: BatteryState) -> BatterySample:
+    by_status = {status: charging for charging, status in _CHARGING.items()}
+    return BatterySample(
+        stamp_ns=nanoseconds(message.header.stamp),
+        charge=message.percentage,
+        voltage_v=message.voltage,
+        current_a=message.current,
+        temperature_c=message.temperature,
+        charging=by_status.get(message.power_supply_status),
+    )
+
+
+IMU = MessageAdapter(Imu, _imu, _imu_sample)
+ATTITUDE = MessageAdapter(Imu, _attitude, _attitude_sample)
+GPS = MessageAdapter(NavSatFix, _fix, _gps_fix)
+PRESSURE = MessageAdapter(FluidPressure, _pressure, _pressure_sample)
+BATTERY = MessageAdapter(BatteryState, _battery, _battery_sample)
