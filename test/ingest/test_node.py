@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What other processes are offered: small pictures, never raw full-HD ones."""
+"""What other processes are offered, and that streams do not mix."""
 
 from __future__ import annotations
 
@@ -8,13 +8,23 @@ import os
 import cv2
 import numpy as np
 import pytest
+from ingest_lab import encode, wait_until
+from rosbags.rosbag2 import Reader
 
 rclpy = pytest.importorskip("rclpy", reason="ROS is not set up: run these through `make test`")
 
 
+@pytest.fixture
+def context():
+    context = rclpy.Context()
+    rclpy.init(context=context, domain_id=10 + os.getpid() % 20)
+    yield context
+    rclpy.try_shutdown(context=context)
+
+
 @pytest.mark.parametrize(("width", "height", "offered"), [(640, 360, 1), (1920, 1080, 0)])
 def test_raw_pictures_are_offered_outside_only_while_they_are_small(
-    width, height, offered, tmp_path
+    width, height, offered, tmp_path, context
 ):
     from rclpy.parameter import Parameter
 
@@ -23,8 +33,6 @@ def test_raw_pictures_are_offered_outside_only_while_they_are_small(
     for number in range(2):
         picture = np.zeros((height, width, 3), np.uint8)
         assert cv2.imwrite(str(tmp_path / f"{number}.png"), picture)
-    context = rclpy.Context()
-    rclpy.init(context=context, domain_id=10 + os.getpid() % 20)
     node = IngestNode(
         context=context, parameter_overrides=[Parameter("source", value=str(tmp_path))]
     )
@@ -36,4 +44,54 @@ def test_raw_pictures_are_offered_outside_only_while_they_are_small(
     finally:
         node.input_ended()
         node.close()
-        rclpy.try_shutdown(context=context)
+
+
+def test_a_further_stream_has_its_own_topics_and_account_and_is_recorded(context, tmp_path):
+    """Two drones may count their frames alike: neither must settle the other's."""
+    from rclpy.parameter import Parameter
+
+    from worldsystem_core.frames import EncodedFrame, Frame
+    from worldsystem_core.ros.node_thread import NodeThread, finish_all
+    from worldsystem_core.telemetry import PressureSample
+    from worldsystem_ingest.node import IngestNode
+    from worldsystem_storage.node import RecorderNode
+
+    def overrides(**values):
+        return [Parameter(name, value=value) for name, value in values.items()]
+
+    ingest = IngestNode(context=context, parameter_overrides=overrides(source="server:", port=0))
+    folder = overrides(folder=str(tmp_path), name="bag")
+    recorder = RecorderNode(context=context, parameter_overrides=folder)
+    threads = [NodeThread(ingest), NodeThread(recorder)]
+    for thread in threads:
+        thread.start()
+    rgb = np.zeros((90, 160, 3), np.uint8)
+    picture = encode(1)[0].data
+    ingest.frame(Frame(id=0, stamp_ns=10**18, rgb=rgb))
+    ingest.dropped(0, "corrupt", "drone2")
+    wait_until(lambda: "drone2" in recorder._namespaces)
+    for number in (1, 2):
+        stamp_ns = 10**18 + number
+        ingest.measured(PressureSample(stamp_ns=stamp_ns, pressure_pa=101_325.0), "drone2")
+        ingest.frame(Frame(id=number, stamp_ns=stamp_ns, rgb=rgb, stream="drone2"))
+        ingest.encoded(
+            EncodedFrame(
+                id=number,
+                stamp_ns=stamp_ns,
+                arrival_ns=stamp_ns,
+                data=picture,
+                is_key=True,
+                stream="drone2",
+            )
+        )
+    assert ingest.count_publishers("drone2/camera/image_raw") == 1
+    accounts = {ledger.stage: ledger.state() for ledger in ingest.all_ledgers()}
+    finish_all(threads, 20.0)
+    assert accounts["ingest"].used == 1
+    assert (accounts["ingest/drone2"].taken, accounts["ingest/drone2"].used) == (3, 2)
+    assert accounts["ingest/drone2"].dropped == {"corrupt": 1}
+    assert all(ledger.violations == 0 for ledger in ingest.all_ledgers())
+    with Reader(tmp_path / "bag") as bag:
+        counts = {c.topic: c.msgcount for c in bag.connections}
+    assert counts["/drone2/camera/video"] == counts["/drone2/baro/pressure"] == 2
+    assert len(list(tmp_path.glob("video/drone2/*/video.mp4"))) == 1

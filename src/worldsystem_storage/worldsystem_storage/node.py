@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every topic into a bag as it comes, and the video as it was received."""
+"""Every topic into a bag as it comes, and each stream's video as it was received."""
 
 from __future__ import annotations
 
@@ -29,22 +29,28 @@ from worldsystem_storage.video_file import VideoSession
 log = logging.getLogger(__name__)
 
 _RECORDED = tuple(topic for topic in topics.ALL if topic not in topics.BULKY)
+_OF_A_STREAM = tuple(topic for topic in topics.OF_A_STREAM if topic not in topics.BULKY)
 _DEPTH = 1000
+_LOOK_FOR_STREAMS_S = 1.0
 
 
 class RecorderNode(StageNode):
-    """Hands CDR bytes to the writer; pictures stay in the video, points in the keyframes."""
+    """Hands CDR bytes to the writer; pictures stay in the video, points in the keyframes.
+
+    Streams beside the first are found by their topics while it runs, and recorded likewise.
+    """
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__("recorder", StorageConfig, **kwargs)
         self._bag: BagWriter | None = None
-        self._session: VideoSession | None = None
+        self._topics: list[Topic[Any]] = []
+        self._namespaces: set[str] = set()
+        self._sessions: dict[str, VideoSession] = {}
+        self._record(_RECORDED)
+        self._record_video("")
         if self.config.record_at_start:
             self._start(self.config.name or _date_time())
-        for topic in _RECORDED:
-            self.listen_bytes(topic, self._write_to(topic), wanted=self._recording, depth=_DEPTH)
-        self.listen(topics.VIDEO, self._on_video)
-        self.listen(topics.IMAGE, self._on_image)
+        self.create_timer(_LOOK_FOR_STREAMS_S, self._look_for_streams)
         self.create_service(StartRecording, "recorder/start", self._on_start)
         self.create_service(StopRecording, "recorder/stop", self._on_stop)
 
@@ -54,20 +60,62 @@ class RecorderNode(StageNode):
     def _start(self, name: str) -> None:
         folder = Path(self.config.folder) / name
         bag = BagWriter(folder, self.config)
-        for topic in _RECORDED:
-            kind = type_name(topic.adapter.ros_type)
-            schema = message_definition(kind, share_folders())
-            bag.add_topic(
-                self.resolve_topic_name(topic.name),
-                kind,
-                schema,
-                type_hash(kind, share_folders()),
-                _qos_text(topic),
-            )
+        for topic in self._topics:
+            self._announce(bag, topic)
         self._bag = bag
-        if self.config.video_files:
-            self._session = VideoSession(folder.parent / "video", self.config)
+        for namespace in self._namespaces:
+            self._open_session(namespace)
         log.info("recording to %s", folder)
+
+    def _announce(self, bag: BagWriter, topic: Topic[Any]) -> None:
+        kind = type_name(topic.adapter.ros_type)
+        bag.add_topic(
+            self.resolve_topic_name(topic.name),
+            kind,
+            message_definition(kind, share_folders()),
+            type_hash(kind, share_folders()),
+            _qos_text(topic),
+        )
+
+    def _record(self, recorded: tuple[Topic[Any], ...]) -> None:
+        for topic in recorded:
+            self._topics.append(topic)
+            if self._bag is not None:
+                self._announce(self._bag, topic)
+            self.listen_bytes(topic, self._write_to(topic), wanted=self._recording, depth=_DEPTH)
+
+    def _record_video(self, namespace: str) -> None:
+        if self._bag is not None:
+            self._open_session(namespace)
+
+        def on_video(unit: EncodedFrame) -> None:
+            if namespace in self._sessions:
+                self._sessions[namespace].write(unit)
+
+        def on_image(frame: Frame) -> None:
+            if namespace in self._sessions:
+                self._sessions[namespace].still(frame)
+
+        self.listen(topics.in_namespace(topics.VIDEO, namespace), on_video)
+        self.listen(topics.in_namespace(topics.IMAGE, namespace), on_image)
+        self._namespaces.add(namespace)
+
+    def _open_session(self, namespace: str) -> None:
+        if self._bag is not None and self.config.video_files:
+            root = self._bag.folder.parent / "video" / namespace
+            self._sessions[namespace] = VideoSession(root, self.config)
+
+    def _look_for_streams(self) -> None:
+        """A stream beside the first shows by its video's topic in a namespace of its own."""
+        ours = self.resolve_topic_name(topics.VIDEO.name)
+        root = ours.removesuffix(topics.VIDEO.name)
+        for name, _ in self.get_topic_names_and_types():
+            below = name.startswith(root) and name.endswith(f"/{topics.VIDEO.name}")
+            namespace = name[len(root) : -len(topics.VIDEO.name) - 1] if below else ""
+            if namespace and "/" not in namespace and namespace not in self._namespaces:
+                log.info("recording stream %s too", namespace)
+                self._record(tuple(topics.in_namespace(t, namespace) for t in _OF_A_STREAM))
+                self._record_video(namespace)
 
     def _write_to(self, topic: Topic[Any]) -> Callable[[bytes], None]:
         name = self.resolve_topic_name(topic.name)
@@ -78,14 +126,6 @@ class RecorderNode(StageNode):
                 self._bag.write(name, message, now_ns, now_ns)
 
         return write
-
-    def _on_video(self, unit: EncodedFrame) -> None:
-        if self._session is not None:
-            self._session.write(unit)
-
-    def _on_image(self, frame: Frame) -> None:
-        if self._session is not None:
-            self._session.still(frame)
 
     def _on_start(
         self, request: StartRecording.Request, response: StartRecording.Response
@@ -114,8 +154,8 @@ class RecorderNode(StageNode):
 
     def _stop(self) -> int:
         bag, self._bag = self._bag, None
-        session, self._session = self._session, None
-        if session is not None:
+        sessions, self._sessions = self._sessions, {}
+        for session in sessions.values():
             session.close()
         return sum(count.written for count in bag.close().values()) if bag else 0
 

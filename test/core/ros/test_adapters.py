@@ -34,7 +34,13 @@ from worldsystem_core.ros.adapters.objects import (
     run_lengths,
 )
 from worldsystem_core.surface import MeshBlock, MeshDelta
-from worldsystem_core.telemetry import GpsFix, ImuSample
+from worldsystem_core.telemetry import (
+    AttitudeSample,
+    BatterySample,
+    GpsFix,
+    ImuSample,
+    PressureSample,
+)
 from worldsystem_core.trajectory import StampedPoses
 
 STAMP = 1_700_000_000_123_456_789
@@ -224,3 +230,55 @@ def test_objects_telemetry_and_the_ledger_come_back_as_they_were():
         latency_counts=tuple(LatencyHistogram().counts()),
     )
     assert through(topics.LEDGER, report) == [report]
+
+
+@pytest.mark.parametrize(
+    ("topic", "sample"),
+    [
+        (topics.ATTITUDE, AttitudeSample(stamp_ns=STAMP, map_from_body=(0.5, -0.5, 0.5, 0.5))),
+        (topics.PRESSURE, PressureSample(stamp_ns=STAMP, pressure_pa=95_123.4)),
+        (
+            topics.BATTERY,
+            BatterySample(
+                stamp_ns=STAMP,
+                charge=0.5,
+                voltage_v=11.25,
+                current_a=-4.5,
+                temperature_c=31.5,
+                charging=False,
+            ),
+        ),
+        (
+            topics.GPS,
+            GpsFix(
+                stamp_ns=STAMP,
+                latitude_deg=46.5,
+                longitude_deg=7.5,
+                altitude_m=561.0,
+                horizontal_error_m=4.0,
+                vertical_error_m=8.0,
+            ),
+        ),
+    ],
+)
+def test_telemetry_survives_the_way_to_ros_and_back(topic, sample):
+    (cdr,) = topic.adapter.dump(sample)
+    assert topic.adapter.load(cdr) == sample
+
+
+def test_what_a_sample_does_not_know_is_marked_as_unknown():
+    attitude = AttitudeSample(stamp_ns=STAMP, map_from_body=(0.0, 0.0, 0.0, 1.0))
+    imu = deserialize_message(
+        topics.ATTITUDE.adapter.dump(attitude)[0], topics.IMU.adapter.ros_type
+    )
+    assert imu.linear_acceleration_covariance[0] == imu.angular_velocity_covariance[0] == -1.0
+    assert imu.orientation_covariance[0] == 0.0
+    fix = GpsFix(stamp_ns=STAMP, latitude_deg=46.0, longitude_deg=7.0, altitude_m=0.0)
+    message = deserialize_message(topics.GPS.adapter.dump(fix)[0], topics.GPS.adapter.ros_type)
+    assert message.position_covariance_type == message.COVARIANCE_TYPE_UNKNOWN
+    battery = BatterySample(stamp_ns=STAMP, charge=0.25)
+    message = deserialize_message(
+        topics.BATTERY.adapter.dump(battery)[0], topics.BATTERY.adapter.ros_type
+    )
+    assert np.isnan([message.voltage, message.current, message.temperature]).all()
+    assert message.power_supply_status == message.POWER_SUPPLY_STATUS_UNKNOWN

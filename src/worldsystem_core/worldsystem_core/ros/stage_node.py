@@ -94,6 +94,10 @@ class StageNode(Node):
         self._further_ledgers.append(ledger)
         return ledger
 
+    def all_ledgers(self) -> list[StageLedger]:
+        """This stage's account, and then its further ones."""
+        return [self.ledger, *self._further_ledgers]
+
     def measure_latency(self, capture_ns: int) -> None:
         """Count the time from capture to now; stamps that are not wall-clock time are left out."""
         age_s = (time.time_ns() - capture_ns) / 1e9
@@ -110,9 +114,10 @@ class StageNode(Node):
 
     def report(self) -> None:
         """Publish the ledger and the diagnostics."""
-        self._publish_ledger(self.ledger, tuple(self.latency.counts()))
-        for ledger in list(self._further_ledgers):
-            self._publish_ledger(ledger, tuple(LatencyHistogram().counts()))
+        none = tuple(LatencyHistogram().counts())
+        for ledger in self.all_ledgers():
+            own = ledger is self.ledger
+            self._publish_ledger(ledger, tuple(self.latency.counts()) if own else none)
         self._diagnostics_out.publish(self._diagnostics())
 
     def _publish_ledger(self, ledger: StageLedger, latency_counts: tuple[int, ...]) -> None:
