@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from worldsystem_core.frames import Camera, EncodedFrame, Frame
 from worldsystem_core.handoff import Handoff
+from worldsystem_ingest.config import IngestConfig
 from worldsystem_ingest.decoder import Decoded, H264Decoder, Outcome
 from worldsystem_ingest.sink import DECODER_BUSY, NO_KEY_FRAME, STOPPED, Sink
 
@@ -25,12 +26,22 @@ class LiveDecoding:
     """Takes access units from the network thread and decodes them in the thread that runs it.
 
     The network is never kept waiting: what does not fit is dropped as `decoder_busy`, with
-    everything that depends on it up to the next key frame.
+    everything that depends on it up to the next key frame. `need_key_frame` is called from the
+    decoding thread, with the reason, for each picture that is lost until one comes, and never
+    after `close`.
     """
 
-    def __init__(self, sink: Sink, capacity: int, camera: Callable[[], Camera | None]) -> None:
+    def __init__(
+        self,
+        sink: Sink,
+        config: IngestConfig,
+        camera: Callable[[], Camera | None],
+        need_key_frame: Callable[[str], None],
+    ) -> None:
         self._sink = sink
         self._camera = camera
+        self._need_key_frame = need_key_frame
+        capacity = config.decode_queue_frames
         self._queue: Handoff[_Queued] = Handoff(capacity, on_drop=self._overflowed)
         self._decoder = H264Decoder(low_delay=True)
         self._open: dict[int, EncodedFrame] = {}
@@ -77,6 +88,8 @@ class LiveDecoding:
                 self._sink.frame(self._frame(unit, outcome))
             else:
                 self._sink.dropped(unit.id, outcome.reason, unit.stream)
+                if not self._queue.closed:
+                    self._need_key_frame(outcome.reason)
 
     def _frame(self, unit: EncodedFrame, decoded: Decoded) -> Frame:
         height, width = decoded.rgb.shape[:2]
