@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
+from dataclasses import dataclass
 
 _EARLIEST_NS = 1_577_836_800 * 10**9
 _DAY_NS = 86_400 * 10**9
@@ -19,6 +20,22 @@ _STEP_BUCKETS = 3
 _POINTS_FOR_DRIFT = 10  # fewer seconds tell more about the network's noise than about the drift
 _MAX_DRIFT = 200e-6  # quartz keeps within 100 ppm
 _Point = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class ClockState:
+    """What is known of a sender's clock: host time = sender's time + `offset_ns`.
+
+    `error_bound_ns` bounds how far stamps are from the capture time. Without `round_trip_ms`, which
+    needs a sender that answers pings, the path's least delay is not known and comes on top.
+    """
+
+    offset_ns: int | None = None
+    drift_ppm: float = 0.0
+    error_bound_ns: int | None = None
+    steps: int = 0
+    round_trip_ms: float | None = None
+    implausible: int = 0
 
 
 class ClockEstimator:

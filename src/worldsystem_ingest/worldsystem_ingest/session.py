@@ -10,52 +10,100 @@ from collections.abc import Callable
 from worldsystem_core import wire
 from worldsystem_core.errors import ProtocolError
 from worldsystem_core.frames import Camera, EncodedFrame
-from worldsystem_core.wire import PacketType, VideoPacket
+from worldsystem_core.wire import PacketType
 from worldsystem_ingest import h264, telemetry
 from worldsystem_ingest.clock import ClockEstimator
-from worldsystem_ingest.counters import LOW_BANDWIDTH_MBPS, Bandwidth
+from worldsystem_ingest.config import IngestConfig
+from worldsystem_ingest.feedback import BitrateControl, KeyFrameRequests, Say
 from worldsystem_ingest.numbering import FrameNumbers
+from worldsystem_ingest.quality import Bandwidth, Jitter, LinkQuality, Loss
 from worldsystem_ingest.sink import CORRUPT, LOST_ON_LINK, NO_PARAMETER_SETS, Sink
 
 _log = logging.getLogger(__name__)
 Deliver = Callable[[EncodedFrame, bool], None]
+_SLICES = {h264.SLICE, h264.PARTITION_A, h264.IDR_SLICE}
 
 
 class SenderSession:
     """All that is known of one drone or phone, over any number of its connections.
 
     `deliver` gets each access unit that may be decoded, and whether the one before it is missing;
-    every other picture goes to the sink as dropped. Methods raise `ProtocolError` for a message
-    that is not understood; such a message changes nothing.
+    every other picture goes to the sink as dropped. `say` sends a message to the sender that is
+    connected now; it never waits and may drop the message. Methods raise `ProtocolError` for a
+    message that is not understood; such a message changes nothing.
     """
 
-    def __init__(self, sink: Sink, deliver: Deliver, stream: str, clock_window_s: float) -> None:
+    def __init__(
+        self, sink: Sink, deliver: Deliver, stream: str, config: IngestConfig, say: Say
+    ) -> None:
         self._sink = sink
         self._deliver = deliver
         self._stream = stream
+        self._low_mbps = config.low_bandwidth_mbps
         self._sets = h264.ParameterSets()
         self._last_stamp_ns = -1
         self._next_id: int | None = None
         self._low = False
+        self._loss = Loss()
+        self._jitter = Jitter()
+        say = say if config.feedback else _silent
+        self._key_frames = KeyFrameRequests(say)
+        self._bitrate = BitrateControl(say)
         self.numbers = FrameNumbers()
-        self.clock = ClockEstimator(clock_window_s)
-        self.bandwidth = Bandwidth()
+        self.clock = ClockEstimator(config.clock_window_s)
+        self.bandwidth = Bandwidth(low_mbps=config.low_bandwidth_mbps)
         self.camera: Camera | None = None
         self.last_picture_s: float | None = None
+        self.quality = LinkQuality()
 
     def connected(self) -> None:
         """A new video connection begins."""
         self.numbers.connected()
+        self._key_frames.connected()
+        self._bitrate.connected()
+
+    def disconnected(self) -> None:
+        """The video connection ended, and no other took its place."""
+        self._key_frames.came()
+
+    def tick(self) -> None:
+        """Measure the link, tell the sender what follows from it; call once a second."""
+        self.quality = self._measured_quality()
+        self._warn_of_low_bandwidth()
+        self._bitrate.judge(self.quality)
+        self._key_frames.tick()
+
+    def key_frame_needed(self, reason: str) -> None:
+        """Pictures are lost for `reason` until a key frame comes."""
+        self._key_frames.needed(reason)
 
     def take_packet(self, message: bytes) -> None:
         """One binary message of `/ws/video`."""
         arrival_ns = time.time_ns()
-        self._count(len(message))
+        self.bandwidth.add(len(message))
         packet = wire.unpack(message)
         if packet.type.is_picture:
-            self._take_picture(packet, arrival_ns)
+            self._take_unit(
+                wire.with_start_code(packet.payload),
+                is_key=packet.type is PacketType.KEY_FRAME,
+                sender_ns=packet.sender_ns,
+                number=packet.frame_number,
+                arrival_ns=arrival_ns,
+            )
         else:
             self._sets.take(packet.payload)
+
+    def take_access_unit(
+        self, *, data: bytes, is_key: bool, sender_ns: int, number: int, arrival_ns: int
+    ) -> None:
+        """One access unit in Annex-B form that came by other means than `/ws/video`.
+
+        `sender_ns` is any steady clock of the sender; `number` counts its pictures.
+        """
+        self.bandwidth.add(len(data))
+        self._take_unit(
+            data, is_key=is_key, sender_ns=sender_ns, number=number, arrival_ns=arrival_ns
+        )
 
     def take_control(self, text: str) -> None:
         """One text message of `/ws/video`."""
@@ -80,44 +128,61 @@ class SenderSession:
         elif message["type"] not in ("telemetry", "status", "ping"):
             raise ProtocolError(f'unknown type {message["type"]!r:.40}; known: "imu", "gps"')
 
-    def _count(self, size_bytes: int) -> None:
-        self.bandwidth.add(size_bytes)
-        was_low, self._low = self._low, self.bandwidth.low
+    def _measured_quality(self) -> LinkQuality:
+        return LinkQuality(
+            bandwidth_mbps=self.bandwidth.now_mbps(),
+            bandwidth_average_mbps=self.bandwidth.average_mbps(),
+            low_bandwidth=self.bandwidth.low,
+            jitter_ms=self._jitter.jitter_ms,
+            loss=self._loss.recent,
+            loss_total=self._loss.total,
+            asked_kbps=self._bitrate.asked_kbps,
+            key_frames_asked=self._key_frames.asked,
+        )
+
+    def _warn_of_low_bandwidth(self) -> None:
+        was_low, self._low = self._low, self.quality.low_bandwidth
         if self._low and not was_low:
             _log.warning(
-                "%s: %.1f Mbit/s arrive on average, less than %.0f; pictures will be coarse",
+                "%s: %.1f Mbit/s arrive on average, less than %.1f; pictures will be coarse",
                 self._stream,
-                self.bandwidth.average_mbps() or 0.0,
-                LOW_BANDWIDTH_MBPS,
+                self.quality.bandwidth_average_mbps or 0.0,
+                self._low_mbps,
             )
 
-    def _take_picture(self, packet: VideoPacket, arrival_ns: int) -> None:
-        is_key = packet.type is PacketType.KEY_FRAME
-        known_ns = packet.sender_ns if self.clock.plausible(packet.sender_ns, arrival_ns) else 0
-        numbered = self.numbers.take(packet.frame_number, known_ns, is_key)
+    def _take_unit(
+        self, data: bytes, *, is_key: bool, sender_ns: int, number: int, arrival_ns: int
+    ) -> None:
+        known_ns = sender_ns if self.clock.plausible(sender_ns, arrival_ns) else 0
+        numbered = self.numbers.take(number, known_ns, is_key)
         if numbered is None:
             return
         for lost_id in numbered.lost:
             self._sink.dropped(lost_id, LOST_ON_LINK, self._stream)
+        self._loss.add(len(numbered.lost))
+        if known_ns:
+            self._jitter.add(known_ns, arrival_ns)
         self.last_picture_s = time.monotonic()
-        stamp_ns = self.clock.host_ns(packet.sender_ns, arrival_ns)
+        stamp_ns = self.clock.host_ns(sender_ns, arrival_ns)
         self._last_stamp_ns = max(stamp_ns, self._last_stamp_ns + 1)
-        self._deliver_unit(numbered.id, packet, arrival_ns)
+        self._deliver_unit(numbered.id, data, is_key, arrival_ns)
 
-    def _deliver_unit(self, frame_id: int, packet: VideoPacket, arrival_ns: int) -> None:
-        data = wire.with_start_code(packet.payload)
+    def _deliver_unit(self, frame_id: int, data: bytes, is_key: bool, arrival_ns: int) -> None:
         kinds = h264.nal_types(data)
-        if not kinds & {h264.SLICE, h264.PARTITION_A, h264.IDR_SLICE}:
+        if not kinds & _SLICES:
             self._sink.dropped(frame_id, CORRUPT, self._stream)
             return
         if kinds & {h264.SPS, h264.PPS}:
             self._sets.take(data)
-        is_key = packet.type is PacketType.KEY_FRAME or h264.IDR_SLICE in kinds
+        is_key = is_key or h264.IDR_SLICE in kinds
         if is_key and not {h264.SPS, h264.PPS} <= kinds:
             if not self._sets.complete:
                 self._sink.dropped(frame_id, NO_PARAMETER_SETS, self._stream)
+                self._key_frames.needed(NO_PARAMETER_SETS)
                 return
             data = self._sets.annexb() + data
+        if is_key:
+            self._key_frames.came()
         unit = EncodedFrame(
             id=frame_id,
             stamp_ns=self._last_stamp_ns,
@@ -129,3 +194,7 @@ class SenderSession:
         self._sink.encoded(unit)
         self._deliver(unit, self._next_id not in (None, frame_id))
         self._next_id = frame_id + 1
+
+
+def _silent(message: dict[str, object]) -> None:
+    """The sender is told nothing."""
