@@ -18,8 +18,9 @@ import pytest
 from ingest_lab import MemorySink, encode, number_in, wait_until
 
 from worldsystem_core.errors import SourceError
+from worldsystem_ingest.backoff import Backoff
 from worldsystem_ingest.config import IngestConfig
-from worldsystem_ingest.live_url import Backoff, LiveUrl
+from worldsystem_ingest.live_url import LiveUrl
 from worldsystem_ingest.sink import Summary
 
 

@@ -4,14 +4,13 @@
 from __future__ import annotations
 
 import logging
-import random
 import threading
 import time
-from collections.abc import Callable
 
 import av
 
 from worldsystem_core.errors import SourceError
+from worldsystem_ingest.backoff import Backoff
 from worldsystem_ingest.clock import ClockEstimator
 from worldsystem_ingest.config import IngestConfig
 from worldsystem_ingest.delivery import Delivery, camera_with_focal
@@ -22,30 +21,6 @@ from worldsystem_ingest.video_file import rate_of
 _log = logging.getLogger(__name__)
 _OPEN_TIMEOUT_S = 5.0
 _OPTIONS = {"rtsp_transport": "tcp"}  # "nobuffer" would throw the first key frame away
-Jitter = Callable[[], float]
-
-
-class Backoff:
-    """Waits that double from `first_s` to `most_s`, each shortened at random by up to a half.
-
-    The randomness keeps many clients from coming back to a server at the same moment.
-    """
-
-    def __init__(self, first_s: float, most_s: float, jitter: Jitter = random.random) -> None:
-        self._first_s = first_s
-        self._most_s = most_s
-        self._jitter = jitter
-        self.failures = 0
-
-    def next_s(self) -> float:
-        """How long to wait after one more failure."""
-        wait_s = min(self._most_s, self._first_s * 2.0 ** min(self.failures, 30))
-        self.failures += 1
-        return wait_s * (1.0 - 0.5 * self._jitter())
-
-    def succeeded(self) -> None:
-        """Begin anew with the shortest wait."""
-        self.failures = 0
 
 
 class LiveUrl:
