@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from worldsystem_ingest.counters import Bandwidth
+from worldsystem_ingest.quality import Bandwidth
 
 
 class Clock:

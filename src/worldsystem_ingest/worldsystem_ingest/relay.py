@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from worldsystem_core.frames import EncodedFrame
@@ -95,14 +97,17 @@ class Consumer:
 
 
 class Relay:
-    """Hands every access unit to every consumer; a late joiner first gets the GOP under way."""
+    """Hands every access unit to every consumer; a late joiner first gets the GOP under way.
 
-    def __init__(self, limits: RelayLimits) -> None:
+    Relays that share `numbers` give each consumer a number of its own.
+    """
+
+    def __init__(self, limits: RelayLimits, numbers: Iterator[int] | None = None) -> None:
         self._limits = limits
+        self._numbers = itertools.count() if numbers is None else numbers
         self._consumers: dict[int, Consumer] = {}
         self._gop: list[EncodedFrame] = []
         self._gop_bytes = 0
-        self._joined = 0
         self.sent_frames = 0
         self.sent_bytes = 0
         self._left_lost_frames = 0
@@ -125,8 +130,7 @@ class Relay:
 
     def join(self) -> Consumer:
         """Add a consumer."""
-        consumer = Consumer(self._joined, self._limits)
-        self._joined += 1
+        consumer = Consumer(next(self._numbers), self._limits)
         for unit in self._gop:
             consumer.offer(unit)
         self._consumers[consumer.number] = consumer

@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The sockets of those who send: video on `/ws/video`, telemetry on `/ws/phone`."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable
+
+from aiohttp import WSMessage, WSMsgType, web
+
+from worldsystem_core.errors import ProtocolError
+from worldsystem_ingest.config import IngestConfig
+from worldsystem_ingest.server.sockets import Sockets, refusal
+from worldsystem_ingest.server.streams import Failed, VideoStream
+
+_log = logging.getLogger(__name__)
+_OUTBOX_MESSAGES = 32
+
+
+class Outbox:
+    """Messages that wait to be sent to one sender; what does not fit is dropped."""
+
+    def __init__(self, ws: web.WebSocketResponse, timeout_s: float) -> None:
+        self._ws = ws
+        self._timeout_s = timeout_s
+        self._messages: asyncio.Queue[dict[str, object]] = asyncio.Queue(_OUTBOX_MESSAGES)
+
+    def say(self, message: dict[str, object]) -> None:
+        """Queue one message; never waits."""
+        with contextlib.suppress(asyncio.QueueFull):
+            self._messages.put_nowait(message)
+
+    async def run(self) -> None:
+        """Send until the socket closes, or until the peer takes nothing for too long."""
+        with contextlib.suppress(ConnectionError, TimeoutError, RuntimeError):
+            while not self._ws.closed:
+                message = await self._messages.get()
+                await asyncio.wait_for(self._ws.send_json(message), self._timeout_s)
+
+
+class Senders:
+    """Takes what senders send and gives it to the session of their stream."""
+
+    def __init__(self, sockets: Sockets, config: IngestConfig, failed: Failed) -> None:
+        self._sockets = sockets
+        self._config = config
+        self._failed = failed
+        self._phones = 0
+
+    async def on_video(self, request: web.Request) -> web.StreamResponse:
+        """`/ws/video`: a new sender replaces the one that the stream had."""
+        stream = self._sockets.stream_of(request)
+        async with self._sockets.opened(request) as ws:
+            outbox = Outbox(ws, self._config.send_timeout_s)
+            lease = stream.claim(
+                lambda: self._sockets.close_aside(ws, "replaced by a new sender"), outbox.say
+            )
+            answering = asyncio.ensure_future(outbox.run())
+            try:
+                async for message in ws:
+                    if not lease.current:
+                        break
+                    self._take(message, stream, outbox, stream.session.take_packet)
+            finally:
+                lease.release()
+                answering.cancel()
+        return ws
+
+    async def on_phone(self, request: web.Request) -> web.StreamResponse:
+        """`/ws/phone`: telemetry beside the video of a stream, from any number of phones."""
+        stream = self._sockets.stream_of(request)
+        if self._phones >= self._config.max_phones:
+            raise refusal(
+                web.HTTPServiceUnavailable,
+                f"{self._phones} phones are connected, which is the most; "
+                f"`max_phones` of the server allows more",
+            )
+        self._phones += 1
+        stream.phones += 1
+        try:
+            async with self._sockets.opened(request) as ws:
+                await self._listen_to_phone(ws, stream)
+        finally:
+            self._phones -= 1
+            stream.phones -= 1
+        return ws
+
+    async def _listen_to_phone(self, ws: web.WebSocketResponse, stream: VideoStream) -> None:
+        outbox = Outbox(ws, self._config.send_timeout_s)
+        answering = asyncio.ensure_future(outbox.run())
+        try:
+            async for message in ws:
+                self._take(message, stream, outbox, None)
+        finally:
+            answering.cancel()
+
+    def _take(
+        self,
+        message: WSMessage,
+        stream: VideoStream,
+        outbox: Outbox,
+        binary: Callable[[bytes], None] | None,
+    ) -> None:
+        text = stream.session.take_control if binary else stream.session.take_telemetry
+        try:
+            if message.type is WSMsgType.TEXT:
+                text(message.data)
+            elif message.type is WSMsgType.BINARY and binary:
+                binary(message.data)
+            elif message.type is WSMsgType.BINARY:
+                raise ProtocolError("binary messages are not understood here; send JSON text")
+        except ProtocolError as error:
+            stream.bad_messages += 1
+            _log.debug("%s: bad message: %s", stream.name, error)
+            outbox.say({"type": "error", "message": str(error)})
+        except Exception as error:  # the edge of the thread: the sink failed, `run` raises it
+            self._failed(error)

@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every WebSocket has in common: the checks before it opens, its limits, its end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+from collections.abc import AsyncIterator, Awaitable
+
+from aiohttp import WSCloseCode, web
+
+from worldsystem_ingest.config import IngestConfig
+from worldsystem_ingest.server.access import Access, from_foreign_page
+from worldsystem_ingest.server.streams import (
+    BadStreamName,
+    StreamRegistry,
+    TooManyStreams,
+    VideoStream,
+)
+
+_log = logging.getLogger(__name__)
+_MIB = 2**20
+_HEARTBEAT_S = 20.0
+_SHUT_DOWN_S = 2.0
+
+
+class Sockets:
+    """The open WebSockets of a server; for the network thread."""
+
+    def __init__(self, streams: StreamRegistry, access: Access, config: IngestConfig) -> None:
+        self._streams = streams
+        self._access = access
+        self._config = config
+        self._open: set[web.WebSocketResponse] = set()
+        self._closing: set[asyncio.Future[bool]] = set()
+
+    def stream_of(self, request: web.Request) -> VideoStream:
+        """The stream that `request` asks for; raises the HTTP error that tells why it may not."""
+        name = request.query.get("stream", self._config.stream)
+        if from_foreign_page(request):
+            raise refusal(web.HTTPForbidden, "pages of other sites may not connect to this server")
+        if not self._access.allows(request, name):
+            raise refusal(web.HTTPUnauthorized, f"stream {name!r:.50} needs a valid token")
+        try:
+            return self._streams.stream(name)
+        except BadStreamName as error:
+            raise refusal(web.HTTPBadRequest, str(error)) from error
+        except TooManyStreams as error:
+            raise refusal(web.HTTPServiceUnavailable, str(error)) from error
+
+    @contextlib.asynccontextmanager
+    async def opened(
+        self, request: web.Request, *, heartbeat: bool = True
+    ) -> AsyncIterator[web.WebSocketResponse]:
+        """A WebSocket with the server's limits, forgotten at the end."""
+        limit = int(self._config.max_message_mb * _MIB)
+        heartbeat_s = _HEARTBEAT_S if heartbeat else None
+        ws = web.WebSocketResponse(max_msg_size=limit, heartbeat=heartbeat_s, compress=False)
+        await ws.prepare(request)
+        self._open.add(ws)
+        try:
+            yield ws
+        finally:
+            self._open.discard(ws)
+
+    def close_aside(self, ws: web.WebSocketResponse, reason: str) -> None:
+        """Close without waiting for the answer, which a peer that hangs never gives."""
+        closing = asyncio.ensure_future(
+            ws.close(code=WSCloseCode.POLICY_VIOLATION, message=reason.encode())
+        )
+        self._closing.add(closing)
+        closing.add_done_callback(self._closing.discard)
+
+    async def close(self) -> None:
+        """Close every socket; those that do not answer soon are left to their transport."""
+        closing: list[Awaitable[bool]] = [
+            ws.close(code=WSCloseCode.GOING_AWAY) for ws in self._open
+        ]
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(asyncio.gather(*closing, return_exceptions=True), _SHUT_DOWN_S)
+
+
+def refusal(kind: type[web.HTTPError], message: str) -> web.HTTPError:
+    """An HTTP error whose body is JSON, as clients of the wire protocol expect."""
+    return kind(text=json.dumps({"error": message}), content_type="application/json")
