@@ -19,6 +19,12 @@ class IngestConfig(Config):
     focal_px: float = param(0.0, "focal length of a file or URL; 0 = unknown [px]", low=0.0)
     fps: float = param(30.0, "rate of sources without stamps [Hz]", low=0.1, high=1000.0)
     realtime: bool = param(False, "play files at the pace of their stamps")
+    file_time: str = param(
+        "zero",
+        "where the stamps of a video file begin: at zero, or at the time of recording that its "
+        "metadata tell; other sources have stamps of their own",
+        choices=("zero", "recorded"),
+    )
     frame_step: int = param(1, "every so many pictures one is handed on", low=1)
     topic: str = param("", "topic of a bag to play; empty: its only one with pictures")
     raw_outside_max_px: int = param(
@@ -43,6 +49,15 @@ class IngestConfig(Config):
     relay_queue_frames: int = param(300, "pictures waiting for one consumer at most", low=2)
     relay_queue_mb: float = param(32.0, "bytes waiting for one consumer at most [MiB]", low=0.01)
     send_timeout_s: float = param(30.0, "a consumer that takes nothing so long goes [s]", low=0.1)
+
+    webrtc_wait_s: float = param(
+        0.25, "how long pictures wait for a lost WebRTC packet to come again [s]", low=0.0, high=5.0
+    )
+    stun_servers: str = param(
+        "",
+        "STUN servers by which browsers in other networks find this one, as stun:host:port, "
+        "separated by commas; empty: none is asked",
+    )
 
     broken_pictures: str = param(
         "skip",
