@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The `slam3r` back-end: two networks that place every frame's points in one scene."""

@@ -1,0 +1,211 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One frame as the pipelines know it, and the networks' steps upon such frames."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Float64
+from torch import Tensor
+
+from worldsystem_slam3r.model.decoder import Side, join_views
+from worldsystem_slam3r.slam3r.networks import Networks
+
+_TINY = 1e-8
+
+
+@dataclass(eq=False)
+class View:
+    """A frame with its tokens and, once computed, its points.
+
+    `index` counts the frames of the stream. `local_points` lie in the camera frame, their mean
+    distance is 1; `world_points` lie in the frame and unit of scene `segment`. A point that is
+    not trusted is (0, 0, 0). Scores are mean confidences.
+    `as_source` keeps what the view shows to image-to-points and to retrieval.
+    """
+
+    index: int
+    tokens: Float[Tensor, "s d"]
+    segment: int = 0
+    local_points: Float[Tensor, "h w 3"] | None = None
+    local_confidence: Float[Tensor, "h w"] | None = None
+    local_score: float = 0.0
+    world_points: Float[Tensor, "h w 3"] | None = None
+    world_confidence: Float[Tensor, "h w"] | None = None
+    world_score: float = 0.0
+    as_source: Side | None = None
+
+    @property
+    def quality(self) -> float:
+        """How well the frame serves as a scene frame, in [0, 1)."""
+        return share_of(self.world_score) * share_of(self.local_score)
+
+    def strengthen(self, factor: float) -> None:
+        """Put the world confidence on another scale."""
+        assert self.world_confidence is not None
+        self.world_confidence = self.world_confidence * factor
+        self.world_score *= factor
+
+
+def share_of(confidence: float) -> float:
+    """A confidence in [1, ∞) on the scale [0, 1); lower ones give 0."""
+    return max(confidence - 1.0, 0.0) / confidence if confidence > 0 else 0.0
+
+
+def mean_distance(
+    points: Float[Tensor, "*views h w 3"], valid: Bool[Tensor, "*views h w"]
+) -> Float[Tensor, ""]:
+    """Mean distance from the origin of the valid points of all views together."""
+    distance = torch.where(valid, points.norm(dim=-1), 0.0)
+    return (distance.sum() / (valid.sum() + _TINY)).clamp(min=_TINY)
+
+
+def trusted(
+    points: Float[Tensor, "*views h w 3"], confidence: Float[Tensor, "*views h w"], above: float
+) -> Bool[Tensor, "*views h w"]:
+    """Which points are finite and have a confidence above the threshold."""
+    return (confidence > above) & torch.isfinite(points).all(dim=-1)
+
+
+class Steps:
+    """What the two networks do with views: local points, registration, retrieval.
+
+    `normalise` divides what goes into the registration by its mean distance, references together
+    and each source alone, and gives the result back in the references' unit.
+    """
+
+    def __init__(
+        self, networks: Networks, *, local_threshold: float, normalise: bool = False
+    ) -> None:
+        self.networks = networks
+        self.local_threshold = local_threshold
+        self._normalise = normalise
+
+    def find_local_points(
+        self, views: Sequence[View], supporting: Sequence[Sequence[View]]
+    ) -> None:
+        """Image to points: each view's own geometry, seen together with its supporting views."""
+        for view, others in zip(views, supporting, strict=True):
+            points, confidence = self.networks.i2p_reference(view.tokens, self._sources(others))
+            self._keep_local(view, points, confidence)
+
+    def _sources(self, views: Sequence[View]) -> Side:
+        """The views as sources of image-to-points; each is prepared once and then kept."""
+        for view in views:
+            if view.as_source is None:
+                view.as_source = self.networks.i2p_sources(view.tokens[None])
+        return join_views([view.as_source for view in views if view.as_source is not None])
+
+    def _keep_local(
+        self, view: View, points: Float[Tensor, "h w 3"], confidence: Float[Tensor, "h w"]
+    ) -> None:
+        valid = trusted(points, confidence, self.local_threshold)
+        scaled = points / mean_distance(points, valid)
+        view.local_points = torch.where(valid[..., None], scaled, 0.0)
+        view.local_confidence = torch.nan_to_num(confidence, nan=0.0, posinf=0.0)
+
+    def register(
+        self,
+        references: Sequence[View],
+        sources: Sequence[View],
+        anchor: Float64[np.ndarray, "4 4"] | None = None,
+    ) -> None:
+        """Local to world: give the sources points in the references' frame, and their scores.
+
+        With `anchor` (`world_from_anchor`) the network sees the references from there, at unit
+        mean distance as in its training, however far the scene has grown from its origin.
+        """
+        ref_points = torch.stack([_known(view.world_points) for view in references])
+        src_points = torch.stack([_known(view.local_points) for view in sources])
+        window = Window.around(ref_points, anchor, normalise=self._normalise)
+        ref_points = window.from_world(ref_points)
+        if self._normalise:
+            src_points = torch.stack([_unit_distance(points) for points in src_points])
+        known = self.networks.l2w_references(
+            torch.stack([view.tokens for view in references]), ref_points
+        )
+        points, confidence = self.networks.l2w_sources(
+            known, torch.stack([view.tokens for view in sources]), src_points
+        )
+        finite = torch.isfinite(points).all(dim=-1) & torch.isfinite(confidence)
+        points = torch.where(finite[..., None], window.to_world(points), 0.0)
+        confidence = torch.where(finite, confidence, 0.0)
+        local = torch.stack([_known(view.local_confidence).mean() for view in sources])
+        scores = torch.stack([confidence.mean(dim=(1, 2)), local]).tolist()  # the one wait
+        for i, view in enumerate(sources):
+            view.world_points, view.world_confidence = points[i], confidence[i]
+            view.world_score, view.local_score = scores[0][i], scores[1][i]
+            view.segment = references[0].segment
+
+    def retrieve(
+        self, candidates: Sequence[View], queries: Sequence[View], count: int
+    ) -> list[View]:
+        """The `count` candidates that serve the queries best, best first.
+
+        Not more candidates than that are all returned, in their order.
+        """
+        if count >= len(candidates):
+            return list(candidates)
+        tokens = torch.stack([view.tokens for view in queries])
+        scores = self.networks.retrieval_scores(tokens, self._sources(candidates))
+        best = torch.argsort(scores, descending=True)[:count]
+        return [candidates[i] for i in best.tolist()]
+
+
+@dataclass(frozen=True, eq=False)
+class Window:
+    """The frame and unit in which a registration is computed."""
+
+    unit: Float[Tensor, ""]
+    world_from_anchor: Float[Tensor, "4 4"] | None
+
+    @staticmethod
+    def around(
+        ref_points: Float[Tensor, "r h w 3"],
+        anchor: Float64[np.ndarray, "4 4"] | None,
+        *,
+        normalise: bool,
+    ) -> Window:
+        """The world itself; the world in another unit; or seen from `anchor` in a unit of its own.
+
+        Without an anchor the unit counts the unknown points too, as the published pipeline does.
+        """
+        if anchor is None:
+            everywhere = torch.ones_like(ref_points[..., 0], dtype=torch.bool)
+            unit = mean_distance(ref_points, everywhere) if normalise else ref_points.new_ones(())
+            return Window(unit, None)
+        pose = torch.as_tensor(anchor, dtype=ref_points.dtype, device=ref_points.device)
+        distance = ref_points - pose[:3, 3]
+        return Window(mean_distance(distance, _is_known(ref_points)), pose)
+
+    def from_world(self, points: Float[Tensor, "r h w 3"]) -> Float[Tensor, "r h w 3"]:
+        """Points as the network is shown them; unknown ones stay (0, 0, 0)."""
+        if self.world_from_anchor is None:
+            return points / self.unit
+        rotation, position = self.world_from_anchor[:3, :3], self.world_from_anchor[:3, 3]
+        moved = (points - position) @ rotation / self.unit
+        return torch.where(_is_known(points)[..., None], moved, 0.0)
+
+    def to_world(self, points: Float[Tensor, "k h w 3"]) -> Float[Tensor, "k h w 3"]:
+        """Points as the network answered them, in the world."""
+        if self.world_from_anchor is None:
+            return points * self.unit
+        rotation, position = self.world_from_anchor[:3, :3], self.world_from_anchor[:3, 3]
+        return points * self.unit @ rotation.T + position
+
+
+def _is_known(points: Float[Tensor, "*views h w 3"]) -> Bool[Tensor, "*views h w"]:
+    return (points != 0).any(dim=-1)
+
+
+def _known(value: Tensor | None) -> Tensor:
+    if value is None:
+        raise ValueError("a view without points cannot take part in a registration")
+    return value
+
+
+def _unit_distance(points: Float[Tensor, "h w 3"]) -> Float[Tensor, "h w 3"]:
+    return points / mean_distance(points, torch.ones_like(points[..., 0], dtype=torch.bool))
