@@ -1,0 +1,196 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One MCAP file: by its index when it is whole, else record by record up to the break."""
+
+from __future__ import annotations
+
+import io
+import struct
+from collections import Counter
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import lz4.frame  # type: ignore[import-untyped]
+import zstandard
+from mcap.data_stream import ReadDataStream
+from mcap.exceptions import McapError
+from mcap.opcode import Opcode
+from mcap.reader import make_reader
+from mcap.records import Channel as McapChannel
+from mcap.records import Chunk, Message, Schema
+from mcap.stream_reader import get_chunk_data_stream
+
+from worldsystem_ingest.bag.messages import BagBroken, Channel, Recorded, full_type_name
+
+MAGIC = b"\x89MCAP0\r\n"
+_HEAD = struct.Struct("<BQ")
+_CHUNK_HEAD = struct.Struct("<QQQII")
+_UNREADABLE = (
+    McapError,
+    zstandard.ZstdError,
+    RuntimeError,  # lz4's own error
+    ValueError,
+    KeyError,
+    struct.error,
+    EOFError,
+    MemoryError,  # a damaged size
+)
+_CUT = "it ends in the middle of a record"
+
+
+class McapFile:
+    """The messages of one MCAP, in the order of their log times.
+
+    A file that was cut off has no index: it is read once to learn its topics, and its messages come
+    in the order of the file, up to the break, also out of the chunk that was being written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.channels: list[Channel] = []
+        self.counts: dict[str, int] = {}
+        self.start_ns = self.end_ns = 0
+        with path.open("rb") as stream:
+            if stream.read(len(MAGIC)) != MAGIC:
+                raise BagBroken(f"{path.name} is no MCAP file: its first bytes are others")
+            self.is_whole = self._read_index(stream)
+        if not self.is_whole:
+            self._scan()
+
+    def messages(self, topics: Collection[str]) -> Iterator[Recorded]:
+        """Those of `topics`; raises `BagBroken` at the break."""
+        with self._path.open("rb") as stream:
+            found = self._indexed(stream, topics) if self.is_whole else self._scanned(stream)
+            try:
+                for message in found:
+                    if message.channel.topic in topics:
+                        yield message
+            except _UNREADABLE as error:
+                reason = str(error) or type(error).__name__
+                raise BagBroken(f"{self._path.name} is damaged: {reason}") from error
+
+    def _read_index(self, stream: BinaryIO) -> bool:
+        try:
+            summary = make_reader(stream).get_summary()
+        except _UNREADABLE:
+            return False
+        if summary is None or summary.statistics is None:
+            return False
+        counts: Counter[str] = Counter()
+        for number, channel in summary.channels.items():
+            known = _channel(channel, summary.schemas.get(channel.schema_id))
+            self.channels.append(known)
+            counts[known.topic] += summary.statistics.channel_message_counts.get(number, 0)
+        self.counts = dict(counts)
+        self.start_ns = int(summary.statistics.message_start_time)
+        self.end_ns = int(summary.statistics.message_end_time)
+        return True
+
+    def _scan(self) -> None:
+        """Learn the topics of a file without an index."""
+        counts: Counter[str] = Counter()
+        channels: dict[Channel, None] = {}
+        with self._path.open("rb") as stream:
+            try:
+                for message in self._scanned(stream):
+                    channels[message.channel] = None
+                    counts[message.channel.topic] += 1
+                    self.start_ns = min(self.start_ns or message.log_ns, message.log_ns)
+                    self.end_ns = max(self.end_ns, message.log_ns)
+            except (BagBroken, *_UNREADABLE):
+                pass  # `messages` breaks off at the same place and says so
+        self.channels, self.counts = list(channels), dict(counts)
+
+    def _indexed(self, stream: BinaryIO, topics: Collection[str]) -> Iterator[Recorded]:
+        known: dict[int, Channel] = {}
+        reader = make_reader(stream, validate_crcs=True)
+        for schema, channel, message in reader.iter_messages(topics=list(topics)):
+            if channel.id not in known:
+                known[channel.id] = _channel(channel, schema)
+            yield Recorded(known[channel.id], int(message.log_time), bytes(message.data))
+
+    def _scanned(self, stream: BinaryIO) -> Iterator[Recorded]:
+        schemas: dict[int, Any] = {}
+        channels: dict[int, Channel] = {}
+        for record in _records(stream, self._path.name):
+            if isinstance(record, Schema):
+                schemas[record.id] = record
+            elif isinstance(record, McapChannel):
+                channels[record.id] = _channel(record, schemas.get(record.schema_id))
+            elif isinstance(record, Message) and record.channel_id in channels:
+                channel = channels[record.channel_id]
+                yield Recorded(channel, int(record.log_time), bytes(record.data))
+
+
+def _channel(channel: Any, schema: Any) -> Channel:
+    return Channel(
+        topic=str(channel.topic),
+        type_name=full_type_name(str(schema.name)) if schema else "",
+        encoding=str(channel.message_encoding),
+        definition=schema.data.decode("utf-8", "replace") if schema else "",
+        is_idl=schema is not None and schema.encoding in ("ros2idl", "omgidl"),
+    )
+
+
+def _records(stream: BinaryIO, name: str) -> Iterator[Any]:
+    end = stream.seek(0, io.SEEK_END)
+    at = stream.seek(len(MAGIC))
+    while at + _HEAD.size <= end:
+        opcode, size = _HEAD.unpack(stream.read(_HEAD.size))
+        if opcode in (Opcode.DATA_END, Opcode.FOOTER):
+            return
+        at += _HEAD.size + size
+        if opcode in (Opcode.CHUNK, Opcode.SCHEMA, Opcode.CHANNEL, Opcode.MESSAGE):
+            content = stream.read(size if at <= end else -1)
+            yield from _parsed(opcode, content, whole=at <= end)
+        stream.seek(at)
+    raise BagBroken(f"{name} was cut off after {end} bytes: {_CUT}, and it has no index")
+
+
+def _parsed(opcode: int, content: bytes, *, whole: bool) -> Iterator[Any]:
+    if opcode != Opcode.CHUNK:
+        if whole:
+            yield _record(opcode, content)
+        return
+    if whole:
+        plain, size = get_chunk_data_stream(
+            Chunk.read(ReadDataStream(io.BytesIO(content))), validate_crc=True
+        )
+        yield from _records_in(plain.read(size))
+    else:
+        yield from _records_in(_begun_chunk(content))
+
+
+def _records_in(plain: bytes) -> Iterator[Any]:
+    at = 0
+    while at + _HEAD.size <= len(plain):
+        opcode, size = _HEAD.unpack_from(plain, at)
+        at += _HEAD.size + size
+        if at <= len(plain) and opcode in (Opcode.SCHEMA, Opcode.CHANNEL, Opcode.MESSAGE):
+            yield _record(opcode, plain[at - size : at])
+
+
+def _record(opcode: int, content: bytes) -> Any:
+    data = ReadDataStream(io.BytesIO(content))
+    if opcode == Opcode.SCHEMA:
+        return Schema.read(data)
+    if opcode == Opcode.CHANNEL:
+        return McapChannel.read(data)
+    return Message.read(data, len(content))
+
+
+def _begun_chunk(content: bytes) -> bytes:
+    """What can be unpacked of a chunk whose end is missing; empty when nothing can."""
+    if len(content) < _CHUNK_HEAD.size:
+        return b""
+    *_, name_size = _CHUNK_HEAD.unpack_from(content)
+    start = _CHUNK_HEAD.size + name_size
+    packing, packed = content[_CHUNK_HEAD.size : start], content[start + 8 :]
+    try:
+        if packing == b"lz4":
+            return bytes(lz4.frame.LZ4FrameDecompressor().decompress(packed))
+        if packing == b"zstd":
+            return zstandard.ZstdDecompressor().decompressobj().decompress(packed)
+    except _UNREADABLE:
+        return b""
+    return packed if packing == b"" else b""

@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The camera and what was measured beside it, out of messages."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+
+from worldsystem_core.frames import Camera
+from worldsystem_core.telemetry import (
+    AttitudeSample,
+    BatterySample,
+    GpsFix,
+    ImuSample,
+    PressureSample,
+    Telemetry,
+)
+
+_log = logging.getLogger(__name__)
+CAMERA_INFO = "sensor_msgs/msg/CameraInfo"
+_UNKNOWN = -1.0  # in the first covariance: this is not measured (REP-145)
+_NO_FIX = -1
+_CHARGING, _DISCHARGING, _NOT_CHARGING, _FULL = 1, 2, 3, 4
+_PLUMB_BOB_COEFFICIENTS = 5
+
+
+def camera_info_topic(picture_topic: str, info_topics: Iterable[str]) -> str:
+    """The intrinsics that belong to a topic of pictures: the nearest above it; empty if none."""
+    above = [topic for topic in info_topics if picture_topic.startswith(_namespace(topic))]
+    return max(above, key=lambda topic: len(_namespace(topic)), default="")
+
+
+def camera_of(info: Any, *, rectified: bool) -> Camera | None:
+    """The camera of a `CameraInfo`; None while it is not calibrated.
+
+    A `rectified` picture is that of the projection matrix and has no distortion. Distortion other
+    than plumb-bob is left out, with a warning.
+    """
+    matrix = info.K if hasattr(info, "K") else info.k
+    projection = np.asarray(info.P if hasattr(info, "P") else info.p, float).reshape(3, 4)
+    K = projection[:, :3] if rectified else np.asarray(matrix, float).reshape(3, 3)
+    if not np.isfinite(K).all() or K[0, 0] <= 0 or K[1, 1] <= 0 or not info.width:
+        return None
+    return Camera(
+        width=int(info.width),
+        height=int(info.height),
+        fx=float(K[0, 0]),
+        fy=float(K[1, 1]),
+        cx=float(K[0, 2]),
+        cy=float(K[1, 2]),
+        distortion=() if rectified else _distortion(info),
+    )
+
+
+def samples_of(type_name: str, message: Any, stamp_ns: int) -> list[Telemetry]:
+    """The measurements in a message of a type in `TELEMETRY_TYPES`; none where it says nothing."""
+    return _CONVERSIONS[type_name](message, stamp_ns)
+
+
+def _namespace(topic: str) -> str:
+    return topic.rpartition("/")[0] + "/"
+
+
+def _distortion(info: Any) -> tuple[float, ...]:
+    values = tuple(float(value) for value in (info.D if hasattr(info, "D") else info.d))
+    if not any(values):
+        return ()
+    model = info.distortion_model or "plumb_bob"
+    further = values[_PLUMB_BOB_COEFFICIENTS:]
+    if model in ("plumb_bob", "rational_polynomial") and not any(further):
+        return values[:_PLUMB_BOB_COEFFICIENTS]
+    _log.warning(
+        "the camera's distortion is '%s' with %d coefficients, which is not known here; its "
+        "pictures are taken as undistorted. Record the rectified topic instead",
+        model,
+        len(values),
+    )
+    return ()
+
+
+def _imu(message: Any, stamp_ns: int) -> list[Telemetry]:
+    samples: list[Telemetry] = []
+    acceleration_known = message.linear_acceleration_covariance[0] != _UNKNOWN
+    rotation_known = message.angular_velocity_covariance[0] != _UNKNOWN
+    if acceleration_known and rotation_known:
+        linear, angular = message.linear_acceleration, message.angular_velocity
+        samples.append(
+            ImuSample(
+                stamp_ns=stamp_ns,
+                acceleration=(linear.x, linear.y, linear.z),
+                angular_velocity=(angular.x, angular.y, angular.z),
+            )
+        )
+    to = message.orientation
+    orientation = (to.x, to.y, to.z, to.w)
+    says_something = orientation != (0.0, 0.0, 0.0, 1.0) or not samples
+    is_unit = abs(math.hypot(*orientation) - 1.0) < 1e-2
+    if message.orientation_covariance[0] != _UNKNOWN and is_unit and says_something:
+        samples.append(AttitudeSample(stamp_ns=stamp_ns, map_from_body=orientation))
+    return samples
+
+
+def _fix(message: Any, stamp_ns: int) -> list[Telemetry]:
+    place = (message.latitude, message.longitude)
+    if message.status.status <= _NO_FIX or not all(map(math.isfinite, place)):
+        return []
+    east, up = message.position_covariance[0], message.position_covariance[8]
+    known = message.position_covariance_type != 0 and east >= 0 and up >= 0
+    return [
+        GpsFix(
+            stamp_ns=stamp_ns,
+            latitude_deg=float(message.latitude),
+            longitude_deg=float(message.longitude),
+            altitude_m=float(message.altitude),
+            horizontal_error_m=math.sqrt(2 * east) if known else math.nan,
+            vertical_error_m=math.sqrt(up) if known else math.nan,
+        )
+    ]
+
+
+def _pressure(message: Any, stamp_ns: int) -> list[Telemetry]:
+    return [PressureSample(stamp_ns=stamp_ns, pressure_pa=float(message.fluid_pressure))]
+
+
+def _battery(message: Any, stamp_ns: int) -> list[Telemetry]:
+    status = message.power_supply_status
+    known = status in (_CHARGING, _DISCHARGING, _NOT_CHARGING, _FULL)
+    return [
+        BatterySample(
+            stamp_ns=stamp_ns,
+            charge=float(message.percentage),
+            voltage_v=float(message.voltage),
+            current_a=float(message.current),
+            temperature_c=float(getattr(message, "temperature", math.nan)),
+            charging=status == _CHARGING if known else None,
+        )
+    ]
+
+
+_CONVERSIONS: dict[str, Callable[[Any, int], list[Telemetry]]] = {
+    "sensor_msgs/msg/Imu": _imu,
+    "sensor_msgs/msg/NavSatFix": _fix,
+    "sensor_msgs/msg/FluidPressure": _pressure,
+    "sensor_msgs/msg/BatteryState": _battery,
+}
+TELEMETRY_TYPES = tuple(_CONVERSIONS)

@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pictures out of messages: raw and compressed images, and H.264 or H.265 in packets."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol, runtime_checkable
+
+import cv2
+import numpy as np
+from jaxtyping import UInt8
+
+from worldsystem_core.errors import SourceError
+from worldsystem_ingest.delivery import Delivery
+from worldsystem_ingest.sink import CORRUPT
+
+IMAGE = "sensor_msgs/msg/Image"
+COMPRESSED_IMAGE = "sensor_msgs/msg/CompressedImage"
+VIDEO_TYPES = (
+    "foxglove_msgs/msg/CompressedVideo",
+    "ffmpeg_image_transport_msgs/msg/FFMPEGPacket",
+)
+PICTURE_TYPES = (IMAGE, COMPRESSED_IMAGE, *VIDEO_TYPES)
+
+# encoding -> bytes a pixel, conversion to RGB; None = it is RGB
+_CONVERSIONS: dict[str, tuple[int, int | None]] = {
+    "rgb8": (3, None),
+    "bgr8": (3, cv2.COLOR_BGR2RGB),
+    "8uc3": (3, cv2.COLOR_BGR2RGB),
+    "rgba8": (4, cv2.COLOR_RGBA2RGB),
+    "bgra8": (4, cv2.COLOR_BGRA2RGB),
+    "8uc4": (4, cv2.COLOR_BGRA2RGB),
+    "mono8": (1, cv2.COLOR_GRAY2RGB),
+    "8uc1": (1, cv2.COLOR_GRAY2RGB),
+    "bayer_rggb8": (1, cv2.COLOR_BayerRGGB2RGB),
+    "bayer_bggr8": (1, cv2.COLOR_BayerBGGR2RGB),
+    "bayer_gbrg8": (1, cv2.COLOR_BayerGBRG2RGB),
+    "bayer_grbg8": (1, cv2.COLOR_BayerGRBG2RGB),
+    "yuv422": (2, cv2.COLOR_YUV2RGB_UYVY),
+    "uyvy": (2, cv2.COLOR_YUV2RGB_UYVY),
+    "yuv422_yuy2": (2, cv2.COLOR_YUV2RGB_YUYV),
+    "yuyv": (2, cv2.COLOR_YUV2RGB_YUYV),
+}
+_JPEG_BEGIN, _JPEG_END = b"\xff\xd8", b"\xff\xd9"
+
+
+@runtime_checkable
+class MessageReader(Protocol):
+    """Takes the messages of one topic and delivers their pictures."""
+
+    def feed(self, message: Any, stamp_ns: int) -> None:
+        """Take one message; `stamp_ns` is when its picture was taken."""
+
+    def flush(self) -> None:
+        """Deliver what is still under way."""
+
+
+def why_no_picture(type_name: str, message: Any) -> str:
+    """Why a message cannot be shown, in words; empty when it can."""
+    if type_name == IMAGE and message.encoding.lower() not in _CONVERSIONS:
+        known = ", ".join(_CONVERSIONS)
+        return f"its pixels are {message.encoding or 'of no named kind'}; known: {known}"
+    if type_name == COMPRESSED_IMAGE and "compresseddepth" in message.format.lower():
+        return "it holds depth, not pictures"
+    if type_name in VIDEO_TYPES and not codec_of(message):
+        return f"its video is {_video_format(message) or 'of no named kind'}; known: h264, h265"
+    return ""
+
+
+def rgb_of_image(message: Any) -> UInt8[np.ndarray, "h w 3"] | None:
+    """The picture of a `sensor_msgs/Image`; None when its data do not fill it.
+
+    Raises `SourceError` for an encoding that is no colour or grey of 8 bits.
+    """
+    reason = why_no_picture(IMAGE, message)
+    if reason:
+        raise SourceError(f"this image cannot be shown: {reason}")
+    pixel_bytes, conversion = _CONVERSIONS[message.encoding.lower()]
+    height, width, step = int(message.height), int(message.width), int(message.step)
+    step = step or width * pixel_bytes
+    data = np.frombuffer(message.data, np.uint8)
+    if not height or not width or step < width * pixel_bytes or data.size < height * step:
+        return None
+    rows = data[: height * step].reshape(height, step)[:, : width * pixel_bytes]
+    pixels = np.ascontiguousarray(rows).reshape(height, width, pixel_bytes)
+    if conversion is None:
+        return pixels
+    try:
+        return cv2.cvtColor(pixels, conversion)  # type: ignore[no-any-return]
+    except cv2.error:  # for instance an odd width with two pixels a sample
+        return None
+
+
+class ImageReader:
+    """Raw images."""
+
+    def __init__(self, delivery: Delivery) -> None:
+        self._delivery = delivery
+
+    def feed(self, message: Any, stamp_ns: int) -> None:
+        """Deliver one; an incomplete one is dropped as `corrupt`."""
+        rgb = rgb_of_image(message)
+        if rgb is None:
+            self._delivery.lost(CORRUPT)
+        else:
+            self._delivery.picture(rgb, stamp_ns)
+
+    def flush(self) -> None:
+        """Nothing is ever under way."""
+
+
+class CompressedImageReader:
+    """JPEG and PNG, and what else OpenCV reads."""
+
+    def __init__(self, delivery: Delivery) -> None:
+        self._delivery = delivery
+
+    def feed(self, message: Any, stamp_ns: int) -> None:
+        """Deliver one; an unreadable one is dropped as `corrupt`.
+
+        The orientation that a JPEG may ask for is left alone: the intrinsics are of its pixels.
+        """
+        data = np.frombuffer(message.data, np.uint8)
+        flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
+        rgb = cv2.imdecode(data, flags) if data.size and _ends(message) else None
+        if rgb is None:
+            self._delivery.lost(CORRUPT)
+        else:
+            self._delivery.picture(rgb, stamp_ns)
+
+    def flush(self) -> None:
+        """Nothing is ever under way."""
+
+
+def codec_of(message: Any) -> str:
+    """`h264` or `h265` for a packet of video; empty for another codec."""
+    words = _video_format(message).lower().replace(";", " ").split()
+    name = words[0] if words else ""
+    if "264" in name:
+        return "h264"
+    return "h265" if "265" in name or "hevc" in name else ""
+
+
+def _video_format(message: Any) -> str:
+    return str(getattr(message, "format", "") or getattr(message, "encoding", ""))
+
+
+def _ends(message: Any) -> bool:
+    """Whether the end of a JPEG is there: the decoder would fill what is missing with grey."""
+    data = bytes(message.data).rstrip(b"\0")
+    return not data.startswith(_JPEG_BEGIN) or data.endswith(_JPEG_END)

@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How the pictures of a bag are coded: raw in any layout, compressed, or as video."""
+
+from __future__ import annotations
+
+import threading
+
+import bag_lab
+import cv2
+import numpy as np
+import pytest
+from bag_lab import START_NS, pictures, stamp_of, write_ros2
+from ingest_lab import MemorySink, encode, number_in, numbered_picture
+
+from worldsystem_core.errors import SourceError
+from worldsystem_ingest.bag import BagSource
+from worldsystem_ingest.config import IngestConfig
+from worldsystem_ingest.sink import Summary
+
+
+def played(path: Path, **settings) -> tuple[MemorySink, Summary]:
+    sink = MemorySink()
+    return sink, BagSource(path, IngestConfig(**settings)).run(sink, threading.Event())
+
+
+def numbers(sink: MemorySink) -> list[int]:
+    return [number_in(frame.rgb) for frame in sink.frames]
+
+
+RGB = np.random.default_rng(1).integers(0, 255, (8, 12, 3), np.uint8)
+COLOUR = np.broadcast_to(np.array([200, 90, 30], np.uint8), (16, 16, 3))
+
+
+@pytest.mark.parametrize(
+    ("encoding", "pixels", "truth"),
+    [
+        ("rgb8", RGB, RGB),
+        ("bgr8", RGB[..., ::-1], RGB),
+        ("8UC3", RGB[..., ::-1], RGB),
+        ("rgba8", np.dstack([RGB, RGB[..., 0]]), RGB),
+        ("bgra8", np.dstack([RGB[..., ::-1], RGB[..., 0]]), RGB),
+        ("mono8", RGB[..., 0], np.repeat(RGB[..., :1], 3, axis=2)),
+    ],
+)
+@pytest.mark.parametrize("pad", [0, 5])
+def test_an_encoding_is_turned_into_rgb(tmp_path, encoding, pixels, truth, pad):
+    message = bag_lab.image(pixels, encoding, START_NS, pad=pad)
+    bag = write_ros2(tmp_path / "run", [("/image", "sensor_msgs/msg/Image", START_NS, message)])
+    sink, _ = played(bag)
+    np.testing.assert_array_equal(sink.frames[0].rgb, truth)
+
+
+@pytest.mark.parametrize("pattern", ["rggb", "bggr", "gbrg", "grbg"])
+def test_a_bayer_mosaic_of_one_colour_becomes_that_colour(tmp_path, pattern):
+    mosaic = np.zeros((16, 16), np.uint8)
+    for at, letter in enumerate(pattern):
+        channel = "rgb".index(letter)
+        mosaic[at // 2 :: 2, at % 2 :: 2] = COLOUR[at // 2 :: 2, at % 2 :: 2, channel]
+    message = bag_lab.image(mosaic, f"bayer_{pattern}8", START_NS)
+    bag = write_ros2(tmp_path / "run", [("/image", "sensor_msgs/msg/Image", START_NS, message)])
+    sink, _ = played(bag)
+    np.testing.assert_array_equal(sink.frames[0].rgb, COLOUR)
+
+
+@pytest.mark.parametrize(("encoding", "luma_at"), [("yuv422", 1), ("yuv422_yuy2", 0)])
+def test_yuv_422_is_read_with_luma_in_its_place(tmp_path, encoding, luma_at):
+    luma = np.tile(np.arange(40, 200, 10, np.uint8), (4, 1))
+    pixels = np.full((4, 16, 2), 128, np.uint8)
+    pixels[..., luma_at] = luma
+    message = bag_lab.image(pixels, encoding, START_NS)
+    bag = write_ros2(tmp_path / "run", [("/image", "sensor_msgs/msg/Image", START_NS, message)])
+    sink, _ = played(bag)
+    grey = np.clip((luma.astype(float) - 16) * 255 / 219, 0, 255)  # BT.601, video range
+    np.testing.assert_allclose(sink.frames[0].rgb, np.repeat(grey[..., None], 3, 2), atol=1.5)
+
+
+def test_depth_is_refused_with_its_name(tmp_path):
+    depth = bag_lab.image(np.zeros((4, 4), np.uint16), "16UC1", START_NS)
+    bag = write_ros2(tmp_path / "run", [("/depth", "sensor_msgs/msg/Image", START_NS, depth)])
+    for settings in ({}, {"topic": "/depth"}):
+        with pytest.raises(SourceError, match=r"/depth .*its pixels are 16UC1; known: rgb8"):
+            BagSource(bag, IngestConfig(**settings))
+
+
+def test_depth_beside_colour_does_not_make_the_choice_unclear(tmp_path):
+    depth = bag_lab.image(np.zeros((4, 4), np.uint16), "16UC1", START_NS)
+    bag = write_ros2(
+        tmp_path / "run", [("/depth", "sensor_msgs/msg/Image", START_NS, depth), *pictures(3)]
+    )
+    sink, _ = played(bag)
+    assert numbers(sink) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg"])
+def test_compressed_images_are_decoded_and_a_broken_one_is_dropped(tmp_path, suffix):
+    of = "sensor_msgs/msg/CompressedImage"
+    messages = [
+        ("/image/compressed", of, stamp_of(n), bag_lab.compressed(numbered_picture(n), 0, suffix))
+        for n in range(5)
+    ]
+    whole = messages[2][3].data
+    messages[2][3].data = whole[: len(whole) // 2]
+    sink, _ = played(write_ros2(tmp_path / "run", messages))
+    assert numbers(sink) == sink.ids == [0, 1, 3, 4]
+    assert sink.drops == [(2, "corrupt")]
+
+
+@pytest.mark.parametrize("b_frames", [0, 2])
+def test_h264_is_passed_through_and_decoded(tmp_path, b_frames):
+    sink, summary = played(write_ros2(tmp_path / "run", bag_lab.video(25, b_frames=b_frames)))
+    assert summary.frames == 25
+    assert numbers(sink) == sink.ids == list(range(25))
+    assert [frame.stamp_ns for frame in sink.frames] == [stamp_of(n) for n in range(25)]
+    assert [u.data for u in sink.units] == [u.data for u in encode(25, b_frames=b_frames)]
+
+
+@pytest.mark.parametrize("encoding", ["h264", "libx264", "h264;yuv420p;bgr8;bgr8"])
+def test_packets_of_ffmpeg_image_transport_play(tmp_path, encoding):
+    sink, _ = played(write_ros2(tmp_path / "run", bag_lab.packets(12, encoding)))
+    assert numbers(sink) == list(range(12))
+    assert len(sink.units) == 12
+
+
+def test_video_of_another_codec_is_refused_with_its_name(tmp_path):
+    bag = write_ros2(tmp_path / "run", bag_lab.packets(2, "av1"))
+    with pytest.raises(SourceError, match="its video is av1; known: h264, h265"):
+        BagSource(bag, IngestConfig())
+
+
+def test_a_png_keeps_its_colours(tmp_path):
+    picture = cv2.resize(numbered_picture(5), (64, 48))
+    of = "sensor_msgs/msg/CompressedImage"
+    message = bag_lab.compressed(picture, START_NS)
+    sink, _ = played(write_ros2(tmp_path / "run", [("/image", of, START_NS, message)]))
+    np.testing.assert_array_equal(sink.frames[0].rgb, picture)
