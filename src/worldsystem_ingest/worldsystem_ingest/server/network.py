@@ -36,8 +36,11 @@ class Network:
         self._stop = stop
         self._loop = asyncio.new_event_loop()
         self.streams = StreamRegistry(Surroundings(sink, config, self._failed, self._call_soon))
+        from worldsystem_ingest.webrtc.whip import WhipEndpoint  # which needs this package
+
         self._access = Access()
         self._sockets = Sockets(self.streams, self._access, config)
+        self._whip = WhipEndpoint(self.streams, self._access, config, self._failed)
         self.port = 0
         self.failure: BaseException | None = None
         self._began_s = time.monotonic()
@@ -108,7 +111,7 @@ class Network:
         self.port = runner.addresses[0][1]
 
     async def _shut_down(self, runner: web.AppRunner) -> None:
-        await self._sockets.close()
+        await asyncio.gather(self._sockets.close(), self._whip.close())
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(runner.cleanup(), _STOP_TIMEOUT_S / 2)
 
@@ -127,6 +130,7 @@ class Network:
                 web.get("/health/rtsp", pages.on_rtsp),
                 web.get("/rtsp/status", pages.on_rtsp),
                 web.get("/metrics", pages.on_metrics),
+                *self._whip.routes(),
             ]
         )
         return app
