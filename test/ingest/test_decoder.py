@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from ingest_lab import encode, number_in
 
-from worldsystem_ingest.decoder import Decoded, H264Decoder, Lost
+from worldsystem_ingest.decoder import Decoded, Decoder, Lost
 from worldsystem_ingest.h264 import ParameterSets, nal_types, nal_units
 
 
 def test_without_b_frames_each_picture_comes_out_with_its_unit():
-    decoder = H264Decoder()
+    decoder = Decoder()
     for unit in encode(25):
         (outcome,) = decoder.feed(unit.shows + 1000, unit.data, unit.is_key)
         assert isinstance(outcome, Decoded)
@@ -22,7 +22,7 @@ def test_without_b_frames_each_picture_comes_out_with_its_unit():
 
 
 def test_with_b_frames_pictures_come_as_shown_under_their_units_numbers():
-    decoder, outcomes = H264Decoder(), []
+    decoder, outcomes = Decoder(), []
     units = encode(40, b_frames=3)
     for index, unit in enumerate(units):
         outcomes += decoder.feed(index, unit.data, unit.is_key)
@@ -32,7 +32,7 @@ def test_with_b_frames_pictures_come_as_shown_under_their_units_numbers():
 
 
 def test_it_begins_at_a_key_frame():
-    decoder = H264Decoder()
+    decoder = Decoder()
     units = encode(20)[5:]
     outcomes = [o for u in units for o in decoder.feed(u.shows, u.data, u.is_key)]
     assert outcomes[:5] == [Lost(n, "no_key_frame") for n in range(5, 10)]
@@ -40,7 +40,7 @@ def test_it_begins_at_a_key_frame():
 
 
 def test_empty_data_is_corrupt():
-    decoder = H264Decoder()
+    decoder = Decoder()
     assert decoder.feed(1, b"", True) == [Lost(1, "corrupt")]
     unit = encode(1)[0]
     assert isinstance(decoder.feed(2, unit.data, True)[0], Decoded)
@@ -49,7 +49,7 @@ def test_empty_data_is_corrupt():
 @pytest.mark.parametrize("seed", range(4))
 def test_whatever_is_fed_every_unit_is_settled_once(seed):
     rng = np.random.default_rng(seed)
-    decoder, outcomes = H264Decoder(), []
+    decoder, outcomes = Decoder(), []
     units = encode(60, b_frames=seed % 2 * 2)
     for index, unit in enumerate(units):
         data = bytearray(unit.data)

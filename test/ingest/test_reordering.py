@@ -10,7 +10,7 @@ import pytest
 from av.video.frame import PictureType
 from ingest_lab import HEIGHT, WIDTH, AccessUnit, encode, number_in, numbered_picture
 
-from worldsystem_ingest.decoder import Decoded, H264Decoder, Lost
+from worldsystem_ingest.decoder import Decoded, Decoder, DecoderSettings, Lost
 from worldsystem_ingest.h264 import nal_units
 from worldsystem_ingest.reordering import has_b_slice, without_reordering
 
@@ -36,7 +36,7 @@ def announced_but_unused(count: int, x264: str = "") -> list[AccessUnit]:
 )
 def test_pictures_come_at_once_when_reordering_is_announced_and_unused(x264):
     units = announced_but_unused(30, x264)
-    patient, live = H264Decoder(), H264Decoder(low_delay=True)
+    patient, live = Decoder(), Decoder(DecoderSettings(low_delay=True))
     assert patient.feed(0, units[0].data, True) == []  # what would happen without the remedy
     for unit in units:
         (outcome,) = live.feed(unit.shows, unit.data, unit.is_key)
@@ -46,7 +46,7 @@ def test_pictures_come_at_once_when_reordering_is_announced_and_unused(x264):
 
 def test_a_b_slice_shows_that_reordering_is_meant():
     units = encode(60, b_frames=2)
-    decoder, outcomes = H264Decoder(low_delay=True), []
+    decoder, outcomes = Decoder(DecoderSettings(low_delay=True)), []
     for index, unit in enumerate(units):
         outcomes += decoder.feed(index, unit.data, unit.is_key)
     outcomes += decoder.flush()

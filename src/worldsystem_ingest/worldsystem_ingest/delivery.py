@@ -35,7 +35,8 @@ class Delivery:
 
     Units are coded in another order when a stream has B-frames, so a unit waits until the decoder
     has put its picture in its place. `pace` is called with each stamp before its picture goes out.
-    Stamps [ns] grow strictly; a missing one follows from the id, `rate_hz` and `start_ns`.
+    Stamps [ns] grow strictly; a missing one follows from the id, `rate_hz` and `start_ns`. `codec`
+    is that of the units.
     """
 
     def __init__(self, sink: Sink, stream: str, camera: CameraOf, pace: Pace | None = None) -> None:
@@ -50,6 +51,7 @@ class Delivery:
         self._next_id = 0
         self._next_index = 0
         self._last_stamp_ns = -1
+        self.codec = "h264"
         self.rate_hz = 30.0
         self.start_ns = 0
         self.frames = 0
@@ -81,7 +83,7 @@ class Delivery:
         self._pass_on()
 
     def picture(self, rgb: UInt8[np.ndarray, "h w 3"], stamp_ns: int | None) -> None:
-        """Deliver a picture that has no H.264 access unit."""
+        """Deliver a picture that comes without its access unit."""
         frame_id, stamp = self._number(stamp_ns)
         self._show(frame_id, stamp, rgb)
 
@@ -123,6 +125,7 @@ class Delivery:
                     data=unit.data,
                     is_key=unit.is_key,
                     stream=self._stream,
+                    codec=self.codec,
                 )
             )
 

@@ -1,99 +1,81 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What must be known of an H.264 byte stream without decoding it (ITU-T H.264, annex B and 7.3)."""
+"""What must be known of an H.264 byte stream without decoding it (ITU-T H.264, 7.3)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from worldsystem_ingest import annexb
+from worldsystem_ingest.annexb import SHORT_START_CODE, BitReader, nal_units, unescaped
+from worldsystem_ingest.entry import Entry
 
-from worldsystem_core.wire import START_CODE, with_start_code
-
-SLICE, PARTITION_A, IDR_SLICE, SPS, PPS = 1, 2, 5, 7, 8
-_SHORT_START_CODE = START_CODE[1:]
-
-
-def nal_units(annexb: bytes) -> Iterator[bytes]:
-    """The NAL units of `annexb` without start codes; nothing when there is no start code."""
-    at = annexb.find(_SHORT_START_CODE)
-    while at >= 0:
-        begin = at + 3
-        at = annexb.find(_SHORT_START_CODE, begin)
-        unit = annexb[begin:] if at < 0 else annexb[begin:at].rstrip(b"\0")
-        if unit:
-            yield unit
+SLICE, PARTITION_A, IDR_SLICE, SEI, SPS, PPS = 1, 2, 5, 6, 7, 8
+PICTURE_TYPES = frozenset({SLICE, PARTITION_A, IDR_SLICE})
+B_SLICE, I_SLICE, SI_SLICE = 1, 2, 4
+_RECOVERY_POINT = 6
+_SLICE_HEADER_BYTES = 16
 
 
-def nal_types(annexb: bytes) -> set[int]:
-    """The kinds of NAL unit in `annexb`."""
+def nal_types(data: bytes) -> set[int]:
+    """The kinds of NAL unit in `data`."""
     found = set()
-    at = annexb.find(_SHORT_START_CODE)
-    while 0 <= at < len(annexb) - 3:
-        found.add(annexb[at + 3] & 0x1F)
-        at = annexb.find(_SHORT_START_CODE, at + 3)
+    at = data.find(SHORT_START_CODE)
+    while 0 <= at < len(data) - 3:
+        found.add(data[at + 3] & 0x1F)
+        at = data.find(SHORT_START_CODE, at + 3)
     return found
 
 
-class BitReader:
-    """Reads bits and Exp-Golomb numbers; raises `IndexError` behind the end."""
-
-    def __init__(self, payload: bytes) -> None:
-        self._payload = payload
-        self.position = 0
-
-    def bit(self) -> int:
-        """The next bit."""
-        byte = self._payload[self.position >> 3]
-        value = byte >> (7 - (self.position & 7)) & 1
-        self.position += 1
-        return value
-
-    def bits(self, count: int) -> int:
-        """The next `count` bits as a number, most significant first."""
-        value = 0
-        for _ in range(count):
-            value = value << 1 | self.bit()
-        return value
-
-    def ue(self) -> int:
-        """The next unsigned Exp-Golomb number (9.1)."""
-        zeros = 0
-        while not self.bit():
-            zeros += 1
-            if zeros > 32:
-                raise IndexError("Exp-Golomb number of more than 32 bits")
-        return (1 << zeros) - 1 + self.bits(zeros)
-
-    def se(self) -> int:
-        """The next signed Exp-Golomb number (9.1.1)."""
-        coded = self.ue()
-        return (coded + 1) // 2 if coded & 1 else -(coded // 2)
+def entry_of(data: bytes) -> Entry:
+    """How decoding may begin at this access unit."""
+    kinds = nal_types(data)
+    if IDR_SLICE in kinds:
+        return Entry.KEY
+    if not kinds & PICTURE_TYPES:
+        return Entry.NONE
+    if SEI in kinds and _has_recovery_point(data):
+        return Entry.RECOVERY
+    slices = slice_types(data)
+    return Entry.INTRA if slices and slices <= {I_SLICE, SI_SLICE} else Entry.NONE
 
 
-class ParameterSets:
+def leads_key_frame(data: bytes) -> bool:
+    """Never: what H.264 shows before a recovery point cannot be told without its order count."""
+    return False
+
+
+def slice_types(data: bytes) -> set[int]:
+    """The kinds of slice (0 P, 1 B, 2 I, 3 SP, 4 SI) of an access unit (7.3.3), where readable."""
+    found = set()
+    for begin, end in annexb.nal_spans(data):
+        if data[begin] & 0x1F in PICTURE_TYPES:
+            reader = BitReader(unescaped(data[begin + 1 : min(end, begin + _SLICE_HEADER_BYTES)]))
+            try:
+                reader.ue()
+                found.add(reader.ue() % 5)
+            except IndexError:
+                continue
+    return found
+
+
+class ParameterSets(annexb.ParameterSets):
     """The newest sequence and picture parameter sets of a stream, by their ids."""
 
-    def __init__(self) -> None:
-        self._sets: dict[tuple[int, int], bytes] = {}
+    kinds = (SPS, PPS)
 
-    def take(self, payload: bytes) -> None:
-        """Remember every SPS and PPS in `payload`, which may lack its first start code."""
-        for unit in nal_units(with_start_code(payload)):
-            if unit[0] & 0x1F in (SPS, PPS):
-                self._take_unit(unit)
+    @staticmethod
+    def kind_of(unit: bytes) -> int:
+        return unit[0] & 0x1F
 
-    @property
-    def complete(self) -> bool:
-        """Whether there is at least one of each."""
-        return {kind for kind, _ in self._sets} == {SPS, PPS}
+    @staticmethod
+    def number_of(unit: bytes) -> int:
+        is_sequence = unit[0] & 0x1F == SPS
+        number = BitReader(unescaped(unit[4:] if is_sequence else unit[1:])).ue()
+        if is_sequence and number >= 32:
+            raise IndexError(f"sequence parameter set {number}; the largest is 31")
+        return number
 
-    def annexb(self) -> bytes:
-        """All of them in Annex-B form, sequence sets first."""
-        return b"".join(START_CODE + self._sets[key] for key in sorted(self._sets))
 
-    def _take_unit(self, unit: bytes) -> None:
-        kind = unit[0] & 0x1F
-        try:
-            number = BitReader(unit[4:] if kind == SPS else unit[1:]).ue()
-        except IndexError:
-            return
-        if number < (32 if kind == SPS else 256):
-            self._sets[kind, number] = unit
+def _has_recovery_point(data: bytes) -> bool:
+    return any(
+        unit[0] & 0x1F == SEI and _RECOVERY_POINT in annexb.sei_payload_types(unit, 1)
+        for unit in nal_units(data)
+    )

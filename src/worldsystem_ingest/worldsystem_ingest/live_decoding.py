@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from worldsystem_core.frames import Camera, EncodedFrame, Frame
 from worldsystem_core.handoff import Handoff
 from worldsystem_ingest.config import IngestConfig
-from worldsystem_ingest.decoder import Decoded, H264Decoder, Outcome
-from worldsystem_ingest.sink import DECODER_BUSY, NO_KEY_FRAME, STOPPED, Sink
+from worldsystem_ingest.decoder import Decoded, Decoder, DecoderSettings, Outcome
+from worldsystem_ingest.sink import CORRUPT, DECODER_BUSY, NO_KEY_FRAME, STOPPED, Sink
 
 _POLL_S = 0.2
+_MOST_QUEUED_BYTES = 64 * 2**20  # 60 pictures at 250 Mbit/s and 30 fps
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,8 +28,9 @@ class LiveDecoding:
 
     The network is never kept waiting: what does not fit is dropped as `decoder_busy`, with
     everything that depends on it up to the next key frame. `need_key_frame` is called from the
-    decoding thread, with the reason, for each picture that is lost until one comes, and never
-    after `close`.
+    decoding thread, with the reason, for each picture that is lost or broken until one comes, and
+    never after `close`. `broken_frames` counts pictures handed on though parts of them are the
+    decoder's guess (`broken_pictures` "show").
     """
 
     def __init__(
@@ -39,26 +41,36 @@ class LiveDecoding:
         need_key_frame: Callable[[str], None],
     ) -> None:
         self._sink = sink
+        self._config = config
         self._camera = camera
         self._need_key_frame = need_key_frame
         capacity = config.decode_queue_frames
         self._queue: Handoff[_Queued] = Handoff(capacity, on_drop=self._overflowed)
-        self._decoder = H264Decoder(low_delay=True)
+        self._queued_bytes = 0
+        self._counting_bytes = threading.Lock()
+        self._codec = "h264"
+        self._decoder = self._open_decoder()
         self._open: dict[int, EncodedFrame] = {}
         self._last_id: int | None = None
+        self.broken_frames = 0
 
     def __len__(self) -> int:
         return len(self._queue)
 
     def put(self, unit: EncodedFrame, after_loss: bool) -> None:
         """Queue one access unit; `after_loss` says that the one before never came."""
+        self._count_bytes(len(unit.data))
         self._queue.put(_Queued(unit, after_loss))
+        while self._queued_bytes > _MOST_QUEUED_BYTES and (oldest := self._queue.get(0.0)):
+            self._queue.dropped += 1
+            self._overflowed(oldest)
 
     def run(self, stop: threading.Event) -> None:
         """Decode until `stop`; what is then still queued is dropped as `stopped`."""
         while not stop.is_set():
             queued = self._queue.get(_POLL_S)
             if queued:
+                self._count_bytes(-len(queued.unit.data))
                 self._decode(queued.unit, queued.after_loss)
 
     def close(self) -> None:
@@ -68,16 +80,35 @@ class LiveDecoding:
         while queued := self._queue.get(0.0):
             self._sink.dropped(queued.unit.id, STOPPED, queued.unit.stream)
 
+    def _open_decoder(self) -> Decoder:
+        return Decoder(
+            DecoderSettings(
+                codec=self._codec,
+                low_delay=True,
+                show_broken=self._config.broken_pictures == "show",
+                threads=self._config.decode_threads,
+            )
+        )
+
     def _decode(self, unit: EncodedFrame, after_loss: bool) -> None:
+        if unit.codec != self._codec:
+            self._settle(self._decoder.flush())
+            self._codec = unit.codec
+            self._decoder = self._open_decoder()
         began_late = self._last_id is None and self._queue.dropped > 0
         if began_late or (self._last_id is not None and unit.id != self._last_id + 1):
             reason = NO_KEY_FRAME if after_loss else DECODER_BUSY
-            self._settle(self._decoder.await_key_frame(reason))
+            self._settle(self._decoder.missing(reason))
         self._last_id = unit.id
         self._open[unit.id] = unit
         self._settle(self._decoder.feed(unit.id, unit.data, unit.is_key))
 
+    def _count_bytes(self, count: int) -> None:
+        with self._counting_bytes:
+            self._queued_bytes += count
+
     def _overflowed(self, queued: _Queued) -> None:
+        self._count_bytes(-len(queued.unit.data))
         reason = STOPPED if self._queue.closed else DECODER_BUSY
         self._sink.dropped(queued.unit.id, reason, queued.unit.stream)
 
@@ -86,10 +117,11 @@ class LiveDecoding:
             unit = self._open.pop(outcome.index)
             if isinstance(outcome, Decoded):
                 self._sink.frame(self._frame(unit, outcome))
+                self.broken_frames += not outcome.whole
             else:
                 self._sink.dropped(unit.id, outcome.reason, unit.stream)
-                if not self._queue.closed:
-                    self._need_key_frame(outcome.reason)
+            if not self._queue.closed and not (isinstance(outcome, Decoded) and outcome.whole):
+                self._need_key_frame(CORRUPT if isinstance(outcome, Decoded) else outcome.reason)
 
     def _frame(self, unit: EncodedFrame, decoded: Decoded) -> Frame:
         height, width = decoded.rgb.shape[:2]

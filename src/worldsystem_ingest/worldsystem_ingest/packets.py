@@ -1,18 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a container's packets to pictures: H.264 passed through and decoded, others decoded."""
+"""From a container's packets to pictures: H.264 and H.265 are passed through as well."""
 
 from __future__ import annotations
 
 from typing import Protocol, runtime_checkable
 
 import av
-from av.video.reformatter import VideoReformatter
 
 from worldsystem_core.wire import START_CODE
-from worldsystem_ingest import h264
-from worldsystem_ingest.decoder import H264Decoder, Lost, rgb_of
+from worldsystem_ingest.config import IngestConfig
+from worldsystem_ingest.decoder import SYNTAX, Decoder, DecoderSettings, Lost
 from worldsystem_ingest.delivery import Delivery
+from worldsystem_ingest.pictures import RgbConversion
 from worldsystem_ingest.sink import CORRUPT
+
+_CODECS = {"h264": "h264", "hevc": "h265"}
+_TO_ANNEXB = {"h264": "h264_mp4toannexb", "h265": "hevc_mp4toannexb"}
 
 
 @runtime_checkable
@@ -29,22 +32,39 @@ class PacketReader(Protocol):
 
 
 def packet_reader(
-    stream: av.VideoStream, delivery: Delivery, *, low_delay: bool = False
+    stream: av.VideoStream,
+    delivery: Delivery,
+    config: IngestConfig | None = None,
+    *,
+    low_delay: bool = False,
 ) -> PacketReader:
-    """The reader for the stream's codec; `low_delay` as in `H264Decoder`."""
-    if stream.codec_context.name == "h264":
-        return AccessUnitReader(stream, delivery, H264Decoder(low_delay=low_delay))
-    return PictureReader(stream, delivery)
+    """The reader for the stream's codec; `low_delay` as in `DecoderSettings`."""
+    config = config or IngestConfig()
+    codec = _CODECS.get(stream.codec_context.name)
+    settings = DecoderSettings(
+        codec=codec or "h264",
+        low_delay=low_delay,
+        show_broken=config.broken_pictures == "show",
+        threads=config.decode_threads,
+    )
+    if codec:
+        return AccessUnitReader(stream, delivery, settings)
+    return PictureReader(stream, delivery, settings)
 
 
 class AccessUnitReader:
-    """H.264: access units in Annex-B form, each with its picture."""
+    """H.264 and H.265: access units in Annex-B form, each with its picture."""
 
-    def __init__(self, stream: av.VideoStream, delivery: Delivery, decoder: H264Decoder) -> None:
+    def __init__(
+        self, stream: av.VideoStream, delivery: Delivery, settings: DecoderSettings
+    ) -> None:
         self._delivery = delivery
-        self._annexb = av.bitstream.BitStreamFilterContext("h264_mp4toannexb", stream)
-        self._decoder = decoder
-        self._sets = h264.ParameterSets()
+        delivery.codec = settings.codec
+        to_annexb = _TO_ANNEXB[settings.codec]
+        self._annexb = av.bitstream.BitStreamFilterContext(to_annexb, stream)
+        self._decoder = Decoder(settings)
+        self._syntax = SYNTAX[settings.codec]
+        self._sets = self._syntax.ParameterSets()
         extradata = stream.codec_context.extradata
         if extradata and extradata.startswith((START_CODE, START_CODE[1:])):
             self._sets.take(extradata)
@@ -76,21 +96,28 @@ class AccessUnitReader:
         """A key frame must stand alone: broadcast streams do not repeat the sets at each one."""
         if not is_key:
             return data
-        kinds = h264.nal_types(data)
-        if kinds & {h264.SPS, h264.PPS}:
+        wanted = set(self._sets.kinds)
+        kinds = self._syntax.nal_types(data)
+        if kinds & wanted:
             self._sets.take(data)
-        if {h264.SPS, h264.PPS} <= kinds or not self._sets.complete:
+        if wanted <= kinds or not self._sets.complete:
             return data
-        return self._sets.annexb() + data
+        whole: bytes = self._sets.annexb() + data
+        return whole
 
 
 class PictureReader:
     """Any other codec: pictures only."""
 
-    def __init__(self, stream: av.VideoStream, delivery: Delivery) -> None:
+    def __init__(
+        self, stream: av.VideoStream, delivery: Delivery, settings: DecoderSettings
+    ) -> None:
         self._delivery = delivery
+        self._show_broken = settings.show_broken
         self._context = stream.codec_context
-        self._rgb = VideoReformatter()
+        self._context.thread_count = settings.decoding_threads
+        self._context.thread_type = "SLICE" if settings.low_delay else "AUTO"
+        self._to_rgb = RgbConversion()
         self._stamps_ns: dict[int, int] = {}
         self.last_was_lost = False
 
@@ -116,9 +143,9 @@ class PictureReader:
         self.last_was_lost = False
         for picture in pictures:
             stamp_ns = self._stamps_ns.pop(picture.pts, None)
-            if picture.is_corrupt:
+            if picture.is_corrupt and not self._show_broken:
                 self._delivery.lost(CORRUPT)
             else:
-                self._delivery.picture(rgb_of(picture, self._rgb), stamp_ns)
+                self._delivery.picture(self._to_rgb(picture), stamp_ns)
         while len(self._stamps_ns) > 64:
             self._stamps_ns.pop(next(iter(self._stamps_ns)))

@@ -8,43 +8,37 @@ decoding, until the first B slice shows that it was meant.
 
 from __future__ import annotations
 
-from worldsystem_core.wire import START_CODE
-from worldsystem_ingest import h264
-from worldsystem_ingest.h264 import BitReader
+from worldsystem_ingest import annexb, h264
+from worldsystem_ingest.annexb import BitReader, escaped, unescaped
 
 _PROFILES_WITH_CHROMA_FORMAT = (100, 110, 122, 244, 44, 83, 86, 118, 128, 138, 139, 134, 135)
 _EXPLICIT_ASPECT = 255
 _CHROMA_444 = 3
-_B_SLICE = 1
 
 
-def without_reordering(annexb: bytes) -> bytes:
-    """`annexb` with every SPS that announces reordering changed to announce none.
+def without_reordering(data: bytes) -> bytes:
+    """`data` with every SPS that announces reordering changed to announce none.
 
     Gives the same object when there is nothing to change.
     """
-    changed = annexb
-    for unit in h264.nal_units(annexb):
-        if unit[0] & 0x1F == h264.SPS:
-            changed = changed.replace(START_CODE[1:] + unit, START_CODE[1:] + _rewritten(unit))
-    return annexb if changed == annexb else changed
+    pieces, copied = [], 0
+    for begin, end in annexb.nal_spans(data):
+        if data[begin] & 0x1F == h264.SPS:
+            sps = data[begin:end]
+            rewritten = _rewritten(sps)
+            if rewritten != sps:
+                pieces += [data[copied:begin], rewritten]
+                copied = end
+    return b"".join([*pieces, data[copied:]]) if pieces else data
 
 
-def has_b_slice(annexb: bytes) -> bool:
-    """Whether the first slice of an access unit is a B slice (7.3.3)."""
-    for unit in h264.nal_units(annexb):
-        if unit[0] & 0x1F in (h264.SLICE, h264.PARTITION_A, h264.IDR_SLICE):
-            reader = BitReader(_unescaped(unit[1:16]))
-            try:
-                reader.ue()
-                return reader.ue() % 5 == _B_SLICE
-            except IndexError:
-                return False
-    return False
+def has_b_slice(data: bytes) -> bool:
+    """Whether an access unit has a B slice."""
+    return h264.B_SLICE in h264.slice_types(data)
 
 
 def _rewritten(sps: bytes) -> bytes:
-    payload = _unescaped(sps)
+    payload = unescaped(sps)
     reader = BitReader(payload)
     reader.bits(8)
     try:
@@ -60,7 +54,7 @@ def _rewritten(sps: bytes) -> bytes:
     bits = f"{int.from_bytes(payload, 'big'):0{8 * len(payload)}b}"
     bits = f"{bits[:begin]}1{bits[end : reader.position]}1"
     bits += "0" * (-len(bits) % 8)
-    return _escaped(int(bits, 2).to_bytes(len(bits) // 8, "big"))
+    return escaped(int(bits, 2).to_bytes(len(bits) // 8, "big"))
 
 
 def _skip_to_reorder_frames(reader: BitReader) -> bool:
@@ -158,20 +152,3 @@ def _skip_buffering(reader: BitReader) -> bool:
         reader.bit()
     reader.bits(20)
     return True
-
-
-def _unescaped(unit: bytes) -> bytes:
-    return unit.replace(b"\0\0\3", b"\0\0")
-
-
-def _escaped(payload: bytes) -> bytes:
-    """Put emulation prevention back (7.4.1)."""
-    escaped = bytearray()
-    zeros = 0
-    for byte in payload:
-        if zeros >= 2 and byte <= 3:
-            escaped.append(3)
-            zeros = 0
-        escaped.append(byte)
-        zeros = zeros + 1 if byte == 0 else 0
-    return bytes(escaped)

@@ -7,7 +7,7 @@ from typing import Any
 
 from worldsystem_core.wire import with_start_code
 from worldsystem_ingest import h264
-from worldsystem_ingest.decoder import H264Decoder
+from worldsystem_ingest.decoder import Decoder
 from worldsystem_ingest.delivery import Delivery
 
 
@@ -16,7 +16,7 @@ class VideoReader:
 
     def __init__(self, delivery: Delivery) -> None:
         self._delivery = delivery
-        self._decoder = H264Decoder()
+        self._decoder = Decoder()
         self._sets = h264.ParameterSets()
 
     def feed(self, message: Any, stamp_ns: int) -> None:
