@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import re
 import threading
 import time
 from pathlib import Path
@@ -16,31 +15,38 @@ from worldsystem_core.errors import SourceError
 from worldsystem_core.frames import Camera
 from worldsystem_ingest.config import IngestConfig
 from worldsystem_ingest.delivery import CameraOf, Delivery, camera_with_focal
+from worldsystem_ingest.image_stamps import list_images
 from worldsystem_ingest.sink import CORRUPT, Sink, Summary
 from worldsystem_ingest.video_file import pace_of
 
-_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
-
 
 class ImageFolder:
-    """Every image of a folder at `fps` pictures a second; a `K.txt` beside them is the camera."""
+    """Every image of a folder; a `K.txt` in it or beside it is the camera.
+
+    Stamps are those that lists beside the images or the images' names give (see `list_images`);
+    without any, pictures come at `fps` from zero. With `realtime` they come at the pace of their
+    stamps, which are shifted to host time.
+    """
 
     live = False
 
     def __init__(self, folder: Path, config: IngestConfig) -> None:
-        self._paths = sorted(
-            (path for path in folder.iterdir() if path.suffix.lower() in _SUFFIXES),
-            key=lambda path: _natural_order(path.name),
-        )
-        if not self._paths:
-            known = " ".join(_SUFFIXES)
-            raise SourceError(f"{folder} holds no images ({known}); give the folder they are in")
+        if not folder.is_dir():
+            raise SourceError(f"{folder} is no folder; give the folder that the images are in")
+        self._folder = folder
+        self._images = list_images(folder)
         self._config = config
-        self._K = _intrinsics_beside(folder)
+        self._K = _intrinsics_beside(self._images.root)
+        self._position = 0
 
     def facts(self) -> dict[str, object]:
-        """Nothing beside the ledger."""
-        return {}
+        """How many images there are, what gives their stamps, and how far they were played."""
+        return {
+            "folder": self._folder.name,
+            "position": f"{self._position} of {len(self._images.paths)} images",
+            "stamps from": self._images.stamped_by,
+            "camera": "K.txt" if self._K is not None else "focal_px",
+        }
 
     def problem(self) -> str:
         """None that would not end the source."""
@@ -48,19 +54,24 @@ class ImageFolder:
 
     def run(self, sink: Sink, stop: threading.Event) -> Summary:
         """Deliver every image; one that cannot be read is dropped as `corrupt`."""
-        config = self._config
+        config, images = self._config, self._images
         pace = pace_of(stop) if config.realtime else None
         delivery = Delivery(sink, config.stream, self._camera_of(), pace)
         delivery.rate_hz = config.fps
         delivery.start_ns = time.time_ns() if config.realtime else 0
-        for path in self._paths:
+        shift_ns = (
+            delivery.start_ns - images.stamps_ns[0] if config.realtime and images.stamps_ns else 0
+        )
+        for at, path in enumerate(images.paths):
             if stop.is_set():
                 break
-            bgr = cv2.imread(str(path), cv2.IMREAD_COLOR)
-            if bgr is None:
+            self._position = at + 1
+            rgb = cv2.imread(str(path), cv2.IMREAD_COLOR_RGB)
+            if rgb is None:
                 delivery.lost(CORRUPT)
             else:
-                delivery.picture(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), None)
+                stamp_ns = images.stamps_ns[at] + shift_ns if images.stamps_ns else None
+                delivery.picture(rgb, stamp_ns)
         return Summary(frames=delivery.frames)
 
     def _camera_of(self) -> CameraOf:
@@ -68,11 +79,6 @@ class ImageFolder:
         if K is None:
             return camera_with_focal(self._config.focal_px)
         return lambda width, height: Camera.from_K(K, width, height)
-
-
-def _natural_order(name: str) -> list[tuple[int, str]]:
-    parts = re.findall(r"\d+|\D+", name.lower())
-    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
 
 
 def _intrinsics_beside(folder: Path) -> Float64[np.ndarray, "3 3"] | None:
