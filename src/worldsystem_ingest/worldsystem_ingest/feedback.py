@@ -20,7 +20,7 @@ _SETTLE_S = 5.0  # a new connection begins with the pictures that the break cost
 
 
 class KeyFrameRequests:
-    """Asks for a key frame while one is needed: after 1 s again, then ever more rarely up to 8 s."""
+    """Asks for a key frame while one is needed: again after 1 s, then more rarely, up to 8 s."""
 
     def __init__(self, say: Say, now_s: Callable[[], float] = time.monotonic) -> None:
         self._say = say

@@ -7,7 +7,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from worldsystem_ingest.clock import ClockState
 
@@ -38,7 +38,7 @@ class LinkQuality:
     loss_total: float = 0.0
     asked_kbps: int | None = None
     key_frames_asked: int = 0
-    clock: ClockState = ClockState()
+    clock: ClockState = field(default_factory=ClockState)
 
 
 class Bandwidth:

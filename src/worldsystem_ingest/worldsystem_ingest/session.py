@@ -8,19 +8,23 @@ import time
 from collections.abc import Callable
 
 from worldsystem_core import wire
-from worldsystem_core.errors import ProtocolError
 from worldsystem_core.frames import Camera, EncodedFrame
 from worldsystem_core.wire import PacketType
 from worldsystem_ingest import h264, telemetry
 from worldsystem_ingest.clock import ClockEstimator
 from worldsystem_ingest.config import IngestConfig
 from worldsystem_ingest.feedback import BitrateControl, KeyFrameRequests, Say
+from worldsystem_ingest.fields import Message
 from worldsystem_ingest.numbering import FrameNumbers
+from worldsystem_ingest.pings import Pings
 from worldsystem_ingest.quality import Bandwidth, Jitter, LinkQuality, Loss
 from worldsystem_ingest.sink import CORRUPT, LOST_ON_LINK, NO_PARAMETER_SETS, Sink
+from worldsystem_ingest.telemetry import TelemetryReader
+from worldsystem_ingest.telemetry_clock import TelemetryClock
 
 _log = logging.getLogger(__name__)
 Deliver = Callable[[EncodedFrame, bool], None]
+_QUEUE_GAIN = 1 / 30
 _SLICES = {h264.SLICE, h264.PARTITION_A, h264.IDR_SLICE}
 
 
@@ -46,11 +50,17 @@ class SenderSession:
         self._low = False
         self._loss = Loss()
         self._jitter = Jitter()
-        say = say if config.feedback else _silent
-        self._key_frames = KeyFrameRequests(say)
-        self._bitrate = BitrateControl(say)
+        self._say = say
+        advise = say if config.feedback else _silent
+        self._key_frames = KeyFrameRequests(advise)
+        self._bitrate = BitrateControl(advise)
+        self._telemetry = TelemetryReader()
+        self._pings = Pings()
+        self._connected = False
+        self._queue_ms: float | None = None
         self.numbers = FrameNumbers()
         self.clock = ClockEstimator(config.clock_window_s)
+        self._telemetry_clock = TelemetryClock(self.clock, config.clock_window_s)
         self.bandwidth = Bandwidth(low_mbps=config.low_bandwidth_mbps)
         self.camera: Camera | None = None
         self.last_picture_s: float | None = None
@@ -58,20 +68,28 @@ class SenderSession:
 
     def connected(self) -> None:
         """A new video connection begins."""
+        self._connected = True
         self.numbers.connected()
+        self.clock.connected()
+        self._pings.connected()
         self._key_frames.connected()
         self._bitrate.connected()
 
     def disconnected(self) -> None:
         """The video connection ended, and no other took its place."""
+        self._connected = False
         self._key_frames.came()
 
     def tick(self) -> None:
         """Measure the link, tell the sender what follows from it; call once a second."""
         self.quality = self._measured_quality()
         self._warn_of_low_bandwidth()
+        if not self._connected:
+            return
         self._bitrate.judge(self.quality)
         self._key_frames.tick()
+        if ping := self._pings.ping(time.time_ns()):
+            self._say(dict(ping))
 
     def key_frame_needed(self, reason: str) -> None:
         """Pictures are lost for `reason` until a key frame comes."""
@@ -107,6 +125,7 @@ class SenderSession:
 
     def take_control(self, text: str) -> None:
         """One text message of `/ws/video`."""
+        arrival_ns = time.time_ns()
         message = telemetry.message_from(text)
         if message["type"] == "video_config":
             camera = telemetry.camera_from(message)
@@ -115,18 +134,23 @@ class SenderSession:
                 self._sink.camera(camera, self._stream)
         elif message["type"] in telemetry.RESTART_TYPES:
             self.numbers.restart()
+        elif message["type"] == "pong":
+            self._take_pong(message, arrival_ns)
+        elif message["type"] == "ping":
+            answer = {"type": "pong", "id": message.get("id"), "received_ns": arrival_ns}
+            self._say(answer | {"sent_ns": time.time_ns()})
 
     def take_telemetry(self, text: str) -> None:
         """One text message of `/ws/phone`."""
         arrival_ns = time.time_ns()
-        message = telemetry.message_from(text)
-        stamp_ns = self.clock.mapped_ns(telemetry.sender_ns_of(message), arrival_ns)
-        if message["type"] == "imu":
-            self._sink.measured(telemetry.imu_from(message, stamp_ns), self._stream)
-        elif message["type"] == "gps":
-            self._sink.measured(telemetry.gps_from(message, stamp_ns), self._stream)
-        elif message["type"] not in ("telemetry", "status", "ping"):
-            raise ProtocolError(f'unknown type {message["type"]!r:.40}; known: "imu", "gps"')
+        samples = self._telemetry.samples(telemetry.message_from(text))
+        for sample in self._telemetry_clock.stamped(samples, arrival_ns):
+            self._sink.measured(sample, self._stream)
+
+    def _take_pong(self, message: Message, arrival_ns: int) -> None:
+        trip = self._pings.trip(message, arrival_ns)
+        if trip:
+            self.clock.answered(trip)
 
     def _measured_quality(self) -> LinkQuality:
         return LinkQuality(
@@ -134,10 +158,12 @@ class SenderSession:
             bandwidth_average_mbps=self.bandwidth.average_mbps(),
             low_bandwidth=self.bandwidth.low,
             jitter_ms=self._jitter.jitter_ms,
+            queue_delay_ms=self._queue_ms,
             loss=self._loss.recent,
             loss_total=self._loss.total,
             asked_kbps=self._bitrate.asked_kbps,
             key_frames_asked=self._key_frames.asked,
+            clock=self.clock.state,
         )
 
     def _warn_of_low_bandwidth(self) -> None:
@@ -153,19 +179,26 @@ class SenderSession:
     def _take_unit(
         self, data: bytes, *, is_key: bool, sender_ns: int, number: int, arrival_ns: int
     ) -> None:
-        known_ns = sender_ns if self.clock.plausible(sender_ns, arrival_ns) else 0
+        known_ns = sender_ns if self.clock.usable(sender_ns, arrival_ns) else 0
         numbered = self.numbers.take(number, known_ns, is_key)
         if numbered is None:
             return
         for lost_id in numbered.lost:
             self._sink.dropped(lost_id, LOST_ON_LINK, self._stream)
         self._loss.add(len(numbered.lost))
-        if known_ns:
-            self._jitter.add(known_ns, arrival_ns)
         self.last_picture_s = time.monotonic()
         stamp_ns = self.clock.host_ns(sender_ns, arrival_ns)
+        if known_ns:
+            self._measure_delay(known_ns, arrival_ns)
         self._last_stamp_ns = max(stamp_ns, self._last_stamp_ns + 1)
         self._deliver_unit(numbered.id, data, is_key, arrival_ns)
+
+    def _measure_delay(self, sender_ns: int, arrival_ns: int) -> None:
+        self._jitter.add(sender_ns, arrival_ns)
+        waited_ns = self.clock.queue_delay_ns(sender_ns, arrival_ns)
+        if waited_ns is not None:
+            before_ms = self._queue_ms or 0.0
+            self._queue_ms = before_ms + (waited_ns * 1e-6 - before_ms) * _QUEUE_GAIN
 
     def _deliver_unit(self, frame_id: int, data: bytes, is_key: bool, arrival_ns: int) -> None:
         kinds = h264.nal_types(data)
