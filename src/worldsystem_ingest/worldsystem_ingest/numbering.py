@@ -3,11 +3,15 @@
 
 from __future__ import annotations
 
+import time
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 
 _REMEMBERED = 512
 _LARGEST_GAP = 3000  # 100 s at 30 fps; a wider jump is another numbering, not a loss
+_GAPS_PER_S = 300.0  # more lost pictures than any sender makes are another numbering too
+_LATE_IN_A_ROW = 5
 _LARGEST_FIRST = 2**48
 
 
@@ -23,11 +27,18 @@ class Numbered:
 class FrameNumbers:
     """Gives each picture of one stream its id; late and duplicate ones are counted and get none.
 
-    A number that goes back is a restart when its capture time went on, or when the sender's clock
-    cannot tell (it stands still or began again) and the stream begins anew at number 0 or 1.
+    A number that goes back is a restart when its capture time went on; when the sender's clock
+    cannot tell (it stands still or began again) and the stream begins anew at number 0 or 1; when a
+    connection begins with a key frame of a number that was not seen; and after five late pictures
+    in a row. At most 3000 ids are lost at once and, on average, 300 a second: jumps beyond that are
+    restarts, so that no sender can make the ledger grow at will.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, now_s: Callable[[], float] = time.monotonic) -> None:
+        self._now_s = now_s
+        self._allowance = float(_LARGEST_GAP)
+        self._allowed_at_s = now_s()
+        self._late_in_a_row = 0
         self._offset = 0
         self._expected: int | None = None
         self._newest_ns = -1
@@ -60,6 +71,7 @@ class FrameNumbers:
                 self.duplicates += 1
             else:
                 self.late += 1
+                self._late_in_a_row += 1
             return None
         lost = range(self._expected + self._offset, number + self._offset)
         self.lost += len(lost)
@@ -67,14 +79,28 @@ class FrameNumbers:
 
     def _begins_again(self, number: int, sender_ns: int, is_key: bool) -> bool:
         assert self._expected is not None
-        if self._restart or number - self._expected > _LARGEST_GAP:
+        if self._restart:
             return True
         if number >= self._expected:
-            return False
+            return not self._may_lose(number - self._expected)
+        is_new = number not in self._seen
+        if is_new and ((self._anew and is_key) or self._late_in_a_row >= _LATE_IN_A_ROW):
+            return True
         if sender_ns > self._newest_ns:
             return True
         clock_is_mute = self._anew or self._clock_stands > 3
         return is_key and number <= 1 and clock_is_mute
+
+    def _may_lose(self, count: int) -> bool:
+        """Whether `count` ids more may be lost; takes them from the allowance if so."""
+        now_s = self._now_s()
+        earned = (now_s - self._allowed_at_s) * _GAPS_PER_S
+        self._allowance = min(float(_LARGEST_GAP), self._allowance + earned)
+        self._allowed_at_s = now_s
+        if count > self._allowance:
+            return False
+        self._allowance -= count
+        return True
 
     def _accept_restart(self, number: int, sender_ns: int) -> Numbered:
         assert self._expected is not None
@@ -90,6 +116,7 @@ class FrameNumbers:
         self._newest_ns = max(self._newest_ns, sender_ns)
         self._expected = number + 1
         self._anew = self._restart = False
+        self._late_in_a_row = 0
         self._seen[number] = sender_ns
         if len(self._seen) > _REMEMBERED:
             self._seen.popitem(last=False)
