@@ -3,7 +3,7 @@ PYTHON ?= python3
 DURATION ?= 60
 NAME ?= mesh
 ENV := tools/env.sh
-SOURCES := src test tools benchmarks examples launch
+SOURCES := src test tools benchmarks examples launch training
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-all lint format bench tables docs clean
@@ -28,7 +28,7 @@ test-all:        ## Run every test this machine can run
 lint: setup      ## Check style and types
 	@$(ENV) ruff format --check $(SOURCES)
 	@$(ENV) ruff check $(SOURCES)
-	@$(ENV) mypy src tools benchmarks
+	@$(ENV) mypy src tools benchmarks training
 
 format: setup    ## Format the code
 	@$(ENV) ruff format $(SOURCES)

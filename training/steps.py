@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One forward pass of each network over a batch of windows, and the loss that trains it."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from losses import confident_regression
+from torch import Tensor
+from windows import Views
+
+from worldsystem_slam3r.model.heads import PointMap
+from worldsystem_slam3r.model.i2p import ImageToPoints
+from worldsystem_slam3r.model.l2w import LocalToWorld
+
+REFERENCES = 3
+_NOISE = 0.05
+
+
+def predict_window(net: ImageToPoints, views: Views) -> PointMap:
+    """Points and confidence of all views in the camera frame of the first; gradients flow."""
+    tokens, grid = encode_views(net, views)
+    reference = net.start_views(tokens[:, :1], grid, reference=True)
+    sources = net.start_views(tokens[:, 1:], grid, reference=False)
+    r, s = net.decode(reference, sources, grid, want_ref=True, want_src=True)
+    assert r is not None
+    assert s is not None
+    return _joined(net.downstream_head1(r, grid), net.downstream_head2(s, grid))
+
+
+def window_loss(net: ImageToPoints, views: Views) -> Float[Tensor, ""]:
+    """Image-to-Points: points up to scale, so predictions are normalised."""
+    found = predict_window(net, views)
+    return confident_regression(
+        found.points, found.confidence, views.points, views.valid, normalise=True
+    )
+
+
+def predict_world(
+    net: LocalToWorld, encoder: ImageToPoints, views: Views, *, noise: float = 0.0
+) -> PointMap:
+    """World points of all views: the first are references, given in the world, the others not.
+
+    `noise` disturbs what is given, as the other network's errors will.
+    """
+    with torch.no_grad():
+        tokens, grid = encode_views(encoder, views)
+    known = disturbed(views.points[:, :REFERENCES], noise)
+    own = disturbed(views.own[:, REFERENCES:], noise)
+    reference = net.start_views(tokens[:, :REFERENCES], known, reference=True)
+    sources = net.start_views(tokens[:, REFERENCES:], own, reference=False)
+    r, s = net.decode(reference, sources, grid, want_ref=True, want_src=True)
+    assert r is not None
+    assert s is not None
+    return _joined(net.downstream_head1(r, grid), net.downstream_head2(s, grid))
+
+
+def world_loss(net: LocalToWorld, encoder: ImageToPoints, views: Views) -> Float[Tensor, ""]:
+    """Local-to-World: its references give the scale, so predictions are taken as they are."""
+    found = predict_world(net, encoder, views, noise=_NOISE)
+    return confident_regression(
+        found.points, found.confidence, views.points, views.valid, normalise=False
+    )
+
+
+def retrieval_loss(net: ImageToPoints, views: Views) -> Float[Tensor, ""]:
+    """Scores of candidates for the first view against how much of it each one sees."""
+    with torch.no_grad():
+        tokens, grid = encode_views(net, views)
+    errors = []
+    for window, overlap in zip(tokens, overlaps(views), strict=True):
+        queries = net.start_views(window[None, :1], grid, reference=True)
+        candidates = net.start_views(window[None, 1:], grid, reference=False)
+        mean = net.token_scores(queries, candidates, grid).mean(dim=(0, 2))
+        errors.append(((mean - 1.0) / mean - overlap) ** 2)
+    return torch.stack(errors).mean()
+
+
+def overlaps(views: Views, *, reach: float = 0.1) -> Float[Tensor, "b c"]:
+    """Share of the first view's points that have a point of each other view within `reach`."""
+    step = max(1, views.points.shape[2] // 14)
+    points = views.points[:, :, ::step, ::step].flatten(2, 3)
+    valid = views.valid[:, :, ::step, ::step].flatten(2, 3)
+    first, others = points[:, :1], points[:, 1:]
+    distance = torch.cdist(first.expand_as(others), others)
+    distance = distance.masked_fill(~valid[:, 1:, None, :], torch.inf)
+    near = (distance.amin(dim=-1) < reach) & valid[:, :1]
+    return near.sum(-1) / valid[:, :1].sum(-1).clamp(min=1)
+
+
+def encode_views(
+    net: ImageToPoints, views: Views
+) -> tuple[Float[Tensor, "b v s d"], tuple[int, int]]:
+    """Raw tokens of every view, and their grid (rows, columns)."""
+    batch, count = views.images.shape[:2]
+    patch = net.sizes.patch_px
+    grid = (views.images.shape[3] // patch, views.images.shape[4] // patch)
+    tokens = net.encode(views.images.flatten(0, 1))
+    return tokens.view(batch, count, *tokens.shape[1:]), grid
+
+
+def disturbed(points: Float[Tensor, "b v h w 3"], noise: float) -> Float[Tensor, "b v h w 3"]:
+    """`points` with a smooth error of relative size `noise`; unknown points stay at zero."""
+    if noise == 0.0:
+        return points
+    batch, views, height, width, _ = points.shape
+    coarse = noise * torch.randn(batch * views, 3, 4, 4)
+    smooth = torch.nn.functional.interpolate(coarse, (height, width), mode="bilinear")
+    return points * (1.0 + smooth.permute(0, 2, 3, 1).reshape(points.shape))
+
+
+def _joined(first: PointMap, others: PointMap) -> PointMap:
+    return PointMap(
+        torch.cat([first.points, others.points], dim=1),
+        torch.cat([first.confidence, others.confidence], dim=1),
+    )
