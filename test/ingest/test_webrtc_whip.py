@@ -9,6 +9,8 @@ import aiohttp
 import pytest
 from ingest_lab import RunningServer, encode, number_in, serving
 
+from worldsystem_ingest.webrtc.page import FILES
+
 pytest.importorskip("aiortc", reason="aiortc is not installed")
 
 from webrtc_lab import (
@@ -52,3 +54,20 @@ def test_units_reach_the_sink_as_they_were_sent():
     assert [nals(unit.data) for unit in sink.units] == [nals(unit.data) for unit in units]
     assert sink.ids == list(range(40))
     assert sink.drops == []
+
+
+def test_the_page_is_served_with_a_policy_that_lets_nothing_in():
+    async def run(port: int) -> None:
+        async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as http:
+            for path in ("/camera", *(f"/camera/{name}" for name in FILES)):
+                async with http.get(path) as response:
+                    assert response.status == 200, path
+                    policy = response.headers["Content-Security-Policy"]
+                    assert "default-src 'none'" in policy
+                    assert "unsafe" not in policy
+                    assert response.headers["X-Content-Type-Options"] == "nosniff"
+            async with http.get("/camera/../page.py") as response:
+                assert response.status == 404
+
+    with serving() as server:
+        asyncio.run(run(server.port))
