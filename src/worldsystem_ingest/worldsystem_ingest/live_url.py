@@ -5,102 +5,121 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
-
-import av
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 
 from worldsystem_core.errors import SourceError
 from worldsystem_ingest.backoff import Backoff
-from worldsystem_ingest.clock import ClockEstimator
 from worldsystem_ingest.config import IngestConfig
+from worldsystem_ingest.connection import Connection, Download
 from worldsystem_ingest.delivery import Delivery, camera_with_focal
-from worldsystem_ingest.packets import PacketReader, packet_reader
+from worldsystem_ingest.link import LinkError, parse_link
 from worldsystem_ingest.sink import Sink, Summary
-from worldsystem_ingest.video_file import rate_of
 
 _log = logging.getLogger(__name__)
-_OPEN_TIMEOUT_S = 5.0
-_OPTIONS = {"rtsp_transport": "tcp"}  # "nobuffer" would throw the first key frame away
+_REFUSED_WAIT_S = 10.0  # cameras lock an account after a few wrong passwords
+
+
+@dataclass(frozen=True)
+class LinkState:
+    """How a link is at the moment; `attempts` counts those in vain since the last success."""
+
+    state: str = "connecting"
+    since: str = ""
+    protocol: str = ""
+    codec: str = ""
+    connections: int = 0
+    attempts: int = 0
+    last_error: str = ""
 
 
 class LiveUrl:
     """One live stream over any number of connections; ids go on, stamps are host times.
 
-    A stream of known length (a file behind HTTP) ends the source; any other end, an error or
-    `stall_s` without data leads to the next connection.
+    The end of something whose length is known (a file behind HTTP) ends the source, once all of it
+    was there; a broken download goes on where it broke. Any other end, an error or `stall_s`
+    without video leads to the next connection.
     """
 
     live = True
 
     def __init__(self, url: str, config: IngestConfig, format: str | None = None) -> None:
-        self._url = url
-        self._format = format
+        self._link = parse_link(url, format)
         self._config = config
+        self._state = LinkState(protocol=self._link.protocol, since=_now())
+
+    @property
+    def state(self) -> LinkState:
+        """How the link is now; safe from any thread."""
+        return self._state
 
     def facts(self) -> dict[str, object]:
-        """Nothing beside the ledger."""
-        return {}
+        """The link's state, as `/diagnostics` shows it."""
+        state = self._state
+        return {
+            "url": self._link.shown,
+            "link": state.state,
+            "link since": state.since,
+            "protocol": state.protocol,
+            "codec": state.codec,
+            "connections": state.connections,
+            "attempts in vain": state.attempts,
+            "last error": state.last_error,
+        }
 
     def problem(self) -> str:
-        """None that would not end the source."""
-        return ""
+        """Why nothing comes now; empty while connected and before the first failure."""
+        state = self._state
+        if state.state == "connected" or not state.last_error:
+            return ""
+        return f"{self._link.shown}: {state.last_error}"
 
     def run(self, sink: Sink, stop: threading.Event) -> Summary:
         """Deliver until `stop`; raises `SourceError` after `connect_attempts` vain attempts."""
         config = self._config
         delivery = Delivery(sink, config.stream, camera_with_focal(config.focal_px))
         backoff = Backoff(config.backoff_first_s, config.backoff_max_s)
+        download = Download()
         while not stop.is_set():
-            before = delivery.next_id
+            before = delivery.frames
+            self._enter("listening" if self._link.listens else "connecting")
             try:
-                if self._play(delivery, stop):
+                connection = Connection(self._link, config, delivery, stop)
+                if connection.play(self._connected, download) or stop.is_set():
                     break
-                reason = "the stream ended"
-            except (av.FFmpegError, OSError) as error:
-                reason = str(error)
-            if delivery.next_id > before:
-                backoff.succeeded()
-            wait_s = backoff.next_s()
-            if config.connect_attempts and backoff.failures >= config.connect_attempts:
-                raise SourceError(
-                    f"{self._url}: {reason}; given up after {backoff.failures} attempts. Is the "
-                    f"sender running, and the address right?"
-                )
-            _log.warning("%s: %s; opening it again in %.1f s", self._url, reason, wait_s)
-            stop.wait(wait_s)
+            except LinkError as error:
+                if stop.is_set():
+                    break
+                if delivery.frames > before:
+                    backoff.succeeded()
+                stop.wait(self._wait_s(error, backoff))
+        self._enter("ended")
         return Summary(frames=delivery.frames)
 
-    def _play(self, delivery: Delivery, stop: threading.Event) -> bool:
-        """Deliver one connection; True when the stream came to its regular end or was stopped."""
-        timeout_s = (_OPEN_TIMEOUT_S, self._config.stall_s)
-        with av.open(
-            self._url, format=self._format, options=_OPTIONS, timeout=timeout_s
-        ) as container:
-            if not container.streams.video:
-                raise SourceError(f"{self._url} holds no video stream, only sound or data")
-            stream = container.streams.video[0]
-            delivery.rate_hz = rate_of(stream, self._config.fps)
-            reader = packet_reader(stream, delivery, low_delay=True)
-            try:
-                self._feed(container, stream, reader, stop)
-            finally:
-                reader.flush()
-            return stop.is_set() or bool(container.duration and container.duration > 0)
+    def _wait_s(self, error: LinkError, backoff: Backoff) -> float:
+        """How long to wait after `error`; a listener must not miss its sender's next attempt."""
+        config, shown = self._config, self._link.shown
+        wait_s = backoff.next_s()
+        if self._link.listens:
+            wait_s = min(wait_s, config.backoff_first_s)
+        elif error.refused:
+            wait_s = max(wait_s, _REFUSED_WAIT_S)
+        self._enter("waiting", attempts=backoff.failures, last_error=str(error))
+        if config.connect_attempts and backoff.failures >= config.connect_attempts:
+            raise SourceError(
+                f"{shown}: {error}; given up after {backoff.failures} attempts. Is the "
+                f"sender running, and the address right?"
+            ) from error
+        _log.warning("%s: %s; opening it again in %.1f s", shown, error, wait_s)
+        return wait_s
 
-    def _feed(
-        self,
-        container: av.container.InputContainer,
-        stream: av.VideoStream,
-        reader: PacketReader,
-        stop: threading.Event,
-    ) -> None:
-        clock = ClockEstimator(self._config.clock_window_s, epoch=False)
-        for packet in container.demux(stream):
-            if stop.is_set():
-                return
-            if packet.size == 0:
-                continue
-            stamp_ns = arrival_ns = time.time_ns()
-            if packet.pts is not None:
-                stamp_ns = clock.host_ns(round(packet.pts * stream.time_base * 10**9), arrival_ns)
-            reader.feed(packet, stamp_ns)
+    def _connected(self, codec: str) -> None:
+        connections = self._state.connections + 1
+        self._enter("connected", codec=codec, connections=connections, attempts=0)
+
+    def _enter(self, state: str, **changes: object) -> None:
+        self._state = replace(self._state, state=state, since=_now(), **changes)  # type: ignore[arg-type]
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

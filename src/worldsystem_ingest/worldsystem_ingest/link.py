@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the URL of a live stream says: what FFmpeg opens, how, and what people may see of it."""
+
+from __future__ import annotations
+
+import errno
+from dataclasses import dataclass, field
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
+
+import av
+
+from worldsystem_core.errors import SourceError
+
+TRANSPORTS = ("tcp", "udp", "http", "udp_multicast")
+_RTSP = ("rtsp", "rtsps")
+_SECRETS = ("pass", "password", "passphrase", "pwd", "token", "key", "secret", "auth", "streamid")
+# Two seconds tell the codec of any stream; FFmpeg's own five, and its look at the frame rate, only
+# make the first picture late. "nobuffer" would throw the first key frame away.
+_PROBING = {"analyzeduration": "2000000", "fpsprobesize": "0"}
+# Lets FFmpeg ask for the rest of a broken download. Only for what is known to be one: at the end of
+# an endless stream it would report an error.
+RESUMING = {"reconnect": "1", "reconnect_delay_max": "2"}
+_DATAGRAMS = {"fifo_size": "65536", "overrun_nonfatal": "1"}
+
+
+class LinkError(Exception):
+    """A connection that could not be made, or broke; the message says why, without the URL.
+
+    `refused`: the server is there and does not let us in, so that trying often does harm.
+    """
+
+    def __init__(self, reason: str, *, refused: bool = False) -> None:
+        super().__init__(reason)
+        self.refused = refused
+
+
+@dataclass(frozen=True)
+class Link:
+    """One live stream's address. `shown` has no secrets; `listens`: the sender calls us."""
+
+    url: str
+    shown: str
+    protocol: str
+    listens: bool = False
+    format: str | None = None
+    options: dict[str, str] = field(default_factory=dict)
+
+
+def parse_link(url: str, format: str | None = None) -> Link:
+    """Read `url`; our own parameters (`transport=`, `listen=1`) become options of FFmpeg.
+
+    Raises `SourceError` for a parameter with a value that does not exist.
+    """
+    if format:
+        return Link(url=url, shown=url, protocol=format, format=format)
+    parts = urlsplit(url)
+    scheme = parts.scheme.lower()
+    query = dict(parse_qsl(parts.query, keep_blank_values=True))
+    options = dict(_PROBING)
+    listens = scheme in ("udp", "rtp") or query.get("mode") == "listener"
+    if scheme in _RTSP:
+        options["rtsp_transport"] = _transport(query.pop("transport", "tcp"), url)
+        options["allowed_media_types"] = "video"
+        url = _with_query(url, query) if "transport=" in parts.query else url
+    elif scheme.startswith("rtmp") and "listen" in query:
+        listens = query.pop("listen") != "0"
+        options["listen"] = "1" if listens else "0"
+        url = _with_query(url, query)
+    elif scheme == "tcp":
+        listens = query.get("listen", "0") != "0"
+    if scheme in ("udp", "rtp"):
+        options |= _DATAGRAMS
+    return Link(
+        url=url, shown=without_secrets(url), protocol=scheme, listens=listens, options=options
+    )
+
+
+def without_secrets(url: str) -> str:
+    """`url` as it may be logged: passwords and tokens are stars."""
+    parts = urlsplit(url)
+    place = parts.netloc
+    if "@" in place:
+        user, _, host = place.rpartition("@")
+        place = f"{user.split(':')[0]}:***@{host}" if ":" in user else f"{user}@{host}"
+    query = "&".join(_veiled(pair) for pair in parts.query.split("&"))
+    return urlunsplit(parts._replace(netloc=place, query=query))
+
+
+def link_error(error: Exception, link: Link, waited_s: float) -> LinkError:
+    """What went wrong, in words that tell a wrong password or path from a sender that is away."""
+    place = urlsplit(link.url).netloc.rpartition("@")[2] or link.url
+    if isinstance(error, (av.HTTPUnauthorizedError, av.HTTPForbiddenError)):
+        code = 401 if isinstance(error, av.HTTPUnauthorizedError) else 403
+        return LinkError(
+            f"{place} does not accept the user name and password, or asks for them ({code})",
+            refused=True,
+        )
+    if isinstance(error, av.HTTPNotFoundError):
+        return LinkError(f"{place} answers, but has no stream of this path now (404)")
+    if isinstance(error, av.ConnectionRefusedError):
+        return LinkError(f"nothing listens at {place} (connection refused)")
+    if isinstance(error, (av.ExitError, av.TimeoutError)):
+        what = "nobody sent to" if link.listens else "no data from"
+        return LinkError(f"{what} {place} for {waited_s:.1f} s")
+    if isinstance(error, av.InvalidDataError):
+        return LinkError(f"what {place} sends is not video that FFmpeg can read")
+    words = getattr(error, "strerror", None) or str(error)
+    if getattr(error, "errno", None) == errno.EIO:
+        words += "; broken connection, or a host name that does not exist"
+    return LinkError(f"{place} cannot be read ({words})")
+
+
+def _transport(name: str, url: str) -> str:
+    if name not in TRANSPORTS:
+        raise SourceError(
+            f"{without_secrets(url)}: unknown transport '{name}'; known: {', '.join(TRANSPORTS)}"
+        )
+    return name
+
+
+def _with_query(url: str, query: dict[str, str]) -> str:
+    return urlunsplit(urlsplit(url)._replace(query=urlencode(query, quote_via=quote)))
+
+
+def _veiled(pair: str) -> str:
+    name, equals, _ = pair.partition("=")
+    return f"{name}=***" if equals and name.lower() in _SECRETS else pair
