@@ -6,26 +6,36 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from worldsystem_core import wire
 from worldsystem_core.frames import Camera, EncodedFrame
 from worldsystem_core.wire import PacketType
-from worldsystem_ingest import h264, telemetry
+from worldsystem_ingest import telemetry
+from worldsystem_ingest.assembly import Assembly, Refused
 from worldsystem_ingest.clock import ClockEstimator
 from worldsystem_ingest.config import IngestConfig
 from worldsystem_ingest.feedback import BitrateControl, KeyFrameRequests, Say
 from worldsystem_ingest.fields import Message
-from worldsystem_ingest.numbering import FrameNumbers
+from worldsystem_ingest.numbering import FrameNumbers, Numbered
 from worldsystem_ingest.pings import Pings
 from worldsystem_ingest.quality import Bandwidth, Jitter, LinkQuality, Loss
-from worldsystem_ingest.sink import CORRUPT, LOST_ON_LINK, NO_PARAMETER_SETS, Sink
+from worldsystem_ingest.sink import LOST_ON_LINK, NO_KEY_FRAME, Sink
 from worldsystem_ingest.telemetry import TelemetryReader
 from worldsystem_ingest.telemetry_clock import TelemetryClock
 
 _log = logging.getLogger(__name__)
 Deliver = Callable[[EncodedFrame, bool], None]
 _QUEUE_GAIN = 1 / 30
-_SLICES = {h264.SLICE, h264.PARTITION_A, h264.IDR_SLICE}
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """What a picture is known by, and whether the one before it is missing."""
+
+    id: int
+    stamp_ns: int
+    after_loss: bool
 
 
 class SenderSession:
@@ -44,7 +54,8 @@ class SenderSession:
         self._deliver = deliver
         self._stream = stream
         self._low_mbps = config.low_bandwidth_mbps
-        self._sets = h264.ParameterSets()
+        self._assembly = Assembly()
+        self._begins_anew = False
         self._last_stamp_ns = -1
         self._next_id: int | None = None
         self._low = False
@@ -109,7 +120,7 @@ class SenderSession:
                 arrival_ns=arrival_ns,
             )
         else:
-            self._sets.take(packet.payload)
+            self._assembly.take_sets(packet.payload)
 
     def take_access_unit(
         self, *, data: bytes, is_key: bool, sender_ns: int, number: int, arrival_ns: int
@@ -123,11 +134,27 @@ class SenderSession:
             data, is_key=is_key, sender_ns=sender_ns, number=number, arrival_ns=arrival_ns
         )
 
+    def accept(
+        self, *, size_bytes: int, is_key: bool, sender_ns: int, number: int, arrival_ns: int
+    ) -> Accepted | None:
+        """Account for a coded picture that the caller has decoded: neither relayed nor recorded.
+
+        None when it is late or was there before.
+        """
+        self.bandwidth.add(size_bytes)
+        numbered = self._account(is_key, sender_ns, number, arrival_ns)
+        if numbered is None:
+            return None
+        if is_key:
+            self._key_frames.came()
+        return Accepted(numbered.id, self._last_stamp_ns, self._is_after_loss(numbered.id))
+
     def take_control(self, text: str) -> None:
         """One text message of `/ws/video`."""
         arrival_ns = time.time_ns()
         message = telemetry.message_from(text)
         if message["type"] == "video_config":
+            self._assembly.use_codec(telemetry.codec_from(message))
             camera = telemetry.camera_from(message)
             if camera and camera != self.camera:
                 self.camera = camera
@@ -179,10 +206,18 @@ class SenderSession:
     def _take_unit(
         self, data: bytes, *, is_key: bool, sender_ns: int, number: int, arrival_ns: int
     ) -> None:
+        numbered = self._account(is_key, sender_ns, number, arrival_ns)
+        if numbered is not None:
+            self._deliver_unit(numbered, data, is_key, arrival_ns)
+
+    def _account(
+        self, is_key: bool, sender_ns: int, number: int, arrival_ns: int
+    ) -> Numbered | None:
+        """Number and stamp a picture, with those lost before it; None when it is to be left out."""
         known_ns = sender_ns if self.clock.usable(sender_ns, arrival_ns) else 0
         numbered = self.numbers.take(number, known_ns, is_key)
         if numbered is None:
-            return
+            return None
         for lost_id in numbered.lost:
             self._sink.dropped(lost_id, LOST_ON_LINK, self._stream)
         self._loss.add(len(numbered.lost))
@@ -191,7 +226,12 @@ class SenderSession:
         if known_ns:
             self._measure_delay(known_ns, arrival_ns)
         self._last_stamp_ns = max(stamp_ns, self._last_stamp_ns + 1)
-        self._deliver_unit(numbered.id, data, is_key, arrival_ns)
+        return numbered
+
+    def _is_after_loss(self, frame_id: int) -> bool:
+        """Whether the picture before `frame_id` did not come; it is the newest one now."""
+        expected, self._next_id = self._next_id, frame_id + 1
+        return expected not in (None, frame_id)
 
     def _measure_delay(self, sender_ns: int, arrival_ns: int) -> None:
         self._jitter.add(sender_ns, arrival_ns)
@@ -200,33 +240,32 @@ class SenderSession:
             before_ms = self._queue_ms or 0.0
             self._queue_ms = before_ms + (waited_ns * 1e-6 - before_ms) * _QUEUE_GAIN
 
-    def _deliver_unit(self, frame_id: int, data: bytes, is_key: bool, arrival_ns: int) -> None:
-        kinds = h264.nal_types(data)
-        if not kinds & _SLICES:
-            self._sink.dropped(frame_id, CORRUPT, self._stream)
+    def _deliver_unit(self, numbered: Numbered, data: bytes, is_key: bool, arrival_ns: int) -> None:
+        assembled = self._assembly.take(data, is_key)
+        if isinstance(assembled, Refused):
+            self._refuse(numbered.id, assembled.reason)
             return
-        if kinds & {h264.SPS, h264.PPS}:
-            self._sets.take(data)
-        is_key = is_key or h264.IDR_SLICE in kinds
-        if is_key and not {h264.SPS, h264.PPS} <= kinds:
-            if not self._sets.complete:
-                self._sink.dropped(frame_id, NO_PARAMETER_SETS, self._stream)
-                self._key_frames.needed(NO_PARAMETER_SETS)
-                return
-            data = self._sets.annexb() + data
-        if is_key:
+        self._begins_anew = (self._begins_anew or numbered.restarted) and not assembled.is_key
+        if self._begins_anew:  # its number goes on, but it refers to pictures of its own session
+            self._refuse(numbered.id, NO_KEY_FRAME)
+            return
+        if assembled.is_key:
             self._key_frames.came()
         unit = EncodedFrame(
-            id=frame_id,
+            id=numbered.id,
             stamp_ns=self._last_stamp_ns,
             arrival_ns=arrival_ns,
-            data=data,
-            is_key=is_key,
+            data=assembled.data,
+            is_key=assembled.is_key,
             stream=self._stream,
+            codec=self._assembly.codec,
         )
         self._sink.encoded(unit)
-        self._deliver(unit, self._next_id not in (None, frame_id))
-        self._next_id = frame_id + 1
+        self._deliver(unit, self._is_after_loss(unit.id))
+
+    def _refuse(self, frame_id: int, reason: str) -> None:
+        self._sink.dropped(frame_id, reason, self._stream)
+        self._key_frames.needed(reason)
 
 
 def _silent(message: dict[str, object]) -> None:

@@ -88,8 +88,7 @@ def camera_from(message: Message) -> Camera | None:
 
     `fy` defaults to `fx`, the principal point to the picture's centre.
     """
-    nested = message.get("config")
-    config: Message = {**message, **nested} if isinstance(nested, dict) else message
+    config = _config_of(message)
     if config.get("fx") is None:
         return None
     width, height = (fields.pixels(config, name) for name in ("width", "height"))
@@ -107,6 +106,16 @@ def camera_from(message: Message) -> Camera | None:
         cy=fields.number(centre, "cy"),
         distortion=fields.numbers(config.get("distortion", ()), "distortion"),
     )
+
+
+def codec_from(message: Message) -> str:
+    """The codec's name in a `video_config`; empty when it holds none."""
+    return str(_config_of(message).get("codec", ""))[:40]
+
+
+def _config_of(message: Message) -> Message:
+    nested = message.get("config")
+    return {**message, **nested} if isinstance(nested, dict) else message
 
 
 class TelemetryReader:
