@@ -23,10 +23,7 @@ def unit(number: int, gop: int = 10, size: int = 100) -> EncodedFrame:
 
 
 def taken(consumer: Consumer) -> list[int]:
-    async def drain() -> list[int]:
-        return [(await consumer.next()).id for _ in range(len(consumer))]
-
-    return asyncio.run(drain())
+    return [consumer.take().id for _ in range(len(consumer))]
 
 
 def whole_gops(ids: list[int], gop: int = 10) -> bool:
@@ -71,11 +68,7 @@ def test_a_gop_under_way_is_not_cut_while_another_can_go():
     consumer = Consumer(0, RelayLimits(25, 10**6))
     for number in range(20):
         consumer.offer(unit(number))
-
-    async def take(count: int) -> list[int]:
-        return [(await consumer.next()).id for _ in range(count)]
-
-    ids = asyncio.run(take(4))
+    ids = [consumer.take().id for _ in range(4)]
     for number in range(20, 40):
         consumer.offer(unit(number))
     ids += taken(consumer)
@@ -197,3 +190,31 @@ def test_there_are_at_most_max_consumers():
     with serving(max_consumers=2) as server:
         asyncio.run(three(server))
         wait_until(lambda: not server.source.status().consumer_queues)
+
+
+def test_a_consumer_of_key_frames_gets_each_of_them_and_nothing_else():
+    async def consume(server) -> list[bytes]:
+        url = server.url("/ws/h264_stream?keys=1")
+        async with websockets.connect(url, max_size=None) as socket:
+            await send(server.url("/ws/video"), packets_of(video()))
+            return [await asyncio.wait_for(socket.recv(), 5) for _ in range(4)]
+
+    with serving() as server:
+        received = asyncio.run(consume(server))
+        server.sink.wait_settled(40)
+        status = server.source.status()
+    assert received == [u.data for u in server.sink.units if u.is_key]
+    assert (status.relayed_frames, status.relay_lost_frames) == (4, 0)
+
+
+@pytest.mark.parametrize("size", [1, 125, 126, 65535, 65536, 200_000])
+def test_messages_of_every_size_arrive_whole(size):
+    async def consume(server) -> bytes:
+        async with websockets.connect(server.url("/ws/h264_stream"), max_size=None) as socket:
+            await asyncio.sleep(0.05)
+            stream = server.source._network.streams.stream("camera")
+            server.source._network._call_soon(lambda: stream.relay.publish(unit(0, size=size)))
+            return await asyncio.wait_for(socket.recv(), 5)
+
+    with serving() as server:
+        assert asyncio.run(consume(server)) == bytes(size)

@@ -3,10 +3,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from worldsystem_core.frames import EncodedFrame
@@ -24,17 +23,19 @@ class Consumer:
     """One consumer's queue; begins at a key frame and never holds a GOP with a hole in it.
 
     When full, GOPs of which nothing was sent yet go first, oldest first. Only a GOP that is longer
-    than the whole queue loses its end. Lives in one event loop, like the relay.
+    than the whole queue loses its end. With `keys_only` every other picture is left out, and is not
+    lost. `on_queued` is called after each picture that was queued. For one thread, like the relay.
     """
 
-    def __init__(self, number: int, limits: RelayLimits) -> None:
+    def __init__(self, number: int, limits: RelayLimits, *, keys_only: bool = False) -> None:
         self.number = number
+        self.on_queued: Callable[[], None] = _nothing
         self._limits = limits
+        self._keys_only = keys_only
         self._queue: deque[EncodedFrame] = deque()
         self._queued_bytes = 0
         self._awaiting_key = True
         self._began = False
-        self._changed = asyncio.Event()
         self.lost_frames = 0
         self.lost_gops = 0
 
@@ -43,6 +44,8 @@ class Consumer:
 
     def offer(self, unit: EncodedFrame) -> None:
         """Queue one access unit, or let it go with the rest of its GOP."""
+        if self._keys_only and not unit.is_key:
+            return
         if self._awaiting_key and not unit.is_key:
             self.lost_frames += self._began
             return
@@ -55,13 +58,12 @@ class Consumer:
             return
         self._queue.append(unit)
         self._queued_bytes += len(unit.data)
-        self._changed.set()
+        self.on_queued()
 
-    async def next(self) -> EncodedFrame:
-        """The next access unit to send; waits for one."""
-        while not self._queue:
-            self._changed.clear()
-            await self._changed.wait()
+    def take(self) -> EncodedFrame | None:
+        """The next access unit to send, or None."""
+        if not self._queue:
+            return None
         unit = self._queue.popleft()
         self._queued_bytes -= len(unit.data)
         return unit
@@ -128,9 +130,9 @@ class Relay:
         """GOPs that consumers did not get, or not to their end, over all consumers ever."""
         return self._left_lost_gops + sum(c.lost_gops for c in self.consumers)
 
-    def join(self) -> Consumer:
-        """Add a consumer."""
-        consumer = Consumer(next(self._numbers), self._limits)
+    def join(self, *, keys_only: bool = False) -> Consumer:
+        """Add a consumer; with `keys_only` it gets key frames and nothing else."""
+        consumer = Consumer(next(self._numbers), self._limits, keys_only=keys_only)
         for unit in self._gop:
             consumer.offer(unit)
         self._consumers[consumer.number] = consumer
@@ -145,7 +147,7 @@ class Relay:
     def publish(self, unit: EncodedFrame) -> None:
         """Hand one access unit to every consumer; never waits."""
         self._remember(unit)
-        for consumer in self._consumers.values():
+        for consumer in self.consumers:
             consumer.offer(unit)
 
     def sent(self, unit: EncodedFrame) -> None:
@@ -163,3 +165,7 @@ class Relay:
             self._gop.append(unit)
         else:
             self._gop.clear()
+
+
+def _nothing() -> None:
+    """Nobody waits for the queue yet."""

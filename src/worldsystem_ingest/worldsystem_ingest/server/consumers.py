@@ -4,17 +4,14 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-import socket
 
 from aiohttp import web
 
 from worldsystem_ingest.config import IngestConfig
-from worldsystem_ingest.relay import Consumer, Relay
+from worldsystem_ingest.relay import Consumer
+from worldsystem_ingest.server.outlet import Outlet
 from worldsystem_ingest.server.sockets import Sockets, refusal
-
-_log = logging.getLogger(__name__)
-_SEND_BUFFER_BYTES = 256 * 1024
+from worldsystem_ingest.server.streams import VideoStream
 
 
 class Consumers:
@@ -26,7 +23,7 @@ class Consumers:
         self._connected = 0
 
     async def on_consumer(self, request: web.Request) -> web.StreamResponse:
-        """`/ws/h264_stream`: the stream's video from the GOP under way."""
+        """`/ws/h264_stream`: the stream's video from the GOP under way; `keys=1`: key frames."""
         stream = self._sockets.stream_of(request)
         if self._connected >= self._config.max_consumers:
             raise refusal(
@@ -34,46 +31,33 @@ class Consumers:
                 f"{self._connected} consumers are connected, which is the most; "
                 f"`max_consumers` of the server allows more",
             )
-        consumer = stream.relay.join()
+        consumer = stream.relay.join(keys_only=request.query.get("keys") == "1")
         self._connected += 1
         try:
-            return await self._serve(request, stream.relay, consumer)
+            # a heartbeat would wait behind the video and end who is merely slow
+            async with self._sockets.opened(request, heartbeat=False) as ws:
+                await self._serve(request, ws, stream, consumer)
         finally:
             self._connected -= 1
             stream.relay.leave(consumer)
-
-    async def _serve(
-        self, request: web.Request, relay: Relay, consumer: Consumer
-    ) -> web.StreamResponse:
-        # a heartbeat would wait behind the video and end who is merely slow
-        async with self._sockets.opened(request, heartbeat=False) as ws:
-            _keep_backlog_in_our_queue(request)
-            sending = asyncio.ensure_future(self._send(request, ws, relay, consumer))
-            try:
-                async for _ in ws:
-                    pass
-            finally:
-                sending.cancel()
         return ws
 
-    async def _send(
-        self, request: web.Request, ws: web.WebSocketResponse, relay: Relay, consumer: Consumer
+    async def _serve(
+        self,
+        request: web.Request,
+        ws: web.WebSocketResponse,
+        stream: VideoStream,
+        consumer: Consumer,
     ) -> None:
+        transport = request.transport
+        if transport is None:
+            return
+        outlet = Outlet(ws, transport, stream.relay, consumer, stream.framing)
+        writer = await ws.prepare(request)
+        sending = asyncio.ensure_future(outlet.run(writer, self._config.send_timeout_s))
         try:
-            while not ws.closed:
-                unit = await consumer.next()
-                await asyncio.wait_for(ws.send_bytes(unit.data), self._config.send_timeout_s)
-                relay.sent(unit)
-        except (ConnectionError, RuntimeError):
-            _log.debug("consumer %d left", consumer.number)
-        except TimeoutError:
-            _log.warning("consumer %d takes nothing and is let go", consumer.number)
-            if request.transport:
-                request.transport.abort()
-
-
-def _keep_backlog_in_our_queue(request: web.Request) -> None:
-    """Megabytes in the kernel's buffer would reach a slow consumer seconds late."""
-    peer = request.transport.get_extra_info("socket") if request.transport else None
-    if peer is not None:
-        peer.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
+            async for _ in ws:
+                pass
+        finally:
+            outlet.close()
+            sending.cancel()

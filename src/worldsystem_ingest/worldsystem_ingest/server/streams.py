@@ -20,6 +20,7 @@ from worldsystem_ingest.feedback import Say
 from worldsystem_ingest.live_decoding import LiveDecoding
 from worldsystem_ingest.metrics import StreamStatus
 from worldsystem_ingest.relay import Relay, RelayLimits
+from worldsystem_ingest.server.outlet import Framing
 from worldsystem_ingest.session import SenderSession
 from worldsystem_ingest.sink import Sink
 
@@ -89,6 +90,7 @@ class VideoStream:
         self.name = name
         self.sink = CountingSink(around.sink)
         self.relay = relay
+        self.framing = Framing()
         self.session = SenderSession(self.sink, self.deliver, name, config, self.say)
         self.decoding = LiveDecoding(
             self.sink, config, lambda: self.session.camera, self._key_frame_needed
