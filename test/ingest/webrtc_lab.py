@@ -8,7 +8,7 @@ import contextlib
 import random
 import time
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fractions import Fraction
 
 import av
@@ -88,17 +88,17 @@ class Link:
     seed: int = 0
     lost: int = 0
     sent: int = 0
-    _doomed: set[tuple[int, int]] = field(default_factory=set)
+    _source: bytes = b""
 
     def __post_init__(self) -> None:
         self._random = random.Random(self.seed)
 
     def carries(self, rtp: bytes) -> bool:
+        """Whether `rtp` arrives; the first packets do, and retransmissions have their own SSRC."""
         self.sent += 1
-        name = (int.from_bytes(rtp[8:12], "big"), int.from_bytes(rtp[2:4], "big"))
-        if self.sent > 20 and (name in self._doomed or self._random.random() < self.loss):
-            if self.for_good:
-                self._doomed.add(name)
+        self._source = self._source or rtp[8:12]
+        again = rtp[8:12] != self._source
+        if self.sent > 20 and ((again and self.for_good) or self._random.random() < self.loss):
             self.lost += 1
             return False
         return True

@@ -10,7 +10,7 @@ from types import ModuleType
 
 import av
 
-from worldsystem_ingest import h264, h265
+from worldsystem_ingest import h264, h265, vp8
 from worldsystem_ingest.entry import Entry
 from worldsystem_ingest.pictures import RgbConversion
 from worldsystem_ingest.reordering import has_b_slice, without_reordering
@@ -21,13 +21,13 @@ __all__ = ["Decoded", "Decoder", "DecoderSettings", "Lost", "Outcome"]
 
 _PATIENCE = 90  # units without a better entry until one of intra slices will do; 3 s at 30 fps
 _MOST_THREADS = 8
-SYNTAX: dict[str, ModuleType] = {"h264": h264, "h265": h265}
-_FFMPEG_NAMES = {"h264": "h264", "h265": "hevc"}
+SYNTAX: dict[str, ModuleType] = {"h264": h264, "h265": h265, "vp8": vp8}
+_FFMPEG_NAMES = {"h264": "h264", "h265": "hevc", "vp8": "vp8"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class DecoderSettings:
-    """What is decoded (`codec` is `h264` or `h265`), and how.
+    """What is decoded (`codec` is `h264`, `h265` or `vp8`), and how.
 
     With `low_delay` no thread holds pictures back, and reordering that an H.264 stream announces
     counts only once a B slice was seen; that then costs the rest of one group of pictures. With

@@ -23,7 +23,7 @@ from aiortc.sdp import SessionDescription
 
 from worldsystem_core.wire import START_CODE
 from worldsystem_ingest import h264
-from worldsystem_ingest.webrtc.assembly import Assembly, CodedPicture, Packet
+from worldsystem_ingest.webrtc.jitter_buffer import CodedPicture, JitterBuffer, Packet
 from worldsystem_ingest.webrtc.offer import BadOffer, checked_offer, told_level
 from worldsystem_ingest.webrtc.rtp_clock import RtpClock
 from worldsystem_ingest.webrtc.tap import Tap, gather_on, packet_data
@@ -86,11 +86,12 @@ class Receiver:
         self._settings = settings
         self._take = take
         self._connected = connected
-        self._ended = ended
+        self._tell_ended = ended
+        self._told = False
         servers = [RTCIceServer(url) for url in settings.stun_servers]
         self._connection = RTCPeerConnection(RTCConfiguration(iceServers=servers))
         self._connection.on("connectionstatechange", self._on_state)
-        self._assembly = Assembly(settings.wait_s, settings.max_picture_bytes, time.monotonic)
+        self._buffer = JitterBuffer(settings.wait_s, settings.max_picture_bytes, time.monotonic)
         self._clock = RtpClock()
         self._codecs: dict[int, str] = {}
         self._tap: Tap | None = None
@@ -134,7 +135,8 @@ class Receiver:
         self._key_frame_wanted = True
 
     async def close(self) -> None:
-        """End the connection; the browser is told."""
+        """End the connection; the browser is told, and `ended` is not called any more."""
+        self._told = True
         if self._watching:
             self._watching.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -151,6 +153,11 @@ class Receiver:
             self._ended("no way to the browser was found, or it was lost")
         elif state == "closed":
             self._ended("the browser ended the connection")
+
+    def _ended(self, reason: str) -> None:
+        if not self._told:
+            self._told = True
+            self._tell_ended(reason)
 
     def _on_report(self, ntp: int, timestamp: int) -> None:
         jumped = self._clock.report(ntp, timestamp, time.time_ns())
@@ -174,7 +181,7 @@ class Receiver:
             begins=_begins_picture(codec, data, rtp.payload),
             source=rtp.ssrc,
         )
-        self._hand_on(self._assembly.add(packet))
+        self._hand_on(self._buffer.add(packet))
 
     def _hand_on(self, pictures: list[CodedPicture]) -> None:
         for coded in pictures:
@@ -205,15 +212,15 @@ class Receiver:
         """What must happen although no packet comes."""
         while True:
             await asyncio.sleep(_WATCH_S)
-            self._hand_on(self._assembly.tick())
+            self._hand_on(self._buffer.tick())
             if self._tap and self._source:
                 await self._ask(self._tap)
             if time.monotonic() - self._heard_s > self._settings.silence_s:
-                self._ended(f"no video came for {self._settings.silence_s:.0f} s")
+                self._ended(f"no video came for {self._settings.silence_s:g} s")
                 return
 
     async def _ask(self, tap: Tap) -> None:
-        missing = self._assembly.missing()
+        missing = self._buffer.missing()
         if missing:
             await tap.ask_again(self._source, missing)
         now_s = time.monotonic()

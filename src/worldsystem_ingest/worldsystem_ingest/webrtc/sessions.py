@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from worldsystem_core.errors import WorldSystemError
+from worldsystem_core.frames import EncodedFrame
 from worldsystem_ingest.server.streams import Failed, Lease, VideoStream
 
 if TYPE_CHECKING:  # aiortc is imported when the first browser comes
@@ -21,6 +22,9 @@ if TYPE_CHECKING:  # aiortc is imported when the first browser comes
 _log = logging.getLogger(__name__)
 _REMEMBERED = 64
 _CLOSE_TIMEOUT_S = 3.0
+_ICE_ROUND_S = 0.05
+VP8 = "vp8"
+_VIDEO_CONFIG = '{"type": "video_config", "codec": "h264"}'
 REPLACED = "another sender took the stream"
 
 
@@ -118,6 +122,7 @@ class WhipSessions:
             self.end(session, "the server stops")
         if self._closing:
             await asyncio.wait(self._closing, timeout=_CLOSE_TIMEOUT_S)
+            await asyncio.sleep(_ICE_ROUND_S)  # aioice ends its checks at the next round
 
     def _close_aside(self, receiver: Receiver) -> None:
         closing = asyncio.ensure_future(_closed(receiver))
@@ -143,6 +148,7 @@ class WhipSessions:
 
         session.lease = session.stream.claim(lambda: self.end(session, REPLACED), say)
         session.stream.session.numbers.restart()
+        session.stream.session.take_control(_VIDEO_CONFIG)
 
     def _take(self, session: WhipSession, picture: ReceivedPicture) -> None:
         if not (session.lease and session.lease.current):
@@ -154,16 +160,48 @@ class WhipSessions:
         sender = session.stream.session
         if picture.clock_jumped:
             sender.clock.reset()
-        sender.take_access_unit(
-            data=picture.data,
+        if picture.codec == VP8:
+            self._decode_only(session.stream, picture)
+        else:
+            sender.take_access_unit(
+                data=picture.data,
+                is_key=picture.is_key,
+                sender_ns=picture.sender_ns,
+                number=picture.number,
+                arrival_ns=picture.arrival_ns,
+            )
+
+    def _decode_only(self, stream: VideoStream, picture: ReceivedPicture) -> None:
+        """Consumers, recordings and RTSP know H.264 alone."""
+        accepted = stream.session.accept(
+            size_bytes=len(picture.data),
             is_key=picture.is_key,
             sender_ns=picture.sender_ns,
             number=picture.number,
             arrival_ns=picture.arrival_ns,
         )
+        if accepted is None:
+            return
+        unit = EncodedFrame(
+            id=accepted.id,
+            stamp_ns=accepted.stamp_ns,
+            arrival_ns=picture.arrival_ns,
+            data=picture.data,
+            is_key=picture.is_key,
+            stream=stream.name,
+            codec=VP8,
+        )
+        stream.decoding.put(unit, accepted.after_loss)
 
     def _tell_codec(self, session: WhipSession) -> None:
-        _log.info("%s: WebRTC video is %s", session.stream.name, session.codec)
+        if session.codec == VP8:
+            _log.warning(
+                "%s: the browser sends VP8, not H.264: its pictures are decoded, but the video is "
+                "neither relayed nor recorded nor pushed; another browser may have H.264",
+                session.stream.name,
+            )
+        else:
+            _log.info("%s: WebRTC video is %s", session.stream.name, session.codec)
 
 
 async def _closed(receiver: Receiver) -> None:

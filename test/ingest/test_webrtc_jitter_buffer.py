@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from worldsystem_ingest.webrtc.assembly import Assembly, CodedPicture, Packet
+from worldsystem_ingest.webrtc.jitter_buffer import CodedPicture, JitterBuffer, Packet
 from worldsystem_ingest.webrtc.rtp_clock import RtpClock, ntp_to_ns
 
 SPACING = 3000
@@ -48,8 +48,8 @@ def shown(picture: CodedPicture) -> int:
     return number
 
 
-def fed(assembly: Assembly, sequence: list[Packet]) -> list[CodedPicture]:
-    return [picture for packet in sequence for picture in assembly.add(packet)]
+def fed(buffer: JitterBuffer, sequence: list[Packet]) -> list[CodedPicture]:
+    return [picture for packet in sequence for picture in buffer.add(packet)]
 
 
 @pytest.fixture
@@ -58,44 +58,44 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def assembly(clock) -> Assembly:
-    return Assembly(WAIT_S, 10_000, clock)
+def buffer(clock) -> JitterBuffer:
+    return JitterBuffer(WAIT_S, 10_000, clock)
 
 
-def test_a_picture_comes_with_the_packet_that_completes_it(assembly):
+def test_a_picture_comes_with_the_packet_that_completes_it(buffer):
     for number, at in enumerate(range(0, 60, 3)):
         three = packets(20)[at : at + 3]
-        assert fed(assembly, three[:2]) == []
-        (picture,) = assembly.add(three[2])
+        assert fed(buffer, three[:2]) == []
+        (picture,) = buffer.add(three[2])
         assert shown(picture) == number
         assert picture.lost == 0
         assert len(picture.data.split(b";")) == 4
 
 
-def test_without_markers_a_picture_ends_where_the_next_begins(assembly):
-    pictures = fed(assembly, packets(20, marker=False))
+def test_without_markers_a_picture_ends_where_the_next_begins(buffer):
+    pictures = fed(buffer, packets(20, marker=False))
     assert [shown(picture) for picture in pictures] == list(range(19))
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_packets_out_of_order_or_twice_change_nothing(assembly, seed):
+def test_packets_out_of_order_or_twice_change_nothing(buffer, seed):
     rng = random.Random(seed)
     sent = packets(60)
     jumbled = sorted(range(1, len(sent)), key=lambda at: at + rng.uniform(0, 8))
     order = [sent[at] for at in [0, *jumbled] for _ in range(rng.choice([1, 1, 2]))]
-    pictures = fed(assembly, order)
+    pictures = fed(buffer, order)
     assert [shown(picture) for picture in pictures] == list(range(60))
     assert all(picture.lost == 0 for picture in pictures)
 
 
-def test_a_retransmission_in_time_saves_the_picture(assembly, clock):
+def test_a_retransmission_in_time_saves_the_picture(buffer, clock):
     sent = packets(20)
-    assert [shown(p) for p in fed(assembly, sent[:31] + sent[32:45])] == list(range(10))
+    assert [shown(p) for p in fed(buffer, sent[:31] + sent[32:45])] == list(range(10))
     clock.now_s += 0.9 * WAIT_S
-    assert assembly.tick() == []
-    assert assembly.missing() == [sent[31].sequence]
-    assert assembly.missing() == [], "not asked for again at once"
-    assert [shown(p) for p in assembly.add(sent[31])] == list(range(10, 15))
+    assert buffer.tick() == []
+    assert buffer.missing() == [sent[31].sequence]
+    assert buffer.missing() == [], "not asked for again at once"
+    assert [shown(p) for p in buffer.add(sent[31])] == list(range(10, 15))
 
 
 @pytest.mark.parametrize(
@@ -110,11 +110,11 @@ def test_a_retransmission_in_time_saves_the_picture(assembly, clock):
         (range(28, 31), [9, 10]),
     ],
 )
-def test_lost_pictures_are_counted_and_the_others_saved(assembly, clock, absent, lost):
+def test_lost_pictures_are_counted_and_the_others_saved(buffer, clock, absent, lost):
     sent = [packet for at, packet in enumerate(packets(30)) if at not in absent]
-    pictures = fed(assembly, sent)
+    pictures = fed(buffer, sent)
     clock.now_s += 1.1 * WAIT_S
-    pictures += assembly.tick()
+    pictures += buffer.tick()
     assert [shown(picture) for picture in pictures] == [n for n in range(30) if n not in lost]
     accounts = {shown(picture): picture.lost for picture in pictures if picture.lost}
     assert accounts == {lost[-1] + 1: len(lost)}
@@ -123,7 +123,7 @@ def test_lost_pictures_are_counted_and_the_others_saved(assembly, clock, absent,
 @pytest.mark.parametrize("seed", range(8))
 def test_every_picture_is_whole_or_counted_under_any_loss(clock, seed):
     rng = random.Random(seed)
-    assembly = Assembly(WAIT_S, 10_000, clock)
+    buffer = JitterBuffer(WAIT_S, 10_000, clock)
     sent = packets(400, each=2)
     pictures = []
     last = len(sent) - 6
@@ -131,16 +131,16 @@ def test_every_picture_is_whole_or_counted_under_any_loss(clock, seed):
         clock.now_s += 0.011
         if 10 < at < last and rng.random() < 0.15:
             continue
-        pictures += assembly.add(packet)
+        pictures += buffer.add(packet)
     clock.now_s += WAIT_S + 0.1
-    pictures += assembly.tick()
+    pictures += buffer.tick()
     numbers = [shown(picture) for picture in pictures]
     assert numbers == sorted(set(numbers))
     assert all(len(picture.data.split(b";")) == 3 for picture in pictures)
     assert len(pictures) + sum(picture.lost for picture in pictures) == 400
 
 
-def test_padding_between_pictures_is_no_loss(assembly):
+def test_padding_between_pictures_is_no_loss(buffer):
     sent = packets(10)
     sequence = []
     for at, packet in enumerate(sent):
@@ -149,31 +149,31 @@ def test_padding_between_pictures_is_no_loss(assembly):
         if packet.marker:
             padding = (moved + 1) % 2**16
             sequence.append(Packet(padding, packet.timestamp, False, 96, b"", False))
-    pictures = fed(assembly, sequence)
+    pictures = fed(buffer, sequence)
     assert [shown(picture) for picture in pictures] == list(range(10))
     assert all(picture.lost == 0 for picture in pictures)
 
 
 def test_memory_is_bounded_whatever_comes(clock):
-    assembly = Assembly(1e9, 10_000, clock)
+    buffer = JitterBuffer(1e9, 10_000, clock)
     first, *others = packets(5000)
-    assembly.add(first)
+    buffer.add(first)
     for packet in others[1:]:
-        assembly.add(packet)
-    assert len(assembly._waiting) <= 2049
-    assert assembly._waiting_bytes <= 10_100
-    endless = Assembly(1e9, 10_000, clock)
+        buffer.add(packet)
+    assert len(buffer._waiting) <= 2049
+    assert buffer._waiting_bytes <= 10_100
+    endless = JitterBuffer(1e9, 10_000, clock)
     for at in range(3000):
         assert endless.add(Packet(at, 7, False, 96, bytes(100), at == 0)) == []
     assert endless._open is None
 
 
-def test_a_sender_that_numbers_anew_is_followed(assembly, clock):
-    fed(assembly, packets(100, first=40_000))
+def test_a_sender_that_numbers_anew_is_followed(buffer, clock):
+    fed(buffer, packets(100, first=40_000))
     again = packets(300, first=20_000)
-    pictures = fed(assembly, again[:400])
+    pictures = fed(buffer, again[:400])
     clock.now_s += 1.1 * WAIT_S
-    pictures += fed(assembly, again[400:])
+    pictures += fed(buffer, again[400:])
     assert shown(pictures[-1]) == 299
     assert len(pictures) > 250
     assert pictures[0].lost >= 1
@@ -181,7 +181,7 @@ def test_a_sender_that_numbers_anew_is_followed(assembly, clock):
         Packet(p.sequence, p.timestamp, p.marker, 96, p.data, p.begins, source=5)
         for p in packets(3, first=7)
     ]
-    assert len(fed(assembly, other)) == 3
+    assert len(fed(buffer, other)) == 3
 
 
 def test_times_go_on_with_the_timestamps_over_their_wrap():

@@ -53,7 +53,7 @@ class _Open:
     size_bytes: int = 0
 
 
-class Assembly:
+class JitterBuffer:
     """Puts packets in order and joins them to pictures; memory is bounded whatever comes.
 
     `clock_s` only grows. Call `tick` now and then, so that a gap at which nothing arrives any more
