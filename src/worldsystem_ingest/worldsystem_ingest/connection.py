@@ -42,7 +42,7 @@ class Download:
 
 
 class Connection:
-    """Reads one connection into `delivery`; `opened(codec)` is called when it stands."""
+    """Reads one connection into `delivery`; `stamps_from` tells whose clock stamps pictures."""
 
     def __init__(
         self, link: Link, config: IngestConfig, delivery: Delivery, stop: threading.Event
@@ -53,9 +53,12 @@ class Connection:
         self._stop = stop
         self._packets = 0
         self._last_s = 0.0
+        self.stamps_from = ""
 
     def play(self, opened: Callable[[str], None], download: Download) -> bool:
         """Deliver until the regular end (True), or until `stop` (False).
+
+        `opened(codec)` is called when the connection stands.
 
         Raises `LinkError` when it cannot be opened, stalls or breaks; `SourceError` when trying
         again cannot help.
@@ -145,6 +148,7 @@ class Connection:
                 continue
             self._last_s = max(self._last_s, _since_start_s(packet, stream))
             reader.feed(packet, clock.stamp_ns(packet, time.time_ns()))
+            self.stamps_from = clock.source
             if self._delivery.frames != frames:
                 picture_s, frames = self._heard_s, self._delivery.frames
             elif self._heard_s - picture_s > _UNDECODABLE_S:
@@ -166,16 +170,17 @@ class Connection:
             if packet.size == 0:
                 continue
             silent_s = time.monotonic() - self._heard_s
-            if packet.stream is not stream:
-                if silent_s > self._config.stall_s:
-                    raise LinkError(f"no video for {silent_s:.1f} s, only sound")
-                continue
-            self._heard_s += silent_s
-            if not holds_back:
-                yield packet
-            elif held is not None:
-                yield held
-            held = packet
+            is_video = packet.stream is stream
+            if is_video:
+                out, held = (held, packet) if holds_back else (packet, None)
+                if out is not None:
+                    yield out
+            if silent_s > self._config.stall_s:
+                # at a time-out FFmpeg first gives out the packet it was still parsing
+                what = "data" if is_video else "video, only sound,"
+                raise LinkError(f"no {what} from {self._link.place} for {silent_s:.1f} s")
+            if is_video:
+                self._heard_s = time.monotonic()
         if holds_back and held is not None:
             yield held
 

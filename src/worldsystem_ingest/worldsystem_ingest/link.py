@@ -45,6 +45,11 @@ class Link:
     format: str | None = None
     options: dict[str, str] = field(default_factory=dict)
 
+    @property
+    def place(self) -> str:
+        """Host and port, or the device."""
+        return urlsplit(self.url).netloc.rpartition("@")[2] or self.url
+
 
 def parse_link(url: str, format: str | None = None) -> Link:
     """Read `url`; our own parameters (`transport=`, `listen=1`) become options of FFmpeg.
@@ -88,7 +93,7 @@ def without_secrets(url: str) -> str:
 
 def link_error(error: Exception, link: Link, waited_s: float) -> LinkError:
     """What went wrong, in words that tell a wrong password or path from a sender that is away."""
-    place = urlsplit(link.url).netloc.rpartition("@")[2] or link.url
+    place = link.place
     if isinstance(error, (av.HTTPUnauthorizedError, av.HTTPForbiddenError)):
         code = 401 if isinstance(error, av.HTTPUnauthorizedError) else 403
         return LinkError(

@@ -46,6 +46,7 @@ class LiveUrl:
     def __init__(self, url: str, config: IngestConfig, format: str | None = None) -> None:
         self._link = parse_link(url, format)
         self._config = config
+        self._connection: Connection | None = None
         self._state = LinkState(protocol=self._link.protocol, since=_now())
 
     @property
@@ -62,6 +63,7 @@ class LiveUrl:
             "link since": state.since,
             "protocol": state.protocol,
             "codec": state.codec,
+            "stamps from": self._connection.stamps_from if self._connection else "",
             "connections": state.connections,
             "attempts in vain": state.attempts,
             "last error": state.last_error,
@@ -84,8 +86,8 @@ class LiveUrl:
             before = delivery.frames
             self._enter("listening" if self._link.listens else "connecting")
             try:
-                connection = Connection(self._link, config, delivery, stop)
-                if connection.play(self._connected, download) or stop.is_set():
+                self._connection = Connection(self._link, config, delivery, stop)
+                if self._connection.play(self._connected, download) or stop.is_set():
                     break
             except LinkError as error:
                 if stop.is_set():

@@ -10,7 +10,6 @@ import subprocess
 import threading
 import time
 from types import TracebackType
-from urllib.parse import urlsplit
 
 import av
 
@@ -51,7 +50,7 @@ class SrtInput:
             raise MissingDependency(PROGRAM, link.shown, "sudo apt install srt-tools")
         self.name = link.shown
         self._stop = stop
-        self._place = urlsplit(link.url).netloc
+        self._place = link.place
         self._silent = True
         self._stall_s = config.stall_s
         self._patience_s = float("inf") if link.listens else _OPEN_S
