@@ -19,7 +19,7 @@ from worldsystem_core.errors import SourceError
 from worldsystem_core.wire import PacketType, VideoPacket, unpack
 from worldsystem_sim.faults import Faults
 from worldsystem_sim.flight import flight
-from worldsystem_sim.sender import Backoff
+from worldsystem_sim.link import Backoff
 from worldsystem_sim.simulator import SimStatus, Simulator
 from worldsystem_sim.telemetry import geodetic_from_map
 from worldsystem_sim.truth import load_truth

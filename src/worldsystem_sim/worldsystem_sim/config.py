@@ -33,6 +33,25 @@ class SimConfig(Config):
     disconnect_every_s: float = param(
         0.0, "mean time between broken connections [s] (0: never)", low=0.0
     )
+    message_loss: float = param(0.0, "share of all video messages lost", low=0.0, high=1.0)
+    burst_loss: float = param(
+        0.0, "share of pictures at which a burst of losses begins", low=0.0, high=1.0
+    )
+    burst_frames: int = param(8, "pictures lost in one burst", low=1, high=1000)
+    duplicate: float = param(0.0, "share of picture packets sent twice", low=0.0, high=1.0)
+    reorder: float = param(0.0, "share of pictures sent after the next one", low=0.0, high=1.0)
+    truncate: float = param(0.0, "share of picture packets cut off", low=0.0, high=1.0)
+    bit_flip: float = param(0.0, "share of picture packets with flipped bits", low=0.0, high=1.0)
+    lose_parameter_sets: float = param(
+        0.0, "share of key frames that come without SPS and PPS", low=0.0, high=1.0
+    )
+    stamp_back: float = param(
+        0.0, "share of pictures stamped up to 10 s too early", low=0.0, high=1.0
+    )
+    clock_offset_s: float = param(0.0, "how far the drone's clock is ahead [s]")
+    clock_drift_ppm: float = param(
+        0.0, "how much the drone's clock gains [ppm]", low=-1000.0, high=1000.0
+    )
     exposure: float = param(0.0, "depth of brightness swings [stops]", low=0.0, high=4.0)
     gps_noise_m: float = param(0.0, "standard deviation of GPS fixes [m]", low=0.0, high=50.0)
 

@@ -7,40 +7,35 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
-import random
 import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 
-import websockets
-from websockets.asyncio.client import ClientConnection, connect
-
 from worldsystem_core.frames import Camera
 from worldsystem_core.wire import pack
 from worldsystem_sim import faults as fault_kinds
+from worldsystem_sim import link_faults
 from worldsystem_sim.encode import AccessUnit, packets_of
-from worldsystem_sim.faults import Faults
+from worldsystem_sim.faults import Faults, FrameFaults
+from worldsystem_sim.link import Backoff, Link
+from worldsystem_sim.link_faults import LinkFaults, PictureFaults
 
-_log = logging.getLogger(__name__)
 VIDEO_PATH, PHONE_PATH = "/ws/video", "/ws/phone"
 _PICTURE_HEADER_BYTES = 21
-_SEND_TIMEOUT_S = 5.0
-_GONE = (OSError, websockets.WebSocketException, TimeoutError)
 
 
 @dataclass(frozen=True)
-class Backoff:
-    """How long to wait before the next attempt: doubling from `first_s` to `most_s`, ±50 %."""
+class SenderClock:
+    """The drone's own clock: ahead of the host's by `offset_s`, and gaining `drift_ppm`."""
 
-    first_s: float = 0.25
-    most_s: float = 8.0
+    offset_s: float = 0.0
+    drift_ppm: float = 0.0
+    since_ns: int = field(default_factory=time.time_ns)
 
-    def wait_s(self, attempt: int, rng: random.Random) -> float:
-        """Wait before attempt number `attempt` (0 is the first repetition)."""
-        return float(min(self.most_s, self.first_s * 2.0 ** min(attempt, 30))) * rng.uniform(
-            0.5, 1.5
-        )
+    def of(self, host_ns: int) -> int:
+        """What it shows at that time of the host; never before 1970."""
+        gained_ns = round((host_ns - self.since_ns) * self.drift_ppm * 1e-6)
+        return max(0, host_ns + round(self.offset_s * 1e9) + gained_ns)
 
 
 @dataclass(frozen=True)
@@ -54,73 +49,26 @@ class Picture:
 
 @dataclass
 class SendStats:
-    """What became of each picture that was due; `fate` maps its number to sent, lost, … ."""
+    """What became of each picture that was due, and what the server said.
+
+    `fate` maps a picture's number to sent, lost, … ; `connected_ns` has the host time of each
+    connection; `asked_kbps` has the bit rates that the server asked for. Pictures are encoded
+    beforehand, so requests are told here and change nothing.
+    """
 
     fate: dict[int, str] = field(default_factory=dict)
     connections: int = 0
+    connected_ns: list[int] = field(default_factory=list)
     telemetry_sent: int = 0
     bytes_sent: int = 0
+    pings_answered: int = 0
+    key_frames_asked: list[str] = field(default_factory=list)
+    asked_kbps: list[int] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
 
     def count(self, fate: str) -> int:
         """How many pictures met this fate."""
         return sum(found == fate for found in self.fate.values())
-
-
-class Link:
-    """One WebSocket that is opened when needed and opened again when it broke."""
-
-    def __init__(self, url: str, seed: int, backoff: Backoff | None = None) -> None:
-        self._url = url
-        self._backoff = backoff or Backoff()
-        self._rng = random.Random(seed)
-        self._socket: ClientConnection | None = None
-        self._attempt = 0
-        self._not_before_s = 0.0
-        self.connections = 0
-
-    async def open(self, hello: str | None = None) -> bool:
-        """Connect unless connected; False while it cannot be reached (tries are spaced out)."""
-        if self._socket is not None:
-            return True
-        if time.monotonic() < self._not_before_s:
-            return False
-        try:
-            self._socket = await connect(
-                self._url, open_timeout=3.0, close_timeout=1.0, max_queue=4
-            )
-            self.connections += 1
-            self._attempt = 0
-            if hello is not None:
-                await self._socket.send(hello)
-        except _GONE as error:
-            self._broken(error)
-            return False
-        return True
-
-    async def send(self, message: bytes | str) -> bool:
-        """Send over the open connection; False when there is none or it breaks."""
-        if self._socket is None:
-            return False
-        try:
-            async with asyncio.timeout(_SEND_TIMEOUT_S):
-                await self._socket.send(message)
-        except _GONE as error:
-            self._broken(error)
-            return False
-        return True
-
-    async def close(self) -> None:
-        """Close in good order; the next `open` connects at once."""
-        socket, self._socket = self._socket, None
-        if socket is not None:
-            await socket.close()
-
-    def _broken(self, error: Exception) -> None:
-        self._socket = None
-        wait_s = self._backoff.wait_s(self._attempt, self._rng)
-        self._attempt += 1
-        self._not_before_s = time.monotonic() + wait_s
-        _log.warning("%s: %s; trying again in %.1f s", self._url, error or type(error), wait_s)
 
 
 class Sender:
@@ -131,13 +79,21 @@ class Sender:
     """
 
     def __init__(
-        self, url: str, hello: dict[str, object], faults: Faults, backoff: Backoff | None = None
+        self,
+        url: str,
+        hello: dict[str, object],
+        faults: Faults,
+        backoff: Backoff | None = None,
+        clock: SenderClock | None = None,
     ) -> None:
-        base = url.rstrip("/")
+        base, query = url.rstrip("/").partition("?")[::2]
+        query = f"?{query}" if query else ""
         self._hello = json.dumps(hello)
         self._faults = faults
-        self._video = Link(base + VIDEO_PATH, 1, backoff)
-        self._phone = Link(base + PHONE_PATH, 2, backoff)
+        self._clock = clock or SenderClock()
+        self._video = Link(base + VIDEO_PATH + query, 1, backoff, self._receive)
+        self._phone = Link(base + PHONE_PATH + query, 2, backoff, _ignore)
+        self._late: tuple[int, list[bytes]] | None = None
         self.stats = SendStats()
 
     async def send_pictures(self, pictures: AsyncIterator[Picture]) -> None:
@@ -153,7 +109,7 @@ class Sender:
             if not await self._video.open(self._hello):
                 self.stats.fate[picture.number] = "unconnected"
                 continue
-            self.stats.connections = self._video.connections
+            self._note_connections()
             key_sent = key_sent and known == self._video.connections
             key_sent = key_sent or picture.unit.is_key
             if not key_sent:
@@ -162,36 +118,109 @@ class Sender:
             if planned.delay_s:
                 self._faults.note(fault_kinds.DELAYED, picture.number)
                 await asyncio.sleep(planned.delay_s)
-            self.stats.fate[picture.number] = await self._send_picture(picture)
+            self.stats.fate[picture.number] = await self._send_picture(picture, planned)
 
-    async def _send_picture(self, picture: Picture) -> str:
-        planned = self._faults.of_frame(picture.number)
-        fate = "sent"
-        for packet in packets_of(picture.unit, picture.number, picture.sender_ns):
-            message = pack(packet)
-            if packet.type.is_picture and planned.lost:
-                self._faults.note(fault_kinds.LOST, picture.number)
-                return fault_kinds.LOST
-            if packet.type.is_picture and planned.corrupted:
-                self._faults.note(fault_kinds.CORRUPTED, picture.number)
-                message = self._faults.damaged(message, picture.number, _PICTURE_HEADER_BYTES)
-                fate = fault_kinds.CORRUPTED
-            if not await self._video.send(message):
-                return "broken"
-            self.stats.bytes_sent += len(message)
+    def _note_connections(self) -> None:
+        self.stats.connections = self._video.connections
+        self.stats.connected_ns = self._video.opened_ns
+
+    async def _send_picture(self, picture: Picture, planned: FrameFaults) -> str:
+        """Send one picture, and after it the one that was held back to come late."""
+        messages, fate = messages_of(picture, self._clock, self._faults)
+        if isinstance(planned, PictureFaults) and planned.reordered and self._late is None:
+            self._faults.note(link_faults.REORDERED, picture.number)
+            self._late = (picture.number, messages)
+            return fate
+        if not await self._send_all(messages):
+            fate = "broken"
+        late, self._late = self._late, None
+        if late and not await self._send_all(late[1]):
+            self.stats.fate[late[0]] = "broken"
         return fate
 
+    async def _send_all(self, messages: list[bytes]) -> bool:
+        for message in messages:
+            if not await self._video.send(message):
+                return False
+            self.stats.bytes_sent += len(message)
+        return True
+
     async def send_telemetry(self, messages: Iterator[tuple[int, dict[str, object]]]) -> None:
-        """Send each (stamp_ns, message) as JSON at its time; what is due while away is left out."""
+        """Send each (stamp_ns, message) as JSON at its time; what is due while away is left out.
+
+        The stamps, in host time, are sent as the drone's clock shows them.
+        """
         for stamp_ns, message in messages:
             await _until(stamp_ns)
-            if await self._phone.open() and await self._phone.send(json.dumps(message)):
+            stamped = message | {"timestamp_ns": self._clock.of(stamp_ns)}
+            if await self._phone.open() and await self._phone.send(json.dumps(stamped)):
                 self.stats.telemetry_sent += 1
 
     async def close(self) -> None:
-        """Close both sockets in good order."""
+        """Close both sockets in good order; a picture that was held back is sent before."""
+        if self._late and not await self._send_all(self._late[1]):
+            self.stats.fate[self._late[0]] = "broken"
+        self._late = None
         await self._video.close()
         await self._phone.close()
+
+    async def _receive(self, text: str) -> None:
+        """What the server says on the video's connection; pings are answered."""
+        received_ns = self._clock.of(time.time_ns())
+        message = json.loads(text)
+        kind = message.get("type")
+        if kind == "ping":
+            answer = {"type": "pong", "id": message.get("id"), "received_ns": received_ns}
+            answer["sent_ns"] = self._clock.of(time.time_ns())
+            self.stats.pings_answered += await self._video.send(json.dumps(answer))
+        elif kind == "request_key_frame":
+            self.stats.key_frames_asked.append(str(message.get("reason")))
+        elif kind == "set_bitrate":
+            self.stats.asked_kbps.append(int(message["kbps"]))
+        elif kind == "error":
+            self.stats.errors.append(str(message.get("message")))
+
+
+def messages_of(picture: Picture, clock: SenderClock, faults: Faults) -> tuple[list[bytes], str]:
+    """The packets of one picture after the planned faults, which are noted, and its fate."""
+    planned, number = faults.of_frame(picture.number), picture.number
+    more = planned if isinstance(planned, PictureFaults) else PictureFaults()
+    if more.back_s:
+        faults.note(link_faults.STAMPED_BACK, number)
+    stamp_ns = max(0, clock.of(picture.sender_ns) - round(more.back_s * 1e9))
+    packets = packets_of(picture.unit, number, stamp_ns)
+    sets = [pack(p) for p, lost in zip(packets[:-1], more.sets_lost, strict=False) if not lost]
+    if len(sets) < len(packets) - 1:
+        faults.note(link_faults.SETS_LOST, number)
+    if planned.lost:
+        faults.note(fault_kinds.LOST, number)
+        return sets, fault_kinds.LOST
+    message, fate = _damaged(pack(packets[-1]), number, planned, faults)
+    if more.duplicated:
+        faults.note(link_faults.DUPLICATED, number)
+        return [*sets, message, message], fate
+    return [*sets, message], fate
+
+
+def _damaged(
+    message: bytes, number: int, planned: FrameFaults, faults: Faults
+) -> tuple[bytes, str]:
+    """The picture's packet after the first kind of damage that is planned for it."""
+    more = planned if isinstance(planned, PictureFaults) else PictureFaults()
+    if planned.corrupted:
+        faults.note(fault_kinds.CORRUPTED, number)
+        return faults.damaged(message, number, _PICTURE_HEADER_BYTES), fault_kinds.CORRUPTED
+    if isinstance(faults, LinkFaults) and more.truncated:
+        faults.note(link_faults.TRUNCATED, number)
+        return faults.cut(message, number, _PICTURE_HEADER_BYTES), link_faults.TRUNCATED
+    if isinstance(faults, LinkFaults) and more.flipped:
+        faults.note(link_faults.FLIPPED, number)
+        return faults.flip(message, number, _PICTURE_HEADER_BYTES), link_faults.FLIPPED
+    return message, "sent"
+
+
+async def _ignore(text: str) -> None:
+    """Answers on the telemetry's connection; reading keeps the connection alive."""
 
 
 async def _until(stamp_ns: int) -> None:

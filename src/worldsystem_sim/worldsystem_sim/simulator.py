@@ -14,10 +14,11 @@ from pathlib import Path
 from worldsystem_sim.cache import access_units
 from worldsystem_sim.config import SimConfig
 from worldsystem_sim.encode import AccessUnit
-from worldsystem_sim.faults import Faults
 from worldsystem_sim.flight import flight
+from worldsystem_sim.link import Backoff
+from worldsystem_sim.link_faults import LinkFaults
 from worldsystem_sim.scene import build_scene
-from worldsystem_sim.sender import Backoff, Picture, Sender, SendStats, video_config
+from worldsystem_sim.sender import Picture, Sender, SenderClock, SendStats, video_config
 from worldsystem_sim.telemetry import telemetry
 from worldsystem_sim.truth import FrameRecord, write_truth
 
@@ -41,7 +42,7 @@ class Simulator:
 
     def __init__(self, config: SimConfig, backoff: Backoff | None = None) -> None:
         self.config = config
-        self.faults = Faults.from_config(config)
+        self.faults = LinkFaults.from_config(config)
         self._hello = video_config(config.camera, config.fps)
         self._backoff = backoff
         self._stop = threading.Event()
@@ -63,7 +64,8 @@ class Simulator:
         self._stop = stop_event or self._stop
         self._on_status = on_status or _ignore
         units = self._prepare()
-        sender = Sender(url or self.config.url, self._hello, self.faults, self._backoff)
+        clock = SenderClock(self.config.clock_offset_s, self.config.clock_drift_ppm)
+        sender = Sender(url or self.config.url, self._hello, self.faults, self._backoff, clock)
         if units and not self._stop.is_set():
             asyncio.run(self._fly(units, sender))
         if self.config.out:
