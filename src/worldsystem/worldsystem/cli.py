@@ -35,6 +35,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_demo(commands)
     _add_sim(commands)
     _add_bag(commands)
+    _add_export(commands)
     _add_doctor(commands)
     return parser
 
@@ -111,6 +112,21 @@ def _add_bag(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     recover.set_defaults(command=_recover)
 
 
+def _add_export(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    export = commands.add_parser(
+        "export",
+        help="a recorded run as COLMAP, nerfstudio, TUM, GLB, LAS, COCO, …",
+        description="RUN is a run's folder, as runs/<time>, or a bag. Without --to the formats are "
+        "listed.",
+    )
+    export.add_argument("run", type=Path, nargs="?", metavar="RUN")
+    export.add_argument("--to", default="", metavar="FORMAT", help="which format")
+    export.add_argument(
+        "--out", type=Path, help="folder or file to write (default: RUN/export/FORMAT)"
+    )
+    export.set_defaults(command=_export)
+
+
 def _add_doctor(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     doctor = commands.add_parser("doctor", help="what is installed, what is missing, how to get it")
     doctor.set_defaults(command=_doctor)
@@ -174,6 +190,18 @@ def _recover(options: argparse.Namespace) -> int:
         print(f"{count:8d}  {topic}")
     state = f"repaired, {bag.lost_bytes} bytes were of no use" if bag.repaired else "was whole"
     print(f"{sum(bag.messages.values()):8d}  messages in {bag.path}: {state}")
+    return 0
+
+
+def _export(options: argparse.Namespace) -> int:
+    from worldsystem_storage.export.formats import FORMATS, export
+
+    if options.run is None or not options.to:
+        for name, (_, meaning) in FORMATS.items():
+            print(f"{name:12s} {meaning}")
+        return 0 if options.run is None else _WRONG_USE
+    out = options.out or options.run / "export" / options.to
+    print(export(options.run, options.to, out))
     return 0
 
 

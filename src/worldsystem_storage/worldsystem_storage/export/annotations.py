@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The objects seen in keyframes as a COCO data set, and the video as it was received."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import cv2
+
+from worldsystem_storage.errors import StorageError
+from worldsystem_storage.export.recorded import (
+    RecordedKeyframe,
+    RecordedRun,
+    RecordedTrack,
+    RecordedTracks,
+)
+
+
+def export_coco(run: RecordedRun, out: Path) -> Path:
+    """`annotations.json` with boxes, masks (uncompressed run lengths) and `track_id`; `images/`.
+
+    Pictures are the keyframes' own, at the size that the masks refer to.
+    """
+    if not run.tracks:
+        raise StorageError(f"{run.folder} holds no tracks: segmentation saw nothing")
+    by_id = {keyframe.id: keyframe for keyframe in run.keyframes}
+    seen = [tracks for tracks in run.tracks if tracks.keyframe_id in by_id]
+    labels = sorted({track.label for tracks in seen for track in tracks.tracks})
+    (out / "images").mkdir(parents=True, exist_ok=True)
+    images = [_image(tracks, by_id[tracks.keyframe_id], out / "images") for tracks in seen]
+    annotations = [
+        _annotation(track, tracks, labels.index(track.label) + 1)
+        for tracks in seen
+        for track in tracks.tracks
+    ]
+    document = {
+        "images": images,
+        "annotations": [{"id": n, **each} for n, each in enumerate(annotations, 1)],
+        "categories": [{"id": n, "name": label} for n, label in enumerate(labels, 1)],
+    }
+    path = out / "annotations.json"
+    path.write_text(json.dumps(document) + "\n")
+    return path
+
+
+def export_mp4(run: RecordedRun, out: Path) -> Path:
+    """The first video file, byte for byte; a folder gets all of them."""
+    videos = run.videos
+    if out.suffix:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        return Path(shutil.copyfile(videos[0], out))
+    out.mkdir(parents=True, exist_ok=True)
+    for video in videos:
+        shutil.copyfile(video, out / video.name)
+    return out / videos[0].name
+
+
+def _image(tracks: RecordedTracks, keyframe: RecordedKeyframe, folder: Path) -> dict[str, object]:
+    name = f"keyframe_{keyframe.id:06d}.png"
+    size = (tracks.width, tracks.height)
+    bgr = cv2.cvtColor(keyframe.rgb, cv2.COLOR_RGB2BGR)
+    if size != (keyframe.width, keyframe.height):
+        bgr = cv2.resize(bgr, size, interpolation=cv2.INTER_LINEAR)
+    if not cv2.imwrite(str(folder / name), bgr):
+        raise StorageError(f"{folder / name} cannot be written; is the disk full?")
+    return {
+        "id": keyframe.id,
+        "file_name": f"images/{name}",
+        "width": tracks.width,
+        "height": tracks.height,
+    }
+
+
+def _annotation(track: RecordedTrack, tracks: RecordedTracks, category: int) -> dict[str, object]:
+    x0, y0, x1, y1 = track.box
+    return {
+        "image_id": tracks.keyframe_id,
+        "category_id": category,
+        "track_id": track.id,
+        "score": track.score,
+        "bbox": [x0, y0, x1 - x0, y1 - y0],
+        "area": track.area,
+        "iscrowd": 0,
+        "segmentation": {"size": [tracks.height, tracks.width], "counts": list(track.mask_rle)},
+    }

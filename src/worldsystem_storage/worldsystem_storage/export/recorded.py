@@ -1,0 +1,209 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A run as its folder holds it: keyframes with all corrections, the path, tracks, mesh, videos."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float32, Float64, UInt8
+from rosbags.highlevel import AnyReader, AnyReaderError
+
+from worldsystem_core.geometry.rotation import matrix_from_quaternion_xyzw
+from worldsystem_core.geometry.se3 import pose_from
+from worldsystem_core.trajectory import StampedPoses, read_tum
+from worldsystem_storage.errors import StorageError
+
+KEYFRAME_TYPE = "worldsystem_msgs/msg/Keyframe"
+TRACKS_TYPE = "worldsystem_msgs/msg/TrackArray"
+PATH_TYPE = "nav_msgs/msg/Path"
+_NEW, _UPDATE = 0, 1
+_POINT = np.dtype([("x", "<f4"), ("y", "<f4"), ("z", "<f4"), ("rgb", "<u4"), ("confidence", "<f4")])
+
+
+@dataclass(frozen=True, eq=False)
+class RecordedKeyframe:
+    """A keyframe at its last pose; `pointmap` in its camera's frame, NaN where unknown."""
+
+    id: int
+    stamp_ns: int
+    world_from_cam: Float64[np.ndarray, "4 4"]
+    K: Float64[np.ndarray, "3 3"]
+    pointmap: Float32[np.ndarray, "h w 3"]
+    confidence: Float32[np.ndarray, "h w"]
+    rgb: UInt8[np.ndarray, "h w 3"]
+
+    @property
+    def height(self) -> int:
+        return int(self.rgb.shape[0])
+
+    @property
+    def width(self) -> int:
+        return int(self.rgb.shape[1])
+
+
+@dataclass(frozen=True)
+class RecordedTrack:
+    """One object in one keyframe: its box [px] and its mask as COCO run lengths."""
+
+    id: int
+    label: str
+    score: float
+    box: tuple[int, int, int, int]
+    area: int
+    mask_rle: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class RecordedTracks:
+    """The objects of one keyframe; boxes and masks refer to a picture of this size."""
+
+    keyframe_id: int
+    width: int
+    height: int
+    tracks: tuple[RecordedTrack, ...]
+
+
+@dataclass(eq=False)
+class RecordedRun:
+    """Everything that the exporters take from; `metric` says whether one unit is a metre."""
+
+    folder: Path
+    keyframes: list[RecordedKeyframe] = field(default_factory=list)
+    path: StampedPoses | None = None
+    tracks: list[RecordedTracks] = field(default_factory=list)
+    metric: bool = False
+
+    @property
+    def mesh_file(self) -> Path:
+        """The mesh that the run left; raises `StorageError` when it left none."""
+        return self._file("mesh.ply", "the run ended before a surface was there")
+
+    @property
+    def videos(self) -> list[Path]:
+        """The video files, in order; raises `StorageError` when none was recorded."""
+        found = sorted(self.folder.glob("video/**/video*.mp4"))
+        if not found:
+            raise StorageError(f"{self.folder} holds no video; record with `video_files` on")
+        return found
+
+    def _file(self, name: str, why: str) -> Path:
+        path = self.folder / name
+        if not path.is_file():
+            raise StorageError(f"{path} is missing: {why}")
+        return path
+
+
+def read_run(folder: Path) -> RecordedRun:
+    """Read a run's folder (`runs/<time>`), or a bag alone; raises `StorageError`.
+
+    A bag that a crash cut off must be repaired first (`worldsystem bag recover`).
+    """
+    folder = Path(folder)
+    bag = folder / "bag" if (folder / "bag").exists() else folder
+    run = RecordedRun(folder)
+    try:
+        with AnyReader([bag]) as reader:
+            _Collector(run).take_all(reader)
+    except (AnyReaderError, OSError, ValueError, KeyError) as error:
+        raise StorageError(
+            f"{bag} cannot be read as a bag ({error}); give a run's folder such as runs/<time>, "
+            "and repair a cut-off recording with `worldsystem bag recover` first"
+        ) from error
+    if (folder / "trajectory.tum").is_file():
+        run.path = read_tum(folder / "trajectory.tum")
+    return run
+
+
+class _Collector:
+    """Takes a bag's messages in their order; later poses replace earlier ones."""
+
+    def __init__(self, run: RecordedRun) -> None:
+        self._run = run
+        self._keyframes: dict[int, RecordedKeyframe] = {}
+        self._newest_path: Any = None  # a nav_msgs/Path as rosbags reads it
+
+    def take_all(self, reader: AnyReader) -> None:
+        for kind, message in _messages(reader, (KEYFRAME_TYPE, TRACKS_TYPE, PATH_TYPE)):
+            if kind == KEYFRAME_TYPE:
+                self._keyframe(message)
+            elif kind == TRACKS_TYPE:
+                self._run.tracks.append(_tracks(message))
+            else:
+                self._newest_path = message
+        self._run.keyframes = sorted(self._keyframes.values(), key=lambda k: k.stamp_ns)
+        if self._newest_path is not None:
+            self._run.path = _path(self._newest_path)
+
+    def _keyframe(self, message: Any) -> None:  # a worldsystem_msgs/Keyframe as rosbags reads it
+        if message.event == _NEW:
+            self._keyframes[message.id] = _keyframe(message)
+            self._run.metric = bool(message.scale_state)
+        elif message.event == _UPDATE and message.id in self._keyframes:
+            known = self._keyframes[message.id]
+            self._keyframes[message.id] = replace(known, world_from_cam=_pose(message.pose))
+        elif message.event != _UPDATE:
+            self._keyframes.pop(message.id, None)
+
+
+def _messages(reader: AnyReader, kinds: tuple[str, ...]) -> Iterator[tuple[str, Any]]:
+    wanted = [c for c in reader.connections if c.msgtype in kinds]
+    if wanted:
+        for connection, _, raw in reader.messages(wanted):
+            yield connection.msgtype, reader.deserialize(raw, connection.msgtype)
+
+
+def _keyframe(message: Any) -> RecordedKeyframe:  # a worldsystem_msgs/Keyframe
+    height, width = int(message.height), int(message.width)
+    points = np.frombuffer(bytes(message.points.data), _POINT).reshape(height, width)
+    packed = points["rgb"]
+    rgb = np.stack([packed >> 16 & 255, packed >> 8 & 255, packed & 255], -1).astype(np.uint8)
+    return RecordedKeyframe(
+        id=int(message.id),
+        stamp_ns=_nanoseconds(message.header.stamp),
+        world_from_cam=_pose(message.pose),
+        K=np.asarray(message.k, dtype=np.float64).reshape(3, 3),
+        pointmap=np.stack([points["x"], points["y"], points["z"]], axis=-1),
+        confidence=np.ascontiguousarray(points["confidence"]),
+        rgb=rgb,
+    )
+
+
+def _tracks(message: Any) -> RecordedTracks:  # a worldsystem_msgs/TrackArray
+    return RecordedTracks(
+        int(message.keyframe_id),
+        int(message.width),
+        int(message.height),
+        tuple(
+            RecordedTrack(
+                int(track.id),
+                str(track.label),
+                float(track.score),
+                (int(track.box[0]), int(track.box[1]), int(track.box[2]), int(track.box[3])),
+                int(track.area),
+                tuple(int(n) for n in track.mask_rle),
+            )
+            for track in message.tracks
+        ),
+    )
+
+
+def _path(message: Any) -> StampedPoses:  # a nav_msgs/Path
+    stamps = [_nanoseconds(pose.header.stamp) for pose in message.poses]
+    poses = [_pose(pose.pose) for pose in message.poses]
+    return StampedPoses(
+        np.array(stamps, dtype=np.int64), np.array(poses, dtype=np.float64).reshape(-1, 4, 4)
+    )
+
+
+def _pose(message: Any) -> Float64[np.ndarray, "4 4"]:  # a geometry_msgs/Pose
+    at, turn = message.position, message.orientation
+    rotation = matrix_from_quaternion_xyzw(np.array([turn.x, turn.y, turn.z, turn.w]))
+    return pose_from(rotation, np.array([at.x, at.y, at.z]))
+
+
+def _nanoseconds(stamp: Any) -> int:  # a builtin_interfaces/Time
+    return int(stamp.sec) * 10**9 + int(stamp.nanosec)

@@ -1,0 +1,252 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Each format is opened by a reader that is not ours, and must tell what was recorded."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import laspy
+import numpy as np
+import pycolmap
+import pytest
+import trimesh
+from evo.tools import file_interface
+from plyfile import PlyData
+from pycocotools.coco import COCO
+
+pytest.importorskip("rclpy", reason="ROS is not set up: run these through `make test`")
+
+from worldsystem_core.frames import Camera
+from worldsystem_core.geometry.se3 import inverse, look_at, transform
+from worldsystem_core.message_definitions import message_definition
+from worldsystem_core.objects import Track, TrackFrame, TrackState
+from worldsystem_core.reconstruction import (
+    Keyframe,
+    MovedKeyframes,
+    NewKeyframe,
+    RemovedKeyframes,
+)
+from worldsystem_core.ros import topics
+from worldsystem_core.ros.definitions import share_folders, type_name
+from worldsystem_core.surface import Mesh
+from worldsystem_core.trajectory import StampedPoses
+from worldsystem_storage.bag_writer import BagWriter
+from worldsystem_storage.config import StorageConfig
+from worldsystem_storage.errors import StorageError
+from worldsystem_storage.export.formats import FORMATS, export
+from worldsystem_storage.export.recorded import read_run
+from worldsystem_storage.mesh_files import write_ply
+
+CAMERA = Camera(width=40, height=30, fx=35.0, fy=36.0, cx=19.0, cy=14.5)
+STAMP = 1_700_000_000 * 10**9
+TETRAHEDRON = Mesh(
+    vertices=np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 2]], np.float32),
+    colours=np.array([[255, 0, 0], [0, 255, 0], [0, 0, 255], [128, 64, 32]], np.uint8),
+    faces=np.array([[0, 2, 1], [0, 1, 3], [1, 2, 3], [2, 0, 3]], np.int32),
+)
+
+
+def pose(number: int) -> np.ndarray:
+    eye = np.array([2.0 + 0.5 * number, -3.0, 1.5])
+    return look_at(eye, np.array([0.0, 1.0, 0.0]), np.array([0.0, 0.0, 1.0]))
+
+
+def keyframe(number: int, world_from_cam: np.ndarray) -> Keyframe:
+    """Sees the ground z = 0 of the world; the upper rows see nothing."""
+    v, u = np.mgrid[:30, :40]
+    rays = np.stack(
+        [(u - CAMERA.cx) / CAMERA.fx, (v - CAMERA.cy) / CAMERA.fy, np.ones(u.shape)], -1
+    )
+    slope = rays @ world_from_cam[2, :3]
+    depth = np.where(slope < -0.05, -world_from_cam[2, 3] / np.minimum(slope, -0.05), np.nan)
+    pointmap = (rays * depth[..., None]).astype(np.float32)
+    known = np.isfinite(pointmap).all(axis=-1)
+    rgb = np.random.default_rng(number).integers(0, 255, (30, 40, 3), dtype=np.uint8)
+    return Keyframe(
+        id=number,
+        frame_id=10 * number,
+        stamp_ns=STAMP + number * 10**9,
+        world_from_cam=world_from_cam,
+        camera=CAMERA,
+        pointmap=pointmap,
+        confidence=np.where(known, 0.9, 0.0).astype(np.float32),
+        rgb=rgb,
+    )
+
+
+def track_frame(keyframe_id: int) -> TrackFrame:
+    labels = np.zeros((30, 40), np.uint16)
+    labels[5:12, 8:20] = 3
+    track = Track(
+        id=3,
+        label="red box",
+        score=0.75,
+        box_px=(8, 5, 20, 12),
+        area_px=84,
+        age_frames=1,
+        state=TrackState.CONFIRMED,
+    )
+    return TrackFrame(
+        frame_id=10 * keyframe_id,
+        keyframe_id=keyframe_id,
+        stamp_ns=STAMP,
+        labels=labels,
+        tracks=(track,),
+    )
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    """Keyframes 0 to 3; 1 was first placed wrongly and then moved, 2 was taken back."""
+    folder = tmp_path_factory.mktemp("run")
+    bag = BagWriter(folder / "bag", StorageConfig(reserve_mib=1))
+    for topic in (topics.KEYFRAME, topics.TRACKS, topics.PATH):
+        kind = type_name(topic.adapter.ros_type)
+        bag.add_topic("/" + topic.name, kind, message_definition(kind, share_folders()), "")
+    filmed = [keyframe(n, pose(7 if n == 1 else n)) for n in range(4)]
+    events = [NewKeyframe(replace(k, world_from_cam=pose(k.id))) for k in filmed]
+    events += [MovedKeyframes({1: pose(7)}), RemovedKeyframes((2,))]
+    items = [(topics.KEYFRAME, event) for event in events] + [(topics.TRACKS, track_frame(3))]
+    stamps = np.array([STAMP + n * 10**8 for n in range(12)])
+    items.append((topics.PATH, StampedPoses(stamps, np.array([pose(n) for n in range(12)]))))
+    for at, (topic, item) in enumerate(items):
+        for cdr in topic.adapter.dump(item):
+            bag.write("/" + topic.name, cdr, STAMP + at, STAMP + at)
+    bag.close()
+    write_ply(folder / "mesh.ply", TETRAHEDRON)
+    return folder
+
+
+def test_keyframes_are_read_at_their_last_pose_and_without_those_taken_back(run):
+    recorded = read_run(run)
+    assert [k.id for k in recorded.keyframes] == [0, 1, 3]
+    assert np.allclose(recorded.keyframes[1].world_from_cam, pose(7))
+    original = keyframe(0, pose(0))
+    assert np.array_equal(recorded.keyframes[0].rgb, original.rgb)
+    assert np.array_equal(recorded.keyframes[0].pointmap, original.pointmap, equal_nan=True)
+
+
+@pytest.mark.parametrize("format", ["colmap", "colmap-text"])
+def test_colmap_sees_the_cameras_where_they_were_and_projects_points_to_their_pixels(
+    run, tmp_path, format
+):
+    model = export(run, format, tmp_path)
+    reconstruction = pycolmap.Reconstruction(str(model))
+    images = {image.name: image for image in reconstruction.images.values()}
+    assert sorted(images) == [f"keyframe_{n:06d}.png" for n in (0, 1, 3)]
+    for number, at in ((0, 0), (1, 7), (3, 3)):
+        image = images[f"keyframe_{number:06d}.png"]
+        cam_from_world = np.asarray(image.cam_from_world().matrix())
+        assert np.allclose(cam_from_world, inverse(pose(at))[:3], atol=1e-6)
+        camera = reconstruction.cameras[image.camera_id]
+        point = keyframe(number, pose(at)).pointmap[25, 11].astype(float)
+        assert np.allclose(camera.img_from_cam(point), (11.5, 25.5), atol=1e-3)
+        stored = cv2.cvtColor(cv2.imread(str(tmp_path / "images" / image.name)), cv2.COLOR_BGR2RGB)
+        assert np.array_equal(stored, keyframe(number, pose(at)).rgb)
+    heights = np.array([point.xyz[2] for point in reconstruction.points3D.values()])
+    assert len(heights) > 500
+    assert np.abs(heights).max() < 1e-4
+
+
+def test_nerfstudio_gets_opengl_cameras_that_look_along_minus_z(run, tmp_path):
+    document = json.loads(export(run, "nerfstudio", tmp_path).read_text())
+    frame = document["frames"][0]
+    gl_from_world = np.linalg.inv(np.array(frame["transform_matrix"]))
+    original = keyframe(0, pose(0))
+    world = transform(pose(0), original.pointmap[25, 11][None].astype(float))[0]
+    x, y, z = (gl_from_world @ np.append(world, 1.0))[:3]
+    assert z < 0
+    u = frame["fl_x"] * x / -z + frame["cx"]
+    v = frame["fl_y"] * -y / -z + frame["cy"]
+    assert (u, v) == pytest.approx((11.5, 25.5), abs=1e-3)
+    depth = cv2.imread(str(tmp_path / frame["depth_file_path"]), cv2.IMREAD_UNCHANGED)
+    unit = document["depth_unit_scale_factor"]
+    assert depth[25, 11] * unit == pytest.approx(original.pointmap[25, 11, 2], abs=unit)
+    assert depth[0, 0] == 0
+    assert (tmp_path / document["ply_file_path"]).is_file()
+
+
+def test_evo_reads_the_path_as_tum_and_as_kitti(run, tmp_path):
+    tum = file_interface.read_tum_trajectory_file(str(export(run, "tum", tmp_path / "tum")))
+    assert np.allclose(tum.poses_se3, [pose(n) for n in range(12)], atol=1e-6)
+    kitti = file_interface.read_kitti_poses_file(str(export(run, "kitti", tmp_path / "kitti")))
+    first = inverse(pose(0))
+    assert np.allclose(kitti.poses_se3, [first @ pose(n) for n in range(12)], atol=1e-6)
+    times = np.loadtxt(tmp_path / "kitti" / "times.txt")
+    assert np.allclose(times, 0.1 * np.arange(12), atol=1e-6)
+
+
+@pytest.mark.parametrize("format", ["ply", "glb", "obj"])
+def test_trimesh_reads_the_surface_and_its_colours(run, tmp_path, format):
+    mesh = trimesh.load(export(run, format, tmp_path), force="mesh", process=False)
+    turned = TETRAHEDRON.vertices
+    if format == "glb":
+        turned = np.stack([turned[:, 0], turned[:, 2], -turned[:, 1]], axis=-1)
+    assert np.allclose(mesh.vertices, turned, atol=1e-5)
+    assert mesh.volume == pytest.approx(1 / 3, rel=1e-5)
+    if format != "glb":  # linear there, checked where it is written
+        assert np.abs(mesh.visual.vertex_colors[:, :3].astype(int) - TETRAHEDRON.colours).max() <= 1
+
+
+def test_clouds_lie_on_the_ground_that_was_seen(run, tmp_path):
+    points = PlyData.read(str(export(run, "points", tmp_path)))["vertex"]
+    assert len(points) > 1000
+    assert np.abs(points["z"]).max() < 1e-4
+    las = laspy.read(export(run, "las", tmp_path))
+    assert np.abs(np.asarray(las.z)).max() < 2e-3
+    assert len(las.x) == len(points)
+    assert np.allclose(np.sort(las.x), np.sort(points["x"]), atol=1e-3)
+    assert int(np.asarray(las.red).max()) > 255
+
+
+def test_gaussians_are_as_large_as_their_points_are_apart(run, tmp_path):
+    vertex = PlyData.read(str(export(run, "3dgs", tmp_path)))["vertex"]
+    scales = np.exp(vertex["scale_0"])
+    assert 1e-3 < np.median(scales) < 0.2
+    assert np.array_equal(vertex["scale_0"], vertex["scale_2"])
+    assert np.allclose(1 / (1 + np.exp(-vertex["opacity"])), 0.8)
+    turn = np.stack([vertex[f"rot_{i}"] for i in range(4)], axis=-1)
+    assert np.allclose(np.linalg.norm(turn, axis=1), 1.0)
+    colour = 0.5 + 0.28209479177387814 * np.asarray(vertex["f_dc_0"])
+    assert -1e-6 < colour.min() < 0.1
+    assert 0.9 < colour.max() < 1.0 + 1e-6
+
+
+def test_cocotools_decodes_the_masks(run, tmp_path):
+    coco = COCO(str(export(run, "coco", tmp_path)))
+    (annotation,) = coco.loadAnns(coco.getAnnIds())
+    mask = coco.annToMask(annotation)
+    assert np.array_equal(mask, (track_frame(3).labels == 3).astype(np.uint8))
+    assert annotation["bbox"] == [8, 5, 12, 7]
+    assert coco.loadCats(annotation["category_id"])[0]["name"] == "red box"
+    (image,) = coco.loadImgs(coco.getImgIds())
+    assert cv2.imread(str(tmp_path / image["file_name"])).shape == (30, 40, 3)
+
+
+def test_what_a_run_lacks_is_said(run, tmp_path):
+    with pytest.raises(StorageError, match="no video"):
+        export(run, "mp4", tmp_path)
+    with pytest.raises(StorageError, match=r"choose one of: colmap.*coco"):
+        export(run, "docx", tmp_path)
+    with pytest.raises(StorageError, match="bag recover"):
+        export(tmp_path, "tum", tmp_path / "out")
+    empty = tmp_path / "empty"
+    BagWriter(empty / "bag", StorageConfig(reserve_mib=1)).close()
+    for name in FORMATS:
+        with pytest.raises(StorageError):
+            export(empty, name, tmp_path / name)
+
+
+def test_the_command_lists_formats_and_writes_beside_the_run(run, capsys):
+    from worldsystem.cli import main
+
+    assert main(["export"]) == 0
+    listed = capsys.readouterr().out
+    assert all(name in listed for name in FORMATS)
+    assert main(["export", os.fspath(run), "--to", "tum"]) == 0
+    assert (run / "export" / "tum" / "trajectory.tum").is_file()
+    assert main(["export", os.fspath(run), "--to", "nothing"]) == 2
