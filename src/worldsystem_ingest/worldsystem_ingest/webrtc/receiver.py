@@ -24,14 +24,13 @@ from aiortc.sdp import SessionDescription
 from worldsystem_core.wire import START_CODE
 from worldsystem_ingest import h264
 from worldsystem_ingest.webrtc.jitter_buffer import CodedPicture, JitterBuffer, Packet
+from worldsystem_ingest.webrtc.key_frames import KeyFrames
 from worldsystem_ingest.webrtc.offer import BadOffer, checked_offer, told_level
 from worldsystem_ingest.webrtc.rtp_clock import RtpClock
 from worldsystem_ingest.webrtc.tap import Tap, gather_on, packet_data
 
 _log = logging.getLogger(__name__)
 _WATCH_S = 0.02
-_KEY_FRAME_EVERY_S = 0.5
-_FIRST_KEY_FRAME_S = 0.2
 _ACCESS_UNIT_DELIMITER = 9
 _FIRST_SLICE_BIT = 0x80  # first_mb_in_slice = 0 as Exp-Golomb number
 _VP8_KEY_BIT, _VP8_FIRST = 0x01, (0x17, 0x10)  # mask and value: partition 0 begins (RFC 7741)
@@ -97,8 +96,7 @@ class Receiver:
         self._tap: Tap | None = None
         self._source = 0
         self._number = -1
-        self._key_frame_wanted = True
-        self._asked_s = 0.0
+        self._key_frames = KeyFrames(time.monotonic)
         self._heard_s = time.monotonic()
         self._watching: asyncio.Task[None] | None = None
         self.codec = ""
@@ -128,11 +126,12 @@ class Receiver:
         text = str(self._connection.localDescription.sdp)
         self._codecs = _codecs_in(text)
         self._watching = asyncio.ensure_future(self._watch())
+        self._watching.add_done_callback(self._watch_ended)
         return told_level(text)
 
     def want_key_frame(self) -> None:
         """Ask the browser for a key frame, soon and until one comes."""
-        self._key_frame_wanted = True
+        self._key_frames.want()
 
     async def close(self) -> None:
         """End the connection; the browser is told, and `ended` is not called any more."""
@@ -165,8 +164,7 @@ class Receiver:
 
     def _on_packet(self, rtp: RtpPacket) -> None:
         self._heard_s = time.monotonic()
-        if not self._source:  # its first key frame may take some packets
-            self._asked_s = self._heard_s + _FIRST_KEY_FRAME_S - _KEY_FRAME_EVERY_S
+        self._key_frames.sending()
         self._source = rtp.ssrc
         codec = self._codecs.get(rtp.payload_type)
         if codec is None:
@@ -189,9 +187,9 @@ class Receiver:
             self.codec = self._codecs[coded.payload_type]
             picture = self._received(coded)
             if picture.is_key:
-                self._key_frame_wanted = False
+                self._key_frames.came()
             elif coded.lost:
-                self._key_frame_wanted = True
+                self._key_frames.want()
             self._take(picture)
 
     def _received(self, coded: CodedPicture) -> ReceivedPicture:
@@ -219,13 +217,17 @@ class Receiver:
                 self._ended(f"no video came for {self._settings.silence_s:g} s")
                 return
 
+    def _watch_ended(self, watching: asyncio.Task[None]) -> None:
+        error = None if watching.cancelled() else watching.exception()
+        if error:
+            _log.error("WebRTC: %r", error)
+            self._ended(str(error))
+
     async def _ask(self, tap: Tap) -> None:
         missing = self._buffer.missing()
         if missing:
             await tap.ask_again(self._source, missing)
-        now_s = time.monotonic()
-        if self._key_frame_wanted and now_s - self._asked_s > _KEY_FRAME_EVERY_S:
-            self._asked_s = now_s
+        if self._key_frames.due():
             await tap.ask_for_key_frame(self._source)
 
 
