@@ -36,7 +36,8 @@ class Pose:
     """Camera pose of one frame; every frame that is fed yields exactly one, possibly later.
 
     `keyframe_id` is the keyframe that the pose hangs on (-1: none yet), so that a later correction
-    of that keyframe corrects this pose too.
+    of that keyframe corrects this pose too. `covariance`, where the back-end tells one, is that of
+    (position [world units], rotation [rad]) about the world's axes.
     """
 
     frame_id: int
@@ -46,6 +47,7 @@ class Pose:
     state: TrackingState
     keyframe_id: int = -1
     scale: ScaleState = ScaleState.SCENE
+    covariance: Float64[np.ndarray, "6 6"] | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 from worldsystem_core.config import Config, param
 
+DEVICES = ("auto", "cpu", "cuda")
+PRECISIONS = ("auto", "float32", "bfloat16", "float16")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Slam3rConfig(Config):
@@ -31,3 +34,71 @@ class Slam3rConfig(Config):
     depth_planes: int = param(64, "inverse-depth steps of the plane sweep", low=16, high=255)
     depth_neighbours: int = param(4, "keyframes that a dense depth is matched to", low=1, high=8)
     threads: int = param(2, "threads of the picture library", low=1, high=16)
+
+    weights: str = param(
+        "", "folder of the networks' weights; empty: WORLDSYSTEM_WEIGHTS, else the cache"
+    )
+    fallback: bool = param(
+        False, "run `geometric`, saying so, where the back-end asked for cannot run here"
+    )
+    device: str = param(
+        "auto", "where the networks run; auto: the GPU if there is one", choices=DEVICES
+    )
+    precision: str = param(
+        "auto",
+        "number type of the networks; auto: bfloat16 on a GPU, else float32",
+        choices=PRECISIONS,
+    )
+    keyframe_stride: int = param(
+        0, "frames from one key frame to the next; 0 = as the motion demands", low=0, high=100
+    )
+    stride_min: int = param(1, "least key-frame stride that motion can demand", low=1, high=100)
+    stride_max: int = param(15, "largest key-frame stride that motion can demand", low=1, high=100)
+    initial_window: int = param(5, "key frames that a scene starts with", low=3, high=11)
+    initial_confidence: float = param(
+        5.0, "mean confidence wanted of a start; below it the window shrinks", low=0
+    )
+    neighbours: int = param(
+        3, "frames before it, a stride apart, that a frame is seen together with", low=1, high=10
+    )
+    scene_frames: int = param(
+        7, "retrieved scene frames that a frame is seen together with", low=1, high=50
+    )
+    retrieve_every: int = param(5, "frames between two retrievals of scene frames", low=1)
+    register_together: int = param(
+        2, "frames registered in one call: more is faster, and later by as many", low=1, high=20
+    )
+    local_confidence: float = param(
+        1.5, "points of a frame's own geometry below this confidence count as unknown", low=1
+    )
+    lost_confidence: float = param(
+        2.0, "a frame whose mean confidence in the scene is lower is lost", low=0
+    )
+    inlier_share: float = param(
+        0.4, "a frame of whose points fewer fit its pixels and its geometry is lost", low=0, high=1
+    )
+    most_way: float = param(
+        1.0,
+        "a frame that would lie further from the last, in mean distances of what is seen, is "
+        "lost; 0 = not judged",
+        low=0,
+    )
+    restart_after: int = param(
+        30, "lost frames after which a new scene is begun, beside looking for the old", low=1
+    )
+    keyframe_confidence: float = param(
+        3.0, "points below this confidence are left out of key frames", low=1
+    )
+    buffer_frames: int = param(100, "scene frames kept to register to", low=10, high=1000)
+    buffer_strategy: str = param(
+        "reservoir",
+        "which scene frame makes room: a random one (single places) or the oldest (long ways)",
+        choices=("reservoir", "fifo"),
+    )
+    re_anchor: bool = param(
+        True, "show the networks the scene from the last camera, as in training, not from its start"
+    )
+    cloud_points: int = param(
+        2_000_000, "most points of the cloud that is kept", low=1000, high=2_000_000
+    )
+    seed: int = param(42, "of the random choice of scene frames", low=0)

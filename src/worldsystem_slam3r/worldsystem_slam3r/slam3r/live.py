@@ -116,9 +116,14 @@ class LiveScene:
         self.steps.find_local_points(views, [references] * len(views))
         self.steps.register(references, views, anchor)
 
-    def accept(self, views: Sequence[View], upcoming: int) -> list[View]:
-        """Remember registered frames; return those that became key frames before `upcoming`."""
+    def accept(self, views: Sequence[View], upcoming: int, *, still: bool = False) -> list[View]:
+        """Remember registered frames; return those that became key frames before `upcoming`.
+
+        While the camera is `still` no frame becomes one.
+        """
         self._remember(views)
+        if still:
+            self.buffer.milestone = max(self.buffer.milestone, upcoming)
         chosen = self.buffer.advance(upcoming, self.stride, self.recent)
         reach = self._settings.neighbours * self._settings.stride_max
         oldest = min(upcoming - reach, self.buffer.milestone)
@@ -137,7 +142,6 @@ class LiveScene:
     def _remember(self, views: Sequence[View]) -> None:
         for view in views:
             self.recent[view.index] = view
-            view.local_points = view.local_confidence = None  # nothing later asks for them
 
     def _at_or_before(self, index: int) -> View | None:
         """The newest remembered frame up to `index`, where not too far before it."""

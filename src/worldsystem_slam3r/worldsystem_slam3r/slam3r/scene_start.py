@@ -46,9 +46,8 @@ def find_start(
 
 
 def _best_reference(networks: Networks, tokens: Float[Tensor, "w s d"]) -> SceneStart:
-    results = [networks.i2p(tokens, ref) for ref in range(len(tokens))]
-    # bad numbers lose against every good one
-    scores = [float(c.mean(dim=(1, 2)).mean().nan_to_num(nan=0.0)) for _, c in results]
+    results = [_finite(*networks.i2p(tokens, ref)) for ref in range(len(tokens))]
+    scores = [float(confidence.mean(dim=(1, 2)).mean()) for _, confidence in results]
     best = max(range(len(scores)), key=scores.__getitem__)
     points, confidence = results[best]
     return SceneStart(
@@ -61,6 +60,14 @@ def _best_reference(networks: Networks, tokens: Float[Tensor, "w s d"]) -> Scene
     )
 
 
+def _finite(
+    points: Float[Tensor, "v h w 3"], confidence: Float[Tensor, "v h w"]
+) -> tuple[Float[Tensor, "v h w 3"], Float[Tensor, "v h w"]]:
+    """Numbers that are none become unknown points of confidence 0."""
+    good = torch.isfinite(points).all(dim=-1) & torch.isfinite(confidence)
+    return torch.where(good[..., None], points, 0.0), torch.where(good, confidence, 0.0)
+
+
 def place_start(views: Sequence[View], start: SceneStart, *, local_threshold: float) -> None:
     """Give the start's views their points; the unit is the mean distance of all trusted ones."""
     valid = trusted(start.points, start.confidence, local_threshold)
@@ -70,10 +77,10 @@ def place_start(views: Sequence[View], start: SceneStart, *, local_threshold: fl
         own_valid = trusted(start.own_points[i], start.own_confidence[i], local_threshold)
         own = start.own_points[i] / mean_distance(start.own_points[i], own_valid)
         view.local_points = torch.where(own_valid[..., None], own, 0.0)
-        view.local_confidence = torch.nan_to_num(start.own_confidence[i], nan=0.0, posinf=0.0)
+        view.local_confidence = start.own_confidence[i]
         view.local_score = float(view.local_confidence.mean())
         view.world_points = world[i]
-        view.world_confidence = torch.nan_to_num(start.confidence[i], nan=0.0, posinf=0.0)
+        view.world_confidence = start.confidence[i]
         view.world_score = float(view.world_confidence.mean())
 
 

@@ -37,6 +37,7 @@ class View:
     world_confidence: Float[Tensor, "h w"] | None = None
     world_score: float = 0.0
     as_source: Side | None = None
+    scene_from_cam: Float64[np.ndarray, "4 4"] | None = None
 
     @property
     def quality(self) -> float:
