@@ -83,8 +83,8 @@ class IngestConfig(Config):
     )
 
     stall_s: float = param(3.0, "a URL silent for so long is opened again [s]", low=0.1)
-    backoff_first_s: float = param(0.5, "first wait before opening a URL again [s]", low=0.01)
-    backoff_max_s: float = param(8.0, "longest wait before opening a URL again [s]", low=0.01)
+    backoff_first_s: float = param(0.25, "first wait before opening a URL again [s]", low=0.01)
+    backoff_max_s: float = param(1.0, "longest wait before opening a URL again [s]", low=0.01)
     connect_attempts: int = param(
         0, "failed attempts in a row until a URL is given up; 0 = never", low=0
     )
