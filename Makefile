@@ -18,11 +18,11 @@ demo: setup      ## Run the whole system on the built-in drone simulator (DURATI
 	@$(ENV) worldsystem demo --duration $(DURATION) $(ARGS)
 
 test:            ## Run all tests but the slow ones
-	@$(PYTHON) tools/setup.py --with-browser
+	@$(PYTHON) tools/setup.py --with-browser --with-test-peers
 	@$(ENV) python -m pytest -m "not slow and not gpu and not weights" $(ARGS)
 
 test-all:        ## Run every test this machine can run
-	@$(PYTHON) tools/setup.py --with-browser
+	@$(PYTHON) tools/setup.py --with-browser --with-test-peers
 	@$(ENV) python -m pytest $(ARGS)
 
 lint: setup      ## Check style and types

@@ -9,6 +9,7 @@ library, because it runs before anything is installed.
 from __future__ import annotations
 
 import ctypes
+import functools
 import hashlib
 import os
 import shlex
@@ -33,6 +34,14 @@ APT_LIBRARIES = {
     "libX11.so.6": "libx11-6",
 }
 KERNEL_PACKAGES = ("worldsystem_mesh", "worldsystem_slam3r", "worldsystem_sim")
+TEST_PEERS = {  # a file of each package, and the package
+    "usr/bin/ffmpeg": "ffmpeg",
+    "usr/bin/srt-live-transmit": "srt-tools",
+    "usr/lib/python3/dist-packages/gi/__init__.py": "python3-gi",
+    "usr/lib/*/girepository-1.0/GstRtspServer-1.0.typelib": "gir1.2-gst-rtsp-server-1.0",
+    "usr/lib/*/gstreamer-1.0/libgstapp.so": "gstreamer1.0-plugins-base",
+    "usr/lib/*/gstreamer-1.0/libgstrtp.so": "gstreamer1.0-plugins-good",
+}
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
@@ -45,6 +54,8 @@ def main() -> int:
     try:
         if "--with-browser" in sys.argv:
             ensure_browser()
+        if "--with-test-peers" in sys.argv:
+            ensure_test_peers()
         if not step_is_current("all", everything()):
             set_up()
     except SetupError as error:
@@ -95,6 +106,17 @@ def ensure_browser() -> None:
         say(f"{error} (the browser test will be skipped)")
 
 
+def ensure_test_peers() -> None:
+    """Real senders and servers are for the tests of links alone; without them those are skipped."""
+    missing = [package for file, package in TEST_PEERS.items() if not any(Path("/").glob(file))]
+    if not missing:
+        return
+    try:
+        install_apt(missing, "no senders and servers for the tests of links")
+    except SetupError as error:
+        say(f"{error} (the tests that need them will be skipped)")
+
+
 def loads(shared_object: str) -> bool:
     try:
         ctypes.CDLL(shared_object)
@@ -110,8 +132,14 @@ def install_apt(packages: list[str], why: str) -> None:
         raise SetupError(hint)
     say(f"{why}: installing {' '.join(packages)}")
     VENV.mkdir(exist_ok=True)
-    run(["apt-get", "update"], hint)
+    update_apt()
     run(command, hint)
+
+
+@functools.cache
+def update_apt() -> None:
+    """Fetch the list of packages, once."""
+    run(["apt-get", "update"], "the list of packages cannot be fetched")
 
 
 def sourced_ros() -> str:
