@@ -68,6 +68,10 @@ class BagFile:
         """Close the chunk and hand everything to the system: a crash of this process loses none."""
         self._mcap.flush()
 
+    def fileno(self) -> int:
+        """The open file's descriptor, for syncing it."""
+        return self._stream.fileno()
+
     def close(self, topics: Sequence[Topic]) -> None:
         """Write the index with all `topics`, also those without a message, and sync to the disk."""
         for topic in topics:

@@ -21,6 +21,7 @@ from worldsystem_storage.bag_metadata import (
     write_metadata,
 )
 from worldsystem_storage.config import StorageConfig
+from worldsystem_storage.disk_sync import DiskSync
 from worldsystem_storage.errors import StorageError
 
 log = logging.getLogger(__name__)
@@ -49,12 +50,16 @@ class TopicCount:
 
 @dataclass(frozen=True)
 class BagState:
-    """The recording at one moment; `stopped` is why it stopped by itself, or empty."""
+    """The recording at one moment; `stopped` is why it stopped by itself, or empty.
+
+    `stalled_s` is how long the disk has neither taken what waits nor confirmed what was written.
+    """
 
     topics: dict[str, TopicCount]
     waiting_bytes: int
     file_bytes: int
     free_bytes: int
+    stalled_s: float = 0.0
     stopped: str = ""
 
 
@@ -77,11 +82,14 @@ class BagWriter:
         self._unflushed: Counter[str] = Counter()
         self._dropped: Counter[tuple[str, str]] = Counter()
         self._waiting_bytes = 0
+        self._progress_s = time.monotonic()
         self._stopped = ("", "")
         self._files: list[BagFileSummary] = []
         self._finished_bytes = 0
         self._metadata_stale = False
         self._file = self._open_first()
+        self._sync = DiskSync() if config.sync else None
+        self._split_at = self._next_split()
         self._queue: Handoff[_Message] = Handoff(config.queue_messages, self._on_overflow)
         self._thread = threading.Thread(target=self._run, name="bag_writer", daemon=True)
         self._thread.start()
@@ -117,12 +125,25 @@ class BagWriter:
         with self._lock:
             topics = {name: self._count(name) for name in self._topics}
             waiting, stopped = self._waiting_bytes, self._stopped[1]
-        return BagState(topics, waiting, self._size_bytes(), _free_bytes(self.folder), stopped)
+        return BagState(
+            topics,
+            waiting,
+            self._size_bytes(),
+            _free_bytes(self.folder),
+            0.0 if stopped else self._stalled_s(waiting),
+            stopped,
+        )
+
+    def _stalled_s(self, waiting_bytes: int) -> float:
+        writing_s = time.monotonic() - self._progress_s if waiting_bytes else 0.0
+        return max(writing_s, self._sync.behind_s() if self._sync else 0.0)
 
     def close(self, timeout_s: float = 30.0) -> dict[str, TopicCount]:
         """Write what waits, finish the bag and return each topic's account."""
         self._queue.close()
         self._thread.join(timeout_s)
+        if self._sync:
+            self._sync.close()
         if self._thread.is_alive():
             raise StorageError(f"{self.folder}: the disk did not take the rest in {timeout_s} s")
         with self._lock:
@@ -166,6 +187,7 @@ class BagWriter:
         self._check_space()
         while True:
             message = self._queue.get(max(0.0, flush_at - time.monotonic()))
+            self._progress_s = time.monotonic()
             if message is not None:
                 self._write(message)
             elif self._queue.closed:
@@ -175,7 +197,7 @@ class BagWriter:
                 self._flush()
                 flush_at = time.monotonic() + self._config.flush_s
                 checked_bytes = size
-            if self._file.size_bytes >= self._config.split_mib * MIB:
+            if self._file_is_full():
                 self._split()
 
     def _write(self, message: _Message) -> None:
@@ -193,6 +215,8 @@ class BagWriter:
 
     def _flush(self) -> None:
         self._file.flush()
+        if self._sync:
+            self._sync.request(self._file.fileno())
         with self._lock:
             self._unflushed.clear()
         self._check_space()
@@ -208,12 +232,20 @@ class BagWriter:
                 f"{self._config.reserve_mib} MiB are kept (reserve_mib); make room and start again"
             )
 
+    def _file_is_full(self) -> bool:
+        old = time.monotonic() >= self._split_at and bool(self._file.summary.counts)
+        return old or self._file.size_bytes >= self._config.split_mib * MIB
+
     def _split(self) -> None:
         self._flush()
         self._file.close(list(self._topics.values()))
         self._finished_bytes += self._file.path.stat().st_size
         self._file = self._open_file()
+        self._split_at = self._next_split()
         self._save_metadata()
+
+    def _next_split(self) -> float:
+        return time.monotonic() + self._config.split_s if self._config.split_s else float("inf")
 
     def _finish(self) -> None:
         try:

@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from worldsystem_core.config import Config, param
+from worldsystem_core.errors import ConfigError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,9 +23,15 @@ class StorageConfig(Config):
     )
     chunk_kib: int = param(1024, "size at which a chunk of the bag is closed [KiB]", low=16)
     flush_s: float = param(
-        1.0, "longest time a message waits in memory: what a crash can lose [s]", low=0.01, high=60
+        0.5, "longest time a message waits in memory: what a crash can lose [s]", low=0.01, high=60
+    )
+    sync: bool = param(
+        True, "have the disk confirm each flush: a power cut then loses little more than a crash"
     )
     split_mib: int = param(2048, "size at which the bag goes on in another file [MiB]", low=1)
+    split_s: float = param(0.0, "time after which it does [s]; 0: never", low=0.0)
+    topics: str = param("", "regular expression of the topics to record; empty: all but the bulky")
+    exclude: str = param("", "regular expression of topics that are left out")
     reserve_mib: int = param(
         1024, "free space left on the disk; recording stops before it is used [MiB]", low=1
     )
@@ -35,3 +43,13 @@ class StorageConfig(Config):
     fragment_s: float = param(
         0.5, "length of a fragment of video.mp4: what a crash can lose [s]", low=0.05, high=60
     )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, pattern in (("topics", self.topics), ("exclude", self.exclude)):
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise ConfigError(
+                    f"StorageConfig.{name} = {pattern!r} is no regular expression: {error}"
+                ) from error

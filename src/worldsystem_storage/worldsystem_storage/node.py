@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import time
 from collections.abc import Callable
 from datetime import datetime
@@ -28,9 +29,8 @@ from worldsystem_storage.video_file import VideoSession
 
 log = logging.getLogger(__name__)
 
-_RECORDED = tuple(topic for topic in topics.ALL if topic not in topics.BULKY)
-_OF_A_STREAM = tuple(topic for topic in topics.OF_A_STREAM if topic not in topics.BULKY)
 _DEPTH = 1000
+_STALL_S = 5.0
 _LOOK_FOR_STREAMS_S = 1.0
 
 
@@ -46,13 +46,22 @@ class RecorderNode(StageNode):
         self._topics: list[Topic[Any]] = []
         self._namespaces: set[str] = set()
         self._sessions: dict[str, VideoSession] = {}
-        self._record(_RECORDED)
+        self._record(tuple(topic for topic in topics.ALL if self._chosen(topic)))
         self._record_video("")
         if self.config.record_at_start:
             self._start(self.config.name or _date_time())
         self.create_timer(_LOOK_FOR_STREAMS_S, self._look_for_streams)
         self.create_service(StartRecording, "recorder/start", self._on_start)
         self.create_service(StopRecording, "recorder/stop", self._on_stop)
+
+    def _chosen(self, topic: Topic[Any]) -> bool:
+        """As `topics` and `exclude` say; the bulky ones only when they are asked for by name."""
+        name = self.resolve_topic_name(topic.name)
+        if self.config.exclude and re.search(self.config.exclude, name):
+            return False
+        if not self.config.topics:
+            return topic not in topics.BULKY
+        return re.search(self.config.topics, name) is not None
 
     def _recording(self) -> bool:
         return self._bag is not None
@@ -114,7 +123,13 @@ class RecorderNode(StageNode):
             namespace = name[len(root) : -len(topics.VIDEO.name) - 1] if below else ""
             if namespace and "/" not in namespace and namespace not in self._namespaces:
                 log.info("recording stream %s too", namespace)
-                self._record(tuple(topics.in_namespace(t, namespace) for t in _OF_A_STREAM))
+                self._record(
+                    tuple(
+                        topics.in_namespace(topic, namespace)
+                        for topic in topics.OF_A_STREAM
+                        if self._chosen(topic)
+                    )
+                )
                 self._record_video(namespace)
 
     def _write_to(self, topic: Topic[Any]) -> Callable[[bytes], None]:
@@ -168,7 +183,12 @@ class RecorderNode(StageNode):
         return {"recording": self._bag.folder, "messages": written, "lost": lost}
 
     def problem(self) -> str:
-        return self._bag.state().stopped if self._bag else ""
+        if self._bag is None:
+            return ""
+        state = self._bag.state()
+        if not state.stopped and state.stalled_s > _STALL_S:
+            return f"the disk has taken or confirmed nothing for {state.stalled_s:.0f} s"
+        return state.stopped
 
     def input_ended(self) -> None:
         self._stop()
