@@ -14,6 +14,7 @@ from ingest_lab import encode
 pytest.importorskip("aiortc", reason="aiortc is not installed")
 
 from aiortc import RTCConfiguration, RTCPeerConnection
+from aiortc.rtp import RTCP_PSFB_APP, RtcpPsfbPacket, unpack_remb_fci
 from webrtc_lab import (
     Link,
     PicturesTrack,
@@ -119,6 +120,39 @@ def test_what_is_lost_for_good_is_counted_and_a_key_frame_follows():
     assert sum(p.is_key for p in pictures[1:]) >= 1, "aiortc's encoder makes one only when asked"
 
 
+def test_the_sender_is_told_its_bit_rate_and_freed_again():
+    async def run() -> list[int]:
+        async with listening() as heard, offering(PicturesTrack(600, 1 / 60, noisy)) as peer:
+            told = remb_heard_by(peer)
+            await connect(peer, heard.receiver)
+            await until(lambda: len(heard.pictures) > 5)
+            assert told == [], "no limit without a reason"
+            heard.receiver.limit_bitrate(700)
+            await until(lambda: len(told) >= 2)
+            heard.receiver.limit_bitrate(None)
+            await until(lambda: told[-1] > 50_000_000)
+            return told
+
+    told = asyncio.run(run())
+    assert told[0] == pytest.approx(700_000, rel=0.01)
+
+
+def remb_heard_by(peer) -> list[int]:
+    """The bit rates [bit/s] that the peer is told from now on."""
+    told, sender = [], peer.getSenders()[0]
+    handle = sender._handle_rtcp_packet
+
+    async def listen(packet) -> None:
+        if isinstance(packet, RtcpPsfbPacket) and packet.fmt == RTCP_PSFB_APP:
+            bitrate, sources = unpack_remb_fci(packet.fci)
+            assert sources == [sender._ssrc]
+            told.append(bitrate)
+        await handle(packet)
+
+    sender._handle_rtcp_packet = listen
+    return told
+
+
 def noisy(number: int) -> np.ndarray:
     """A picture that takes many packets."""
     return np.random.default_rng(number).integers(0, 255, (240, 320, 3), np.uint8)
@@ -200,6 +234,7 @@ def test_the_answer_takes_video_only_where_the_server_listens_and_up_to_4k():
     assert [line.split()[4] for line in candidates] == ["127.0.0.1"]
     assert "profile-level-id=42e034" in answer
     assert "a=recvonly" in answer
+    assert "x-google-start-bitrate=3000" in answer
 
 
 OFFER = """v=0

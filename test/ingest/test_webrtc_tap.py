@@ -42,6 +42,7 @@ def test_the_receiver_feeds_its_jitter_buffer_as_we_expect():
     source = inspect.getsource(RTCRtpReceiver._handle_rtp_packet)
     assert "self.__jitter_buffer.add(packet)" in source
     assert "packet._data = depayload(codec, packet.payload)" in source
+    assert "if self.__remote_bitrate_estimator is not None" in source
     assert list(inspect.signature(JitterBuffer.add).parameters) == ["self", "packet"]
     assert list(inspect.signature(RTCRtpReceiver._send_rtcp_pli).parameters)[1:] == ["media_ssrc"]
     nack = inspect.signature(RTCRtpReceiver._send_rtcp_nack)

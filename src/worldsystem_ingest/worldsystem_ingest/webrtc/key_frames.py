@@ -5,13 +5,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-_AGAIN_S = 0.5
+_AGAIN_S = 1.0  # on a slow link a key frame takes its time, and asking twice gives two
 _FIRST_S = 0.2  # the first one may take some packets
 _AT_LEAST_EVERY_S = 4.0
 
 
 class KeyFrames:
-    """Asks while one is wanted, twice a second at most, and every four seconds anyway.
+    """Asks while one is wanted, once a second at most, and every four seconds anyway.
 
     A browser's group of pictures has no end, but consumers join, recordings are cut and loss is
     mended at key frames only.

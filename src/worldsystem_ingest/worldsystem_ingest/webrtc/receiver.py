@@ -25,12 +25,14 @@ from worldsystem_core.wire import START_CODE
 from worldsystem_ingest import h264
 from worldsystem_ingest.webrtc.jitter_buffer import CodedPicture, JitterBuffer, Packet
 from worldsystem_ingest.webrtc.key_frames import KeyFrames
-from worldsystem_ingest.webrtc.offer import BadOffer, checked_offer, told_level
+from worldsystem_ingest.webrtc.offer import BadOffer, checked_offer, completed_answer
 from worldsystem_ingest.webrtc.rtp_clock import RtpClock
 from worldsystem_ingest.webrtc.tap import Tap, gather_on, packet_data
 
 _log = logging.getLogger(__name__)
 _WATCH_S = 0.02
+_TELL_LIMIT_S = 1.0
+_NO_LIMIT_KBPS = 100_000
 _ACCESS_UNIT_DELIMITER = 9
 _FIRST_SLICE_BIT = 0x80  # first_mb_in_slice = 0 as Exp-Golomb number
 _VP8_KEY_BIT, _VP8_FIRST = 0x01, (0x17, 0x10)  # mask and value: partition 0 begins (RFC 7741)
@@ -97,6 +99,8 @@ class Receiver:
         self._source = 0
         self._number = -1
         self._key_frames = KeyFrames(time.monotonic)
+        self._limit_kbps: int | None = None
+        self._limit_told_s = 0.0
         self._heard_s = time.monotonic()
         self._watching: asyncio.Task[None] | None = None
         self.codec = ""
@@ -127,11 +131,16 @@ class Receiver:
         self._codecs = _codecs_in(text)
         self._watching = asyncio.ensure_future(self._watch())
         self._watching.add_done_callback(self._watch_ended)
-        return told_level(text)
+        return completed_answer(text)
 
     def want_key_frame(self) -> None:
         """Ask the browser for a key frame, soon and until one comes."""
         self._key_frames.want()
+
+    def limit_bitrate(self, kbps: int | None) -> None:
+        """Keep the browser to `kbps`; None frees it."""
+        self._limit_kbps = _NO_LIMIT_KBPS if kbps is None else kbps
+        self._limit_told_s = 0.0
 
     async def close(self) -> None:
         """End the connection; the browser is told, and `ended` is not called any more."""
@@ -229,6 +238,10 @@ class Receiver:
             await tap.ask_again(self._source, missing)
         if self._key_frames.due():
             await tap.ask_for_key_frame(self._source)
+        now_s = time.monotonic()
+        if self._limit_kbps is not None and now_s - self._limit_told_s > _TELL_LIMIT_S:
+            self._limit_told_s = now_s
+            await tap.limit_bitrate(self._source, self._limit_kbps)
 
 
 def _prefer_h264(transceiver: RTCRtpTransceiver) -> None:

@@ -42,6 +42,7 @@ class WhipSession:
     lease: Lease | None = None
     codec: str = ""
     pictures: int = 0
+    asked_kbps: int | None = None
     ended: str = ""
 
     def state(self) -> dict[str, object]:
@@ -138,13 +139,15 @@ class WhipSessions:
             self._failed(error)
 
     def _claim(self, session: WhipSession) -> None:
-        assert session.receiver is not None
-        wanted = session.receiver.want_key_frame
+        receiver = session.receiver
+        assert receiver is not None
 
         def say(message: dict[str, object]) -> None:
-            """A browser has its own bit rate control; only key frames must be asked for."""
+            """RTCP has words for these two only."""
             if message.get("type") == "request_key_frame":
-                wanted()
+                receiver.want_key_frame()
+            elif message.get("type") == "set_bitrate" and isinstance(message.get("kbps"), int):
+                receiver.limit_bitrate(int(str(message["kbps"])))
 
         session.lease = session.stream.claim(lambda: self.end(session, REPLACED), say)
         session.stream.session.numbers.restart()
@@ -158,6 +161,7 @@ class WhipSessions:
             session.codec = picture.codec
             self._tell_codec(session)
         sender = session.stream.session
+        self._free_bitrate(session, sender.quality.asked_kbps)
         if picture.clock_jumped:
             sender.clock.reset()
         if picture.codec == VP8:
@@ -170,6 +174,12 @@ class WhipSessions:
                 number=picture.number,
                 arrival_ns=picture.arrival_ns,
             )
+
+    def _free_bitrate(self, session: WhipSession, asked_kbps: int | None) -> None:
+        """The end of a limit is not said, but a browser keeps to the last one that it was told."""
+        was_asked, session.asked_kbps = session.asked_kbps, asked_kbps
+        if was_asked is not None and asked_kbps is None and session.receiver:
+            session.receiver.limit_bitrate(None)
 
     def _decode_only(self, stream: VideoStream, picture: ReceivedPicture) -> None:
         """Consumers, recordings and RTSP know H.264 alone."""

@@ -15,12 +15,20 @@ from typing import Any
 
 import aiortc
 from aiortc.jitterbuffer import JitterBuffer, JitterFrame
-from aiortc.rtp import RtcpSrPacket, RtpPacket
+from aiortc.rtp import (
+    RTCP_PSFB_APP,
+    RtcpPsfbPacket,
+    RtcpSrPacket,
+    RtpPacket,
+    pack_remb_fci,
+)
 
 from worldsystem_core.errors import BackendError
 
 _BUFFER = "_RTCRtpReceiver__jitter_buffer"
-_BEHIND_RTP = ("_handle_rtcp_packet", "_send_rtcp_pli", "_send_rtcp_nack")
+_ESTIMATOR = "_RTCRtpReceiver__remote_bitrate_estimator"
+_OUR_SOURCE = "_RTCRtpReceiver__rtcp_ssrc"
+_METHODS = ("_handle_rtcp_packet", "_send_rtcp", "_send_rtcp_pli", "_send_rtcp_nack")
 
 TakePacket = Callable[[RtpPacket], None]
 TakeReport = Callable[[int, int], None]
@@ -39,6 +47,9 @@ class Untappable(BackendError):
 class Tap:
     """Takes the packets of one receiver; to be made before the receiver starts.
 
+    aiortc's own estimate of the bit rate is switched off: it allows half more than what arrives,
+    so that a camera that turns from a wall to a street gets no bits for half a minute.
+
     `take_packet` gets each packet once, with what it adds to its picture as `_data`; retransmitted
     ones like any other. `take_report` gets the NTP time and RTP timestamp of sender reports.
     """
@@ -48,13 +59,17 @@ class Tap:
     ) -> None:
         if not isinstance(getattr(receiver, _BUFFER, None), JitterBuffer):
             raise Untappable(f"RTCRtpReceiver.{_BUFFER}")
-        for name in _BEHIND_RTP:
+        for name in _METHODS:
             if not inspect.iscoroutinefunction(getattr(receiver, name, None)):
+                raise Untappable(f"RTCRtpReceiver.{name}")
+        for name in (_ESTIMATOR, _OUR_SOURCE):
+            if not hasattr(receiver, name):
                 raise Untappable(f"RTCRtpReceiver.{name}")
         self._receiver = receiver
         self._take_report = take_report
         self._handle_rtcp = receiver._handle_rtcp_packet
         setattr(receiver, _BUFFER, _Through(take_packet))
+        setattr(receiver, _ESTIMATOR, None)
         setattr(receiver, "_handle_rtcp_packet", self._on_rtcp)  # noqa: B010
 
     async def ask_for_key_frame(self, source: int) -> None:
@@ -64,6 +79,16 @@ class Tap:
     async def ask_again(self, source: int, sequences: list[int]) -> None:
         """Send a generic NACK (RFC 4585, 6.2.1) for packets of the SSRC `source`."""
         await self._receiver._send_rtcp_nack(source, sequences)
+
+    async def limit_bitrate(self, source: int, kbps: int) -> None:
+        """Tell the sender the most that the link carries (REMB); it stays in force."""
+        packet = RtcpPsfbPacket(
+            fmt=RTCP_PSFB_APP,
+            ssrc=getattr(self._receiver, _OUR_SOURCE),
+            media_ssrc=0,
+            fci=pack_remb_fci(1000 * kbps, [source]),
+        )
+        await self._receiver._send_rtcp(packet)
 
     async def _on_rtcp(self, packet: Any) -> None:  # Any: aiortc's union of RTCP packets
         if isinstance(packet, RtcpSrPacket):
