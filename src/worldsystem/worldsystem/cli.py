@@ -8,6 +8,8 @@ import logging
 import sys
 from pathlib import Path
 
+from worldsystem.backends_command import add_backends
+from worldsystem.bag_commands import add_bag
 from worldsystem.graph import Choice, new_run_folder
 from worldsystem.settings_text import parse_settings
 from worldsystem_core.errors import WorldSystemError
@@ -34,9 +36,10 @@ def _parser() -> argparse.ArgumentParser:
     _add_run(commands)
     _add_demo(commands)
     _add_sim(commands)
-    _add_bag(commands)
+    add_bag(commands)
     _add_export(commands)
     _add_doctor(commands)
+    add_backends(commands)
     return parser
 
 
@@ -64,7 +67,11 @@ def _add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
 
 
 def _add_common(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--backend", default="geometric", help="reconstruction back-end")
+    command.add_argument(
+        "--backend",
+        default="geometric",
+        help="reconstruction back-end; `worldsystem backends` lists them",
+    )
     command.add_argument("--device", default="auto", help="where the mesh lives: auto, cpu, cuda")
     command.add_argument("--focal", type=float, default=0.0, help="focal length, if known [px]")
     command.add_argument("--out", type=Path, help="folder of the run (default: runs/<time>)")
@@ -100,16 +107,6 @@ def _add_sim(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     )
     sim.add_argument("--list", action="store_true", help="list the settings")
     sim.set_defaults(command=_sim)
-
-
-def _add_bag(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    bag = commands.add_parser("bag", help="work on recordings")
-    actions = bag.add_subparsers(required=True, metavar="ACTION")
-    recover = actions.add_parser(
-        "recover", help="make a recording that was cut off by a crash readable again"
-    )
-    recover.add_argument("path", type=Path, metavar="BAG", help="a bag's folder or an .mcap file")
-    recover.set_defaults(command=_recover)
 
 
 def _add_export(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -180,17 +177,6 @@ def _sim(options: argparse.Namespace) -> int:
     given["duration_s"] = options.duration
     words = [f"{name}={value}" for name, value in given.items() if value is not None]
     return simulate([*words, *options.set])
-
-
-def _recover(options: argparse.Namespace) -> int:
-    from worldsystem_storage.recover import recover
-
-    bag = recover(options.path)
-    for topic, count in sorted(bag.messages.items()):
-        print(f"{count:8d}  {topic}")
-    state = f"repaired, {bag.lost_bytes} bytes were of no use" if bag.repaired else "was whole"
-    print(f"{sum(bag.messages.values()):8d}  messages in {bag.path}: {state}")
-    return 0
 
 
 def _export(options: argparse.Namespace) -> int:

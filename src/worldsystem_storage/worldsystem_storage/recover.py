@@ -65,9 +65,7 @@ def recover(path: Path) -> RecoveredBag:
     broken file is needed).
     """
     path = Path(path)
-    files = sorted(path.glob("*.mcap"), key=_split_number) if path.is_dir() else [path]
-    if not files or not files[0].is_file():
-        raise StorageError(f"no bag at {path}; give a .mcap file or the folder that holds it")
+    files = bag_files(path)
     try:
         repairs = [_Repair(file) for file in files]
         if path.is_dir():
@@ -78,6 +76,15 @@ def recover(path: Path) -> RecoveredBag:
     counts = sum((repair.summary.counts for repair in repairs), Counter[str]())
     lost = sum(repair.lost_bytes for repair in repairs)
     return RecoveredBag(path, dict(counts), lost, any(not repair.whole for repair in repairs))
+
+
+def bag_files(path: Path) -> list[Path]:
+    """The `.mcap` files of a bag in order; raises `StorageError` when there is none."""
+    path = Path(path)
+    files = sorted(path.glob("*.mcap"), key=_split_number) if path.is_dir() else [path]
+    if not files or not files[0].is_file():
+        raise StorageError(f"no bag at {path}; give a .mcap file or the folder that holds it")
+    return files
 
 
 def is_whole(path: Path) -> bool:

@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`worldsystem bag …`: recover, info, verify, cut, merge.
+
+Exit codes: 0 done or sound, 1 damaged (verify), 2 wrong use.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+_DAMAGED = 1
+
+
+def add_bag(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command and its actions."""
+    bag = commands.add_parser("bag", help="work on recordings")
+    actions = bag.add_subparsers(required=True, metavar="ACTION")
+    for name, run, meaning in (
+        ("recover", _recover, "make a recording that was cut off by a crash readable again"),
+        ("info", _info, "what a recording holds"),
+        ("verify", _verify, "check every chunk, index and count; exit code 1 when damaged"),
+    ):
+        action = actions.add_parser(name, help=meaning)
+        action.add_argument("path", type=Path, metavar="BAG", help="a bag's folder or .mcap file")
+        action.set_defaults(command=run)
+    _add_cut(actions)
+    merge = actions.add_parser("merge", help="several recordings as one, by time")
+    merge.add_argument("bags", type=Path, nargs="+", metavar="BAG")
+    merge.add_argument("--out", type=Path, required=True, help="folder of the new bag")
+    merge.set_defaults(command=_merge)
+
+
+def _add_cut(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    cut = actions.add_parser("cut", help="a part of a recording, by time and topics")
+    cut.add_argument("path", type=Path, metavar="BAG")
+    cut.add_argument("--out", type=Path, required=True, help="folder of the new bag")
+    cut.add_argument("--start", type=float, default=0.0, help="after the bag's start [s]")
+    cut.add_argument("--end", type=float, default=float("inf"), help="after the bag's start [s]")
+    cut.add_argument("--topics", default="", help="regular expression of topics to keep")
+    cut.set_defaults(command=_cut)
+
+
+def _recover(options: argparse.Namespace) -> int:
+    from worldsystem_storage.recover import recover
+
+    bag = recover(options.path)
+    for topic, count in sorted(bag.messages.items()):
+        print(f"{count:8d}  {topic}")
+    state = f"repaired, {bag.lost_bytes} bytes were of no use" if bag.repaired else "was whole"
+    print(f"{sum(bag.messages.values()):8d}  messages in {bag.path}: {state}")
+    return 0
+
+
+def _info(options: argparse.Namespace) -> int:
+    from worldsystem_storage.bag_tools import info
+
+    bag = info(options.path)
+    print(f"{bag.path}: {bag.files} file(s), {bag.size_bytes / 1e6:.1f} MB, {bag.duration_s:.1f} s")
+    for topic in bag.topics:
+        rate_hz = topic.messages / bag.duration_s if bag.duration_s else 0.0
+        size = f"{topic.size_bytes / 1e6:9.2f} MB"
+        print(f"{topic.messages:8d}  {rate_hz:7.1f} Hz  {size}  {topic.name}  {topic.type_name}")
+    return 0
+
+
+def _verify(options: argparse.Namespace) -> int:
+    from worldsystem_storage.bag_tools import verify
+
+    problems = verify(options.path)
+    for problem in problems:
+        print(problem)
+    if not problems:
+        print(f"{options.path}: sound")
+    return _DAMAGED if problems else 0
+
+
+def _cut(options: argparse.Namespace) -> int:
+    from worldsystem_storage.bag_tools import cut
+
+    written = cut(
+        options.path,
+        options.out,
+        start_s=options.start,
+        end_s=options.end,
+        topics=options.topics,
+    )
+    print(f"{written} messages in {options.out}")
+    return 0
+
+
+def _merge(options: argparse.Namespace) -> int:
+    from worldsystem_storage.bag_tools import merge
+
+    print(f"{merge(options.bags, options.out)} messages in {options.out}")
+    return 0
