@@ -15,10 +15,10 @@ from worldsystem_core.errors import BackendError
 from worldsystem_slam3r.model.heads import activate, unshuffle_patches
 from worldsystem_slam3r.model.i2p import ImageToPoints
 from worldsystem_slam3r.model.l2w import LocalToWorld
-from worldsystem_slam3r.model.normalise import mean_distance
 from worldsystem_slam3r.model.preprocess import Crop, network_picture, normalised
 from worldsystem_slam3r.model.rope import rotate, rotation
 from worldsystem_slam3r.model.sizes import PUBLISHED, NetworkSizes
+from worldsystem_slam3r.slam3r.views import mean_distance
 
 PICTURES = [
     (640, 360), (1280, 720), (360, 640), (641, 479), (200, 150),
@@ -74,7 +74,8 @@ def test_the_scale_is_the_mean_distance_of_the_valid_points() -> None:
     assert_as_golden(points[0] / joint, golden["norm/joint_out0"][0], 1e-6)
     single = mean_distance(points[:1], masks[:1])
     assert_as_golden(single, golden["norm/single0_factor"].squeeze(), 1e-6)
-    assert_as_golden(mean_distance(points), golden["norm/joint_nomask_factor"].squeeze(), 1e-6)
+    everywhere = mean_distance(points, torch.ones_like(masks))
+    assert_as_golden(everywhere, golden["norm/joint_nomask_factor"].squeeze(), 1e-6)
 
 
 def test_the_scale_of_no_valid_point_is_tiny_and_finite() -> None:

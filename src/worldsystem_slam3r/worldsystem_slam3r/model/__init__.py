@@ -5,5 +5,5 @@
 `encode`, `i2p`, `l2w`, `retrieval_scores`, and their cheaper forms `i2p_reference` and
 `l2w_sources`, which compute only what a pipeline uses, on views whose own part (`i2p_sources`,
 `l2w_references`; joined by `decoder.join_views`) was kept. `preprocess` makes the networks'
-pictures, `normalise` the scale of point maps, `retrieval.best_candidates` the choice by score.
+pictures, `retrieval.best_candidates` the choice by score.
 """

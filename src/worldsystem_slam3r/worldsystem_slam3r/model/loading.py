@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import argparse
 import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -39,7 +40,12 @@ def read_checkpoint(path: Path) -> Checkpoint:
     """
     try:
         return _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickled(path)
-    except (OSError, SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
+    except pickle.UnpicklingError as error:
+        raise BackendError(
+            f"{path} holds other things than tensors, which are not loaded ({error}); "
+            "save the tensors alone, under the key 'model'"
+        ) from error
+    except (OSError, SafetensorError, RuntimeError, EOFError) as error:
         raise BackendError(
             f"{path} cannot be read as a checkpoint ({error}); it may be damaged or not fully "
             "downloaded: get it again with `make weights`"
@@ -55,7 +61,9 @@ def _read_safetensors(path: Path) -> Checkpoint:
 
 
 def _read_pickled(path: Path) -> Checkpoint:
-    content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    # training checkpoints carry the command line beside the tensors
+    with torch.serialization.safe_globals([argparse.Namespace]):
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     state = content.get("model", content) if isinstance(content, Mapping) else None
     if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
         raise BackendError(

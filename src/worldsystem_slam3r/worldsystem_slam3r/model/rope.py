@@ -55,4 +55,4 @@ def rotate(tokens: Tensor, tables: Rotation) -> Tensor:
     """
     u_y, v_y, u_x, v_x = tokens.chunk(4, dim=-1)
     partner = torch.cat([v_y, u_y, v_x, u_x], dim=-1)
-    return (tokens * tables.cos + partner * tables.sin).to(tokens.dtype)
+    return torch.addcmul(tokens * tables.cos, partner, tables.sin).to(tokens.dtype)
