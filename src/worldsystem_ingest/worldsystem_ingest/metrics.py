@@ -4,13 +4,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
+
+from worldsystem_ingest.quality import LinkQuality
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +26,7 @@ class StreamStatus:
     bandwidth_mbps: float = 0.0
     bandwidth_average_mbps: float | None = None
     low_bandwidth: bool = False
+    link: LinkQuality = field(default_factory=LinkQuality)
     received_bytes: int = 0
     encoded_frames: int = 0
     decoded_frames: int = 0
@@ -89,6 +92,53 @@ def exposition(status: ServerStatus) -> bytes:
     return generate_latest(registry)
 
 
+_BY_STREAM: tuple[tuple[str, str, Callable[[StreamStatus], float | None]], ...] = (
+    ("ingest_stream_senders_connected", "connected video senders", lambda s: s.senders),
+    ("ingest_stream_consumers_connected", "consumers", lambda s: len(s.consumer_queues)),
+    ("ingest_stream_frames_taken_total", "access units taken", lambda s: s.encoded_frames),
+    ("ingest_stream_frames_used_total", "pictures decoded", lambda s: s.decoded_frames),
+    ("ingest_stream_frames_relayed_total", "pictures sent on", lambda s: s.relayed_frames),
+    ("ingest_stream_bytes_relayed_total", "bytes sent on", lambda s: s.relayed_bytes),
+    ("ingest_stream_bytes_received_total", "video bytes in", lambda s: s.received_bytes),
+    ("ingest_stream_decode_queue_size", "before the decoder", lambda s: s.decode_queue),
+    ("ingest_stream_bandwidth_mbps", "video that comes in [Mbit/s]", lambda s: s.bandwidth_mbps),
+    ("ingest_stream_jitter_ms", "RFC 3550 jitter [ms]", lambda s: s.link.jitter_ms),
+    ("ingest_stream_queue_delay_ms", "wait on the path [ms]", lambda s: s.link.queue_delay_ms),
+    ("ingest_stream_loss_ratio", "share lost in the last 5 s", lambda s: s.link.loss),
+    ("ingest_stream_loss_total_ratio", "share lost of all", lambda s: s.link.loss_total),
+    (
+        "ingest_stream_key_frames_asked_total",
+        "key frames asked for",
+        lambda s: s.link.key_frames_asked,
+    ),
+    (
+        "ingest_stream_clock_offset_seconds",
+        "host minus sender [s]",
+        lambda s: _seconds(s.link.clock.offset_ns),
+    ),
+    (
+        "ingest_stream_clock_error_bound_seconds",
+        "how far stamps may be off [s]",
+        lambda s: _seconds(s.link.clock.error_bound_ns),
+    ),
+    (
+        "ingest_stream_clock_drift_ppm",
+        "drift of the sender's clock",
+        lambda s: s.link.clock.drift_ppm,
+    ),
+    (
+        "ingest_stream_clock_steps_total",
+        "jumps of the sender's clock",
+        lambda s: s.link.clock.steps,
+    ),
+    ("ingest_stream_round_trip_ms", "there and back [ms]", lambda s: s.link.clock.round_trip_ms),
+)
+
+
+def _seconds(time_ns: int | None) -> float | None:
+    return None if time_ns is None else time_ns * 1e-9
+
+
 class _StatusCollector(Collector):
     def __init__(self, status: ServerStatus) -> None:
         self._status = status
@@ -109,6 +159,21 @@ class _StatusCollector(Collector):
                 queues.add_metric([str(number), name], size)
         yield drops
         yield queues
+        yield from self._streams()
+
+    def _streams(self) -> Iterator[Metric]:
+        """The same by stream, under names of their own, since dashboards sum the names above."""
+        for name, meaning, value_of in _BY_STREAM:
+            family = (
+                CounterMetricFamily(name.removesuffix("_total"), meaning, labels=["stream"])
+                if name.endswith("_total")
+                else GaugeMetricFamily(name, meaning, labels=["stream"])
+            )
+            for stream, status in self._status.streams.items():
+                value = value_of(status)
+                if value is not None:
+                    family.add_metric([stream], float(value))
+            yield family
 
     def _gauges(self) -> Iterator[Metric]:
         status = self._status

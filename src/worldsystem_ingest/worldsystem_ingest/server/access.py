@@ -1,22 +1,130 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who may connect."""
+"""Who may connect: bearer tokens by stream, TLS, and which web pages may open sockets here."""
 
 from __future__ import annotations
 
+import hmac
+import ipaddress
+import json
+import logging
+import ssl
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from aiohttp import web
 
+from worldsystem_core.errors import ConfigError
+from worldsystem_ingest.config import IngestConfig
+
+_log = logging.getLogger(__name__)
+_ALL_OTHERS = "*"
+
 
 class Access:
-    """Decides who may use a stream."""
+    """Decides by bearer token who may use a stream; without a token file everybody may.
+
+    A token comes as `Authorization: Bearer TOKEN`, or as `?token=TOKEN` from those who cannot set
+    headers. Raises `ConfigError` when `token_file` cannot be used. Tokens are never logged.
+    """
+
+    def __init__(self, config: IngestConfig) -> None:
+        self._tokens = _read_tokens(config.token_file)
+        if not self._tokens and not _only_this_machine(config.host):
+            _log.warning(
+                "everybody who reaches %s:%d may send and watch; `token_file` sets tokens",
+                config.host,
+                config.port,
+            )
+
+    @property
+    def restricted(self) -> bool:
+        """Whether a token is needed."""
+        return bool(self._tokens)
 
     def allows(self, request: web.Request, stream: str) -> bool:
         """Whether whoever sent `request` may send to `stream` and take from it."""
-        return True
+        if not self._tokens:
+            return True
+        expected = self._tokens.get(stream, self._tokens.get(_ALL_OTHERS))
+        return expected is not None and _same(_given(request), expected)
+
+    def allows_any(self, request: web.Request) -> bool:
+        """Whether whoever sent `request` may use any stream, and so may see how the server is."""
+        given = _given(request)
+        return not self._tokens or any(_same(given, token) for token in self._tokens.values())
+
+
+def tls_context(config: IngestConfig) -> ssl.SSLContext | None:
+    """What wss and https need, or None without TLS; raises `ConfigError` naming the parameter."""
+    certificate, key = config.tls_certificate, config.tls_key
+    if not certificate and not key:
+        return None
+    if not certificate or not key:
+        given, missing = (
+            ("tls_certificate", "tls_key") if certificate else ("tls_key", "tls_certificate")
+        )
+        raise ConfigError(f"`{given}` is set and `{missing}` is not; TLS needs both")
+    _read("tls_certificate", certificate)
+    if "ENCRYPTED" in _read("tls_key", key):
+        raise ConfigError(f"`tls_key` {key} has a password; the server needs it without one")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.load_cert_chain(Path(certificate).expanduser(), Path(key).expanduser())
+    except ssl.SSLError as error:
+        raise ConfigError(
+            f"`tls_certificate` {certificate} and `tls_key` {key} cannot be used: "
+            f"{_tls_fault(error)}"
+        ) from error
+    return context
 
 
 def from_foreign_page(request: web.Request) -> bool:
     """Browsers let every page open sockets to this machine; only pages from here may."""
     origin = request.headers.get("Origin")
     return bool(origin) and urlsplit(origin).hostname != urlsplit(f"//{request.host}").hostname
+
+
+def _tls_fault(error: ssl.SSLError) -> str:
+    if error.reason == "KEY_VALUES_MISMATCH":
+        return "the key does not belong to the certificate"
+    return f"they must be PEM files ({error.reason or error})"
+
+
+def _read_tokens(path: str) -> dict[str, str]:
+    if not path:
+        return {}
+    try:
+        tokens = json.loads(_read("token_file", path))
+    except ValueError as error:
+        raise ConfigError(f"`token_file` {path} is not JSON: {error}") from None
+    if not isinstance(tokens, dict) or not tokens:
+        raise ConfigError(f'`token_file` {path} must hold {{"STREAM": "TOKEN", ...}}')
+    for stream, token in tokens.items():
+        if not isinstance(token, str) or not token.strip():
+            raise ConfigError(f"`token_file` {path}: the token of {stream!r} must be a text")
+    return tokens
+
+
+def _read(parameter: str, path: str) -> str:
+    try:
+        return Path(path).expanduser().read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"`{parameter}` {path} cannot be read: {error}") from error
+
+
+def _given(request: web.Request) -> str:
+    kind, _, token = request.headers.get("Authorization", "").partition(" ")
+    return token.strip() if kind.lower() == "bearer" else request.query.get("token", "")
+
+
+def _same(given: str, expected: str) -> bool:
+    """In a time that does not tell how much of it was right."""
+    return hmac.compare_digest(given.encode(errors="replace"), expected.encode())
+
+
+def _only_this_machine(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -13,6 +13,8 @@ from worldsystem_ingest.server.outlet import Outlet
 from worldsystem_ingest.server.sockets import Sockets, refusal
 from worldsystem_ingest.server.streams import VideoStream
 
+_LARGEST_BYTES = 4096  # consumers have nothing to say
+
 
 class Consumers:
     """Sends each consumer the access units of its stream."""
@@ -35,7 +37,9 @@ class Consumers:
         self._connected += 1
         try:
             # a heartbeat would wait behind the video and end who is merely slow
-            async with self._sockets.opened(request, heartbeat=False) as ws:
+            async with self._sockets.opened(
+                request, largest_bytes=_LARGEST_BYTES, heartbeat=False
+            ) as ws:
                 await self._serve(request, ws, stream, consumer)
         finally:
             self._connected -= 1

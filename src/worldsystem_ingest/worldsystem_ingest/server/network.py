@@ -15,9 +15,10 @@ from aiohttp import web
 from worldsystem_core.errors import PortInUse, SourceError
 from worldsystem_ingest.config import IngestConfig
 from worldsystem_ingest.metrics import ServerStatus
-from worldsystem_ingest.server.access import Access
+from worldsystem_ingest.server.access import Access, tls_context
 from worldsystem_ingest.server.consumers import Consumers
-from worldsystem_ingest.server.pages import Pages
+from worldsystem_ingest.server.gate import Gate
+from worldsystem_ingest.server.pages import Pages, PushStatusOf
 from worldsystem_ingest.server.senders import Senders
 from worldsystem_ingest.server.sockets import Sockets
 from worldsystem_ingest.server.streams import StreamRegistry, Surroundings
@@ -26,21 +27,32 @@ from worldsystem_ingest.sink import Sink
 _START_TIMEOUT_S = 10.0
 _STOP_TIMEOUT_S = 10.0
 _TICK_S = 1.0
+_TLS_S = 5.0
+_BACKLOG = 256
 
 
 class Network:
-    """The HTTP and WebSocket side; `failure` is what the sink raised, which also sets `stop`."""
+    """The HTTP and WebSocket side; `failure` is what the sink raised, which also sets `stop`.
 
-    def __init__(self, config: IngestConfig, sink: Sink, stop: threading.Event) -> None:
+    Raises `ConfigError` for tokens or certificates that cannot be used.
+    """
+
+    def __init__(
+        self, config: IngestConfig, sink: Sink, stop: threading.Event, push: PushStatusOf
+    ) -> None:
         self._config = config
         self._stop = stop
+        self._push = push
+        self._access = Access(config)
+        self._tls = tls_context(config)
         self._loop = asyncio.new_event_loop()
         self.streams = StreamRegistry(Surroundings(sink, config, self._failed, self._call_soon))
         from worldsystem_ingest.webrtc.whip import WhipEndpoint  # which needs this package
 
-        self._access = Access()
         self._sockets = Sockets(self.streams, self._access, config)
         self._whip = WhipEndpoint(self.streams, self._access, config, self._failed)
+        self._gate = Gate()
+        self._listener: asyncio.Server | None = None
         self.port = 0
         self.failure: BaseException | None = None
         self._began_s = time.monotonic()
@@ -70,6 +82,7 @@ class Network:
         self._loop.call_later(_TICK_S, self._tick)
         try:
             self.streams.tick()
+            self._gate.tick()
         except Exception as error:  # the edge of the thread: `run` raises it
             self._failed(error)
 
@@ -99,8 +112,18 @@ class Network:
     async def _listen(self, runner: web.AppRunner) -> None:
         config = self._config
         await runner.setup()
+        assert runner.server is not None
+        self._gate.opens(runner.server)
+        handshake_s = _TLS_S if self._tls else None
         try:
-            await web.TCPSite(runner, config.host, config.port).start()
+            self._listener = await self._loop.create_server(
+                self._gate,
+                config.host,
+                config.port,
+                backlog=_BACKLOG,
+                ssl=self._tls,
+                ssl_handshake_timeout=handshake_s,
+            )
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
                 raise PortInUse("ingest server", config.port, "`port`") from error
@@ -108,28 +131,27 @@ class Network:
                 f"cannot listen on {config.host}:{config.port}: {error.strerror}; `host` must be "
                 f"an address of this machine (127.0.0.1, or 0.0.0.0 for every network)"
             ) from error
-        self.port = runner.addresses[0][1]
+        self.port = self._listener.sockets[0].getsockname()[1]
 
     async def _shut_down(self, runner: web.AppRunner) -> None:
+        if self._listener:
+            self._listener.close()
         await asyncio.gather(self._sockets.close(), self._whip.close())
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(runner.cleanup(), _STOP_TIMEOUT_S / 2)
 
     def _application(self) -> web.Application:
-        app = web.Application()
+        app = web.Application(middlewares=[self._gate.middleware])
         senders = Senders(self._sockets, self._config, self._failed)
         consumers = Consumers(self._sockets, self._config)
-        pages = Pages(self.status)
+        pages = Pages(self.status, self._access, self._push)
         app.add_routes(
             [
                 web.get("/ws/video", senders.on_video),
                 web.get("/ws/phone", senders.on_phone),
                 web.get("/ws/h264_stream", consumers.on_consumer),
                 web.get("/ws/video/consume", consumers.on_consumer),
-                web.get("/health", pages.on_health),
-                web.get("/health/rtsp", pages.on_rtsp),
-                web.get("/rtsp/status", pages.on_rtsp),
-                web.get("/metrics", pages.on_metrics),
+                *pages.routes(),
                 *self._whip.routes(),
             ]
         )

@@ -9,26 +9,53 @@ from dataclasses import asdict
 from aiohttp import web
 
 from worldsystem_ingest.metrics import ServerStatus, exposition
+from worldsystem_ingest.push import PushStatus
+from worldsystem_ingest.server.access import Access
+from worldsystem_ingest.server.sockets import refusal
+
+PushStatusOf = Callable[[], PushStatus | None]
 
 
 class Pages:
-    """Answers who asks how the server is."""
+    """Answers who asks how the server is; where tokens are set, only `/health` without one.
 
-    def __init__(self, status: Callable[[], ServerStatus]) -> None:
+    `push` tells how the push to an RTSP server is, None where there is none.
+    """
+
+    def __init__(
+        self, status: Callable[[], ServerStatus], access: Access, push: PushStatusOf
+    ) -> None:
         self._status = status
+        self._access = access
+        self._push = push
 
-    async def on_health(self, request: web.Request) -> web.Response:
-        """`/health`: the whole account."""
-        status = self._status()
-        return web.json_response({"status": "ok", "receiving": status.receiving, **asdict(status)})
+    def routes(self) -> list[web.RouteDef]:
+        """What the server's application must route here."""
+        return [
+            web.get("/health", self._on_health),
+            web.get("/health/rtsp", self._on_rtsp),
+            web.get("/rtsp/status", self._on_rtsp),
+            web.get("/metrics", self._on_metrics),
+        ]
 
-    async def on_rtsp(self, request: web.Request) -> web.Response:
-        """`/health/rtsp` and `/rtsp/status`: what the deployed clients ask for."""
+    async def _on_health(self, request: web.Request) -> web.Response:
+        """Whether the server runs, and the whole account for those who may see it."""
         status = self._status()
+        health: dict[str, object] = {"status": "ok", "receiving": status.receiving}
+        if self._access.allows_any(request):
+            health |= asdict(status) | {"push": self._push_status()}
+            del health["link"]  # each stream has its own
+        return web.json_response(health)
+
+    async def _on_rtsp(self, request: web.Request) -> web.Response:
+        """What the deployed clients ask for."""
+        self._refuse_strangers(request)
+        status, push = self._status(), self._push_status()
         return web.json_response(
             {
                 "status": "healthy" if status.receiving else "no_video",
-                "rtsp_push": False,
+                "rtsp_push": push is not None,
+                "push": push,
                 "receiving": status.receiving,
                 "bandwidth_mbps": status.bandwidth_mbps,
                 "bandwidth_average_mbps": status.bandwidth_average_mbps,
@@ -38,8 +65,16 @@ class Pages:
             }
         )
 
-    async def on_metrics(self, request: web.Request) -> web.Response:
-        """`/metrics`: for Prometheus."""
-        return web.Response(
-            body=exposition(self._status()), content_type="text/plain", charset="utf-8"
-        )
+    async def _on_metrics(self, request: web.Request) -> web.Response:
+        """For Prometheus."""
+        self._refuse_strangers(request)
+        body = exposition(self._status())
+        return web.Response(body=body, content_type="text/plain", charset="utf-8")
+
+    def _refuse_strangers(self, request: web.Request) -> None:
+        if not self._access.allows_any(request):
+            raise refusal(web.HTTPUnauthorized, "the token of any stream is needed")
+
+    def _push_status(self) -> dict[str, object] | None:
+        push = self._push()
+        return asdict(push) if push else None

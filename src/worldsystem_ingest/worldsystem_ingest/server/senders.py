@@ -6,17 +6,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import Callable
 
 from aiohttp import WSMessage, WSMsgType, web
 
 from worldsystem_core.errors import ProtocolError
 from worldsystem_ingest.config import IngestConfig
+from worldsystem_ingest.server.pace import Pace
 from worldsystem_ingest.server.sockets import Sockets, refusal
 from worldsystem_ingest.server.streams import Failed, VideoStream
 
 _log = logging.getLogger(__name__)
 _OUTBOX_MESSAGES = 32
+_LARGEST_BYTES = 2**31 - 1  # the configured limit is less
+_LARGEST_TEXT_BYTES = 2**18
 
 
 class Outbox:
@@ -52,17 +56,19 @@ class Senders:
     async def on_video(self, request: web.Request) -> web.StreamResponse:
         """`/ws/video`: a new sender replaces the one that the stream had."""
         stream = self._sockets.stream_of(request)
-        async with self._sockets.opened(request) as ws:
+        async with self._sockets.opened(request, largest_bytes=_LARGEST_BYTES) as ws:
             outbox = Outbox(ws, self._config.send_timeout_s)
             lease = stream.claim(
                 lambda: self._sockets.close_aside(ws, "replaced by a new sender"), outbox.say
             )
             answering = asyncio.ensure_future(outbox.run())
             try:
+                pace = Pace(self._config.max_receive_mbps)
                 async for message in ws:
                     if not lease.current:
                         break
-                    self._take(message, stream, outbox, stream.session.take_packet)
+                    busy_s = self._take(message, stream, outbox, stream.session.take_packet)
+                    await pace.after(len(message.data), busy_s)
             finally:
                 lease.release()
                 answering.cancel()
@@ -80,7 +86,7 @@ class Senders:
         self._phones += 1
         stream.phones += 1
         try:
-            async with self._sockets.opened(request) as ws:
+            async with self._sockets.opened(request, largest_bytes=_LARGEST_TEXT_BYTES) as ws:
                 await self._listen_to_phone(ws, stream)
         finally:
             self._phones -= 1
@@ -91,8 +97,10 @@ class Senders:
         outbox = Outbox(ws, self._config.send_timeout_s)
         answering = asyncio.ensure_future(outbox.run())
         try:
+            pace = Pace(self._config.max_receive_mbps)
             async for message in ws:
-                self._take(message, stream, outbox, None)
+                busy_s = self._take(message, stream, outbox, None)
+                await pace.after(len(message.data), busy_s)
         finally:
             answering.cancel()
 
@@ -102,7 +110,9 @@ class Senders:
         stream: VideoStream,
         outbox: Outbox,
         binary: Callable[[bytes], None] | None,
-    ) -> None:
+    ) -> float:
+        """Hand one message to the session; gives what that took of the thread's time [s]."""
+        began_s = time.thread_time()
         text = stream.session.take_control if binary else stream.session.take_telemetry
         try:
             if message.type is WSMsgType.TEXT:
@@ -117,3 +127,4 @@ class Senders:
             outbox.say({"type": "error", "message": str(error)})
         except Exception as error:  # the edge of the thread: the sink failed, `run` raises it
             self._failed(error)
+        return time.thread_time() - began_s

@@ -23,7 +23,7 @@ from worldsystem_ingest.server.streams import (
 _log = logging.getLogger(__name__)
 _MIB = 2**20
 _HEARTBEAT_S = 20.0
-_SHUT_DOWN_S = 2.0
+_CLOSE_S = 2.0
 
 
 class Sockets:
@@ -33,6 +33,7 @@ class Sockets:
         self._streams = streams
         self._access = access
         self._config = config
+        self._most = config.max_streams * 2 + config.max_phones + config.max_consumers
         self._open: set[web.WebSocketResponse] = set()
         self._closing: set[asyncio.Future[bool]] = set()
 
@@ -42,7 +43,13 @@ class Sockets:
         if from_foreign_page(request):
             raise refusal(web.HTTPForbidden, "pages of other sites may not connect to this server")
         if not self._access.allows(request, name):
-            raise refusal(web.HTTPUnauthorized, f"stream {name!r:.50} needs a valid token")
+            raise refusal(web.HTTPUnauthorized, f"stream {name!r:.50} needs its token")
+        if len(self._open) + len(self._closing) >= self._most:
+            raise refusal(
+                web.HTTPServiceUnavailable,
+                f"{self._most} sockets are open, which is the most; `max_streams`, `max_phones` "
+                f"and `max_consumers` of the server together allow more",
+            )
         try:
             return self._streams.stream(name)
         except BadStreamName as error:
@@ -52,12 +59,15 @@ class Sockets:
 
     @contextlib.asynccontextmanager
     async def opened(
-        self, request: web.Request, *, heartbeat: bool = True
+        self, request: web.Request, *, largest_bytes: int, heartbeat: bool = True
     ) -> AsyncIterator[web.WebSocketResponse]:
-        """A WebSocket with the server's limits, forgotten at the end."""
-        limit = int(self._config.max_message_mb * _MIB)
-        heartbeat_s = _HEARTBEAT_S if heartbeat else None
-        ws = web.WebSocketResponse(max_msg_size=limit, heartbeat=heartbeat_s, compress=False)
+        """A WebSocket that takes messages up to `largest_bytes`, forgotten at the end."""
+        ws = web.WebSocketResponse(
+            max_msg_size=min(largest_bytes, int(self._config.max_message_mb * _MIB)),
+            heartbeat=_HEARTBEAT_S if heartbeat else None,
+            timeout=_CLOSE_S,
+            compress=False,
+        )
         await ws.prepare(request)
         self._open.add(ws)
         try:
@@ -79,9 +89,11 @@ class Sockets:
             ws.close(code=WSCloseCode.GOING_AWAY) for ws in self._open
         ]
         with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(asyncio.gather(*closing, return_exceptions=True), _SHUT_DOWN_S)
+            await asyncio.wait_for(asyncio.gather(*closing, return_exceptions=True), _CLOSE_S)
 
 
 def refusal(kind: type[web.HTTPError], message: str) -> web.HTTPError:
     """An HTTP error whose body is JSON, as clients of the wire protocol expect."""
-    return kind(text=json.dumps({"error": message}), content_type="application/json")
+    headers = {"WWW-Authenticate": "Bearer"} if kind is web.HTTPUnauthorized else None
+    text = json.dumps({"error": message})
+    return kind(text=text, content_type="application/json", headers=headers)

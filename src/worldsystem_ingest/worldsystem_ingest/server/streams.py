@@ -159,6 +159,7 @@ class VideoStream:
             bandwidth_mbps=session.bandwidth.now_mbps(),
             bandwidth_average_mbps=session.bandwidth.average_mbps(),
             low_bandwidth=session.bandwidth.low,
+            link=session.quality,
             received_bytes=session.bandwidth.total_bytes,
             encoded_frames=sink.encoded_frames,
             decoded_frames=sink.decoded_frames,
