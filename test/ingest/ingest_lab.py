@@ -54,7 +54,8 @@ def encode(
 ) -> list[AccessUnit]:
     """Annex-B access units in coding order; key frames carry SPS and PPS."""
     context = av.CodecContext.create("libx264", "w")
-    context.width, context.height, context.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+    context.height, context.width = pictures(0).shape[:2]
+    context.pix_fmt = "yuv420p"
     context.time_base, context.framerate = Fraction(1, 30), Fraction(30)
     params = f"keyint={gop}:min-keyint={gop}:scenecut=0:bframes={b_frames}:b-adapt=0:threads=1"
     context.options = {"preset": "veryfast", "x264-params": params, **x264}
