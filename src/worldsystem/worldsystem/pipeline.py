@@ -39,7 +39,7 @@ from worldsystem_mesh.config import MeshConfig
 from worldsystem_mesh.mesher import Mesher
 from worldsystem_segment.config import SegmentConfig
 from worldsystem_segment.segmenter import Segmenter
-from worldsystem_slam3r.backend import create_backend
+from worldsystem_slam3r.backend import open_backend
 from worldsystem_slam3r.config import Slam3rConfig
 
 C = TypeVar("C", bound=Config)
@@ -76,7 +76,9 @@ class Pipeline:
             name: StageLedger(name) for name in ("ingest", "slam3r", "mesher", "segmenter")
         }
         self._latencies = {name: LatencyHistogram() for name in self.ledgers}
-        self._backend = create_backend(config.backend, config)
+        opened = open_backend(config.backend, config)
+        self._backend = opened.backend
+        self.backend_name, self.backend_note = opened.name, opened.note
         self._ticked_s = 0.0
 
     def feed(self, frame: Frame) -> Step:
@@ -198,10 +200,10 @@ def run_pipeline(choice: Choice, *, truth: str = "") -> Path:
     run = pipeline.observer.record(
         choice.out,
         source=choice.source,
-        backend=choice.backend,
+        backend=pipeline.backend_name,
         truth=read_truth(place),
         frames_sent=frames_sent(place),
-        notes=(broken,) if broken else (),
+        notes=tuple(note for note in (pipeline.backend_note, broken) if note),
     )
     write_outputs(run)
     return choice.out

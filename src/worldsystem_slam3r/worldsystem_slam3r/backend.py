@@ -1,13 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The reconstruction back-ends by name."""
+"""The reconstruction back-ends by name, and what runs where the one asked for cannot."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
+from dataclasses import dataclass
 
-from worldsystem_core.errors import BackendError
+from worldsystem_core.errors import BackendError, WorldSystemError
 from worldsystem_core.reconstruction import ReconstructionBackend
 from worldsystem_slam3r.config import Slam3rConfig
+
+log = logging.getLogger(__name__)
+
+AUTO = "auto"
+
+
+@dataclass(frozen=True, eq=False)
+class OpenedBackend:
+    """A running back-end under its own name, and what has to be said about how it was chosen."""
+
+    backend: ReconstructionBackend
+    name: str
+    note: str = ""
 
 
 def _geometric(config: Slam3rConfig) -> ReconstructionBackend:
@@ -18,21 +33,80 @@ def _geometric(config: Slam3rConfig) -> ReconstructionBackend:
     return GeometricBackend(config)
 
 
-_MAKERS: dict[str, Callable[[Slam3rConfig], ReconstructionBackend]] = {"geometric": _geometric}
+def _slam3r(config: Slam3rConfig) -> ReconstructionBackend:
+    return _neural("slam3r", config)
+
+
+def _slam3r_tiny(config: Slam3rConfig) -> ReconstructionBackend:
+    return _neural("slam3r_tiny", config)
+
+
+def _neural(name: str, config: Slam3rConfig) -> ReconstructionBackend:
+    from worldsystem_slam3r.weight_files import find_weights
+
+    files = find_weights(name, config.weights)
+    try:
+        from worldsystem_slam3r.slam3r.create import create
+    except ImportError as error:
+        raise BackendError(f"back-end '{name}' needs torch ({error}); run `make setup`") from error
+    return create(files, config)
+
+
+_MAKERS: dict[str, Callable[[Slam3rConfig], ReconstructionBackend]] = {
+    "geometric": _geometric,
+    "slam3r": _slam3r,
+    "slam3r_tiny": _slam3r_tiny,
+}
 
 
 def backend_names() -> list[str]:
     """Names that `create_backend` knows."""
-    return sorted(_MAKERS)
+    return [*_MAKERS, AUTO]
 
 
 def create_backend(name: str, config: Slam3rConfig | None = None) -> ReconstructionBackend:
+    """Build the back-end `name`; see `open_backend`."""
+    return open_backend(name, config).backend
+
+
+def open_backend(name: str, config: Slam3rConfig | None = None) -> OpenedBackend:
     """Build the back-end `name`; an unknown name is a `BackendError` that lists the known ones.
 
-    The first `geometric` back-end of a process loads its kernels, which takes half a second, or up
-    to 20 s where they were never compiled (`python -m worldsystem_slam3r.precompile` does that).
+    One that cannot run here is an error that says what to do, or, with `fallback`, makes room for
+    `geometric`; `auto` takes the best that keeps up with a video here. Either is said in the log
+    and in the note. The first `geometric` back-end of a process loads its kernels, which takes
+    half a second, or up to 20 s where they were never compiled (`python -m
+    worldsystem_slam3r.precompile` does that).
     """
+    config = config or Slam3rConfig(backend=name)
+    if name == AUTO:
+        return _best(config)
     if name not in _MAKERS:
         known = ", ".join(backend_names())
         raise BackendError(f"reconstruction back-end '{name}' is not known; choose one of: {known}")
-    return _MAKERS[name](config or Slam3rConfig(backend=name))
+    try:
+        return OpenedBackend(_MAKERS[name](config), name)
+    except WorldSystemError as error:
+        if not config.fallback or name == "geometric":
+            raise
+        return _instead(f"back-end '{name}' cannot run here: {error}", config)
+
+
+def _best(config: Slam3rConfig) -> OpenedBackend:
+    """`slam3r` where it runs at the pace of a video, else `geometric`."""
+    from worldsystem_slam3r.catalogue import backend_states
+
+    slam3r = next(state for state in backend_states(config) if state.name == "slam3r")
+    if not slam3r.runs or not slam3r.fast:
+        reason = slam3r.why_not or "it would be too slow without a GPU"
+        return _instead(f"back-end 'slam3r' was not chosen: {reason}", config)
+    try:
+        return OpenedBackend(_MAKERS["slam3r"](config), "slam3r", "back-end 'slam3r' was chosen")
+    except WorldSystemError as error:
+        return _instead(f"back-end 'slam3r' cannot run here: {error}", config)
+
+
+def _instead(reason: str, config: Slam3rConfig) -> OpenedBackend:
+    note = f"{reason}; 'geometric' runs instead"
+    log.warning("%s", note)
+    return OpenedBackend(_MAKERS["geometric"](config), "geometric", note)

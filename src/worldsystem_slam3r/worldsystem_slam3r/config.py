@@ -49,6 +49,9 @@ class Slam3rConfig(Config):
         "number type of the networks; auto: bfloat16 on a GPU, else float32",
         choices=PRECISIONS,
     )
+    picture_px: int = param(
+        0, "side of the networks' square picture; 0 = as the weights were trained [px]", low=0
+    )
     keyframe_stride: int = param(
         0, "frames from one key frame to the next; 0 = as the motion demands", low=0, high=100
     )

@@ -23,7 +23,7 @@ from worldsystem_core.ros.adapters.messages import (
 from worldsystem_core.ros.container import run_node
 from worldsystem_core.ros.stage_node import StageNode
 from worldsystem_core.trajectory import Trajectory
-from worldsystem_slam3r.backend import create_backend
+from worldsystem_slam3r.backend import open_backend
 from worldsystem_slam3r.config import Slam3rConfig
 
 _PATH_PERIOD_S = 1.0
@@ -38,7 +38,8 @@ class Slam3rNode(StageNode):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__("slam3r", Slam3rConfig, **kwargs)
-        self._backend = create_backend(self.config.backend, self.config)
+        self._opened = open_backend(self.config.backend, self.config)
+        self._backend = self._opened.backend
         self._trajectory = Trajectory()
         self._camera: Camera | None = None
         self._state = TrackingState.INITIALISING
@@ -98,13 +99,15 @@ class Slam3rNode(StageNode):
 
     def facts(self) -> dict[str, object]:
         return {
-            "backend": self.config.backend,
+            "backend": self._opened.name,
             "state": self._state.name.lower(),
             "keyframes": self._keyframes,
         }
 
     def problem(self) -> str:
-        return "tracking is lost" if self._state is TrackingState.LOST else ""
+        if self._state is TrackingState.LOST:
+            return "tracking is lost"
+        return self._opened.note if self._opened.name != self.config.backend else ""
 
     def input_ended(self) -> None:
         self._publish(self._backend.finish())

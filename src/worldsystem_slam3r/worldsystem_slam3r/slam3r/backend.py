@@ -157,6 +157,7 @@ class Slam3rBackend:
         assert shot.placement is not None
         world = self._tracker.world_from_scene[shot.view.segment]
         self._last_pose = world.apply_pose(shot.placement.scene_from_cam)
+        covariance = shot.placement.covariance
         unit = np.diag([world.scale] * 3 + [1.0] * 3) @ np.kron(np.eye(2), world.rotation)
         return Pose(
             frame_id=picture.frame_id,
@@ -165,7 +166,7 @@ class Slam3rBackend:
             confidence=shot.placement.inlier_share * share_of(shot.view.world_score),
             state=TrackingState.TRACKED,
             keyframe_id=self._next_keyframe - 1,
-            covariance=unit @ shot.placement.covariance @ unit.T,
+            covariance=unit @ covariance @ unit.T if np.isfinite(covariance).all() else None,
         )
 
     def _faulty(self, picture: Picture) -> Pose:
