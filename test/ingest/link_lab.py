@@ -20,7 +20,7 @@ from pathlib import Path
 
 import av
 import pytest
-from ingest_lab import AccessUnit, MemorySink, encode, wait_until
+from ingest_lab import HEIGHT, WIDTH, AccessUnit, MemorySink, encode, numbered_picture, wait_until
 
 from worldsystem_core.errors import WorldSystemError
 from worldsystem_ingest.config import IngestConfig
@@ -127,6 +127,22 @@ def read_units(path: Path) -> list[bytes]:
 @cache
 def numbered_units(count: int, gop: int = 10) -> tuple[AccessUnit, ...]:
     return tuple(encode(count, gop=gop))
+
+
+def encode_h265(count: int, pictures: Callable = numbered_picture) -> list[AccessUnit]:
+    """Annex-B access units; key frames carry their parameter sets."""
+    context = av.CodecContext.create("libx265", "w")
+    context.width, context.height, context.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+    context.time_base, context.framerate = Fraction(1, 30), Fraction(30)
+    params = "keyint=10:min-keyint=10:bframes=0:repeat-headers=1:log-level=none:crf=8"
+    context.options = {"preset": "ultrafast", "x265-params": params}
+    packets = []
+    for number in range(count):
+        picture = av.VideoFrame.from_ndarray(pictures(number), format="rgb24")
+        picture.pts = number
+        packets += context.encode(picture)
+    packets += context.encode(None)
+    return [AccessUnit(bytes(p), p.is_keyframe, p.pts) for p in packets]
 
 
 @cache

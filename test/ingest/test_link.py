@@ -68,6 +68,12 @@ def test_who_calls_whom_is_known_from_the_url(url, listens):
     assert parse_link(url).listens == listens
 
 
+@pytest.mark.parametrize("url", ["rtsp://[cam/live", "rtsp://cam:70000/live"])
+def test_what_is_no_url_is_refused_with_an_example(url):
+    with pytest.raises(SourceError, match="write it like rtsp://"):
+        parse_link(url)
+
+
 def test_a_device_is_opened_in_its_format():
     link = parse_link("/dev/video0", "v4l2")
     assert (link.url, link.format, link.protocol) == ("/dev/video0", "v4l2", "v4l2")

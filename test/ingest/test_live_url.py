@@ -247,3 +247,12 @@ def test_waits_double_up_to_the_limit_and_begin_anew_after_a_success(jitter):
     assert waits == [0.5, 1.0, 2.0, 4.0, 8.0, 8.0]
     backoff.succeeded()
     assert backoff.next_s() == 0.5 * (1 - 0.5 * jitter)
+
+
+def test_a_sender_that_is_away_for_long_does_not_fill_the_log(caplog):
+    caplog.set_level(logging.DEBUG)
+    url = f"tcp://127.0.0.1:{free_port()}"
+    with running(url, backoff_first_s=0.01, backoff_max_s=0.01) as link:
+        wait_until(lambda: link.source.state.attempts >= 20)
+    warnings = [r for r in caplog.records if r.levelno >= logging.WARNING]
+    assert len(warnings) == 1

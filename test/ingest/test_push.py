@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from ingest_lab import MemorySink, encode, wait_until
 from link_lab import (
+    encode_h265,
     free_port,
     need_program,
     need_rtsp_server,
@@ -111,26 +112,8 @@ def noisy_picture(number: int):
 
 def test_h265_is_pushed_too(tmp_path: Path):
     need_rtsp_server()
-    import av
-
-    context = av.CodecContext.create("libx265", "w")
-    context.width, context.height, context.pix_fmt, context.framerate = 160, 96, "yuv420p", 30
-    context.options = {"x265-params": "keyint=5:bframes=0:log-level=none:crf=4"}
-    packets = []
-    for number in range(10):
-        packets += context.encode(av.VideoFrame.from_ndarray(noisy_picture(number), format="rgb24"))
-    packets += context.encode(None)
-    frames = [
-        EncodedFrame(
-            id=at,
-            stamp_ns=time.time_ns() + at * 33_333_333,
-            arrival_ns=0,
-            data=bytes(packet),
-            is_key=packet.is_keyframe,
-            codec="h265",
-        )
-        for at, packet in enumerate(packets)
-    ]
+    frames = frames_of(encode_h265(10, noisy_picture), codec="h265")
+    assert max(len(frame.data) for frame in frames) > 3000  # must be cut into fragments
     port, got = free_port(), tmp_path / "got"
     with (
         rtsp_server("record", port, got, "--codec", "h265"),
@@ -239,7 +222,9 @@ def test_a_server_that_accepts_and_says_nothing_holds_up_neither_us_nor_close():
     assert push.status().lost == {STOPPED: 10}
 
 
-@pytest.mark.parametrize("url", ["http://127.0.0.1/x", "rtsp:///x", "drone", ""])
+@pytest.mark.parametrize(
+    "url", ["http://127.0.0.1/x", "rtsp:///x", "rtsp://h:99999/x", "rtsp://[x", "drone", ""]
+)
 def test_only_an_rtsp_server_can_be_pushed_to(url):
     with pytest.raises(SourceError, match="rtsp://host"):
         RtspPush(url, IngestConfig())

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from ingest_lab import number_in, wait_until
 from link_lab import (
+    encode_h265,
     free_port,
     need_rtsp_server,
     numbered_units,
@@ -114,3 +115,20 @@ def test_the_right_password_opens_the_stream(units_file):
     ):
         link.wait_frames(10)
         assert "right" not in str(link.source.facts())
+
+
+def test_h265_comes_through_as_it_was_sent(tmp_path):
+    need_rtsp_server()
+    units = encode_h265(60)
+    port, file = free_port(), write_units(tmp_path / "units", units)
+    with (
+        rtsp_server("serve", port, file, "--codec", "h265"),
+        running(f"rtsp://127.0.0.1:{port}/live") as link,
+    ):
+        link.wait_frames(40)
+    shown = [number_in(f.rgb) for f in link.sink.frames[:40]]
+    assert shown == list(range(shown[0], shown[0] + 40))
+    assert link.source.facts()["codec"] == "hevc"
+    assert {u.codec for u in link.sink.units} == {"h265"}
+    sent = {u.data[-100:] for u in units}
+    assert all(u.data[-100:] in sent for u in link.sink.units)

@@ -54,11 +54,17 @@ class Link:
 def parse_link(url: str, format: str | None = None) -> Link:
     """Read `url`; our own parameters (`transport=`, `listen=1`) become options of FFmpeg.
 
-    Raises `SourceError` for a parameter with a value that does not exist.
+    Raises `SourceError` for what is no URL, or a parameter with a value that does not exist.
     """
     if format:
         return Link(url=url, shown=url, protocol=format, format=format)
-    parts = urlsplit(url)
+    try:
+        parts, shown = urlsplit(url), without_secrets(url)
+        _ = parts.port
+    except ValueError as error:
+        raise SourceError(
+            f"this is not a URL ({error}); write it like rtsp://host:554/path"
+        ) from error
     scheme = parts.scheme.lower()
     query = dict(parse_qsl(parts.query, keep_blank_values=True))
     options = dict(_PROBING)
@@ -75,9 +81,7 @@ def parse_link(url: str, format: str | None = None) -> Link:
         listens = query.get("listen", "0") != "0"
     if scheme in ("udp", "rtp"):
         options |= _DATAGRAMS
-    return Link(
-        url=url, shown=without_secrets(url), protocol=scheme, listens=listens, options=options
-    )
+    return Link(url=url, shown=shown, protocol=scheme, listens=listens, options=options)
 
 
 def without_secrets(url: str) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from worldsystem_core.errors import SourceError
-from worldsystem_ingest.backoff import Backoff
+from worldsystem_ingest.backoff import Backoff, SparseWarnings
 from worldsystem_ingest.config import IngestConfig
 from worldsystem_ingest.connection import Connection, Download
 from worldsystem_ingest.delivery import Delivery, camera_with_focal
@@ -47,6 +47,7 @@ class LiveUrl:
         self._link = parse_link(url, format)
         self._config = config
         self._connection: Connection | None = None
+        self._warnings = SparseWarnings(_log)
         self._state = LinkState(protocol=self._link.protocol, since=_now())
 
     @property
@@ -112,12 +113,13 @@ class LiveUrl:
                 f"{shown}: {error}; given up after {backoff.failures} attempts. Is the "
                 f"sender running, and the address right?"
             ) from error
-        _log.warning("%s: %s; opening it again in %.1f s", shown, error, wait_s)
+        self._warnings.warn(f"{shown}: {error}", wait_s)
         return wait_s
 
     def _connected(self, codec: str) -> None:
         connections = self._state.connections + 1
         self._enter("connected", codec=codec, connections=connections, attempts=0)
+        self._warnings.over(f"{self._link.shown}: connected")
 
     def _enter(self, state: str, **changes: object) -> None:
         self._state = replace(self._state, state=state, since=_now(), **changes)  # type: ignore[arg-type]

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from worldsystem_core.errors import SourceError
 from worldsystem_core.frames import Camera, EncodedFrame, Frame
 from worldsystem_core.telemetry import Telemetry
-from worldsystem_ingest.backoff import Backoff
+from worldsystem_ingest.backoff import Backoff, SparseWarnings
 from worldsystem_ingest.config import IngestConfig
 from worldsystem_ingest.gop_queue import GopQueue
 from worldsystem_ingest.link import LinkError, without_secrets
@@ -33,8 +33,10 @@ _JOIN_S = 5.0
 
 @dataclass(frozen=True)
 class PushStatus:
-    """How a push is now. `url` has no password; `attempts` counts those in vain since the last
-    success; `frames` and `bytes` went out, `lost` did not, by reason."""
+    """How a push is now; `frames` and `bytes` went out, `lost` did not, by reason.
+
+    `url` shows no password; `attempts` counts those in vain since the last success.
+    """
 
     url: str
     state: str = "waiting for video"
@@ -58,11 +60,7 @@ class RtspPush:
     """
 
     def __init__(self, url: str, config: IngestConfig, backoff: Backoff | None = None) -> None:
-        parts = urlsplit(url)
-        if parts.scheme not in ("rtsp", "rtsps") or not parts.hostname:
-            raise SourceError(
-                f"{without_secrets(url)} cannot be pushed to; write it like rtsp://host:8554/drone"
-            )
+        _check(url)
         self._url = url
         self._timeout_s = config.stall_s
         self._backoff = backoff or Backoff(_FIRST_S, _MOST_S)
@@ -70,6 +68,7 @@ class RtspPush:
         self._queue = GopQueue(config.relay_queue_frames, most_bytes, LINK_DOWN)
         self._next: EncodedFrame | None = None
         self._is_sending = False
+        self._warnings = SparseWarnings(_log)
         self._stop = threading.Event()
         self._lock = threading.Lock()
         self._frames = self._bytes = self._connections = 0
@@ -103,6 +102,18 @@ class RtspPush:
         self._thread.join(_JOIN_S)
 
     def _run(self) -> None:
+        try:
+            self._push_until_stop()
+        except Exception as error:  # the edge of the thread: say so, and count what comes
+            _log.exception("push to %s ended", without_secrets(self._url))
+            with self._lock:
+                self._last_error = f"internal error: {error}"
+            self._queue.close()
+        if self._next is not None:
+            self._queue.lose(STOPPED)
+        self._enter("stopped")
+
+    def _push_until_stop(self) -> None:
         while not self._stop.is_set():
             first, self._next = self._next or self._queue.get(_POLL_S), None
             if first is None:
@@ -115,9 +126,6 @@ class RtspPush:
                 self._push(first, sets)
             except LinkError as error:
                 self._failed(error)
-        if self._next is not None:
-            self._queue.lose(STOPPED)
-        self._enter("stopped")
 
     def _push(self, first: EncodedFrame, sets: dict[int, bytes]) -> None:
         """One connection, from `first` on, until the parameter sets change or `stop`."""
@@ -158,6 +166,7 @@ class RtspPush:
         with self._lock:
             self._connections += 1
             self._backoff.succeeded()
+        self._warnings.over(f"push to {without_secrets(self._url)}: connected")
 
     def _failed(self, error: LinkError) -> None:
         """Wait, then go on with the newest key frame that is there by then."""
@@ -173,8 +182,7 @@ class RtspPush:
         self._enter("waiting")
         if self._stop.is_set():
             return
-        shown = without_secrets(self._url)
-        _log.warning("push to %s: %s; trying again in %.1f s", shown, error, wait_s)
+        self._warnings.warn(f"push to {without_secrets(self._url)}: {error}", wait_s)
         self._stop.wait(wait_s)
         self._queue.skip_to_newest_key_frame(LINK_DOWN)
 
@@ -233,6 +241,26 @@ class PushingSink:
     def dropped(self, frame_id: int, reason: str, stream: str) -> None:
         """Pass on."""
         self._sink.dropped(frame_id, reason, stream)
+
+
+def _check(url: str) -> None:
+    try:
+        parts = urlsplit(url)
+        is_good = parts.scheme in ("rtsp", "rtsps") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_good = False
+    if not is_good:
+        raise SourceError(
+            f"'{_shown(url)}' cannot be pushed to; write it like rtsp://host:8554/drone"
+        )
+
+
+def _shown(url: str) -> str:
+    """What is no URL may still hold a password."""
+    try:
+        return without_secrets(url)
+    except ValueError:
+        return url.split("@")[-1]
 
 
 def _now() -> str:

@@ -134,7 +134,8 @@ def _kind(unit: bytes, codec: str) -> int:
 
 
 def _fragments(head: bytes, kind: int, rest: bytes) -> Iterator[bytes]:
-    for at in range(0, len(rest), _MOST_BYTES):
-        first, last = at == 0, at + _MOST_BYTES >= len(rest)
-        mark = (_START if first else 0) | (_END if last else 0)
-        yield head + bytes([mark | kind]) + rest[at : at + _MOST_BYTES]
+    """Always two at least, because one that is both first and last is forbidden."""
+    most = _MOST_BYTES - len(head) - 1
+    for at in range(0, len(rest), most):
+        mark = (_START if at == 0 else 0) | (_END if at + most >= len(rest) else 0)
+        yield head + bytes([mark | kind]) + rest[at : at + most]

@@ -131,7 +131,7 @@ class RtspRecording:
                 plain = context.wrap_socket(plain, server_hostname=self._address[0])
         except ConnectionRefusedError as error:
             raise LinkError(f"nothing listens at {self._place} (connection refused)") from error
-        except OSError as error:
+        except (OSError, UnicodeError) as error:
             raise LinkError(f"{self._place} cannot be reached ({error})") from error
         plain.setblocking(False)
         return plain
