@@ -10,6 +10,7 @@ from pathlib import Path
 
 from worldsystem.backends_command import add_backends
 from worldsystem.bag_commands import add_bag
+from worldsystem.catalogue.commands import add_runs
 from worldsystem.graph import Choice, new_run_folder
 from worldsystem.settings_text import parse_settings
 from worldsystem_core.errors import WorldSystemError
@@ -37,6 +38,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_demo(commands)
     _add_sim(commands)
     add_bag(commands)
+    add_runs(commands)
     _add_export(commands)
     _add_doctor(commands)
     add_backends(commands)
