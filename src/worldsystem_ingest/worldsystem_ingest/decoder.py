@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections import deque
 from dataclasses import dataclass
 from types import ModuleType
 
@@ -70,7 +71,10 @@ class Decoder:
         self._waiting_for: str | None = NO_KEY_FRAME
         self._waited = 0
         self._skips_leading = False
-        self._context = _open_context(settings)
+        self._fresh = True
+        self._reorders = False
+        self._threads = settings.decoding_threads if settings.low_delay else 1
+        self._context = self._open_context()
         self._under_way = UnderWay(
             RgbConversion(),
             threads=settings.decoding_threads,
@@ -102,7 +106,7 @@ class Decoder:
             reason = self._refusal(entry, is_key)
             if reason:
                 return [*outcomes, Lost(index, reason)]
-            outcomes += self._restart_for_new_sets(entry)
+            outcomes += self._restart_for(entry)
             data = self._entered(index, entry, data)
         elif self._skips_leading and self._syntax.leads_key_frame(data):
             return [*outcomes, Lost(index, NO_KEY_FRAME)]
@@ -114,7 +118,10 @@ class Decoder:
         return self._restart()
 
     def _heed_b_slices(self, data: bytes) -> list[Outcome]:
-        if not self._ignore_reordering or not has_b_slice(data):
+        if self._reorders or self._settings.codec != "h264" or not has_b_slice(data):
+            return []
+        self._reorders = True
+        if not self._ignore_reordering:
             return []
         self._ignore_reordering = False
         return self._wait(self._waiting_for or NO_KEY_FRAME)
@@ -131,19 +138,35 @@ class Decoder:
             self._waiting_for = NO_PARAMETER_SETS
         return None if self._sets.complete else NO_PARAMETER_SETS
 
-    def _restart_for_new_sets(self, entry: Entry) -> list[Outcome]:
-        """A new size would push out of the decoder what is under way."""
-        same = self._sets.annexb() == self._sets_in_use
-        return [] if same or entry is not Entry.KEY else self._wait(NO_KEY_FRAME)
+    def _restart_for(self, entry: Entry) -> list[Outcome]:
+        """Nothing of before may stay in a decoder that goes on at anything but a key frame.
+
+        Nor at one of a new size, which would push out what is under way.
+        """
+        same_sets = self._sets.annexb() == self._sets_in_use
+        goes_on = same_sets if entry is Entry.KEY else not self._waiting_for
+        if entry is Entry.KEY and self._threads != self._threads_that_pay:
+            self._threads = self._threads_that_pay
+            goes_on = False
+        return [] if goes_on or self._fresh else self._restart()
+
+    @property
+    def _threads_that_pay(self) -> int:
+        """One thread until a whole group came without B slices.
+
+        With several, FFmpeg tells too late that a picture is broken which others are shown before.
+        """
+        known = self._settings.low_delay or (not self._fresh and not self._reorders)
+        return self._settings.decoding_threads if known else 1
 
     def _entered(self, index: int, entry: Entry, data: bytes) -> bytes:
         """`data` with all that the decoder needs to begin, or to go on, with it."""
-        begins = self._waiting_for is not None
+        begins = self._fresh or self._waiting_for is not None
         if begins or entry is Entry.KEY:
             self._under_way.begin_group(index, recovering=entry is not Entry.KEY)
             self._skips_leading = begins
         if begins:
-            self._waiting_for, self._waited = None, 0
+            self._waiting_for, self._waited, self._fresh = None, 0, False
             self._sets_in_use = self._sets.annexb()
             data = self._sets_in_use + data
         return without_reordering(data) if self._ignore_reordering else data
@@ -153,11 +176,11 @@ class Decoder:
         packet.pts = index
         under_way, outcomes = self._under_way, list[Outcome]()
         under_way.add(index)
+        self._in_threads.append(index)
         try:
             under_way.came(self._context.decode(packet))
         except av.FFmpegError:
-            if self._settings.decoding_threads == 1:  # else it is about an earlier unit
-                outcomes = under_way.failed(index)
+            outcomes = under_way.failed(self._in_threads[0])  # what its threads finished last
         outcomes += under_way.without_delay(index) if self._ignore_reordering else under_way.ready()
         if under_way.broken and not self._settings.show_broken:
             outcomes += self._wait(NO_KEY_FRAME)
@@ -170,16 +193,19 @@ class Decoder:
     def _restart(self) -> list[Outcome]:
         with contextlib.suppress(av.FFmpegError, EOFError):  # what then stays there is corrupt
             self._under_way.came(self._context.decode(None))
-        self._context = _open_context(self._settings)
+        self._context = self._open_context()
+        self._fresh = True
         return self._under_way.end()
 
-
-def _open_context(settings: DecoderSettings) -> av.VideoCodecContext:
-    context = av.CodecContext.create(_FFMPEG_NAMES[settings.codec], "r")
-    context.thread_count = settings.decoding_threads
-    context.thread_type = "SLICE" if settings.low_delay else "FRAME"
-    if settings.low_delay:
-        context.flags |= av.codec.context.Flags.low_delay
-    if settings.show_broken:
-        context.flags |= av.codec.context.Flags.output_corrupt
-    return context
+    def _open_context(self) -> av.VideoCodecContext:
+        settings = self._settings
+        frame_threads = 1 if settings.low_delay else self._threads
+        self._in_threads: deque[int] = deque(maxlen=frame_threads)
+        context = av.CodecContext.create(_FFMPEG_NAMES[settings.codec], "r")
+        context.thread_count = self._threads
+        context.thread_type = "SLICE" if settings.low_delay else "FRAME"
+        if settings.low_delay:
+            context.flags |= av.codec.context.Flags.low_delay
+        if settings.show_broken:
+            context.flags |= av.codec.context.Flags.output_corrupt
+        return context

@@ -47,7 +47,7 @@ class UnderWay:
 
     def __init__(self, to_rgb: ToRgb, *, threads: int, in_order: bool, show_broken: bool) -> None:
         self._to_rgb = to_rgb
-        self._most_pending = _MAX_REORDER + threads
+        self._most_unsettled = _MAX_REORDER + threads
         self._in_order = in_order
         self._show_broken = show_broken
         self._group = self._last = -1
@@ -55,7 +55,7 @@ class UnderWay:
         self._pending: dict[int, None] = {}  # in coding order
         self._held: deque[tuple[int, av.VideoFrame]] = deque()  # in display order
         self._broken_from: dict[int, int] = {}  # by group
-        self._recovering = False
+        self._recovering_group = -2
 
     @property
     def broken(self) -> bool:
@@ -63,9 +63,12 @@ class UnderWay:
         return self._group in self._broken_from
 
     def begin_group(self, index: int, *, recovering: bool) -> None:
-        """Units from `index` on refer to none before it; or not `recovering` pictures do."""
+        """Units from `index` on refer to none before it, but for those that the decoder holds back
+        while it is `recovering`.
+        """
         self._group = index
-        self._recovering = recovering
+        if recovering:
+            self._recovering_group = index
         live = {index, *self._group_of.values()}
         self._broken_from = {g: at for g, at in self._broken_from.items() if g in live}
 
@@ -86,32 +89,27 @@ class UnderWay:
             if index in self._pending:
                 del self._pending[index]
                 self._held.append((index, picture))
-                self._recovering = False
                 if picture.is_corrupt:
                     self._break(self._group_of[index], index)
 
     def failed(self, index: int) -> list[Outcome]:
-        """The decoder refused the unit `index`, or gives no picture for it."""
+        """The decoder could not read the unit `index`."""
+        if index not in self._pending:
+            return []
         del self._pending[index]
-        group = self._group_of.pop(index)
-        if self._recovering:
-            return [Lost(index, NO_KEY_FRAME)]
-        self._break(group, index)
+        self._break(self._group_of.pop(index), index)
         return [Lost(index, CORRUPT)]
 
     def without_delay(self, index: int) -> list[Outcome]:
-        """What is ready, where the decoder gives each picture at once or never.
-
-        A unit that it recovers with is then never shown.
-        """
-        never = self._recovering and index in self._pending
-        return self.ready() + (self.failed(index) if never else [])
+        """What is ready, where the decoder gives the picture of `index` at once or never."""
+        never = index in self._pending and self._group == self._recovering_group
+        return self.ready() + (self._withheld(index) if never else [])
 
     def ready(self) -> list[Outcome]:
         """What became of units so far."""
         outcomes: list[Outcome] = []
-        while len(self._pending) > self._most_pending:
-            outcomes += self.failed(next(iter(self._pending)))
+        while self._pending and len(self._group_of) > self._most_unsettled:
+            outcomes += self._withheld(next(iter(self._pending)))
         oldest = next(iter(self._pending), None)
         while self._held:
             index, picture = self._held[0]
@@ -123,8 +121,14 @@ class UnderWay:
 
     def end(self) -> list[Outcome]:
         """The decoder gives nothing more; settles all."""
-        lost = [outcome for index in list(self._pending) for outcome in self.failed(index)]
+        lost = [outcome for index in list(self._pending) for outcome in self._withheld(index)]
         return lost + self.ready()
+
+    def _withheld(self, index: int) -> list[Outcome]:
+        if self._group_of[index] != self._recovering_group:
+            return self.failed(index)
+        del self._pending[index], self._group_of[index]
+        return [Lost(index, NO_KEY_FRAME)]
 
     def _break(self, group: int, index: int) -> None:
         self._broken_from[group] = min(index, self._broken_from.get(group, index))
