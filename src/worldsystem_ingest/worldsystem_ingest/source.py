@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import difflib
+import logging
 import re
 import threading
 from dataclasses import replace
@@ -11,18 +13,34 @@ from typing import Protocol, runtime_checkable
 from urllib.parse import unquote, urlsplit
 
 from worldsystem_core.errors import SourceError
+from worldsystem_ingest.bag import BagSource
+from worldsystem_ingest.bag.recording import is_bag
+from worldsystem_ingest.camera_device import CameraDevice
 from worldsystem_ingest.config import IngestConfig
 from worldsystem_ingest.image_folder import ImageFolder
 from worldsystem_ingest.live_url import LiveUrl
 from worldsystem_ingest.server import ServerSource
 from worldsystem_ingest.sink import Sink, Summary
+from worldsystem_ingest.thinning import ThinnedSource
 from worldsystem_ingest.video_file import VideoFile
+from worldsystem_ingest.ws_client import WsClient
 
+_log = logging.getLogger(__name__)
 _LIVE_SCHEMES = ("rtsp", "rtsps", "rtmp", "rtmps", "srt", "udp", "rtp", "tcp", "http", "https")
-_SERVER_SCHEMES = ("ws", "server")
+_CLIENT_SCHEMES = ("ws", "wss")
+_SERVER_SCHEMES = ("server", "webrtc")
+_CAMERA_SCHEMES = ("camera", "v4l2")
+_SCHEMES = (
+    "file",
+    "bag",
+    *_SERVER_SCHEMES,
+    *_CLIENT_SCHEMES,
+    *_CAMERA_SCHEMES,
+    *_LIVE_SCHEMES,
+)
+_OTHER_NAMES = {"whip": "webrtc", "webcam": "camera", "video": "camera", "mcap": "bag"}
+_ANY_HOST, _LOCAL_HOSTS = ("0.0.0.0", "::"), ("127.0.0.1", "localhost", "::1")
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]+):")
-_DEVICES = Path("/dev")
-_DEVICE_NAMES = Path("/sys/class/video4linux")
 
 
 @runtime_checkable
@@ -44,10 +62,17 @@ class Source(Protocol):
 def open_source(url: str, config: IngestConfig) -> Source:
     """The source that `url` means; raises `SourceError` when there is none.
 
-    A path is a video file or a folder of images; `file:` works too. `camera:N` and
-    `v4l2:/dev/videoN` are cameras of this machine. `server:` listens as configured, and
-    `ws://host:port` there, for the drone app. Every other known scheme is live video.
+    A path is a video file, a folder of images or a bag; `file:` and `bag:` work too. `camera:N` and
+    `v4l2:/dev/videoN?size=1280x720&fps=30&format=mjpeg` are cameras of this machine. `server:`
+    listens as configured, `server://host:port` there; `webrtc:` is the same server, for browsers.
+    `ws:` and `wss:` connect to a server that relays video. Every other known scheme is live video.
+    With `frame_step` only every so many pictures are handed on.
     """
+    source = _source(url, config)
+    return source if config.frame_step == 1 else ThinnedSource(source, config.frame_step)
+
+
+def _source(url: str, config: IngestConfig) -> Source:
     match = _SCHEME.match(url)
     scheme = match.group(1).lower() if match else ""
     if not url:
@@ -57,24 +82,26 @@ def open_source(url: str, config: IngestConfig) -> Source:
     rest = url[len(scheme) + 1 :]
     if scheme == "file":
         return _from_path(Path(unquote(urlsplit(url).path)), config)
+    if scheme == "bag":
+        return BagSource(Path(unquote(rest.removeprefix("//"))).expanduser(), config)
     if scheme in _SERVER_SCHEMES:
-        return ServerSource(_listening_at(url, config))
-    if scheme in ("camera", "v4l2"):
-        return LiveUrl(_device(rest), config, format="v4l2")
+        listening = _listening_at(url, config)
+        if scheme == "webrtc":
+            _tell_page(listening)
+        return ServerSource(listening)
+    if scheme in _CLIENT_SCHEMES:
+        return WsClient(url, config)
+    if scheme in _CAMERA_SCHEMES:
+        return CameraDevice(rest.removeprefix("//"), config)
     if scheme in _LIVE_SCHEMES:
         return LiveUrl(url, config)
-    known = ", ".join(f"{name}:" for name in (*_SERVER_SCHEMES, "camera", "v4l2", *_LIVE_SCHEMES))
-    raise SourceError(f"unknown kind of source '{scheme}:' in {url}; known: a path, file:, {known}")
-
-
-def cameras() -> list[str]:
-    """The cameras of this machine, as `/dev/videoN (name)`."""
-    found = sorted(_DEVICES.glob("video*"), key=lambda path: (len(path.name), path.name))
-    return [f"{path} ({_device_name(path)})" for path in found]
+    raise SourceError(_unknown(scheme, url))
 
 
 def _from_path(path: Path, config: IngestConfig) -> Source:
     path = path.expanduser()
+    if path.exists() and is_bag(path):
+        return BagSource(path, config)
     return ImageFolder(path, config) if path.is_dir() else VideoFile(path, config)
 
 
@@ -83,20 +110,34 @@ def _listening_at(url: str, config: IngestConfig) -> IngestConfig:
         parts = urlsplit(url if "//" in url else url.replace(":", "://", 1))
         port = parts.port
     except ValueError as error:
-        raise SourceError(f"{url}: {error}; write it like ws://127.0.0.1:5001") from error
+        raise SourceError(f"{url}: {error}; write it like server://127.0.0.1:5001") from error
     if parts.hostname:
         config = replace(config, host=parts.hostname)
     return config if port is None else replace(config, port=port)
 
 
-def _device(name: str) -> str:
-    path = Path(f"{_DEVICES}/video{name}") if name.isdecimal() else Path(name)
-    if not name or not path.exists():
-        here = ", ".join(cameras()) or "none"
-        raise SourceError(f"there is no camera {name or path}; cameras of this machine: {here}")
-    return str(path)
+def _tell_page(config: IngestConfig) -> None:
+    """Where a phone's browser finds the page that sends its camera."""
+    secure = bool(config.tls_certificate)
+    host = "<address of this machine>" if config.host in _ANY_HOST else config.host
+    scheme, port = ("https" if secure else "http"), config.port or "<port>"
+    _log.info("a browser's camera is sent from %s://%s:%s/camera", scheme, host, port)
+    if config.host in _LOCAL_HOSTS:
+        _log.warning("only browsers of this machine reach %s; set `host` to 0.0.0.0", host)
+    elif not secure:
+        _log.warning("browsers give their camera to https pages only; set `tls_certificate`")
 
 
-def _device_name(path: Path) -> str:
-    name = _DEVICE_NAMES / path.name / "name"
-    return name.read_text().strip() if name.is_file() else "unnamed"
+def _unknown(scheme: str, url: str) -> str:
+    if scheme == "sim":
+        return (
+            f"{url} is the simulated drone, a program of its own that sends to `server:`; "
+            f"`worldsystem run {url}` starts both, `worldsystem sim ws://host:port` it alone"
+        )
+    names = (*_SCHEMES, *_OTHER_NAMES)
+    swapped = [name for name in names if sorted(name) == sorted(scheme)]
+    near = swapped or difflib.get_close_matches(scheme, names, 1)
+    meant = _OTHER_NAMES.get(near[0], near[0]) if near else ""
+    hint = f"; did you mean {meant}:?" if meant else ""
+    known = ", ".join(f"{name}:" for name in _SCHEMES)
+    return f"unknown kind of source '{scheme}:' in {url}{hint} Known: a path, {known}"

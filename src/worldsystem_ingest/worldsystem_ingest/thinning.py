@@ -6,8 +6,8 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
-from worldsystem_core.frames import Camera, EncodedFrame, Frame
-from worldsystem_core.telemetry import Telemetry
+from worldsystem_core.frames import Frame
+from worldsystem_ingest.passing import PassingSink
 from worldsystem_ingest.sink import Sink, Summary
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 SKIPPED = "skipped"
 
 
-class Thinning:
+class Thinning(PassingSink):
     """Hands on the first and then every `step`-th picture of each stream; the others end as
     `skipped`.
 
@@ -26,15 +26,11 @@ class Thinning:
     """
 
     def __init__(self, sink: Sink, step: int) -> None:
-        self._sink = sink
+        super().__init__(sink)
         self._step = step
         self._seen: dict[str, int] = {}
         self._lock = threading.Lock()
         self.handed_on = 0
-
-    def encoded(self, unit: EncodedFrame) -> None:
-        """Pass on."""
-        self._sink.encoded(unit)
 
     def frame(self, frame: Frame) -> None:
         """Pass on or skip."""
@@ -47,18 +43,6 @@ class Thinning:
             self._sink.frame(frame)
         else:
             self._sink.dropped(frame.id, SKIPPED, frame.stream)
-
-    def camera(self, camera: Camera, stream: str) -> None:
-        """Pass on."""
-        self._sink.camera(camera, stream)
-
-    def measured(self, sample: Telemetry, stream: str) -> None:
-        """Pass on."""
-        self._sink.measured(sample, stream)
-
-    def dropped(self, frame_id: int, reason: str, stream: str) -> None:
-        """Pass on."""
-        self._sink.dropped(frame_id, reason, stream)
 
 
 class ThinnedSource:

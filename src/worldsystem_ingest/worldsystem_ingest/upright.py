@@ -7,15 +7,15 @@ from dataclasses import replace
 
 import cv2
 
-from worldsystem_core.frames import Camera, EncodedFrame, Frame
-from worldsystem_core.telemetry import Telemetry
+from worldsystem_core.frames import Frame
 from worldsystem_ingest.delivery import CameraOf
+from worldsystem_ingest.passing import PassingSink
 from worldsystem_ingest.sink import Sink
 
 _TURNS = (None, cv2.ROTATE_90_COUNTERCLOCKWISE, cv2.ROTATE_180, cv2.ROTATE_90_CLOCKWISE)
 
 
-class Upright:
+class Upright(PassingSink):
     """Hands on each picture turned by quarters counter-clockwise; all else passes unchanged.
 
     Encoded units stay as they were received: their players read the turn from the file. The camera
@@ -23,7 +23,7 @@ class Upright:
     """
 
     def __init__(self, sink: Sink, quarters: int) -> None:
-        self._sink = sink
+        super().__init__(sink)
         self._turn = _TURNS[quarters % 4]
 
     def frame(self, frame: Frame) -> None:
@@ -31,22 +31,6 @@ class Upright:
         if self._turn is not None:
             frame = replace(frame, rgb=cv2.rotate(frame.rgb, self._turn))
         self._sink.frame(frame)
-
-    def encoded(self, unit: EncodedFrame) -> None:
-        """Pass on."""
-        self._sink.encoded(unit)
-
-    def camera(self, camera: Camera, stream: str) -> None:
-        """Pass on."""
-        self._sink.camera(camera, stream)
-
-    def measured(self, sample: Telemetry, stream: str) -> None:
-        """Pass on."""
-        self._sink.measured(sample, stream)
-
-    def dropped(self, frame_id: int, reason: str, stream: str) -> None:
-        """Pass on."""
-        self._sink.dropped(frame_id, reason, stream)
 
 
 def upright_camera(camera_of: CameraOf, quarters: int) -> CameraOf:

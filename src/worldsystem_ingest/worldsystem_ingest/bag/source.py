@@ -89,7 +89,7 @@ class BagSource:
         config = self._config
         pace = pace_of(stop) if config.realtime else None
         delivery = Delivery(sink, config.stream, self._camera_for, pace)
-        reader = _reader(self._channel, delivery)
+        reader = _reader(self._channel, delivery, config)
         self._take_first_camera()
         topics = {self._channel.topic, self._info_topic, *self._topics_of(TELEMETRY_TYPES)} - {""}
         for message in self._recording.messages(topics):
@@ -197,9 +197,9 @@ class BagSource:
         )
 
 
-def _reader(channel: Channel, delivery: Delivery) -> MessageReader:
+def _reader(channel: Channel, delivery: Delivery, config: IngestConfig) -> MessageReader:
     if channel.type_name == IMAGE:
         return ImageReader(delivery)
     if channel.type_name == COMPRESSED_IMAGE:
         return CompressedImageReader(delivery)
-    return VideoReader(delivery)
+    return VideoReader(delivery, config)

@@ -6,27 +6,33 @@ from __future__ import annotations
 from typing import Any
 
 from worldsystem_core.wire import with_start_code
-from worldsystem_ingest import h264
-from worldsystem_ingest.decoder import Decoder
+from worldsystem_ingest.bag.pictures import codec_of
+from worldsystem_ingest.config import IngestConfig
+from worldsystem_ingest.decoder import SYNTAX, Decoder, DecoderSettings
 from worldsystem_ingest.delivery import Delivery
+from worldsystem_ingest.entry import Entry
 
 
 class VideoReader:
     """Packets of `foxglove_msgs/CompressedVideo` or `ffmpeg_image_transport_msgs/FFMPEGPacket`."""
 
-    def __init__(self, delivery: Delivery) -> None:
+    def __init__(self, delivery: Delivery, config: IngestConfig) -> None:
         self._delivery = delivery
-        self._decoder = Decoder()
-        self._sets = h264.ParameterSets()
+        self._config = config
+        self._open("h264")
 
     def feed(self, message: Any, stamp_ns: int) -> None:
-        """Take one access unit."""
+        """Take one access unit; a key frame without parameter sets gets those before it."""
+        codec = codec_of(message)
+        if codec and codec != self._delivery.codec:
+            self.flush()
+            self._open(codec)
         data = bytes(message.data)
-        kinds = h264.nal_types(data)
-        if kinds & {h264.SPS, h264.PPS}:
+        kinds, wanted = self._syntax.nal_types(data), set(self._sets.kinds)
+        if kinds & wanted:
             self._sets.take(data)
-        is_key = bool(kinds & {h264.IDR_SLICE, h264.SPS})
-        if is_key and not {h264.SPS, h264.PPS} <= kinds and self._sets.complete:
+        is_key = self._syntax.entry_of(data) is Entry.KEY or bool(kinds & wanted)
+        if is_key and not wanted <= kinds and self._sets.complete:
             data = self._sets.annexb() + with_start_code(data)
         index = self._delivery.coded(data, is_key, stamp_ns)
         self._delivery.settle(self._decoder.feed(index, data, is_key))
@@ -34,3 +40,16 @@ class VideoReader:
     def flush(self) -> None:
         """Deliver what is still under way."""
         self._delivery.settle(self._decoder.flush())
+
+    def _open(self, codec: str) -> None:
+        config = self._config
+        self._delivery.codec = codec
+        self._syntax = SYNTAX[codec]
+        self._sets = self._syntax.ParameterSets()
+        self._decoder = Decoder(
+            DecoderSettings(
+                codec=codec,
+                show_broken=config.broken_pictures == "show",
+                threads=config.decode_threads,
+            )
+        )

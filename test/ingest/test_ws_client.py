@@ -1,0 +1,411 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Video relayed over WebSocket: from our server and others, over links that break and stall."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import socket
+import ssl
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+from ingest_lab import (
+    MemorySink,
+    encode,
+    number_in,
+    packets_of,
+    send,
+    serving,
+    wait_until,
+)
+from websockets.sync.server import ServerConnection, serve
+
+from worldsystem_core import wire
+from worldsystem_core.errors import SourceError
+from worldsystem_core.wire import PacketType, VideoPacket
+from worldsystem_ingest.config import IngestConfig
+from worldsystem_ingest.relayed import _form_of
+from worldsystem_ingest.ws_client import WsClient
+
+Handler = Callable[[ServerConnection], None]
+
+
+@contextlib.contextmanager
+def other_server(handler: Handler, port: int = 0, **options) -> Iterator[str]:
+    """A server that is not ours, on another library."""
+    with serve(handler, "127.0.0.1", port, compression=None, **options) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        scheme = "wss" if "ssl" in options else "ws"
+        try:
+            yield f"{scheme}://127.0.0.1:{server.socket.getsockname()[1]}/ws/h264_stream"
+        finally:
+            server.shutdown()
+            thread.join(5.0)
+
+
+class Client:
+    """A client in a thread of its own."""
+
+    def __init__(self, url: str, **settings: object) -> None:
+        self.sink, self.stop = MemorySink(), threading.Event()
+        self.results: list[object] = []
+        config = IngestConfig(**{"backoff_first_s": 0.05, "backoff_max_s": 0.3, **settings})
+        self.source = WsClient(url, config)
+        self._thread = threading.Thread(target=self._run)
+
+    def _run(self) -> None:
+        try:
+            self.results.append(self.source.run(self.sink, self.stop))
+        except SourceError as error:
+            self.results.append(error)
+
+    def __enter__(self) -> Client:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        began_s = time.monotonic()
+        self.stop.set()
+        self._thread.join(10.0)
+        assert not self._thread.is_alive()
+        assert time.monotonic() - began_s < 2.0
+
+    def numbers(self) -> list[int]:
+        return [number_in(frame.rgb) for frame in self.sink.frames]
+
+    def assert_settled_once(self) -> None:
+        assert self.sink.settled == list(range(len(self.sink.settled)))
+        stamps = [frame.stamp_ns for frame in self.sink.frames]
+        assert all(later > earlier for earlier, later in itertools.pairwise(stamps))
+
+
+def sending(messages: list[bytes | str], then: Handler | None = None, pause_s=0.0) -> Handler:
+    """Sends `messages` to each client, then `then`, else waits until it goes."""
+
+    def handler(connection: ServerConnection) -> None:
+        for message in messages:
+            connection.send(message)
+            time.sleep(pause_s)
+        if then:
+            then(connection)
+        else:
+            for _ in connection:
+                pass
+
+    return handler
+
+
+def drone_flies(server, numbers: range, gop: int = 10, pause_s: float = 0.005) -> None:
+    """Send numbered pictures to our server, as a drone does."""
+    units = encode(numbers.stop, gop=gop)[numbers.start :]
+    asyncio.run(
+        send(server.url("/ws/video"), packets_of(units, first=numbers.start), pause_s=pause_s)
+    )
+
+
+def test_pictures_that_our_server_relays_come_in_order():
+    with serving() as server, Client(server.url("")) as client:
+        wait_until(lambda: client.source.facts()["link"] == "connected")
+        drone_flies(server, range(30))
+        wait_until(lambda: len(client.sink.frames) >= 30)
+    assert client.numbers() == list(range(30))
+    assert [u.data for u in client.sink.units] == [u.data for u in server.sink.units]
+    assert client.source.facts()["carries"] == "Annex-B"
+    client.assert_settled_once()
+
+
+def test_a_server_that_restarts_is_found_again_and_ids_go_on():
+    with contextlib.ExitStack() as client_ends_last:
+        with serving() as first:
+            port = first.port
+            client = client_ends_last.enter_context(Client(first.url("")))
+            wait_until(lambda: client.source.facts()["link"] == "connected")
+            drone_flies(first, range(20))
+            wait_until(lambda: len(client.sink.frames) >= 20)
+        wait_until(lambda: client.source.problem() != "")
+        with serving(port=port) as again:
+            wait_until(lambda: client.source.facts()["connections"] == 2)
+            assert client.source.problem() == ""
+            drone_flies(again, range(20, 40))
+            wait_until(lambda: len(client.sink.frames) >= 40)
+    assert client.numbers() == list(range(40))
+    client.assert_settled_once()
+
+
+def test_a_peer_that_hangs_is_left_within_the_time_of_a_stall():
+    """A plain socket that shakes hands and then says no more, nor answers a ping."""
+    connections: list[float] = []
+    with hanging_server(connections) as url, Client(url, stall_s=0.5) as client:
+        wait_until(lambda: len(connections) >= 3)
+        assert "silent for 0.5 s" in str(client.source.facts()["last error"])
+    gaps_s = np.diff(connections)
+    assert (gaps_s > 0.45).all()
+    assert (gaps_s < 1.5).all()
+
+
+@contextlib.contextmanager
+def hanging_server(connections: list[float]) -> Iterator[str]:
+    """Answers the handshake by hand and then nothing at all."""
+    import base64
+    import hashlib
+
+    listener = socket.create_server(("127.0.0.1", 0))
+    listener.settimeout(0.1)
+    ended, held = threading.Event(), []
+
+    def run() -> None:
+        while not ended.is_set():
+            with contextlib.suppress(TimeoutError):
+                peer, _ = listener.accept()
+                held.append(peer)
+                request = peer.recv(4096).decode()
+                key = next(
+                    line.split(": ")[1]
+                    for line in request.split("\r\n")
+                    if line.lower().startswith("sec-websocket-key")
+                )
+                guid = key + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+                accept = base64.b64encode(hashlib.sha1(guid.encode()).digest()).decode()
+                connections.append(time.monotonic())
+                peer.sendall(
+                    b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n"
+                    b"Connection: Upgrade\r\nSec-WebSocket-Accept: " + accept.encode() + b"\r\n\r\n"
+                )
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield f"ws://127.0.0.1:{listener.getsockname()[1]}/ws/h264_stream"
+    finally:
+        ended.set()
+        thread.join()
+        for peer in held:
+            peer.close()
+        listener.close()
+
+
+def test_a_server_without_video_is_kept_and_shows_as_a_problem():
+    with serving() as server, Client(server.url(""), stall_s=0.2) as client:
+        wait_until(lambda: "connected, but no video" in client.source.problem())
+        assert client.source.facts()["connections"] == 1
+        drone_flies(server, range(10))
+        wait_until(lambda: len(client.sink.frames) >= 10)
+        assert client.source.facts()["connections"] == 1
+    assert client.numbers() == list(range(10))
+
+
+@pytest.mark.parametrize("size", [100, 1400, 65_536])
+def test_a_byte_stream_in_any_pieces_is_decoded(size):
+    stream = b"".join(unit.data for unit in encode(40))
+    pieces = [stream[at : at + size] for at in range(0, len(stream), size)]
+    with other_server(sending(pieces)) as url, Client(url) as client:
+        wait_until(lambda: len(client.sink.frames) >= 39)
+    assert client.numbers()[:39] == list(range(39))
+    client.assert_settled_once()
+
+
+def test_garbage_is_counted_and_the_video_after_it_plays():
+    rng = np.random.default_rng(0)
+    garbage = [rng.integers(5, 255, 500, np.uint8).tobytes() for _ in range(10)]
+    messages = [*garbage, "no JSON {", *[unit.data for unit in encode(20)]]
+    with other_server(sending(messages)) as url, Client(url) as client:
+        wait_until(lambda: len(client.sink.frames) >= 20)
+    assert client.numbers() == list(range(20))
+    assert client.source.facts()["bad messages"] >= 2
+    client.assert_settled_once()
+
+
+def test_damaged_units_cost_one_group_of_pictures():
+    units = encode(30)
+    data = [unit.data for unit in units]
+    data[13] = data[13][:12] + bytes(range(200))
+    with other_server(sending(data)) as url, Client(url) as client:
+        wait_until(lambda: len(client.sink.settled) >= 30)
+    assert set(client.numbers()) >= {*range(13), *range(20, 30)}
+    client.assert_settled_once()
+
+
+def test_a_slow_server_is_no_stall():
+    messages = [unit.data for unit in encode(8)]
+    with (
+        other_server(sending(messages, pause_s=0.25)) as url,
+        Client(url, stall_s=0.6) as client,
+    ):
+        wait_until(lambda: len(client.sink.frames) >= 7)
+        assert client.source.facts()["connections"] == 1
+    assert client.numbers()[:7] == list(range(7))
+
+
+def test_joining_in_the_middle_of_a_group_waits_for_its_end():
+    units = [unit.data for unit in encode(30)]
+    with other_server(sending([units[0], *units[5:]])) as url, Client(url) as client:
+        wait_until(lambda: len(client.sink.settled) >= 26)
+    assert client.numbers()[-10:] == list(range(20, 30))
+
+
+def test_a_new_connection_in_the_middle_of_a_group_does_not_refer_to_the_old():
+    data = [unit.data for unit in encode(30)]
+    handlers = [sending(data[:7], lambda connection: connection.close()), sending(data[14:])]
+
+    def handler(connection: ServerConnection) -> None:
+        handlers.pop(0)(connection)
+
+    with other_server(handler) as url, Client(url) as client:
+        wait_until(lambda: len(client.sink.settled) >= 23)
+    assert client.numbers() == [*range(7), *range(20, 30)]
+    reasons = [reason for _, reason in client.sink.drops]
+    assert reasons.count("lost_on_link") == 1
+    assert reasons.count("no_key_frame") == 6
+    client.assert_settled_once()
+
+
+@pytest.mark.parametrize("start_codes", [True, False])
+def test_relayed_packets_keep_numbers_and_the_senders_times(start_codes):
+    sender_ns = time.time_ns() - 10**9
+    messages = packets_of(encode(30), first=100, sender_ns=sender_ns, start_codes=start_codes)
+    del messages[20]  # picture 117: the first two messages are the parameter sets
+    with other_server(sending(messages, pause_s=0.033)) as url, Client(url) as client:
+        wait_until(lambda: len(client.sink.settled) >= 30)
+    assert client.source.facts()["carries"] == "packets"
+    assert (client.sink.ids[0], client.sink.settled[-1]) == (100, 129)
+    assert [d for d in client.sink.drops if d[1] == "lost_on_link"] != []
+    steps_ns = np.diff([frame.stamp_ns for frame in client.sink.frames[2:10]])
+    np.testing.assert_allclose(steps_ns, 33_000_000, atol=12_000_000)
+
+
+def test_a_config_message_gives_the_camera():
+    config = '{"type": "video_config", "width": 160, "height": 96, "fx": 140.0}'
+    messages = [config, *[unit.data for unit in encode(5)]]
+    with other_server(sending(messages)) as url, Client(url) as client:
+        wait_until(lambda: len(client.sink.frames) >= 4)
+    assert client.sink.frames[0].camera.fx == 140.0
+
+
+def test_the_focal_length_of_the_settings_gives_the_camera():
+    messages = [unit.data for unit in encode(5)]
+    with other_server(sending(messages)) as url, Client(url, focal_px=150.0) as client:
+        wait_until(lambda: len(client.sink.frames) >= 4)
+    assert client.sink.frames[0].camera.fx == 150.0
+    assert len(client.sink.cameras) == 1
+
+
+def test_an_annexb_message_and_a_packet_are_never_mistaken_for_each_other():
+    for unit in encode(30, b_frames=2):
+        assert _form_of(unit.data) == "Annex-B"
+    for start_codes in (True, False):
+        for message in packets_of(encode(30), start_codes=start_codes):
+            assert _form_of(message) == "packets"
+    # bytes 0-3 hold a size that reads as a start code
+    disguised = wire.pack(
+        VideoPacket(
+            type=PacketType.FRAME, sender_ns=1, frame_number=3, payload=b"\0\0\1\x41" + bytes(300)
+        )
+    )
+    assert _form_of(disguised) == "packets"
+    assert _form_of(b"") == _form_of(b"hello" * 10) == ""
+
+
+def test_the_token_is_sent_and_never_shown():
+    asked: list[str] = []
+
+    def handler(connection: ServerConnection) -> None:
+        asked.append(connection.request.path)
+
+    with other_server(handler) as url, Client(f"{url}?token=secret&stream=a") as client:
+        wait_until(lambda: bool(asked))
+    assert asked[0] == "/ws/h264_stream?token=secret&stream=a"
+    assert "secret" not in str(client.source.facts()) + client.source.problem()
+
+
+@pytest.mark.parametrize(("status", "hint"), [(401, "token"), (404, "path"), (503, "503")])
+def test_a_refusal_is_explained(status, hint):
+    def refuse(connection, request):
+        return connection.respond(status, "no")
+
+    with (
+        other_server(sending([]), process_request=refuse) as url,
+        Client(url, connect_attempts=1) as client,
+    ):
+        wait_until(lambda: bool(client.results))
+    assert f"refused with status {status}" in str(client.results[0])
+    assert hint in str(client.results[0])
+
+
+def test_a_server_that_is_not_there_is_given_up_after_so_many_attempts():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    with Client(f"ws://127.0.0.1:{port}", connect_attempts=3) as client:
+        wait_until(lambda: bool(client.results))
+    assert "given up after 3 attempts" in str(client.results[0])
+    assert isinstance(client.results[0], SourceError)
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tls")
+    subprocess.run(
+        f"openssl req -x509 -newkey rsa:2048 -nodes -days 2 -keyout {folder}/key.pem "
+        f"-out {folder}/cert.pem -subj /CN=127.0.0.1 -addext subjectAltName=IP:127.0.0.1",
+        shell=True,
+        check=True,
+        capture_output=True,
+    )
+    return folder
+
+
+def tls(certificate) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate / "cert.pem", certificate / "key.pem")
+    return context
+
+
+def test_a_certificate_that_is_not_trusted_is_refused_with_a_way_out(certificate):
+    with (
+        other_server(sending([]), ssl=tls(certificate)) as url,
+        Client(url, connect_attempts=1) as client,
+    ):
+        wait_until(lambda: bool(client.results))
+    assert "certificate is not trusted" in str(client.results[0])
+    assert "SSL_CERT_FILE" in str(client.results[0])
+
+
+def test_video_comes_over_tls_from_a_server_that_is_trusted(certificate, monkeypatch):
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate / "cert.pem"))
+    messages = [unit.data for unit in encode(10)]
+    with other_server(sending(messages), ssl=tls(certificate)) as url, Client(url) as client:
+        wait_until(lambda: len(client.sink.frames) >= 10)
+    assert client.numbers() == list(range(10))
+
+
+def test_a_sink_that_fails_ends_the_source_with_its_error():
+    class Failure(Exception):
+        pass
+
+    def fail(unit):
+        raise Failure
+
+    messages = [unit.data for unit in encode(10)]
+    with other_server(sending(messages)) as url:
+        sink = MemorySink()
+        sink.encoded = fail
+        with pytest.raises(Failure):
+            WsClient(url, IngestConfig()).run(sink, threading.Event())
+
+
+@pytest.mark.parametrize("url", ["ws://", "ws://host:99999", "ws://host:x", "wss:///path"])
+def test_an_address_without_a_host_is_an_error(url):
+    with pytest.raises(SourceError, match="is no address; write it like ws://"):
+        WsClient(url, IngestConfig())
+
+
+@pytest.mark.parametrize("path", ["/ws/video", "/ws/phone/"])
+def test_the_senders_side_of_a_server_is_an_error_that_names_the_other(path):
+    with pytest.raises(SourceError, match=r"where senders connect.*/ws/h264_stream.*server://"):
+        WsClient(f"ws://127.0.0.1:5001{path}", IngestConfig())
