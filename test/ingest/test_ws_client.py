@@ -318,10 +318,14 @@ def test_the_token_is_sent_and_never_shown():
     def handler(connection: ServerConnection) -> None:
         asked.append(connection.request.path)
 
-    with other_server(handler) as url, Client(f"{url}?token=secret&stream=a") as client:
-        wait_until(lambda: bool(asked))
+    with other_server(handler) as url:
+        url = f"{url}?token=secret&stream=a".replace("//", "//me:secret@")
+        with Client(url) as client:
+            wait_until(lambda: bool(asked))
     assert asked[0] == "/ws/h264_stream?token=secret&stream=a"
-    assert "secret" not in str(client.source.facts()) + client.source.problem()
+    shown = str(client.source.facts()) + client.source.problem()
+    assert "secret" not in shown
+    assert "ws://***@127.0.0.1" in shown
 
 
 @pytest.mark.parametrize(("status", "hint"), [(401, "token"), (404, "path"), (503, "503")])

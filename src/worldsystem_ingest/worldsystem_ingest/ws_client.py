@@ -57,7 +57,7 @@ class WsClient:
 
     def __init__(self, url: str, config: IngestConfig) -> None:
         self._url = _full_url(url)
-        self._shown = re.sub(r"(token=)[^&]*", r"\1…", self._url)
+        self._shown = re.sub(r"(token=)[^&]*|//[^/@]*@", _hidden, self._url)
         self._config = config
         self._state, self._since = "not opened yet", _now()
         self._connections = self._attempts = 0
@@ -213,6 +213,10 @@ class _WithFocal(PassingSink):
                 self._announced = True
                 self._sink.camera(frame.camera, frame.stream)
         self._sink.frame(frame)
+
+
+def _hidden(secret: re.Match[str]) -> str:
+    return f"{secret.group(1)}***" if secret.group(1) else "//***@"
 
 
 def _full_url(url: str) -> str:
