@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 from datetime import UTC, datetime
+from fractions import Fraction
 
 import av
 import cv2
@@ -184,3 +185,46 @@ def test_a_killed_recorder_leaves_a_video_that_plays_to_the_last_fragment(tmp_pa
     assert len(stored) >= 200 - 30 * 0.5 - 2, "more than a fragment of half a second is lost"
     assert b"".join(stored) == b"".join(frame.data for frame in frames[: len(stored)])
     assert json.loads((video.parent / "metadata.json").read_text())["end_time"] is None
+
+
+@pytest.mark.skipif("libx265" not in av.codecs_available, reason="this PyAV has no libx265")
+def test_h265_is_copied_into_the_mp4_too(session):
+    context = av.CodecContext.create("libx265", "w")
+    context.width, context.height, context.pix_fmt = 128, 96, "yuv420p"
+    context.time_base = Fraction(1, 30)
+    params = "keyint=10:bframes=0:repeat-headers=1:log-level=none"
+    context.options = {"preset": "ultrafast", "x265-params": params}
+    packets = []
+    for number in range(20):
+        rgb = np.full((96, 128, 3), 5 * number, np.uint8)
+        picture = av.VideoFrame.from_ndarray(rgb, format="rgb24")
+        picture.pts = number
+        packets += context.encode(picture)
+    packets += context.encode(None)
+    units = [(bytes(packet), packet.is_keyframe) for packet in packets]
+    for number, (data, is_key) in enumerate(units):
+        stamp_ns = number * 33_000_000
+        assert session.write(
+            EncodedFrame(
+                id=number,
+                stamp_ns=stamp_ns,
+                arrival_ns=stamp_ns,
+                data=data,
+                is_key=is_key,
+                codec="h265",
+            )
+        )
+    session.close()
+    with av.open(str(session.folder / "video.mp4")) as container:
+        stream = container.streams.video[0]
+        assert stream.codec_context.name == "hevc"
+        to_annex_b = BitStreamFilterContext("hevc_mp4toannexb", stream)
+        stored = [bytes(o) for p in container.demux(stream) if p.size for o in to_annex_b.filter(p)]
+    pictures = [
+        [unit for unit in nal_units(b"".join(video)) if unit[0] >> 1 & 0x3F < 32]
+        for video in (stored, [data for data, _ in units])
+    ]
+    assert pictures[0] == pictures[1]
+    assert len(pictures[0]) == 20
+    with av.open(str(session.folder / "video.mp4")) as container:
+        assert sum(1 for _ in container.decode(video=0)) == 20

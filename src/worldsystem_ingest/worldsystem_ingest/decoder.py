@@ -33,13 +33,16 @@ class DecoderSettings:
     With `low_delay` no thread holds pictures back, and reordering that an H.264 stream announces
     counts only once a B slice was seen; that then costs the rest of one group of pictures. With
     `show_broken`, pictures that cannot be decoded whole come out as well. `threads` 0 means as
-    many as pay.
+    many as pay. `size` is the width
+    and height that a container tells: some cameras pad pictures to whole macroblocks, and say only
+    there what to cut off.
     """
 
     codec: str = "h264"
     low_delay: bool = False
     show_broken: bool = False
     threads: int = 1
+    size: tuple[int, int] | None = None
 
     @property
     def decoding_threads(self) -> int:
@@ -202,10 +205,15 @@ class Decoder:
         frame_threads = 1 if settings.low_delay else self._threads
         self._in_threads: deque[int] = deque(maxlen=frame_threads)
         context = av.CodecContext.create(_FFMPEG_NAMES[settings.codec], "r")
+        if settings.size:
+            context.width, context.height = settings.size
         context.thread_count = self._threads
         context.thread_type = "SLICE" if settings.low_delay else "FRAME"
         if settings.low_delay:
             context.flags |= av.codec.context.Flags.low_delay
+            if settings.codec == "h265" and not settings.show_broken:
+                # FFmpeg flags no broken H.265; frame threads might wait forever after an error
+                context.options = {"err_detect": "explode"}
         if settings.show_broken:
             context.flags |= av.codec.context.Flags.output_corrupt
         return context

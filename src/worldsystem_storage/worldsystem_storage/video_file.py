@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The session folder: the video as it was received, stills, and what belongs to them.
 
-`<folder>/<YYYYmmdd_HHMMSS>/` holds `video.mp4`, `frame_<number>.jpg` and `metadata.json`. The H.264
-is copied, never re-encoded. The mp4 is written in fragments, so that it plays after a crash.
+`<folder>/<YYYYmmdd_HHMMSS>/` holds `video.mp4`, `frame_<number>.jpg` and `metadata.json`. H.264 and
+H.265 are copied, never re-encoded. The mp4 is written in fragments, so that it plays after a crash.
 """
 
 from __future__ import annotations
@@ -31,14 +31,15 @@ log = logging.getLogger(__name__)
 VIDEO_CLOCK_HZ = 90_000
 _TICK = Fraction(1, VIDEO_CLOCK_HZ)
 _START_CODE = re.compile(b"\x00\x00\x01")
-_SPS, _PPS = 7, 8
+_PARAMETER_SETS = {"h264": (7, 8), "h265": (32, 33, 34)}  # NAL unit types
+_FFMPEG_FORMATS = {"h264": "h264", "h265": "hevc"}
 
 
 class VideoSession:
     """One session's folder; safe to call from several threads.
 
     Presentation times are the frames' capture stamps, from the first on, in decoding order (live
-    H.264 has no B-frames). A new SPS or PPS, as after a change of resolution, goes on in
+    video has no B-frames). A new parameter set, as after a change of resolution, goes on in
     `video_2.mp4`, because an mp4 track has one. Raises `StorageError` when the folder cannot be
     made; frames that cannot be stored are counted in `dropped` by reason.
     """
@@ -117,8 +118,10 @@ class VideoSession:
 
     def _track_for(self, frame: EncodedFrame) -> _Track | None:
         """The track that `frame` goes to: the current one, or a new one at new parameter sets."""
-        parameters = parameter_sets(frame.data) if frame.is_key else ()
-        if len(parameters) < 2 or (self._track and self._track.parameters == parameters):
+        parameters = parameter_sets(frame.data, frame.codec) if frame.is_key else ()
+        if len(parameters) < len(_PARAMETER_SETS[frame.codec]) or (
+            self._track and self._track.parameters == parameters
+        ):
             return self._track
         self._end_track()
         number = len(self._videos) + 1
@@ -156,7 +159,7 @@ class VideoSession:
 
 
 class _Track:
-    """One mp4 file with one H.264 track."""
+    """One mp4 file with one track of H.264 or H.265."""
 
     def __init__(
         self, path: Path, first: EncodedFrame, parameters: tuple[bytes, ...], fragment_s: float
@@ -164,7 +167,7 @@ class _Track:
         self.parameters = parameters
         self._first_ns = first.stamp_ns
         self._last_tick = -1
-        with av.open(io.BytesIO(first.data), format="h264") as probe:
+        with av.open(io.BytesIO(first.data), format=_FFMPEG_FORMATS[first.codec]) as probe:
             source = probe.streams.video[0]
             if not source.width or not source.codec_context.extradata:
                 raise ValueError("the parameter sets of the key frame cannot be read")
@@ -201,9 +204,11 @@ def nal_units(annex_b: bytes) -> list[bytes]:
     return [unit for unit in units if unit]
 
 
-def parameter_sets(annex_b: bytes) -> tuple[bytes, ...]:
-    """The SPS and PPS units of an access unit, in order; empty when it carries none."""
-    return tuple(unit for unit in nal_units(annex_b) if unit[0] & 0x1F in (_SPS, _PPS))
+def parameter_sets(annex_b: bytes, codec: str = "h264") -> tuple[bytes, ...]:
+    """The parameter sets of an access unit, in order; empty when it carries none."""
+    shift, mask = (1, 0x3F) if codec == "h265" else (0, 0x1F)
+    wanted = _PARAMETER_SETS[codec]
+    return tuple(unit for unit in nal_units(annex_b) if unit[0] >> shift & mask in wanted)
 
 
 def _new_folder(root: Path, name: str) -> Path:

@@ -19,6 +19,7 @@ from worldsystem_core.ros.adapters.messages import (
 from worldsystem_core.ros.cdr import CdrWriter
 
 _H264_KEY_NAL_TYPES = (5, 7)
+_H265_KEY_NAL_TYPES = (*range(16, 24), 32, 33)  # IRAP pictures (7.4.2.2), VPS, SPS
 
 
 class ImageAdapter:
@@ -54,7 +55,7 @@ def image_cdr(pixels: np.ndarray, encoding: str, stamp_ns: int) -> bytes:
 
 
 class VideoAdapter:
-    """`EncodedFrame` ↔ `foxglove_msgs/CompressedVideo` (H.264 Annex-B, byte for byte)."""
+    """`EncodedFrame` ↔ `foxglove_msgs/CompressedVideo` (H.264 or H.265 Annex-B, byte for byte)."""
 
     ros_type = CompressedVideo
 
@@ -70,13 +71,27 @@ class VideoAdapter:
         message = deserialize_message(cdr, CompressedVideo)
         stamp_ns, data = nanoseconds(message.timestamp), bytes(message.data)
         return EncodedFrame(
-            id=stamp_ns, stamp_ns=stamp_ns, arrival_ns=stamp_ns, data=data, is_key=_is_key(data)
+            id=stamp_ns,
+            stamp_ns=stamp_ns,
+            arrival_ns=stamp_ns,
+            data=data,
+            is_key=_is_key(data, message.format),
+            codec=message.format or "h264",
         )
 
 
-def _is_key(annexb: bytes) -> bool:
+def _is_key(annexb: bytes, codec: str) -> bool:
+    """Whether any NAL unit is one that only key frames have: parameter sets or such a picture."""
     at = annexb.find(b"\x00\x00\x01")
-    return at >= 0 and at + 3 < len(annexb) and annexb[at + 3] & 0x1F in _H264_KEY_NAL_TYPES
+    while 0 <= at < len(annexb) - 3:
+        head = annexb[at + 3]
+        if codec == "h265":
+            if head >> 1 & 0x3F in _H265_KEY_NAL_TYPES:
+                return True
+        elif head & 0x1F in _H264_KEY_NAL_TYPES:
+            return True
+        at = annexb.find(b"\x00\x00\x01", at + 3)
+    return False
 
 
 def _camera_info(item: StampedCamera) -> list[CameraInfo]:
