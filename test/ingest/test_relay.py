@@ -213,7 +213,7 @@ def test_messages_of_every_size_arrive_whole(size):
         async with websockets.connect(server.url("/ws/h264_stream"), max_size=None) as socket:
             await asyncio.sleep(0.05)
             stream = server.source._network.streams.stream("camera")
-            server.source._network._call_soon(lambda: stream.relay.publish(unit(0, size=size)))
+            server.source._network.call_soon(lambda: stream.relay.publish(unit(0, size=size)))
             return await asyncio.wait_for(socket.recv(), 5)
 
     with serving() as server:

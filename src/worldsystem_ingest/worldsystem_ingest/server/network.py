@@ -37,23 +37,32 @@ _BACKLOG = 256
 class Network:
     """The HTTP and WebSocket side; `failure` is what the sink raised, which also sets `stop`.
 
-    Raises `ConfigError` for tokens or certificates that cannot be used.
+    `takes_video` says whether others may send here; otherwise the relay, health and metrics serve
+    what comes by other means. Raises `ConfigError` for tokens or certificates that cannot be used.
     """
 
     def __init__(
-        self, config: IngestConfig, sink: Sink, stop: threading.Event, push: PushStatusOf
+        self,
+        config: IngestConfig,
+        sink: Sink,
+        stop: threading.Event,
+        *,
+        push: PushStatusOf,
+        takes_video: bool = True,
     ) -> None:
         self._config = config
         self._stop = stop
         self._push = push
+        self._takes_video = takes_video
         self._access = Access(config)
         self._tls = tls_context(config)
         self._loop = asyncio.new_event_loop()
-        self.streams = StreamRegistry(Surroundings(sink, config, self._failed, self._call_soon))
+        self.streams = StreamRegistry(Surroundings(sink, config, self._failed, self.call_soon))
         from worldsystem_ingest.webrtc.whip import WhipEndpoint  # which needs this package
 
         self._sockets = Sockets(self.streams, self._access, config)
         self._whip = WhipEndpoint(self.streams, self._access, config, self._failed)
+        self._senders = Senders(self._sockets, config, self._failed)
         self._gate = Gate()
         self._listener: asyncio.Server | None = None
         self.port = 0
@@ -89,8 +98,9 @@ class Network:
         except Exception as error:  # the edge of the thread: `run` raises it
             self._failed(error)
 
-    def _call_soon(self, function: Callable[[], None]) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop has ended
+    def call_soon(self, function: Callable[[], None]) -> None:
+        """Run `function` in the network thread, from any thread, unless that has ended."""
+        with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(function)
 
     def _failed(self, error: BaseException) -> None:
@@ -147,19 +157,17 @@ class Network:
 
     def _application(self) -> web.Application:
         app = web.Application(middlewares=[self._gate.middleware])
-        senders = Senders(self._sockets, self._config, self._failed)
         consumers = Consumers(self._sockets, self._config)
         pages = Pages(self.status, self._access, self._push)
         app.add_routes(
             [
-                web.get("/ws/video", senders.on_video),
-                web.get("/ws/phone", senders.on_phone),
                 web.get("/ws/h264_stream", consumers.on_consumer),
                 web.get("/ws/video/consume", consumers.on_consumer),
                 *pages.routes(),
-                *self._whip.routes(),
             ]
         )
+        if self._takes_video:
+            app.add_routes([*self._senders.routes(), *self._whip.routes()])
         return app
 
 

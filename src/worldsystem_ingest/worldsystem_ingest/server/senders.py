@@ -53,7 +53,11 @@ class Senders:
         self._failed = failed
         self._phones = 0
 
-    async def on_video(self, request: web.Request) -> web.StreamResponse:
+    def routes(self) -> list[web.RouteDef]:
+        """What the server's application must route here."""
+        return [web.get("/ws/video", self._on_video), web.get("/ws/phone", self._on_phone)]
+
+    async def _on_video(self, request: web.Request) -> web.StreamResponse:
         """`/ws/video`: a new sender replaces the one that the stream had."""
         stream = self._sockets.stream_of(request)
         async with self._sockets.opened(request, largest_bytes=_LARGEST_BYTES) as ws:
@@ -74,7 +78,7 @@ class Senders:
                 answering.cancel()
         return ws
 
-    async def on_phone(self, request: web.Request) -> web.StreamResponse:
+    async def _on_phone(self, request: web.Request) -> web.StreamResponse:
         """`/ws/phone`: telemetry beside the video of a stream, from any number of phones."""
         stream = self._sockets.stream_of(request)
         if self._phones >= self._config.max_phones:

@@ -24,7 +24,7 @@ class ServerSource:
         self._config = config
         self._network: Network | None = None
         self._listening = threading.Event()
-        self.push_status: PushStatusOf = _no_push
+        self.push_status: PushStatusOf = no_push
 
     def wait_port(self, timeout_s: float) -> int:
         """The port once the server listens; raises `TimeoutError` when it does not by then."""
@@ -50,7 +50,7 @@ class ServerSource:
 
     def run(self, sink: Sink, stop: threading.Event) -> Summary:
         """Serve until `stop`; raises `PortInUse`, or whatever the sink raised."""
-        network = Network(self._config, sink, stop, lambda: self.push_status())
+        network = Network(self._config, sink, stop, push=lambda: self.push_status())
         network.start()
         self._network = network
         self._listening.set()
@@ -91,5 +91,5 @@ def low_bandwidth_of(status: ServerStatus) -> str:
     )
 
 
-def _no_push() -> None:
+def no_push() -> None:
     """Nothing is pushed."""

@@ -140,6 +140,12 @@ class VideoStream:
         self.relay.publish(unit)
         self.decoding.put(unit, after_loss)
 
+    def pass_on(self, unit: EncodedFrame) -> None:
+        """Hand the consumers an access unit that another source decodes."""
+        self.session.bandwidth.add(len(unit.data))
+        self.session.last_picture_s = time.monotonic()
+        self.relay.publish(unit)
+
     def close(self) -> None:
         """End the decoding and settle every picture; call when the network thread has ended."""
         self._stop.set()
@@ -195,6 +201,7 @@ class StreamRegistry:
 
     def __init__(self, around: Surroundings) -> None:
         self._around = around
+        self._lock = threading.Lock()
         self._config = config = around.config
         self._consumer_numbers = itertools.count()
         self._streams: dict[str, VideoStream] = {}
@@ -204,7 +211,14 @@ class StreamRegistry:
         return iter(list(self._streams.values()))
 
     def stream(self, name: str) -> VideoStream:
-        """The stream `name`; raises `BadStreamName`, or `TooManyStreams` when it would be new."""
+        """The stream `name`; raises `BadStreamName`, or `TooManyStreams` when it would be new.
+
+        Safe from any thread.
+        """
+        with self._lock:
+            return self._found_or_made(name)
+
+    def _found_or_made(self, name: str) -> VideoStream:
         stream = self._streams.get(name)
         if stream:
             return stream
