@@ -6,6 +6,7 @@ const LONGEST_WAIT_MS = 8000;
 const GATHER_MS = 1500;
 const CONNECT_MS = 10000;
 const LOST_MS = 4000; // "disconnected" often heals by itself
+const CHECK_MS = 2000;
 const BITS_PER_PIXEL = 5; // the most that is sent: 4.6 Mbit/s at 720p, 10.4 at 1080p
 const REPLACED = "another sender took the stream";
 
@@ -111,6 +112,7 @@ export class Link {
     if (state === "connected") {
       this.waitMs = FIRST_WAIT_MS;
       this.onState("sending");
+      this.check(attempt);
     } else if (state === "disconnected") {
       this.timer = setTimeout(() => this.lost(attempt), LOST_MS);
     } else if (state === "failed" || state === "closed") {
@@ -118,10 +120,22 @@ export class Link {
     }
   }
 
+  // Ask the server now and then: some browsers take long to notice that it ended the session.
+  async check(attempt, failures = 0) {
+    const reason = await this.reason();
+    if (attempt !== this.attempt) return;
+    const unanswered = reason === null ? failures + 1 : 0;
+    if (reason || unanswered > 1) this.ended(reason);
+    else this.checkTimer = setTimeout(() => this.check(attempt, unanswered), CHECK_MS);
+  }
+
   async lost(attempt) {
     if (attempt !== this.attempt) return;
     const reason = await this.reason();
-    if (attempt !== this.attempt) return;
+    if (attempt === this.attempt) this.ended(reason);
+  }
+
+  ended(reason) {
     if (reason === REPLACED) {
       this.giveUp({ what: "Another device sends to this stream now", todo: "Press Start to take it over, or give this phone a stream of its own in the settings." });
     } else {
@@ -157,6 +171,7 @@ export class Link {
 
   hangUp() {
     clearTimeout(this.timer);
+    clearTimeout(this.checkTimer);
     if (this.connection) this.connection.onconnectionstatechange = null;
     this.connection?.close();
     this.connection = null;
@@ -166,13 +181,13 @@ export class Link {
     fetch(path, { method: "DELETE", headers: this.authorization(), keepalive: true }).catch(() => {});
   }
 
-  // Why the server ended the session; empty when it cannot say.
+  // Why the server ended the session; empty while it has not, null when it does not answer.
   async reason() {
     try {
       const response = await fetch(`/camera/session/${this.session}`, { headers: this.authorization() });
-      return response.ok ? (await response.json()).reason : "";
+      return response.ok ? (await response.json()).reason : "the server does not know this session any more";
     } catch {
-      return "";
+      return null;
     }
   }
 

@@ -70,6 +70,7 @@ export class Sensors {
     this.facesUser = facesUser;
     this.onChange = onChange;
     this.kinds = new Set();
+    this.newest = new Map(); // of what is measured rarely
     this.gravityVotes = 0;
     this.waitMs = FIRST_WAIT_MS;
     this.offsetMs = Date.now() - performance.now();
@@ -98,7 +99,10 @@ export class Sensors {
     if (this.stream) url.searchParams.set("stream", this.stream);
     if (this.token) url.searchParams.set("token", this.token);
     this.socket = new WebSocket(url);
-    this.socket.onopen = () => (this.waitMs = FIRST_WAIT_MS);
+    this.socket.onopen = () => {
+      this.waitMs = FIRST_WAIT_MS;
+      for (const [message, epochMs] of this.newest.values()) this.send(message, epochMs);
+    };
     this.socket.onclose = () => this.reopen();
   }
 
@@ -115,6 +119,12 @@ export class Sensors {
     if (this.kinds.has(message.type)) return;
     this.kinds.add(message.type);
     this.onChange([...this.kinds]);
+  }
+
+  // Like send, but not lost while the socket is not open.
+  sendRare(message, epochMs) {
+    this.newest.set(message.type, [message, epochMs]);
+    this.send(message, epochMs);
   }
 
   // When an event happened, by the clock of the day; steady between that clock's corrections.
@@ -172,7 +182,7 @@ export class Sensors {
         const fix = { type: "gps", latitude: coords.latitude, longitude: coords.longitude, horizontal_error_m: coords.accuracy };
         if (coords.altitude !== null) fix.altitude = coords.altitude;
         if (coords.altitudeAccuracy !== null) fix.vertical_error_m = coords.altitudeAccuracy;
-        this.send(fix, timestamp);
+        this.sendRare(fix, timestamp);
       },
       () => {}, // not allowed, or no fix: the video goes on without
       { enableHighAccuracy: true, maximumAge: 1000 },
@@ -182,9 +192,9 @@ export class Sensors {
   async followBattery() {
     const battery = await navigator.getBattery?.();
     if (!battery || this.listening.signal.aborted) return;
-    const tell = () => this.send({ type: "battery", charge: battery.level, charging: battery.charging }, Date.now());
+    const tell = () => this.sendRare({ type: "battery", charge: battery.level, charging: battery.charging }, Date.now());
     this.batteryTimer = setInterval(tell, BATTERY_EVERY_MS);
-    this.socket.addEventListener("open", tell);
+    tell();
   }
 }
 
