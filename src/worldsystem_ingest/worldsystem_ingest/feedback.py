@@ -16,6 +16,7 @@ _MOST_JITTER_MS = 100.0
 _LOWER_FACTOR, _RAISE_FACTOR, _RAISE_KBPS = 0.7, 1.05, 100.0
 _LEAST_KBPS = 300.0
 _LOWER_EVERY_S, _RAISE_EVERY_S = 3.0, 5.0
+_RELAPSE_S = 60.0
 _SETTLE_S = 5.0  # a new connection begins with the pictures that the break cost
 
 
@@ -70,6 +71,7 @@ class BitrateControl:
         self._free_kbps = 0.0
         self._lower_after_s = 0.0
         self._raise_after_s = 0.0
+        self._freed_at_s = -_RELAPSE_S
 
     @property
     def asked_kbps(self) -> int | None:
@@ -84,23 +86,25 @@ class BitrateControl:
 
     def judge(self, quality: LinkQuality) -> None:
         """Decide by the link's state; call about once a second."""
-        now_s, sent_kbps = self._now_s(), 1e3 * quality.bandwidth_mbps
-        if sent_kbps <= 0:
+        now_s, came_kbps = self._now_s(), 1e3 * quality.bandwidth_mbps
+        if came_kbps <= 0:
             return
         reason = trouble_of(quality)
         if reason:
             self._raise_after_s = now_s + _RAISE_EVERY_S
             if now_s >= self._lower_after_s:
-                self._lower(sent_kbps, reason)
+                self._lower(came_kbps, came_kbps / max(0.05, 1.0 - quality.loss), reason)
         elif self._limit_kbps is not None and now_s >= self._raise_after_s:
             self._raise()
 
-    def _lower(self, sent_kbps: float, reason: str) -> None:
-        if self._limit_kbps is None:
-            self._free_kbps = max(sent_kbps, _LEAST_KBPS)
-        before_kbps = min(sent_kbps, self._limit_kbps or sent_kbps)
+    def _lower(self, came_kbps: float, sent_kbps: float, reason: str) -> None:
+        now_s = self._now_s()
+        if self._limit_kbps is None:  # the second time at once, the sender wants more than it got
+            again = now_s < self._freed_at_s + _RELAPSE_S
+            self._free_kbps = max(sent_kbps, 2 * self._free_kbps if again else _LEAST_KBPS)
+        before_kbps = min(came_kbps, self._limit_kbps or came_kbps)
         limit_kbps = max(_LEAST_KBPS, _LOWER_FACTOR * before_kbps)
-        self._lower_after_s = self._now_s() + _LOWER_EVERY_S
+        self._lower_after_s = now_s + _LOWER_EVERY_S
         if limit_kbps != self._limit_kbps:
             self._limit_kbps = limit_kbps
             self._ask(reason)
@@ -113,6 +117,7 @@ class BitrateControl:
         self._ask("clean")
         if self._limit_kbps == self._free_kbps:
             self._limit_kbps = None
+            self._freed_at_s = self._now_s()
 
     def _ask(self, reason: str) -> None:
         self._say({"type": "set_bitrate", "kbps": self.asked_kbps, "reason": reason})

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Bandwidth over samples of five seconds, on a clock that the test sets."""
+"""Bandwidth, jitter and loss of a link, on a clock that the test sets."""
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
-from worldsystem_ingest.quality import Bandwidth
+from worldsystem_ingest.quality import Bandwidth, Jitter, Loss
 
 
 class Clock:
@@ -53,3 +54,37 @@ def test_the_wait_for_the_first_picture_is_no_low_bandwidth():
     bandwidth.add(1000)
     assert bandwidth.average_mbps() is None
     assert not bandwidth.low
+
+
+def test_jitter_is_that_of_rfc_3550():
+    rng, jitter = np.random.default_rng(1), Jitter()
+    assert jitter.jitter_ms is None
+    sender_ns = np.arange(4000) * 33_000_000
+    delays_ns = rng.normal(40e6, 15e6, 4000).astype(np.int64)
+    for sender, delay in zip(sender_ns.tolist(), delays_ns.tolist(), strict=True):
+        jitter.add(sender, sender + delay)
+    # the mean distance of two draws of a normal distribution is 2 sigma / sqrt(pi)
+    assert jitter.jitter_ms == pytest.approx(2 * 15 / np.sqrt(np.pi), rel=0.5)
+
+
+def test_a_steady_link_has_no_jitter_whatever_the_clocks_show_and_steps_do_not_count():
+    jitter = Jitter()
+    for n in range(100):
+        step_ns = 3600 * 10**9 if n > 50 else 0
+        jitter.add(n * 33 + 5 + step_ns, 10**18 + n * 33)
+    assert jitter.jitter_ms == pytest.approx(0.0, abs=1e-6)
+
+
+def test_loss_is_the_share_of_the_last_five_seconds_and_of_all():
+    clock = Clock()
+    loss = Loss(clock)
+    assert (loss.recent, loss.total) == (0.0, 0.0)
+    for second in range(20):
+        for picture in range(10):
+            loss.add(1 if second < 10 and picture == 0 else 0)
+        clock.now_s += 1.0
+    assert loss.recent == 0.0
+    assert loss.total == pytest.approx(10 / 210)
+    for _ in range(10):
+        loss.add(1)
+    assert loss.recent == pytest.approx(0.18, abs=0.05)
