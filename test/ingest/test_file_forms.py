@@ -170,7 +170,7 @@ def test_a_real_recording_plays_at_its_rate(name, size, rate_hz):
     sink = MemorySink(on_frame=lambda frame: stop.set() if frame.id == 59 else None)
     VideoFile(path, IngestConfig(fps=25.0)).run(sink, stop)
     assert sink.ids[:60] == list(range(60))
-    assert sink.frames[0].rgb.shape[0] == size[0]
+    assert sink.frames[0].rgb.shape == (*size, 3)
     np.testing.assert_allclose(np.diff([f.stamp_ns for f in sink.frames]), 1e9 / rate_hz, rtol=1e-3)
     assert all(frame.rgb.std() > 10 for frame in sink.frames)
     assert [unit.id for unit in sink.units[:60]] == sink.ids[:60]

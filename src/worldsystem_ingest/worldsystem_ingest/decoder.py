@@ -33,9 +33,8 @@ class DecoderSettings:
     With `low_delay` no thread holds pictures back, and reordering that an H.264 stream announces
     counts only once a B slice was seen; that then costs the rest of one group of pictures. With
     `show_broken`, pictures that cannot be decoded whole come out as well. `threads` 0 means as
-    many as pay. `size` is the width
-    and height that a container tells: some cameras pad pictures to whole macroblocks, and say only
-    there what to cut off.
+    many as pay. `size` is the width and height that a container tells: some cameras pad pictures to
+    whole macroblocks, and only there is it said what to cut off.
     """
 
     codec: str = "h264"
@@ -167,6 +166,7 @@ class Decoder:
         begins = self._fresh or self._waiting_for is not None
         if begins or entry is Entry.KEY:
             self._under_way.begin_group(index, recovering=entry is not Entry.KEY)
+        if begins or entry is not Entry.NONE:
             self._skips_leading = begins
         if begins:
             self._waiting_for, self._waited, self._fresh = None, 0, False

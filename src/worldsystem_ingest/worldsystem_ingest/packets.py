@@ -46,6 +46,7 @@ def packet_reader(
         low_delay=low_delay,
         show_broken=config.broken_pictures == "show",
         threads=config.decode_threads,
+        size=(stream.codec_context.width, stream.codec_context.height),
     )
     if codec:
         return AccessUnitReader(stream, delivery, settings)
