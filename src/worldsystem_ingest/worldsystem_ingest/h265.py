@@ -7,7 +7,9 @@ from worldsystem_ingest import annexb
 from worldsystem_ingest.annexb import SHORT_START_CODE, BitReader, nal_units, unescaped
 from worldsystem_ingest.entry import Entry
 
-RASL_N, RASL_R, BLA_W_LP, CRA, VPS, SPS, PPS, SEI = 8, 9, 16, 21, 32, 33, 34, 39
+RASL_N, RASL_R, BLA_W_LP, IDR_W_RADL, IDR_N_LP, CRA = 8, 9, 16, 19, 20, 21
+VPS, SPS, PPS, SEI = 32, 33, 34, 39
+IDR_TYPES = frozenset({IDR_W_RADL, IDR_N_LP})
 IRAP_TYPES = frozenset(range(BLA_W_LP, 24))
 PICTURE_TYPES = frozenset(range(10)) | IRAP_TYPES
 _RECOVERY_POINT = 6
@@ -26,10 +28,15 @@ def nal_types(data: bytes) -> set[int]:
 
 
 def entry_of(data: bytes) -> Entry:
-    """How decoding may begin at this access unit."""
+    """How decoding may begin at this access unit.
+
+    A clean random access picture recovers: those that are shown before it may refer further back.
+    """
     kinds = nal_types(data)
-    if kinds & IRAP_TYPES:
+    if kinds & IDR_TYPES:
         return Entry.KEY
+    if kinds & IRAP_TYPES:
+        return Entry.RECOVERY
     if kinds & PICTURE_TYPES and SEI in kinds and _has_recovery_point(data):
         return Entry.RECOVERY
     return Entry.NONE
