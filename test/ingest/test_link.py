@@ -74,11 +74,6 @@ def test_what_is_no_url_is_refused_with_an_example(url):
         parse_link(url)
 
 
-def test_a_device_is_opened_in_its_format():
-    link = parse_link("/dev/video0", "v4l2")
-    assert (link.url, link.format, link.protocol) == ("/dev/video0", "v4l2", "v4l2")
-
-
 @pytest.mark.parametrize(
     ("error", "words", "refused"),
     [

@@ -99,7 +99,7 @@ class Connection:
                     source = open_things.enter_context(SrtInput(link, self._stop, self._config))
                 container = av.open(
                     source,
-                    format=link.format or ("mpegts" if source is not link.url else None),
+                    format=None if source is link.url else "mpegts",
                     options=link.options | (RESUMING if download.size else {}),
                     timeout=(open_s, self._config.stall_s),
                 )

@@ -42,22 +42,19 @@ class Link:
     shown: str
     protocol: str
     listens: bool = False
-    format: str | None = None
     options: dict[str, str] = field(default_factory=dict)
 
     @property
     def place(self) -> str:
-        """Host and port, or the device."""
-        return urlsplit(self.url).netloc.rpartition("@")[2] or self.url
+        """Host and port."""
+        return urlsplit(self.url).netloc.rpartition("@")[2] or self.shown
 
 
-def parse_link(url: str, format: str | None = None) -> Link:
+def parse_link(url: str) -> Link:
     """Read `url`; our own parameters (`transport=`, `listen=1`) become options of FFmpeg.
 
     Raises `SourceError` for what is no URL, or a parameter with a value that does not exist.
     """
-    if format:
-        return Link(url=url, shown=url, protocol=format, format=format)
     try:
         parts, shown = urlsplit(url), without_secrets(url)
         _ = parts.port

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Live video from a URL or a camera through FFmpeg, opened again whenever it ends or stalls."""
+"""Live video from a URL through FFmpeg, opened again whenever it ends or stalls."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ class LiveUrl:
 
     live = True
 
-    def __init__(self, url: str, config: IngestConfig, format: str | None = None) -> None:
-        self._link = parse_link(url, format)
+    def __init__(self, url: str, config: IngestConfig) -> None:
+        self._link = parse_link(url)
         self._config = config
         self._connection: Connection | None = None
         self._warnings = SparseWarnings(_log)
