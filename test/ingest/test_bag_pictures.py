@@ -4,13 +4,15 @@
 from __future__ import annotations
 
 import threading
+from fractions import Fraction
 
+import av
 import bag_lab
 import cv2
 import numpy as np
 import pytest
 from bag_lab import START_NS, pictures, stamp_of, write_ros2
-from ingest_lab import MemorySink, encode, number_in, numbered_picture
+from ingest_lab import HEIGHT, WIDTH, MemorySink, encode, number_in, numbered_picture
 
 from worldsystem_core.errors import SourceError
 from worldsystem_ingest.bag import BagSource
@@ -133,3 +135,50 @@ def test_a_png_keeps_its_colours(tmp_path):
     message = bag_lab.compressed(picture, START_NS)
     sink, _ = played(write_ros2(tmp_path / "run", [("/image", of, START_NS, message)]))
     np.testing.assert_array_equal(sink.frames[0].rgb, picture)
+
+
+def test_h265_is_passed_through_and_decoded(tmp_path):
+    data = encode_h265(12)
+    messages = [
+        (
+            "/video",
+            bag_lab.VIDEO_TYPE,
+            stamp_of(n),
+            bag_lab.kind(bag_lab.VIDEO_TYPE)(
+                bag_lab.stamp(stamp_of(n)), "camera", np.frombuffer(unit, np.uint8), "h265"
+            ),
+        )
+        for n, unit in enumerate(data)
+    ]
+    sink, _ = played(write_ros2(tmp_path / "run", messages))
+    assert [number_in(frame.rgb) for frame in sink.frames] == list(range(12))
+    assert [unit.data for unit in sink.units] == data
+    assert {unit.codec for unit in sink.units} == {"h265"}
+    assert [frame.stamp_ns for frame in sink.frames] == [stamp_of(n) for n in range(12)]
+
+
+def encode_h265(count: int) -> list[bytes]:
+    """Numbered pictures as access units in the order in which they are shown."""
+    context = av.CodecContext.create("libx265", "w")
+    context.width, context.height, context.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+    context.time_base, context.framerate = Fraction(1, 30), Fraction(30)
+    context.options = {
+        "preset": "ultrafast",
+        "x265-params": "keyint=6:bframes=0:repeat-headers=1:log-level=none:pools=1",
+    }
+    packets = []
+    for number in range(count):
+        picture = av.VideoFrame.from_ndarray(numbered_picture(number), format="rgb24")
+        picture.pts = number
+        packets += context.encode(picture)
+    return [bytes(packet) for packet in [*packets, *context.encode(None)]]
+
+
+def test_an_encoding_that_changes_to_depth_costs_those_pictures(tmp_path):
+    of = "sensor_msgs/msg/Image"
+    depth = bag_lab.image(np.zeros((4, 4), np.uint16), "16UC1", stamp_of(1))
+    first, _, third = pictures(3, "/image")
+    bag = write_ros2(tmp_path / "run", [first, ("/image", of, stamp_of(1), depth), third])
+    sink, _ = played(bag)
+    assert [number_in(frame.rgb) for frame in sink.frames] == [0, 2]
+    assert sink.drops == [(1, "corrupt")]

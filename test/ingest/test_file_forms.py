@@ -174,3 +174,12 @@ def test_a_real_recording_plays_at_its_rate(name, size, rate_hz):
     np.testing.assert_allclose(np.diff([f.stamp_ns for f in sink.frames]), 1e9 / rate_hz, rtol=1e-3)
     assert all(frame.rgb.std() > 10 for frame in sink.frames)
     assert [unit.id for unit in sink.units[:60]] == sink.ids[:60]
+
+
+def test_raw_h265_is_stamped_by_the_rate_of_the_settings(tmp_path):
+    path = write_video(tmp_path / "video.h265", 20, codec="libx265")
+    sink, source = played(path, fps=10.0)
+    assert sorted(number_in(f.rgb) for f in sink.frames) == list(range(20))
+    assert sink.ids == list(range(20))
+    assert {unit.codec for unit in sink.units} == {"h265"}
+    assert source.facts()["video"] == f"hevc {WIDTH}x{HEIGHT}"

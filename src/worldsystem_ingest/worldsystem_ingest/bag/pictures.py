@@ -9,7 +9,6 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
-from worldsystem_core.errors import SourceError
 from worldsystem_ingest.delivery import Delivery
 from worldsystem_ingest.sink import CORRUPT
 
@@ -67,13 +66,11 @@ def why_no_picture(type_name: str, message: Any) -> str:
 
 
 def rgb_of_image(message: Any) -> UInt8[np.ndarray, "h w 3"] | None:
-    """The picture of a `sensor_msgs/Image`; None when its data do not fill it.
-
-    Raises `SourceError` for an encoding that is no colour or grey of 8 bits.
+    """The picture of a `sensor_msgs/Image`; None when it is no colour or grey of 8 bits, or its
+    data do not fill it.
     """
-    reason = why_no_picture(IMAGE, message)
-    if reason:
-        raise SourceError(f"this image cannot be shown: {reason}")
+    if why_no_picture(IMAGE, message):
+        return None
     pixel_bytes, conversion = _CONVERSIONS[message.encoding.lower()]
     height, width, step = int(message.height), int(message.width), int(message.step)
     step = step or width * pixel_bytes

@@ -63,7 +63,7 @@ class BagSource:
         )
         self._camera: Camera | None = None
         self._telemetry_from: dict[type, str] = {}
-        self._shift_ns: int | None = None if config.realtime else 0
+        self._shift_ns: int | None = 0
         self._position_ns = 0
 
     def facts(self) -> dict[str, object]:
@@ -87,6 +87,7 @@ class BagSource:
     def run(self, sink: Sink, stop: threading.Event) -> Summary:
         """Deliver the whole bag."""
         config = self._config
+        self._shift_ns = None if config.realtime else 0
         pace = pace_of(stop) if config.realtime else None
         delivery = Delivery(sink, config.stream, self._camera_for, pace)
         reader = _reader(self._channel, delivery, config)
