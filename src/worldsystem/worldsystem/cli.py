@@ -11,6 +11,7 @@ from pathlib import Path
 from worldsystem.backends_command import add_backends
 from worldsystem.bag_commands import add_bag
 from worldsystem.catalogue.commands import add_runs
+from worldsystem.dataset_commands import add_export, add_import
 from worldsystem.graph import Choice, new_run_folder
 from worldsystem.settings_text import parse_settings
 from worldsystem_core.errors import WorldSystemError
@@ -39,7 +40,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_sim(commands)
     add_bag(commands)
     add_runs(commands)
-    _add_export(commands)
+    add_import(commands)
+    add_export(commands)
     _add_doctor(commands)
     add_backends(commands)
     return parser
@@ -111,21 +113,6 @@ def _add_sim(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     sim.set_defaults(command=_sim)
 
 
-def _add_export(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    export = commands.add_parser(
-        "export",
-        help="a recorded run as COLMAP, nerfstudio, TUM, GLB, LAS, COCO, …",
-        description="RUN is a run's folder, as runs/<time>, or a bag. Without --to the formats are "
-        "listed.",
-    )
-    export.add_argument("run", type=Path, nargs="?", metavar="RUN")
-    export.add_argument("--to", default="", metavar="FORMAT", help="which format")
-    export.add_argument(
-        "--out", type=Path, help="folder or file to write (default: RUN/export/FORMAT)"
-    )
-    export.set_defaults(command=_export)
-
-
 def _add_doctor(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     doctor = commands.add_parser("doctor", help="what is installed, what is missing, how to get it")
     doctor.set_defaults(command=_doctor)
@@ -179,18 +166,6 @@ def _sim(options: argparse.Namespace) -> int:
     given["duration_s"] = options.duration
     words = [f"{name}={value}" for name, value in given.items() if value is not None]
     return simulate([*words, *options.set])
-
-
-def _export(options: argparse.Namespace) -> int:
-    from worldsystem_storage.export.formats import FORMATS, export
-
-    if options.run is None or not options.to:
-        for name, (_, meaning) in FORMATS.items():
-            print(f"{name:12s} {meaning}")
-        return 0 if options.run is None else _WRONG_USE
-    out = options.out or options.run / "export" / options.to
-    print(export(options.run, options.to, out))
-    return 0
 
 
 def _doctor(_: argparse.Namespace) -> int:

@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a data set holds, whatever its layout on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float64
+
+from worldsystem_core.frames import Camera
+from worldsystem_core.telemetry import ImuSample
+from worldsystem_core.trajectory import StampedPoses
+from worldsystem_storage.errors import StorageError
+
+
+@dataclass(frozen=True)
+class DatasetPicture:
+    """One picture as a file, when it was taken, and its depth picture where there is one."""
+
+    stamp_ns: int
+    path: Path
+    depth: Path | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Pictures in time order, their camera, and what else was measured.
+
+    `truth` is `world_from_cam`. `depth_unit_m` is the length of one count of the depth pictures.
+    """
+
+    name: str
+    pictures: list[DatasetPicture]
+    camera: Camera | None = None
+    truth: StampedPoses | None = None
+    imu: list[ImuSample] = field(default_factory=list)
+    depth_unit_m: float = 0.001
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How one family of data sets lies on disk."""
+
+    name: str
+    fits: Callable[[Path], bool]
+    read: Callable[[Path], Dataset]
+    meaning: str
+
+
+def numbers(
+    path: Path, columns: int, *, delimiter: str | None = None
+) -> Float64[np.ndarray, "n c"]:
+    """The numbers of a text file of so many columns; `#` begins a comment.
+
+    Raises `StorageError` naming the file when there are none or a row is of another length.
+    """
+    try:
+        rows = np.loadtxt(path, dtype=np.float64, delimiter=delimiter, ndmin=2, comments="#")
+    except (OSError, ValueError) as error:
+        raise StorageError(f"{path} cannot be read as numbers: {error}") from error
+    if not rows.size or rows.shape[1] < columns:
+        raise StorageError(f"{path} must hold rows of {columns} numbers")
+    return np.asarray(rows)
+
+
+def stamps_and_words(path: Path, *, delimiter: str | None = None) -> list[tuple[int, list[str]]]:
+    """Rows of a time stamp and words; seconds with a point are made nanoseconds exactly."""
+    rows = []
+    for line in path.read_text().splitlines():
+        words = [word.strip() for word in line.split(delimiter)]
+        if len(words) >= 2 and not line.lstrip().startswith("#"):
+            rows.append((nanoseconds(words[0], path), words[1:]))
+    return sorted(rows)
+
+
+def nanoseconds(text: str, path: Path) -> int:
+    """`1305031102.175304` or `1403636579763555584` as integer nanoseconds; no rounding."""
+    seconds, point, fraction = text.partition(".")
+    try:
+        if not point:
+            return int(seconds) if len(seconds) > 12 else int(seconds) * 10**9
+        return int(seconds) * 10**9 + int(fraction[:9].ljust(9, "0"))
+    except ValueError as error:
+        raise StorageError(f"{path}: '{text[:40]}' is no time stamp") from error

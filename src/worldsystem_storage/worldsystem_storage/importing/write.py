@@ -1,0 +1,251 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Into a bag of ours: pictures as the files they are, never coded anew."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from rosbags.convert.converter import migrate_bytes
+from rosbags.highlevel import AnyReader, AnyReaderError
+from rosbags.typesys import Stores, get_typestore
+from rosbags.typesys.store import Typestore
+
+from worldsystem_core.geometry.rotation import quaternion_xyzw_from_matrix
+from worldsystem_storage.bag_file import BagFile
+from worldsystem_storage.bag_metadata import Topic, write_metadata
+from worldsystem_storage.errors import StorageError
+from worldsystem_storage.importing.dataset import Dataset
+
+PICTURES = "/camera/image/compressed"
+CAMERA_INFO = "/camera/camera_info"
+DEPTH = "/camera/depth"
+TRUTH = "/truth/pose"
+IMU = "/imu/data"
+_FRAME = "camera_optical_frame"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One message to write; its log time is its stamp."""
+
+    topic: Topic
+    cdr: bytes
+    stamp_ns: int
+
+
+def write_dataset(dataset: Dataset, out: Path) -> dict[str, int]:
+    """Write a data set to a new bag `out`; messages by topic.
+
+    Depth is written as `16UC1` in millimetres, truth as poses of the camera in `map`. Raises
+    `StorageError` when `out` exists or a picture cannot be read.
+    """
+    if not dataset.pictures:
+        raise StorageError(f"{dataset.name} holds no pictures")
+    messages = _Messages(dataset)
+    entries = [*messages.pictures(), *messages.truth(), *messages.imu()]
+    ordered = sorted(entries, key=lambda entry: entry[0])
+    return write_bag(out, (messages.entry(*each) for each in ordered))
+
+
+def write_bag(out: Path, entries: Iterator[Entry]) -> dict[str, int]:
+    """Write entries to a new bag; messages by topic. Raises `StorageError` when `out` exists."""
+    out = Path(out)
+    if out.exists():
+        raise StorageError(f"{out} exists already; choose another folder")
+    out.mkdir(parents=True)
+    file = BagFile(out / f"{out.resolve().name}_0.mcap")
+    topics: dict[str, Topic] = {}
+    try:
+        for entry in entries:
+            topic = topics.setdefault(entry.topic.name, entry.topic)
+            file.write(topic, entry.cdr, entry.stamp_ns, entry.stamp_ns)
+    except BaseException:
+        file.abandon()
+        raise
+    file.close(list(topics.values()))
+    write_metadata(out, list(topics.values()), [file.summary])
+    return dict(file.summary.counts)
+
+
+def copy_bag(path: Path, out: Path) -> dict[str, int]:
+    """Write a bag of ROS 1 or 2, in any of their formats, as a bag of ours; messages by topic.
+
+    Messages of ROS 2 keep their bytes; those of ROS 1 are serialised anew, with the same content.
+    """
+    try:
+        with AnyReader([path]) as reader:
+            return write_bag(out, _copied(reader))
+    except (AnyReaderError, ValueError, KeyError) as error:
+        raise StorageError(f"{path} cannot be read as a bag: {error}") from error
+
+
+def _copied(reader: AnyReader) -> Iterator[Entry]:
+    topics: dict[str, Topic] = {}
+    store = reader.typestore if reader.is2 else _as_in_ros2(reader.typestore)
+    known: dict[str, object] = {}
+    for connection, stamp_ns, raw in reader.messages():
+        kind = connection.msgtype
+        if connection.topic not in topics:
+            topics[connection.topic] = _topic(store, connection.topic, kind)
+        cdr = raw
+        if not reader.is2:
+            cdr = migrate_bytes(
+                reader.typestore, store, kind, kind, known, raw, src_is2=False, dst_is2=True
+            )
+        yield Entry(topics[connection.topic], bytes(cdr), stamp_ns)
+
+
+def _as_in_ros2(of_ros1: Typestore) -> Typestore:
+    """The types of a ROS 1 bag as ROS 2 has them, where it does: its headers have no number."""
+    store = get_typestore(Stores.ROS2_JAZZY)
+    store.register({n: d for n, d in of_ros1.fielddefs.items() if n not in store.fielddefs})
+    return store
+
+
+class _Messages:
+    """Makes the messages of a data set with rosbags' types, so that no ROS is needed."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        self._dataset = dataset
+        self._store = get_typestore(Stores.ROS2_JAZZY)
+        self._topics = {
+            name: _topic(self._store, name, kind)
+            for name, kind in (
+                (PICTURES, "sensor_msgs/msg/CompressedImage"),
+                (CAMERA_INFO, "sensor_msgs/msg/CameraInfo"),
+                (DEPTH, "sensor_msgs/msg/Image"),
+                (TRUTH, "geometry_msgs/msg/PoseStamped"),
+                (IMU, "sensor_msgs/msg/Imu"),
+            )
+        }
+
+    def pictures(self) -> Iterator[tuple[int, str, Any]]:
+        """Each picture, its camera and its depth, not read yet."""
+        for picture in self._dataset.pictures:
+            yield picture.stamp_ns, PICTURES, picture.path
+            if self._dataset.camera is not None:
+                yield picture.stamp_ns, CAMERA_INFO, self._dataset.camera
+            if picture.depth is not None:
+                yield picture.stamp_ns, DEPTH, picture.depth
+
+    def truth(self) -> Iterator[tuple[int, str, Any]]:
+        """The true poses."""
+        truth = self._dataset.truth
+        if truth is not None:
+            for stamp_ns, pose in zip(truth.stamps_ns, truth.world_from_cam, strict=True):
+                yield int(stamp_ns), TRUTH, pose
+
+    def imu(self) -> Iterator[tuple[int, str, Any]]:
+        """The inertial samples."""
+        for sample in self._dataset.imu:
+            yield sample.stamp_ns, IMU, sample
+
+    def entry(self, stamp_ns: int, topic: str, what: Any) -> Entry:
+        """The message for what was listed."""
+        makers = {
+            PICTURES: self._picture,
+            CAMERA_INFO: self._camera_info,
+            DEPTH: self._depth,
+            TRUTH: self._pose,
+            IMU: self._imu,
+        }
+        message = makers[topic](self._header(stamp_ns), what)
+        kind = self._topics[topic].type_name
+        return Entry(self._topics[topic], bytes(self._store.serialize_cdr(message, kind)), stamp_ns)
+
+    def _make(self, kind: str, **values: Any) -> Any:
+        return self._store.types[kind](**values)
+
+    def _header(self, stamp_ns: int, frame: str = _FRAME) -> Any:
+        time = self._make(
+            "builtin_interfaces/msg/Time", sec=stamp_ns // 10**9, nanosec=stamp_ns % 10**9
+        )
+        return self._make("std_msgs/msg/Header", stamp=time, frame_id=frame)
+
+    def _picture(self, header: Any, path: Path) -> Any:
+        kind = "png" if path.suffix.lower() == ".png" else "jpeg"
+        try:
+            data = np.frombuffer(path.read_bytes(), np.uint8)
+        except OSError as error:
+            raise StorageError(f"{path} cannot be read: {error.strerror}") from error
+        return self._make(
+            "sensor_msgs/msg/CompressedImage", header=header, format=f"rgb8; {kind}", data=data
+        )
+
+    def _depth(self, header: Any, path: Path) -> Any:
+        counts = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+        if counts is None or counts.ndim != 2:
+            raise StorageError(f"{path} is no depth picture of one channel")
+        known = (counts > 0) & (counts < 65535)
+        millimetres = np.where(known, np.round(counts * (self._dataset.depth_unit_m * 1000)), 0)
+        data = np.frombuffer(millimetres.astype("<u2").tobytes(), np.uint8)
+        return self._make(
+            "sensor_msgs/msg/Image",
+            header=header,
+            height=counts.shape[0],
+            width=counts.shape[1],
+            encoding="16UC1",
+            is_bigendian=0,
+            step=2 * counts.shape[1],
+            data=data,
+        )
+
+    def _camera_info(self, header: Any, camera: Any) -> Any:
+        none = self._make(
+            "sensor_msgs/msg/RegionOfInterest",
+            x_offset=0,
+            y_offset=0,
+            height=0,
+            width=0,
+            do_rectify=False,
+        )
+        return self._make(
+            "sensor_msgs/msg/CameraInfo",
+            header=header,
+            height=camera.height,
+            width=camera.width,
+            distortion_model="plumb_bob",
+            d=np.array(camera.distortion or (0.0,) * 5, dtype=np.float64),
+            k=camera.K.ravel(),
+            r=np.eye(3).ravel(),
+            p=np.hstack([camera.K, np.zeros((3, 1))]).ravel(),
+            binning_x=0,
+            binning_y=0,
+            roi=none,
+        )
+
+    def _pose(self, header: Any, world_from_cam: Any) -> Any:
+        header.frame_id = "map"
+        x, y, z, w = (float(v) for v in quaternion_xyzw_from_matrix(world_from_cam[:3, :3]))
+        place = self._vector("geometry_msgs/msg/Point", world_from_cam[:3, 3])
+        turn = self._make("geometry_msgs/msg/Quaternion", x=x, y=y, z=z, w=w)
+        pose = self._make("geometry_msgs/msg/Pose", position=place, orientation=turn)
+        return self._make("geometry_msgs/msg/PoseStamped", header=header, pose=pose)
+
+    def _imu(self, header: Any, sample: Any) -> Any:
+        header.frame_id = "base_link"
+        unknown = np.array([-1.0] + [0.0] * 8)
+        return self._make(
+            "sensor_msgs/msg/Imu",
+            header=header,
+            orientation=self._make("geometry_msgs/msg/Quaternion", x=0.0, y=0.0, z=0.0, w=1.0),
+            orientation_covariance=unknown,
+            angular_velocity=self._vector("geometry_msgs/msg/Vector3", sample.angular_velocity),
+            angular_velocity_covariance=np.zeros(9),
+            linear_acceleration=self._vector("geometry_msgs/msg/Vector3", sample.acceleration),
+            linear_acceleration_covariance=np.zeros(9),
+        )
+
+    def _vector(self, kind: str, values: Any) -> Any:
+        x, y, z = (float(v) for v in values)
+        return self._make(kind, x=x, y=y, z=z)
+
+
+def _topic(store: Typestore, name: str, kind: str) -> Topic:
+    definition, _ = store.generate_msgdef(kind, ros_version=2)
+    return Topic(name, kind, definition, store.hash_rihs01(kind), "")
