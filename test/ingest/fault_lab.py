@@ -46,16 +46,19 @@ class TimedSink(MemorySink):
 
 @dataclass(frozen=True)
 class Flight:
-    """What is sent: so many pictures at that rate, in groups of `gop`."""
+    """What is sent: so many pictures at that rate, in groups of `gop`, or until `stop` is set."""
 
     count: int = 450
     fps: float = 300.0
     gop: int = GOP
     first: int = 0
+    stop: threading.Event | None = None
 
     async def pictures(self) -> AsyncIterator[Picture]:
         start_ns = time.time_ns() + _LEAD_NS
         for number in range(self.first, self.first + self.count):
+            if self.stop and self.stop.is_set():
+                return
             stamp_ns = start_ns + round((number - self.first) * 1e9 / self.fps)
             yield Picture(number, stamp_ns, clip(self.gop)[number % CLIP])
 
