@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from worldsystem_ingest.source import cameras
+from worldsystem_ingest.camera_device import cameras
 
 _PORTS = {5001: "video server", 8080: "web page", 8765: "Foxglove", 9876: "Rerun"}
 _REQUIRED = {

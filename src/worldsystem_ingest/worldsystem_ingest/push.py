@@ -60,7 +60,7 @@ class RtspPush:
     """
 
     def __init__(self, url: str, config: IngestConfig, backoff: Backoff | None = None) -> None:
-        _check(url)
+        check_push_url(url)
         self._url = url
         self._timeout_s = config.stall_s
         self._backoff = backoff or Backoff(_FIRST_S, _MOST_S)
@@ -243,7 +243,8 @@ class PushingSink:
         self._sink.dropped(frame_id, reason, stream)
 
 
-def _check(url: str) -> None:
+def check_push_url(url: str) -> None:
+    """Raise `SourceError` unless `url` is an RTSP server's address."""
     try:
         parts = urlsplit(url)
         is_good = parts.scheme in ("rtsp", "rtsps") and bool(parts.hostname) and parts.port != 0
