@@ -125,6 +125,9 @@ def test_a_whole_download_ends_the_source():
         wait_until(lambda: bool(link.results))
     assert link.results == [Summary(frames=40, broken=None)]
     assert link.source.state.connections == 1
+    stamps = [f.stamp_ns for f in link.sink.frames]  # at the recording's pace, not the download's
+    assert [round((s - stamps[0]) * 1e-9 * 30) for s in stamps] == list(range(40))
+    assert abs(stamps[-1] - time.time_ns()) < 10**9
 
 
 @pytest.mark.parametrize("ranges", [True, False])
@@ -152,9 +155,24 @@ def test_a_broken_download_goes_on_where_it_broke(ranges, format):
     assert link.sink.settled == list(range(60))
 
 
+def test_another_download_behind_the_same_url_begins_anew_and_no_id_is_left_open():
+    """B-frames keep pictures under way in the decoder when the first download breaks."""
+    bodies = [whole_matroska(20, b_frames=2), whole_matroska(30, b_frames=2)]
+
+    def answer(handler, connection: int) -> None:
+        body = bodies[min(connection, 1)]
+        send_head(handler, Content_Length=len(body))
+        handler.wfile.write(body if connection else body[: len(body) * 2 // 3])
+
+    with http_server(answer) as url, running(url) as link:
+        wait_until(lambda: bool(link.results), 15.0)
+    assert link.sink.settled == list(range(len(link.sink.settled)))
+    assert [number_in(f.rgb) for f in link.sink.frames[-30:]] == list(range(30))
+
+
 def test_a_download_that_ends_with_its_connection_must_hold_what_its_header_promised():
     """Without Content-Length only the container tells that something is missing."""
-    body = whole_matroska(60)
+    body = whole_matroska(60)  # 4 s, so that a half is plainly too short
 
     def answer(handler, connection: int) -> None:
         send_head(handler)
@@ -166,11 +184,12 @@ def test_a_download_that_ends_with_its_connection_must_hold_what_its_header_prom
     assert number_in(link.sink.frames[-1].rgb) == 59
 
 
-def whole_matroska(count: int) -> bytes:
-    """A recording whose header says how long it is; 4 s, so that a half is plainly too short."""
+def whole_matroska(count: int, b_frames: int = 0) -> bytes:
+    """A recording at 15 Hz whose header says how long it is."""
     buffer = io.BytesIO()
     with av.open(buffer, "w", format="matroska") as container:
-        stream = container.add_stream("libx264", rate=15, options={"x264-params": "bframes=0"})
+        options = {"x264-params": f"bframes={b_frames}:b-adapt=0"}
+        stream = container.add_stream("libx264", rate=15, options=options)
         stream.width, stream.height, stream.pix_fmt = 160, 96, "yuv420p"
         for number in range(count):
             picture = av.VideoFrame.from_ndarray(numbered_picture(number), format="rgb24")

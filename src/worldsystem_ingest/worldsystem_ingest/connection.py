@@ -36,9 +36,16 @@ class Download:
     """
 
     size: int = 0
+    begin_ns: int = 0
     packets: int = 0
     reader: PacketReader | None = None
     was_endless: bool = False
+
+    def settle(self) -> None:
+        """Nothing more will come: deliver or drop what the reader still holds."""
+        if self.reader:
+            self.reader.flush()
+        self.reader = None
 
 
 class Connection:
@@ -58,10 +65,8 @@ class Connection:
     def play(self, opened: Callable[[str], None], download: Download) -> bool:
         """Deliver until the regular end (True), or until `stop` (False).
 
-        `opened(codec)` is called when the connection stands.
-
-        Raises `LinkError` when it cannot be opened, stalls or breaks; `SourceError` when trying
-        again cannot help.
+        `opened(codec)` is called when the connection stands. Raises `LinkError` when it cannot be
+        opened, stalls or breaks; `SourceError` when trying again cannot help.
         """
         with interruptible(self._stop.is_set), self._container(download) as container:
             stream = self._video_of(container)
@@ -71,19 +76,18 @@ class Connection:
             self._delivery.rate_hz = rate_of(stream, self._config.fps)
             reader, skip = self._reader(container, stream, download)
             try:
-                self._feed(container, stream, reader, skip)
+                self._feed(container, stream, reader, skip=skip, begin_ns=download.begin_ns)
             except OSError as error:
                 if not self._is_end_of_body(error, container):
                     raise
             finally:
                 download.packets = max(self._packets, download.packets)
-                if download.reader is None or self._stop.is_set():
+                if download.reader is None:
                     reader.flush()
             if self._stop.is_set():
                 return False
             download.was_endless = not _has_length(container)
             self._check_end(container, stream)
-            reader.flush()
             return True
 
     @contextlib.contextmanager
@@ -128,8 +132,10 @@ class Connection:
         size = max(0, container.size or 0)
         if size and size == download.size and download.reader:
             return download.reader, download.packets
-        reader = packet_reader(stream, self._delivery, self._config, low_delay=True)
-        download.size, download.packets = size, 0
+        download.settle()
+        is_live = not _has_length(container)  # of a recording no picture is lost for low delay
+        reader = packet_reader(stream, self._delivery, self._config, low_delay=is_live)
+        download.size, download.packets, download.begin_ns = size, 0, time.time_ns()
         download.reader = reader if size else None
         return reader, 0
 
@@ -138,17 +144,24 @@ class Connection:
         container: av.container.InputContainer,
         stream: av.VideoStream,
         reader: PacketReader,
+        *,
         skip: int,
+        begin_ns: int,
     ) -> None:
         clock = LinkClock(self._config.clock_window_s, container.format.name)
+        is_live = not _has_length(container)
         picture_s, frames = self._heard_s, self._delivery.frames
         for packet in self._video_packets(container, stream):
             self._packets += 1
             if self._packets <= skip:
                 continue
             self._last_s = max(self._last_s, _since_start_s(packet, stream))
-            reader.feed(packet, clock.stamp_ns(packet, time.time_ns()))
-            self.stamps_from = clock.source
+            if is_live:
+                stamp_ns = clock.stamp_ns(packet, time.time_ns())
+            else:
+                stamp_ns = begin_ns + round(_since_start_s(packet, stream) * 1e9)
+            reader.feed(packet, stamp_ns)
+            self.stamps_from = clock.source if is_live else "recording"
             if self._delivery.frames != frames:
                 picture_s, frames = self._heard_s, self._delivery.frames
             elif self._heard_s - picture_s > _UNDECODABLE_S:

@@ -15,6 +15,7 @@ from worldsystem_ingest.connection import Connection, Download
 from worldsystem_ingest.delivery import Delivery, camera_with_focal
 from worldsystem_ingest.link import LinkError, parse_link
 from worldsystem_ingest.sink import Sink, Summary
+from worldsystem_ingest.video_file import pace_of
 
 _log = logging.getLogger(__name__)
 _REFUSED_WAIT_S = 10.0  # cameras lock an account after a few wrong passwords
@@ -36,9 +37,9 @@ class LinkState:
 class LiveUrl:
     """One live stream over any number of connections; ids go on, stamps are host times.
 
-    The end of something whose length is known (a file behind HTTP) ends the source, once all of it
-    was there; a broken download goes on where it broke. Any other end, an error or `stall_s`
-    without video leads to the next connection.
+    Something whose length is known (a recording behind HTTP) plays at its own pace and ends the
+    source, once all of it was there; a broken download goes on where it broke. Any other end, an
+    error or `stall_s` without video leads to the next connection.
     """
 
     live = True
@@ -80,24 +81,32 @@ class LiveUrl:
     def run(self, sink: Sink, stop: threading.Event) -> Summary:
         """Deliver until `stop`; raises `SourceError` after `connect_attempts` vain attempts."""
         config = self._config
-        delivery = Delivery(sink, config.stream, camera_with_focal(config.focal_px))
-        backoff = Backoff(config.backoff_first_s, config.backoff_max_s)
+        camera = camera_with_focal(config.focal_px)
+        delivery = Delivery(sink, config.stream, camera, pace_of(stop))
         download = Download()
+        try:
+            self._keep_open(delivery, download, stop)
+        finally:
+            download.settle()
+            self._enter("ended")
+        return Summary(frames=delivery.frames)
+
+    def _keep_open(self, delivery: Delivery, download: Download, stop: threading.Event) -> None:
+        config = self._config
+        backoff = Backoff(config.backoff_first_s, config.backoff_max_s)
         while not stop.is_set():
             before = delivery.frames
             self._enter("listening" if self._link.listens else "connecting")
             try:
                 self._connection = Connection(self._link, config, delivery, stop)
-                if self._connection.play(self._connected, download) or stop.is_set():
-                    break
+                if self._connection.play(self._connected, download):
+                    return
             except LinkError as error:
                 if stop.is_set():
-                    break
+                    return
                 if delivery.frames > before:
                     backoff.succeeded()
                 stop.wait(self._wait_s(error, backoff))
-        self._enter("ended")
-        return Summary(frames=delivery.frames)
 
     def _wait_s(self, error: LinkError, backoff: Backoff) -> float:
         """How long to wait after `error`; a listener must not miss its sender's next attempt."""
