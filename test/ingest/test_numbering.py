@@ -118,3 +118,13 @@ def test_pictures_sent_again_after_a_reconnection_are_duplicates():
     numbers.connected()
     assert ids_of(numbers, [(n, 10 * n) for n in range(5, 12)], keys=(5,)) == [None] * 5 + [10, 11]
     assert (numbers.duplicates, numbers.late, numbers.restarts) == (5, 0, 0)
+
+
+def test_a_drone_that_was_away_for_five_minutes_lost_what_it_numbered_meanwhile():
+    now_s = [0.0]
+    numbers = FrameNumbers(lambda: now_s[0])
+    numbers.take(100, 100, True)
+    now_s[0] += 300.0
+    numbered = numbers.take(9101, 9101, True)
+    assert numbered is not None
+    assert (len(numbered.lost), numbers.restarts) == (9000, 0)

@@ -282,3 +282,22 @@ def test_low_bandwidth_is_warned_of_once(caplog):
             session.tick()
     assert session.quality.low_bandwidth
     assert caplog.text.count("less than 2.0") == 1
+
+
+def test_a_clock_that_is_set_is_no_jitter():
+    heard, packets = Heard(), packets_of(encode(60), sender_ns=10**18 * 2)
+    session, now_ns = heard.session(), 2 * 10**18
+    pictures = [packet for packet in map(wire.unpack, packets) if packet.type.is_picture]
+    for at, packet in enumerate(pictures):
+        now_ns += 33_000_000
+        step_ns = -3 * 10**9 if at >= 40 else 0
+        session.take_access_unit(
+            data=packet.payload,
+            is_key=packet.type is wire.PacketType.KEY_FRAME,
+            sender_ns=packet.sender_ns + step_ns,
+            number=packet.frame_number,
+            arrival_ns=now_ns,
+        )
+    session.tick()
+    assert session.quality.clock.steps == 1
+    assert session.quality.jitter_ms == pytest.approx(0.0, abs=1e-6)

@@ -290,3 +290,31 @@ def test_times_that_jump_fall_back_to_the_arrival(monkeypatch):
     stamps = stamps_of(monkeypatch, sender_ns, arrival_ns.tolist())
     assert np.all(stamps <= arrival_ns)
     assert np.all(arrival_ns - stamps < 10**9)
+
+
+def test_a_phone_whose_clock_is_not_that_of_the_video_is_stamped_by_its_own(monkeypatch):
+    sink = MemorySink()
+    sender = session(sink)
+    for n in range(200):
+        now_ns = T + n * 20_000_000
+        sender.clock.host_ns(now_ns, now_ns + 30_000_000)
+        monkeypatch.setattr("time.time_ns", lambda now=now_ns + 10_000_000: now)
+        sender.take_telemetry(
+            json.dumps({"type": "imu", "timestamp_ns": now_ns - 8 * 10**9, **IMU})
+        )
+    errors_ms = (
+        np.array([s.stamp_ns - T - n * 20_000_000 for n, s in enumerate(sink.samples)]) / 1e6
+    )
+    assert np.all(np.abs(errors_ms - 10.0) < 1.0)
+
+
+def test_a_phone_with_the_clock_of_the_video_shares_its_estimate(monkeypatch):
+    sink = MemorySink()
+    sender = session(sink)
+    for n in range(100):
+        now_ns = T + n * 20_000_000
+        sender.clock.host_ns(now_ns, now_ns + 5_000_000)
+        monkeypatch.setattr("time.time_ns", lambda now=now_ns + 400_000_000: now)
+        sender.take_telemetry(json.dumps({"type": "imu", "timestamp_ns": now_ns, **IMU}))
+    stamps_ns = np.array([sample.stamp_ns for sample in sink.samples[10:]])
+    assert np.allclose(stamps_ns - T - np.arange(10, 100) * 20_000_000, 5_000_000, atol=1000)

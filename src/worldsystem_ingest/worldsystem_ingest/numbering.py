@@ -9,8 +9,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 _REMEMBERED = 512
-_LARGEST_GAP = 3000  # 100 s at 30 fps; a wider jump is another numbering, not a loss
-_GAPS_PER_S = 300.0  # more lost pictures than any sender makes are another numbering too
+_LARGEST_GAP = 3000  # 100 s at 30 fps; a wider jump is another numbering, not a loss,
+_LARGEST_AFTER_SILENCE = 20_000  # unless it was silent for as long
+_GAPS_PER_S = 300.0  # more pictures than any sender makes
 _LATE_IN_A_ROW = 5
 _LARGEST_FIRST = 2**48
 
@@ -30,8 +31,8 @@ class FrameNumbers:
     A number that goes back is a restart when its capture time went on; when the sender's clock
     cannot tell (it stands still or began again) and the stream begins anew at number 0 or 1; when a
     connection begins with a key frame of a number that was not seen; and after five late pictures
-    in a row. At most 3000 ids are lost at once and, on average, 300 a second: jumps beyond that are
-    restarts, so that no sender can make the ledger grow at will.
+    in a row. Ids are lost at 300 a second at most, and 3000 at once, or 20 000 after a silence of
+    a minute: jumps beyond that are restarts, so that no sender can make the ledger grow at will.
     """
 
     def __init__(self, now_s: Callable[[], float] = time.monotonic) -> None:
@@ -95,7 +96,7 @@ class FrameNumbers:
         """Whether `count` ids more may be lost; takes them from the allowance if so."""
         now_s = self._now_s()
         earned = (now_s - self._allowed_at_s) * _GAPS_PER_S
-        self._allowance = min(float(_LARGEST_GAP), self._allowance + earned)
+        self._allowance = min(float(_LARGEST_AFTER_SILENCE), self._allowance + earned)
         self._allowed_at_s = now_s
         if count > self._allowance:
             return False

@@ -111,8 +111,12 @@ class Jitter:
         """The smoothed difference of delays [ms]; None until two pictures came."""
         return None if self._jitter_ns is None else self._jitter_ns * 1e-6
 
+    def clock_was_set(self) -> None:
+        """The next picture's time has nothing to do with the one before."""
+        self._last = None
+
     def add(self, sender_ns: int, arrival_ns: int) -> None:
-        """Take one picture's times; a step of a clock does not count."""
+        """Take one picture's times; more than 10 s between two delays is no jitter."""
         last, self._last = self._last, (sender_ns, arrival_ns)
         if last is None:
             return

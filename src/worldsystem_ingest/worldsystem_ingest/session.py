@@ -69,6 +69,7 @@ class SenderSession:
         self._pings = Pings()
         self._connected = False
         self._queue_ms: float | None = None
+        self._steps = 0
         self.numbers = FrameNumbers()
         self.clock = ClockEstimator(config.clock_window_s)
         self._telemetry_clock = TelemetryClock(self.clock, config.clock_window_s)
@@ -234,11 +235,15 @@ class SenderSession:
         return expected not in (None, frame_id)
 
     def _measure_delay(self, sender_ns: int, arrival_ns: int) -> None:
-        self._jitter.add(sender_ns, arrival_ns)
         waited_ns = self.clock.queue_delay_ns(sender_ns, arrival_ns)
-        if waited_ns is not None:
-            before_ms = self._queue_ms or 0.0
-            self._queue_ms = before_ms + (waited_ns * 1e-6 - before_ms) * _QUEUE_GAIN
+        if waited_ns is None:
+            return
+        if self.clock.steps != self._steps:
+            self._steps = self.clock.steps
+            self._jitter.clock_was_set()
+        self._jitter.add(sender_ns, arrival_ns)
+        before_ms = self._queue_ms or 0.0
+        self._queue_ms = before_ms + (waited_ns * 1e-6 - before_ms) * _QUEUE_GAIN
 
     def _deliver_unit(self, numbered: Numbered, data: bytes, is_key: bool, arrival_ns: int) -> None:
         assembled = self._assembly.take(data, is_key)

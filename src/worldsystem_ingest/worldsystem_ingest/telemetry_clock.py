@@ -10,15 +10,15 @@ from worldsystem_core.telemetry import Telemetry
 from worldsystem_ingest.clock import ClockEstimator
 
 _OLDEST_NS = 60 * 10**9
-_AHEAD_NS = 10**9
+_SAME_CLOCK_NS = 10**9
 
 
 class TelemetryClock:
     """Maps the sender's times of measurements to host time.
 
-    By the video's clock where that puts a measurement within the minute before its arrival; else by
-    an estimate from the measurements alone, since phones stamp their sensors by the time since boot
-    and may send no video at all.
+    By the video's clock where an estimate from the measurements alone agrees with it to a second;
+    else by that estimate, since phones stamp their sensors by the time since boot, may send no
+    video at all, or be another device than the one that does.
     """
 
     def __init__(self, video: ClockEstimator, window_s: float) -> None:
@@ -34,23 +34,24 @@ class TelemetryClock:
         """The samples of one message with host time instead of the sender's."""
         newest_ns = max((sample.stamp_ns for sample in samples), default=0)
         if newest_ns:
-            own_ns = self._own.host_ns(newest_ns, arrival_ns) - newest_ns
+            offset_ns = self._offset_ns(newest_ns, arrival_ns)
         else:
             self._own.implausible += len(samples)
-            own_ns = arrival_ns
+            offset_ns = 0
         return [
-            replace(sample, stamp_ns=self._host_ns(sample.stamp_ns, own_ns, arrival_ns))
+            replace(sample, stamp_ns=_recent_or_arrival(sample.stamp_ns + offset_ns, arrival_ns))
             for sample in samples
         ]
 
-    def _host_ns(self, sender_ns: int, own_offset_ns: int, arrival_ns: int) -> int:
-        host_ns = self._video.mapped_ns(sender_ns)
-        if host_ns is None or not _recent(host_ns, arrival_ns):
-            host_ns = sender_ns + own_offset_ns
-        if not _recent(host_ns, arrival_ns):
-            return arrival_ns
-        return min(host_ns, arrival_ns)
+    def _offset_ns(self, newest_ns: int, arrival_ns: int) -> int:
+        """Host time less sender's time, learned from the newest measurement of a message."""
+        own_ns = self._own.host_ns(newest_ns, arrival_ns)
+        video_ns = self._video.mapped_ns(newest_ns)
+        if video_ns is not None and abs(video_ns - own_ns) < _SAME_CLOCK_NS:
+            return video_ns - newest_ns
+        return own_ns - newest_ns
 
 
-def _recent(host_ns: int, arrival_ns: int) -> bool:
-    return arrival_ns - _OLDEST_NS <= host_ns <= arrival_ns + _AHEAD_NS
+def _recent_or_arrival(host_ns: int, arrival_ns: int) -> int:
+    """`host_ns`, never after the arrival; the arrival itself for what is a minute older."""
+    return min(host_ns, arrival_ns) if host_ns >= arrival_ns - _OLDEST_NS else arrival_ns
