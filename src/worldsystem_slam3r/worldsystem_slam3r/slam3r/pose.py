@@ -186,7 +186,7 @@ def _searched(sample: Sample, camera: Camera, near_px: float) -> Float64[np.ndar
             None,
             iterationsCount=100,
             reprojectionError=near_px,
-            flags=cv2.SOLVEPNP_SQPNP,
+            flags=cv2.SOLVEPNP_AP3P,
         )
     except cv2.error:  # its final fit throws when the agreeing points coincide
         return None

@@ -60,7 +60,8 @@ def mean_distance(
     points: Float[Tensor, "*views h w 3"], valid: Bool[Tensor, "*views h w"]
 ) -> Float[Tensor, ""]:
     """Mean distance from the origin of the valid points of all views together."""
-    distance = torch.where(valid, points.norm(dim=-1), 0.0)
+    x, y, z = points.unbind(dim=-1)  # a norm over an axis of three is several times slower
+    distance = torch.where(valid, torch.sqrt(x * x + y * y + z * z), 0.0)
     return (distance.sum() / (valid.sum() + _TINY)).clamp(min=_TINY)
 
 
@@ -187,7 +188,7 @@ class Window:
         if self.world_from_anchor is None:
             return points / self.unit
         rotation, position = self.world_from_anchor[:3, :3], self.world_from_anchor[:3, 3]
-        moved = (points - position) @ rotation / self.unit
+        moved = (points - position) @ (rotation / self.unit)
         return torch.where(_is_known(points)[..., None], moved, 0.0)
 
     def to_world(self, points: Float[Tensor, "k h w 3"]) -> Float[Tensor, "k h w 3"]:
