@@ -20,21 +20,12 @@ from mcap.records import Channel as McapChannel
 from mcap.records import Chunk, Message, Schema
 from mcap.stream_reader import get_chunk_data_stream
 
-from worldsystem_ingest.bag.messages import BagBroken, Channel, Recorded, full_type_name
+from worldsystem_ingest.bag.messages import DAMAGE, BagBroken, Channel, Recorded, full_type_name
 
 MAGIC = b"\x89MCAP0\r\n"
 _HEAD = struct.Struct("<BQ")
 _CHUNK_HEAD = struct.Struct("<QQQII")
-_UNREADABLE = (
-    McapError,
-    zstandard.ZstdError,
-    RuntimeError,  # lz4's own error
-    ValueError,
-    KeyError,
-    struct.error,
-    EOFError,
-    MemoryError,  # a damaged size
-)
+_UNREADABLE = (McapError, *DAMAGE)
 _CUT = "it ends in the middle of a record"
 
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
@@ -35,8 +36,62 @@ _FURTHER_DEFINITIONS = {
 }
 
 
+# fields that reading relies on; a type of the same name may be another, or its definition damaged
+_FIELDS = {
+    "sensor_msgs/msg/Image": ("header", "height", "width", "encoding", "step", "data"),
+    "sensor_msgs/msg/CompressedImage": ("header", "format", "data"),
+    "foxglove_msgs/msg/CompressedVideo": ("timestamp", "format", "data"),
+    "ffmpeg_image_transport_msgs/msg/FFMPEGPacket": ("header", "encoding", "data"),
+    "sensor_msgs/msg/CameraInfo": ("header", "width", "height", "distortion_model"),
+    "sensor_msgs/msg/Imu": (
+        "header",
+        "orientation",
+        "orientation_covariance",
+        "angular_velocity",
+        "angular_velocity_covariance",
+        "linear_acceleration",
+        "linear_acceleration_covariance",
+    ),
+    "sensor_msgs/msg/NavSatFix": (
+        "header",
+        "status",
+        "latitude",
+        "longitude",
+        "altitude",
+        "position_covariance",
+        "position_covariance_type",
+    ),
+    "sensor_msgs/msg/FluidPressure": ("header", "fluid_pressure"),
+    "sensor_msgs/msg/BatteryState": (
+        "header",
+        "voltage",
+        "current",
+        "percentage",
+        "power_supply_status",
+    ),
+}
+
+
 class BagBroken(WorldSystemError):
     """A bag cannot be read beyond this point; the text says why."""
+
+
+# what libraries raise when the bytes are not what they expect
+DAMAGE = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    MemoryError,
+    OSError,
+    RuntimeError,
+    SyntaxError,  # readers of messages are compiled from their definition
+    TypeError,
+    ValueError,
+    struct.error,
+    zstandard.ZstdError,
+)
 
 
 @dataclass(frozen=True)
@@ -96,12 +151,19 @@ class MessageDecoder:
                 data = zstandard.ZstdDecompressor().decompressobj().decompress(data)
             store = self._store(channel)
             if channel.encoding == "ros1":
-                return store.deserialize_ros1(data, channel.type_name)
-            return store.deserialize_cdr(data, channel.type_name)
-        except (SerdeError, TypesysError, zstandard.ZstdError, ValueError, KeyError) as error:
+                decoded = store.deserialize_ros1(data, channel.type_name)
+            else:
+                decoded = store.deserialize_cdr(data, channel.type_name)
+        except (SerdeError, TypesysError, *DAMAGE) as error:
             raise BagBroken(
                 f"a message of {channel.topic} ({channel.type_name}) cannot be decoded: {error}"
             ) from error
+        missing = [n for n in _FIELDS.get(channel.type_name, ()) if not hasattr(decoded, n)]
+        if missing:
+            raise BagBroken(
+                f"messages of {channel.topic} ({channel.type_name}) lack {', '.join(missing)}"
+            )
+        return decoded
 
     def _store(self, channel: Channel) -> Any:
         if channel not in self._stores:

@@ -11,12 +11,11 @@ from pathlib import Path
 
 import lz4.frame  # type: ignore[import-untyped]
 
-from worldsystem_ingest.bag.messages import BagBroken, Channel, Recorded, full_type_name
+from worldsystem_ingest.bag.messages import DAMAGE, BagBroken, Channel, Recorded, full_type_name
 
 MAGIC = b"#ROSBAG V2.0\n"
 _MESSAGE, _CHUNK, _CONNECTION = 2, 5, 7
 _NS = 10**9
-_UNREADABLE = (ValueError, KeyError, struct.error, OSError, EOFError, RuntimeError, MemoryError)
 _Fields = dict[str, bytes]
 
 
@@ -61,7 +60,7 @@ class Ros1File:
                         yield from _messages_in(fields, content, channels)
                     if not is_whole:
                         break
-            except _UNREADABLE as error:
+            except DAMAGE as error:
                 raise BagBroken(f"{name} is damaged or cut off, and has no index") from error
         raise BagBroken(f"{name} was cut off and has no index")
 

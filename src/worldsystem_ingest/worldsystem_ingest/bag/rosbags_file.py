@@ -3,21 +3,21 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections import Counter
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
+import apsw
 from rosbags.interfaces import MessageDefinitionFormat
 from rosbags.rosbag1 import Reader as Reader1
 from rosbags.rosbag1 import ReaderError as Reader1Error
 from rosbags.rosbag2 import Reader as Reader2
 from rosbags.rosbag2 import ReaderError as Reader2Error
 
-from worldsystem_ingest.bag.messages import BagBroken, Channel, Recorded, full_type_name
+from worldsystem_ingest.bag.messages import DAMAGE, BagBroken, Channel, Recorded, full_type_name
 
-_UNREADABLE = (Reader1Error, Reader2Error, sqlite3.Error, ValueError, OSError, EOFError)
+_UNREADABLE = (Reader1Error, Reader2Error, apsw.Error, *DAMAGE)
 
 
 class IndexedFile:
@@ -36,7 +36,7 @@ class IndexedFile:
                 self.channels = [self._channel(found) for found in reader.connections]
                 self.start_ns, self.end_ns = int(reader.start_time), int(reader.end_time)
         except _UNREADABLE as error:
-            raise BagBroken(f"{path.name} cannot be read: {error}") from error
+            raise BagBroken(f"{path.name} cannot be read: {_reason(error)}") from error
 
     def messages(self, topics: Collection[str]) -> Iterator[Recorded]:
         """Those of `topics`; raises `BagBroken` where the file is damaged."""
@@ -48,7 +48,7 @@ class IndexedFile:
                     for connection, log_ns, data in reader.messages(connections=wanted):
                         yield Recorded(channels[connection.id], int(log_ns), bytes(data))
         except _UNREADABLE as error:
-            raise BagBroken(f"{self._path.name} is damaged: {error}") from error
+            raise BagBroken(f"{self._path.name} is damaged: {_reason(error)}") from error
 
     def _reader(self) -> Any:
         return Reader1(self._path) if self._encoding == "ros1" else Reader2(self._path)
@@ -63,3 +63,7 @@ class IndexedFile:
             definition=definition.data if known else "",
             is_idl=definition.format == MessageDefinitionFormat.IDL,
         )
+
+
+def _reason(error: BaseException) -> str:
+    return str(error) or type(error).__name__
