@@ -2,11 +2,12 @@
 PYTHON ?= python3
 DURATION ?= 60
 NAME ?= mesh
+SECONDS ?= 60
 ENV := tools/env.sh
 SOURCES := src test tools benchmarks examples launch training
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all lint format bench tables docs clean
+.PHONY: help setup demo test test-all lint format bench fuzz tables docs clean
 
 help:            ## List these commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -36,6 +37,9 @@ format: setup    ## Format the code
 
 bench: setup     ## Run one benchmark (NAME=mesh, QUICK=1 for a minute)
 	@$(ENV) python benchmarks/bench_$(NAME).py
+
+fuzz: setup      ## Search for bytes that break the parsers (SECONDS=60; needs atheris)
+	@$(ENV) python test/ingest/fuzz/run.py --seconds $(SECONDS)
 
 tables: setup    ## Remake the README's tables from benchmarks/results
 	@$(ENV) python tools/tables.py
