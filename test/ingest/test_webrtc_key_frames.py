@@ -47,6 +47,15 @@ def test_after_loss_one_is_asked_for_at_once_and_then_every_second():
     assert asked_at(clock, key_frames, 1.5) == [0.02, 1.02]
 
 
+def test_loss_soon_after_one_came_does_not_wait_for_a_second():
+    clock = Clock()
+    key_frames = KeyFrames(clock)
+    key_frames.sending()
+    assert asked_at(clock, key_frames, 0.5, lambda now_s: now_s > 0.46) == [0.2]
+    key_frames.want()
+    assert asked_at(clock, key_frames, 0.5) == [0.28]
+
+
 def test_one_is_asked_for_every_four_seconds_anyway():
     clock = Clock()
     key_frames = KeyFrames(clock)

@@ -6,12 +6,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 _AGAIN_S = 1.0  # on a slow link a key frame takes its time, and asking twice gives two
+_ANSWERED_S = 0.3
 _FIRST_S = 0.2  # the first one may take some packets
 _AT_LEAST_EVERY_S = 4.0
 
 
 class KeyFrames:
-    """Asks while one is wanted, once a second at most, and every four seconds anyway.
+    """Asks while one is wanted, once a second until it comes, and every four seconds anyway.
 
     A browser's group of pictures has no end, but consumers join, recordings are cut and loss is
     mended at key frames only.
@@ -35,7 +36,9 @@ class KeyFrames:
     def came(self) -> None:
         """One arrived whole."""
         self._wanted = False
-        self._came_s = self._clock_s()
+        self._came_s = now_s = self._clock_s()
+        if self._not_before_s is not None:
+            self._not_before_s = min(self._not_before_s, now_s + _ANSWERED_S)
 
     def due(self) -> bool:
         """Whether to ask now; the answer True counts as asked."""

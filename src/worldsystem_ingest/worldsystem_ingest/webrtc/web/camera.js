@@ -63,7 +63,7 @@ function stop() {
   element("hint").hidden = false;
   element("start").dataset.on = "false";
   element("start").textContent = "Start";
-  for (const id of ["bitrate", "fps", "size", "codec", "rtt", "sensors"]) element(id).textContent = "–";
+  element("sensors").textContent = "–";
   show("idle");
 }
 
@@ -137,7 +137,10 @@ function show(state, problem = null) {
 async function showFigures() {
   const figures = (await link?.figures()) ?? null;
   seen.figures = figures;
-  if (!figures || seen.state !== "sending") return;
+  if (!figures || seen.state !== "sending") {
+    for (const id of ["bitrate", "fps", "size", "codec", "rtt"]) element(id).textContent = "–";
+    return;
+  }
   element("bitrate").textContent = `${figures.mbps.toFixed(1)} Mbit/s`;
   element("fps").textContent = Math.round(figures.fps);
   element("size").textContent = figures.width ? `${figures.width}×${figures.height}` : "–";
