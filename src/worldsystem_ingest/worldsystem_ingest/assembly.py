@@ -20,6 +20,7 @@ _NAMES = {
     "video/hevc": "h265",
 }
 _SYNTAXES = {"h264": h264, "h265": h265}
+_KEY_TYPES = {"h264": frozenset({h264.IDR_SLICE}), "h265": h265.IRAP_TYPES}
 
 
 @dataclass(frozen=True)
@@ -64,9 +65,10 @@ class Assembly:
         sets = frozenset(self._sets.kinds)
         if kinds & sets:
             self._sets.take(data)
-        entry = syntax.entry_of(data)
-        is_key = is_key or entry is Entry.KEY
-        if (is_key or entry is Entry.RECOVERY) and not sets <= kinds:
+        is_key = is_key or bool(kinds & _KEY_TYPES[self.codec])
+        # reading slices costs as much as all else here, and only SEI tells of a recovery point
+        recovers = syntax.SEI in kinds and syntax.entry_of(data) is Entry.RECOVERY
+        if (is_key or recovers) and not sets <= kinds:
             if self._sets.complete:
                 data = self._sets.annexb() + data
             elif is_key:
