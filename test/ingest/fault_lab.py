@@ -83,6 +83,20 @@ def send_flight(
     return sender.stats
 
 
+def send_samples(url: str, seconds: float, rate_hz: float = 50.0) -> SendStats:
+    """Send IMU samples to the server at `url` for so long, as the drone's telemetry goes."""
+    sender, start_ns = Sender(url, {}, LinkFaults()), time.time_ns() + _LEAD_NS
+    still = {"type": "imu", "acceleration": [0, 0, 9.81], "angular_velocity": [0, 0, 0]}
+    stamps_ns = (start_ns + round(n * 1e9 / rate_hz) for n in range(round(seconds * rate_hz)))
+
+    async def fly() -> None:
+        await sender.send_telemetry((stamp_ns, still) for stamp_ns in stamps_ns)
+        await sender.close()
+
+    asyncio.run(fly())
+    return sender.stats
+
+
 @dataclass(frozen=True)
 class Expected:
     """What must become of the pictures, from what the sender did."""

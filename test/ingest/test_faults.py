@@ -21,6 +21,7 @@ from fault_lab import (
     check_ledger,
     clip,
     send_flight,
+    send_samples,
 )
 from ingest_lab import encode, packets_of, send, serving, wait_until
 
@@ -179,6 +180,22 @@ def test_a_torn_link_is_used_again_as_soon_as_it_is_mended():
         assert first_ns - at_ns < 1.5e9  # wait of at most 0.4 s, then a group of 0.25 s
     assert sink.settled == list(range(240))
     assert all(shown == n % CLIP for n, shown in zip(sink.ids, sink.shows, strict=True))
+
+
+def test_telemetry_is_back_within_a_second_of_its_link():
+    sink = TimedSink()
+    with serving(sink) as server, breakable(server) as link, ThreadPoolExecutor(1) as pool:
+        flying = pool.submit(send_samples, link.url, 4.0)
+        wait_until(lambda: len(sink.samples) > 20)
+        link.tear()
+        time.sleep(0.7)
+        link.mend()
+        mended_ns = time.time_ns()
+        stats = flying.result(20.0)
+        wait_until(lambda: len(sink.samples) >= stats.telemetry_sent - 5)
+    after_ns = [sample.stamp_ns for sample in sink.samples if sample.stamp_ns > mended_ns]
+    assert min(after_ns) - mended_ns < 1.2e9
+    assert len(after_ns) > 50
 
 
 def test_two_senders_of_one_stream_take_turns_and_the_newer_one_wins():

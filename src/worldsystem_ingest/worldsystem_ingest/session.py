@@ -105,7 +105,8 @@ class SenderSession:
 
     def key_frame_needed(self, reason: str) -> None:
         """Pictures are lost for `reason` until a key frame comes."""
-        self._key_frames.needed(reason)
+        if self._connected:  # a sender that comes back begins with one
+            self._key_frames.needed(reason)
 
     def take_packet(self, message: bytes) -> None:
         """One binary message of `/ws/video`."""
