@@ -7,7 +7,7 @@ ENV := tools/env.sh
 SOURCES := src test tools benchmarks examples launch training
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all lint format bench fuzz tables docs clean
+.PHONY: help setup demo test test-all lint format bench fuzz tables weights docs clean
 
 help:            ## List these commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -40,6 +40,9 @@ bench: setup     ## Run one benchmark (NAME=mesh, QUICK=1 for a minute)
 
 fuzz: setup      ## Search for bytes that break the parsers (SECONDS=60; needs atheris)
 	@$(ENV) python test/ingest/fuzz/run.py --seconds $(SECONDS)
+
+weights: setup   ## Fetch the published SLAM3R weights (CC BY-NC-SA; ARGS=--accept-licence)
+	@$(ENV) python tools/weights.py $(ARGS)
 
 tables: setup    ## Remake the README's tables from benchmarks/results
 	@$(ENV) python tools/tables.py

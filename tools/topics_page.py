@@ -33,6 +33,7 @@ MEANINGS = {
     "OBJECTS": "objects of the map: id, label, 3D box",
     "TF": "`odom` → `base_link`, one for each tracked frame",
     "TF_STATIC": "`scene` → `odom`, `base_link` → `camera_link` → `camera_optical_frame`",
+    "CLOCK": "the picture's time, with `ingest.clock`, for nodes with `use_sim_time`",
     "LEDGER": "a stage's account of its frames, once a second and at its end",
     "DIAGNOSTICS": "state of each stage, once a second",
 }

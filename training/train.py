@@ -51,7 +51,7 @@ class Plan:
     size_px: int = 112
     batch: int = 4
     views: int = 5
-    rate: float = 8e-4
+    rate: float = 3e-4
     seed: int = 0
     device: str = "cpu"
     threads: int = 1
@@ -88,11 +88,11 @@ class Trainer:
         began_s, steps, smooth = time.monotonic(), 0, 0.0
         while (done := (time.monotonic() - began_s) / share_s) < 1.0:
             for group in optimiser.param_groups:
-                group["lr"] = plan.rate * min(1.0, (steps + 1) / 100) * _cosine(done)
+                group["lr"] = plan.rate * min(1.0, (steps + 1) / 200) * _cosine(done)
             loss = loss_of()
             optimiser.zero_grad(set_to_none=True)
             torch.autograd.backward(loss)
-            nn.utils.clip_grad_norm_(chosen, 1.0)
+            nn.utils.clip_grad_norm_(chosen, 0.5)
             optimiser.step()
             steps += 1
             smooth += (float(loss.detach()) - smooth) / min(steps, 50)

@@ -21,6 +21,7 @@ from rosbags.rosbag2 import StoragePlugin
 from worldsystem_core.errors import SourceError
 from worldsystem_core.telemetry import AttitudeSample, BatterySample, PressureSample
 from worldsystem_ingest.bag import BagSource
+from worldsystem_ingest.bag.mcap_file import McapFile
 from worldsystem_ingest.config import IngestConfig
 from worldsystem_ingest.sink import Summary
 from worldsystem_storage.bag_writer import BagWriter
@@ -188,6 +189,16 @@ def mcap_of(path: Path, count: int, packing: CompressionType, chunk: int = 1 << 
             writer.add_message(channel, log_time=at_ns, publish_time=at_ns, data=data)
         writer.finish()
     return path
+
+
+@pytest.mark.parametrize("packing", list(CompressionType))
+def test_a_whole_mcap_is_read_by_its_index_and_a_cut_one_is_not(tmp_path, packing):
+    path = mcap_of(tmp_path / "run.mcap", 6, packing)
+    assert McapFile(path).is_whole
+    path.write_bytes(path.read_bytes()[:-5])
+    cut = McapFile(path)
+    assert not cut.is_whole
+    assert cut.counts == {"/image": 6}
 
 
 @pytest.mark.parametrize("packing", list(CompressionType))

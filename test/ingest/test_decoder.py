@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 from ingest_lab import encode, number_in
 
 from worldsystem_ingest.decoder import Decoded, Decoder, Lost
-from worldsystem_ingest.h264 import ParameterSets, nal_types, nal_units
+from worldsystem_ingest.h264 import ParameterSets, entry_of, nal_types, nal_units
+from worldsystem_ingest.reordering import has_b_slice, without_reordering
 
 
 def test_without_b_frames_each_picture_comes_out_with_its_unit():
@@ -82,3 +85,22 @@ def test_parameter_sets_of_no_sense_are_ignored(payload):
     sets.take(payload)
     assert not sets.complete
     assert nal_types(b"\0\0\1") == set()
+
+
+HOSTILE = {
+    "zeros": bytes(8 * 2**20),
+    "many_units": b"\0\0\1\x65" * 2**21,
+    "many_messages": b"\0\0\1\x06" + b"\1\0" * 2**22,
+}
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_a_hostile_message_is_read_quickly(kind):
+    message = HOSTILE[kind]
+    start = time.perf_counter()
+    nal_types(message)
+    entry_of(message)
+    has_b_slice(message)
+    without_reordering(message)
+    ParameterSets().take(message)
+    assert time.perf_counter() - start < 2.0  # 0.1 s when nothing else runs

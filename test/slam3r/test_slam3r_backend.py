@@ -16,8 +16,11 @@ from worldsystem_core.frames import Frame
 from worldsystem_core.geometry.se3 import look_at, rotation_angle_rad
 from worldsystem_core.geometry.sim3 import Sim3, fit_sim3
 from worldsystem_core.reconstruction import Event, NewKeyframe, Pose, TrackingState
+from worldsystem_mesh.config import MeshConfig
+from worldsystem_mesh.mesher import Mesher
 from worldsystem_slam3r.config import Slam3rConfig
 from worldsystem_slam3r.slam3r.backend import Slam3rBackend
+from worldsystem_slam3r.slam3r.whole_video import WholeVideoBackend
 
 torch.set_num_threads(1)
 
@@ -321,3 +324,62 @@ def test_the_same_film_gives_the_same_result():
         results.append(poses_of(run(networks, networks.film(POSES[:30], CAMERA))))
     for i, pose in results[0].items():
         np.testing.assert_array_equal(pose.world_from_cam, results[1][i].world_from_cam)
+
+
+def whole_video(networks: TrueNetworks, film: list[Frame], **settings: object) -> list[Event]:
+    config = Slam3rConfig(**{"backend": "slam3r", "whole_video": True, **settings})
+    backend = WholeVideoBackend(networks, config, picture_px=PX)
+    assert [event for frame in film for event in backend.feed(frame)] == []
+    events = backend.finish()
+    assert backend.finish() == []
+    return events
+
+
+def test_a_whole_video_is_placed_at_its_end(networks, film):
+    events = whole_video(networks, film, keyframe_stride=3)
+    assert states_of(events) == [TRACKED] * len(film)
+    assert fitted(events, TRUTH)[1] < 0.3
+    keyframes = [event.keyframe for event in events if isinstance(event, NewKeyframe)]
+    assert [keyframe.id for keyframe in keyframes] == list(range(len(keyframes)))
+    assert 15 <= len(keyframes) <= 21
+    told = [event.frame_id for event in events if isinstance(event, Pose)]
+    assert told == sorted(told)
+
+
+def test_a_whole_video_chooses_its_own_stride(networks, film):
+    events = whole_video(networks, film[:20])
+    assert states_of(events) == [TRACKED] * 20
+
+
+def test_faulty_frames_of_a_whole_video_are_passed_by(networks, film):
+    black = np.zeros_like(film[0].rgb)
+    faulty = [replace(f, rgb=black.copy()) if f.id == 30 else f for f in film]
+    faulty[40] = replace(film[40], rgb=film[39].rgb)
+    states = states_of(whole_video(networks, faulty, keyframe_stride=3))
+    assert [i for i, state in enumerate(states) if state is LOST] == [30]
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 4])
+def test_whole_videos_of_few_frames_end_in_good_order(networks, film, count):
+    states = states_of(whole_video(networks, film[:count]))
+    assert states == [INITIALISING if count < 2 else TRACKED] * count
+
+
+def test_a_whole_video_too_long_to_be_kept_is_refused(networks, film):
+    with pytest.raises(BackendError, match=r"whole_video_frames"):
+        whole_video(networks, film, whole_video_frames=10)
+
+
+def test_the_mesh_of_the_keyframes_lies_on_the_walls(events):
+    fit, _ = fitted(events, TRUTH)
+    mesher = Mesher(MeshConfig(device="cpu"))
+    for event in events:
+        if isinstance(event, NewKeyframe):
+            assert mesher.integrate(event.keyframe) > 0
+    mesher.extract(stamp_ns=0)
+    vertices = fit.apply(mesher.mesh().vertices.astype(float))
+    mesher.close()
+    assert len(vertices) > 1000
+    off_wall = np.abs(np.abs(vertices) - filmed_room.HALF_SIZE).min(axis=1)
+    assert np.median(off_wall) < 0.03
+    assert np.percentile(off_wall, 95) < 0.15

@@ -13,6 +13,7 @@ from worldsystem.bag_commands import add_bag
 from worldsystem.catalogue.commands import add_runs
 from worldsystem.dataset_commands import add_export, add_import
 from worldsystem.graph import Choice, new_run_folder
+from worldsystem.replay_command import add_replay
 from worldsystem.settings_text import parse_settings
 from worldsystem_core.errors import WorldSystemError
 
@@ -38,6 +39,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_run(commands)
     _add_demo(commands)
     _add_sim(commands)
+    add_replay(commands)
     add_bag(commands)
     add_runs(commands)
     add_import(commands)

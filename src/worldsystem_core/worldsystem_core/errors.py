@@ -52,3 +52,7 @@ class MissingDependency(WorldSystemError):
 
 class InterfaceMissing(WorldSystemError):
     """A message definition or its hash is not among the installed interface packages."""
+
+
+class FetchError(WorldSystemError):
+    """A file could not be brought here, or is not what it should be."""

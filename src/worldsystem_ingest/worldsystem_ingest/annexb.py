@@ -10,6 +10,8 @@ from typing import ClassVar
 from worldsystem_core.wire import START_CODE, with_start_code
 
 SHORT_START_CODE = START_CODE[1:]
+MOST_UNITS = 2048  # a picture has at most 600 slices (H.265, A.4.1), and few others
+_SEI_BYTES = 4096
 _NUMBERS = 256  # ids are below
 _MOST_SETS = 64
 _MOST_SET_BYTES = 4096
@@ -22,12 +24,17 @@ def nal_units(annexb: bytes) -> Iterator[bytes]:
 
 
 def nal_spans(annexb: bytes) -> Iterator[tuple[int, int]]:
-    """Where each NAL unit begins and ends, without start codes and trailing zero bytes."""
+    """Where each NAL unit begins and ends, without start codes and trailing zero bytes.
+
+    Of a hostile message with more units than any picture has, the rest is left out.
+    """
     at = annexb.find(SHORT_START_CODE)
-    while at >= 0:
+    for _ in range(MOST_UNITS):
+        if at < 0:
+            return
         begin = at + 3
         at = annexb.find(SHORT_START_CODE, begin)
-        end = _without_zeros(annexb, begin, len(annexb) if at < 0 else at)
+        end = begin + len(annexb[begin : len(annexb) if at < 0 else at].rstrip(b"\0"))
         if end > begin:
             yield begin, end
 
@@ -57,9 +64,9 @@ def escaped(payload: bytes) -> bytes:
 
 def sei_payload_types(unit: bytes, header_bytes: int) -> set[int]:
     """The kinds of message in one SEI unit, as far as it can be read."""
-    payload = unescaped(unit[header_bytes:])
+    payload = unescaped(unit[header_bytes:_SEI_BYTES])
     found, at = set(), 0
-    while at + 2 <= len(payload) and payload[at:] != b"\x80":
+    while at + 2 <= len(payload):  # the one byte after the last message ends the unit
         kind, at = _sei_number(payload, at)
         size, at = _sei_number(payload, at)
         found.add(kind)
@@ -150,12 +157,6 @@ class ParameterSets(ABC):
         self._sets[key] = unit
         if len(self._sets) > _MOST_SETS:
             del self._sets[next(iter(self._sets))]
-
-
-def _without_zeros(annexb: bytes, begin: int, end: int) -> int:
-    while end > begin and annexb[end - 1] == 0:
-        end -= 1
-    return end
 
 
 def _sei_number(payload: bytes, at: int) -> tuple[int, int]:

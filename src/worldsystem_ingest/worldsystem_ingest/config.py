@@ -25,6 +25,13 @@ class IngestConfig(Config):
         "metadata tell; other sources have stamps of their own",
         choices=("zero", "recorded"),
     )
+    speed: float = param(
+        0.0, "pace of files and bags with stamps as recorded; 0: as fast as they are taken", low=0.0
+    )
+    start_s: float = param(0.0, "where in a file or bag to begin [s]", low=0.0)
+    play_s: float = param(0.0, "how much of it to play; 0: to its end [s]", low=0.0)
+    loop: bool = param(False, "play a file or bag again when it ends")
+    clock: bool = param(False, "publish the pictures' times on /clock, for nodes that use sim time")
     frame_step: int = param(1, "every so many pictures one is handed on", low=1)
     topic: str = param("", "topic of a bag to play; empty: its only one with pictures")
     raw_outside_max_px: int = param(

@@ -18,7 +18,9 @@ def nal_types(data: bytes) -> set[int]:
     """The kinds of NAL unit in `data`."""
     found = set()
     at = data.find(SHORT_START_CODE)
-    while 0 <= at < len(data) - 3:
+    for _ in range(annexb.MOST_UNITS):
+        if not 0 <= at < len(data) - 3:
+            break
         found.add(data[at + 3] & 0x1F)
         at = data.find(SHORT_START_CODE, at + 3)
     return found

@@ -7,9 +7,12 @@ import logging
 import threading
 from typing import Any
 
+from rosgraph_msgs.msg import Clock
+
 from worldsystem_core.errors import WorldSystemError
 from worldsystem_core.frames import Camera, EncodedFrame, Frame, StampedCamera
 from worldsystem_core.ros import topics
+from worldsystem_core.ros.adapters.messages import time_message
 from worldsystem_core.ros.container import run_node
 from worldsystem_core.ros.stage_node import StageNode
 from worldsystem_core.telemetry import (
@@ -58,6 +61,7 @@ class IngestNode(StageNode):
         super().__init__("ingest", IngestConfig, **kwargs)
         self._streams = {self.config.stream: StreamOut(self, "")}
         self._lock = threading.Lock()
+        self._clock_out = self.advertise(topics.CLOCK) if self.config.clock else None
         self.summary: Summary | None = None
         self.error: WorldSystemError | None = None
         self.ended = threading.Event()
@@ -93,6 +97,8 @@ class IngestNode(StageNode):
         out.ledger.take(frame.id)
         if max(frame.width, frame.height) <= self.config.raw_outside_max_px:
             out.image.offer_outside()
+        if self._clock_out is not None:
+            self._clock_out.publish(Clock(clock=time_message(frame.stamp_ns)))
         if frame.camera is not None:
             out.camera.publish(StampedCamera(stamp_ns=frame.stamp_ns, camera=frame.camera))
         out.image.publish(frame, patience_s=self._patience_s)

@@ -20,6 +20,7 @@ from worldsystem_ingest.config import IngestConfig
 from worldsystem_ingest.image_folder import ImageFolder
 from worldsystem_ingest.live_url import LiveUrl
 from worldsystem_ingest.pushed import PushedSource
+from worldsystem_ingest.replay import ReplayedSource, is_replay
 from worldsystem_ingest.server import ServerSource, ServingSource
 from worldsystem_ingest.sink import Sink, Summary
 from worldsystem_ingest.thinning import ThinnedSource
@@ -67,10 +68,13 @@ def open_source(url: str, config: IngestConfig) -> Source:
     `v4l2:/dev/videoN?size=1280x720&fps=30&format=mjpeg` are cameras of this machine. `server:`
     listens as configured, `server://host:port` there; `webrtc:` is the same server, for browsers.
     `ws:` and `wss:` connect to a server that relays video. Every other known scheme is live video.
+    `speed`, `start_s`, `play_s` and `loop` say how a file or a bag is played.
     With `frame_step` only every so many pictures are handed on, with `push_url` the first stream is
     pushed to an RTSP server, and with `serve` relay, health and metrics are there for any source.
     """
     source = _source(url, config)
+    if is_replay(config):
+        source = ReplayedSource(source, config)
     if config.serve and not isinstance(source, ServerSource):
         source = ServingSource(source, config)
     if config.push_url:

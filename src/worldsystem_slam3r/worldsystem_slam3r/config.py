@@ -49,6 +49,12 @@ class Slam3rConfig(Config):
         "number type of the networks; auto: bfloat16 on a GPU, else float32",
         choices=PRECISIONS,
     )
+    whole_video: bool = param(
+        False, "place no frame before the video has ended: each may then look ahead; for files"
+    )
+    whole_video_frames: int = param(
+        20_000, "most frames of a whole video, which are kept at 150 kB each", low=1
+    )
     picture_px: int = param(
         0, "side of the networks' square picture; 0 = as the weights were trained [px]", low=0
     )

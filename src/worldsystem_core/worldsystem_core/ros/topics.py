@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 from diagnostic_msgs.msg import DiagnosticArray
+from rosgraph_msgs.msg import Clock
 from tf2_msgs.msg import TFMessage
 
 from worldsystem_core.frames import EncodedFrame, Frame, StampedCamera
@@ -49,6 +50,7 @@ TF: Topic[TFMessage] = Topic("/tf", PlainAdapter(TFMessage), qos.TF)
 TF_STATIC: Topic[TFMessage] = Topic(
     "/tf_static", PlainAdapter(TFMessage), qos.LATCHED, latched=True
 )
+CLOCK: Topic[Clock] = Topic("/clock", PlainAdapter(Clock), qos.STATUS)
 LEDGER: Topic[StageReport] = Topic("worldsystem/ledger", status.LEDGER, qos.VIDEO, shared=True)
 DIAGNOSTICS: Topic[DiagnosticArray] = Topic(
     "/diagnostics", PlainAdapter(DiagnosticArray), qos.STATUS, shared=True
@@ -73,6 +75,7 @@ ALL: tuple[Topic, ...] = (
     OBJECTS,
     TF,
     TF_STATIC,
+    CLOCK,
     LEDGER,
     DIAGNOSTICS,
 )

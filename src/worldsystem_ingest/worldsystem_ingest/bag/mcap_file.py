@@ -21,6 +21,7 @@ from mcap.records import Chunk, Message, Schema
 from mcap.stream_reader import get_chunk_data_stream
 
 from worldsystem_ingest.bag.messages import DAMAGE, BagBroken, Channel, Recorded, full_type_name
+from worldsystem_ingest.bag.pictures import VIDEO_TYPES
 
 MAGIC = b"\x89MCAP0\r\n"
 _HEAD = struct.Struct("<BQ")
@@ -30,7 +31,7 @@ _CUT = "it ends in the middle of a record"
 
 
 class McapFile:
-    """The messages of one MCAP, in the order of their log times.
+    """The messages of one MCAP, in the order of their log times; with video, of the file.
 
     A file that was cut off has no index: it is read once to learn its topics, and its messages come
     in the order of the file, up to the break, also out of the chunk that was being written.
@@ -61,6 +62,7 @@ class McapFile:
                 raise BagBroken(f"{self._path.name} is damaged: {reason}") from error
 
     def _read_index(self, stream: BinaryIO) -> bool:
+        stream.seek(0)
         try:
             summary = make_reader(stream).get_summary()
         except _UNREADABLE:
@@ -95,10 +97,17 @@ class McapFile:
     def _indexed(self, stream: BinaryIO, topics: Collection[str]) -> Iterator[Recorded]:
         known: dict[int, Channel] = {}
         reader = make_reader(stream, validate_crcs=True)
-        for schema, channel, message in reader.iter_messages(topics=list(topics)):
+        found = reader.iter_messages(
+            topics=list(topics), log_time_order=not self._in_coding_order(topics)
+        )
+        for schema, channel, message in found:
             if channel.id not in known:
                 known[channel.id] = _channel(channel, schema)
             yield Recorded(known[channel.id], int(message.log_time), bytes(message.data))
+
+    def _in_coding_order(self, topics: Collection[str]) -> bool:
+        """Converters write stamps as log times, which with B-frames are not in decoding order."""
+        return any(c.type_name in VIDEO_TYPES for c in self.channels if c.topic in topics)
 
     def _scanned(self, stream: BinaryIO) -> Iterator[Recorded]:
         schemas: dict[int, Any] = {}

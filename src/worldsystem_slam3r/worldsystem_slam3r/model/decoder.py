@@ -17,6 +17,7 @@ from worldsystem_slam3r.model.attention import (
     LayerNorm,
     Mlp,
     SelfAttention,
+    add_to,
     merge_heads,
     split_heads,
 )
@@ -90,7 +91,7 @@ class CrossAttention(nn.Module):
             spread, keys.flatten(0, 1), values.flatten(0, 1)
         )
         answers: Tensor = self.proj(merge_heads(attended))
-        return answers.view(batch, views, *answers.shape[1:]).amax(dim=1)
+        return answers if views == 1 else answers.view(batch, views, *answers.shape[1:]).amax(dim=1)
 
 
 class MultiviewBlock(nn.Module):
@@ -110,7 +111,7 @@ class MultiviewBlock(nn.Module):
     def target(self, views: Tensor, tables: Rotation) -> Target:
         """What depends on the side's own views alone."""
         flat = views.flatten(0, 1)
-        stream = (flat + self.attn(self.norm1(flat), tables)).view_as(views)
+        stream = add_to(flat, self.attn(self.norm1(flat), tables)).view_as(views)
         return Target(stream, self.cross_attn.queries(self.norm2(stream), tables))
 
     def offer(self, others: Tensor, tables: Rotation) -> Offer:
@@ -119,9 +120,9 @@ class MultiviewBlock(nn.Module):
 
     def meet(self, target: Target, offer: Offer) -> Tensor:
         """The block's output: cross-attention pooled over sources, then feed-forward."""
-        x = target.stream + self.cross_attn.pooled(target.queries, offer).view_as(target.stream)
-        out: Tensor = x + self.mlp(self.norm3(x))
-        return out
+        seen = self.cross_attn.pooled(target.queries, offer).view_as(target.stream)
+        x = add_to(target.stream, seen)
+        return add_to(x, self.mlp(self.norm3(x)))
 
     def forward(self, views: Tensor, others: Tensor, tables: Rotation) -> Tensor:
         return self.meet(self.target(views, tables), self.offer(others, tables))

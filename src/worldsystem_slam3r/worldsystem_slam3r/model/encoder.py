@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from worldsystem_slam3r.model.attention import LayerNorm, Mlp, SelfAttention
+from worldsystem_slam3r.model.attention import LayerNorm, Mlp, SelfAttention, add_to
 from worldsystem_slam3r.model.rope import Rotation
 from worldsystem_slam3r.model.sizes import NetworkSizes
 
@@ -35,6 +35,5 @@ class EncoderBlock(nn.Module):
         self.mlp = Mlp(dim, sizes.mlp_ratio * dim)
 
     def forward(self, x: Tensor, tables: Rotation) -> Tensor:
-        x = x + self.attn(self.norm1(x), tables)
-        out: Tensor = x + self.mlp(self.norm2(x))
-        return out
+        x = add_to(x, self.attn(self.norm1(x), tables))
+        return add_to(x, self.mlp(self.norm2(x)))

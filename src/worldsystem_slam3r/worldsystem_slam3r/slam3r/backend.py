@@ -3,32 +3,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import replace
 
 import numpy as np
 
-from worldsystem_core.errors import BackendError
 from worldsystem_core.frames import Frame
-from worldsystem_core.reconstruction import Event, NewKeyframe, Pose, TrackingState
+from worldsystem_core.reconstruction import Event, TrackingState
 from worldsystem_slam3r.config import Slam3rConfig
 from worldsystem_slam3r.model.preprocess import INPUT_PX, normalised
 from worldsystem_slam3r.slam3r.cloud import BoundedCloud
+from worldsystem_slam3r.slam3r.events import Counts, EventMaker, Outcome
 from worldsystem_slam3r.slam3r.intake import Fault, Intake, Picture
 from worldsystem_slam3r.slam3r.networks import Networks
-from worldsystem_slam3r.slam3r.shots import Shot, keyframe_of
-from worldsystem_slam3r.slam3r.tracker import Outcome, SceneTracker, Told
-from worldsystem_slam3r.slam3r.views import View, share_of
-
-
-@dataclass(frozen=True)
-class Counts:
-    """What the pictures fed so far were."""
-
-    fed: int = 0
-    blank: int = 0
-    duplicate: int = 0
-    lost: int = 0
-    keyframes: int = 0
+from worldsystem_slam3r.slam3r.order import FrameOrder
+from worldsystem_slam3r.slam3r.shots import Shot
+from worldsystem_slam3r.slam3r.tracker import SceneTracker
+from worldsystem_slam3r.slam3r.views import View
 
 
 class Slam3rBackend:
@@ -51,21 +41,22 @@ class Slam3rBackend:
         self._config = config or Slam3rConfig(backend="slam3r")
         self._networks = networks
         self._device = device
+        self._order = FrameOrder()
         self._intake = Intake(picture_px=picture_px, focal_px=self._config.focal_px)
         self._tracker = SceneTracker(networks, self._config, picture_px)
-        self.cloud = BoundedCloud(self._config.cloud_points, seed=self._config.seed)
+        self._maker = EventMaker(self._config)
         self._waiting: list[Picture] = []
         self._next_index = 0
-        self._next_keyframe = 0
-        self._last: tuple[int, int] | None = None
-        self._last_pose = np.eye(4)
-        self._counts = dict.fromkeys(("fed", "blank", "duplicate", "lost", "keyframes"), 0)
-        self._finished = False
 
     @property
     def counts(self) -> Counts:
         """What the pictures fed so far were."""
-        return Counts(**self._counts)
+        return replace(self._maker.counts)
+
+    @property
+    def cloud(self) -> BoundedCloud:
+        """The points of all key frames."""
+        return self._maker.cloud
 
     @property
     def keyframe_stride(self) -> int:
@@ -75,17 +66,16 @@ class Slam3rBackend:
     @property
     def focal_px(self) -> float:
         """Estimated focal length at the networks' picture size; 0 while there is none."""
-        camera = self._tracker.focal.camera
+        camera = self._tracker.judge.focal.camera
         return 0.0 if camera is None else camera.fx
 
     def feed(self, frame: Frame) -> list[Event]:
         """Take the next frame; a frame not newer than the last is refused (`BackendError`)."""
-        self._check_order(frame)
-        picture = self._intake.picture(frame)
-        self._counts["fed"] += 1
+        self._order.check(frame)
+        self._waiting.append(self._intake.picture(frame))
+        self._maker.counts.fed += 1
         if self._intake.view_changed:
-            self._tracker.focal.forget()
-        self._waiting.append(picture)
+            self._tracker.judge.focal.forget()
         following = self._tracker.state is TrackingState.TRACKED
         if following and len(self._waiting) < self._config.register_together:
             return []
@@ -93,25 +83,15 @@ class Slam3rBackend:
 
     def finish(self) -> list[Event]:
         """Report what was held back. Nothing may follow."""
-        if self._finished:
+        if self._order.closed:
             return []
+        self._order.closed = True
         events = self._work_off() if self._waiting else []
-        self._finished = True
-        return events + self._events(self._tracker.finish())
+        return events + self._events(self._tracker.finish(), [])
 
     def close(self) -> None:
         """`feed` may not be called any more; memory is given back with the object."""
-        self._finished = True
-
-    def _check_order(self, frame: Frame) -> None:
-        if self._finished:
-            raise BackendError("the reconstruction has finished; create a new back-end")
-        if self._last and (frame.id <= self._last[0] or frame.stamp_ns < self._last[1]):
-            raise BackendError(
-                f"frame {frame.id} at {frame.stamp_ns} ns is not newer than frame "
-                f"{self._last[0]} at {self._last[1]} ns; feed frames in order"
-            )
-        self._last = (frame.id, frame.stamp_ns)
+        self._order.closed = True
 
     def _work_off(self) -> list[Event]:
         """Give the waiting pictures to the tracker, the faulty ones passed by."""
@@ -120,6 +100,10 @@ class Slam3rBackend:
         outcome = self._tracker.track(self._shots(sound)) if sound else Outcome()
         return self._events(outcome, [p for p in waiting if p.fault is not Fault.NONE])
 
+    def _events(self, outcome: Outcome, faulty: list[Picture]) -> list[Event]:
+        worlds, state = self._tracker.world_from_scene, self._tracker.state
+        return self._maker.events(outcome, worlds, faulty, state)
+
     def _shots(self, pictures: list[Picture]) -> list[Shot]:
         images = normalised(np.stack([picture.rgb for picture in pictures]), self._device)
         shots = []
@@ -127,71 +111,3 @@ class Slam3rBackend:
             shots.append(Shot(picture, View(self._next_index, tokens)))
             self._next_index += 1
         return shots
-
-    def _events(self, outcome: Outcome, faulty: list[Picture] | None = None) -> list[Event]:
-        """New key frames, then the poses in the order of their frames."""
-        events: list[Event] = []
-        for shot in outcome.keyframes:
-            keyframe = keyframe_of(
-                shot,
-                id=self._next_keyframe,
-                world=self._tracker.world_from_scene[shot.view.segment],
-                least_confidence=self._config.keyframe_confidence,
-            )
-            self._next_keyframe += 1
-            self._counts["keyframes"] += 1
-            self.cloud.add(keyframe)
-            events.append(NewKeyframe(keyframe))
-        told = {item.shot.picture.frame_id: item for item in outcome.told}
-        passed_by = {picture.frame_id: picture for picture in faulty or []}
-        for frame_id in sorted([*told, *passed_by]):
-            by = passed_by.get(frame_id)
-            events.append(self._pose(told[frame_id]) if by is None else self._faulty(by))
-        return events
-
-    def _pose(self, told: Told) -> Pose:
-        shot, picture = told.shot, told.shot.picture
-        if told.state is not TrackingState.TRACKED:
-            self._counts["lost"] += 1
-            return self._unknown(picture, told.state)
-        assert shot.placement is not None
-        world = self._tracker.world_from_scene[shot.view.segment]
-        self._last_pose = world.apply_pose(shot.placement.scene_from_cam)
-        covariance = shot.placement.covariance
-        unit = np.diag([world.scale] * 3 + [1.0] * 3) @ np.kron(np.eye(2), world.rotation)
-        return Pose(
-            frame_id=picture.frame_id,
-            stamp_ns=picture.stamp_ns,
-            world_from_cam=self._last_pose,
-            confidence=shot.placement.inlier_share * share_of(shot.view.world_score),
-            state=TrackingState.TRACKED,
-            keyframe_id=self._next_keyframe - 1,
-            covariance=unit @ covariance @ unit.T if np.isfinite(covariance).all() else None,
-        )
-
-    def _faulty(self, picture: Picture) -> Pose:
-        """A blank picture is lost; a repeated one shows the camera where it was."""
-        blank = picture.fault is Fault.BLANK
-        self._counts["blank" if blank else "duplicate"] += 1
-        state = self._tracker.state
-        if blank and state is TrackingState.TRACKED:
-            return self._unknown(picture, TrackingState.LOST)
-        if state is not TrackingState.TRACKED:
-            return self._unknown(picture, state)
-        return Pose(
-            frame_id=picture.frame_id,
-            stamp_ns=picture.stamp_ns,
-            world_from_cam=self._last_pose,
-            confidence=0.5,
-            state=state,
-            keyframe_id=self._next_keyframe - 1,
-        )
-
-    def _unknown(self, picture: Picture, state: TrackingState) -> Pose:
-        return Pose(
-            frame_id=picture.frame_id,
-            stamp_ns=picture.stamp_ns,
-            world_from_cam=self._last_pose,
-            confidence=0.0,
-            state=state,
-        )

@@ -13,6 +13,7 @@ from worldsystem_core.errors import BackendError
 from worldsystem_slam3r.config import Slam3rConfig
 from worldsystem_slam3r.model.loading import load_networks
 from worldsystem_slam3r.slam3r.backend import Slam3rBackend
+from worldsystem_slam3r.slam3r.whole_video import WholeVideoBackend
 from worldsystem_slam3r.weight_files import WeightFiles
 
 log = logging.getLogger(__name__)
@@ -24,7 +25,7 @@ _PRECISIONS = {
 }
 
 
-def create(files: WeightFiles, config: Slam3rConfig) -> Slam3rBackend:
+def create(files: WeightFiles, config: Slam3rConfig) -> Slam3rBackend | WholeVideoBackend:
     """Load the weights and make the back-end; says under which licence they are used.
 
     `BackendError` where the GPU asked for is not there, or has too little memory.
@@ -45,7 +46,8 @@ def create(files: WeightFiles, config: Slam3rConfig) -> Slam3rBackend:
             "end other programs on it, or set slam3r.device=cpu"
         ) from error
     picture_px = config.picture_px or files.picture_px
-    return Slam3rBackend(networks, config, picture_px=picture_px, device=device)
+    kind = WholeVideoBackend if config.whole_video else Slam3rBackend
+    return kind(networks, config, picture_px=picture_px, device=device)
 
 
 def suited(config: Slam3rConfig, settings: dict[str, float]) -> Slam3rConfig:

@@ -76,6 +76,11 @@ class OfflineScene:
         self.keyframes: list[int] = []
         self.start_score = 0.0
 
+    @property
+    def settled(self) -> int:
+        """Frames before this index are key frames by now, or never will be."""
+        return self._buffer.milestone
+
     def run(self) -> Iterator[View]:
         """Yield every frame once, in order, when it has its world points.
 

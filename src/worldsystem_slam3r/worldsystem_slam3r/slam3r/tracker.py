@@ -5,44 +5,22 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 import numpy as np
 
-from worldsystem_core.geometry.se3 import rotation_angle_rad
 from worldsystem_core.geometry.sim3 import Sim3
 from worldsystem_core.reconstruction import TrackingState
 from worldsystem_slam3r.config import Slam3rConfig
 from worldsystem_slam3r.slam3r.bootstrap import Bootstrap, Found
-from worldsystem_slam3r.slam3r.intrinsics import FocalEstimate, weiszfeld_focal_px
+from worldsystem_slam3r.slam3r.events import Outcome, Told
+from worldsystem_slam3r.slam3r.judge import Judge
 from worldsystem_slam3r.slam3r.live import LiveScene, LiveSettings
 from worldsystem_slam3r.slam3r.networks import Networks
 from worldsystem_slam3r.slam3r.pace import Pace, Station, advance
-from worldsystem_slam3r.slam3r.pose import Placement, place
 from worldsystem_slam3r.slam3r.shots import Shot, read_samples
 from worldsystem_slam3r.slam3r.views import View
 
 log = logging.getLogger(__name__)
-
-_RECOGNISED = 1.5
-"""How much better than while following the points must fit before a lost frame counts as found."""
-_MOST_TURN_RAD = np.deg2rad(60.0)
-
-
-@dataclass(frozen=True, eq=False)
-class Told:
-    """What became of one shot."""
-
-    shot: Shot
-    state: TrackingState
-
-
-@dataclass(eq=False)
-class Outcome:
-    """What became of the shots given, and those that turned out to be key frames."""
-
-    told: list[Told] = field(default_factory=list)
-    keyframes: list[Shot] = field(default_factory=list)
 
 
 class SceneTracker:
@@ -58,7 +36,7 @@ class SceneTracker:
         strides = (fixed, fixed) if fixed else (config.stride_min, config.stride_max)
         self.scene = LiveScene(networks, _live_settings(config, max(strides)))
         self.pace = Pace(*strides)
-        self.focal = FocalEstimate(picture_px)
+        self.judge = Judge(config, picture_px)
         self.state = TrackingState.INITIALISING
         self.world_from_scene: dict[int, Sim3] = {}
         self._bootstrap = Bootstrap(
@@ -126,8 +104,8 @@ class SceneTracker:
         ordered = [self._shots[index] for index in sorted(self._shots)]
         read_samples(ordered)
         for shot in keys:
-            self._learn_focal(shot)
-        placed = [shot for shot in ordered if self._is_placed(shot, first=True)]
+            self.judge.learn_focal(shot)
+        placed = [shot for shot in ordered if self.judge.believes(shot)]
         self._remember(placed)
         key_indices = {shot.view.index for shot in keys}
         outcome.keyframes += [shot for shot in placed if shot.view.index in key_indices]
@@ -150,7 +128,8 @@ class SceneTracker:
         self._register(self.scene.references(views), shots)
         placed = []
         for shot in shots:
-            if self._is_placed(shot):
+            before = None if self._last is None else self._last.placement
+            if self.judge.believes(shot, after=before):
                 placed.append(shot)
                 self._remember([shot])
             outcome.told.append(Told(shot, _state(shot in placed)))
@@ -164,7 +143,7 @@ class SceneTracker:
         view = shot.view
         references = self.scene.references([view]) if nearby else self.scene.known_ground(view)
         self._register(references, [shot])
-        if self._is_placed(shot, recognising=True):
+        if self.judge.believes(shot, recognising=True):
             self.scene.resume(references[0].segment, view.index)
             self._remember([shot])
             self._accept([shot], outcome)
@@ -186,32 +165,6 @@ class SceneTracker:
         self.scene.register(references, [shot.view for shot in shots], anchor)
         read_samples(shots)
 
-    def _is_placed(self, shot: Shot, *, recognising: bool = False, first: bool = False) -> bool:
-        """Find the shot's pose and say whether it is to be believed."""
-        assert shot.sample is not None
-        shot.camera = shot.picture.camera or self.focal.camera
-        if shot.camera is None:
-            self._learn_focal(shot)
-            shot.camera = self.focal.camera
-        if shot.camera is None:
-            return False
-        shot.placement = place(shot.sample, shot.camera)
-        if shot.placement is None:
-            return False
-        wanted = self._config.inlier_share * (_RECOGNISED if recognising else 1.0)
-        fits = min(shot.placement.inlier_share, shot.placement.agreement) >= min(wanted, 0.9)
-        trusted = shot.view.world_score >= self._config.lost_confidence
-        return fits and trusted and (recognising or first or not self._jumps(shot.placement))
-
-    def _jumps(self, now: Placement) -> bool:
-        """Whether the camera would have moved further than one does between two frames."""
-        if self._last is None or self._last.placement is None or not self._config.most_way:
-            return False
-        before = self._last.placement
-        way = np.linalg.norm(now.scene_from_cam[:3, 3] - before.scene_from_cam[:3, 3])
-        turn = rotation_angle_rad(before.scene_from_cam[:3, :3].T @ now.scene_from_cam[:3, :3])
-        return bool(way > self._config.most_way * before.scale or turn > _MOST_TURN_RAD)
-
     def _remember(self, placed: Sequence[Shot]) -> None:
         for shot in placed:
             assert shot.placement is not None
@@ -230,7 +183,7 @@ class SceneTracker:
         for view in chosen:
             shot = self._shots[view.index]
             self._set_pace(shot.station)
-            self._learn_focal(shot)
+            self.judge.learn_focal(shot)
             outcome.keyframes.append(shot)
         self._shots = {i: shot for i, shot in self._shots.items() if i in self.scene.recent}
 
@@ -239,12 +192,6 @@ class SceneTracker:
             frames = key.index - self._last_key.index
             self.scene.stride = self.pace.adapt(advance(self._last_key, key), frames)
         self._last_key = key
-
-    def _learn_focal(self, shot: Shot) -> None:
-        """An unknown camera's focal length, from a shot's own geometry."""
-        if shot.picture.camera is None and shot.sample is not None and len(shot.sample):
-            middle = 0.5 * (shot.picture.rgb.shape[0] - 1)
-            self.focal.add(weiszfeld_focal_px(shot.sample.local, shot.sample.uv - middle))
 
     def _set_state(self, state: TrackingState) -> None:
         if state is not self.state:

@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`worldsystem replay`: a recording through the same graph, with the same result each time."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+from pathlib import Path
+
+from worldsystem.graph import Choice, Parameters, new_run_folder
+from worldsystem.settings_text import parse_settings
+
+_RESULTS = ("trajectory.tum", "mesh.ply")
+
+
+def add_replay(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command."""
+    replay = commands.add_parser(
+        "replay",
+        help="a recording through the whole graph again, at any pace",
+        description="BAG is a bag, a run's folder or a video. Stamps are those of the recording, "
+        "and /clock tells them. No picture is dropped at any rate, so that the same recording gives "
+        "the same path and mesh, whose hashes are printed.",
+    )
+    replay.add_argument("bag", type=Path, metavar="BAG")
+    replay.add_argument("--rate", default="max", help="0.5, 1, 10, … or max (default)")
+    replay.add_argument("--start", type=float, default=0.0, help="where to begin [s]")
+    replay.add_argument("--duration", type=float, default=0.0, help="how much to play [s]")
+    replay.add_argument("--loop", action="store_true", help="again and again, until Ctrl-C")
+    replay.add_argument("--topic", default="", help="topic of the pictures, where there are more")
+    replay.add_argument("--backend", default="geometric", help="reconstruction back-end")
+    replay.add_argument("--device", default="auto", help="where the mesh lives: auto, cpu, cuda")
+    replay.add_argument("--headless", action="store_true", help="no viewers")
+    replay.add_argument("--record", action="store_true", help="record the replay, too")
+    replay.add_argument("--out", type=Path, help="folder of the run (default: runs/<time>)")
+    replay.add_argument("--set", nargs="+", action="extend", default=[], metavar="NODE.NAME=VALUE")
+    replay.set_defaults(command=_replay)
+
+
+def _replay(options: argparse.Namespace) -> int:
+    from worldsystem.app import App, run_until_interrupted
+
+    folder = run_until_interrupted(App(_choice(options)))
+    for name in _RESULTS:
+        path = folder / name
+        if path.is_file():
+            print(f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path}")
+    print(f"done: {folder / 'report.html'}")
+    return 0
+
+
+def _choice(options: argparse.Namespace) -> Choice:
+    ingest: Parameters = {
+        "speed": _rate(options.rate),
+        "start_s": options.start,
+        "play_s": options.duration,
+        "loop": options.loop,
+        "topic": options.topic,
+        "clock": True,
+    }
+    extra = parse_settings(options.set)
+    return Choice(
+        source=str(recording_in(options.bag)),
+        backend=options.backend,
+        device=options.device,
+        record=options.record,
+        viewer=not options.headless,
+        out=options.out or new_run_folder(Path("runs")),
+        duration_s=float("inf"),
+        extra={**extra, "ingest": ingest | extra.get("ingest", {})},
+    )
+
+
+def recording_in(path: Path) -> Path:
+    """The bag of a run's folder; any other path as it is."""
+    return path / "bag" if (path / "bag" / "metadata.yaml").is_file() else path
+
+
+def _rate(text: str) -> float:
+    if text == "max":
+        return 0.0
+    try:
+        rate = float(text)
+    except ValueError:
+        rate = 0.0
+    if rate <= 0:
+        raise SystemExit(f"worldsystem: --rate {text} must be a positive number, or max")
+    return rate

@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Fetching weights from a server on this machine that can break, lie and resume."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from worldsystem_core.errors import FetchError
+from worldsystem_slam3r.fetch import Wanted, fetch
+from worldsystem_slam3r.published import PublishedFile
+
+CONTENT = np.random.default_rng(0).bytes(3_000_000)
+
+
+class Shelf(ThreadingHTTPServer):
+    """Serves CONTENT; `breaks_after` cuts the next answer, `resumes` says whether ranges work."""
+
+    breaks_after: int | None = None
+    resumes = True
+    asked_from: list[int]
+
+
+class Clerk(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        shelf = self.server
+        first = int(self.headers.get("Range", "bytes=0-")[6:-1])
+        shelf.asked_from.append(first)
+        if "missing" in self.path:
+            self.send_error(404)
+            return
+        first = first if shelf.resumes else 0
+        self.send_response(206 if first else 200)
+        self.send_header("Content-Length", str(len(CONTENT) - first))
+        self.end_headers()
+        end = len(CONTENT) if shelf.breaks_after is None else shelf.breaks_after
+        shelf.breaks_after = None
+        self.wfile.write(CONTENT[first:end])
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def shelf() -> Iterator[Shelf]:
+    with Shelf(("127.0.0.1", 0), Clerk) as server:
+        server.asked_from = []
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join(10)
+
+
+def wanted(shelf: Shelf, name: str = "model.safetensors", content: bytes = CONTENT) -> Wanted:
+    url = f"http://127.0.0.1:{shelf.server_address[1]}/{name}"
+    return Wanted(url, len(content), hashlib.sha256(content).hexdigest())
+
+
+def test_a_file_arrives_whole_and_progress_is_told(shelf: Shelf, tmp_path: Path) -> None:
+    told: list[int] = []
+    target = tmp_path / "deep" / "model.safetensors"
+    assert fetch(wanted(shelf), target, on_progress=lambda done, total: told.append(done))
+    assert target.read_bytes() == CONTENT
+    assert told == sorted(told)
+    assert told[-1] == len(CONTENT)
+    assert [path.name for path in target.parent.iterdir()] == ["model.safetensors"]
+
+
+def test_a_file_that_is_there_is_not_fetched_again(shelf: Shelf, tmp_path: Path) -> None:
+    target = tmp_path / "model.safetensors"
+    target.write_bytes(CONTENT)
+    assert not fetch(wanted(shelf), target)
+    assert shelf.asked_from == []
+
+
+@pytest.mark.parametrize("resumes", [True, False])
+def test_a_broken_transfer_goes_on_where_it_ended(
+    shelf: Shelf, tmp_path: Path, resumes: bool
+) -> None:
+    target = tmp_path / "model.safetensors"
+    shelf.breaks_after, shelf.resumes = 2_000_000, resumes
+    with pytest.raises(FetchError, match=r"broke off after \d+ of 3000000 bytes.*again"):
+        fetch(wanted(shelf), target)
+    assert not target.exists()
+    kept = (tmp_path / "model.safetensors.part").stat().st_size
+    assert 0 < kept <= 2_000_000
+    assert fetch(wanted(shelf), target)
+    assert shelf.asked_from == [0, kept]
+    assert target.read_bytes() == CONTENT
+
+
+def test_other_content_is_refused_and_removed(shelf: Shelf, tmp_path: Path) -> None:
+    other = bytes(len(CONTENT))
+    with pytest.raises(FetchError, match=r"expected 3000000 bytes with sha256"):
+        fetch(wanted(shelf, content=other), tmp_path / "model.safetensors")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_longer_file_is_refused_without_reading_it_all(shelf: Shelf, tmp_path: Path) -> None:
+    with pytest.raises(FetchError, match="expected 1000 bytes"):
+        fetch(wanted(shelf, content=CONTENT[:1000]), tmp_path / "model.safetensors")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_damaged_file_at_the_target_is_replaced(shelf: Shelf, tmp_path: Path) -> None:
+    target = tmp_path / "model.safetensors"
+    target.write_bytes(b"\0" + CONTENT[1:])
+    assert fetch(wanted(shelf), target)
+    assert target.read_bytes() == CONTENT
+
+
+def test_an_absent_file_and_an_absent_server_are_errors_with_the_address(
+    shelf: Shelf, tmp_path: Path
+) -> None:
+    with pytest.raises(FetchError, match="404"):
+        fetch(wanted(shelf, "missing"), tmp_path / "a")
+    nowhere = Wanted("http://127.0.0.1:9/nothing", 1, "0")
+    with pytest.raises(FetchError, match=r"127\.0\.0\.1:9/nothing"):
+        fetch(nowhere, tmp_path / "b", timeout_s=2)
+
+
+@pytest.fixture
+def weights_tool(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> object:
+    """tools/weights.py with files that the shelf has."""
+    path = Path(__file__).parents[2] / "tools" / "weights.py"
+    spec = importlib.util.spec_from_file_location("weights_tool", path)
+    tool = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tool)
+    request = wanted(shelf)
+    files = [
+        PublishedFile(name, request.url, request.size_bytes, request.sha256)
+        for name in ("slam3r_i2p", "slam3r_l2w")
+    ]
+    monkeypatch.setattr(tool, "PUBLISHED_FILES", files)
+    return tool
+
+
+def test_make_weights_fetches_only_after_the_licence_was_accepted(
+    shelf: Shelf, tmp_path: Path, weights_tool: object, capsys: pytest.CaptureFixture
+) -> None:
+    assert weights_tool.main(["--folder", str(tmp_path)]) == 1
+    assert "CC BY-NC-SA 4.0" in capsys.readouterr().out
+    assert shelf.asked_from == []
+    assert weights_tool.main(["--folder", str(tmp_path), "--accept-licence"]) == 0
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["slam3r_i2p.safetensors", "slam3r_l2w.safetensors"]
+    assert f"WORLDSYSTEM_WEIGHTS={tmp_path}" in capsys.readouterr().out
+
+
+def test_make_weights_says_what_went_wrong(
+    tmp_path: Path, weights_tool: object, capsys: pytest.CaptureFixture
+) -> None:
+    options = ["--folder", str(tmp_path), "--accept-licence", "--origin", "http://127.0.0.1:9/"]
+    assert weights_tool.main(options) == 1
+    assert "127.0.0.1:9/slam3r_i2p.safetensors" in capsys.readouterr().err
