@@ -17,9 +17,10 @@ from ingest_lab import MemorySink, encode, packets_of
 from worldsystem_core import wire
 from worldsystem_core.errors import ProtocolError
 from worldsystem_core.frames import EncodedFrame
+from worldsystem_ingest.clock import ClockEstimator
 from worldsystem_ingest.config import IngestConfig
 from worldsystem_ingest.feedback import BitrateControl, KeyFrameRequests
-from worldsystem_ingest.quality import Bandwidth, LinkQuality
+from worldsystem_ingest.quality import Bandwidth, LinkMonitor, LinkQuality
 from worldsystem_ingest.session import SenderSession
 
 
@@ -273,14 +274,14 @@ def test_a_sender_that_comes_back_is_told_its_rate_again_and_given_time():
 
 def test_low_bandwidth_is_warned_of_once(caplog):
     clock = Clock()
-    session = Heard().session(low_bandwidth_mbps=2.0)
-    session.bandwidth = Bandwidth(clock, low_mbps=2.0)
+    link = LinkMonitor("drone", ClockEstimator(30.0), 2.0)
+    link.bandwidth = Bandwidth(clock, low_mbps=2.0)
     for number in range(700):
         clock.now_s += 0.1
-        session.bandwidth.add(round(1.5e5 / 8))
+        link.bandwidth.add(round(1.5e5 / 8))
         if number % 10 == 9:
-            session.tick()
-    assert session.quality.low_bandwidth
+            quality = link.quality(None, 0)
+    assert quality.low_bandwidth
     assert caplog.text.count("less than 2.0") == 1
 
 

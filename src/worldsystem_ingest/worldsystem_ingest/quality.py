@@ -3,18 +3,20 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from worldsystem_ingest.clock import ClockState
+from worldsystem_ingest.clock import ClockEstimator, ClockState
 
+_log = logging.getLogger(__name__)
 _BANDWIDTH_SAMPLE_S = 5.0
 _BANDWIDTH_SAMPLES = 10
 _LOSS_WINDOW_S = 5
-_JITTER_GAIN = 1 / 16
+_JITTER_GAIN, _QUEUE_GAIN = 1 / 16, 1 / 30
 _JITTER_MOST_NS = 10 * 10**9  # more is a clock that was set or a link that broke
 
 
@@ -156,6 +158,64 @@ class Loss:
     def total(self) -> float:
         """Share lost of all that were due."""
         return _share(self._came, self._lost)
+
+
+class LinkMonitor:
+    """Measures the link of one stream while its pictures come; for the network thread.
+
+    `bandwidth` counts bytes, and may be read from any thread.
+    """
+
+    def __init__(self, stream: str, clock: ClockEstimator, low_mbps: float) -> None:
+        self._stream = stream
+        self._clock = clock
+        self._low_mbps = low_mbps
+        self._was_low = False
+        self._loss = Loss()
+        self._jitter = Jitter()
+        self._steps = 0
+        self._queue_ms: float | None = None
+        self.bandwidth = Bandwidth(low_mbps=low_mbps)
+
+    def came(self, lost: int) -> None:
+        """One picture came, and `lost` before it never did."""
+        self._loss.add(lost)
+
+    def delayed(self, sender_ns: int, arrival_ns: int) -> None:
+        """Times of a picture that the clock has taken; those it does not trust count nothing."""
+        waited_ns = self._clock.queue_delay_ns(sender_ns, arrival_ns)
+        if waited_ns is None:
+            return
+        if self._clock.steps != self._steps:
+            self._steps = self._clock.steps
+            self._jitter.clock_was_set()
+        self._jitter.add(sender_ns, arrival_ns)
+        before_ms = self._queue_ms or 0.0
+        self._queue_ms = before_ms + (waited_ns * 1e-6 - before_ms) * _QUEUE_GAIN
+
+    def quality(self, asked_kbps: int | None, key_frames_asked: int) -> LinkQuality:
+        """The link now; warns when its bandwidth has become low."""
+        quality = LinkQuality(
+            bandwidth_mbps=self.bandwidth.now_mbps(),
+            bandwidth_average_mbps=self.bandwidth.average_mbps(),
+            low_bandwidth=self.bandwidth.low,
+            jitter_ms=self._jitter.jitter_ms,
+            queue_delay_ms=self._queue_ms,
+            loss=self._loss.recent,
+            loss_total=self._loss.total,
+            asked_kbps=asked_kbps,
+            key_frames_asked=key_frames_asked,
+            clock=self._clock.state,
+        )
+        if quality.low_bandwidth and not self._was_low:
+            _log.warning(
+                "%s: %.1f Mbit/s arrive on average, less than %.1f; pictures will be coarse",
+                self._stream,
+                quality.bandwidth_average_mbps or 0.0,
+                self._low_mbps,
+            )
+        self._was_low = quality.low_bandwidth
+        return quality
 
 
 def _share(came: int, lost: int) -> float:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,14 +18,12 @@ from worldsystem_ingest.feedback import BitrateControl, KeyFrameRequests, Say
 from worldsystem_ingest.fields import Message
 from worldsystem_ingest.numbering import FrameNumbers, Numbered
 from worldsystem_ingest.pings import Pings
-from worldsystem_ingest.quality import Bandwidth, Jitter, LinkQuality, Loss
+from worldsystem_ingest.quality import LinkMonitor, LinkQuality
 from worldsystem_ingest.sink import LOST_ON_LINK, NO_KEY_FRAME, Sink
 from worldsystem_ingest.telemetry import TelemetryReader
 from worldsystem_ingest.telemetry_clock import TelemetryClock
 
-_log = logging.getLogger(__name__)
 Deliver = Callable[[EncodedFrame, bool], None]
-_QUEUE_GAIN = 1 / 30
 
 
 @dataclass(frozen=True)
@@ -53,14 +50,10 @@ class SenderSession:
         self._sink = sink
         self._deliver = deliver
         self._stream = stream
-        self._low_mbps = config.low_bandwidth_mbps
         self._assembly = Assembly()
         self._begins_anew = False
         self._last_stamp_ns = -1
         self._next_id: int | None = None
-        self._low = False
-        self._loss = Loss()
-        self._jitter = Jitter()
         self._say = say
         advise = say if config.feedback else _silent
         self._key_frames = KeyFrameRequests(advise)
@@ -68,12 +61,11 @@ class SenderSession:
         self._telemetry = TelemetryReader()
         self._pings = Pings()
         self._connected = False
-        self._queue_ms: float | None = None
-        self._steps = 0
         self.numbers = FrameNumbers()
         self.clock = ClockEstimator(config.clock_window_s)
         self._telemetry_clock = TelemetryClock(self.clock, config.clock_window_s)
-        self.bandwidth = Bandwidth(low_mbps=config.low_bandwidth_mbps)
+        self._link = LinkMonitor(stream, self.clock, config.low_bandwidth_mbps)
+        self.bandwidth = self._link.bandwidth
         self.camera: Camera | None = None
         self.last_picture_s: float | None = None
         self.quality = LinkQuality()
@@ -94,8 +86,7 @@ class SenderSession:
 
     def tick(self) -> None:
         """Measure the link, tell the sender what follows from it; call once a second."""
-        self.quality = self._measured_quality()
-        self._warn_of_low_bandwidth()
+        self.quality = self._link.quality(self._bitrate.asked_kbps, self._key_frames.asked)
         if not self._connected:
             return
         self._bitrate.judge(self.quality)
@@ -181,30 +172,6 @@ class SenderSession:
         if trip:
             self.clock.answered(trip)
 
-    def _measured_quality(self) -> LinkQuality:
-        return LinkQuality(
-            bandwidth_mbps=self.bandwidth.now_mbps(),
-            bandwidth_average_mbps=self.bandwidth.average_mbps(),
-            low_bandwidth=self.bandwidth.low,
-            jitter_ms=self._jitter.jitter_ms,
-            queue_delay_ms=self._queue_ms,
-            loss=self._loss.recent,
-            loss_total=self._loss.total,
-            asked_kbps=self._bitrate.asked_kbps,
-            key_frames_asked=self._key_frames.asked,
-            clock=self.clock.state,
-        )
-
-    def _warn_of_low_bandwidth(self) -> None:
-        was_low, self._low = self._low, self.quality.low_bandwidth
-        if self._low and not was_low:
-            _log.warning(
-                "%s: %.1f Mbit/s arrive on average, less than %.1f; pictures will be coarse",
-                self._stream,
-                self.quality.bandwidth_average_mbps or 0.0,
-                self._low_mbps,
-            )
-
     def _take_unit(
         self, data: bytes, *, is_key: bool, sender_ns: int, number: int, arrival_ns: int
     ) -> None:
@@ -222,11 +189,11 @@ class SenderSession:
             return None
         for lost_id in numbered.lost:
             self._sink.dropped(lost_id, LOST_ON_LINK, self._stream)
-        self._loss.add(len(numbered.lost))
+        self._link.came(len(numbered.lost))
         self.last_picture_s = time.monotonic()
         stamp_ns = self.clock.host_ns(sender_ns, arrival_ns)
         if known_ns:
-            self._measure_delay(known_ns, arrival_ns)
+            self._link.delayed(known_ns, arrival_ns)
         self._last_stamp_ns = max(stamp_ns, self._last_stamp_ns + 1)
         return numbered
 
@@ -234,17 +201,6 @@ class SenderSession:
         """Whether the picture before `frame_id` did not come; it is the newest one now."""
         expected, self._next_id = self._next_id, frame_id + 1
         return expected not in (None, frame_id)
-
-    def _measure_delay(self, sender_ns: int, arrival_ns: int) -> None:
-        waited_ns = self.clock.queue_delay_ns(sender_ns, arrival_ns)
-        if waited_ns is None:
-            return
-        if self.clock.steps != self._steps:
-            self._steps = self.clock.steps
-            self._jitter.clock_was_set()
-        self._jitter.add(sender_ns, arrival_ns)
-        before_ms = self._queue_ms or 0.0
-        self._queue_ms = before_ms + (waited_ns * 1e-6 - before_ms) * _QUEUE_GAIN
 
     def _deliver_unit(self, numbered: Numbered, data: bytes, is_key: bool, arrival_ns: int) -> None:
         assembled = self._assembly.take(data, is_key)
