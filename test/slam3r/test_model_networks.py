@@ -6,9 +6,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from golden import assert_as_golden, golden_arrays, tiny_networks
+from golden import assert_as_golden, golden_arrays, tiny_networks, tiny_sizes
 
 from worldsystem_slam3r.model.decoder import join_views
+from worldsystem_slam3r.model.i2p import ImageToPoints
+from worldsystem_slam3r.model.l2w import LocalToWorld
 from worldsystem_slam3r.model.preprocess import normalised
 from worldsystem_slam3r.model.retrieval import best_candidates, candidate_scores
 
@@ -227,6 +229,28 @@ def test_the_order_of_references_changes_nothing() -> None:
         networks.l2w_references(tokens[order], points[order]), tokens[5:], points[5:]
     )
     assert_as_golden(shuffled.points, straight.points.numpy(), 1e-5)
+
+
+def test_every_weight_that_an_output_needs_gets_a_gradient() -> None:
+    sizes = tiny_sizes()
+    i2p, l2w = ImageToPoints(sizes), LocalToWorld(sizes)
+    images = torch.randn(3, 3, 64, 64, generator=torch.Generator().manual_seed(4))
+    tokens, grid = i2p.encode(images)[None], (4, 4)
+    sides = [i2p.start_views(tokens[:, :1], grid, reference=True)]
+    sides.append(i2p.start_views(tokens[:, 1:], grid, reference=False))
+    r, s = i2p.decode(*sides, grid, want_ref=True, want_src=True)
+    local = i2p.downstream_head1(r, grid).points
+    scores = i2p.token_scores(*sides, grid)
+    known = l2w.start_views(tokens[:, :1], local, reference=True)
+    others = i2p.downstream_head2(s, grid).points
+    new = l2w.start_views(tokens[:, 1:], others, reference=False)
+    _, moved = l2w.decode(known, new, grid, want_ref=False, want_src=True)
+    (l2w.downstream_head2(moved, grid).points.sum() + scores.sum()).backward()
+    without = {key for key, weight in i2p.named_parameters() if weight.grad is None}
+    without |= {key for key, weight in l2w.named_parameters() if weight.grad is None}
+    last_of_refs = f"mv_dec_blocks1.{sizes.decoder_depth - 1}."
+    unused = ("patch_embed.", "void_pe_token", "downstream_head1.", last_of_refs)
+    assert {key for key in without if not key.startswith(unused)} == set()
 
 
 def test_pooling_in_parts_is_pooling_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -55,10 +55,10 @@ class SelfAttention(nn.Module):
 
 
 def add_to(stream: Tensor, update: Tensor) -> Tensor:
-    """The stream with a layer's fresh output added; the output's memory is used where it fits."""
-    if update.dtype == stream.dtype:
-        return update.add_(stream)
-    return stream + update
+    """The stream with a layer's fresh output added; without gradients, in the output's memory."""
+    if torch.is_grad_enabled() or update.dtype != stream.dtype:
+        return stream + update
+    return update.add_(stream)
 
 
 def split_heads(x: Tensor, heads: int) -> Tensor:
