@@ -49,7 +49,7 @@ class Flight:
     """What is sent: so many pictures at that rate, in groups of `gop`, or until `stop` is set."""
 
     count: int = 450
-    fps: float = 300.0
+    fps: float = 450.0
     gop: int = GOP
     first: int = 0
     stop: threading.Event | None = None
