@@ -3,6 +3,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 from coding_lab import (
@@ -189,3 +193,19 @@ def test_whatever_is_fed_every_unit_is_settled_once(settings, seed):
             data = data[: rng.integers(0, len(data))]
         units[index] = AccessUnit(bytes(data), unit.is_key, unit.shows)
     decode(units, settings)
+
+
+def test_a_decoder_that_is_dropped_while_its_threads_work_does_not_hang():
+    program = f"""
+import sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from coding_lab import Coding, coded, moving_scene
+from worldsystem_ingest.decoder import Decoder, DecoderSettings
+units = coded(moving_scene(30, 640, 480), Coding())
+for _ in range(20):
+    decoder = Decoder(DecoderSettings(threads=3))
+    for index, unit in enumerate(units[:28]):
+        decoder.feed(index, unit.data, unit.is_key)
+    del decoder
+"""
+    subprocess.run([sys.executable, "-c", program], timeout=60, check=True)

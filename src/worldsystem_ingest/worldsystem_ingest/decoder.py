@@ -175,7 +175,8 @@ class Decoder:
         return without_reordering(data) if self._ignore_reordering else data
 
     def _decode(self, index: int, data: bytes) -> list[Outcome]:
-        packet = av.Packet(data)
+        packet = av.Packet(len(data))  # of Python's memory, threads would need its lock to let go
+        packet.update(data)
         packet.pts = index
         under_way, outcomes = self._under_way, list[Outcome]()
         under_way.add(index)
@@ -212,7 +213,7 @@ class Decoder:
         if settings.low_delay:
             context.flags |= av.codec.context.Flags.low_delay
             if settings.codec == "h265" and not settings.show_broken:
-                # FFmpeg flags no broken H.265; frame threads might wait forever after an error
+                # FFmpeg flags no broken H.265
                 context.options = {"err_detect": "explode"}
         if settings.show_broken:
             context.flags |= av.codec.context.Flags.output_corrupt
