@@ -89,9 +89,15 @@ class Steps:
     def find_local_points(
         self, views: Sequence[View], supporting: Sequence[Sequence[View]]
     ) -> None:
-        """Image to points: each view's own geometry, seen together with its supporting views."""
+        """Image to points: each view's own geometry, seen together with its supporting views.
+
+        Views that share one sequence of supporting views share what is made of it.
+        """
+        sides: dict[int, Side] = {}
         for view, others in zip(views, supporting, strict=True):
-            points, confidence = self.networks.i2p_reference(view.tokens, self._sources(others))
+            if id(others) not in sides:
+                sides[id(others)] = self._sources(others)
+            points, confidence = self.networks.i2p_reference(view.tokens, sides[id(others)])
             self._keep_local(view, points, confidence)
 
     def _sources(self, views: Sequence[View]) -> Side:
