@@ -69,7 +69,7 @@ class Senders:
             try:
                 pace = Pace(self._config.max_receive_mbps)
                 async for message in ws:
-                    if not lease.current:
+                    if not lease.current or message.type is WSMsgType.ERROR:
                         break
                     busy_s = self._take(message, stream, outbox, stream.session.take_packet)
                     await pace.after(len(message.data), busy_s)
@@ -103,6 +103,8 @@ class Senders:
         try:
             pace = Pace(self._config.max_receive_mbps)
             async for message in ws:
+                if message.type is WSMsgType.ERROR:
+                    break
                 busy_s = self._take(message, stream, outbox, None)
                 await pace.after(len(message.data), busy_s)
         finally:
