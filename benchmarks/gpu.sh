@@ -11,3 +11,4 @@ export PYTHONPATH
 python3 -c 'import warp; warp.init(); assert warp.is_cuda_available(), "no CUDA device answers"'
 python3 -m pytest -m gpu test
 python3 benchmarks/bench_mesh.py
+python3 benchmarks/bench_slam3r.py --device cuda

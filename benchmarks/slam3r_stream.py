@@ -25,7 +25,7 @@ SCENE_FRAMES = 10
 RETRIEVE_EVERY = 5
 KEEP_EVERY = 3
 WARM_UP = 20
-Json = dict[str, float]
+Measured = dict[str, tuple[float, str]]
 
 
 class OurStream:
@@ -107,8 +107,8 @@ def frame_times_s(step: Callable[[int, Tensor], Tensor], frames: int, device: st
 
 
 @torch.no_grad()
-def measured_stream(networks: Networks, naive: NaiveNetworks, *, frames: int) -> Json:
-    """Frames per second of both, steadiness, 99th percentile of latency, and memory."""
+def measured_stream(networks: Networks, naive: NaiveNetworks, *, frames: int) -> Measured:
+    """Rates of both, steadiness, latency and memory, each with its unit."""
     device = networks.device
     ours = OurStream(networks)
     tenth = max(20, min(500, frames // 6))
@@ -119,16 +119,15 @@ def measured_stream(networks: Networks, naive: NaiveNetworks, *, frames: int) ->
     plain = frame_times_s(NaiveStream(naive, device).step, max(10, frames // 30), str(device))
     fps, plain_fps = len(times) / sum(times), len(plain) / sum(plain)
     return {
-        "slam3r.fps": fps,
-        "slam3r.naive_fps": plain_fps,
-        "slam3r.speedup": fps / plain_fps,
-        "slam3r.steady_ratio": sum(times[:tenth]) / sum(times[-tenth:]),
-        "slam3r.latency_p50_ms": 1e3 * statistics.median(times),
-        "slam3r.latency_p99_ms": 1e3 * sorted(times)[int(0.99 * len(times))],
-        "slam3r.memory_early_gb": memory_early / 1e9,
-        "slam3r.memory_late_gb": memory_late / 1e9,
-        "slam3r.weights_gb": networks.weight_bytes() / 1e9,
-        "frames": len(times),
+        "fps": (fps, "fps"),
+        "naive_fps": (plain_fps, "fps"),
+        "stream_speedup": (fps / plain_fps, "x"),
+        "steady_ratio": (sum(times[:tenth]) / sum(times[-tenth:]), ""),
+        "latency_p50_ms": (1e3 * statistics.median(times), "ms"),
+        "latency_p99_ms": (1e3 * sorted(times)[int(0.99 * len(times))], "ms"),
+        "device_early_gb": (memory_early / 1e9, "GB"),
+        "device_late_gb": (memory_late / 1e9, "GB"),
+        "weights_gb": (networks.weight_bytes() / 1e9, "GB"),
     }
 
 

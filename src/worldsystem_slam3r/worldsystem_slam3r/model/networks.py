@@ -188,9 +188,12 @@ def _prepared(net: Net, device: torch.device, dtype: torch.dtype) -> Net:
 
 
 def _lay_out_for_reading(net: nn.Module) -> None:
-    """Store linear weights column by column, as the product reads them: 5 % less time on a CPU."""
+    """Store linear weights column by column, as the product reads them: 5 % less time on a CPU.
+
+    Only in float32: without instructions for bfloat16 that product gets eight times slower.
+    """
     for layer in net.modules():
-        if isinstance(layer, nn.Linear):
+        if isinstance(layer, nn.Linear) and layer.weight.dtype == torch.float32:
             layer.weight.data = layer.weight.data.t().contiguous().t()
 
 
