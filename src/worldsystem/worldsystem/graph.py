@@ -13,6 +13,7 @@ from pathlib import Path
 SIMULATOR_SOURCE = "sim"
 _SERVER_SOURCE = "server:"
 DEFAULT_PORT = 5001
+_FILE_SCHEMES = ("file", "bag")
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,9 @@ class Choice:
     @property
     def offline(self) -> bool:
         """A file that is worked through at whatever pace that takes, without losing anything."""
-        return not self.realtime and Path(self.source).exists()
+        scheme, _, rest = self.source.partition(":")
+        path = rest.removeprefix("//") if scheme in _FILE_SCHEMES else self.source
+        return not self.realtime and Path(path).exists()
 
     @property
     def flight(self) -> str:

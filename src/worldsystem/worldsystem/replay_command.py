@@ -19,8 +19,8 @@ def add_replay(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "replay",
         help="a recording through the whole graph again, at any pace",
         description="BAG is a bag, a run's folder or a video. Stamps are those of the recording, "
-        "and /clock tells them. No picture is dropped at any rate, so that the same recording gives "
-        "the same path and mesh, whose hashes are printed.",
+        "and /clock tells them. No picture is dropped at any rate, so that the same recording "
+        "gives the same path and mesh, whose hashes are printed.",
     )
     replay.add_argument("bag", type=Path, metavar="BAG")
     replay.add_argument("--rate", default="max", help="0.5, 1, 10, … or max (default)")

@@ -171,12 +171,15 @@ class MessageDecoder:
         return self._stores[channel]
 
 
-def stamp_ns_of(message: Any, log_ns: int) -> int:
-    """When the message says that it was measured; `log_ns` when it does not say."""
+def stamp_ns_of(message: Any, log_ns: int, *, zero_is_a_time: bool = False) -> int:
+    """When the message says that it was measured; `log_ns` when it does not say.
+
+    A stamp of zero says nothing, but where stamps count from a recording's start.
+    """
     header = getattr(message, "header", None)
     stamp = header.stamp if header is not None else getattr(message, "timestamp", None)
     stamp_ns = int(stamp.sec) * _NS + int(stamp.nanosec) if stamp is not None else 0
-    return stamp_ns if stamp_ns > 0 else log_ns
+    return stamp_ns if stamp_ns > 0 or (zero_is_a_time and stamp is not None) else log_ns
 
 
 def _store_of(channel: Channel) -> Any:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import threading
 import time
@@ -39,6 +40,7 @@ from worldsystem_ingest.video_file import pace_of
 
 _log = logging.getLogger(__name__)
 _READABLE = ("cdr", "ros1")
+_LONGEST_RECORDING_NS = 10**9 * 3600 * 24 * 365
 
 
 class BagSource:
@@ -65,6 +67,7 @@ class BagSource:
         self._telemetry_from: dict[type, str] = {}
         self._shift_ns: int | None = 0
         self._position_ns = 0
+        self._counts_from_zero = False
 
     def facts(self) -> dict[str, object]:
         """Which topics play, and how far."""
@@ -92,6 +95,7 @@ class BagSource:
         delivery = Delivery(sink, config.stream, self._camera_for, pace)
         reader = _reader(self._channel, delivery, config)
         self._take_first_camera()
+        self._counts_from_zero = self._stamps_count_from_zero()
         topics = {self._channel.topic, self._info_topic, *self._topics_of(TELEMETRY_TYPES)} - {""}
         for message in self._recording.messages(topics):
             if stop.is_set():
@@ -115,7 +119,7 @@ class BagSource:
             if is_picture:
                 delivery.lost(CORRUPT)
             return
-        stamp_ns = stamp_ns_of(decoded, message.log_ns)
+        stamp_ns = stamp_ns_of(decoded, message.log_ns, zero_is_a_time=self._counts_from_zero)
         if self._shift_ns is None:
             self._shift_ns = time.time_ns() - stamp_ns
         stamp_ns += self._shift_ns
@@ -131,6 +135,15 @@ class BagSource:
         for sample in samples:
             if self._telemetry_from.setdefault(type(sample), channel.topic) == channel.topic:
                 sink.measured(sample, self._config.stream)
+
+    def _stamps_count_from_zero(self) -> bool:
+        """Whether a first stamp of zero is a time: the second picture's then follows it."""
+        first = itertools.islice(self._recording.messages({self._channel.topic}), 2)
+        try:
+            stamps_ns = [stamp_ns_of(self._messages.decode(m), -1) for m in first]
+        except BagBroken:
+            return False
+        return len(stamps_ns) == 2 and stamps_ns[0] < 0 < stamps_ns[1] < _LONGEST_RECORDING_NS
 
     def _take_first_camera(self) -> None:
         """Intrinsics are often recorded just after the picture that they belong to."""

@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A recording is played as it was, in part, at another pace, or again, without losing a picture."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from pathlib import Path
+
+import bag_lab
+import pytest
+from bag_lab import write_ros2
+from ingest_lab import MemorySink, number_in, wait_until, write_video
+
+from worldsystem_core.errors import SourceError
+from worldsystem_ingest.config import IngestConfig
+from worldsystem_ingest.source import open_source
+
+
+def played(path: Path, **settings) -> MemorySink:
+    sink = MemorySink()
+    open_source(str(path), IngestConfig(**settings)).run(sink, threading.Event())
+    return sink
+
+
+@pytest.fixture
+def video(tmp_path) -> Path:
+    """Fifty numbered pictures, 25 a second."""
+    return write_video(tmp_path / "film.mp4", 50)
+
+
+def test_only_the_part_that_was_asked_for_is_handed_on(video):
+    sink = played(video, start_s=0.5, play_s=1.0)
+    numbers = [number_in(frame.rgb) for frame in sink.frames]
+    assert numbers == list(range(13, 38))
+    assert sink.ids == numbers
+    before = [frame_id for frame_id, reason in sink.drops if reason == "outside" and frame_id < 13]
+    assert before == list(range(13))
+
+
+@pytest.mark.parametrize("speed", [2.0, 8.0])
+def test_the_pace_is_what_was_asked_for_and_stamps_stay_the_recordings(video, speed):
+    begin = time.monotonic()
+    sink = played(video, speed=speed)
+    took_s = time.monotonic() - begin
+    assert took_s >= 0.98 * (49 / 25) / speed
+    assert [frame.stamp_ns for frame in sink.frames] == [round(n * 1e9 / 25) for n in range(50)]
+
+
+def test_a_slow_stage_is_waited_for_at_any_pace(video):
+    sink = MemorySink(on_frame=lambda frame: time.sleep(0.005))
+    open_source(str(video), IngestConfig(speed=100.0)).run(sink, threading.Event())
+    assert sink.ids == list(range(50))
+
+
+def test_a_loop_goes_on_counting_as_if_the_recording_went_on(video):
+    sink, stop = MemorySink(), threading.Event()
+    source = open_source(str(video), IngestConfig(loop=True))
+    thread = threading.Thread(target=source.run, args=(sink, stop))
+    thread.start()
+    wait_until(lambda: len(sink.frames) > 120)
+    stop.set()
+    thread.join(5.0)
+    assert not thread.is_alive()
+    numbers = [number_in(frame.rgb) for frame in sink.frames]
+    assert numbers[:120] == [n % 50 for n in range(120)]
+    assert sink.ids[:120] == list(range(120))
+    stamps = [frame.stamp_ns for frame in sink.frames]
+    assert all(b > a for a, b in itertools.pairwise(stamps))
+    assert sorted({unit.id for unit in sink.units})[:120] == list(range(120))
+
+
+def test_stop_ends_a_slow_replay_at_once(video):
+    sink, stop = MemorySink(), threading.Event()
+    source = open_source(str(video), IngestConfig(speed=0.01))
+    thread = threading.Thread(target=source.run, args=(sink, stop))
+    thread.start()
+    wait_until(lambda: sink.frames)
+    stop.set()
+    thread.join(2.0)
+    assert not thread.is_alive()
+
+
+def test_a_recording_whose_stamps_begin_at_zero_keeps_them(tmp_path):
+    """As our own recording of a video file does."""
+    messages = bag_lab.pictures(4)
+    for number, (*_, image) in enumerate(messages):
+        image.header.stamp = bag_lab.stamp(number * 40_000_000)
+    sink = played(write_ros2(tmp_path / "run", messages))
+    assert [frame.stamp_ns for frame in sink.frames] == [n * 40_000_000 for n in range(4)]
+
+
+def test_what_is_live_cannot_be_played_again():
+    with pytest.raises(SourceError, match="only files, folders and bags"):
+        open_source("server:", IngestConfig(speed=2.0))
