@@ -17,7 +17,7 @@ from worldsystem_core.frames import Camera
 from worldsystem_core.reconstruction import Keyframe
 from worldsystem_slam3r.config import Slam3rConfig
 from worldsystem_slam3r.slam3r.backend import Slam3rBackend
-from worldsystem_slam3r.slam3r.cloud import BoundedCloud
+from worldsystem_slam3r.slam3r.cloud import MOVABLE_KEYFRAMES, BoundedCloud
 from worldsystem_slam3r.slam3r.shots import Shot
 from worldsystem_slam3r.slam3r.views import View
 
@@ -133,3 +133,16 @@ def test_memory_is_told_in_megabytes():
     block = np.ones(40_000_000, np.uint8)
     assert 30 < resident_mb() - before < 60
     del block
+
+
+def test_thousands_of_keyframes_settle_where_they_were():
+    cloud = BoundedCloud(100_000)
+    for key in range(4500):
+        cloud.add(a_keyframe(key, 3))
+    assert len(cloud._blocks) <= 2 * MOVABLE_KEYFRAMES + 1
+    assert len(cloud) == 3 * 4500
+    x = np.sort(cloud.points().points[:, 0])
+    np.testing.assert_allclose(x, np.repeat(np.arange(4500), 3))
+    moved = np.eye(4)
+    cloud.move({0: moved, 4499: moved})
+    assert np.count_nonzero(cloud.points().points[:, 0] == 0) == 6

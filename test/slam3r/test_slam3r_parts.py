@@ -17,6 +17,7 @@ from worldsystem_slam3r.slam3r.bootstrap import baseline
 from worldsystem_slam3r.slam3r.buffer import SceneBuffer
 from worldsystem_slam3r.slam3r.intake import Fault, Intake
 from worldsystem_slam3r.slam3r.intrinsics import FocalEstimate, weiszfeld_focal_px
+from worldsystem_slam3r.slam3r.live import LiveScene, LiveSettings
 from worldsystem_slam3r.slam3r.pace import Pace, Station, advance
 from worldsystem_slam3r.slam3r.pose import Sample, place, robust_sim3
 from worldsystem_slam3r.slam3r.scene_start import find_start
@@ -305,3 +306,10 @@ def test_a_start_knows_how_far_its_cameras_stand_apart():
         )
     )
     assert baseline(start) == pytest.approx(apart / reach, rel=0.15)
+
+
+def test_a_scene_that_the_buffer_let_go_of_still_has_its_newest_frame():
+    scene = LiveScene(TrueNetworks(), LiveSettings())
+    newest = a_view(7)
+    scene.recent = {3: a_view(3), 7: newest}
+    assert scene.references([a_view(1000)]) == [newest]

@@ -27,11 +27,16 @@ class _Block:
     rgb: UInt8[np.ndarray, "n 3"]
 
 
+MOVABLE_KEYFRAMES = 1000
+"""Key frames whose points can still be moved; those before them are settled together."""
+_SETTLED = -1
+
+
 class BoundedCloud:
     """At most `most` points, an even random sample of all that were ever put in.
 
     When it is full every block is halved, and later key frames give as much less. Points are kept
-    by key frame, so that these can still be moved.
+    by key frame, so that the newest of these can still be moved or taken out.
     """
 
     def __init__(self, most: int, *, seed: int = 0) -> None:
@@ -60,6 +65,8 @@ class BoundedCloud:
         if len(block.points_cam):
             self._blocks[keyframe.id] = block
             self._count += len(block.points_cam)
+        if len(self._blocks) > 2 * MOVABLE_KEYFRAMES:
+            self._settle()
 
     def move(self, world_from_cam: dict[int, Float64[np.ndarray, "4 4"]]) -> None:
         """Correct the poses of key frames; unknown ids are passed over."""
@@ -81,6 +88,16 @@ class BoundedCloud:
             np.concatenate([np.empty((0, 3), np.float32), *placed]),
             np.concatenate([np.empty((0, 3), np.uint8), *colours]),
         )
+
+    def _settle(self) -> None:
+        """Join the older half of the blocks into one: a block costs more than its few points."""
+        joined = list(self._blocks)[:-MOVABLE_KEYFRAMES]
+        if _SETTLED in self._blocks and _SETTLED not in joined:
+            joined.append(_SETTLED)
+        blocks = [self._blocks.pop(key) for key in joined]
+        points = [transform(block.world_from_cam, block.points_cam) for block in blocks]
+        rgb = np.concatenate([block.rgb for block in blocks])
+        self._blocks = {_SETTLED: _Block(np.eye(4), np.concatenate(points), rgb)} | self._blocks
 
     def _thin(self, block: _Block, share: float) -> None:
         if share < 1.0:

@@ -96,6 +96,8 @@ class LiveScene:
             neighbour = self._at_or_before(views[0].index - j * self.stride)
             if neighbour is not None and neighbour not in chosen:
                 chosen.append(neighbour)
+        if not chosen and self.recent:  # the buffer has let go of this scene
+            chosen.append(self.recent[max(self.recent)])
         return chosen
 
     def known_ground(self, view: View) -> list[View]:

@@ -100,7 +100,10 @@ class SceneTracker:
             self.pace.stride,
         )
         self._shots = {shot.view.index: shot for shot in [*keys, *others]}
-        self.world_from_scene[self.scene.segment] = self._place_of_new_scene()
+        known = {view.segment for view in self.scene.buffer.views}
+        place = self._place_of_new_scene()
+        self.world_from_scene = {k: v for k, v in self.world_from_scene.items() if k in known}
+        self.world_from_scene[self.scene.segment] = place
         ordered = [self._shots[index] for index in sorted(self._shots)]
         read_samples(ordered)
         for shot in keys:
