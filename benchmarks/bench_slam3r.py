@@ -52,7 +52,11 @@ FULL_DECODERS = NetworkSizes(
 
 
 def random_pair(
-    sizes: NetworkSizes, device: str = "cpu", dtype: torch.dtype = torch.float32
+    sizes: NetworkSizes,
+    device: str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    *,
+    graphs: bool = False,
 ) -> tuple[Networks, NaiveNetworks]:
     """Our networks and their plain twin with the same random weights."""
     torch.manual_seed(0)
@@ -62,7 +66,7 @@ def random_pair(
         for net in (i2p, l2w)
     ]
     naive = NaiveNetworks(states[0], states[1], (sizes.encoder_heads, sizes.decoder_heads))
-    return Networks(i2p, l2w, device=device, dtype=dtype), naive
+    return Networks(i2p, l2w, device=device, dtype=dtype, graphs=graphs), naive
 
 
 def speedups(ours: Callable[[], object], plain: Callable[[], object]) -> list[float]:
@@ -175,12 +179,13 @@ def measure_cpu() -> None:
     bench.write()
 
 
-def measure_device(device: str, frames: int) -> None:
+def measure_device(device: str, frames: int, *, graphs: bool) -> None:
     """Write whole-frame figures of a GPU, and print them as JSON."""
     os.environ.setdefault("BENCH_SUFFIX", f"_{device.replace(':', '')}")
-    networks, naive = random_pair(PUBLISHED, device, torch.bfloat16)
+    networks, naive = random_pair(PUBLISHED, device, torch.bfloat16, graphs=graphs)
     bench = Benchmark("slam3r")
     note = f"{torch.cuda.get_device_name(device)}, {frames} frames, bfloat16; the twin in float32"
+    note += ", CUDA graphs" if graphs else ""
     for name, (value, unit) in measured_stream(networks, naive, frames=frames).items():
         bench.add(name, value, unit, note=note)
     print(bench.write().read_text())
@@ -191,11 +196,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--device", default="cpu", help="cpu, or cuda for whole frames")
     parser.add_argument("--frames", type=int, default=300 if QUICK else 3000)
+    parser.add_argument("--graphs", action="store_true", help="replay CUDA graphs")
     options = parser.parse_args()
     if options.device == "cpu":
         measure_cpu()
     else:
-        measure_device(options.device, options.frames)
+        measure_device(options.device, options.frames, graphs=options.graphs)
 
 
 if __name__ == "__main__":

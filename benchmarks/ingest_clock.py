@@ -17,8 +17,8 @@ import numpy as np
 from harness import QUICK, Benchmark
 from jaxtyping import Float64, Int64
 
-from worldsystem_ingest.clock import ClockEstimator
-from worldsystem_ingest.round_trips import RoundTrip
+from worldsystem_ingest.sender.clock import ClockEstimator
+from worldsystem_ingest.sender.round_trips import RoundTrip
 
 RUNS = 3 if QUICK else 10
 SECONDS, SETTLE_S, RATE_HZ, DRIFT, OFFSET_NS = 60, 10, 30, 50e-6, 3 * 10**9

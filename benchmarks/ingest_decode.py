@@ -25,11 +25,11 @@ from ingest_sinks import Nowhere
 from jaxtyping import UInt8
 
 from worldsystem_core.frames import EncodedFrame, Frame
+from worldsystem_ingest.codec.decoder import DecoderSettings
+from worldsystem_ingest.codec.live_decoding import LiveDecoding
+from worldsystem_ingest.codec.pictures import RgbConversion
 from worldsystem_ingest.config import IngestConfig
-from worldsystem_ingest.decoder import DecoderSettings
-from worldsystem_ingest.live_decoding import LiveDecoding
-from worldsystem_ingest.pictures import RgbConversion
-from worldsystem_ingest.video_file import VideoFile
+from worldsystem_ingest.files.video_file import VideoFile
 
 WIDTH, HEIGHT, RATE_HZ, BITS_PER_S = 1920, 1080, 30, 8_000_000
 FRAMES = 90 if QUICK else 240

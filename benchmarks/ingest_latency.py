@@ -19,9 +19,9 @@ import numpy as np
 from ingest_sinks import Nowhere
 
 from worldsystem_core.frames import EncodedFrame, Frame
-from worldsystem_ingest import live_decoding
+from worldsystem_ingest.codec import live_decoding
+from worldsystem_ingest.codec.decoder import Decoder, Outcome
 from worldsystem_ingest.config import IngestConfig
-from worldsystem_ingest.decoder import Decoder, Outcome
 from worldsystem_ingest.server import ServerSource
 
 

@@ -25,7 +25,7 @@ from harness import QUICK, Benchmark
 from worldsystem_core.frames import Camera, EncodedFrame, Frame
 from worldsystem_core.telemetry import Telemetry
 from worldsystem_ingest.config import IngestConfig
-from worldsystem_ingest.live_url import LiveUrl
+from worldsystem_ingest.url.live_url import LiveUrl
 
 RESTARTS = 2 if QUICK else 10
 AWAY_S = (2.0, 4.0) if QUICK else (1.0, 9.0)

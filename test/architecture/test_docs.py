@@ -55,7 +55,7 @@ def requirements() -> list[str]:
         for name in REQUIREMENTS
         for line in (ROOT / "tools" / name).read_text().splitlines()
     ]
-    return [re.split(r"[\[<=> ]", line)[0] for line in lines if line and not line.startswith("#")]
+    return [re.split(r"[\[<=>; ]", line)[0] for line in lines if line and not line.startswith("#")]
 
 
 def test_the_generated_pages_are_fresh() -> None:

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from ingest_lab import AccessUnit, encode
 
-from worldsystem_ingest.annexb import joined, nal_units
-from worldsystem_ingest.decoder import Decoded, Decoder, DecoderSettings, Lost, Outcome
-from worldsystem_ingest.h264 import PPS, SPS
+from worldsystem_ingest.codec.annexb import joined, nal_units
+from worldsystem_ingest.codec.decoder import Decoded, Decoder, DecoderSettings, Lost, Outcome
+from worldsystem_ingest.codec.h264 import PPS, SPS
 
 ENCODERS = {"h264": "libx264", "h265": "libx265"}
 

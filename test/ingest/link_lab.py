@@ -24,7 +24,7 @@ from ingest_lab import HEIGHT, WIDTH, AccessUnit, MemorySink, encode, numbered_p
 
 from worldsystem_core.errors import WorldSystemError
 from worldsystem_ingest.config import IngestConfig
-from worldsystem_ingest.live_url import LiveUrl
+from worldsystem_ingest.url.live_url import LiveUrl
 
 RTSP_SERVER = Path(__file__).parent / "peers" / "rtsp_server.py"
 SYSTEM_PYTHON = "/usr/bin/python3"

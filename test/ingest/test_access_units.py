@@ -8,8 +8,8 @@ import pytest
 from ingest_lab import encode
 
 from worldsystem_core.wire import START_CODE
-from worldsystem_ingest.access_units import AccessUnitSplitter
-from worldsystem_ingest.annexb import nal_units
+from worldsystem_ingest.codec.access_units import AccessUnitSplitter
+from worldsystem_ingest.codec.annexb import nal_units
 
 MIB = 1 << 20
 

@@ -12,11 +12,11 @@ from ingest_lab import MemorySink, encode, split_sets
 
 from worldsystem_core import wire
 from worldsystem_core.wire import START_CODE
-from worldsystem_ingest import annexb, h264, h265
-from worldsystem_ingest.assembly import Assembled, Assembly, Refused
+from worldsystem_ingest.codec import annexb, h264, h265
+from worldsystem_ingest.codec.assembly import Assembled, Assembly, Refused
+from worldsystem_ingest.codec.entry import Entry
 from worldsystem_ingest.config import IngestConfig
-from worldsystem_ingest.entry import Entry
-from worldsystem_ingest.session import SenderSession
+from worldsystem_ingest.sender.session import SenderSession
 
 KEY, RECOVERY = Entry.KEY, Entry.RECOVERY
 REFRESH = "keyint=10:intra-refresh=1:bframes=0:threads=1"

@@ -21,10 +21,10 @@ from coding_lab import (
     without_sets,
 )
 
-from worldsystem_ingest.annexb import joined, nal_units
-from worldsystem_ingest.decoder import Decoder, DecoderSettings
-from worldsystem_ingest.entry import Entry
-from worldsystem_ingest.h264 import SEI, entry_of
+from worldsystem_ingest.codec.annexb import joined, nal_units
+from worldsystem_ingest.codec.decoder import Decoder, DecoderSettings
+from worldsystem_ingest.codec.entry import Entry
+from worldsystem_ingest.codec.h264 import SEI, entry_of
 
 LIVE = DecoderSettings(low_delay=True)
 FILE = DecoderSettings(threads=3)
@@ -200,7 +200,7 @@ def test_a_decoder_that_is_dropped_while_its_threads_work_does_not_hang():
 import sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from coding_lab import Coding, coded, moving_scene
-from worldsystem_ingest.decoder import Decoder, DecoderSettings
+from worldsystem_ingest.codec.decoder import Decoder, DecoderSettings
 units = coded(moving_scene(30, 640, 480), Coding())
 for _ in range(20):
     decoder = Decoder(DecoderSettings(threads=3))

@@ -6,8 +6,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from worldsystem_ingest.clock import ClockEstimator
-from worldsystem_ingest.round_trips import RoundTrip
+from worldsystem_ingest.sender.clock import ClockEstimator
+from worldsystem_ingest.sender.round_trips import RoundTrip
 
 T0_NS = 1_780_000_000 * 10**9
 MS = 1_000_000

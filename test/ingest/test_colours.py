@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from coding_lab import Coding, coded, decode, moving_scene, pictures_in
 
-from worldsystem_ingest.decoder import DecoderSettings
-from worldsystem_ingest.pictures import RgbConversion
+from worldsystem_ingest.codec.decoder import DecoderSettings
+from worldsystem_ingest.codec.pictures import RgbConversion
 
 PATCHES = [
     (255, 255, 255),

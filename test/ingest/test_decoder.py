@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from ingest_lab import encode, number_in
 
-from worldsystem_ingest.decoder import Decoded, Decoder, Lost
-from worldsystem_ingest.h264 import ParameterSets, entry_of, nal_types, nal_units
-from worldsystem_ingest.reordering import has_b_slice, without_reordering
+from worldsystem_ingest.codec.decoder import Decoded, Decoder, Lost
+from worldsystem_ingest.codec.h264 import ParameterSets, entry_of, nal_types, nal_units
+from worldsystem_ingest.codec.reordering import has_b_slice, without_reordering
 
 
 def test_without_b_frames_each_picture_comes_out_with_its_unit():

@@ -16,7 +16,7 @@ from ingest_lab import HEIGHT, WIDTH, MemorySink, number_in, numbered_picture, w
 
 from worldsystem_core.errors import SourceError
 from worldsystem_ingest.config import IngestConfig
-from worldsystem_ingest.video_file import VideoFile, recording_time
+from worldsystem_ingest.files.video_file import VideoFile, recording_time
 
 
 def played(path: Path, **settings) -> tuple[MemorySink, VideoFile]:

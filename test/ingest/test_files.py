@@ -13,8 +13,8 @@ import pytest
 from ingest_lab import HEIGHT, WIDTH, MemorySink, encode, number_in, numbered_picture, write_video
 
 from worldsystem_core.errors import SourceError
+from worldsystem_ingest.codec.h264 import nal_types
 from worldsystem_ingest.config import IngestConfig
-from worldsystem_ingest.h264 import nal_types
 from worldsystem_ingest.sink import Summary
 from worldsystem_ingest.source import open_source
 

@@ -14,9 +14,9 @@ from ingest_lab import MemorySink, packets_of, wait_until
 from mutation import mutated
 
 from worldsystem_core.errors import ProtocolError
+from worldsystem_ingest.codec.live_decoding import LiveDecoding
 from worldsystem_ingest.config import IngestConfig
-from worldsystem_ingest.live_decoding import LiveDecoding
-from worldsystem_ingest.session import SenderSession
+from worldsystem_ingest.sender.session import SenderSession
 
 MESSAGES = 10_000
 SLICE = 500

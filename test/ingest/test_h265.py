@@ -13,13 +13,13 @@ from coding_lab import AccessUnit, Coding, coded, decode, losses_in, moving_scen
 from ingest_lab import MemorySink
 
 from worldsystem_core.frames import EncodedFrame
-from worldsystem_ingest import h265
-from worldsystem_ingest.annexb import joined, nal_units
+from worldsystem_ingest.codec import h265
+from worldsystem_ingest.codec.annexb import joined, nal_units
+from worldsystem_ingest.codec.decoder import DecoderSettings
+from worldsystem_ingest.codec.entry import Entry
+from worldsystem_ingest.codec.live_decoding import LiveDecoding
 from worldsystem_ingest.config import IngestConfig
-from worldsystem_ingest.decoder import DecoderSettings
-from worldsystem_ingest.entry import Entry
-from worldsystem_ingest.live_decoding import LiveDecoding
-from worldsystem_ingest.video_file import VideoFile
+from worldsystem_ingest.files.video_file import VideoFile
 
 H265 = Coding(codec="h265")
 LIVE = DecoderSettings(codec="h265", low_delay=True)

@@ -14,7 +14,7 @@ from ingest_lab import MemorySink, number_in, numbered_picture
 
 from worldsystem_core.errors import SourceError
 from worldsystem_ingest.config import IngestConfig
-from worldsystem_ingest.image_folder import ImageFolder
+from worldsystem_ingest.files.image_folder import ImageFolder
 
 SECOND = 10**9
 BEGIN_NS = 1_403_636_579_763_555_584

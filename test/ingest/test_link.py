@@ -13,8 +13,8 @@ import av
 import pytest
 
 from worldsystem_core.errors import SourceError
-from worldsystem_ingest.link import link_error, parse_link, without_secrets
-from worldsystem_ingest.link_clock import LinkClock
+from worldsystem_ingest.url.link import link_error, parse_link, without_secrets
+from worldsystem_ingest.url.link_clock import LinkClock
 
 SECOND_NS = 10**9
 

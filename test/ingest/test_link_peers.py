@@ -25,7 +25,7 @@ from link_lab import (
     transport_stream,
 )
 
-from worldsystem_ingest.srt import PROGRAM
+from worldsystem_ingest.url.srt import PROGRAM
 
 SECONDS = 20
 

@@ -12,8 +12,8 @@ from coding_lab import AccessUnit, Coding, coded, cut, moving_scene
 from ingest_lab import MemorySink
 
 from worldsystem_core.frames import Camera, EncodedFrame
+from worldsystem_ingest.codec.live_decoding import LiveDecoding
 from worldsystem_ingest.config import IngestConfig
-from worldsystem_ingest.live_decoding import LiveDecoding
 
 
 def encoded(units: list[AccessUnit]) -> list[EncodedFrame]:

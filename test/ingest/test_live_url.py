@@ -15,8 +15,8 @@ from ingest_lab import number_in, numbered_picture, wait_until
 from link_lab import free_port, http_server, running, send_head, transport_stream
 
 from worldsystem_core.errors import SourceError
-from worldsystem_ingest.backoff import Backoff
 from worldsystem_ingest.sink import Summary
+from worldsystem_ingest.url.backoff import Backoff
 
 
 def test_a_stream_that_breaks_is_opened_again_and_ids_go_on():
@@ -56,7 +56,7 @@ def test_a_stream_that_stalls_is_opened_again_in_time():
 
 
 def test_data_without_pictures_leads_to_another_connection(monkeypatch):
-    monkeypatch.setattr("worldsystem_ingest.connection._UNDECODABLE_S", 0.5)
+    monkeypatch.setattr("worldsystem_ingest.url.connection._UNDECODABLE_S", 0.5)
 
     def answer(handler, connection: int) -> None:
         send_head(handler)

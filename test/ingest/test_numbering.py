@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from worldsystem_ingest.numbering import FrameNumbers
+from worldsystem_ingest.sender.numbering import FrameNumbers
 
 
 def ids_of(numbers: FrameNumbers, taken: list[tuple[int, int]], keys=(0,)) -> list[int | None]:

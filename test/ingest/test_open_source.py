@@ -15,12 +15,12 @@ from ingest_lab import MemorySink, number_in, numbered_picture, write_video
 from worldsystem_core.errors import SourceError
 from worldsystem_ingest.bag import BagSource
 from worldsystem_ingest.config import IngestConfig
-from worldsystem_ingest.image_folder import ImageFolder
-from worldsystem_ingest.live_url import LiveUrl
+from worldsystem_ingest.files.image_folder import ImageFolder
+from worldsystem_ingest.files.video_file import VideoFile
 from worldsystem_ingest.server import ServerSource
 from worldsystem_ingest.source import open_source
-from worldsystem_ingest.video_file import VideoFile
-from worldsystem_ingest.ws_client import WsClient
+from worldsystem_ingest.url.live_url import LiveUrl
+from worldsystem_ingest.url.ws_client import WsClient
 
 
 @pytest.mark.parametrize(

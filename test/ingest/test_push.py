@@ -25,12 +25,12 @@ from link_lab import (
 
 from worldsystem_core.errors import SourceError
 from worldsystem_core.frames import EncodedFrame
-from worldsystem_ingest.annexb import nal_units
-from worldsystem_ingest.backoff import Backoff
+from worldsystem_ingest.codec.annexb import nal_units
 from worldsystem_ingest.config import IngestConfig
-from worldsystem_ingest.gop_queue import GopQueue
-from worldsystem_ingest.push import LINK_DOWN, LINK_SLOW, PushingSink, RtspPush
+from worldsystem_ingest.rtsp_push.gop_queue import GopQueue
+from worldsystem_ingest.rtsp_push.push import LINK_DOWN, LINK_SLOW, PushingSink, RtspPush
 from worldsystem_ingest.sink import NO_KEY_FRAME, STOPPED
+from worldsystem_ingest.url.backoff import Backoff
 
 H264_SIDE_UNITS = (6, 9)  # supplemental information and delimiters, which a depacketizer may add
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from worldsystem_ingest.quality import Bandwidth, Jitter, Loss
+from worldsystem_ingest.sender.quality import Bandwidth, Jitter, Loss
 
 
 class Clock:

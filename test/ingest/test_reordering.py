@@ -10,9 +10,9 @@ import pytest
 from av.video.frame import PictureType
 from ingest_lab import HEIGHT, WIDTH, AccessUnit, encode, number_in, numbered_picture
 
-from worldsystem_ingest.decoder import Decoded, Decoder, DecoderSettings, Lost
-from worldsystem_ingest.h264 import nal_units
-from worldsystem_ingest.reordering import has_b_slice, without_reordering
+from worldsystem_ingest.codec.decoder import Decoded, Decoder, DecoderSettings, Lost
+from worldsystem_ingest.codec.h264 import nal_units
+from worldsystem_ingest.codec.reordering import has_b_slice, without_reordering
 
 
 def announced_but_unused(count: int, x264: str = "") -> list[AccessUnit]:

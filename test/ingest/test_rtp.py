@@ -14,14 +14,14 @@ import pytest
 from ingest_lab import number_in
 from link_lab import free_port, numbered_units
 
-from worldsystem_ingest.link_clock import wall_clock_ns
-from worldsystem_ingest.rtp import (
+from worldsystem_ingest.rtsp_push.rtp import (
     RtpStream,
     h264_payloads,
     h265_payloads,
     parameter_sets,
     session_description,
 )
+from worldsystem_ingest.url.link_clock import wall_clock_ns
 
 SIZES = [2, 3, 1399, 1400, 1401, 2800, 2801, 100_000]
 

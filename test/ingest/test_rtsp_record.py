@@ -15,11 +15,11 @@ import pytest
 from ingest_lab import wait_until
 
 from worldsystem_core.frames import EncodedFrame
-from worldsystem_ingest.backoff import Backoff
 from worldsystem_ingest.config import IngestConfig
-from worldsystem_ingest.link import LinkError
-from worldsystem_ingest.push import LINK_DOWN, LINK_SLOW, RtspPush
-from worldsystem_ingest.rtsp_record import RtspRecording
+from worldsystem_ingest.rtsp_push.push import LINK_DOWN, LINK_SLOW, RtspPush
+from worldsystem_ingest.rtsp_push.rtsp_record import RtspRecording
+from worldsystem_ingest.url.backoff import Backoff
+from worldsystem_ingest.url.link import LinkError
 
 Reply = Callable[[str, int, dict[str, str]], bytes | None]
 SETS = b"\0\0\0\1\x67\x42\xc0\x1f\x8c" + b"\0\0\0\1\x68\xce\x3c\x80"

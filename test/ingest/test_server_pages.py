@@ -15,8 +15,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from test_server import fetch
 
 from worldsystem_core import wire
-from worldsystem_ingest.metrics import ServerStatus, StreamStatus
-from worldsystem_ingest.push import PushStatus
+from worldsystem_ingest.rtsp_push.push import PushStatus
+from worldsystem_ingest.server.metrics import ServerStatus, StreamStatus
 
 
 @cache

@@ -20,10 +20,10 @@ from ingest_lab import MemorySink, number_in, wait_until, write_video
 from worldsystem_core.errors import PortInUse
 from worldsystem_core.frames import Frame
 from worldsystem_ingest.config import IngestConfig
-from worldsystem_ingest.image_folder import ImageFolder
+from worldsystem_ingest.files.image_folder import ImageFolder
+from worldsystem_ingest.files.video_file import VideoFile
 from worldsystem_ingest.server import ServingSource
 from worldsystem_ingest.source import Source
-from worldsystem_ingest.video_file import VideoFile
 
 
 @contextmanager

@@ -17,11 +17,11 @@ from ingest_lab import MemorySink, encode, packets_of
 from worldsystem_core import wire
 from worldsystem_core.errors import ProtocolError
 from worldsystem_core.frames import EncodedFrame
-from worldsystem_ingest.clock import ClockEstimator
 from worldsystem_ingest.config import IngestConfig
-from worldsystem_ingest.feedback import BitrateControl, KeyFrameRequests
-from worldsystem_ingest.quality import Bandwidth, LinkMonitor, LinkQuality
-from worldsystem_ingest.session import SenderSession
+from worldsystem_ingest.sender.clock import ClockEstimator
+from worldsystem_ingest.sender.feedback import BitrateControl, KeyFrameRequests
+from worldsystem_ingest.sender.quality import Bandwidth, LinkMonitor, LinkQuality
+from worldsystem_ingest.sender.session import SenderSession
 
 
 @dataclass

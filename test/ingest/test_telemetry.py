@@ -24,8 +24,8 @@ from worldsystem_core.telemetry import (
     Telemetry,
 )
 from worldsystem_ingest.config import IngestConfig
-from worldsystem_ingest.session import SenderSession
-from worldsystem_ingest.telemetry import TelemetryReader, message_from
+from worldsystem_ingest.sender.session import SenderSession
+from worldsystem_ingest.sender.telemetry import TelemetryReader, message_from
 
 PAGE = Path(__file__).parents[2] / "docs" / "telemetry.md"
 T = 1_780_000_000 * 10**9

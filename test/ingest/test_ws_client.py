@@ -28,8 +28,8 @@ from worldsystem_core import wire
 from worldsystem_core.errors import SourceError
 from worldsystem_core.wire import PacketType, VideoPacket
 from worldsystem_ingest.config import IngestConfig
-from worldsystem_ingest.relayed import _form_of
-from worldsystem_ingest.ws_client import WsClient
+from worldsystem_ingest.url.relayed import _form_of
+from worldsystem_ingest.url.ws_client import WsClient
 
 
 def drone_flies(server, numbers: range, gop: int = 10, pause_s: float = 0.005) -> None:

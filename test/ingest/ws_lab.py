@@ -17,7 +17,7 @@ from websockets.sync.server import ServerConnection, serve
 
 from worldsystem_core.errors import SourceError
 from worldsystem_ingest.config import IngestConfig
-from worldsystem_ingest.ws_client import WsClient
+from worldsystem_ingest.url.ws_client import WsClient
 
 Handler = Callable[[ServerConnection], None]
 

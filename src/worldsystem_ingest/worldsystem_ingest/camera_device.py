@@ -16,12 +16,12 @@ from urllib.parse import parse_qsl
 import av
 
 from worldsystem_core.errors import SourceError
-from worldsystem_ingest.backoff import Backoff
 from worldsystem_ingest.config import IngestConfig
-from worldsystem_ingest.delivery import Delivery, camera_with_focal
-from worldsystem_ingest.packets import PacketReader, packet_reader
+from worldsystem_ingest.files.delivery import Delivery, camera_with_focal
+from worldsystem_ingest.files.packets import PacketReader, packet_reader
+from worldsystem_ingest.files.video_file import rate_of
 from worldsystem_ingest.sink import Sink, Summary
-from worldsystem_ingest.video_file import rate_of
+from worldsystem_ingest.url.backoff import Backoff
 
 _log = logging.getLogger(__name__)
 _DEVICES = Path("/dev")

@@ -17,15 +17,15 @@ from worldsystem_ingest.bag import BagSource
 from worldsystem_ingest.bag.recording import is_bag
 from worldsystem_ingest.camera_device import CameraDevice
 from worldsystem_ingest.config import IngestConfig
-from worldsystem_ingest.image_folder import ImageFolder
-from worldsystem_ingest.live_url import LiveUrl
-from worldsystem_ingest.pushed import PushedSource
+from worldsystem_ingest.files.image_folder import ImageFolder
+from worldsystem_ingest.files.video_file import VideoFile
 from worldsystem_ingest.replay import ReplayedSource, is_replay
+from worldsystem_ingest.rtsp_push.pushed import PushedSource
 from worldsystem_ingest.server import ServerSource, ServingSource
 from worldsystem_ingest.sink import Sink, Summary
 from worldsystem_ingest.thinning import ThinnedSource
-from worldsystem_ingest.video_file import VideoFile
-from worldsystem_ingest.ws_client import WsClient
+from worldsystem_ingest.url.live_url import LiveUrl
+from worldsystem_ingest.url.ws_client import WsClient
 
 _log = logging.getLogger(__name__)
 _LIVE_SCHEMES = ("rtsp", "rtsps", "rtmp", "rtmps", "srt", "udp", "rtp", "tcp", "http", "https")

@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 from worldsystem_core import wire
 from worldsystem_core.errors import ProtocolError
-from worldsystem_ingest import h264, h265
-from worldsystem_ingest.annexb import escaped, joined, nal_spans, nal_units, unescaped
-from worldsystem_ingest.reordering import has_b_slice, without_reordering
+from worldsystem_ingest.codec import h264, h265
+from worldsystem_ingest.codec.annexb import escaped, joined, nal_spans, nal_units, unescaped
+from worldsystem_ingest.codec.reordering import has_b_slice, without_reordering
 
 
 def packets(data: bytes) -> None:

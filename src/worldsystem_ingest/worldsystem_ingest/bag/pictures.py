@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
-from worldsystem_ingest.delivery import Delivery
+from worldsystem_ingest.files.delivery import Delivery
 from worldsystem_ingest.sink import CORRUPT
 
 IMAGE = "sensor_msgs/msg/Image"

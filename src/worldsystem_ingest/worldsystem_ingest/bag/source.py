@@ -34,9 +34,9 @@ from worldsystem_ingest.bag.pictures import (
 from worldsystem_ingest.bag.recording import Recording
 from worldsystem_ingest.bag.video import VideoReader
 from worldsystem_ingest.config import IngestConfig
-from worldsystem_ingest.delivery import Delivery, camera_with_focal
+from worldsystem_ingest.files.delivery import Delivery, camera_with_focal
+from worldsystem_ingest.files.video_file import pace_of
 from worldsystem_ingest.sink import CORRUPT, Sink, Summary
-from worldsystem_ingest.video_file import pace_of
 
 _log = logging.getLogger(__name__)
 _READABLE = ("cdr", "ros1")

@@ -7,10 +7,10 @@ from typing import Any
 
 from worldsystem_core.wire import with_start_code
 from worldsystem_ingest.bag.pictures import codec_of
+from worldsystem_ingest.codec.decoder import SYNTAX, Decoder, DecoderSettings
+from worldsystem_ingest.codec.entry import Entry
 from worldsystem_ingest.config import IngestConfig
-from worldsystem_ingest.decoder import SYNTAX, Decoder, DecoderSettings
-from worldsystem_ingest.delivery import Delivery
-from worldsystem_ingest.entry import Entry
+from worldsystem_ingest.files.delivery import Delivery
 
 
 class VideoReader:

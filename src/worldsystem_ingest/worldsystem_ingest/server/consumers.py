@@ -8,8 +8,8 @@ import asyncio
 from aiohttp import web
 
 from worldsystem_ingest.config import IngestConfig
-from worldsystem_ingest.relay import Consumer
 from worldsystem_ingest.server.outlet import Outlet
+from worldsystem_ingest.server.relay import Consumer
 from worldsystem_ingest.server.sockets import Sockets, refusal
 from worldsystem_ingest.server.streams import VideoStream
 

@@ -16,10 +16,10 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from worldsystem_core.errors import PortInUse, SourceError
 from worldsystem_ingest.config import IngestConfig
-from worldsystem_ingest.metrics import ServerStatus
 from worldsystem_ingest.server.access import Access, tls_context
 from worldsystem_ingest.server.consumers import Consumers
 from worldsystem_ingest.server.gate import Gate
+from worldsystem_ingest.server.metrics import ServerStatus
 from worldsystem_ingest.server.pages import Pages, PushStatusOf
 from worldsystem_ingest.server.senders import Senders
 from worldsystem_ingest.server.sockets import Sockets

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from worldsystem_core.frames import Camera, EncodedFrame, Frame
 from worldsystem_core.telemetry import Telemetry
 from worldsystem_ingest.config import IngestConfig
-from worldsystem_ingest.metrics import ServerStatus
+from worldsystem_ingest.server.metrics import ServerStatus
 from worldsystem_ingest.server.network import Network
 from worldsystem_ingest.server.source import facts_of, no_push
 from worldsystem_ingest.server.streams import BadStreamName, TooManyStreams, VideoStream

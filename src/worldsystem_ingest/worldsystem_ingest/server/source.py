@@ -6,7 +6,7 @@ from __future__ import annotations
 import threading
 
 from worldsystem_ingest.config import IngestConfig
-from worldsystem_ingest.metrics import ServerStatus
+from worldsystem_ingest.server.metrics import ServerStatus
 from worldsystem_ingest.server.network import Network
 from worldsystem_ingest.server.pages import PushStatusOf
 from worldsystem_ingest.sink import Sink, Summary

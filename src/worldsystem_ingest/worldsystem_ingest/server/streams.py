@@ -14,14 +14,14 @@ from dataclasses import dataclass
 
 from worldsystem_core.errors import ProtocolError
 from worldsystem_core.frames import EncodedFrame
+from worldsystem_ingest.codec.live_decoding import LiveDecoding
 from worldsystem_ingest.config import IngestConfig
-from worldsystem_ingest.counters import CountingSink
-from worldsystem_ingest.feedback import Say
-from worldsystem_ingest.live_decoding import LiveDecoding
-from worldsystem_ingest.metrics import StreamStatus
-from worldsystem_ingest.relay import Relay, RelayLimits
+from worldsystem_ingest.sender.feedback import Say
+from worldsystem_ingest.sender.session import SenderSession
+from worldsystem_ingest.server.counters import CountingSink
+from worldsystem_ingest.server.metrics import StreamStatus
 from worldsystem_ingest.server.outlet import Framing
-from worldsystem_ingest.session import SenderSession
+from worldsystem_ingest.server.relay import Relay, RelayLimits
 from worldsystem_ingest.sink import Sink
 
 _log = logging.getLogger(__name__)

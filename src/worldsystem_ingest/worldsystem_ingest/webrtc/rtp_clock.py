@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from worldsystem_ingest.clock import ClockEstimator
+from worldsystem_ingest.sender.clock import ClockEstimator
 
 _RATE_HZ = 90_000
 _NTP_EPOCH_S = -2_208_988_800  # 1900-01-01, seen from 1970

@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Access units that can be decoded, from pictures and parameter sets that came apart."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from worldsystem_ingest.codec import annexb, h264, h265
+from worldsystem_ingest.codec.entry import Entry
+from worldsystem_ingest.sink import CORRUPT, NO_PARAMETER_SETS
+
+_NAMES = {
+    "h264": "h264",
+    "avc": "h264",
+    "avc1": "h264",
+    "video/avc": "h264",
+    "h265": "h265",
+    "hevc": "h265",
+    "hvc1": "h265",
+    "video/hevc": "h265",
+}
+_SYNTAXES = {"h264": h264, "h265": h265}
+_KEY_TYPES = {"h264": frozenset({h264.IDR_SLICE}), "h265": h265.IRAP_TYPES}
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A picture that cannot be decoded, whatever came before it; `reason` as the sink names it."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Assembled:
+    """An access unit with the parameter sets that it needs."""
+
+    data: bytes
+    is_key: bool
+
+
+class Assembly:
+    """Remembers parameter sets and puts them in front of the key frames that lack them."""
+
+    def __init__(self) -> None:
+        self.codec = "h264"
+        self._sets: annexb.ParameterSets = h264.ParameterSets()
+
+    def use_codec(self, name: str) -> None:
+        """The sender says what it encodes; names that are not known change nothing."""
+        codec = _NAMES.get(name.lower())
+        if codec and codec != self.codec:
+            self.codec = codec
+            self._sets = _SYNTAXES[codec].ParameterSets()
+
+    def take_sets(self, payload: bytes) -> None:
+        """Remember the parameter sets of a message that holds nothing else."""
+        self._sets.take(payload)
+
+    def take(self, data: bytes, is_key: bool) -> Assembled | Refused:
+        """One picture in Annex-B form; `is_key` is what the sender says of it."""
+        syntax = _SYNTAXES[self.codec]
+        kinds = syntax.nal_types(data)
+        if not kinds & syntax.PICTURE_TYPES:
+            return Refused(CORRUPT)
+        sets = frozenset(self._sets.kinds)
+        if kinds & sets:
+            self._sets.take(data)
+        is_key = is_key or bool(kinds & _KEY_TYPES[self.codec])
+        # reading slices costs as much as all else here, and only SEI tells of a recovery point
+        recovers = syntax.SEI in kinds and syntax.entry_of(data) is Entry.RECOVERY
+        if (is_key or recovers) and not sets <= kinds:
+            if self._sets.complete:
+                data = self._sets.annexb() + data
+            elif is_key:
+                return Refused(NO_PARAMETER_SETS)
+        return Assembled(data, is_key)

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Video files and folders of images, and what containers share."""

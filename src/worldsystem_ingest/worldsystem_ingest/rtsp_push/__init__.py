@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Encoded video on to an RTSP server, copied."""

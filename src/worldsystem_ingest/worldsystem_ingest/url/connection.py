@@ -1,0 +1,231 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One connection to a live stream: opened, read until it ends or breaks, closed."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import av
+
+from worldsystem_core.errors import SourceError
+from worldsystem_ingest.config import IngestConfig
+from worldsystem_ingest.files.delivery import Delivery
+from worldsystem_ingest.files.packets import PacketReader, packet_reader
+from worldsystem_ingest.files.video_file import rate_of
+from worldsystem_ingest.url.interruption import interruptible
+from worldsystem_ingest.url.link import RESUMING, Link, LinkError, link_error
+from worldsystem_ingest.url.link_clock import LinkClock
+from worldsystem_ingest.url.srt import SrtInput, needs_program
+
+OPEN_S = 5.0
+_LISTEN_S = 30.0  # the port is opened anew so often, in case someone holds it without sending
+_UNDECODABLE_S = 10.0
+_END_TOLERANCE_S = 1.0
+
+
+@dataclass
+class Download:
+    """How far a stream of known length was read, so that the next connection goes on there.
+
+    `was_endless`: the last connection came to its end without a known length.
+    """
+
+    size: int = 0
+    begin_ns: int = 0
+    packets: int = 0
+    reader: PacketReader | None = None
+    was_endless: bool = False
+
+    def settle(self) -> None:
+        """Nothing more will come: deliver or drop what the reader still holds."""
+        if self.reader:
+            self.reader.flush()
+        self.reader = None
+
+
+class Connection:
+    """Reads one connection into `delivery`; `stamps_from` tells whose clock stamps pictures."""
+
+    def __init__(
+        self, link: Link, config: IngestConfig, delivery: Delivery, stop: threading.Event
+    ) -> None:
+        self._link = link
+        self._config = config
+        self._delivery = delivery
+        self._stop = stop
+        self._packets = 0
+        self._last_s = 0.0
+        self.stamps_from = ""
+
+    def play(self, opened: Callable[[str], None], download: Download) -> bool:
+        """Deliver until the regular end (True), or until `stop` (False).
+
+        `opened(codec)` is called when the connection stands. Raises `LinkError` when it cannot be
+        opened, stalls or breaks; `SourceError` when trying again cannot help.
+        """
+        with interruptible(self._stop.is_set), self._container(download) as container:
+            stream = self._video_of(container)
+            opened(stream.codec_context.name)
+            if download.was_endless and container.format.name == "hls" and _promised_s(container):
+                return True  # the live stream has ended, and is now offered as a recording
+            self._delivery.rate_hz = rate_of(stream, self._config.fps)
+            reader, skip = self._reader(container, stream, download)
+            try:
+                self._feed(container, stream, reader, skip=skip, begin_ns=download.begin_ns)
+            except OSError as error:
+                if not self._is_end_of_body(error, container):
+                    raise
+            finally:
+                download.packets = max(self._packets, download.packets)
+                if download.reader is None:
+                    reader.flush()
+            if self._stop.is_set():
+                return False
+            download.was_endless = not _has_length(container)
+            self._check_end(container, stream)
+            return True
+
+    @contextlib.contextmanager
+    def _container(self, download: Download) -> Iterator[av.container.InputContainer]:
+        """The opened link; whatever FFmpeg raises meanwhile becomes a `LinkError`."""
+        link, began_s = self._link, time.monotonic()
+        open_s = _LISTEN_S if link.listens else OPEN_S
+        self._heard_s = began_s
+        try:
+            with contextlib.ExitStack() as open_things:
+                source: object = link.url
+                if needs_program(link):
+                    source = open_things.enter_context(SrtInput(link, self._stop, self._config))
+                container = av.open(
+                    source,
+                    format=None if source is link.url else "mpegts",
+                    options=link.options | (RESUMING if download.size else {}),
+                    timeout=(open_s, self._config.stall_s),
+                )
+                self._heard_s = time.monotonic()
+                yield open_things.enter_context(container)
+        except av.ProtocolNotFoundError as error:
+            raise SourceError(
+                f"{link.shown}: this build of FFmpeg has no '{link.protocol}:'; docs/sources.md "
+                f"tells what it has"
+            ) from error
+        except (av.FFmpegError, OSError) as error:
+            raise link_error(error, link, time.monotonic() - self._heard_s) from error
+
+    def _video_of(self, container: av.container.InputContainer) -> av.VideoStream:
+        if container.streams.video:
+            return container.streams.video[0]
+        raise LinkError("it holds no video stream, only sound or data")
+
+    def _reader(
+        self,
+        container: av.container.InputContainer,
+        stream: av.VideoStream,
+        download: Download,
+    ) -> tuple[PacketReader, int]:
+        """A reader and how many packets it knows; a download's reader outlives its connection."""
+        size = max(0, container.size or 0)
+        if size and size == download.size and download.reader:
+            return download.reader, download.packets
+        download.settle()
+        is_live = not _has_length(container)  # of a recording no picture is lost for low delay
+        reader = packet_reader(stream, self._delivery, self._config, low_delay=is_live)
+        download.size, download.packets, download.begin_ns = size, 0, time.time_ns()
+        download.reader = reader if size else None
+        return reader, 0
+
+    def _feed(
+        self,
+        container: av.container.InputContainer,
+        stream: av.VideoStream,
+        reader: PacketReader,
+        *,
+        skip: int,
+        begin_ns: int,
+    ) -> None:
+        clock = LinkClock(self._config.clock_window_s, container.format.name)
+        is_live = not _has_length(container)
+        picture_s, frames = self._heard_s, self._delivery.frames
+        for packet in self._video_packets(container, stream):
+            self._packets += 1
+            if self._packets <= skip:
+                continue
+            self._last_s = max(self._last_s, _since_start_s(packet, stream))
+            if is_live:
+                stamp_ns = clock.stamp_ns(packet, time.time_ns())
+            else:
+                stamp_ns = begin_ns + round(_since_start_s(packet, stream) * 1e9)
+            reader.feed(packet, stamp_ns)
+            self.stamps_from = clock.source if is_live else "recording"
+            if self._delivery.frames != frames:
+                picture_s, frames = self._heard_s, self._delivery.frames
+            elif self._heard_s - picture_s > _UNDECODABLE_S:
+                raise LinkError(f"data comes, but no picture of it for {_UNDECODABLE_S:.0f} s")
+
+    def _video_packets(
+        self, container: av.container.InputContainer, stream: av.VideoStream
+    ) -> Iterator[av.Packet]:
+        """Every video packet until the end or `stop`.
+
+        A download's are one behind, because the last one before a break may be cut off. It comes
+        whole with the next connection.
+        """
+        held: av.Packet | None = None
+        holds_back = (container.size or 0) > 0
+        for packet in container.demux():
+            if self._stop.is_set():
+                return
+            if packet.size == 0:
+                continue
+            silent_s = time.monotonic() - self._heard_s
+            is_video = packet.stream is stream
+            if is_video:
+                out, held = (held, packet) if holds_back else (packet, None)
+                if out is not None:
+                    yield out
+            if silent_s > self._config.stall_s:
+                # at a time-out FFmpeg first gives out the packet it was still parsing
+                what = "data" if is_video else "video, only sound,"
+                raise LinkError(f"no {what} from {self._link.place} for {silent_s:.1f} s")
+            if is_video:
+                self._heard_s = time.monotonic()
+        if holds_back and held is not None:
+            yield held
+
+    def _is_end_of_body(self, error: OSError, container: av.container.InputContainer) -> bool:
+        """FFmpeg 8 calls the end of a body without Content-Length an input/output error."""
+        is_http = self._link.protocol in ("http", "https")
+        return is_http and error.errno == errno.EIO and (container.size or 0) <= 0
+
+    def _check_end(self, container: av.container.InputContainer, stream: av.VideoStream) -> None:
+        """Raise `LinkError` unless something of known length is complete.
+
+        FFmpeg itself notices a body shorter than its Content-Length; one that ends with its
+        connection must be compared with what the container promised.
+        """
+        if not _has_length(container):
+            raise LinkError("the stream ended")
+        if stream.frames > self._packets:
+            raise LinkError(f"ended after {self._packets} of {stream.frames} pictures")
+        promised_s = _promised_s(container)
+        if self._last_s and promised_s > self._last_s + _END_TOLERANCE_S:
+            raise LinkError(f"ended after {self._last_s:.1f} s of {promised_s:.1f} s")
+
+
+def _has_length(container: av.container.InputContainer) -> bool:
+    return (container.size or 0) > 0 or _promised_s(container) > 0.0
+
+
+def _promised_s(container: av.container.InputContainer) -> float:
+    return max(0.0, float((container.duration or 0) / av.time_base))
+
+
+def _since_start_s(packet: av.Packet, stream: av.VideoStream) -> float:
+    if packet.pts is None:
+        return 0.0
+    return float((packet.pts - (stream.start_time or 0)) * packet.time_base)
