@@ -139,6 +139,16 @@ class Side(NamedTuple):
     offer: Offer
     added: Tensor | None = None
 
+    def tensors(self) -> tuple[Tensor, ...]:
+        """All tensors, in the order that `of` takes them."""
+        return (*self.target, *self.offer, *(() if self.added is None else (self.added,)))
+
+    @classmethod
+    def of(cls, tensors: Sequence[Tensor]) -> Side:
+        """Inverse of `tensors`."""
+        added = tensors[4] if len(tensors) > 4 else None
+        return cls(Target(*tensors[:2]), Offer(*tensors[2:4]), added)
+
     def spread(self, batch: int) -> Side:
         """The same views for each of `batch` windows; needs a side of batch 1."""
 

@@ -107,12 +107,13 @@ def load_networks(
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
     sizes: NetworkSizes | None = None,
+    graphs: bool = False,
 ) -> Networks:
     """Both networks from checkpoint files, or from tensors by key, ready on `device`.
 
     Sizes come from the argument, else from the file, else they are the published ones. An encoder
     inside a local-to-world checkpoint is left out: tokens are made by the other network. With a
-    16-bit `dtype` the large matrices are kept in it.
+    16-bit `dtype` the large matrices are kept in it. `graphs`: see `Networks`.
     """
     first, second = _checkpoint(i2p, "image-to-points"), _checkpoint(l2w, "local-to-world")
     sizes = sizes or first.sizes or PUBLISHED
@@ -121,7 +122,7 @@ def load_networks(
         image_to_points, local_to_world = ImageToPoints(sizes), LocalToWorld(sizes)
     load_strictly(image_to_points, first)
     load_strictly(local_to_world, Checkpoint(without_encoder, second.origin))
-    return Networks(image_to_points, local_to_world, device=device, dtype=dtype)
+    return Networks(image_to_points, local_to_world, device=device, dtype=dtype, graphs=graphs)
 
 
 def _checkpoint(source: Path | Mapping[str, Tensor], name: str) -> Checkpoint:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from worldsystem_core.errors import BackendError
 from worldsystem_slam3r.model.decoder import Side
+from worldsystem_slam3r.model.graphs import Computation, Replayed
 from worldsystem_slam3r.model.heads import PointMap
 from worldsystem_slam3r.model.i2p import ImageToPoints
 from worldsystem_slam3r.model.l2w import LocalToWorld
@@ -32,7 +33,8 @@ class Networks:
 
     Tensors are on `device`; tokens are raw encoder tokens (views, tokens, dim). A token grid is
     taken to be square unless `grid` (rows, columns) says otherwise. Point maps and confidences
-    come back in float32, points (0, 0, 0) in `points` mean "unknown".
+    come back in float32, points (0, 0, 0) in `points` mean "unknown". With `graphs` a CUDA device
+    replays recorded kernels per shape of input; elsewhere it changes nothing.
     """
 
     def __init__(
@@ -42,12 +44,17 @@ class Networks:
         *,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
+        graphs: bool = False,
     ) -> None:
         self.device = torch.device(device)
         self.dtype = dtype
         self.sizes = image_to_points.sizes
         self.image_to_points = _prepared(image_to_points, self.device, dtype)
         self.local_to_world = _prepared(local_to_world, self.device, dtype)
+        replay = Replayed if graphs and self.device.type == "cuda" else _as_it_is
+        self._encoded = replay(self._encode)
+        self._located = replay(self._locate)
+        self._registered = replay(self._register)
 
     def encode(self, images: Tensor) -> Tensor:
         """Raw tokens (n, tokens, dim) of images (n, 3, h, w) in [-1, 1]; kept once per frame."""
@@ -58,10 +65,8 @@ class Networks:
                 f"multiples of {patch}; use network_picture() first"
             )
         with self._running():
-            parts = [
-                self.image_to_points.encode(part) for part in torch.split(images, ENCODE_AT_ONCE)
-            ]
-            return torch.cat(parts)
+            parts = [self._encoded(None, part) for part in torch.split(images, ENCODE_AT_ONCE)]
+            return torch.cat([tokens for (tokens,) in parts])
 
     def i2p(self, tokens: Tensor, ref: int, *, grid: tuple[int, int] | None = None) -> PointMap:
         """Points (views, h, w, 3) of all views in the camera frame of view `ref`."""
@@ -95,12 +100,8 @@ class Networks:
     ) -> PointMap:
         """Points (h, w, 3) of the reference view (tokens, dim) alone, seen with `sources`."""
         grid = grid or _square(ref_tokens)
-        net = self.image_to_points
         with self._running():
-            reference = net.start_views(ref_tokens[None, None], grid, reference=True)
-            r, _ = net.decode(reference, sources, grid, want_ref=True, want_src=False)
-            points, confidence = net.downstream_head1(r, grid)
-            return PointMap(points[0, 0], confidence[0, 0])
+            return PointMap(*self._located(grid, ref_tokens, *sources.tensors()))
 
     def l2w_references(self, tokens: Tensor, points: Tensor) -> Side:
         """What scene views with world points (views, h, w, 3) give as references; may be kept."""
@@ -109,13 +110,8 @@ class Networks:
 
     def l2w_sources(self, references: Side, tokens: Tensor, points: Tensor) -> PointMap:
         """World points (views, h, w, 3) of views whose `points` are in their own camera frames."""
-        net = self.local_to_world
         with self._running():
-            sources = net.start_views(tokens[None], points[None], reference=False)
-            grid = net.grid_of(points[None])
-            _, s = net.decode(references, sources, grid, want_ref=False, want_src=True)
-            world, confidence = net.downstream_head2(s, grid)
-            return PointMap(world[0], confidence[0])
+            return PointMap(*self._registered(None, tokens, points, *references.tensors()))
 
     def l2w(
         self, ref_tokens: Tensor, ref_points: Tensor, src_tokens: Tensor, src_points: Tensor
@@ -163,12 +159,35 @@ class Networks:
             for p in net.parameters()
         )
 
+    def _encode(self, _setting: None, images: Tensor) -> tuple[Tensor]:
+        return (self.image_to_points.encode(images),)
+
+    def _locate(self, grid: tuple[int, int], ref_tokens: Tensor, *kept: Tensor) -> PointMap:
+        net = self.image_to_points
+        reference = net.start_views(ref_tokens[None, None], grid, reference=True)
+        r, _ = net.decode(reference, Side.of(kept), grid, want_ref=True, want_src=False)
+        points, confidence = net.downstream_head1(r, grid)
+        return PointMap(points[0, 0], confidence[0, 0])
+
+    def _register(self, _setting: None, tokens: Tensor, points: Tensor, *known: Tensor) -> PointMap:
+        net = self.local_to_world
+        sources = net.start_views(tokens[None], points[None], reference=False)
+        grid = net.grid_of(points[None])
+        _, s = net.decode(Side.of(known), sources, grid, want_ref=False, want_src=True)
+        world, confidence = net.downstream_head2(s, grid)
+        return PointMap(world[0], confidence[0])
+
     @contextmanager
     def _running(self) -> Iterator[None]:
         reduced = self.dtype != torch.float32
         with (
             torch.no_grad(),
-            torch.autocast(self.device.type, self.dtype if reduced else None, enabled=reduced),
+            torch.autocast(
+                self.device.type,
+                self.dtype if reduced else None,
+                enabled=reduced,
+                cache_enabled=False,  # a recorded graph must not refer to a cache that is emptied
+            ),
         ):
             yield
 
@@ -185,6 +204,10 @@ def _prepared(net: Net, device: torch.device, dtype: torch.dtype) -> Net:
     if device.type == "cpu":
         _lay_out_for_reading(net)
     return net
+
+
+def _as_it_is(computation: Computation) -> Computation:
+    return computation
 
 
 def _lay_out_for_reading(net: nn.Module) -> None:

@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""CUDA graphs: a computation of many small kernels, recorded once per shape and then replayed."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Hashable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+LOG = logging.getLogger(__name__)
+MOST_SHAPES = 24
+"""Shapes recorded per computation; any further one runs unrecorded, so that memory is bounded."""
+WARM_UP_RUNS = 2
+
+Computation = Callable[..., tuple[Tensor, ...]]
+
+
+class Recording(NamedTuple):
+    """A graph with the memory that it reads and writes."""
+
+    graph: torch.cuda.CUDAGraph
+    inputs: list[Tensor]
+    outputs: tuple[Tensor, ...]
+
+
+class Replayed:
+    """`computation(setting, *tensors)` by replay; the same results, in fresh memory.
+
+    `setting` is whatever else the computation depends on. For one thread and one CUDA stream.
+    Where recording fails the computation runs plainly from then on, and a warning says so.
+    """
+
+    def __init__(self, computation: Computation) -> None:
+        self._computation = computation
+        self._recordings: dict[Hashable, Recording] = {}
+        self._pool = torch.cuda.graph_pool_handle()
+        self._usable = True
+
+    def __call__(self, setting: Hashable, *tensors: Tensor) -> tuple[Tensor, ...]:
+        """The computation's outputs for inputs of any shape."""
+        key = (setting, tuple((tensor.shape, tensor.dtype) for tensor in tensors))
+        if key not in self._recordings and not self._record(key, setting, tensors):
+            return self._computation(setting, *tensors)
+        recording = self._recordings[key]
+        for kept, given in zip(recording.inputs, tensors, strict=True):
+            kept.copy_(given)
+        recording.graph.replay()
+        return tuple(output.clone() for output in recording.outputs)
+
+    def _record(self, key: Hashable, setting: Hashable, tensors: tuple[Tensor, ...]) -> bool:
+        """Whether there is a recording for `key` now."""
+        if not self._usable or len(self._recordings) >= MOST_SHAPES:
+            return False
+        try:
+            self._recordings[key] = self._recorded(setting, tensors)
+        except RuntimeError as error:
+            self._usable = False
+            LOG.warning("CUDA graphs cannot be recorded here (%s); running without them", error)
+        return self._usable
+
+    def _recorded(self, setting: Hashable, tensors: tuple[Tensor, ...]) -> Recording:
+        inputs = [tensor.clone() for tensor in tensors]
+        beside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        beside.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(beside):
+            for _ in range(WARM_UP_RUNS):
+                self._computation(setting, *inputs)
+        torch.cuda.current_stream().wait_stream(beside)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=self._pool):
+            outputs = self._computation(setting, *inputs)
+        return Recording(graph, inputs, outputs)
