@@ -32,7 +32,11 @@ class Refused:
 
 @dataclass(frozen=True)
 class Assembled:
-    """An access unit with the parameter sets that it needs."""
+    """An access unit with the parameter sets that it needs.
+
+    `is_key` also where an encoder that never sends a whole key frame says that pictures recover
+    from here: whoever joins such a stream has no better place to begin.
+    """
 
     data: bytes
     is_key: bool
@@ -73,4 +77,4 @@ class Assembly:
                 data = self._sets.annexb() + data
             elif is_key:
                 return Refused(NO_PARAMETER_SETS)
-        return Assembled(data, is_key)
+        return Assembled(data, is_key or (recovers and self._sets.complete))

@@ -12,9 +12,9 @@ from datetime import UTC, datetime
 from urllib.parse import urlsplit
 
 from worldsystem_core.errors import SourceError
-from worldsystem_core.frames import Camera, EncodedFrame, Frame
-from worldsystem_core.telemetry import Telemetry
+from worldsystem_core.frames import EncodedFrame
 from worldsystem_ingest.config import IngestConfig
+from worldsystem_ingest.passing import PassingSink
 from worldsystem_ingest.rtsp_push.gop_queue import GopQueue
 from worldsystem_ingest.rtsp_push.rtp import RtpStream, parameter_sets, session_description
 from worldsystem_ingest.rtsp_push.rtsp_record import RtspRecording
@@ -211,11 +211,11 @@ class _PushClock:
         return True
 
 
-class PushingSink:
+class PushingSink(PassingSink):
     """Passes everything on to another sink, and offers the first stream's video to a push."""
 
     def __init__(self, sink: Sink, push: RtspPush) -> None:
-        self._sink = sink
+        super().__init__(sink)
         self._push = push
         self._stream: str | None = None
 
@@ -225,22 +225,6 @@ class PushingSink:
         if unit.stream == self._stream:
             self._push.offer(unit)
         self._sink.encoded(unit)
-
-    def frame(self, frame: Frame) -> None:
-        """Pass on."""
-        self._sink.frame(frame)
-
-    def camera(self, camera: Camera, stream: str) -> None:
-        """Pass on."""
-        self._sink.camera(camera, stream)
-
-    def measured(self, sample: Telemetry, stream: str) -> None:
-        """Pass on."""
-        self._sink.measured(sample, stream)
-
-    def dropped(self, frame_id: int, reason: str, stream: str) -> None:
-        """Pass on."""
-        self._sink.dropped(frame_id, reason, stream)
 
 
 def check_push_url(url: str) -> None:
