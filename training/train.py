@@ -19,8 +19,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from calibrate import settings_for
 from evaluate import held_out_errors
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from steps import retrieval_loss, window_loss, world_loss
 from torch import Tensor, nn
 from windows import Clip, Views, film_rooms, reference_windows, world_windows
@@ -37,7 +38,6 @@ SMALLEST = NetworkSizes(
     decoder_depth=3,
     decoder_heads=5,
 )
-SHARES = {"i2p": 0.55, "l2w": 0.37, "retrieval": 0.08}
 FIRST_HELD_OUT_SEED = 1_000_000
 
 
@@ -55,6 +55,15 @@ class Plan:
     seed: int = 0
     device: str = "cpu"
     threads: int = 1
+    i2p_share: float = 0.55
+    l2w_share: float = 0.37
+    resume: str = ""
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """The share of the time for each part; the scores of retrieval get what is left."""
+        rest = 1.0 - self.i2p_share - self.l2w_share
+        return {"i2p": self.i2p_share, "l2w": self.l2w_share, "retrieval": max(rest, 0.0)}
 
 
 class Trainer:
@@ -65,8 +74,14 @@ class Trainer:
         self._clips = clips
         self._rng = np.random.default_rng(plan.seed)
         torch.manual_seed(plan.seed)
-        self.i2p = ImageToPoints(SMALLEST).to(plan.device)
-        self.l2w = LocalToWorld(SMALLEST).to(plan.device)
+        self.i2p = ImageToPoints(SMALLEST)
+        self.l2w = LocalToWorld(SMALLEST)
+        if plan.resume:
+            for name, net in (("i2p", self.i2p), ("l2w", self.l2w)):
+                state = load_file(Path(plan.resume) / f"{name}.safetensors")
+                net.load_state_dict({key: value.float() for key, value in state.items()})
+        self.i2p.to(plan.device)
+        self.l2w.to(plan.device)
 
     def run(self) -> dict[str, int]:
         """Train all three parts; the number of steps that each one had."""
@@ -82,11 +97,11 @@ class Trainer:
     def _part(
         self, name: str, parameters: Callable[[], object], loss_of: Callable[[], Tensor]
     ) -> int:
-        plan, share_s = self._plan, 60.0 * self._plan.minutes * SHARES[name]
+        plan, share_s = self._plan, 60.0 * self._plan.minutes * self._plan.shares[name]
         chosen = [p for p in parameters() if p.requires_grad]  # type: ignore[attr-defined]
         optimiser = torch.optim.AdamW(chosen, lr=plan.rate, weight_decay=0.02, betas=(0.9, 0.95))
         began_s, steps, smooth = time.monotonic(), 0, 0.0
-        while (done := (time.monotonic() - began_s) / share_s) < 1.0:
+        while share_s and (done := (time.monotonic() - began_s) / share_s) < 1.0:
             for group in optimiser.param_groups:
                 group["lr"] = plan.rate * min(1.0, (steps + 1) / 200) * _cosine(done)
             loss = loss_of()
@@ -140,7 +155,15 @@ def main() -> None:
     parameters = {
         n: sum(p.numel() for p in getattr(trainer, n).parameters()) for n in ("i2p", "l2w")
     }
-    card = {"plan": plan.__dict__, "steps": steps, "parameters": parameters, "held_out": errors}
+    fresh = film_rooms(range(unseen.stop, unseen.stop + 6), plan.frames, plan.size_px)
+    card = {
+        "licence": "Apache-2.0",
+        "settings": settings_for(trainer.i2p, trainer.l2w, fresh),
+        "plan": plan.__dict__,
+        "steps": steps,
+        "parameters": parameters,
+        "held_out": errors,
+    }
     (out / "card.json").write_text(json.dumps(card, indent=1) + "\n")
     print(json.dumps(card, indent=1))
 

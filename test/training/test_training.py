@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from baselines import constant_depth_points, constant_prediction
+from calibrate import settings_for
 from losses import CONFIDENCE_WEIGHT, confident_regression, relative_error
 from safetensors import safe_open
 from safetensors.torch import load_file
@@ -18,6 +19,7 @@ from train import save
 from windows import Clip, Views, film_room, reference_windows, world_windows
 
 from worldsystem_core.geometry.se3 import inverse
+from worldsystem_slam3r.config import Slam3rConfig
 from worldsystem_slam3r.model.i2p import ImageToPoints
 from worldsystem_slam3r.model.l2w import LocalToWorld
 from worldsystem_slam3r.model.sizes import METADATA_KEY, NetworkSizes
@@ -186,3 +188,17 @@ def test_saved_networks_carry_their_sizes_and_every_parameter(tmp_path):
             sizes = NetworkSizes.from_json(file.metadata()[METADATA_KEY])
         kind(sizes).load_state_dict(load_file(path), strict=True)
         assert json.loads(sizes.to_json())["encoder_dim"] == SMALL.encoder_dim
+
+
+def test_thresholds_are_settings_of_the_back_end_and_follow_the_confidence(clip):
+    torch.manual_seed(1)
+    i2p, l2w = ImageToPoints(SMALL), LocalToWorld(SMALL)
+    first = settings_for(i2p, l2w, [clip])
+    Slam3rConfig(**first)
+    assert 1.0 <= first["lost_confidence"] <= first["keyframe_confidence"]
+    with torch.no_grad():
+        for net in (i2p, l2w):
+            for head in (net.downstream_head1, net.downstream_head2):
+                head.proj.bias[3 * SMALL.patch_px**2 :] += 2.0
+    surer = settings_for(i2p, l2w, [clip])
+    assert all(surer[name] > first[name] for name in first)
