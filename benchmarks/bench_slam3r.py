@@ -23,6 +23,7 @@ from slam3r_naive import NaiveNetworks
 from slam3r_stream import measured_stream
 from torch import Tensor
 
+from worldsystem_slam3r.model.decoder import join_views
 from worldsystem_slam3r.model.i2p import ImageToPoints
 from worldsystem_slam3r.model.l2w import LocalToWorld
 from worldsystem_slam3r.model.networks import Networks
@@ -105,12 +106,15 @@ def measure_steps(bench: Benchmark, sizes: NetworkSizes, size_note: str) -> None
     window, scene = tokens[:WINDOW], tokens[:SCENE_FRAMES]
     kept = networks.i2p_sources(window[1:])
     candidates = networks.i2p_sources(tokens[:CANDIDATES])
-    known = networks.l2w_references(scene, points[:SCENE_FRAMES])
+    known = networks.l2w_references(scene[:-1], points[: SCENE_FRAMES - 1])
     query, new, new_points = tokens[-1:], tokens[-1:], points[-1:]
 
     def registered(keep: bool) -> Tensor:
-        references = known if keep else networks.l2w_references(scene, points[:SCENE_FRAMES])
-        return networks.l2w_sources(references, new, new_points).points
+        if not keep:
+            references = networks.l2w_references(scene, points[:SCENE_FRAMES])
+            return networks.l2w_sources(references, new, new_points).points
+        newest = networks.l2w_references(scene[-1:], points[SCENE_FRAMES - 1 : SCENE_FRAMES])
+        return networks.l2w_sources(join_views([known, newest]), new, new_points).points
 
     def registered_plainly() -> Tensor:
         return naive.l2w(scene, points[:SCENE_FRAMES], new, new_points)[0][SCENE_FRAMES:]
@@ -129,8 +133,8 @@ def measure_steps(bench: Benchmark, sizes: NetworkSizes, size_note: str) -> None
 
     figures: list[tuple[str, Callable[[], Tensor], Callable[[], Tensor], str]] = [
         ("i2p_speedup", located, located_plainly, f"window of {WINDOW} views, sources kept"),
-        ("l2w_speedup", lambda: registered(False), registered_plainly, "10 + 1 views, none kept"),
-        ("l2w_kept_speedup", lambda: registered(True), registered_plainly, "10 + 1, scene kept"),
+        ("l2w_speedup", lambda: registered(True), registered_plainly, "10 + 1, nine of ten kept"),
+        ("l2w_fresh_speedup", lambda: registered(False), registered_plainly, "10 + 1, none kept"),
         ("retrieval_speedup", scored, scored_plainly, f"{CANDIDATES} candidates, kept"),
     ]
     for name, ours, plain, note in figures:

@@ -28,19 +28,23 @@ class Noting:
         tokens = self.encode(frames)
         self._frame_of = {own.numpy().tobytes(): i for i, own in enumerate(tokens)}
         self.registrations: list[dict[str, list[int]]] = []
-        self._references: list[int] = []
+        self._shown: dict[bytes, int] = {}
 
     def encode(self, images: torch.Tensor) -> torch.Tensor:
         """One by one, so that the tokens of a frame have the same bits whatever comes with it."""
         return torch.cat([self._networks.encode(image[None]) for image in images])
 
     def l2w_references(self, tokens: torch.Tensor, points: torch.Tensor) -> Any:
-        self._references = self._frames(tokens)
-        return self._networks.l2w_references(tokens, points)
+        side = self._networks.l2w_references(tokens, points)
+        self._shown |= zip(_by_view(side), self._frames(tokens), strict=True)
+        return side
 
     def l2w_sources(self, references: Any, tokens: torch.Tensor, points: torch.Tensor) -> Any:
         self.registrations.append(
-            {"ref_frame_ids": self._references, "src_frame_ids": self._frames(tokens)}
+            {
+                "ref_frame_ids": [self._shown[one] for one in _by_view(references)],
+                "src_frame_ids": self._frames(tokens),
+            }
         )
         return self._networks.l2w_sources(references, tokens, points)
 
@@ -49,3 +53,8 @@ class Noting:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._networks, name)
+
+
+def _by_view(side: Any) -> list[bytes]:
+    """What tells the views of a side apart, whatever they were joined with."""
+    return [own.numpy().tobytes() for own in side.offer.keys[0]]

@@ -15,6 +15,8 @@ from worldsystem_slam3r.model.decoder import Side, join_views
 from worldsystem_slam3r.slam3r.networks import Networks
 
 _TINY = 1e-8
+_KEPT_REFERENCES = 48  # a frame's neighbours serve again; 3 MB each at full size
+_REACH = 0.2  # of the mean distance: in training the window's camera lay among the others
 
 
 @dataclass(eq=False)
@@ -85,6 +87,8 @@ class Steps:
         self.networks = networks
         self.local_threshold = local_threshold
         self._normalise = normalise
+        self._known_from: Window | None = None
+        self._references: dict[tuple[int, int], tuple[Tensor, Side]] = {}
 
     def find_local_points(
         self, views: Sequence[View], supporting: Sequence[Sequence[View]]
@@ -124,17 +128,14 @@ class Steps:
         """Local to world: give the sources points in the references' frame, and their scores.
 
         With `anchor` (`world_from_anchor`) the network sees the references from there, at unit
-        mean distance as in its training, however far the scene has grown from its origin.
+        mean distance as in its training, however far the scene has grown from its origin. What the
+        references show is kept until they are seen from another window.
         """
-        ref_points = torch.stack([_known(view.world_points) for view in references])
         src_points = torch.stack([_known(view.local_points) for view in sources])
-        window = Window.around(ref_points, anchor, normalise=self._normalise)
-        ref_points = window.from_world(ref_points)
         if self._normalise:
             src_points = torch.stack([_unit_distance(points) for points in src_points])
-        known = self.networks.l2w_references(
-            torch.stack([view.tokens for view in references]), ref_points
-        )
+        window = self._window_of(references, anchor)
+        known = self._known_references(references, window)
         points, confidence = self.networks.l2w_sources(
             known, torch.stack([view.tokens for view in sources]), src_points
         )
@@ -147,6 +148,36 @@ class Steps:
             view.world_points, view.world_confidence = points[i], confidence[i]
             view.world_score, view.local_score = scores[0][i], scores[1][i]
             view.segment = references[0].segment
+
+    def _window_of(
+        self, references: Sequence[View], anchor: Float64[np.ndarray, "4 4"] | None
+    ) -> Window:
+        """The window of the last registration while it serves, else one around the references."""
+        kept = self._known_from
+        if kept is None or self._normalise or not kept.serves(references[0].segment, anchor):
+            points = torch.stack([_known(view.world_points) for view in references])
+            kept = Window.around(
+                points, anchor, normalise=self._normalise, segment=references[0].segment
+            )
+            self._references.clear()
+        self._known_from = kept
+        return kept
+
+    def _known_references(self, references: Sequence[View], window: Window) -> Side:
+        """The references as the network knows them; those of late calls are not made again."""
+        shown = [self._known_reference(view, window) for view in references]
+        for key in list(self._references)[: -max(_KEPT_REFERENCES, len(references))]:
+            del self._references[key]
+        return join_views(shown)
+
+    def _known_reference(self, view: View, window: Window) -> Side:
+        points = _known(view.world_points)
+        kept = self._references.pop((view.segment, view.index), None)
+        if kept is None or kept[0] is not points:
+            side = self.networks.l2w_references(view.tokens[None], window.from_world(points[None]))
+            kept = (points, side)
+        self._references[view.segment, view.index] = kept
+        return kept[1]
 
     def retrieve(
         self, candidates: Sequence[View], queries: Sequence[View], count: int
@@ -169,6 +200,9 @@ class Window:
 
     unit: Float[Tensor, ""]
     world_from_anchor: Float[Tensor, "4 4"] | None
+    segment: int = 0
+    anchor: Float64[np.ndarray, "4 4"] | None = None
+    reach: float = 0.0
 
     @staticmethod
     def around(
@@ -176,6 +210,7 @@ class Window:
         anchor: Float64[np.ndarray, "4 4"] | None,
         *,
         normalise: bool,
+        segment: int = 0,
     ) -> Window:
         """The world itself; the world in another unit; or seen from `anchor` in a unit of its own.
 
@@ -184,10 +219,19 @@ class Window:
         if anchor is None:
             everywhere = torch.ones_like(ref_points[..., 0], dtype=torch.bool)
             unit = mean_distance(ref_points, everywhere) if normalise else ref_points.new_ones(())
-            return Window(unit, None)
+            return Window(unit, None, segment)
         pose = torch.as_tensor(anchor, dtype=ref_points.dtype, device=ref_points.device)
         distance = ref_points - pose[:3, 3]
-        return Window(mean_distance(distance, _is_known(ref_points)), pose)
+        unit = mean_distance(distance, _is_known(ref_points))
+        return Window(unit, pose, segment, anchor, _REACH * float(unit))
+
+    def serves(self, segment: int, anchor: Float64[np.ndarray, "4 4"] | None) -> bool:
+        """Whether references seen from `anchor` may as well be seen from here: it is close by."""
+        if segment != self.segment or (anchor is None) != (self.anchor is None):
+            return False
+        if anchor is None or self.anchor is None:
+            return True
+        return float(np.linalg.norm(anchor[:3, 3] - self.anchor[:3, 3])) < self.reach
 
     def from_world(self, points: Float[Tensor, "r h w 3"]) -> Float[Tensor, "r h w 3"]:
         """Points as the network is shown them; unknown ones stay (0, 0, 0)."""
