@@ -32,5 +32,7 @@ if __name__ == "__main__":
     rclpy.init()
     try:
         rclpy.spin(Listener())
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Exception):
+        if rclpy.ok():  # Ctrl-C ends the context, maybe in the middle of preparing a wait
+            raise
         print("ended")
