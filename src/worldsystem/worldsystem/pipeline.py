@@ -80,9 +80,15 @@ class Pipeline:
         self._backend = opened.backend
         self.backend_name, self.backend_note = opened.name, opened.note
         self._ticked_s = 0.0
+        self._frame_step = config.frame_step
+        self._frames_seen = 0
 
     def feed(self, frame: Frame) -> Step:
-        """Work one frame through all stages."""
+        """Work one frame through all stages; with `frame_step` every so many."""
+        self._frames_seen += 1
+        if (self._frames_seen - 1) % self._frame_step:
+            self.ledgers["slam3r"].drop_untaken(frame.id, "skipped")
+            return Step([], None, None, None)
         self.ledgers["slam3r"].take(frame.id)
         step = self._work(self._backend.feed(frame))
         self.ledgers["slam3r"].use(frame.id)

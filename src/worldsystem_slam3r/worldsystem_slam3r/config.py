@@ -22,6 +22,9 @@ class Slam3rConfig(Config):
     focal_px: float = param(
         0.0, "focal length at the video's own size; 0 = from the camera, else estimated [px]", low=0
     )
+    frame_step: int = param(
+        1, "every so many pictures one is worked on; the others end as `skipped`", low=1
+    )
     queue_frames: int = param(
         6,
         "pictures that may wait; when more come the oldest is let go and counted",

@@ -44,6 +44,7 @@ class Slam3rNode(StageNode):
         self._camera: Camera | None = None
         self._state = TrackingState.INITIALISING
         self._keyframes = 0
+        self._frames_seen = 0
         self._pose_out = self.advertise(topics.POSE)
         self._keyframe_out = self.advertise(topics.KEYFRAME)
         self._points_out = self.advertise(topics.POINTS)
@@ -64,6 +65,10 @@ class Slam3rNode(StageNode):
         self.ledger.drop_untaken(frame.id, "queue_full")
 
     def _on_frame(self, frame: Frame) -> None:
+        self._frames_seen += 1
+        if (self._frames_seen - 1) % self.config.frame_step:
+            self.ledger.drop_untaken(frame.id, "skipped")
+            return
         self.ledger.take(frame.id)
         if frame.camera is None and self._camera is not None:
             frame = replace(frame, camera=self._camera)
