@@ -46,7 +46,6 @@ class RelayRun:
     loss: float
     late_ms: np.ndarray
     growth_mb: float
-    cpu_share: float
 
 
 def measure(bench: Benchmark) -> None:
@@ -57,14 +56,12 @@ def measure(bench: Benchmark) -> None:
     bench.add("relay_p50_ms", float(np.percentile(ours.late_ms, 50)), "ms", note=note)
     bench.add("relay_p99_ms", float(np.percentile(ours.late_ms, 99)), "ms", note=note)
     bench.add("relay_memory_growth_mb", ours.growth_mb, "MB", note=f"from second {WARM_S:g} on")
-    bench.add("relay_cpu_share", ours.cpu_share, "cores", note="with decoding")
     for peer in ("broadcast", "queues"):
         run = relay_run(peer, PEER_S)
         note = f"plain aiohttp, {peer}, {PEER_S:g} s"
         bench.add(f"relay_{peer}_loss", run.loss, "share", note=note)
         late_ms = float(np.percentile(run.late_ms, 99)) if len(run.late_ms) else float("inf")
         bench.add(f"relay_{peer}_p99_ms", late_ms, "ms", note=note)
-        bench.add(f"relay_{peer}_cpu_share", run.cpu_share, "cores", note="without decoding")
     added_latency(bench)
 
 
@@ -97,14 +94,13 @@ def relay_run(server: str, seconds: float) -> RelayRun:
             serving.send("mark")
             consuming.send("stop")
             received: list[Received] = consuming.recv()
-            (rss_begin, _, _), (rss_end, cpu_s, wall_s) = serving.recv(), serving.recv()
+            rss_begin_mb, rss_end_mb = serving.recv(), serving.recv()
     late_ms = np.concatenate([r.late_ms for r in received])
     lost = sum(sent - len(set(r.numbers)) for r in received)
     return RelayRun(
         loss=lost / (sent * len(received)),
         late_ms=late_ms,
-        growth_mb=rss_end - rss_begin,
-        cpu_share=cpu_s / wall_s,
+        growth_mb=rss_end_mb - rss_begin_mb,
     )
 
 
@@ -143,11 +139,9 @@ def _serve(parent: Connection, server: str) -> None:
     else:
         relay = {"broadcast": ingest_naive.Broadcast, "queues": ingest_naive.Queues}[server]()
         threading.Thread(target=ingest_naive.serve, args=(relay, parent.send), daemon=True).start()
-    began_s, began_cpu_s = time.monotonic(), time.process_time()
     while True:
         parent.recv()
-        cpu_s, wall_s = time.process_time() - began_cpu_s, time.monotonic() - began_s
-        parent.send((_rss_mb(), cpu_s, wall_s))
+        parent.send(_rss_mb())
 
 
 def _rss_mb() -> float:
