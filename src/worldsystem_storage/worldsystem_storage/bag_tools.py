@@ -15,10 +15,10 @@ import yaml
 from mcap.exceptions import McapError
 from mcap.reader import make_reader
 
-from worldsystem_storage.bag_file import BagFile
-from worldsystem_storage.bag_metadata import METADATA_FILE, Topic, write_metadata
+from worldsystem_storage.bag_metadata import METADATA_FILE, Topic
 from worldsystem_storage.bag_reader import RawMessage, read_messages
 from worldsystem_storage.errors import StorageError
+from worldsystem_storage.new_bag import write_new_bag
 from worldsystem_storage.recover import bag_files, is_whole
 
 _SECOND_NS = 10**9
@@ -117,7 +117,7 @@ def cut(
     end_ns = first_ns + round(end_s * _SECOND_NS) if end_s != float("inf") else 2**63
     wanted = re.compile(topics)
     chosen = (m for m in read_messages(path) if wanted.search(m.topic.name))
-    return _write(out, _between(chosen, begin_ns, end_ns))
+    return sum(write_new_bag(out, _between(chosen, begin_ns, end_ns)).values())
 
 
 def merge(paths: list[Path], out: Path) -> int:
@@ -128,7 +128,7 @@ def merge(paths: list[Path], out: Path) -> int:
     if not paths:
         raise StorageError("give at least one bag to merge")
     merged = heapq.merge(*map(read_messages, paths), key=lambda message: message.log_time_ns)
-    return _write(out, merged)
+    return sum(write_new_bag(out, merged).values())
 
 
 @dataclass
@@ -153,30 +153,6 @@ def _between(messages: Iterable[RawMessage], begin_ns: int, end_ns: int) -> Iter
         if message.log_time_ns > end_ns:
             return
         yield message
-
-
-def _write(out: Path, messages: Iterable[RawMessage]) -> int:
-    out = Path(out)
-    if out.exists():
-        raise StorageError(f"{out} exists already; choose another folder")
-    out.mkdir(parents=True)
-    file = BagFile(out / f"{out.resolve().name}_0.mcap")
-    topics: dict[str, Topic] = {}
-    try:
-        for message in messages:
-            known = topics.setdefault(message.topic.name, message.topic)
-            if known.type_name != message.topic.type_name:
-                raise StorageError(
-                    f"topic {known.name} is {known.type_name} in one bag and "
-                    f"{message.topic.type_name} in another; cut one of them with --topics first"
-                )
-            file.write(known, message.cdr, message.log_time_ns, message.publish_time_ns)
-    except BaseException:
-        file.abandon()
-        raise
-    file.close(list(topics.values()))
-    write_metadata(out, list(topics.values()), [file.summary])
-    return sum(file.summary.counts.values())
 
 
 def _count(file: Path) -> tuple[int, int, str]:

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +15,11 @@ from rosbags.typesys import Stores, get_typestore
 from rosbags.typesys.store import Typestore
 
 from worldsystem_core.geometry.rotation import quaternion_xyzw_from_matrix
-from worldsystem_storage.bag_file import BagFile
-from worldsystem_storage.bag_metadata import Topic, write_metadata
+from worldsystem_storage.bag_metadata import Topic
+from worldsystem_storage.bag_reader import RawMessage
 from worldsystem_storage.errors import StorageError
 from worldsystem_storage.importing.dataset import Dataset
+from worldsystem_storage.new_bag import write_new_bag
 
 PICTURES = "/camera/image/compressed"
 CAMERA_INFO = "/camera/camera_info"
@@ -27,15 +27,6 @@ DEPTH = "/camera/depth"
 TRUTH = "/truth/pose"
 IMU = "/imu/data"
 _FRAME = "camera_optical_frame"
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One message to write; its log time is its stamp."""
-
-    topic: Topic
-    cdr: bytes
-    stamp_ns: int
 
 
 def write_dataset(dataset: Dataset, out: Path) -> dict[str, int]:
@@ -49,27 +40,7 @@ def write_dataset(dataset: Dataset, out: Path) -> dict[str, int]:
     messages = _Messages(dataset)
     entries = [*messages.pictures(), *messages.truth(), *messages.imu()]
     ordered = sorted(entries, key=lambda entry: entry[0])
-    return write_bag(out, (messages.entry(*each) for each in ordered))
-
-
-def write_bag(out: Path, entries: Iterator[Entry]) -> dict[str, int]:
-    """Write entries to a new bag; messages by topic. Raises `StorageError` when `out` exists."""
-    out = Path(out)
-    if out.exists():
-        raise StorageError(f"{out} exists already; choose another folder")
-    out.mkdir(parents=True)
-    file = BagFile(out / f"{out.resolve().name}_0.mcap")
-    topics: dict[str, Topic] = {}
-    try:
-        for entry in entries:
-            topic = topics.setdefault(entry.topic.name, entry.topic)
-            file.write(topic, entry.cdr, entry.stamp_ns, entry.stamp_ns)
-    except BaseException:
-        file.abandon()
-        raise
-    file.close(list(topics.values()))
-    write_metadata(out, list(topics.values()), [file.summary])
-    return dict(file.summary.counts)
+    return write_new_bag(out, (messages.entry(*each) for each in ordered))
 
 
 def copy_bag(path: Path, out: Path) -> dict[str, int]:
@@ -79,12 +50,12 @@ def copy_bag(path: Path, out: Path) -> dict[str, int]:
     """
     try:
         with AnyReader([path]) as reader:
-            return write_bag(out, _copied(reader))
+            return write_new_bag(out, _copied(reader))
     except (AnyReaderError, ValueError, KeyError) as error:
         raise StorageError(f"{path} cannot be read as a bag: {error}") from error
 
 
-def _copied(reader: AnyReader) -> Iterator[Entry]:
+def _copied(reader: AnyReader) -> Iterator[RawMessage]:
     topics: dict[str, Topic] = {}
     store = reader.typestore if reader.is2 else _as_in_ros2(reader.typestore)
     known: dict[str, object] = {}
@@ -97,7 +68,7 @@ def _copied(reader: AnyReader) -> Iterator[Entry]:
             cdr = migrate_bytes(
                 reader.typestore, store, kind, kind, known, raw, src_is2=False, dst_is2=True
             )
-        yield Entry(topics[connection.topic], bytes(cdr), stamp_ns)
+        yield RawMessage(topics[connection.topic], bytes(cdr), stamp_ns, stamp_ns)
 
 
 def _as_in_ros2(of_ros1: Typestore) -> Typestore:
@@ -145,7 +116,7 @@ class _Messages:
         for sample in self._dataset.imu:
             yield sample.stamp_ns, IMU, sample
 
-    def entry(self, stamp_ns: int, topic: str, what: Any) -> Entry:
+    def entry(self, stamp_ns: int, topic: str, what: Any) -> RawMessage:
         """The message for what was listed."""
         makers = {
             PICTURES: self._picture,
@@ -156,7 +127,8 @@ class _Messages:
         }
         message = makers[topic](self._header(stamp_ns), what)
         kind = self._topics[topic].type_name
-        return Entry(self._topics[topic], bytes(self._store.serialize_cdr(message, kind)), stamp_ns)
+        cdr = bytes(self._store.serialize_cdr(message, kind))
+        return RawMessage(self._topics[topic], cdr, stamp_ns, stamp_ns)
 
     def _make(self, kind: str, **values: Any) -> Any:
         return self._store.types[kind](**values)
