@@ -32,7 +32,8 @@ if __name__ == "__main__":
     rclpy.init()
     try:
         rclpy.spin(Listener())
-    except (KeyboardInterrupt, Exception):
+    except KeyboardInterrupt:
+        print("ended")
+    except Exception:
         if rclpy.ok():  # Ctrl-C ends the context, maybe in the middle of preparing a wait
             raise
-        print("ended")
