@@ -6,16 +6,17 @@ from __future__ import annotations
 import threading
 from collections import Counter
 
-from worldsystem_core.frames import Camera, EncodedFrame, Frame
+from worldsystem_core.frames import EncodedFrame, Frame
 from worldsystem_core.telemetry import Telemetry
+from worldsystem_ingest.passing import PassingSink
 from worldsystem_ingest.sink import Sink
 
 
-class CountingSink:
+class CountingSink(PassingSink):
     """Passes everything on to another sink and counts it; safe from any thread."""
 
     def __init__(self, sink: Sink) -> None:
-        self._sink = sink
+        super().__init__(sink)
         self._lock = threading.Lock()
         self.encoded_frames = 0
         self.decoded_frames = 0
@@ -31,10 +32,6 @@ class CountingSink:
         """Count and pass on."""
         self.decoded_frames += 1
         self._sink.frame(frame)
-
-    def camera(self, camera: Camera, stream: str) -> None:
-        """Pass on."""
-        self._sink.camera(camera, stream)
 
     def measured(self, sample: Telemetry, stream: str) -> None:
         """Count by kind and pass on."""

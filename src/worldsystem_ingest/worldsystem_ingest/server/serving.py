@@ -11,14 +11,12 @@ from typing import TYPE_CHECKING
 from worldsystem_core.frames import Camera, EncodedFrame, Frame
 from worldsystem_core.telemetry import Telemetry
 from worldsystem_ingest.config import IngestConfig
-from worldsystem_ingest.server.metrics import ServerStatus
 from worldsystem_ingest.server.network import Network
-from worldsystem_ingest.server.source import facts_of, no_push
+from worldsystem_ingest.server.source import Listening, facts_of
 from worldsystem_ingest.server.streams import BadStreamName, TooManyStreams, VideoStream
 from worldsystem_ingest.sink import Sink, Summary
 
 if TYPE_CHECKING:  # which needs this package
-    from worldsystem_ingest.server.pages import PushStatusOf
     from worldsystem_ingest.source import Source
 
 _log = logging.getLogger(__name__)
@@ -26,31 +24,17 @@ _WAITING = 64  # access units on their way to the network thread
 _PATIENCE_S = 5.0
 
 
-class ServingSource:
+class ServingSource(Listening):
     """Runs another source as it is, and serves its video to consumers as the server would.
 
     Nobody can send here: `/ws/video`, `/ws/phone` and `/whip` do not exist. What the source
-    delivers without access units, as image folders do, cannot be relayed. `push_status` as in
-    `ServerSource`.
+    delivers without access units, as image folders do, cannot be relayed.
     """
 
     def __init__(self, source: Source, config: IngestConfig) -> None:
+        super().__init__(config)
         self._source = source
-        self._config = config
-        self._network: Network | None = None
-        self._listening = threading.Event()
         self.live = source.live
-        self.push_status: PushStatusOf = no_push
-
-    def wait_port(self, timeout_s: float) -> int:
-        """The port once the server listens; raises `TimeoutError` when it does not by then."""
-        if not self._listening.wait(timeout_s) or self._network is None:
-            raise TimeoutError(f"the server does not listen after {timeout_s} s")
-        return self._network.port
-
-    def status(self) -> ServerStatus | None:
-        """The account now; None before the server listens. Safe from any thread."""
-        return self._network.status() if self._network else None
 
     def facts(self) -> dict[str, object]:
         """What the source knows, and who is served; safe from any thread."""
@@ -66,9 +50,7 @@ class ServingSource:
         network = Network(
             self._config, sink, stop, push=lambda: self.push_status(), takes_video=False
         )
-        network.start()
-        self._network = network
-        self._listening.set()
+        self._listen(network)
         try:
             return self._source.run(_ServedSink(sink, network), stop)
         finally:

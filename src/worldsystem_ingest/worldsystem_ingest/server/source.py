@@ -12,13 +12,11 @@ from worldsystem_ingest.server.pages import PushStatusOf
 from worldsystem_ingest.sink import Sink, Summary
 
 
-class ServerSource:
-    """Listens for senders; `run` owns the network thread and the decode thread of each stream.
+class Listening:
+    """What sources with a server have in common: its network once it listens, and the push.
 
     `push_status` may be set to what tells how the push to an RTSP server is.
     """
-
-    live = True
 
     def __init__(self, config: IngestConfig) -> None:
         self._config = config
@@ -36,6 +34,17 @@ class ServerSource:
         """The account now; None before the server listens. Safe from any thread."""
         return self._network.status() if self._network else None
 
+    def _listen(self, network: Network) -> None:
+        network.start()
+        self._network = network
+        self._listening.set()
+
+
+class ServerSource(Listening):
+    """Listens for senders; `run` owns the network thread and the decode thread of each stream."""
+
+    live = True
+
     def facts(self) -> dict[str, object]:
         """Who is connected, and how the link of each stream is; safe from any thread."""
         status = self.status()
@@ -51,9 +60,7 @@ class ServerSource:
     def run(self, sink: Sink, stop: threading.Event) -> Summary:
         """Serve until `stop`; raises `PortInUse`, or whatever the sink raised."""
         network = Network(self._config, sink, stop, push=lambda: self.push_status())
-        network.start()
-        self._network = network
-        self._listening.set()
+        self._listen(network)
         try:
             stop.wait()
         finally:

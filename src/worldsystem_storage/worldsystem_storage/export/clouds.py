@@ -12,6 +12,7 @@ from scipy.spatial import cKDTree
 
 from worldsystem_core.geometry.se3 import transform
 from worldsystem_storage.errors import StorageError
+from worldsystem_storage.export.place import output_file
 from worldsystem_storage.export.recorded import RecordedKeyframe, RecordedRun
 
 MOST_POINTS = 2_000_000
@@ -56,7 +57,7 @@ def merged_cloud(
 
 def export_points(run: RecordedRun, out: Path) -> Path:
     """Binary PLY with x y z and red green blue."""
-    cloud, out = merged_cloud(run.keyframes), _file(out, "points.ply")
+    cloud, out = merged_cloud(run.keyframes), output_file(out, "points.ply")
     vertex = np.empty(len(cloud), np.dtype([("position", "<f4", 3), ("colour", "u1", 3)]))
     vertex["position"], vertex["colour"] = cloud.points, cloud.colours
     names = ("float x", "float y", "float z", "uchar red", "uchar green", "uchar blue")
@@ -68,7 +69,7 @@ def export_las(run: RecordedRun, out: Path) -> Path:
     """LAS 1.4, point format 7 (16-bit colours), millimetres of a world unit."""
     import laspy  # only this format needs it
 
-    cloud, out = merged_cloud(run.keyframes), _file(out, "points.las")
+    cloud, out = merged_cloud(run.keyframes), output_file(out, "points.las")
     header = laspy.LasHeader(point_format=7, version="1.4")
     header.scales = np.full(3, 0.001)
     header.offsets = np.floor(cloud.points.min(axis=0))
@@ -85,7 +86,7 @@ def export_gaussians(run: RecordedRun, out: Path) -> Path:
     Its size is the mean distance to the nearest four others, its colour the zeroth band of
     spherical harmonics; scales are logarithms and opacities logits, as that format has them.
     """
-    cloud, out = merged_cloud(run.keyframes, cells=512), _file(out, "gaussians.ply")
+    cloud, out = merged_cloud(run.keyframes, cells=512), output_file(out, "gaussians.ply")
     names = ["x", "y", "z", "nx", "ny", "nz", "f_dc_0", "f_dc_1", "f_dc_2", "opacity"]
     names += [*(f"scale_{i}" for i in range(3)), *(f"rot_{i}" for i in range(4))]
     rows = np.zeros((len(cloud), len(names)), np.float32)
@@ -135,9 +136,3 @@ def _ply_header(count: int, properties: tuple[str, ...]) -> bytes:
     lines = ["ply", "format binary_little_endian 1.0", f"element vertex {count}"]
     lines += [f"property {name}" for name in properties]
     return ("\n".join([*lines, "end_header"]) + "\n").encode()
-
-
-def _file(out: Path, name: str) -> Path:
-    path = out if out.suffix else out / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path

@@ -10,27 +10,28 @@ import numpy as np
 import trimesh
 
 from worldsystem_core.surface import Mesh
+from worldsystem_storage.export.place import output_file
 from worldsystem_storage.export.recorded import RecordedRun
 from worldsystem_storage.mesh_files import write_glb
 
 
 def export_ply(run: RecordedRun, out: Path) -> Path:
     """The run's own `mesh.ply`: vertex colours, world frame."""
-    out = _file(out, "mesh.ply")
+    out = output_file(out, "mesh.ply")
     shutil.copyfile(run.mesh_file, out)
     return out
 
 
 def export_glb(run: RecordedRun, out: Path) -> Path:
     """Binary glTF, y up, colours unlit."""
-    out = _file(out, "mesh.glb")
+    out = output_file(out, "mesh.glb")
     write_glb(out, _mesh_of(run))
     return out
 
 
 def export_obj(run: RecordedRun, out: Path) -> Path:
     """Wavefront OBJ; each `v` line carries its colour (0 … 1) behind the coordinates."""
-    out = _file(out, "mesh.obj")
+    out = output_file(out, "mesh.obj")
     mesh = _mesh_of(run)
     with out.open("w") as file:
         rows = np.hstack([mesh.vertices, mesh.colours / 255.0])
@@ -46,9 +47,3 @@ def _mesh_of(run: RecordedRun) -> Mesh:
         colours=np.asarray(loaded.visual.vertex_colors[:, :3], dtype=np.uint8),
         faces=np.asarray(loaded.faces, dtype=np.int32),
     )
-
-
-def _file(out: Path, name: str) -> Path:
-    path = out if out.suffix else out / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path

@@ -9,13 +9,13 @@ import numpy as np
 
 from worldsystem_core.trajectory import StampedPoses, write_tum
 from worldsystem_storage.errors import StorageError
+from worldsystem_storage.export.place import output_file
 from worldsystem_storage.export.recorded import RecordedRun
 
 
 def export_tum(run: RecordedRun, out: Path) -> Path:
     """`timestamp tx ty tz qx qy qz qw` a line: seconds, world units, camera optical axes."""
-    out = out if out.suffix else out / "trajectory.tum"
-    out.parent.mkdir(parents=True, exist_ok=True)
+    out = output_file(out, "trajectory.tum")
     write_tum(out, _path_of(run))
     return out
 
