@@ -27,6 +27,8 @@ MEANINGS = {
     "PATH": "the whole path with all corrections, once a second, `scene`",
     "KEYFRAME": "keyframe with dense points; its later moves and removals",
     "POINTS": "the keyframe's points alone, for rviz2, `camera_optical_frame`",
+    "CLOUD": "points of all keyframes, corrected, at most `slam3r.cloud_points`, `scene` or `map`; "
+    "made only while somebody listens",
     "MESH": "blocks of the surface that changed, blocks that are gone",
     "TRACKS": "objects in a keyframe: id, label, box, mask",
     "LABELS": "the same as a picture of ids; 0 is no object",

@@ -32,17 +32,24 @@ _OUTSIDER = """
     import rclpy
     from rclpy.node import Node
     from geometry_msgs.msg import PoseStamped
-    from sensor_msgs.msg import Image
+    from sensor_msgs.msg import Image, PointCloud2
     from worldsystem_msgs.msg import MeshDelta
 
     rclpy.init()
     node, seen = Node("outsider"), {}
-    topics = {"/camera/image_raw": Image, "/slam/pose": PoseStamped, "/mesh/delta": MeshDelta}
-    for topic, kind in topics.items():
+    topics = {
+        "/camera/image_raw": (Image, 3),
+        "/slam/pose": (PoseStamped, 3),
+        "/slam/cloud": (PointCloud2, 1),
+        "/mesh/delta": (MeshDelta, 3),
+    }
+    for topic, (kind, _) in topics.items():
         count = lambda message, topic=topic: seen.__setitem__(topic, seen.get(topic, 0) + 1)
         node.create_subscription(kind, topic, count, 10)
     end = time.monotonic() + float(sys.argv[1])
-    while time.monotonic() < end and not all(seen.get(topic, 0) >= 3 for topic in topics):
+    while time.monotonic() < end and any(
+        seen.get(topic, 0) < wanted for topic, (_, wanted) in topics.items()
+    ):
         rclpy.spin_once(node, timeout_sec=0.5)
     print(json.dumps(seen))
 """

@@ -38,6 +38,13 @@ class Slam3rConfig(Config):
     depth_neighbours: int = param(4, "keyframes that a dense depth is matched to", low=1, high=8)
     threads: int = param(2, "threads of the picture library", low=1, high=16)
 
+    cloud_points: int = param(
+        2_000_000, "most points of the cloud of all keyframes", low=1000, high=2_000_000
+    )
+    cloud_period_s: float = param(
+        5.0, "time from one publication of that cloud to the next [s]; 0: never", low=0.0
+    )
+
     weights: str = param(
         "", "folder of the networks' weights; empty: WORLDSYSTEM_WEIGHTS, else the cache"
     )
@@ -109,8 +116,5 @@ class Slam3rConfig(Config):
     )
     re_anchor: bool = param(
         True, "show the networks the scene from the last camera, as in training, not from its start"
-    )
-    cloud_points: int = param(
-        2_000_000, "most points of the cloud that is kept", low=1000, high=2_000_000
     )
     seed: int = param(42, "of the random choice of scene frames", low=0)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Frames in; poses, keyframes, the path and the transform tree out."""
+"""Frames in; poses, keyframes, their cloud, the path and the transform tree out."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from worldsystem_core.ros.container import run_node
 from worldsystem_core.ros.stage_node import StageNode
 from worldsystem_core.trajectory import Trajectory
 from worldsystem_slam3r.backend import open_backend
+from worldsystem_slam3r.cloud import BoundedCloud
 from worldsystem_slam3r.config import Slam3rConfig
 
 _PATH_PERIOD_S = 1.0
@@ -41,6 +42,9 @@ class Slam3rNode(StageNode):
         self._opened = open_backend(self.config.backend, self.config)
         self._backend = self._opened.backend
         self._trajectory = Trajectory()
+        self._cloud = BoundedCloud(self.config.cloud_points, seed=self.config.seed)
+        self._cloud_told = (0, 0)
+        self._newest_ns = 0
         self._camera: Camera | None = None
         self._state = TrackingState.INITIALISING
         self._keyframes = 0
@@ -48,6 +52,7 @@ class Slam3rNode(StageNode):
         self._pose_out = self.advertise(topics.POSE)
         self._keyframe_out = self.advertise(topics.KEYFRAME)
         self._points_out = self.advertise(topics.POINTS)
+        self._cloud_out = self.advertise(topics.CLOUD)
         self._path_out = self.advertise(topics.PATH)
         self._tf_out = self.advertise(topics.TF)
         self._tf_static_out = self.advertise(topics.TF_STATIC)
@@ -57,6 +62,8 @@ class Slam3rNode(StageNode):
             topics.IMAGE, self._on_frame, self._on_dropped_frame, depth=self.config.queue_frames
         )
         self.create_timer(_PATH_PERIOD_S, self._publish_path)
+        if self.config.cloud_period_s:
+            self.create_timer(self.config.cloud_period_s, self._publish_cloud)
 
     def _on_camera(self, stamped: StampedCamera) -> None:
         self._camera = stamped.camera
@@ -78,6 +85,7 @@ class Slam3rNode(StageNode):
     def _publish(self, events: list[Event]) -> None:
         for event in events:
             self._trajectory.add(event)
+            self._cloud.apply(event)
             if isinstance(event, Pose):
                 self._publish_pose(event)
                 continue
@@ -87,7 +95,7 @@ class Slam3rNode(StageNode):
                 self._points_out.publish(event.keyframe)
 
     def _publish_pose(self, pose: Pose) -> None:
-        self._state = pose.state
+        self._state, self._newest_ns = pose.state, pose.stamp_ns
         self.measure_latency(pose.stamp_ns)
         self._pose_out.publish(pose)
         if pose.state is TrackingState.TRACKED:
@@ -102,11 +110,21 @@ class Slam3rNode(StageNode):
         if len(self._trajectory):
             self._path_out.publish(self._trajectory.poses())
 
+    def _publish_cloud(self) -> None:
+        """The cloud, where it changed or somebody new listens: it is large, so never in vain."""
+        readers = self._cloud_out.readers()
+        version, readers_told = self._cloud_told
+        if readers and (self._cloud.version != version or readers > readers_told):
+            self._cloud_out.publish(self._cloud.points(self._newest_ns))
+            version = self._cloud.version
+        self._cloud_told = (version, readers)
+
     def facts(self) -> dict[str, object]:
         return {
             "backend": self._opened.name,
             "state": self._state.name.lower(),
             "keyframes": self._keyframes,
+            "cloud_points": len(self._cloud),
         }
 
     def problem(self) -> str:
@@ -117,6 +135,7 @@ class Slam3rNode(StageNode):
     def input_ended(self) -> None:
         self._publish(self._backend.finish())
         self._publish_path()
+        self._publish_cloud()
 
 
 def _static_transforms() -> TFMessage:

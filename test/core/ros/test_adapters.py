@@ -10,6 +10,7 @@ pytest.importorskip("rclpy", reason="ROS is not set up: run these through `make 
 
 from rclpy.serialization import deserialize_message
 
+from worldsystem_core.cloud import PointCloud
 from worldsystem_core.frames import Camera, EncodedFrame, Frame, StampedCamera
 from worldsystem_core.latency import LatencyHistogram
 from worldsystem_core.ledger import LedgerState, StageReport
@@ -26,6 +27,7 @@ from worldsystem_core.reconstruction import (
     NewKeyframe,
     Pose,
     RemovedKeyframes,
+    ScaleState,
     TrackingState,
 )
 from worldsystem_core.ros import topics
@@ -113,6 +115,23 @@ def test_the_bounding_box_of_a_keyframe_ignores_unknown_points():
     low, high = message.bounds_min, message.bounds_max
     np.testing.assert_allclose((low.x, low.y, low.z), known.min(axis=0), rtol=1e-6)
     np.testing.assert_allclose((high.x, high.y, high.z), known.max(axis=0), rtol=1e-6)
+
+
+@pytest.mark.parametrize("count", [0, 1, 1000])
+def test_a_cloud_comes_back_point_for_point_in_the_frame_of_its_scale(count):
+    rng = np.random.default_rng(count)
+    points = rng.normal(size=(count, 3)).astype(np.float32)
+    rgb = rng.integers(0, 256, (count, 3), dtype=np.uint8)
+    sent = PointCloud(STAMP, points, rgb, ScaleState.METRIC)
+    (cdr,) = topics.CLOUD.adapter.dump(sent)
+    message = deserialize_message(cdr, topics.CLOUD.adapter.ros_type)
+    assert (message.header.frame_id, message.width, message.height) == ("map", count, 1)
+    assert message.is_dense
+    assert message.row_step == 16 * count == len(message.data)
+    back = topics.CLOUD.adapter.load(cdr)
+    assert (back.stamp_ns, back.scale) == (STAMP, ScaleState.METRIC)
+    np.testing.assert_array_equal(back.points, points)
+    np.testing.assert_array_equal(back.rgb, rgb)
 
 
 def test_moved_and_removed_keyframes_become_one_message_each():

@@ -16,6 +16,7 @@ rclpy = pytest.importorskip("rclpy", reason="ROS is not set up: run these throug
 
 from rclpy.executors import SingleThreadedExecutor  # noqa: E402
 from rclpy.node import Node  # noqa: E402
+from sensor_msgs.msg import Image  # noqa: E402
 
 from worldsystem_core.frames import Frame  # noqa: E402
 from worldsystem_core.ledger import LedgerState, StageReport  # noqa: E402
@@ -110,6 +111,23 @@ def test_bytes_are_made_once_however_many_want_them_and_only_while_wanted(node, 
     wanted = False
     publisher.publish(a_frame(2))
     assert publisher.serialised == 1
+
+
+def test_a_publisher_knows_whether_anybody_would_get_an_object(node, spin):
+    publisher = ReferencePublisher(node, topics.IMAGE)
+    assert publisher.readers() == 0
+    wanted = []
+    raw = BytesSubscription(node, topics.IMAGE, list, wanted=lambda: bool(wanted))
+    assert publisher.readers() == 0
+    wanted.append(1)
+    assert publisher.readers() == 1
+    native = ReferenceSubscription(node, topics.IMAGE, list)
+    assert publisher.readers() == 2
+    outside = node.create_subscription(Image, "camera/image_raw", list, 2)
+    spin(lambda: publisher.readers() == 3)
+    node.destroy_subscription(outside)
+    raw.destroy()
+    native.destroy()
 
 
 def test_a_late_subscriber_of_a_latched_topic_gets_the_last_object(node, spin):

@@ -101,6 +101,13 @@ class ReferencePublisher(Generic[T]):
                 qos_overriding_options=QoSOverridingOptions.with_default_policies(),
             )
 
+    def readers(self) -> int:
+        """How many subscribers, in the process and outside it, an object would reach now."""
+        with _registry.lock:
+            local = list(_registry.subscriptions[self._key])
+        outside = 0 if self._dds is None else int(self._dds.get_subscription_count())
+        return outside + sum(subscription.listens() for subscription in local)
+
     def publish(self, item: T, *, patience_s: float = 0.0) -> None:
         """Hand `item` to every subscriber.
 
@@ -181,6 +188,10 @@ class _Subscription(ABC):
     @abstractmethod
     def offer(self, item: Any, patience_s: float) -> None:
         """Take an object from a publisher in this process."""
+
+    def listens(self) -> bool:
+        """Whether anything would come of an object offered now."""
+        return True
 
     def wants_bytes(self) -> bool:
         return False
@@ -282,6 +293,9 @@ class BytesSubscription(_Subscription):
 
     def offer(self, item: Any, patience_s: float) -> None:
         """Bytes come through `offer_bytes`, made once for all who want them."""
+
+    def listens(self) -> bool:
+        return self._wanted()
 
     def wants_bytes(self) -> bool:
         return self._wanted()

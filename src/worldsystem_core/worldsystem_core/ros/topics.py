@@ -10,6 +10,7 @@ from diagnostic_msgs.msg import DiagnosticArray
 from rosgraph_msgs.msg import Clock
 from tf2_msgs.msg import TFMessage
 
+from worldsystem_core.cloud import PointCloud
 from worldsystem_core.frames import EncodedFrame, Frame, StampedCamera
 from worldsystem_core.ledger import StageReport
 from worldsystem_core.objects import MapObjects, TrackFrame
@@ -42,6 +43,7 @@ POSE: Topic[Pose] = Topic("slam/pose", slam.POSE, qos.POSE)
 PATH: Topic[StampedPoses] = Topic("slam/path", slam.PathAdapter(), qos.LATCHED, latched=True)
 KEYFRAME: Topic[slam.KeyframeEvent] = Topic("slam/keyframe", slam.KeyframeAdapter(), qos.KEYFRAME)
 POINTS: Topic[Keyframe] = Topic("slam/points", slam.PointsAdapter(), qos.IMAGE)
+CLOUD: Topic[PointCloud] = Topic("slam/cloud", slam.CloudAdapter(), qos.LATCHED)
 MESH: Topic[MeshDelta] = Topic("mesh/delta", surface.MeshDeltaAdapter(), qos.MESH)
 TRACKS: Topic[TrackFrame] = Topic("segment/tracks", objects.TRACKS, qos.KEYFRAME)
 LABELS: Topic[TrackFrame] = Topic("segment/labels", objects.LabelImageAdapter(), qos.IMAGE)
@@ -69,6 +71,7 @@ ALL: tuple[Topic, ...] = (
     PATH,
     KEYFRAME,
     POINTS,
+    CLOUD,
     MESH,
     TRACKS,
     LABELS,
@@ -84,7 +87,7 @@ ALL: tuple[Topic, ...] = (
 OF_A_STREAM = (IMAGE, CAMERA_INFO, VIDEO, IMU, ATTITUDE, GPS, PRESSURE, BATTERY)
 
 # What the recorder leaves out unless asked: pictures are in the video, points in the keyframes.
-BULKY = (IMAGE, POINTS, LABELS)
+BULKY = (IMAGE, POINTS, CLOUD, LABELS)
 
 
 def in_namespace(topic: Topic[T], namespace: str) -> Topic[T]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The `slam3r` back-end: frames in; poses, key frames and a bounded cloud out."""
+"""The `slam3r` back-end: frames in; poses and key frames out."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from worldsystem_core.frames import Frame
 from worldsystem_core.reconstruction import Event, TrackingState
 from worldsystem_slam3r.config import Slam3rConfig
 from worldsystem_slam3r.model.preprocess import INPUT_PX, normalised
-from worldsystem_slam3r.slam3r.cloud import BoundedCloud
 from worldsystem_slam3r.slam3r.events import Counts, EventMaker, Outcome
 from worldsystem_slam3r.slam3r.intake import Fault, Intake, Picture
 from worldsystem_slam3r.slam3r.networks import Networks
@@ -52,11 +51,6 @@ class Slam3rBackend:
     def counts(self) -> Counts:
         """What the pictures fed so far were."""
         return replace(self._maker.counts)
-
-    @property
-    def cloud(self) -> BoundedCloud:
-        """The points of all key frames."""
-        return self._maker.cloud
 
     @property
     def keyframe_stride(self) -> int:

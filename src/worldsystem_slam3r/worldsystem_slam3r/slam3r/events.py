@@ -11,7 +11,6 @@ import numpy as np
 from worldsystem_core.geometry.sim3 import Sim3
 from worldsystem_core.reconstruction import Event, NewKeyframe, Pose, TrackingState
 from worldsystem_slam3r.config import Slam3rConfig
-from worldsystem_slam3r.slam3r.cloud import BoundedCloud
 from worldsystem_slam3r.slam3r.intake import Fault, Picture
 from worldsystem_slam3r.slam3r.shots import Shot, keyframe_of
 from worldsystem_slam3r.slam3r.views import share_of
@@ -47,11 +46,10 @@ class Counts:
 
 
 class EventMaker:
-    """Numbers key frames, turns scene poses into world poses, fills the cloud."""
+    """Numbers key frames and turns scene poses into world poses."""
 
     def __init__(self, config: Slam3rConfig) -> None:
         self._config = config
-        self.cloud = BoundedCloud(config.cloud_points, seed=config.seed)
         self.counts = Counts()
         self._next_keyframe = 0
         self._last_pose = np.eye(4)
@@ -88,7 +86,6 @@ class EventMaker:
         )
         self._next_keyframe += 1
         self.counts.keyframes += 1
-        self.cloud.add(keyframe)
         return NewKeyframe(keyframe)
 
     def _pose(self, told: Told, world_from_scene: Mapping[int, Sim3]) -> Pose:

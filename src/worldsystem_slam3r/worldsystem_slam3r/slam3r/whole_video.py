@@ -17,7 +17,6 @@ from worldsystem_core.geometry.sim3 import Sim3
 from worldsystem_core.reconstruction import Event, TrackingState
 from worldsystem_slam3r.config import Slam3rConfig
 from worldsystem_slam3r.model.preprocess import INPUT_PX, normalised
-from worldsystem_slam3r.slam3r.cloud import BoundedCloud
 from worldsystem_slam3r.slam3r.events import Counts, EventMaker, Outcome, Told
 from worldsystem_slam3r.slam3r.intake import Fault, Intake, Picture
 from worldsystem_slam3r.slam3r.judge import Judge
@@ -60,11 +59,6 @@ class WholeVideoBackend:
     def counts(self) -> Counts:
         """What the pictures fed so far were."""
         return replace(self._maker.counts)
-
-    @property
-    def cloud(self) -> BoundedCloud:
-        """The points of all key frames."""
-        return self._maker.cloud
 
     def feed(self, frame: Frame) -> list[Event]:
         """Take the next frame; a frame not newer than the last is refused (`BackendError`)."""

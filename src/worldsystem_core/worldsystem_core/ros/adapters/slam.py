@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Poses, the path, keyframes and their points."""
+"""Poses, the path, keyframes and their points, the cloud of all."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import PointCloud2
 from worldsystem_msgs.msg import Keyframe as KeyframeMessage
 
+from worldsystem_core.cloud import PointCloud
 from worldsystem_core.frames import Camera
 from worldsystem_core.geometry.rotation import quaternion_xyzw_from_matrix
 from worldsystem_core.reconstruction import (
@@ -37,7 +38,8 @@ from worldsystem_core.trajectory import StampedPoses
 KeyframeEvent = NewKeyframe | MovedKeyframes | RemovedKeyframes
 
 _FLOAT32 = 7
-_POINT = np.dtype([("x", "<f4"), ("y", "<f4"), ("z", "<f4"), ("rgb", "<u4"), ("confidence", "<f4")])
+_CLOUD_POINT = np.dtype([("x", "<f4"), ("y", "<f4"), ("z", "<f4"), ("rgb", "<u4")])
+_POINT = np.dtype([*_CLOUD_POINT.descr, ("confidence", "<f4")])
 
 
 def _pose_stamped(item: Pose) -> list[PoseStamped]:
@@ -162,28 +164,49 @@ def packed_points(keyframe: Keyframe) -> np.ndarray:
     points = np.empty(keyframe.confidence.shape, _POINT)
     for axis, name in enumerate("xyz"):
         points[name] = keyframe.pointmap[..., axis]
-    rgb = keyframe.rgb.astype(np.uint32)
-    points["rgb"] = rgb[..., 0] << 16 | rgb[..., 1] << 8 | rgb[..., 2]
+    points["rgb"] = _packed_rgb(keyframe.rgb)
     points["confidence"] = keyframe.confidence
     return points
 
 
-def write_cloud(writer: CdrWriter, points: np.ndarray, stamp_ns: int) -> None:
-    """Append a `sensor_msgs/PointCloud2` in the camera's optical frame."""
-    writer.header(stamp_ns, CAMERA_FRAME)
+def _packed_rgb(rgb: np.ndarray) -> np.ndarray:
+    """Colours (…, 3) as 0x00RRGGBB in one number each."""
+    wide = rgb.astype(np.uint32)
+    return wide[..., 0] << 16 | wide[..., 1] << 8 | wide[..., 2]
+
+
+def _unpacked_rgb(packed: np.ndarray) -> np.ndarray:
+    colours = np.stack([packed >> 16 & 255, packed >> 8 & 255, packed & 255], axis=-1)
+    return colours.astype(np.uint8)
+
+
+def write_cloud(
+    writer: CdrWriter,
+    points: np.ndarray,
+    stamp_ns: int,
+    *,
+    frame: str = CAMERA_FRAME,
+    dense: bool = False,
+) -> None:
+    """Append (h, w) structured `points` as a `sensor_msgs/PointCloud2`; every field is 4 bytes.
+
+    `dense` says that every point is finite.
+    """
+    kind = points.dtype
+    writer.header(stamp_ns, frame)
     writer.number("I", points.shape[0])
     writer.number("I", points.shape[1])
-    writer.number("I", len(_POINT.names))
-    for name in _POINT.names:
+    writer.number("I", len(kind.names))
+    for name in kind.names:
         writer.string(name)
-        writer.number("I", _POINT.fields[name][1])
+        writer.number("I", kind.fields[name][1])
         writer.number("B", _FLOAT32)
         writer.number("I", 1)
     writer.number("?", False)
-    writer.number("I", _POINT.itemsize)
-    writer.number("I", _POINT.itemsize * points.shape[1])
+    writer.number("I", kind.itemsize)
+    writer.number("I", kind.itemsize * points.shape[1])
     writer.octets(points)
-    writer.number("?", False)
+    writer.number("?", dense)
 
 
 def _bounds(points: np.ndarray) -> np.ndarray:
@@ -197,8 +220,6 @@ def _bounds(points: np.ndarray) -> np.ndarray:
 def _keyframe(message: KeyframeMessage) -> Keyframe:
     shape = (message.height, message.width)
     points = np.frombuffer(message.points.data, _POINT).reshape(shape)
-    rgb = points["rgb"]
-    colours = np.stack([rgb >> 16 & 255, rgb >> 8 & 255, rgb & 255], axis=-1)
     return Keyframe(
         id=message.id,
         frame_id=message.frame_id,
@@ -207,7 +228,7 @@ def _keyframe(message: KeyframeMessage) -> Keyframe:
         camera=Camera.from_K(np.array(message.k).reshape(3, 3), message.width, message.height),
         pointmap=np.stack([points[axis] for axis in "xyz"], axis=-1),
         confidence=points["confidence"].copy(),
-        rgb=colours.astype(np.uint8),
+        rgb=_unpacked_rgb(points["rgb"]),
         scale=ScaleState(message.scale_state),
     )
 
@@ -224,3 +245,28 @@ class PointsAdapter:
 
     def load(self, cdr: bytes) -> Keyframe:
         raise TypeError("slam/points is for viewers; subscribe to slam/keyframe for keyframes")
+
+
+class CloudAdapter:
+    """`PointCloud` ↔ an unorganised `sensor_msgs/PointCloud2` in the world's frame."""
+
+    ros_type = PointCloud2
+
+    def dump(self, item: PointCloud) -> list[bytes]:
+        packed = np.empty((1, len(item)), _CLOUD_POINT)
+        for axis, name in enumerate("xyz"):
+            packed[name] = item.points[:, axis]
+        packed["rgb"] = _packed_rgb(item.rgb)
+        writer = CdrWriter()
+        write_cloud(writer, packed, item.stamp_ns, frame=world_frame(item.scale), dense=True)
+        return [writer.finish()]
+
+    def load(self, cdr: bytes) -> PointCloud:
+        message = deserialize_message(cdr, PointCloud2)
+        packed = np.frombuffer(message.data, _CLOUD_POINT)
+        return PointCloud(
+            stamp_ns=nanoseconds(message.header.stamp),
+            points=np.stack([packed[axis] for axis in "xyz"], axis=-1),
+            rgb=_unpacked_rgb(packed["rgb"]),
+            scale=scale_of(message.header.frame_id),
+        )
