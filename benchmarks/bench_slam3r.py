@@ -58,6 +58,7 @@ def random_pair(
     dtype: torch.dtype = torch.float32,
     *,
     graphs: bool = False,
+    compiled: bool = False,
 ) -> tuple[Networks, NaiveNetworks]:
     """Our networks and their plain twin with the same random weights."""
     torch.manual_seed(0)
@@ -67,7 +68,8 @@ def random_pair(
         for net in (i2p, l2w)
     ]
     naive = NaiveNetworks(states[0], states[1], (sizes.encoder_heads, sizes.decoder_heads))
-    return Networks(i2p, l2w, device=device, dtype=dtype, graphs=graphs), naive
+    made = Networks(i2p, l2w, device=device, dtype=dtype, graphs=graphs, compiled=compiled)
+    return made, naive
 
 
 def speedups(ours: Callable[[], object], plain: Callable[[], object]) -> list[float]:
@@ -166,6 +168,26 @@ def measure_bfloat16(bench: Benchmark, sizes: NetworkSizes, size_note: str) -> N
     bench.add("bf16_i2p_speedup", ratios, "x", note=note)
 
 
+@torch.no_grad()
+def measure_compiled(bench: Benchmark, sizes: NetworkSizes, size_note: str) -> None:
+    """What torch.compile brings on this processor once it is done."""
+    tokens = torch.randn(WINDOW, 196, sizes.encoder_dim, generator=torch.Generator().manual_seed(3))
+    plain, _ = random_pair(sizes)
+    compiled, _ = random_pair(sizes, compiled=True)
+    kept = plain.i2p_sources(tokens[1:])
+
+    def step(networks: Networks) -> Tensor:
+        return networks.i2p_reference(tokens[0], kept).points
+
+    begun_s = time.perf_counter()
+    step(compiled)
+    first_s = time.perf_counter() - begun_s
+    same = agreement(step(compiled), step(plain))
+    ratios = speedups(lambda: step(compiled), lambda: step(plain))
+    note = f"torch.compile, both ours, float32, {size_note}; {first_s:.0f} s to compile; {same}"
+    bench.add("compiled_i2p_speedup", ratios, "x", note=note)
+
+
 def measure_cpu() -> None:
     """Write the figures of this processor."""
     torch.set_num_threads(1)
@@ -179,17 +201,22 @@ def measure_cpu() -> None:
     size_note = "decoders half as wide" if QUICK else "full size"
     measure_steps(bench, sizes, size_note)
     measure_bfloat16(bench, SMALL, "decoders half as wide")
+    if not QUICK:
+        measure_compiled(bench, SMALL, "decoders half as wide")
     measure_memory(bench)
     bench.write()
 
 
-def measure_device(device: str, frames: int, *, graphs: bool) -> None:
+def measure_device(device: str, frames: int, *, graphs: bool, compiled: bool) -> None:
     """Write whole-frame figures of a GPU, and print them as JSON."""
     os.environ.setdefault("BENCH_SUFFIX", f"_{device.replace(':', '')}")
-    networks, naive = random_pair(PUBLISHED, device, torch.bfloat16, graphs=graphs)
+    networks, naive = random_pair(
+        PUBLISHED, device, torch.bfloat16, graphs=graphs, compiled=compiled
+    )
     bench = Benchmark("slam3r")
     note = f"{torch.cuda.get_device_name(device)}, {frames} frames, bfloat16; the twin in float32"
     note += ", CUDA graphs" if graphs else ""
+    note += ", compiled" if compiled else ""
     for name, (value, unit) in measured_stream(networks, naive, frames=frames).items():
         bench.add(name, value, unit, note=note)
     print(bench.write().read_text())
@@ -201,11 +228,14 @@ def main() -> None:
     parser.add_argument("--device", default="cpu", help="cpu, or cuda for whole frames")
     parser.add_argument("--frames", type=int, default=300 if QUICK else 3000)
     parser.add_argument("--graphs", action="store_true", help="replay CUDA graphs")
+    parser.add_argument("--compiled", action="store_true", help="with torch.compile")
     options = parser.parse_args()
     if options.device == "cpu":
         measure_cpu()
     else:
-        measure_device(options.device, options.frames, graphs=options.graphs)
+        measure_device(
+            options.device, options.frames, graphs=options.graphs, compiled=options.compiled
+        )
 
 
 if __name__ == "__main__":

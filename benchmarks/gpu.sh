@@ -12,3 +12,5 @@ python3 -c 'import warp; warp.init(); assert warp.is_cuda_available(), "no CUDA 
 python3 -m pytest -m gpu test
 python3 benchmarks/bench_mesh.py
 python3 benchmarks/bench_slam3r.py --device cuda
+BENCH_SUFFIX="${BENCH_SUFFIX}_graphs" python3 benchmarks/bench_slam3r.py --device cuda --graphs
+BENCH_SUFFIX="${BENCH_SUFFIX}_compiled" python3 benchmarks/bench_slam3r.py --device cuda --compiled

@@ -23,9 +23,11 @@ def random_views(count: int, device: str = "cpu") -> tuple[torch.Tensor, torch.T
     return tokens.to(device), torch.randn(count, 64, 64, 3, generator=noise).to(device)
 
 
-def networks_on(device: str, *, graphs: bool) -> Networks:
+def networks_on(device: str, *, graphs: bool = False, compiled: bool = False) -> Networks:
     states = [load_file(golden_folder() / f"{net}_tiny.safetensors") for net in ("i2p", "l2w")]
-    return load_networks(*states, sizes=tiny_sizes(), device=device, graphs=graphs)
+    return load_networks(
+        *states, sizes=tiny_sizes(), device=device, graphs=graphs, compiled=compiled
+    )
 
 
 def results(networks: Networks, views: int) -> list[torch.Tensor]:
@@ -46,6 +48,14 @@ def test_graphs_change_nothing_on_a_cpu() -> None:
         results(tiny_networks(), 4), results(networks_on("cpu", graphs=True), 4), strict=True
     ):
         assert torch.equal(plain, asked)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_compiled_blocks_give_the_plain_results(device: str) -> None:
+    compiled, plain = networks_on(device, compiled=True), networks_on(device)
+    for one, other in zip(results(compiled, 4), results(plain, 4), strict=True):
+        assert_as_golden(one, other.numpy())
 
 
 class Recorded:

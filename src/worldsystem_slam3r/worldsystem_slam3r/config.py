@@ -59,6 +59,12 @@ class Slam3rConfig(Config):
         "number type of the networks; auto: bfloat16 on a GPU, else float32",
         choices=PRECISIONS,
     )
+    cuda_graphs: bool = param(
+        False, "record the networks' kernels once per shape and replay them; on a GPU"
+    )
+    compiled: bool = param(
+        False, "compile the networks' blocks with torch.compile, in the first minute; for a GPU"
+    )
     whole_video: bool = param(
         False, "place no frame before the video has ended: each may then look ahead; for files"
     )

@@ -108,12 +108,13 @@ def load_networks(
     dtype: torch.dtype = torch.float32,
     sizes: NetworkSizes | None = None,
     graphs: bool = False,
+    compiled: bool = False,
 ) -> Networks:
     """Both networks from checkpoint files, or from tensors by key, ready on `device`.
 
     Sizes come from the argument, else from the file, else they are the published ones. An encoder
     inside a local-to-world checkpoint is left out: tokens are made by the other network. With a
-    16-bit `dtype` the large matrices are kept in it. `graphs`: see `Networks`.
+    16-bit `dtype` the large matrices are kept in it. `graphs` and `compiled`: see `Networks`.
     """
     first, second = _checkpoint(i2p, "image-to-points"), _checkpoint(l2w, "local-to-world")
     sizes = sizes or first.sizes or PUBLISHED
@@ -122,7 +123,14 @@ def load_networks(
         image_to_points, local_to_world = ImageToPoints(sizes), LocalToWorld(sizes)
     load_strictly(image_to_points, first)
     load_strictly(local_to_world, Checkpoint(without_encoder, second.origin))
-    return Networks(image_to_points, local_to_world, device=device, dtype=dtype, graphs=graphs)
+    return Networks(
+        image_to_points,
+        local_to_world,
+        device=device,
+        dtype=dtype,
+        graphs=graphs,
+        compiled=compiled,
+    )
 
 
 def _checkpoint(source: Path | Mapping[str, Tensor], name: str) -> Checkpoint:

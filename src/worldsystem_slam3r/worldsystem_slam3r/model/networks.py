@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from worldsystem_core.errors import BackendError
-from worldsystem_slam3r.model.decoder import Side
+from worldsystem_slam3r.model.decoder import MultiviewBlock, Side
+from worldsystem_slam3r.model.encoder import EncoderBlock
 from worldsystem_slam3r.model.graphs import Computation, Replayed
 from worldsystem_slam3r.model.heads import PointMap
 from worldsystem_slam3r.model.i2p import ImageToPoints
@@ -34,7 +35,8 @@ class Networks:
     Tensors are on `device`; tokens are raw encoder tokens (views, tokens, dim). A token grid is
     taken to be square unless `grid` (rows, columns) says otherwise. Point maps and confidences
     come back in float32, points (0, 0, 0) in `points` mean "unknown". With `graphs` a CUDA device
-    replays recorded kernels per shape of input; elsewhere it changes nothing.
+    replays recorded kernels per shape of input; elsewhere it changes nothing. With `compiled` every
+    block is compiled when it first meets a shape, which takes a minute or more.
     """
 
     def __init__(
@@ -45,12 +47,16 @@ class Networks:
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
         graphs: bool = False,
+        compiled: bool = False,
     ) -> None:
         self.device = torch.device(device)
         self.dtype = dtype
         self.sizes = image_to_points.sizes
         self.image_to_points = _prepared(image_to_points, self.device, dtype)
         self.local_to_world = _prepared(local_to_world, self.device, dtype)
+        if compiled:
+            _compile_blocks(self.image_to_points)
+            _compile_blocks(self.local_to_world)
         replay = Replayed if graphs and self.device.type == "cuda" else _as_it_is
         self._encoded = replay(self._encode)
         self._located = replay(self._locate)
@@ -204,6 +210,13 @@ def _prepared(net: Net, device: torch.device, dtype: torch.dtype) -> Net:
     if device.type == "cpu":
         _lay_out_for_reading(net)
     return net
+
+
+def _compile_blocks(net: nn.Module) -> None:
+    """Block by block: those of a kind share one compilation, where a whole stack takes many."""
+    for module in net.modules():
+        if isinstance(module, EncoderBlock | MultiviewBlock):
+            module.compile()
 
 
 def _as_it_is(computation: Computation) -> Computation:

@@ -39,7 +39,14 @@ def create(files: WeightFiles, config: Slam3rConfig) -> Slam3rBackend | WholeVid
     torch.set_num_threads(config.threads)  # idle ones spin, and starve all other stages
     log.warning("weights of %s are used under %s", files.i2p.parent, files.licence)
     try:
-        networks = load_networks(files.i2p, files.l2w, device=device, dtype=dtype)
+        networks = load_networks(
+            files.i2p,
+            files.l2w,
+            device=device,
+            dtype=dtype,
+            graphs=config.cuda_graphs,
+            compiled=config.compiled,
+        )
     except torch.OutOfMemoryError as error:
         raise BackendError(
             f"the GPU has too little memory for the weights of {files.i2p.parent} ({error}); "
