@@ -2,6 +2,7 @@
 """A recorded bag as other people's readers see it, and what happens when the disk says no."""
 
 import logging
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -16,11 +17,13 @@ from mcap_ros2.decoder import DecoderFactory
 from rosbags.highlevel import AnyReader
 from rosbags.rosbag2 import Reader
 
-from worldsystem_storage import bag_writer
+from worldsystem_storage import bag_folder, bag_writer, space
+from worldsystem_storage.bag_check import verify
 from worldsystem_storage.bag_metadata import qos_yaml
 from worldsystem_storage.bag_writer import BagWriter, TopicCount
 from worldsystem_storage.config import StorageConfig
-from worldsystem_storage.errors import StorageError
+from worldsystem_storage.errors import DiskFull, StorageError
+from worldsystem_storage.recover import recover
 
 COUNTS = {"/flight": 200, "/fix": 350, "/silent": 0}
 
@@ -137,13 +140,13 @@ def test_many_threads_write_and_none_is_lost(tmp_path, interfaces, config):
 
 
 def test_a_slow_disk_drops_the_oldest_and_counts_them(tmp_path, interfaces, monkeypatch):
-    write = bag_writer.BagFile.write
+    write = bag_folder.BagFile.write
 
     def slowly(self, *arguments):
         time.sleep(0.02)
         write(self, *arguments)
 
-    monkeypatch.setattr(bag_writer.BagFile, "write", slowly)
+    monkeypatch.setattr(bag_folder.BagFile, "write", slowly)
     bag = BagWriter(tmp_path / "run", StorageConfig(reserve_mib=1, queue_messages=5))
     bag.add_topic(*interfaces.arguments("/fix", "drone_msgs/msg/Fix"))
     start = time.monotonic()
@@ -161,13 +164,13 @@ def test_a_slow_disk_drops_the_oldest_and_counts_them(tmp_path, interfaces, monk
 
 def test_waiting_messages_are_bounded_by_their_size(tmp_path, interfaces, monkeypatch):
     gate = threading.Event()
-    write = bag_writer.BagFile.write
+    write = bag_folder.BagFile.write
 
     def when_open(self, *arguments):
         gate.wait(10)
         write(self, *arguments)
 
-    monkeypatch.setattr(bag_writer.BagFile, "write", when_open)
+    monkeypatch.setattr(bag_folder.BagFile, "write", when_open)
     bag = BagWriter(tmp_path / "run", StorageConfig(reserve_mib=1, queue_mib=1))
     bag.add_topic(*interfaces.arguments("/flight", "drone_msgs/msg/Flight"))
     cdr = interfaces.flight(1, fixes=6000)
@@ -188,7 +191,7 @@ def test_the_reserve_stops_the_recording_and_it_keeps_saying_so(
     for number in range(20):
         bag.write("/fix", interfaces.fix(number), number, number)
     _wait(lambda: bag.state().topics["/fix"].written == 20)
-    monkeypatch.setattr(bag_writer, "_free_bytes", lambda folder: 1000)
+    monkeypatch.setattr(space, "free_bytes", lambda folder: 1000)
     _wait(lambda: bag.state().stopped)
     with caplog.at_level(logging.ERROR):
         for number in range(5):
@@ -201,11 +204,77 @@ def test_the_reserve_stops_the_recording_and_it_keeps_saying_so(
         assert reader.message_count == 20
 
 
+def test_recording_goes_on_by_itself_once_there_is_room_again(
+    tmp_path, interfaces, monkeypatch, config
+):
+    monkeypatch.setattr(bag_writer, "RETRY_S", 0.05)
+    bag = BagWriter(tmp_path / "run", config)
+    bag.add_topic(*interfaces.arguments("/fix", "drone_msgs/msg/Fix"))
+    bag.write("/fix", interfaces.fix(0), 0, 0)
+    _wait(lambda: bag.state().topics["/fix"].written == 1)
+    with monkeypatch.context() as full:
+        full.setattr(space, "free_bytes", lambda folder: 1000)
+        _wait(lambda: bag.state().stopped)
+        bag.write("/fix", interfaces.fix(1), 1, 1)
+        _wait(lambda: bag.state().topics["/fix"].dropped == {"disk_full": 1})
+    _wait(lambda: not bag.state().stopped)
+    bag.write("/fix", interfaces.fix(2), 2, 2)
+    assert bag.state().gaps == 1
+    assert bag.close()["/fix"] == TopicCount(3, 2, {"disk_full": 1})
+    assert verify(tmp_path / "run") == []
+    with Reader(tmp_path / "run") as reader:
+        assert [stamp for _, stamp, _ in reader.messages()] == [0, 2]
+
+
+def test_a_disk_that_is_full_at_the_start_is_told_at_once(tmp_path, monkeypatch, config):
+    monkeypatch.setattr(space, "free_bytes", lambda folder: 1000)
+    with pytest.raises(DiskFull, match=r"0 MiB free, 1 MiB are kept"):
+        BagWriter(tmp_path / "run", config)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_file_that_is_removed_meanwhile_is_noticed_and_the_rest_recorded(
+    tmp_path, interfaces, config, caplog
+):
+    folder = tmp_path / "run"
+    bag = BagWriter(folder, config)
+    bag.add_topic(*interfaces.arguments("/fix", "drone_msgs/msg/Fix"))
+    bag.write("/fix", interfaces.fix(0), 0, 0)
+    _wait(lambda: bag.state().topics["/fix"].written == 1)
+    shutil.rmtree(folder)
+    _wait(lambda: bag.state().gaps == 1)
+    bag.write("/fix", interfaces.fix(1), 1, 1)
+    assert bag.close()["/fix"] == TopicCount(2, 1, {"file_gone": 1})
+    assert verify(folder) == []
+    assert "removed while it was being recorded" in caplog.text
+
+
+def test_a_folder_that_is_moved_meanwhile_loses_nothing(tmp_path, interfaces, config):
+    bag = BagWriter(tmp_path / "run", config)
+    bag.add_topic(*interfaces.arguments("/fix", "drone_msgs/msg/Fix"))
+    bag.write("/fix", interfaces.fix(0), 0, 0)
+    _wait(lambda: bag.state().topics["/fix"].written == 1)
+    (tmp_path / "run").rename(tmp_path / "kept")
+    _wait(lambda: bag.state().gaps == 1)
+    bag.write("/fix", interfaces.fix(1), 1, 1)
+    assert bag.close()["/fix"] == TopicCount(2, 2)
+    assert recover(tmp_path / "kept").messages == {"/fix": 1}
+    assert verify(tmp_path / "kept") == verify(tmp_path / "run") == []
+
+
+def test_the_names_of_new_files_are_confirmed_by_the_disk_too(tmp_path, monkeypatch, config):
+    confirmed = []
+    monkeypatch.setattr(bag_folder, "sync_folder", confirmed.append)
+    BagWriter(tmp_path / "run", config).close()
+    assert confirmed == [tmp_path / "run"]
+
+
 def test_a_failed_write_stops_the_recording_and_what_was_written_is_recovered(tmp_path, interfaces):
     """The file size limit stands for a disk that is full without a warning."""
     program = textwrap.dedent("""
         import os, resource, signal, sys
         from pathlib import Path
+        from worldsystem_storage.bag_check import verify
         from worldsystem_storage.bag_writer import BagWriter
         from worldsystem_storage.config import StorageConfig
         from worldsystem_storage.recover import recover
@@ -221,6 +290,7 @@ def test_a_failed_write_stops_the_recording_and_what_was_written_is_recovered(tm
         assert "File too large" in bag.state().stopped
         resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
         found = recover(folder)
+        assert verify(folder) == []
         assert found.messages["/a"] >= max(count.written, 80), (found, count)
     """)
     run = subprocess.run(

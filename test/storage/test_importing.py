@@ -14,7 +14,7 @@ from rosbags.typesys import Stores, get_typestore
 
 from worldsystem_core.geometry.se3 import look_at
 from worldsystem_core.trajectory import StampedPoses, write_tum
-from worldsystem_storage.bag_tools import verify
+from worldsystem_storage.bag_check import verify
 from worldsystem_storage.errors import StorageError
 from worldsystem_storage.importing.sources import import_path
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Bags that were cut anywhere, or whose recorder was killed, are readable again."""
 
+import io
 import subprocess
 import sys
 import textwrap
@@ -8,13 +9,16 @@ import time
 
 import numpy as np
 import pytest
+from mcap.reader import make_reader
+from mcap.writer import Writer
 from rosbags.highlevel import AnyReader
 from rosbags.rosbag2 import Reader
 
+from worldsystem_storage.bag_check import verify
 from worldsystem_storage.bag_writer import BagWriter
 from worldsystem_storage.config import StorageConfig
 from worldsystem_storage.errors import StorageError
-from worldsystem_storage.recover import is_whole, recover
+from worldsystem_storage.recover import recover
 
 WRITER = textwrap.dedent("""
     import os, sys, time
@@ -49,7 +53,8 @@ def test_a_file_cut_anywhere_is_recovered_up_to_the_cut(whole, tmp_path):
         path.write_bytes(whole[:cut])
         found = recover(path)
         assert found.repaired
-        assert is_whole(path)
+        assert not found.kept
+        assert verify(path) == []
         with Reader(path) as reader:
             read = sum(1 for _ in reader.messages())
         assert read == sum(found.messages.values()) >= before, f"cut at {cut}"
@@ -91,24 +96,124 @@ def test_recovering_twice_changes_nothing(whole, tmp_path):
     assert second.messages == first.messages
 
 
-def test_damage_anywhere_never_raises(whole, tmp_path):
+def messages_of(path):
+    with Reader(path) as reader:
+        return [(c.topic, stamp, bytes(raw)) for c, stamp, raw in reader.messages()]
+
+
+def test_damage_anywhere_never_raises_and_never_gives_a_wrong_message(whole, tmp_path):
     rng = np.random.default_rng(2)
     path = tmp_path / "damaged.mcap"
-    for _ in range(60):
+    path.write_bytes(whole)
+    written = set(messages_of(path))
+    for _ in range(40):
         content = np.frombuffer(whole[: len(whole) - 20], np.uint8).copy()
         at = rng.integers(0, len(content), 3)
         content[at] ^= rng.integers(1, 255, 3, np.uint8)
         path.write_bytes(content.tobytes())
         found = recover(path)
-        with Reader(path) as reader:
-            assert sum(1 for _ in reader.messages()) == sum(found.messages.values())
+        assert verify(path) == []
+        there = messages_of(path)
+        assert len(there) == sum(found.messages.values())
+        assert set(there) <= written
 
 
-def test_what_is_no_mcap_becomes_an_empty_bag_and_no_file_is_an_error(tmp_path):
+def chunks_of(content):
+    """Where each chunk's packed bytes begin and end, and how many messages it holds."""
+    summary = make_reader(io.BytesIO(content)).get_summary()
+    chunks = summary.chunk_indexes
+    ends = [chunk.chunk_start_offset + chunk.chunk_length for chunk in chunks]
+    with_times = [m.log_time for *_, m in make_reader(io.BytesIO(content)).iter_messages()]
+    counts = [
+        sum(c.message_start_time <= t <= c.message_end_time for t in with_times) for c in chunks
+    ]
+    return [
+        (end - chunk.compressed_size, end, count)
+        for chunk, end, count in zip(chunks, ends, counts, strict=True)
+    ]
+
+
+def test_one_wrong_bit_costs_one_chunk_and_the_loss_is_told_exactly(whole, tmp_path):
+    rng = np.random.default_rng(4)
+    path = tmp_path / "flipped.mcap"
+    largest = max(count for *_, count in chunks_of(whole))
+    for at in rng.integers(0, len(whole), 40):
+        damaged = bytearray(whole)
+        damaged[at] ^= 1 << int(rng.integers(8))
+        path.write_bytes(damaged)
+        problems = verify(path)
+        found = recover(path)
+        there = sum(found.messages.values())
+        assert 440 - there <= largest, f"byte {at}"
+        assert there == 440 or found.missing in (0, 440 - there), f"byte {at}"
+        assert problems or there == 440, f"the change of byte {at} went unnoticed"
+        assert recover(path).loss() == ""
+        for kept in found.kept:
+            assert kept.read_bytes() == bytes(damaged)
+            kept.unlink()
+
+
+def test_messages_that_are_gone_between_others_are_counted(whole, tmp_path):
+    path = tmp_path / "hole.mcap"
+    with_hole = bytearray(whole)
+    begin, end, count = chunks_of(whole)[0]
+    with_hole[(begin + end) // 2] ^= 4
+    path.write_bytes(with_hole)
+    found = recover(path)
+    assert found.missing == 440 - sum(found.messages.values()) == count
+    assert f"{found.missing} messages in between" in found.loss()
+    assert found.kept == (tmp_path / "hole.mcap.broken",)
+
+
+def test_a_repair_says_up_to_when_the_recording_goes_and_what_may_lack_after_that(whole, tmp_path):
+    path = tmp_path / "cut.mcap"
+    path.write_bytes(whole[: len(whole) // 2])
+    found = recover(path)
+    assert found.last_ns == max(stamp for _, stamp, _ in messages_of(path))
+    assert found.held_back_s == StorageConfig().flush_s
+    assert "at most 0.5 s after the newest message" in found.loss()
+    assert recover(path).loss() == ""
+
+
+def test_a_bag_of_another_system_keeps_its_encodings(tmp_path):
+    path = tmp_path / "foreign.mcap"
+    schema_bytes = bytes(range(256))
+    with path.open("wb") as stream:
+        writer = Writer(stream, chunk_size=500)
+        writer.start("", "foreign")
+        schema = writer.register_schema("p.Scan", "protobuf", schema_bytes)
+        scans = writer.register_channel("/scan", "protobuf", schema)
+        notes = writer.register_channel("/note", "json", 0)
+        for n in range(60):
+            writer.add_message(scans, n, bytes([n]) * 20, n)
+            writer.add_message(notes, n, b"{}", n)
+        writer.finish()
+    path.write_bytes(path.read_bytes()[:-40])
+    assert recover(path).messages == {"/scan": 60, "/note": 60}
+    with path.open("rb") as stream:
+        found = {c.topic: (s, c) for s, c, _ in make_reader(stream).iter_messages()}
+    schema, channel = found["/scan"]
+    assert (schema.encoding, schema.data, channel.message_encoding) == (
+        "protobuf",
+        schema_bytes,
+        "protobuf",
+    )
+    assert found["/note"][0] is None
+    assert found["/note"][1].message_encoding == "json"
+
+
+def test_what_is_no_mcap_becomes_an_empty_bag_beside_it_and_no_file_is_an_error(tmp_path):
     path = tmp_path / "noise.mcap"
-    path.write_bytes(np.random.default_rng(3).bytes(10_000))
+    noise = np.random.default_rng(3).bytes(10_000)
+    path.write_bytes(noise)
+    (kept,) = recover(path).kept
+    assert kept.read_bytes() == noise
     assert recover(path).messages == {}
     assert recover(path).lost_bytes == 0
+    (tmp_path / "letter.txt").write_text("dear")
+    with pytest.raises(StorageError, match=r"no \.mcap file"):
+        recover(tmp_path / "letter.txt")
+    assert (tmp_path / "letter.txt").read_text() == "dear"
     with pytest.raises(StorageError, match="no bag at"):
         recover(tmp_path / "lost.mcap")
     (tmp_path / "empty").mkdir()
@@ -160,7 +265,7 @@ def test_a_killed_recorder_loses_no_more_than_its_flush_interval(tmp_path, flush
         killed_ns = time.time_ns()
         process.kill()
         process.wait(10)
-    assert not is_whole(file)
+    assert verify(folder)
     found = recover(folder)
     with Reader(folder) as reader:
         assert reader.message_count == found.messages["/a"] > 20

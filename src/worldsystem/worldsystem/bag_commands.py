@@ -1,12 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """`worldsystem bag …`: recover, info, verify, cut, merge.
 
-Exit codes: 0 done or sound, 1 damaged (verify), 2 wrong use.
+Exit codes: 0 done, and all of it was there; 1 done as far as the bag could be read, with what could
+not on stderr (`recover` makes such a bag whole and ends with 0); 2 wrong use.
 """
 
 from __future__ import annotations
 
 import argparse
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
 _DAMAGED = 1
@@ -47,8 +51,15 @@ def _recover(options: argparse.Namespace) -> int:
     bag = recover(options.path)
     for topic, count in sorted(bag.messages.items()):
         print(f"{count:8d}  {topic}")
-    state = f"repaired, {bag.lost_bytes} bytes were of no use" if bag.repaired else "was whole"
+    state = "repaired" if bag.repaired else "was whole"
     print(f"{sum(bag.messages.values()):8d}  messages in {bag.path}: {state}")
+    if bag.last_ns:
+        newest = datetime.fromtimestamp(bag.last_ns / 1e9, UTC)
+        print(f"newest message: {newest.isoformat(' ', 'milliseconds')}")
+    if bag.loss():
+        print(f"lost: {bag.loss()}")
+    for kept in bag.kept:
+        print(f"the damaged original is kept as {kept}")
     return 0
 
 
@@ -61,11 +72,11 @@ def _info(options: argparse.Namespace) -> int:
         rate_hz = topic.messages / bag.duration_s if bag.duration_s else 0.0
         size = f"{topic.size_bytes / 1e6:9.2f} MB"
         print(f"{topic.messages:8d}  {rate_hz:7.1f} Hz  {size}  {topic.name}  {topic.type_name}")
-    return 0
+    return _told(bag.problems)
 
 
 def _verify(options: argparse.Namespace) -> int:
-    from worldsystem_storage.bag_tools import verify
+    from worldsystem_storage.bag_check import verify
 
     problems = verify(options.path)
     for problem in problems:
@@ -78,19 +89,27 @@ def _verify(options: argparse.Namespace) -> int:
 def _cut(options: argparse.Namespace) -> int:
     from worldsystem_storage.bag_tools import cut
 
-    written = cut(
+    done = cut(
         options.path,
         options.out,
         start_s=options.start,
         end_s=options.end,
         topics=options.topics,
     )
-    print(f"{written} messages in {options.out}")
-    return 0
+    print(f"{done.messages} messages in {options.out}")
+    return _told(done.problems)
 
 
 def _merge(options: argparse.Namespace) -> int:
     from worldsystem_storage.bag_tools import merge
 
-    print(f"{merge(options.bags, options.out)} messages in {options.out}")
-    return 0
+    done = merge(options.bags, options.out)
+    print(f"{done.messages} messages in {options.out}")
+    return _told(done.problems)
+
+
+def _told(problems: Sequence[str]) -> int:
+    """Say what could not be read; the exit code that goes with it."""
+    for problem in problems:
+        print(f"worldsystem: not all could be read: {problem}", file=sys.stderr)
+    return _DAMAGED if problems else 0

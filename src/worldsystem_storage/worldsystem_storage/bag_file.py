@@ -18,7 +18,9 @@ from worldsystem_storage.mcap_stream import McapStream
 
 log = logging.getLogger(__name__)
 
+_NO_SCHEMA = 0
 LIBRARY = "worldsystem_storage"
+RECORDER_NOTE = "worldsystem_recorder"
 
 
 def lock_for_writing(stream: BinaryIO) -> None:
@@ -35,17 +37,28 @@ def lock_for_writing(stream: BinaryIO) -> None:
 
 
 class BagFile:
-    """Appends messages to one MCAP file; not thread-safe; every method may raise `OSError`."""
+    """Appends messages to one MCAP file; not thread-safe; every method may raise `OSError`.
 
-    def __init__(self, path: Path, compression: str = "lz4", chunk_bytes: int = 1 << 20) -> None:
+    `note` is written at its start, for whoever repairs it after a crash.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        compression: str = "lz4",
+        chunk_bytes: int = 1 << 20,
+        note: dict[str, str] | None = None,
+    ) -> None:
         self.path = path
         self.summary = BagFileSummary(path.name)
         self._stream = path.open("xb")
         lock_for_writing(self._stream)
         self._schemas: dict[tuple[str, str], int] = {}
-        self._channels: dict[str, int] = {}
-        self._topics: list[Topic] = []
+        self._channels: dict[Topic, int] = {}
         self._mcap = McapStream(self._stream, LIBRARY, compression, chunk_bytes)
+        if note:
+            self._mcap.add_metadata(RECORDER_NOTE, note)
+            self._mcap.flush()
 
     @property
     def size_bytes(self) -> int:
@@ -54,7 +67,7 @@ class BagFile:
 
     def add_topic(self, topic: Topic) -> int:
         """The channel of `topic`, registered when it is new to this file."""
-        channel = self._channels.get(topic.name)
+        channel = self._channels.get(topic)
         if channel is None:
             channel = self._register(topic)
         return channel
@@ -77,7 +90,7 @@ class BagFile:
         for topic in topics:
             self.add_topic(topic)
         self._mcap.flush()
-        content = yaml.safe_dump(information(self._topics, [self.summary]), sort_keys=False)
+        content = yaml.safe_dump(information(list(self._channels), [self.summary]), sort_keys=False)
         self._mcap.finish("rosbag2", {"serialized_metadata": content})
         os.fsync(self._stream.fileno())
         self._stream.close()
@@ -88,12 +101,14 @@ class BagFile:
 
     def _register(self, topic: Topic) -> int:
         key = (topic.type_name, topic.schema_text)
-        if key not in self._schemas:
-            self._schemas[key] = self._mcap.add_schema(topic.type_name, topic.schema_text)
-        self._topics.append(topic)
-        self._channels[topic.name] = self._mcap.add_channel(
+        if not topic.type_name:
+            self._schemas[key] = _NO_SCHEMA
+        elif key not in self._schemas:
+            self._schemas[key] = self._mcap.add_schema(*key, topic.schema_encoding)
+        self._channels[topic] = self._mcap.add_channel(
             topic.name,
             self._schemas[key],
             {"offered_qos_profiles": topic.qos_yaml, "topic_type_hash": topic.type_hash},
+            topic.message_encoding,
         )
-        return self._channels[topic.name]
+        return self._channels[topic]

@@ -23,13 +23,18 @@ _FOREVER = {"sec": 9223372036, "nsec": 854775807}
 
 @dataclass(frozen=True)
 class Topic:
-    """One topic of a bag: all that a reader needs without ROS."""
+    """One topic of a bag: all that a reader needs without ROS.
+
+    A schema that is no text, as of other systems' bags, has its bytes as surrogates.
+    """
 
     name: str
     type_name: str
     schema_text: str
     type_hash: str
     qos_yaml: str
+    schema_encoding: str = "ros2msg"
+    message_encoding: str = "cdr"
 
     def __post_init__(self) -> None:
         self.qos_profiles()
@@ -113,7 +118,7 @@ def _topic_entry(topic: Topic, count: int) -> dict[str, object]:
         "topic_metadata": {
             "name": topic.name,
             "type": topic.type_name,
-            "serialization_format": "cdr",
+            "serialization_format": topic.message_encoding,
             "offered_qos_profiles": topic.qos_profiles(),
             "type_description_hash": topic.type_hash,
         },

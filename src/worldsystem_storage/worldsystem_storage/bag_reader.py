@@ -5,63 +5,56 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
-from mcap.exceptions import McapError
 from mcap.reader import make_reader
-from mcap.records import Schema
 
+from worldsystem_storage.bag_check import file_problems
 from worldsystem_storage.bag_metadata import Topic
-from worldsystem_storage.errors import StorageError
-from worldsystem_storage.recover import bag_files, is_whole
+from worldsystem_storage.mcap_contents import (
+    Contents,
+    RawMessage,
+    bag_files,
+    examine,
+    messages_in,
+)
 
 
-@dataclass(frozen=True)
-class RawMessage:
-    """One message: its topic and type, its CDR bytes, and when it was recorded and published."""
+class BagReader:
+    """Reads the bag at `path` as often as asked; raises `StorageError` when there is none.
 
-    topic: Topic
-    cdr: bytes
-    log_time_ns: int
-    publish_time_ns: int
-
-
-def read_messages(path: Path) -> Iterator[RawMessage]:
-    """Every message of the bag at `path`, oldest first.
-
-    Raises `StorageError` for a file without its end, which `worldsystem bag recover` repairs.
+    `problems` names what cannot be read, by file: a broken file gives everything else it holds.
     """
-    files = bag_files(path)
-    for file in files:
-        if not is_whole(file):
-            raise StorageError(
-                f"{file} was cut off or is no MCAP; run `worldsystem bag recover {path}` first"
+
+    def __init__(self, path: Path) -> None:
+        self._files: list[tuple[Path, Contents, bool]] = []
+        self.problems: list[str] = []
+        for file in bag_files(path):
+            with file.open("rb") as stream:
+                contents = examine(stream)
+                problems = file_problems(contents, stream)
+            self.problems += [f"{file.name}: {problem}" for problem in problems]
+            self._files.append((file, contents, not problems))
+
+    @property
+    def first_ns(self) -> int:
+        """When the first message was recorded; 0 for a bag without any."""
+        times = [contents.first_ns for _, contents, _ in self._files if contents.messages]
+        return min(times, default=0)
+
+    def messages(self) -> Iterator[RawMessage]:
+        """Every message, oldest first; those of a broken file in the order of that file."""
+        parts = [_messages_of(*file) for file in self._files]
+        yield from heapq.merge(*parts, key=lambda message: message.log_time_ns)
+
+
+def _messages_of(path: Path, contents: Contents, sound: bool) -> Iterator[RawMessage]:
+    topics: dict[int, Topic] = contents.topics
+    with path.open("rb") as stream:
+        if not sound:
+            yield from messages_in(stream, topics)
+            return
+        for _, channel, message in make_reader(stream).iter_messages():
+            yield RawMessage(
+                topics[channel.id], message.data, message.log_time, message.publish_time
             )
-    yield from heapq.merge(*map(_messages_of, files), key=lambda message: message.log_time_ns)
-
-
-def _messages_of(path: Path) -> Iterator[RawMessage]:
-    topics: dict[tuple[str, str], Topic] = {}
-    try:
-        with path.open("rb") as stream:
-            for schema, channel, message in make_reader(stream).iter_messages():
-                topic = topics.get((channel.topic, channel.metadata.get("topic_type_hash", "")))
-                if topic is None:
-                    topic = _topic_of(channel.topic, schema, dict(channel.metadata))
-                    topics[channel.topic, topic.type_hash] = topic
-                yield RawMessage(topic, message.data, message.log_time, message.publish_time)
-    except (McapError, ValueError, RuntimeError, EOFError) as error:
-        raise StorageError(
-            f"{path} is damaged ({error}); `worldsystem bag recover` keeps what can be read"
-        ) from error
-
-
-def _topic_of(name: str, schema: Schema | None, metadata: dict[str, str]) -> Topic:
-    return Topic(
-        name,
-        schema.name if schema else "",
-        schema.data.decode("utf-8", "replace") if schema else "",
-        metadata.get("topic_type_hash", ""),
-        metadata.get("offered_qos_profiles", ""),
-    )

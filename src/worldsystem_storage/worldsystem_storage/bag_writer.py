@@ -4,8 +4,6 @@
 from __future__ import annotations
 
 import logging
-import os
-import shutil
 import threading
 import time
 from collections import Counter
@@ -13,22 +11,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from worldsystem_core.handoff import Handoff
-from worldsystem_storage.bag_file import BagFile
-from worldsystem_storage.bag_metadata import (
-    METADATA_FILE,
-    BagFileSummary,
-    Topic,
-    write_metadata,
-)
+from worldsystem_storage.bag_folder import BagFolder
+from worldsystem_storage.bag_metadata import Topic
 from worldsystem_storage.config import StorageConfig
-from worldsystem_storage.disk_sync import DiskSync
-from worldsystem_storage.errors import StorageError
+from worldsystem_storage.errors import DiskFull, StorageError
+from worldsystem_storage.space import MIB, free_bytes
 
 log = logging.getLogger(__name__)
 
-MIB = 1 << 20
 SPACE_CHECK_BYTES = 64 * MIB
 REMINDER_S = 10.0
+RETRY_S, LONGEST_RETRY_S = 1.0, 60.0
 
 
 @dataclass(frozen=True)
@@ -53,6 +46,8 @@ class BagState:
     """The recording at one moment; `stopped` is why it stopped by itself, or empty.
 
     `stalled_s` is how long the disk has neither taken what waits nor confirmed what was written.
+    `grown_bytes` is the size of the bag as a look at the disk tells it. `gaps` counts how often
+    recording stopped by itself and went on.
     """
 
     topics: dict[str, TopicCount]
@@ -61,15 +56,19 @@ class BagState:
     free_bytes: int
     stalled_s: float = 0.0
     stopped: str = ""
+    grown_bytes: int = 0
+    gaps: int = 0
 
 
 class BagWriter:
     """Records into `folder`, one thread writing, split into `<folder>_0.mcap`, `_1.mcap`, …
 
     When messages come faster than the disk takes them the oldest waiting are dropped and counted
-    (`disk_slow`). When the free space reaches the reserve the bag is finished and what comes after
-    is counted as `disk_full`; after a failed write, as `disk_failed`. Raises `StorageError` when
-    the folder cannot be written or already holds a bag.
+    (`disk_slow`). When the free space reaches the reserve the file is finished and what comes after
+    is counted as `disk_full`; after a failed write, as `disk_failed`. Once there is room again
+    recording goes on in the next file. One that somebody removed meanwhile is counted as
+    `file_gone`, and another is begun. Raises `StorageError` when the folder cannot be written or
+    already holds a bag, and `DiskFull` when the reserve is reached at the start.
     """
 
     def __init__(self, folder: Path, config: StorageConfig) -> None:
@@ -84,12 +83,10 @@ class BagWriter:
         self._waiting_bytes = 0
         self._progress_s = time.monotonic()
         self._stopped = ("", "")
-        self._files: list[BagFileSummary] = []
-        self._finished_bytes = 0
+        self._retry_s = RETRY_S
+        self._gaps = 0
         self._metadata_stale = False
-        self._file = self._open_first()
-        self._sync = DiskSync() if config.sync else None
-        self._split_at = self._next_split()
+        self._files = BagFolder(self.folder, config)
         self._queue: Handoff[_Message] = Handoff(config.queue_messages, self._on_overflow)
         self._thread = threading.Thread(target=self._run, name="bag_writer", daemon=True)
         self._thread.start()
@@ -128,22 +125,23 @@ class BagWriter:
         return BagState(
             topics,
             waiting,
-            self._size_bytes(),
-            _free_bytes(self.folder),
+            self._files.size_bytes,
+            free_bytes(self.folder),
             0.0 if stopped else self._stalled_s(waiting),
             stopped,
+            self._files.grown_bytes(),
+            self._gaps,
         )
 
     def _stalled_s(self, waiting_bytes: int) -> float:
         writing_s = time.monotonic() - self._progress_s if waiting_bytes else 0.0
-        return max(writing_s, self._sync.behind_s() if self._sync else 0.0)
+        return max(writing_s, self._files.unconfirmed_s())
 
     def close(self, timeout_s: float = 30.0) -> dict[str, TopicCount]:
         """Write what waits, finish the bag and return each topic's account."""
         self._queue.close()
         self._thread.join(timeout_s)
-        if self._sync:
-            self._sync.close()
+        self._files.close()
         if self._thread.is_alive():
             raise StorageError(f"{self.folder}: the disk did not take the rest in {timeout_s} s")
         with self._lock:
@@ -170,21 +168,33 @@ class BagWriter:
             self._dropped[message.topic.name, reason] += 1
 
     def _run(self) -> None:
+        """Record; after each stop wait for room, and go on."""
+        while True:
+            broken = self._record_until_stopped()
+            while self._stopped[0]:
+                closed = self._refuse_until_room()
+                broken = broken and not self._mend()
+                if closed or (not broken and self._go_on()):
+                    break
+            if self._queue.closed:
+                self._refuse_what_is_left()
+                return
+
+    def _record_until_stopped(self) -> bool:
+        """Until closed, or stopped; whether the file was left without its end."""
         try:
             self._record()
-        except _OutOfSpace as error:
+        except DiskFull as error:
             self._stop("disk_full", str(error))
-            self._finish()
         except Exception as error:  # the edge of the thread: whatever it is stops the recording
             self._fail(f"cannot write to {self.folder}: {error!r}")
-        else:
-            self._finish()
-        self._refuse()
+            return True
+        return not self._finish()
 
     def _record(self) -> None:
         flush_at = time.monotonic() + self._config.flush_s
-        checked_bytes = 0
-        self._check_space()
+        checked_bytes = self._files.size_bytes
+        self._files.reserve.check()
         while True:
             message = self._queue.get(max(0.0, flush_at - time.monotonic()))
             self._progress_s = time.monotonic()
@@ -192,17 +202,18 @@ class BagWriter:
                 self._write(message)
             elif self._queue.closed:
                 return
-            size = self._size_bytes()
+            size = self._files.size_bytes
             if time.monotonic() >= flush_at or size - checked_bytes > SPACE_CHECK_BYTES:
                 self._flush()
                 flush_at = time.monotonic() + self._config.flush_s
                 checked_bytes = size
-            if self._file_is_full():
-                self._split()
+            if self._files.file_is_full():
+                self._flush()
+                self._files.split(self._topics)
 
     def _write(self, message: _Message) -> None:
         try:
-            self._file.write(
+            self._files.file.write(
                 message.topic, message.cdr, message.log_time_ns, message.publish_time_ns
             )
         except BaseException:
@@ -214,58 +225,70 @@ class BagWriter:
             self._unflushed[message.topic.name] += 1
 
     def _flush(self) -> None:
-        self._file.flush()
-        if self._sync:
-            self._sync.request(self._file.fileno())
+        self._files.flush()
         with self._lock:
             self._unflushed.clear()
-        self._check_space()
+        self._retry_s = RETRY_S
+        if self._files.file_is_gone():
+            self._begin_another()
+        self._files.reserve.check()
         if self._metadata_stale:
             self._save_metadata()
 
-    def _check_space(self) -> None:
-        reserve = self._config.reserve_mib * MIB
-        free = _free_bytes(self.folder)
-        if free < reserve:
-            raise _OutOfSpace(
-                f"recording to {self.folder} stopped: {free // MIB} MiB free, "
-                f"{self._config.reserve_mib} MiB are kept (reserve_mib); make room and start again"
-            )
+    def _begin_another(self) -> None:
+        log.error(
+            "%s was moved or removed while it was being recorded; going on in another file",
+            self._files.file.path,
+        )
+        self._lose(self._files.forget_file(self._topics), "file_gone")
+        self._files.go_on(self._topics)
+        self._gaps += 1
 
-    def _file_is_full(self) -> bool:
-        old = time.monotonic() >= self._split_at and bool(self._file.summary.counts)
-        return old or self._file.size_bytes >= self._config.split_mib * MIB
-
-    def _split(self) -> None:
-        self._flush()
-        self._file.close(list(self._topics.values()))
-        self._finished_bytes += self._file.path.stat().st_size
-        self._file = self._open_file()
-        self._split_at = self._next_split()
-        self._save_metadata()
-
-    def _next_split(self) -> float:
-        return time.monotonic() + self._config.split_s if self._config.split_s else float("inf")
-
-    def _finish(self) -> None:
+    def _finish(self) -> bool:
         try:
-            self._file.close(list(self._topics.values()))
-            self._save_metadata()
+            self._files.finish(self._topics)
         except OSError as error:
-            self._fail(f"cannot finish {self._file.path}: {error!r}")
+            self._fail(f"cannot finish {self._files.file.path}: {error!r}")
+            return False
+        return True
 
-    def _refuse(self) -> None:
-        """After a stop: count what still comes, and keep saying why, until closed."""
+    def _refuse_until_room(self) -> bool:
+        """After a stop: count what still comes and keep saying why; True once closed."""
         remind_at = 0.0
-        while True:
+        retry_at = time.monotonic() + self._retry_s
+        while time.monotonic() < retry_at or not self._files.reserve.has_room_again():
+            if time.monotonic() >= retry_at:
+                retry_at = time.monotonic() + self._retry_s
             message = self._queue.get(0.2)
             if message is not None:
-                self._drop(message, self._stopped[0] or "closed")
-                if time.monotonic() >= remind_at and self._stopped[1]:
+                self._drop(message, self._stopped[0])
+                if time.monotonic() >= remind_at:
                     log.error("%s", self._stopped[1])
                     remind_at = time.monotonic() + REMINDER_S
             elif self._queue.closed:
+                return True
+        return False
+
+    def _go_on(self) -> bool:
+        """Try the next file; a disk that fails again and again is tried less and less often."""
+        self._retry_s = min(2 * self._retry_s, LONGEST_RETRY_S)
+        try:
+            self._files.go_on(self._topics)
+        except (OSError, StorageError) as error:
+            self._stop("disk_failed", f"cannot go on recording to {self.folder}: {error!r}")
+            return False
+        with self._lock:
+            self._stopped = ("", "")
+        self._gaps += 1
+        log.warning("recording to %s goes on, after a gap", self.folder)
+        return True
+
+    def _refuse_what_is_left(self) -> None:
+        while True:
+            message = self._queue.get(0.2)
+            if message is None:
                 return
+            self._drop(message, self._stopped[0] or "closed")
 
     def _stop(self, reason: str, text: str) -> None:
         with self._lock:
@@ -273,47 +296,29 @@ class BagWriter:
         log.error("%s", text)
 
     def _fail(self, text: str) -> None:
-        """What no flush has carried to the system counts as lost, though `recover` may find it."""
-        self._stop("disk_failed", f"{text}; make room, then repair the bag with recover()")
+        """What no flush has carried to the system counts as lost, though a repair may find it."""
+        self._stop("disk_failed", f"{text}; `worldsystem bag recover` mends the bag")
         with self._lock:
-            for topic, count in self._unflushed.items():
-                self._written[topic] -= count
-                self._dropped[topic, "disk_failed"] += count
-        self._file.abandon()
+            unflushed = dict(self._unflushed)
+            self._unflushed.clear()
+        self._lose(unflushed, "disk_failed")
+        self._files.file.abandon()
 
-    def _open_first(self) -> BagFile:
+    def _mend(self) -> bool:
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            if (self.folder / METADATA_FILE).exists() or any(self.folder.glob("*.mcap")):
-                raise StorageError(f"{self.folder} already holds a bag; choose another folder")
-            file = self._open_file()
-            self._save_metadata()
-        except OSError as error:
-            raise StorageError(
-                f"cannot record into {self.folder}: {os.strerror(error.errno or 0)}; "
-                "choose a folder that can be written (`folder`)"
-            ) from error
-        return file
+            self._files.mend(self._topics)
+        except (OSError, StorageError) as error:
+            log.warning("%s keeps no index for now: %s", self._files.file.path, error)
+            return False
+        return True
 
-    def _open_file(self) -> BagFile:
-        path = self.folder / f"{self.folder.resolve().name}_{len(self._files)}.mcap"
-        file = BagFile(path, self._config.compression, self._config.chunk_kib * 1024)
-        self._files.append(file.summary)
-        return file
+    def _lose(self, counts: dict[str, int], reason: str) -> None:
+        with self._lock:
+            for topic, count in counts.items():
+                self._written[topic] -= count
+                self._dropped[topic, reason] += count
 
     def _save_metadata(self) -> None:
         with self._lock:
             self._metadata_stale = False
-            topics = list(self._topics.values())
-        write_metadata(self.folder, topics, self._files)
-
-    def _size_bytes(self) -> int:
-        return self._finished_bytes + self._file.size_bytes
-
-
-class _OutOfSpace(Exception):
-    """The reserve is reached."""
-
-
-def _free_bytes(folder: Path) -> int:
-    return shutil.disk_usage(folder).free
+        self._files.save_metadata(dict(self._topics))

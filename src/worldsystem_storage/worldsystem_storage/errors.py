@@ -6,3 +6,7 @@ from worldsystem_core.errors import WorldSystemError
 
 class StorageError(WorldSystemError):
     """A recording cannot be opened, written or read."""
+
+
+class DiskFull(StorageError):
+    """The free space that recording leaves is reached."""

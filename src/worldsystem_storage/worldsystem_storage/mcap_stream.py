@@ -61,21 +61,26 @@ class McapStream:
         self._put(MCAP0_MAGIC)
         self._put(_bytes_of(Header(profile="ros2", library=library)))
 
-    def add_schema(self, name: str, text: str) -> int:
+    def add_schema(self, name: str, text: str, encoding: str = "ros2msg") -> int:
         """The new schema's id; it is stored in front of the next message."""
         schema = Schema(
-            id=len(self._schemas) + 1, name=name, encoding="ros2msg", data=text.encode()
+            id=len(self._schemas) + 1,
+            name=name,
+            encoding=encoding,
+            data=text.encode("utf-8", "surrogateescape"),
         )
         self._schemas.append(schema)
         self._append(_bytes_of(schema))
         return int(schema.id)
 
-    def add_channel(self, topic: str, schema_id: int, metadata: dict[str, str]) -> int:
+    def add_channel(
+        self, topic: str, schema_id: int, metadata: dict[str, str], encoding: str = "cdr"
+    ) -> int:
         """The new channel's id; it is stored in front of the next message."""
         channel = Channel(
             id=len(self._channels) + 1,
             topic=topic,
-            message_encoding="cdr",
+            message_encoding=encoding,
             schema_id=schema_id,
             metadata=metadata,
         )
@@ -105,14 +110,16 @@ class McapStream:
         self._end_chunk()
         self._stream.flush()
 
+    def add_metadata(self, name: str, metadata: dict[str, str]) -> None:
+        """Write `metadata` behind what has been written so far, outside of the chunks."""
+        self._end_chunk()
+        record = _bytes_of(Metadata(name=name, metadata=metadata))
+        self._metadata.append(MetadataIndex(offset=self.size_bytes, length=len(record), name=name))
+        self._put(record)
+
     def finish(self, metadata_name: str, metadata: dict[str, str]) -> None:
         """Close the chunk, then write `metadata`, the index and the end."""
-        self._end_chunk()
-        record = _bytes_of(Metadata(name=metadata_name, metadata=metadata))
-        self._metadata.append(
-            MetadataIndex(offset=self.size_bytes, length=len(record), name=metadata_name)
-        )
-        self._put(record)
+        self.add_metadata(metadata_name, metadata)
         self._put(_bytes_of(DataEnd(data_section_crc=0)))
         self._write_summary()
         self._put(MCAP0_MAGIC)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from worldsystem_storage.bag_file import BagFile
 from worldsystem_storage.bag_metadata import Topic, write_metadata
-from worldsystem_storage.bag_reader import RawMessage
 from worldsystem_storage.errors import StorageError
+from worldsystem_storage.mcap_contents import RawMessage
 
 
 def write_new_bag(out: Path, messages: Iterable[RawMessage]) -> dict[str, int]:

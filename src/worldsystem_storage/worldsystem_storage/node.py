@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import logging
-import re
 import time
 from collections.abc import Callable
 from datetime import datetime
@@ -17,6 +16,7 @@ from worldsystem_msgs.srv import StartRecording, StopRecording
 from worldsystem_core.frames import EncodedFrame, Frame
 from worldsystem_core.message_definitions import message_definition, type_hash
 from worldsystem_core.ros import topics
+from worldsystem_core.ros.adapters.slam import KeyframeEvent
 from worldsystem_core.ros.container import run_node
 from worldsystem_core.ros.definitions import share_folders, type_name
 from worldsystem_core.ros.reference_topic import Topic
@@ -24,14 +24,17 @@ from worldsystem_core.ros.stage_node import StageNode
 from worldsystem_storage.bag_metadata import qos_yaml
 from worldsystem_storage.bag_writer import BagWriter
 from worldsystem_storage.config import StorageConfig
-from worldsystem_storage.errors import StorageError
+from worldsystem_storage.errors import DiskFull, StorageError
+from worldsystem_storage.keyframe_files import KeyframeFiles
+from worldsystem_storage.selection import Selection
 from worldsystem_storage.video_file import VideoSession
+from worldsystem_storage.watchdog import GrowthWatchdog
 
 log = logging.getLogger(__name__)
 
 _DEPTH = 1000
-_STALL_S = 5.0
 _LOOK_FOR_STREAMS_S = 1.0
+_WATCH_S = 1.0
 
 
 class RecorderNode(StageNode):
@@ -46,32 +49,53 @@ class RecorderNode(StageNode):
         self._topics: list[Topic[Any]] = []
         self._namespaces: set[str] = set()
         self._sessions: dict[str, VideoSession] = {}
+        self._keyframe_files: KeyframeFiles | None = None
+        self._wanted, self._unwanted = Selection(self.config.topics), Selection(self.config.exclude)
+        self._watchdog = GrowthWatchdog(self.config.stall_s)
+        self._waiting_for_room = ""
         self._record(tuple(topic for topic in topics.ALL if self._chosen(topic)))
         self._record_video("")
+        self.listen(topics.KEYFRAME, self._on_keyframe)
         if self.config.record_at_start:
-            self._start(self.config.name or _date_time())
+            self._start_when_there_is_room()
         self.create_timer(_LOOK_FOR_STREAMS_S, self._look_for_streams)
+        self.create_timer(_WATCH_S, self._watch)
         self.create_service(StartRecording, "recorder/start", self._on_start)
         self.create_service(StopRecording, "recorder/stop", self._on_stop)
 
     def _chosen(self, topic: Topic[Any]) -> bool:
         """As `topics` and `exclude` say; the bulky ones only when they are asked for by name."""
         name = self.resolve_topic_name(topic.name)
-        if self.config.exclude and re.search(self.config.exclude, name):
+        if name in self._unwanted:
             return False
-        if not self.config.topics:
-            return topic not in topics.BULKY
-        return re.search(self.config.topics, name) is not None
+        return name in self._wanted if self._wanted else topic not in topics.BULKY
 
     def _recording(self) -> bool:
         return self._bag is not None
+
+    def _start_when_there_is_room(self) -> None:
+        """A disk that is full at the start must not keep the rest from running."""
+        name = self.config.name or _date_time()
+        try:
+            self._start(name)
+        except DiskFull as error:
+            if not self._waiting_for_room:
+                log.error("%s", error)
+            self._waiting_for_room = str(error)
+
+    def _watch(self) -> None:
+        if self._waiting_for_room and self._bag is None:
+            self._start_when_there_is_room()
+        if self._bag is not None:
+            self._watchdog.look(self._bag.state())
 
     def _start(self, name: str) -> None:
         folder = Path(self.config.folder) / name
         bag = BagWriter(folder, self.config)
         for topic in self._topics:
             self._announce(bag, topic)
-        self._bag = bag
+        self._bag, self._waiting_for_room = bag, ""
+        self._watchdog = GrowthWatchdog(self.config.stall_s)
         for namespace in self._namespaces:
             self._open_session(namespace)
         log.info("recording to %s", folder)
@@ -113,6 +137,13 @@ class RecorderNode(StageNode):
         if self._bag is not None and self.config.video_files:
             root = self._bag.folder.parent / "video" / namespace
             self._sessions[namespace] = VideoSession(root, self.config)
+            if not namespace and self.config.keyframe_files:
+                folder = self._sessions[namespace].folder
+                self._keyframe_files = KeyframeFiles(folder, self.config.still_quality)
+
+    def _on_keyframe(self, event: KeyframeEvent) -> None:
+        if self._keyframe_files is not None:
+            self._keyframe_files.take(event)
 
     def _look_for_streams(self) -> None:
         """A stream beside the first shows by its video's topic in a namespace of its own."""
@@ -163,13 +194,18 @@ class RecorderNode(StageNode):
             response.message = "nothing is being recorded"
             return response
         response.folder = str(self._bag.folder)
-        response.messages = self._stop()
-        response.success = True
+        stopped = self._bag.state().stopped
+        try:
+            response.messages = self._stop()
+        except StorageError as error:
+            stopped = str(error)
+        response.success, response.message = not stopped, stopped
         return response
 
     def _stop(self) -> int:
         bag, self._bag = self._bag, None
         sessions, self._sessions = self._sessions, {}
+        self._keyframe_files, self._waiting_for_room = None, ""
         for session in sessions.values():
             session.close()
         return sum(count.written for count in bag.close().values()) if bag else 0
@@ -180,18 +216,26 @@ class RecorderNode(StageNode):
         state = self._bag.state()
         written = sum(count.written for count in state.topics.values())
         lost = sum(sum(count.dropped.values()) for count in state.topics.values())
-        return {"recording": self._bag.folder, "messages": written, "lost": lost}
+        files = [*self._sessions.values(), *filter(None, [self._keyframe_files])]
+        not_stored = sum(sum(each.dropped.values()) for each in files)
+        return {
+            "recording": self._bag.folder,
+            "messages": written,
+            "lost": lost,
+            "gaps": state.gaps,
+            "not_in_video": not_stored,
+        }
 
     def problem(self) -> str:
         if self._bag is None:
-            return ""
-        state = self._bag.state()
-        if not state.stopped and state.stalled_s > _STALL_S:
-            return f"the disk has taken or confirmed nothing for {state.stalled_s:.0f} s"
-        return state.stopped
+            return self._waiting_for_room
+        return self._bag.state().stopped or self._watchdog.problem
 
     def input_ended(self) -> None:
-        self._stop()
+        try:
+            self._stop()
+        except StorageError as error:
+            log.error("%s", error)
 
 
 def _date_time() -> str:

@@ -1,17 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """The session folder: the video as it was received, stills, and what belongs to them.
 
-`<folder>/<YYYYmmdd_HHMMSS>/` holds `video.mp4`, `frame_<number>.jpg` and `metadata.json`. H.264 and
-H.265 are copied, never re-encoded. The mp4 is written in fragments, so that it plays after a crash.
+`<folder>/<YYYYmmdd_HHMMSS>/` holds `video.mp4`, `frame_<number>.jpg`, `metadata.json`, and for each
+keyframe `keyframe_<number>.jpg` with `pose_<number>.npy`. H.264 and H.265 are copied, never
+re-encoded. The mp4 is written in fragments, so that it plays after a crash.
 """
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import logging
+import os
 import re
 import threading
+import time
 from collections import Counter
 from datetime import UTC, datetime
 from fractions import Fraction
@@ -22,9 +26,11 @@ import av
 import cv2
 
 from worldsystem_core.frames import EncodedFrame, Frame
-from worldsystem_storage.atomic_file import replace_text
+from worldsystem_storage.atomic_file import replace_text, sync_folder
 from worldsystem_storage.config import StorageConfig
-from worldsystem_storage.errors import StorageError
+from worldsystem_storage.disk_sync import DiskSync
+from worldsystem_storage.errors import DiskFull, StorageError
+from worldsystem_storage.space import Reserve
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +38,7 @@ VIDEO_CLOCK_HZ = 90_000
 _TICK = Fraction(1, VIDEO_CLOCK_HZ)
 _START_CODE = re.compile(b"\x00\x00\x01")
 _PARAMETER_SETS = {"h264": (7, 8), "h265": (32, 33, 34)}  # NAL unit types
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)
 _FFMPEG_FORMATS = {"h264": "h264", "h265": "hevc"}
 
 
@@ -40,8 +47,9 @@ class VideoSession:
 
     Presentation times are the frames' capture stamps, from the first on, in decoding order (live
     video has no B-frames). A new parameter set, as after a change of resolution, goes on in
-    `video_2.mp4`, because an mp4 track has one. Raises `StorageError` when the folder cannot be
-    made; frames that cannot be stored are counted in `dropped` by reason.
+    `video_2.mp4`, because an mp4 track has one, and so does the first key frame after a full disk.
+    Raises `StorageError` when the folder cannot be made; frames that cannot be stored are counted
+    in `dropped` by reason.
     """
 
     def __init__(self, root: Path, config: StorageConfig, start: datetime | None = None) -> None:
@@ -51,10 +59,14 @@ class VideoSession:
         self.dropped: Counter[str] = Counter()
         self._config = config
         self._start = start
+        self._reserve = Reserve(Path(root), config.reserve_mib)
+        self._disk = DiskSync() if config.sync else None
         self._stills: list[dict[str, object]] = []
         self._videos: list[str] = []
         self._track: _Track | None = None
         self._lock = threading.RLock()
+        self._confirmed_s = 0.0
+        self._full = False
         self._closed = False
         self._folder = _new_folder(Path(root), self.session_id)
         self.session_id = self._folder.name
@@ -77,7 +89,7 @@ class VideoSession:
     def still(self, frame: Frame) -> Path | None:
         """Save every `still_every`-th decoded frame, by its number; None for the others."""
         every = self._config.still_every
-        if self._closed or not every or frame.id % every:
+        if self._closed or not every or frame.id % every or self._full:
             return None
         path = self._folder / f"frame_{frame.id}.jpg"
         quality = [cv2.IMWRITE_JPEG_QUALITY, self._config.still_quality]
@@ -101,23 +113,47 @@ class VideoSession:
             self._closed = True
             self._end_track()
             self._save(datetime.now(UTC))
+        if self._disk:
+            self._disk.close()
 
     def _write(self, frame: EncodedFrame) -> bool:
         try:
+            if frame.is_key:
+                self._reserve.check()
+                self._full = False
             track = self._track_for(frame)
             if track is None:
-                reason = "key_frame_without_parameters" if frame.is_key else "before_key_frame"
-                return self._lost(reason)
+                return self._lost(self._why_no_track(frame))
             track.write(frame)
+        except DiskFull as error:
+            self._full = True
+            self._end_track()
+            return self._lost("disk_full", error)
         except (OSError, ValueError, av.FFmpegError) as error:
+            if getattr(error, "errno", 0) in _DISK_ERRORS:
+                self._end_track()  # the next key frame begins another file
             return self._lost("not_written", error)
+        self._have_confirmed(track)
         self.total_frames += 1
         if self.total_frames % self._config.metadata_every == 0:
             self._save(None)
         return True
 
+    def _why_no_track(self, frame: EncodedFrame) -> str:
+        if self._full:
+            return "disk_full"
+        return "key_frame_without_parameters" if frame.is_key else "before_key_frame"
+
+    def _have_confirmed(self, track: _Track) -> None:
+        """What was written so far comes to the disk once a fragment, for power cuts."""
+        if self._disk and time.monotonic() - self._confirmed_s >= self._config.fragment_s:
+            self._confirmed_s = time.monotonic()
+            self._disk.request(track.fileno())
+
     def _track_for(self, frame: EncodedFrame) -> _Track | None:
         """The track that `frame` goes to: the current one, or a new one at new parameter sets."""
+        if self._track is None and not frame.is_key:
+            return None
         parameters = parameter_sets(frame.data, frame.codec) if frame.is_key else ()
         if len(parameters) < len(_PARAMETER_SETS[frame.codec]) or (
             self._track and self._track.parameters == parameters
@@ -167,6 +203,7 @@ class _Track:
         self.parameters = parameters
         self._first_ns = first.stamp_ns
         self._last_tick = -1
+        self._path, self._descriptor = path, -1
         with av.open(io.BytesIO(first.data), format=_FFMPEG_FORMATS[first.codec]) as probe:
             source = probe.streams.video[0]
             if not source.width or not source.codec_context.extradata:
@@ -179,6 +216,13 @@ class _Track:
             self._container = av.open(str(path), "w", format="mp4", options=options)
             self._stream: Any = self._container.add_stream_from_template(source)  # PyAV's union
         self._stream.time_base = _TICK
+
+    def fileno(self) -> int:
+        """A descriptor of the file, for syncing it; there is one from the first write on."""
+        if self._descriptor < 0:
+            self._descriptor = os.open(self._path, os.O_RDONLY)
+            sync_folder(self._path.parent)
+        return self._descriptor
 
     def write(self, frame: EncodedFrame) -> None:
         """Append `frame` at its capture time; a stamp that goes back is put just after the last."""
@@ -193,7 +237,12 @@ class _Track:
         self._container.mux(packet)
 
     def close(self) -> None:
-        self._container.close()
+        try:
+            self._container.close()
+            os.fsync(self.fileno())
+        finally:
+            if self._descriptor >= 0:
+                os.close(self._descriptor)
 
 
 def nal_units(annex_b: bytes) -> list[bytes]:

@@ -3,31 +3,22 @@
 
 from __future__ import annotations
 
-import io
-import struct
 from collections import Counter
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import lz4.frame  # type: ignore[import-untyped]
-import zstandard
-from mcap.data_stream import ReadDataStream
 from mcap.exceptions import McapError
-from mcap.opcode import Opcode
 from mcap.reader import make_reader
 from mcap.records import Channel as McapChannel
-from mcap.records import Chunk, Message, Schema
-from mcap.stream_reader import get_chunk_data_stream
+from mcap.records import Message, Schema
 
+from worldsystem_core.mcap_reading.records import MAGIC
+from worldsystem_core.mcap_reading.scan import CUT_OFF, NO_END, Break, scan
 from worldsystem_ingest.bag.messages import DAMAGE, BagBroken, Channel, Recorded, full_type_name
 from worldsystem_ingest.bag.pictures import VIDEO_TYPES
 
-MAGIC = b"\x89MCAP0\r\n"
-_HEAD = struct.Struct("<BQ")
-_CHUNK_HEAD = struct.Struct("<QQQII")
 _UNREADABLE = (McapError, *DAMAGE)
-_CUT = "it ends in the middle of a record"
 
 
 class McapFile:
@@ -112,7 +103,9 @@ class McapFile:
     def _scanned(self, stream: BinaryIO) -> Iterator[Recorded]:
         schemas: dict[int, Any] = {}
         channels: dict[int, Channel] = {}
-        for record in _records(stream, self._path.name):
+        for record in scan(stream):
+            if isinstance(record, Break):
+                raise self._broken(record)
             if isinstance(record, Schema):
                 schemas[record.id] = record
             elif isinstance(record, McapChannel):
@@ -120,6 +113,15 @@ class McapFile:
             elif isinstance(record, Message) and record.channel_id in channels:
                 channel = channels[record.channel_id]
                 yield Recorded(channel, int(record.log_time), bytes(record.data))
+
+    def _broken(self, found: Break) -> BagBroken:
+        if found.reason in (CUT_OFF, NO_END):
+            size = self._path.stat().st_size
+            return BagBroken(
+                f"{self._path.name} was cut off after {size} bytes: {found.reason}, "
+                "and it has no index"
+            )
+        return BagBroken(f"{self._path.name} is damaged at byte {found.at}: {found.reason}")
 
 
 def _channel(channel: Any, schema: Any) -> Channel:
@@ -130,67 +132,3 @@ def _channel(channel: Any, schema: Any) -> Channel:
         definition=schema.data.decode("utf-8", "replace") if schema else "",
         is_idl=schema is not None and schema.encoding in ("ros2idl", "omgidl"),
     )
-
-
-def _records(stream: BinaryIO, name: str) -> Iterator[Any]:
-    end = stream.seek(0, io.SEEK_END)
-    at = stream.seek(len(MAGIC))
-    while at + _HEAD.size <= end:
-        opcode, size = _HEAD.unpack(stream.read(_HEAD.size))
-        if opcode in (Opcode.DATA_END, Opcode.FOOTER):
-            return
-        at += _HEAD.size + size
-        if opcode in (Opcode.CHUNK, Opcode.SCHEMA, Opcode.CHANNEL, Opcode.MESSAGE):
-            content = stream.read(size if at <= end else -1)
-            yield from _parsed(opcode, content, whole=at <= end)
-        stream.seek(at)
-    raise BagBroken(f"{name} was cut off after {end} bytes: {_CUT}, and it has no index")
-
-
-def _parsed(opcode: int, content: bytes, *, whole: bool) -> Iterator[Any]:
-    if opcode != Opcode.CHUNK:
-        if whole:
-            yield _record(opcode, content)
-        return
-    if whole:
-        plain, size = get_chunk_data_stream(
-            Chunk.read(ReadDataStream(io.BytesIO(content))), validate_crc=True
-        )
-        yield from _records_in(plain.read(size))
-    else:
-        yield from _records_in(_begun_chunk(content))
-
-
-def _records_in(plain: bytes) -> Iterator[Any]:
-    at = 0
-    while at + _HEAD.size <= len(plain):
-        opcode, size = _HEAD.unpack_from(plain, at)
-        at += _HEAD.size + size
-        if at <= len(plain) and opcode in (Opcode.SCHEMA, Opcode.CHANNEL, Opcode.MESSAGE):
-            yield _record(opcode, plain[at - size : at])
-
-
-def _record(opcode: int, content: bytes) -> Any:
-    data = ReadDataStream(io.BytesIO(content))
-    if opcode == Opcode.SCHEMA:
-        return Schema.read(data)
-    if opcode == Opcode.CHANNEL:
-        return McapChannel.read(data)
-    return Message.read(data, len(content))
-
-
-def _begun_chunk(content: bytes) -> bytes:
-    """What can be unpacked of a chunk whose end is missing; empty when nothing can."""
-    if len(content) < _CHUNK_HEAD.size:
-        return b""
-    *_, name_size = _CHUNK_HEAD.unpack_from(content)
-    start = _CHUNK_HEAD.size + name_size
-    packing, packed = content[_CHUNK_HEAD.size : start], content[start + 8 :]
-    try:
-        if packing == b"lz4":
-            return bytes(lz4.frame.LZ4FrameDecompressor().decompress(packed))
-        if packing == b"zstd":
-            return zstandard.ZstdDecompressor().decompressobj().decompress(packed)
-    except _UNREADABLE:
-        return b""
-    return packed if packing == b"" else b""

@@ -16,9 +16,9 @@ from rosbags.typesys.store import Typestore
 
 from worldsystem_core.geometry.rotation import quaternion_xyzw_from_matrix
 from worldsystem_storage.bag_metadata import Topic
-from worldsystem_storage.bag_reader import RawMessage
 from worldsystem_storage.errors import StorageError
 from worldsystem_storage.importing.dataset import Dataset
+from worldsystem_storage.mcap_contents import RawMessage
 from worldsystem_storage.new_bag import write_new_bag
 
 PICTURES = "/camera/image/compressed"

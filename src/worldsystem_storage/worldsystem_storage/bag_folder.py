@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The files of a bag that is being recorded: one after the other, and their `metadata.yaml`."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from worldsystem_storage.atomic_file import sync_folder
+from worldsystem_storage.bag_file import BagFile
+from worldsystem_storage.bag_metadata import (
+    METADATA_FILE,
+    BagFileSummary,
+    Topic,
+    write_metadata,
+)
+from worldsystem_storage.config import StorageConfig
+from worldsystem_storage.disk_sync import DiskSync
+from worldsystem_storage.errors import StorageError
+from worldsystem_storage.recover import Repair
+from worldsystem_storage.space import MIB, Reserve
+
+log = logging.getLogger(__name__)
+
+
+class BagFolder:
+    """`<folder>_0.mcap`, `_1.mcap`, …; for one thread, but `size_bytes` and `grown_bytes`.
+
+    Raises `StorageError` when the folder cannot be written, already holds a bag, or lies on a disk
+    whose reserve is reached (`DiskFull`). Methods raise `OSError` when the disk says no.
+    """
+
+    def __init__(self, folder: Path, config: StorageConfig) -> None:
+        self.folder = folder
+        self.reserve = Reserve(folder, config.reserve_mib)
+        self._config = config
+        self._summaries: list[BagFileSummary] = []
+        self._finished_bytes = 0
+        self._opened = 0
+        self.reserve.check()
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            if (self.folder / METADATA_FILE).exists() or any(self.folder.glob("*.mcap")):
+                raise StorageError(f"{self.folder} already holds a bag; choose another folder")
+            self.file = self._next_file()
+            self.save_metadata({})
+        except OSError as error:
+            raise StorageError(
+                f"cannot record into {self.folder}: {os.strerror(error.errno or 0)}; "
+                "choose a folder that can be written (`folder`)"
+            ) from error
+        self._sync = DiskSync() if config.sync else None
+
+    @property
+    def size_bytes(self) -> int:
+        """What has been written so far, without the chunk that is being filled."""
+        return self._finished_bytes + self.file.size_bytes
+
+    def grown_bytes(self) -> int:
+        """What a look at the disk says of the same."""
+        try:
+            return self._finished_bytes + self.file.path.stat().st_size
+        except OSError:
+            return self._finished_bytes
+
+    def unconfirmed_s(self) -> float:
+        """How long the oldest flush has been waiting for the disk's word."""
+        return self._sync.behind_s() if self._sync else 0.0
+
+    def flush(self) -> None:
+        """Hand what was written to the system, and have the disk confirm it soon."""
+        self.file.flush()
+        if self._sync:
+            self._sync.request(self.file.fileno())
+
+    def file_is_gone(self) -> bool:
+        """Whether somebody removed or replaced the file while it is being written."""
+        written = os.fstat(self.file.fileno())
+        try:
+            named = self.file.path.stat()
+        except FileNotFoundError:
+            return True
+        return (named.st_dev, named.st_ino) != (written.st_dev, written.st_ino)
+
+    def file_is_full(self) -> bool:
+        """Whether size or time say that the bag goes on in another file."""
+        old = time.monotonic() >= self._split_at and bool(self.file.summary.counts)
+        return old or self.file.size_bytes >= self._config.split_mib * MIB
+
+    def split(self, topics: Mapping[str, Topic]) -> None:
+        """Finish the file and go on in the next one."""
+        self.finish(topics)
+        self.go_on(topics)
+
+    def finish(self, topics: Mapping[str, Topic]) -> None:
+        """Give the file its end and `metadata.yaml` its counts."""
+        self.file.close(list(topics.values()))
+        self._finished_bytes += self.file.path.stat().st_size
+        self.save_metadata(topics)
+
+    def go_on(self, topics: Mapping[str, Topic]) -> None:
+        """Open the next file; the one before was finished, given up or is gone."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.file = self._next_file()
+        self.save_metadata(topics)
+
+    def forget_file(self, topics: Mapping[str, Topic]) -> dict[str, int]:
+        """Let go of a file that is gone; the messages lost with it, by topic.
+
+        One that was only moved gets its end where it is now, and nothing is lost.
+        """
+        gone = self._summaries.pop()
+        if os.fstat(self.file.fileno()).st_nlink:
+            self.file.close(list(topics.values()))
+            return {}
+        self.file.abandon()
+        return dict(gone.counts)
+
+    def mend(self, topics: Mapping[str, Topic]) -> None:
+        """Give the file, of which a write failed, its end after all."""
+        repaired = Repair(self.file.path)
+        self._summaries[-1] = repaired.summary
+        self._finished_bytes += self.file.path.stat().st_size
+        self.save_metadata(topics)
+
+    def save_metadata(self, topics: Mapping[str, Topic]) -> None:
+        """Write `metadata.yaml` of what there is now."""
+        write_metadata(self.folder, list(topics.values()), self._summaries)
+
+    def close(self) -> None:
+        """Wait for the disk to confirm the rest, within limits."""
+        if self._sync:
+            self._sync.close()
+
+    def _next_file(self) -> BagFile:
+        path = self.folder / f"{self.folder.resolve().name}_{self._opened}.mcap"
+        config = self._config
+        note = {"flush_s": str(config.flush_s)}
+        file = BagFile(path, config.compression, config.chunk_kib * 1024, note)
+        sync_folder(self.folder)
+        self._opened += 1
+        self._summaries.append(file.summary)
+        self._split_at = time.monotonic() + (config.split_s or float("inf"))
+        return file

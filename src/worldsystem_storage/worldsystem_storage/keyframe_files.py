@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Each keyframe as `keyframe_<number>.jpg` with `pose_<number>.npy`, as they are known now."""
+
+from __future__ import annotations
+
+import io
+import logging
+from collections import Counter
+from pathlib import Path
+
+import cv2
+import numpy as np
+from jaxtyping import Float64
+
+from worldsystem_core.reconstruction import (
+    Keyframe,
+    MovedKeyframes,
+    NewKeyframe,
+    RemovedKeyframes,
+)
+
+log = logging.getLogger(__name__)
+
+
+class KeyframeFiles:
+    """Keeps the pairs in `folder` at the reconstruction's latest word.
+
+    A pose is `world_from_cam` as float64 (4, 4). A keyframe that moves gets its pose anew, one that
+    is taken back loses both files: there is a pose for each picture and the other way round. What
+    cannot be written is counted in `dropped` and told once.
+    """
+
+    def __init__(self, folder: Path, quality: int) -> None:
+        self._folder = folder
+        self._quality = [cv2.IMWRITE_JPEG_QUALITY, quality]
+        self._known: set[int] = set()
+        self.dropped: Counter[str] = Counter()
+
+    def take(self, event: NewKeyframe | MovedKeyframes | RemovedKeyframes) -> None:
+        """Follow one event of the reconstruction."""
+        try:
+            if isinstance(event, NewKeyframe):
+                self._add(event.keyframe)
+            elif isinstance(event, MovedKeyframes):
+                for number, world_from_cam in event.world_from_cam.items():
+                    if number in self._known:
+                        self._write_pose(number, world_from_cam)
+            else:
+                for number in event.ids:
+                    self._remove(number)
+        except (OSError, cv2.error) as error:
+            if not self.dropped:
+                log.error("%s: a keyframe is not written: %s; more is counted", self._folder, error)
+            self.dropped["keyframe_not_written"] += 1
+
+    def _add(self, keyframe: Keyframe) -> None:
+        bgr = cv2.cvtColor(keyframe.rgb, cv2.COLOR_RGB2BGR)
+        _, jpeg = cv2.imencode(".jpg", bgr, self._quality)
+        self._write_pose(keyframe.id, keyframe.world_from_cam)
+        self._replace(f"keyframe_{keyframe.id}.jpg", jpeg.tobytes())
+        self._known.add(keyframe.id)
+
+    def _write_pose(self, number: int, world_from_cam: Float64[np.ndarray, "4 4"]) -> None:
+        content = io.BytesIO()
+        np.save(content, np.asarray(world_from_cam, dtype=np.float64))
+        self._replace(f"pose_{number}.npy", content.getvalue())
+
+    def _replace(self, name: str, content: bytes) -> None:
+        """A crash leaves the old or the new; not synced, since a loop closure moves hundreds."""
+        beside = self._folder / f".{name}.new"
+        beside.write_bytes(content)
+        beside.replace(self._folder / name)
+
+    def _remove(self, number: int) -> None:
+        self._known.discard(number)
+        for name in (f"keyframe_{number}.jpg", f"pose_{number}.npy"):
+            (self._folder / name).unlink(missing_ok=True)

@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A disk that fills up: a clean stop, a bag and a video that are whole, and the rest goes on.
+
+Once on a small file system that is mounted for it, where that is allowed, and once with a disk that
+only says how much is free.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from pathlib import Path
+
+import av
+import pytest
+from rosbags.rosbag2 import Reader
+
+from worldsystem_storage import bag_writer, space
+from worldsystem_storage.bag_check import verify
+from worldsystem_storage.bag_writer import BagWriter
+from worldsystem_storage.config import StorageConfig
+from worldsystem_storage.errors import DiskFull
+from worldsystem_storage.video_file import VideoSession
+
+MIB = 1 << 20
+
+
+def wait_until(condition, timeout_s=10.0):
+    end = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.01)
+
+
+@pytest.fixture
+def small_disk(tmp_path) -> Path:
+    """A file system of 16 MiB."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", str(place)]
+    try:
+        done = subprocess.run(mount, capture_output=True, text=True, timeout=10)
+    except OSError as error:
+        pytest.skip(f"there is no mount here: {error}")
+    if done.returncode:
+        pytest.skip(f"mounting is not allowed here: {done.stderr.strip()}")
+    yield place
+    subprocess.run(["umount", "-l", str(place)], check=True, timeout=10)
+
+
+def read(bag: Path) -> list[int]:
+    with Reader(bag) as reader:
+        return [stamp for _, stamp, _ in reader.messages()]
+
+
+def test_a_real_disk_that_fills_up_stops_the_recording_at_its_reserve(small_disk, monkeypatch):
+    monkeypatch.setattr(bag_writer, "RETRY_S", 0.1)
+    monkeypatch.setattr(bag_writer, "SPACE_CHECK_BYTES", MIB)
+    bag = BagWriter(small_disk / "run", StorageConfig(reserve_mib=4, flush_s=0.05))
+    bag.add_topic("/a", "p/msg/A", "uint8[] data\n", "")
+    sent = 0
+    while not bag.state().stopped:
+        bag.write("/a", bytes(8) + os.urandom(100_000), sent, sent)
+        sent += 1
+        time.sleep(0.002)
+        assert sent < 2000
+    assert "4 MiB are kept (reserve_mib)" in bag.state().stopped
+    wait_until(lambda: verify(small_disk / "run") == [])
+    with pytest.raises(DiskFull):
+        BagWriter(small_disk / "other", StorageConfig(reserve_mib=4))
+    assert space.free_bytes(small_disk) > 2 * MIB
+
+    subprocess.run(["mount", "-o", "remount,size=40m", str(small_disk)], check=True, timeout=10)
+    wait_until(lambda: not bag.state().stopped)
+    bag.write("/a", bytes(8), sent, sent)
+    count = bag.close()["/a"]
+    assert count.offered == sent + 1 == count.written + sum(count.dropped.values())
+    assert set(count.dropped) <= {"disk_full"}
+    assert verify(small_disk / "run") == []
+    stamps = read(small_disk / "run")
+    assert len(stamps) == count.written
+    assert stamps[-1] == sent
+
+
+def test_another_program_that_takes_the_last_byte_costs_no_more_than_the_last_flush(
+    small_disk, monkeypatch
+):
+    monkeypatch.setattr(bag_writer, "RETRY_S", 0.1)
+    monkeypatch.setattr(bag_writer, "SPACE_CHECK_BYTES", 1 << 40)
+    bag = BagWriter(small_disk / "run", StorageConfig(reserve_mib=1, flush_s=60.0, chunk_kib=64))
+    bag.add_topic("/a", "p/msg/A", "uint8[] data\n", "")
+    (small_disk / "greedy").write_bytes(bytes(15 * MIB))
+    sent = 0
+    while not bag.state().stopped:
+        bag.write("/a", bytes(8) + os.urandom(10_000), sent, sent)
+        sent += 1
+        time.sleep(0.001)
+    assert "No space left on device" in bag.state().stopped
+    (small_disk / "greedy").unlink()
+    wait_until(lambda: not bag.state().stopped)
+    bag.write("/a", bytes(8), sent, sent)
+    count = bag.close()["/a"]
+    assert count.offered == sent + 1 == count.written + count.dropped["disk_failed"]
+    assert verify(small_disk / "run") == [], "the broken file was not mended"
+    stamps = read(small_disk / "run")
+    assert len(stamps) >= count.written
+    assert stamps[-1] == sent
+
+
+def test_the_video_stops_at_the_reserve_too_and_goes_on_at_a_key_frame(
+    tmp_path, encoded_video, monkeypatch
+):
+    session = VideoSession(tmp_path, StorageConfig(reserve_mib=1))
+    frames = encoded_video(40, gop=10)
+    for frame in frames[:15]:
+        assert session.write(frame)
+    with monkeypatch.context() as full:
+        full.setattr(space, "free_bytes", lambda folder: 1000)
+        assert [session.write(frame) for frame in frames[15:30]] == [True] * 5 + [False] * 10
+    for frame in frames[30:]:
+        assert session.write(frame)
+    session.close()
+    assert session.dropped == {"disk_full": 10}
+    pictures = []
+    for video in session.videos:
+        with av.open(str(video)) as container:
+            pictures.append(sum(1 for _ in container.decode(video=0)))
+    assert pictures == [20, 10]

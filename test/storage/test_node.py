@@ -1,0 +1,187 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The recorder among other nodes: bytes as published, services, a disk that is full."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rosbags.highlevel import AnyReader
+
+pytest.importorskip("rclpy", reason="ROS is not set up: run these through `make test`")
+
+import rclpy
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+from rclpy.serialization import deserialize_message
+from sensor_msgs.msg import Imu
+from worldsystem_msgs.srv import StartRecording, StopRecording
+
+from worldsystem_core.frames import Camera
+from worldsystem_core.reconstruction import Keyframe, NewKeyframe
+from worldsystem_core.ros import qos, topics
+from worldsystem_core.ros.node_thread import NodeThread, finish_all
+from worldsystem_core.ros.reference_topic import BytesSubscription, ReferencePublisher
+from worldsystem_core.telemetry import ImuSample
+from worldsystem_storage import space
+from worldsystem_storage.bag_check import verify
+from worldsystem_storage.node import RecorderNode
+
+pytestmark = pytest.mark.ros
+
+
+@pytest.fixture
+def context():
+    context = rclpy.Context()
+    rclpy.init(context=context, domain_id=10 + os.getpid() % 20)
+    yield context
+    rclpy.shutdown(context=context)
+
+
+def wait_until(condition, timeout_s=10.0):
+    end = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.01)
+
+
+def recorder(context, folder: Path, **values) -> tuple[RecorderNode, NodeThread]:
+    values = {"folder": str(folder), "name": "bag", "reserve_mib": 1, **values}
+    overrides = [Parameter(name, value=value) for name, value in values.items()]
+    node = RecorderNode(context=context, parameter_overrides=overrides)
+    thread = NodeThread(node)
+    thread.start()
+    return node, thread
+
+
+def messages(bag: Path) -> dict[str, list[bytes]]:
+    found: dict[str, list[bytes]] = {}
+    with AnyReader([bag]) as reader:
+        for connection, _, raw in reader.messages():
+            found.setdefault(connection.topic, []).append(bytes(raw))
+    return found
+
+
+def offered(node: RecorderNode, topic: str) -> int:
+    return node._bag.state().topics[topic].offered
+
+
+def test_every_message_is_there_as_another_reader_gets_it(context, tmp_path):
+    node, thread = recorder(context, tmp_path, topics="/imu/data /gps/fix")
+    sensor = Node("sensor", context=context)
+    plain = sensor.create_publisher(Imu, "/imu/data", qos.TELEMETRY)
+    wait_until(lambda: plain.get_subscription_count() > 0)
+    sent = []
+    for number in range(200):
+        message = Imu()
+        message.header.stamp.sec, message.header.frame_id = number, f"frame {number}"
+        sent.append(message)
+        plain.publish(message)
+        time.sleep(0.001)
+    wait_until(lambda: offered(node, "/imu/data") == 200)
+    finish_all([thread], 20.0)
+    sensor.destroy_node()
+    found = messages(tmp_path / "bag")
+    assert set(found) == {"/imu/data"}
+    assert [deserialize_message(raw, Imu) for raw in found["/imu/data"]] == sent
+    assert verify(tmp_path / "bag") == []
+
+
+def test_the_bytes_are_those_that_a_stage_publishes(context, tmp_path):
+    node, thread = recorder(context, tmp_path)
+    stage = Node("stage", context=context)
+    imu = ReferencePublisher(stage, topics.IMU)
+    witness = BytesSubscription(stage, topics.IMU, print, depth=300)
+    samples = [
+        ImuSample(stamp_ns=n, acceleration=(n, 0.5, 9.81), angular_velocity=(0.0, n, 0.0))
+        for n in range(300)
+    ]
+    for sample in samples:
+        imu.publish(sample)
+    wait_until(lambda: offered(node, "/imu/data") == 300)
+    published = [witness.inbox.get(0.0) for _ in samples]
+    witness.destroy()
+    imu.destroy()
+    finish_all([thread], 20.0)
+    stage.destroy_node()
+    assert messages(tmp_path / "bag")["/imu/data"] == published
+
+
+def test_a_recording_is_started_and_stopped_by_service_and_counts_its_messages(context, tmp_path):
+    node, thread = recorder(context, tmp_path, record_at_start=False)
+    stage = Node("stage", context=context)
+    imu = ReferencePublisher(stage, topics.IMU)
+    sample = ImuSample(stamp_ns=1, acceleration=(0.0, 0.0, 9.81), angular_velocity=(0.0,) * 3)
+    imu.publish(sample)
+    stop, start = StopRecording.Response, StartRecording.Response
+    assert node._on_stop(None, stop()).message == "nothing is being recorded"
+    begun = node._on_start(StartRecording.Request(folder="first"), start())
+    assert begun.success
+    assert begun.folder == str(tmp_path / "first")
+    again = node._on_start(StartRecording.Request(folder="second"), start())
+    assert not again.success
+    assert "stop that first" in again.message
+    for _ in range(5):
+        imu.publish(sample)
+    wait_until(lambda: offered(node, "/imu/data") == 5)
+    done = node._on_stop(None, stop())
+    assert done.success
+    assert done.messages >= 5
+    taken = node._on_start(StartRecording.Request(folder="first"), start())
+    assert not taken.success
+    assert "already holds a bag" in taken.message
+    imu.destroy()
+    finish_all([thread], 20.0)
+    stage.destroy_node()
+    assert len(messages(tmp_path / "first")["/imu/data"]) == 5
+
+
+def test_a_full_disk_is_told_by_service_and_diagnostics_and_the_node_keeps_running(
+    context, tmp_path, monkeypatch
+):
+    with monkeypatch.context() as full:
+        full.setattr(space, "free_bytes", lambda folder: 1000)
+        node, thread = recorder(context, tmp_path)
+        assert "make room" in node.problem()
+        refused = node._on_start(StartRecording.Request(folder="x"), StartRecording.Response())
+        assert not refused.success
+        assert "reserve_mib" in refused.message
+        assert thread.failure is None
+    wait_until(lambda: node._bag is not None)
+    assert node.problem() == ""
+    wait_until(lambda: node._bag.state().free_bytes > 0)
+    with monkeypatch.context() as full:
+        full.setattr(space, "free_bytes", lambda folder: 1000)
+        wait_until(lambda: node._bag.state().stopped)
+        stopped = node._on_stop(None, StopRecording.Response())
+        assert not stopped.success
+        assert "1 MiB are kept" in stopped.message
+        assert stopped.folder == str(tmp_path / "bag")
+    finish_all([thread], 20.0)
+    assert verify(tmp_path / "bag") == []
+
+
+def test_keyframes_are_written_as_pictures_with_poses(context, tmp_path):
+    _, thread = recorder(context, tmp_path)
+    stage = Node("stage", context=context)
+    keyframes = ReferencePublisher(stage, topics.KEYFRAME)
+    keyframe = Keyframe(
+        id=4,
+        frame_id=40,
+        stamp_ns=10**18,
+        world_from_cam=np.eye(4),
+        camera=Camera(width=8, height=6, fx=8.0, fy=8.0, cx=3.5, cy=2.5),
+        pointmap=np.ones((6, 8, 3), np.float32),
+        confidence=np.ones((6, 8), np.float32),
+        rgb=np.zeros((6, 8, 3), np.uint8),
+    )
+    keyframes.publish(NewKeyframe(keyframe))
+    wait_until(lambda: list(tmp_path.glob("video/*/keyframe_4.jpg")))
+    keyframes.destroy()
+    finish_all([thread], 20.0)
+    stage.destroy_node()
+    (pose,) = tmp_path.glob("video/*/pose_4.npy")
+    assert np.array_equal(np.load(pose), np.eye(4))
