@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
+import random
 import threading
 import time
 from pathlib import Path
 
 import bag_lab
+import numpy as np
 import pytest
 from bag_lab import write_ros2
 from ingest_lab import MemorySink, number_in, wait_until, write_video
@@ -94,3 +97,57 @@ def test_a_recording_whose_stamps_begin_at_zero_keeps_them(tmp_path):
 def test_what_is_live_cannot_be_played_again():
     with pytest.raises(SourceError, match="only files, folders and bags"):
         open_source("server:", IngestConfig(speed=2.0))
+
+
+@pytest.mark.parametrize("speed", [0.0, 10.0])
+def test_what_is_handed_on_does_not_depend_on_the_pace_or_on_how_busy_the_stages_are(
+    tmp_path, speed
+):
+    bag = write_ros2(tmp_path / "run", [*bag_lab.video(25), *bag_lab_telemetry()])
+    rng = random.Random(round(speed))
+
+    def digest(sink: MemorySink) -> str:
+        parts = [(f.id, f.stamp_ns, f.rgb.tobytes()) for f in sink.frames]
+        parts += [(u.id, u.stamp_ns, u.data) for u in sink.units]
+        parts += [(repr(s), 0, b"") for s, _ in sink.telemetry]
+        return hashlib.sha256(repr(parts).encode()).hexdigest()
+
+    def busy(frame):
+        time.sleep(rng.choice([0.0, 0.0, 0.01]))
+
+    sink = MemorySink(on_frame=busy)
+    open_source(str(bag), IngestConfig(speed=speed)).run(sink, threading.Event())
+    assert len(sink.telemetry) == 3
+    assert digest(sink) == digest(played(bag))
+
+
+def test_only_the_topics_that_were_asked_for_are_played(tmp_path):
+    bag = write_ros2(tmp_path / "run", [*bag_lab.video(5), *bag_lab_telemetry()])
+    sink = played(bag, topics="^/camera/")
+    assert (len(sink.frames), len(sink.telemetry)) == (5, 0)
+    assert len(played(bag, topics="video|imu").telemetry) == 3
+    with pytest.raises(SourceError, match="no topic of pictures is among `topics` '/imu'"):
+        played(bag, topics="/imu")
+    with pytest.raises(SourceError, match="no regular expression"):
+        played(bag, topics="[")
+
+
+def bag_lab_telemetry() -> list:
+    """Three samples of an IMU."""
+    vector = bag_lab.kind("geometry_msgs/msg/Vector3")
+    still = bag_lab.kind("geometry_msgs/msg/Quaternion")(0.0, 0.0, 0.0, 1.0)
+    unknown = np.array([-1.0] + [0.0] * 8)
+    found = []
+    for number in range(3):
+        at_ns = bag_lab.stamp_of(number) + 1
+        imu = bag_lab.kind("sensor_msgs/msg/Imu")(
+            bag_lab.header(at_ns),
+            still,
+            unknown,
+            vector(0.0, 0.0, 0.1 * number),
+            np.zeros(9),
+            vector(0.0, 0.0, 9.81),
+            np.zeros(9),
+        )
+        found.append(("/imu/data", "sensor_msgs/msg/Imu", at_ns, imu))
+    return found

@@ -112,6 +112,27 @@ def test_a_cut_begins_with_what_was_latched_before_it(tmp_path):
     assert first == [("/map", 6 * SECOND, cdr("/map 3"))]
 
 
+def test_a_bag_whose_times_begin_at_zero_is_cut_from_there(tmp_path):
+    bag = make_bag(tmp_path / "bag", {"/a": range(5)})
+    assert info(bag).first_ns == 0
+    assert cut(bag, tmp_path / "part", end_s=1.0).messages == 2
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.4, 0.6, 0.9, 0.99])
+def test_a_bag_that_was_cut_off_is_looked_at_cut_and_joined_up_to_the_break(bag, tmp_path, share):
+    file = next(bag.glob("*.mcap"))
+    whole = content(bag)
+    file.write_bytes(file.read_bytes()[: int(file.stat().st_size * share)])
+    found, part, both = info(bag), tmp_path / "part", tmp_path / "both"
+    done, merged = cut(bag, part), merge([bag], both)
+    assert found.problems
+    assert done.problems
+    assert merged.problems
+    assert found.messages == done.messages == merged.messages
+    assert content(part) == content(both) == whole[: found.messages]
+    assert verify(part) == []
+
+
 def test_merged_bags_give_all_messages_by_time(bag, tmp_path):
     other = make_bag(tmp_path / "other", {"/c": range(5, 9)})
     assert merge([bag, other], tmp_path / "both").messages == 18
@@ -148,3 +169,17 @@ def test_the_commands_tell_by_their_exit_code(bag, tmp_path, capsys):
     (bag / "metadata.yaml").unlink()
     assert main(["bag", "verify", str(bag)]) == 1
     assert main(["bag", "info", str(tmp_path / "nothing")]) == 2
+    capsys.readouterr()
+    file = next(bag.glob("*.mcap"))
+    file.write_bytes(file.read_bytes()[:-100])
+    assert main(["bag", "info", str(bag)]) == 1
+    assert "not all could be read: bag_0.mcap: at byte" in capsys.readouterr().err
+    assert main(["bag", "cut", str(bag), "--out", str(tmp_path / "c2")]) == 1
+    assert main(["bag", "merge", str(bag), "--out", str(tmp_path / "m2")]) == 1
+    capsys.readouterr()
+    assert main(["bag", "recover", str(bag)]) == 0
+    told = capsys.readouterr().out
+    assert "repaired" in told
+    assert "lost: what came in at most 0.5 s after the newest message" in told
+    assert main(["bag", "verify", str(bag)]) == 0
+    assert main(["bag", "cut", str(bag), "--out", str(tmp_path / "c3"), "--topics", "["]) == 2

@@ -210,7 +210,7 @@ def test_ingest_plays_what_was_imported(tum, tmp_path):
 
 
 def test_what_is_no_data_set_is_refused_with_the_list(tmp_path):
-    with pytest.raises(StorageError, match=r"TUM RGB-D, 7-Scenes.*worldsystem run"):
+    with pytest.raises(StorageError, match=r"TUM RGB-D, 7-Scenes.*bags of ROS 1 and 2"):
         import_path(tmp_path, tmp_path / "bag")
     folder = tmp_path / "freiburg1"
     folder.mkdir()

@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
+_DAMAGED = 1
 _WRONG_USE = 2
 
 
@@ -13,12 +15,15 @@ def add_import(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     """Add `import`."""
     command = commands.add_parser(
         "import",
-        help="TUM RGB-D, 7-Scenes, EuRoC, KITTI or another bag as a bag of ours",
-        description="PATH is a data set's folder or a bag of ROS 1 or 2; what it is, its files "
-        "tell. `worldsystem run BAG` then plays it.",
+        help="TUM RGB-D, 7-Scenes, EuRoC, KITTI, pictures, a video or another bag as a bag of ours",
+        description="PATH is a data set's folder, a folder of pictures, a video, or a bag of ROS 1 "
+        "or 2; what it is, its files tell. `worldsystem run BAG` then plays it. Exit code 1: "
+        "imported, but not all of it could be read.",
     )
     command.add_argument("path", type=Path, metavar="PATH")
     command.add_argument("--out", type=Path, required=True, help="folder of the new bag")
+    command.add_argument("--fps", type=float, default=30.0, help="of pictures without stamps [Hz]")
+    command.add_argument("--focal", type=float, default=0.0, help="focal length, if known [px]")
     command.set_defaults(command=_import)
 
 
@@ -39,12 +44,19 @@ def add_export(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def _import(options: argparse.Namespace) -> int:
-    from worldsystem_storage.importing.sources import import_path
+    from worldsystem.import_pictures import Imported, import_pictures
+    from worldsystem_storage.importing.sources import import_path, is_known
 
-    for topic, count in sorted(import_path(options.path, options.out).items()):
+    if is_known(options.path):
+        done = Imported(import_path(options.path, options.out))
+    else:
+        done = import_pictures(options.path, options.out, fps=options.fps, focal_px=options.focal)
+    for topic, count in sorted(done.messages.items()):
         print(f"{count:8d}  {topic}")
     print(f"written to {options.out}")
-    return 0
+    if done.problem:
+        print(f"worldsystem: not all could be read: {done.problem}", file=sys.stderr)
+    return _DAMAGED if done.problem else 0
 
 
 def _export(options: argparse.Namespace) -> int:

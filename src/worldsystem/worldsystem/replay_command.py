@@ -7,7 +7,7 @@ import argparse
 import hashlib
 from pathlib import Path
 
-from worldsystem.graph import Choice, Parameters, new_run_folder
+from worldsystem.graph import STAGES, Choice, Parameters, new_run_folder
 from worldsystem.settings_text import parse_settings
 
 _RESULTS = ("trajectory.tum", "mesh.ply")
@@ -19,8 +19,9 @@ def add_replay(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "replay",
         help="a recording through the whole graph again, at any pace",
         description="BAG is a bag, a run's folder or a video. Stamps are those of the recording, "
-        "and /clock tells them. No picture is dropped at any rate, so that the same recording "
-        "gives the same path and mesh, whose hashes are printed.",
+        "/clock tells them, and the other nodes follow it (use_sim_time). No picture is dropped at "
+        "any rate, so that the same recording gives the same path and mesh, whose hashes are "
+        "printed.",
     )
     replay.add_argument("bag", type=Path, metavar="BAG")
     replay.add_argument("--rate", default="max", help="0.5, 1, 10, … or max (default)")
@@ -28,6 +29,9 @@ def add_replay(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     replay.add_argument("--duration", type=float, default=0.0, help="how much to play [s]")
     replay.add_argument("--loop", action="store_true", help="again and again, until Ctrl-C")
     replay.add_argument("--topic", default="", help="topic of the pictures, where there are more")
+    replay.add_argument(
+        "--topics", default="", help="regular expression of the recording's topics to play"
+    )
     replay.add_argument("--backend", default="geometric", help="reconstruction back-end")
     replay.add_argument("--device", default="auto", help="where the mesh lives: auto, cpu, cuda")
     replay.add_argument("--headless", action="store_true", help="no viewers")
@@ -40,7 +44,7 @@ def add_replay(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def _replay(options: argparse.Namespace) -> int:
     from worldsystem.app import App, run_until_interrupted
 
-    folder = run_until_interrupted(App(_choice(options)))
+    folder = run_until_interrupted(App(choice_of(options)))
     for name in _RESULTS:
         path = folder / name
         if path.is_file():
@@ -49,16 +53,22 @@ def _replay(options: argparse.Namespace) -> int:
     return 0
 
 
-def _choice(options: argparse.Namespace) -> Choice:
+def choice_of(options: argparse.Namespace) -> Choice:
+    """What the words of the command ask for."""
     ingest: Parameters = {
         "speed": _rate(options.rate),
         "start_s": options.start,
         "play_s": options.duration,
         "loop": options.loop,
         "topic": options.topic,
+        "topics": options.topics,
         "clock": True,
     }
-    extra = parse_settings(options.set)
+    given = parse_settings(options.set)
+    following = {stage.name: {"use_sim_time": True} for stage in STAGES if stage.name != "ingest"}
+    extra: dict[str, Parameters] = {
+        name: following.get(name, {}) | given.get(name, {}) for name in following | given
+    }
     return Choice(
         source=str(recording_in(options.bag)),
         backend=options.backend,
@@ -67,7 +77,7 @@ def _choice(options: argparse.Namespace) -> Choice:
         viewer=not options.headless,
         out=options.out or new_run_folder(Path("runs")),
         duration_s=float("inf"),
-        extra={**extra, "ingest": ingest | extra.get("ingest", {})},
+        extra=extra | {"ingest": ingest | extra.get("ingest", {})},
     )
 
 

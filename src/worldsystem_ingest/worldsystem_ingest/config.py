@@ -34,6 +34,9 @@ class IngestConfig(Config):
     clock: bool = param(False, "publish the pictures' times on /clock, for nodes that use sim time")
     frame_step: int = param(1, "every so many pictures one is handed on", low=1)
     topic: str = param("", "topic of a bag to play; empty: its only one with pictures")
+    topics: str = param(
+        "", "regular expression of a bag's topics to play; empty: pictures, camera and telemetry"
+    )
     raw_outside_max_px: int = param(
         1280, "longest side of raw images published to other processes [px]", low=16
     )

@@ -132,10 +132,11 @@ def _text_of(schema: Schema) -> str:
 
 def _count(found: Contents, message: Message) -> None:
     channel = message.channel_id
+    is_first = not found.counts  # whose time may be zero
+    found.first_ns = message.log_time if is_first else min(found.first_ns, message.log_time)
     found.counts[channel] += 1
     found.sizes[channel] += len(message.data)
     found.newest_number[channel] = max(found.newest_number.get(channel, 0), message.sequence)
-    found.first_ns = min(found.first_ns or message.log_time, message.log_time)
     found.last_ns = max(found.last_ns, message.log_time)
 
 

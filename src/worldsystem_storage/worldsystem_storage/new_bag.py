@@ -12,29 +12,52 @@ from worldsystem_storage.errors import StorageError
 from worldsystem_storage.mcap_contents import RawMessage
 
 
+class NewBag:
+    """A bag in the new folder `out`, finished by `close`; left without its end after an error.
+
+    Raises `StorageError` when `out` exists.
+    """
+
+    def __init__(self, out: Path) -> None:
+        self.folder = Path(out)
+        if self.folder.exists():
+            raise StorageError(f"{self.folder} exists already; choose another folder")
+        self.folder.mkdir(parents=True)
+        self._file = BagFile(self.folder / f"{self.folder.resolve().name}_0.mcap")
+        self._topics: dict[str, Topic] = {}
+
+    def add(self, message: RawMessage) -> None:
+        """Append a message; raises `StorageError` when its topic has had another type."""
+        known = self._topics.setdefault(message.topic.name, message.topic)
+        if known.type_name != message.topic.type_name:
+            raise StorageError(
+                f"topic {known.name} is {known.type_name} in one bag and "
+                f"{message.topic.type_name} in another; cut one of them with --topics first"
+            )
+        self._file.write(known, message.cdr, message.log_time_ns, message.publish_time_ns)
+
+    def abandon(self) -> None:
+        """Let go of a bag that is not to be finished."""
+        self._file.abandon()
+
+    def close(self) -> dict[str, int]:
+        """Finish the bag; messages by topic."""
+        topics = list(self._topics.values())
+        self._file.close(topics)
+        write_metadata(self.folder, topics, [self._file.summary])
+        return dict(self._file.summary.counts)
+
+
 def write_new_bag(out: Path, messages: Iterable[RawMessage]) -> dict[str, int]:
     """Write `messages`, by time, to the new folder `out`; messages by topic.
 
     Raises `StorageError` when `out` exists or a topic has two types.
     """
-    out = Path(out)
-    if out.exists():
-        raise StorageError(f"{out} exists already; choose another folder")
-    out.mkdir(parents=True)
-    file = BagFile(out / f"{out.resolve().name}_0.mcap")
-    topics: dict[str, Topic] = {}
+    bag = NewBag(out)
     try:
         for message in messages:
-            known = topics.setdefault(message.topic.name, message.topic)
-            if known.type_name != message.topic.type_name:
-                raise StorageError(
-                    f"topic {known.name} is {known.type_name} in one bag and "
-                    f"{message.topic.type_name} in another; cut one of them with --topics first"
-                )
-            file.write(known, message.cdr, message.log_time_ns, message.publish_time_ns)
+            bag.add(message)
     except BaseException:
-        file.abandon()
+        bag.abandon()
         raise
-    file.close(list(topics.values()))
-    write_metadata(out, list(topics.values()), [file.summary])
-    return dict(file.summary.counts)
+    return bag.close()

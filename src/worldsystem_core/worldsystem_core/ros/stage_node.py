@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 
 from worldsystem_core.config import Config
@@ -50,6 +51,17 @@ class StageNode(Node):
         self._ledger_out = self.advertise(topics.LEDGER)
         self._diagnostics_out = self.advertise(topics.DIAGNOSTICS)
         self.create_timer(_REPORT_PERIOD_S, self.report)
+
+    def create_timer(
+        self, timer_period_sec: float, callback: Any, *arguments: Any, **keywords: Any
+    ) -> Any:
+        """A timer of the machine's own clock, unless another is given.
+
+        With `use_sim_time` a node's clock stands still before a replay begins and after it ends.
+        """
+        if len(arguments) < 2:
+            keywords.setdefault("clock", Clock(clock_type=ClockType.STEADY_TIME))
+        return super().create_timer(timer_period_sec, callback, *arguments, **keywords)
 
     def advertise(self, topic: Topic[T], *, outside: bool = True) -> ReferencePublisher[T]:
         """A publisher of `topic` that `close` destroys."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import re
 import threading
 import time
 from pathlib import Path
@@ -59,6 +60,7 @@ class BagSource:
         self._config = config
         self._recording = Recording(path)
         self._messages = MessageDecoder()
+        self._wanted = _expression(config.topics)
         self._channel = self._chosen(config.topic)
         self._info_topic = measurements.camera_info_topic(
             self._channel.topic, self._topics_of((CAMERA_INFO,))
@@ -183,13 +185,18 @@ class BagSource:
             raise SourceError(f"{recording.path}: {topic} cannot be played; {found}")
         if topic:
             raise SourceError(f"{recording.path} has no topic {topic} of pictures; {found}")
+        if self._config.topics and not candidates:
+            raise SourceError(
+                f"{recording.path}: no topic of pictures is among `topics` {self._config.topics!r}"
+            )
         if playable:
             raise SourceError(f"{recording.path}: choose one with `topic`; {found}")
         raise SourceError(f"{recording.path} cannot be played; {found}")
 
     def _topics_of(self, types: tuple[str, ...]) -> list[str]:
-        channels = self._recording.channels.values()
-        return sorted(channel.topic for channel in channels if channel.type_name in types)
+        """Those of these types, among the topics that are to be played."""
+        found = [c.topic for c in self._recording.channels.values() if c.type_name in types]
+        return sorted(topic for topic in found if self._wanted.search(topic))
 
     def _why_not(self, topic: str) -> str:
         channel = self._recording.channels[topic]
@@ -209,6 +216,13 @@ class BagSource:
         return (
             f"it holds no topic of pictures ({known}), only {', '.join(sorted(types)) or 'nothing'}"
         )
+
+
+def _expression(topics: str) -> re.Pattern[str]:
+    try:
+        return re.compile(topics)
+    except re.error as error:
+        raise SourceError(f"`topics` {topics!r} is no regular expression: {error}") from error
 
 
 def _reader(channel: Channel, delivery: Delivery, config: IngestConfig) -> MessageReader:

@@ -36,7 +36,7 @@ class ImageFolder:
         self._folder = folder
         self._images = list_images(folder)
         self._config = config
-        self._K = _intrinsics_beside(self._images.root)
+        self._K = intrinsics_beside(self._images.root)
         self._position = 0
 
     def facts(self) -> dict[str, object]:
@@ -81,7 +81,8 @@ class ImageFolder:
         return lambda width, height: Camera.from_K(K, width, height)
 
 
-def _intrinsics_beside(folder: Path) -> Float64[np.ndarray, "3 3"] | None:
+def intrinsics_beside(folder: Path) -> Float64[np.ndarray, "3 3"] | None:
+    """What `K.txt` in a folder of images, or beside it, says of their camera."""
     for path in (folder / "K.txt", folder.parent / "K.txt"):
         if path.is_file():
             return _read_intrinsics(path)

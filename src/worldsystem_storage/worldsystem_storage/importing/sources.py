@@ -6,6 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from worldsystem_storage.errors import StorageError
+from worldsystem_storage.importing.dataset import Layout
 from worldsystem_storage.importing.layouts import LAYOUTS
 from worldsystem_storage.importing.write import copy_bag, write_dataset
 
@@ -19,14 +20,24 @@ def import_path(path: Path, out: Path) -> dict[str, int]:
     `StorageError` when it is nothing known, or `out` exists.
     """
     path = Path(path)
-    if path.is_dir():
-        for layout in LAYOUTS:
-            if layout.fits(path):
-                return write_dataset(layout.read(path), out)
-    if path.suffix in _BAGS or (path / "metadata.yaml").is_file():
+    layout = _layout_of(path)
+    if layout is not None:
+        return write_dataset(layout.read(path), out)
+    if _is_bag(path):
         return copy_bag(path, out)
     known = ", ".join(layout.meaning for layout in LAYOUTS)
-    raise StorageError(
-        f"{path} is nothing that can be imported; known: {known}, and bags of ROS 1 and 2. Videos "
-        "and folders of pictures need no import: `worldsystem run` takes them"
-    )
+    raise StorageError(f"{path} is no data set or bag; known: {known}, and bags of ROS 1 and 2")
+
+
+def is_known(path: Path) -> bool:
+    """Whether `import_path` takes what lies at `path`: a data set or a bag."""
+    return _layout_of(path) is not None or _is_bag(path)
+
+
+def _layout_of(path: Path) -> Layout | None:
+    fitting = (layout for layout in LAYOUTS if path.is_dir() and layout.fits(path))
+    return next(fitting, None)
+
+
+def _is_bag(path: Path) -> bool:
+    return path.suffix in _BAGS or (path / "metadata.yaml").is_file()

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,10 @@ import cv2
 import numpy as np
 from rosbags.convert.converter import migrate_bytes
 from rosbags.highlevel import AnyReader, AnyReaderError
-from rosbags.typesys import Stores, get_typestore
+from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
 
+from worldsystem_core.frames import EncodedFrame
 from worldsystem_core.geometry.rotation import quaternion_xyzw_from_matrix
 from worldsystem_storage.bag_metadata import Topic
 from worldsystem_storage.errors import StorageError
@@ -22,11 +23,17 @@ from worldsystem_storage.mcap_contents import RawMessage
 from worldsystem_storage.new_bag import write_new_bag
 
 PICTURES = "/camera/image/compressed"
+VIDEO = "/camera/video"
+VIDEO_TYPE = "foxglove_msgs/msg/CompressedVideo"
 CAMERA_INFO = "/camera/camera_info"
 DEPTH = "/camera/depth"
 TRUTH = "/truth/pose"
 IMU = "/imu/data"
 _FRAME = "camera_optical_frame"
+_PNG_BEGIN, _JPEG_BEGIN = b"\x89PNG", b"\xff\xd8\xff"
+_VIDEO_DEFINITION = (
+    "builtin_interfaces/Time timestamp\nstring frame_id\nuint8[] data\nstring format\n"
+)
 
 
 def write_dataset(dataset: Dataset, out: Path) -> dict[str, int]:
@@ -37,7 +44,7 @@ def write_dataset(dataset: Dataset, out: Path) -> dict[str, int]:
     """
     if not dataset.pictures:
         raise StorageError(f"{dataset.name} holds no pictures")
-    messages = _Messages(dataset)
+    messages = Messages(dataset)
     entries = [*messages.pictures(), *messages.truth(), *messages.imu()]
     ordered = sorted(entries, key=lambda entry: entry[0])
     return write_new_bag(out, (messages.entry(*each) for each in ordered))
@@ -78,16 +85,18 @@ def _as_in_ros2(of_ros1: Typestore) -> Typestore:
     return store
 
 
-class _Messages:
+class Messages:
     """Makes the messages of a data set with rosbags' types, so that no ROS is needed."""
 
     def __init__(self, dataset: Dataset) -> None:
         self._dataset = dataset
         self._store = get_typestore(Stores.ROS2_JAZZY)
+        self._store.register(get_types_from_msg(_VIDEO_DEFINITION, VIDEO_TYPE))
         self._topics = {
             name: _topic(self._store, name, kind)
             for name, kind in (
                 (PICTURES, "sensor_msgs/msg/CompressedImage"),
+                (VIDEO, VIDEO_TYPE),
                 (CAMERA_INFO, "sensor_msgs/msg/CameraInfo"),
                 (DEPTH, "sensor_msgs/msg/Image"),
                 (TRUTH, "geometry_msgs/msg/PoseStamped"),
@@ -118,8 +127,9 @@ class _Messages:
 
     def entry(self, stamp_ns: int, topic: str, what: Any) -> RawMessage:
         """The message for what was listed."""
-        makers = {
+        makers: dict[str, Callable[[Any, Any], Any]] = {
             PICTURES: self._picture,
+            VIDEO: self._video,
             CAMERA_INFO: self._camera_info,
             DEPTH: self._depth,
             TRUTH: self._pose,
@@ -139,14 +149,23 @@ class _Messages:
         )
         return self._make("std_msgs/msg/Header", stamp=time, frame_id=frame)
 
-    def _picture(self, header: Any, path: Path) -> Any:
-        kind = "png" if path.suffix.lower() == ".png" else "jpeg"
-        try:
-            data = np.frombuffer(path.read_bytes(), np.uint8)
-        except OSError as error:
-            raise StorageError(f"{path} cannot be read: {error.strerror}") from error
+    def _picture(self, header: Any, picture: Path | bytes) -> Any:
+        """A picture file as it is, anew as PNG where readers of ROS would not know its kind."""
+        if isinstance(picture, Path):
+            picture = _file_content(picture)
+        data = np.frombuffer(picture, np.uint8)
+        kind = "png" if picture.startswith(_PNG_BEGIN) else "jpeg"
         return self._make(
             "sensor_msgs/msg/CompressedImage", header=header, format=f"rgb8; {kind}", data=data
+        )
+
+    def _video(self, header: Any, unit: EncodedFrame) -> Any:
+        return self._make(
+            VIDEO_TYPE,
+            timestamp=header.stamp,
+            frame_id=header.frame_id,
+            data=np.frombuffer(unit.data, np.uint8),
+            format=unit.codec,
         )
 
     def _depth(self, header: Any, path: Path) -> Any:
@@ -216,6 +235,19 @@ class _Messages:
     def _vector(self, kind: str, values: Any) -> Any:
         x, y, z = (float(v) for v in values)
         return self._make(kind, x=x, y=y, z=z)
+
+
+def _file_content(path: Path) -> bytes:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise StorageError(f"{path} cannot be read: {error.strerror}") from error
+    if content.startswith((_PNG_BEGIN, _JPEG_BEGIN)):
+        return content
+    pixels = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
+    if pixels is None:
+        raise StorageError(f"{path} is no picture that can be read")
+    return bytes(cv2.imencode(".png", pixels)[1].tobytes())
 
 
 def _topic(store: Typestore, name: str, kind: str) -> Topic:
