@@ -76,10 +76,10 @@ def measure_without_disk(bench: Benchmark, messages: Messages) -> None:
 
 
 def measure_processor(bench: Benchmark, folder: Path, messages: Messages) -> None:
-    """Processor time of a megabyte, beside `rosbags`' writer, which syncs nothing."""
+    """Processor time of a megabyte, beside `rosbags`' writer."""
     pairs = [cpu_per_mb(folder, messages, SIZE_BYTES) for _ in range(RUNS)]
     ours, theirs = ([pair[at] for pair in pairs] for at in (0, 1))
-    note = f"uncompressed; rosbags {np.median(theirs):.2f} ms/MB"
+    note = f"uncompressed, no syncs; rosbags {np.median(theirs):.2f} ms/MB"
     bench.add("cpu_ms_per_mb", ours, "ms/MB", note=note)
     bench.add("cpu_vs_rosbags", _ratios(ours, theirs), "x", note="less is better")
 

@@ -2,7 +2,6 @@
 """A recorded bag as other people's readers see it, and what happens when the disk says no."""
 
 import logging
-import shutil
 import subprocess
 import sys
 import textwrap
@@ -196,7 +195,7 @@ def test_the_reserve_stops_the_recording_and_it_keeps_saying_so(
     with caplog.at_level(logging.ERROR):
         for number in range(5):
             bag.write("/fix", interfaces.fix(number), number, number)
-            time.sleep(0.06)
+            time.sleep(0.25)
     assert "reserve_mib" in bag.state().stopped
     assert len(caplog.records) >= 3
     assert bag.close()["/fix"] == TopicCount(25, 20, {"disk_full": 5})
@@ -241,7 +240,7 @@ def test_a_file_that_is_removed_meanwhile_is_noticed_and_the_rest_recorded(
     bag.add_topic(*interfaces.arguments("/fix", "drone_msgs/msg/Fix"))
     bag.write("/fix", interfaces.fix(0), 0, 0)
     _wait(lambda: bag.state().topics["/fix"].written == 1)
-    shutil.rmtree(folder)
+    (folder / "run_0.mcap").unlink()
     _wait(lambda: bag.state().gaps == 1)
     bag.write("/fix", interfaces.fix(1), 1, 1)
     assert bag.close()["/fix"] == TopicCount(2, 1, {"file_gone": 1})

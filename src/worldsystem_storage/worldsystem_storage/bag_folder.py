@@ -120,7 +120,10 @@ class BagFolder:
         return dict(gone.counts)
 
     def mend(self, topics: Mapping[str, Topic]) -> None:
-        """Give the file, of which a write failed, its end after all."""
+        """Give the file, of which a write failed, its end after all; none when it is gone."""
+        if not self.file.path.exists():
+            self._summaries.pop()
+            return
         repaired = Repair(self.file.path)
         self._summaries[-1] = repaired.summary
         self._finished_bytes += self.file.path.stat().st_size

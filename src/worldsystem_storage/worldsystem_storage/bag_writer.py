@@ -10,11 +10,11 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from worldsystem_core.handoff import Handoff
 from worldsystem_storage.bag_folder import BagFolder
 from worldsystem_storage.bag_metadata import Topic
 from worldsystem_storage.config import StorageConfig
 from worldsystem_storage.errors import DiskFull, StorageError
+from worldsystem_storage.message_queue import MessageQueue, WaitingMessage
 from worldsystem_storage.space import MIB, free_bytes
 
 log = logging.getLogger(__name__)
@@ -22,14 +22,6 @@ log = logging.getLogger(__name__)
 SPACE_CHECK_BYTES = 64 * MIB
 REMINDER_S = 10.0
 RETRY_S, LONGEST_RETRY_S = 1.0, 60.0
-
-
-@dataclass(frozen=True)
-class _Message:
-    topic: Topic
-    cdr: bytes
-    log_time_ns: int
-    publish_time_ns: int
 
 
 @dataclass(frozen=True)
@@ -76,18 +68,16 @@ class BagWriter:
         self._config = config
         self._lock = threading.Lock()
         self._topics: dict[str, Topic] = {}
-        self._offered: Counter[str] = Counter()
         self._written: Counter[str] = Counter()
         self._unflushed: Counter[str] = Counter()
         self._dropped: Counter[tuple[str, str]] = Counter()
-        self._waiting_bytes = 0
         self._progress_s = time.monotonic()
         self._stopped = ("", "")
         self._retry_s = RETRY_S
         self._gaps = 0
         self._metadata_stale = False
         self._files = BagFolder(self.folder, config)
-        self._queue: Handoff[_Message] = Handoff(config.queue_messages, self._on_overflow)
+        self._queue = MessageQueue(config.queue_messages, config.queue_mib * MIB)
         self._thread = threading.Thread(target=self._run, name="bag_writer", daemon=True)
         self._thread.start()
 
@@ -110,18 +100,13 @@ class BagWriter:
         known = self._topics.get(topic)
         if known is None:
             raise StorageError(f"topic {topic} is not known to the recorder; call add_topic first")
-        with self._lock:
-            self._offered[topic] += 1
-        self._make_room(len(cdr))
-        with self._lock:
-            self._waiting_bytes += len(cdr)
-        self._queue.put(_Message(known, cdr, log_time_ns, publish_time_ns))
+        self._queue.put(WaitingMessage(known, cdr, log_time_ns, publish_time_ns))
 
     def state(self) -> BagState:
         """Counts, sizes and the reason for having stopped, if any."""
         with self._lock:
             topics = {name: self._count(name) for name in self._topics}
-            waiting, stopped = self._waiting_bytes, self._stopped[1]
+            waiting, stopped = self._queue.waiting_bytes, self._stopped[1]
         return BagState(
             topics,
             waiting,
@@ -148,24 +133,15 @@ class BagWriter:
             return {name: self._count(name) for name in self._topics}
 
     def _count(self, topic: str) -> TopicCount:
-        dropped = {why: n for (name, why), n in self._dropped.items() if name == topic}
-        return TopicCount(self._offered[topic], self._written[topic], dropped)
+        dropped = Counter({why: n for (name, why), n in self._dropped.items() if name == topic})
+        dropped["disk_slow"] += self._queue.overflown[topic]
+        dropped["closed"] += self._queue.refused[topic]
+        return TopicCount(self._queue.offered[topic], self._written[topic], dict(+dropped))
 
-    def _make_room(self, size_bytes: int) -> None:
-        limit = self._config.queue_mib * MIB
-        while self._waiting_bytes + size_bytes > limit:
-            oldest = self._queue.get(0.0)
-            if oldest is None:
-                return
-            self._on_overflow(oldest)
-
-    def _on_overflow(self, message: _Message) -> None:
-        self._drop(message, "closed" if self._queue.closed else "disk_slow")
-
-    def _drop(self, message: _Message, reason: str) -> None:
+    def _drop(self, messages: list[WaitingMessage], reason: str) -> None:
         with self._lock:
-            self._waiting_bytes -= len(message.cdr)
-            self._dropped[message.topic.name, reason] += 1
+            self._dropped.update((message.topic.name, reason) for message in messages)
+        self._queue.settle(sum(len(message.cdr) for message in messages))
 
     def _run(self) -> None:
         """Record; after each stop wait for room, and go on."""
@@ -196,10 +172,10 @@ class BagWriter:
         checked_bytes = self._files.size_bytes
         self._files.reserve.check()
         while True:
-            message = self._queue.get(max(0.0, flush_at - time.monotonic()))
+            batch = self._queue.take(max(0.0, flush_at - time.monotonic()))
             self._progress_s = time.monotonic()
-            if message is not None:
-                self._write(message)
+            if batch:
+                self._write(batch)
             elif self._queue.closed:
                 return
             size = self._files.size_bytes
@@ -207,33 +183,42 @@ class BagWriter:
                 self._flush()
                 flush_at = time.monotonic() + self._config.flush_s
                 checked_bytes = size
-            if self._files.file_is_full():
-                self._flush()
-                self._files.split(self._topics)
+            self._split_when_due()
 
-    def _write(self, message: _Message) -> None:
+    def _write(self, batch: list[WaitingMessage]) -> None:
+        """Counters are this thread's own; a look at them from another may be a message behind."""
+        done = 0
         try:
-            self._files.file.write(
-                message.topic, message.cdr, message.log_time_ns, message.publish_time_ns
-            )
+            for message in batch:
+                self._files.file.write(*message)
+                done += 1
+                self._written[message.topic.name] += 1
+                self._unflushed[message.topic.name] += 1
+                self._split_when_due()
         except BaseException:
-            self._drop(message, "disk_failed")
+            self._drop(batch[done:], "disk_failed")
             raise
-        with self._lock:
-            self._waiting_bytes -= len(message.cdr)
-            self._written[message.topic.name] += 1
-            self._unflushed[message.topic.name] += 1
+        finally:
+            self._queue.settle(sum(len(message.cdr) for message in batch[:done]))
+
+    def _split_when_due(self) -> None:
+        if self._files.file_is_full():
+            self._flush()
+            self._files.split(self._topics)
 
     def _flush(self) -> None:
-        self._files.flush()
-        with self._lock:
+        try:
+            self._files.flush()
             self._unflushed.clear()
-        self._retry_s = RETRY_S
+            self._retry_s = RETRY_S
+            if self._metadata_stale:
+                self._save_metadata()
+        except OSError:
+            if not self._files.file_is_gone():
+                raise
         if self._files.file_is_gone():
             self._begin_another()
         self._files.reserve.check()
-        if self._metadata_stale:
-            self._save_metadata()
 
     def _begin_another(self) -> None:
         log.error(
@@ -259,9 +244,9 @@ class BagWriter:
         while time.monotonic() < retry_at or not self._files.reserve.has_room_again():
             if time.monotonic() >= retry_at:
                 retry_at = time.monotonic() + self._retry_s
-            message = self._queue.get(0.2)
-            if message is not None:
-                self._drop(message, self._stopped[0])
+            batch = self._queue.take(0.2)
+            if batch:
+                self._drop(batch, self._stopped[0])
                 if time.monotonic() >= remind_at:
                     log.error("%s", self._stopped[1])
                     remind_at = time.monotonic() + REMINDER_S
@@ -285,10 +270,10 @@ class BagWriter:
 
     def _refuse_what_is_left(self) -> None:
         while True:
-            message = self._queue.get(0.2)
-            if message is None:
+            batch = self._queue.take(0.0)
+            if not batch:
                 return
-            self._drop(message, self._stopped[0] or "closed")
+            self._drop(batch, self._stopped[0] or "closed")
 
     def _stop(self, reason: str, text: str) -> None:
         with self._lock:

@@ -2,8 +2,8 @@
 """MCAP as a stream of chunks, with each message's bytes copied once.
 
 Laid out as by the `mcap` library's own writer (https://mcap.dev/spec), whose record types it uses.
-That one copies each message four times on its way; messages here wait as references and are
-joined when their chunk is closed. A chunk that would not shrink is stored as it is.
+That one copies each message four times on its way; messages here wait as references until their
+chunk is closed, and are joined only to be packed. A chunk that would not shrink is stored as it is.
 """
 
 from __future__ import annotations
@@ -137,32 +137,32 @@ class McapStream:
         """Write what waits, with its index; schemas and channels alone wait for a message."""
         if not self._entries:
             return
-        plain = b"".join(self._parts)
-        compression, packed = _packed(plain, self._compression)
+        compression, packed = _packed(self._parts, self._compression)
         name = compression.encode()
         times_ns = [stamp for entries in self._entries.values() for stamp, _ in entries]
         index = ChunkIndex(
             message_start_time=min(times_ns),
             message_end_time=max(times_ns),
             chunk_start_offset=self.size_bytes,
-            chunk_length=_CHUNK_HEAD.size + len(name) + _SIZE.size + len(packed),
+            chunk_length=_CHUNK_HEAD.size + len(name) + _SIZE.size + sum(map(len, packed)),
             message_index_offsets={},
             message_index_length=0,
             compression=compression,
-            compressed_size=len(packed),
-            uncompressed_size=len(plain),
+            compressed_size=sum(map(len, packed)),
+            uncompressed_size=self._part_bytes,
         )
         head = _CHUNK_HEAD.pack(
             Opcode.CHUNK,
             index.chunk_length - 9,
             index.message_start_time,
             index.message_end_time,
-            len(plain),
-            zlib.crc32(plain),
+            self._part_bytes,
+            _crc_of(self._parts),
             len(name),
         )
-        self._put(head + name + _SIZE.pack(len(packed)))
-        self._put(packed)
+        self._put(head + name + _SIZE.pack(index.compressed_size))
+        for part in packed:
+            self._put(part)
         self._put_message_index(index)
         self._chunks.append(index)
         self._parts.clear()
@@ -219,13 +219,22 @@ class McapStream:
         )
 
 
-def _packed(plain: bytes, compression: str) -> tuple[str, bytes]:
-    """`plain` compressed, and by what; as it is when a sample says that it would not shrink."""
-    if compression == "none" or not _shrinks(plain):
-        return "", plain
-    if compression == "lz4":
-        return compression, bytes(lz4.frame.compress(plain))
-    return compression, bytes(zstandard.compress(plain))
+def _packed(parts: list[bytes], compression: str) -> tuple[str, list[bytes]]:
+    """`parts` compressed, and by what; as they are when a sample says that it would not shrink."""
+    if compression == "none":
+        return "", parts
+    plain = b"".join(parts)
+    if not _shrinks(plain):
+        return "", [plain]
+    pack = lz4.frame.compress if compression == "lz4" else zstandard.compress
+    return compression, [bytes(pack(plain))]
+
+
+def _crc_of(parts: list[bytes]) -> int:
+    crc = 0
+    for part in parts:
+        crc = zlib.crc32(part, crc)
+    return crc
 
 
 def _shrinks(plain: bytes) -> bool:
