@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -39,7 +40,8 @@ from worldsystem_storage.config import StorageConfig
 from worldsystem_storage.errors import StorageError
 from worldsystem_storage.export.formats import FORMATS, export
 from worldsystem_storage.export.recorded import read_run
-from worldsystem_storage.mesh_files import write_ply
+from worldsystem_storage.mesh_files import linear_from_srgb, write_ply
+from worldsystem_storage.video_file import VideoSession
 
 CAMERA = Camera(width=40, height=30, fx=35.0, fy=36.0, cx=19.0, cy=14.5)
 STAMP = 1_700_000_000 * 10**9
@@ -190,6 +192,37 @@ def test_trimesh_reads_the_surface_and_its_colours(run, tmp_path, format):
     assert mesh.volume == pytest.approx(1 / 3, rel=1e-5)
     if format != "glb":  # linear there, checked where it is written
         assert np.abs(mesh.visual.vertex_colors[:, :3].astype(int) - TETRAHEDRON.colours).max() <= 1
+
+
+@pytest.mark.parametrize("format", ["ply", "obj", "glb"])
+def test_open3d_reads_the_same_surface_with_a_colour_at_each_vertex(run, tmp_path, format):
+    open3d = pytest.importorskip("open3d", reason="open3d is not installed here")
+    mesh = open3d.io.read_triangle_mesh(str(export(run, format, tmp_path)))
+    turned, colours = TETRAHEDRON.vertices, TETRAHEDRON.colours / 255.0
+    if format == "glb":
+        turned = np.stack([turned[:, 0], turned[:, 2], -turned[:, 1]], axis=-1)
+        colours = linear_from_srgb(TETRAHEDRON.colours)
+    assert len(mesh.triangles) == 4
+    assert mesh.has_vertex_colors()
+    vertices, found = np.asarray(mesh.vertices), np.asarray(mesh.vertex_colors)
+    nearest = [int(np.linalg.norm(turned - v, axis=1).argmin()) for v in vertices]
+    assert np.allclose(vertices, turned[nearest], atol=1e-5)
+    assert np.allclose(found, colours[nearest], atol=1 / 254)
+
+
+def test_the_video_comes_out_as_it_was_received_and_opencv_decodes_it(run, tmp_path, encoded_video):
+    session = VideoSession(tmp_path / "run" / "video", StorageConfig(reserve_mib=1))
+    for unit in encoded_video(24):
+        session.write(unit)
+    session.close()
+    shutil.copytree(run / "bag", tmp_path / "run" / "bag")
+    video = export(tmp_path / "run", "mp4", tmp_path / "out.mp4")
+    assert video.read_bytes() == session.videos[0].read_bytes()
+    capture = cv2.VideoCapture(str(video))
+    pictures = 0
+    while capture.read()[0]:
+        pictures += 1
+    assert pictures == 24
 
 
 def test_clouds_lie_on_the_ground_that_was_seen(run, tmp_path):

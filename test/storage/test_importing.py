@@ -15,6 +15,7 @@ from rosbags.typesys import Stores, get_typestore
 from worldsystem_core.geometry.se3 import look_at
 from worldsystem_core.trajectory import StampedPoses, write_tum
 from worldsystem_storage.bag_check import verify
+from worldsystem_storage.bag_tools import cut, info
 from worldsystem_storage.errors import StorageError
 from worldsystem_storage.importing.sources import import_path
 
@@ -66,7 +67,7 @@ def messages(bag: Path) -> dict[str, list]:
 
 
 def test_tum_pictures_keep_their_bytes_and_their_stamps_to_the_nanosecond(tum, tmp_path):
-    counts = import_path(tum, tmp_path / "bag")
+    counts = import_path(tum, tmp_path / "bag").messages
     found = messages(tmp_path / "bag")
     stamps = [stamp for stamp, _ in found["/camera/image/compressed"]]
     assert stamps == [(1_305_031_100 + n) * 10**9 + 175_304_000 for n in range(5)]
@@ -157,7 +158,7 @@ def test_a_bag_of_ros_1_says_the_same_as_a_bag_of_ours(tmp_path):
             message = Header(seq=n, stamp=Time(sec=n, nanosec=7), frame_id=f"frame {n}")
             raw = store.serialize_ros1(message, "std_msgs/msg/Header")
             writer.write(line, 10**9 + n, raw)
-    assert import_path(tmp_path / "old.bag", tmp_path / "bag") == {"/note": 4}
+    assert import_path(tmp_path / "old.bag", tmp_path / "bag").messages == {"/note": 4}
     found = messages(tmp_path / "bag")["/note"]
     assert [(s, m.stamp.sec, m.frame_id) for s, m in found] == [
         (10**9 + n, n, f"frame {n}") for n in range(4)
@@ -175,14 +176,48 @@ def test_a_bag_of_ros_2_keeps_its_bytes(tum, tmp_path):
     assert raw(tmp_path / "first") == raw(tmp_path / "second")
 
 
-def test_a_foreign_recording_is_converted(tmp_path):
-    shared = Path(__file__).parents[3] / "shared" / "data" / "ros2_mcap_thirdparty"
-    files = sorted(shared.glob("*.mcap"))
-    if not files:
-        pytest.skip(f"{shared} is not here")
-    counts = import_path(files[0], tmp_path / "bag")
-    assert sum(counts.values()) > 0
+FOREIGN = {  # name, topic of its pictures, messages and pictures in it
+    "rosbag2_2025_09_10-13_03_56_0.mcap": ("/compressed_image", 194, 1),
+    "soccer_goal_12.mcap": ("", None, 2),
+}
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_a_foreign_recording_is_read_replayed_and_converted(tmp_path, name):
+    import threading
+
+    from worldsystem_ingest.config import IngestConfig
+    from worldsystem_ingest.source import open_source
+
+    path = Path(__file__).parents[3] / "shared" / "data" / "ros2_mcap_thirdparty" / name
+    if not path.is_file():
+        pytest.skip(f"{path} is not here")
+    topic, count, pictures = FOREIGN[name]
+    counts = import_path(path, tmp_path / "bag").messages
+    assert count in (None, sum(counts.values()))
     assert verify(tmp_path / "bag") == []
+    assert info(path).messages == info(tmp_path / "bag").messages == sum(counts.values())
+    assert cut(path, tmp_path / "cut").messages == sum(counts.values())
+
+    def played(bag: Path, speed: float) -> list:
+        frames = []
+
+        class Sink:
+            def frame(self, frame):
+                frames.append(frame)
+
+            def __getattr__(self, name):
+                return lambda *arguments: None
+
+        config = IngestConfig(topic=topic, speed=speed)
+        assert open_source(str(bag), config).run(Sink(), threading.Event()).broken is None
+        return frames
+
+    theirs, ours = played(path, 0.0), played(tmp_path / "bag", 100.0)
+    assert len(theirs) == len(ours) == pictures
+    for a, b in zip(theirs, ours, strict=True):
+        assert a.stamp_ns == b.stamp_ns
+        assert np.array_equal(a.rgb, b.rgb)
 
 
 def test_ingest_plays_what_was_imported(tum, tmp_path):

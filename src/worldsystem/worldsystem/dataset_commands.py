@@ -44,11 +44,11 @@ def add_export(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def _import(options: argparse.Namespace) -> int:
-    from worldsystem.import_pictures import Imported, import_pictures
+    from worldsystem.import_pictures import import_pictures
     from worldsystem_storage.importing.sources import import_path, is_known
 
     if is_known(options.path):
-        done = Imported(import_path(options.path, options.out))
+        done = import_path(options.path, options.out)
     else:
         done = import_pictures(options.path, options.out, fps=options.fps, focal_px=options.focal)
     for topic, count in sorted(done.messages.items()):

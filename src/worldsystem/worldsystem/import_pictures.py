@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -16,19 +15,11 @@ from worldsystem_ingest.files.delivery import camera_with_focal
 from worldsystem_ingest.files.image_folder import intrinsics_beside
 from worldsystem_ingest.files.image_stamps import list_images
 from worldsystem_ingest.files.video_file import VideoFile
-from worldsystem_storage.importing.dataset import Dataset, DatasetPicture
+from worldsystem_storage.importing.dataset import Dataset, DatasetPicture, Imported
 from worldsystem_storage.importing.live import VideoImport
 from worldsystem_storage.importing.write import write_dataset
 
 _COPIED = ("h264", "hevc")
-
-
-@dataclass(frozen=True)
-class Imported:
-    """Messages by topic, and in words what could not be read; empty when all could."""
-
-    messages: dict[str, int]
-    problem: str = ""
 
 
 def import_pictures(path: Path, out: Path, *, fps: float, focal_px: float) -> Imported:

@@ -41,6 +41,14 @@ class Dataset:
 
 
 @dataclass(frozen=True)
+class Imported:
+    """Messages by topic, and in words what could not be read; empty when all could."""
+
+    messages: dict[str, int]
+    problem: str = ""
+
+
+@dataclass(frozen=True)
 class Layout:
     """How one family of data sets lies on disk."""
 

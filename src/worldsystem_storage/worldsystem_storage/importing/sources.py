@@ -6,15 +6,16 @@ from __future__ import annotations
 from pathlib import Path
 
 from worldsystem_storage.errors import StorageError
-from worldsystem_storage.importing.dataset import Layout
+from worldsystem_storage.importing.bags import copy_bag
+from worldsystem_storage.importing.dataset import Imported, Layout
 from worldsystem_storage.importing.layouts import LAYOUTS
-from worldsystem_storage.importing.write import copy_bag, write_dataset
+from worldsystem_storage.importing.write import write_dataset
 
 _BAGS = (".bag", ".mcap", ".db3")
 
 
-def import_path(path: Path, out: Path) -> dict[str, int]:
-    """Write what lies at `path` to a new bag `out`; messages by topic.
+def import_path(path: Path, out: Path) -> Imported:
+    """Write what lies at `path` to a new bag `out`.
 
     Data sets are known by their files, bags by their ending or `metadata.yaml`. Raises
     `StorageError` when it is nothing known, or `out` exists.
@@ -22,7 +23,7 @@ def import_path(path: Path, out: Path) -> dict[str, int]:
     path = Path(path)
     layout = _layout_of(path)
     if layout is not None:
-        return write_dataset(layout.read(path), out)
+        return Imported(write_dataset(layout.read(path), out))
     if _is_bag(path):
         return copy_bag(path, out)
     known = ", ".join(layout.meaning for layout in LAYOUTS)

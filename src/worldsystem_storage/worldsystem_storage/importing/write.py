@@ -9,8 +9,6 @@ from typing import Any
 
 import cv2
 import numpy as np
-from rosbags.convert.converter import migrate_bytes
-from rosbags.highlevel import AnyReader, AnyReaderError
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
 
@@ -50,41 +48,6 @@ def write_dataset(dataset: Dataset, out: Path) -> dict[str, int]:
     return write_new_bag(out, (messages.entry(*each) for each in ordered))
 
 
-def copy_bag(path: Path, out: Path) -> dict[str, int]:
-    """Write a bag of ROS 1 or 2, in any of their formats, as a bag of ours; messages by topic.
-
-    Messages of ROS 2 keep their bytes; those of ROS 1 are serialised anew, with the same content.
-    """
-    try:
-        with AnyReader([path]) as reader:
-            return write_new_bag(out, _copied(reader))
-    except (AnyReaderError, ValueError, KeyError) as error:
-        raise StorageError(f"{path} cannot be read as a bag: {error}") from error
-
-
-def _copied(reader: AnyReader) -> Iterator[RawMessage]:
-    topics: dict[str, Topic] = {}
-    store = reader.typestore if reader.is2 else _as_in_ros2(reader.typestore)
-    known: dict[str, object] = {}
-    for connection, stamp_ns, raw in reader.messages():
-        kind = connection.msgtype
-        if connection.topic not in topics:
-            topics[connection.topic] = _topic(store, connection.topic, kind)
-        cdr = raw
-        if not reader.is2:
-            cdr = migrate_bytes(
-                reader.typestore, store, kind, kind, known, raw, src_is2=False, dst_is2=True
-            )
-        yield RawMessage(topics[connection.topic], bytes(cdr), stamp_ns, stamp_ns)
-
-
-def _as_in_ros2(of_ros1: Typestore) -> Typestore:
-    """The types of a ROS 1 bag as ROS 2 has them, where it does: its headers have no number."""
-    store = get_typestore(Stores.ROS2_JAZZY)
-    store.register({n: d for n, d in of_ros1.fielddefs.items() if n not in store.fielddefs})
-    return store
-
-
 class Messages:
     """Makes the messages of a data set with rosbags' types, so that no ROS is needed."""
 
@@ -93,7 +56,7 @@ class Messages:
         self._store = get_typestore(Stores.ROS2_JAZZY)
         self._store.register(get_types_from_msg(_VIDEO_DEFINITION, VIDEO_TYPE))
         self._topics = {
-            name: _topic(self._store, name, kind)
+            name: topic_of_type(self._store, name, kind)
             for name, kind in (
                 (PICTURES, "sensor_msgs/msg/CompressedImage"),
                 (VIDEO, VIDEO_TYPE),
@@ -250,6 +213,7 @@ def _file_content(path: Path) -> bytes:
     return bytes(cv2.imencode(".png", pixels)[1].tobytes())
 
 
-def _topic(store: Typestore, name: str, kind: str) -> Topic:
+def topic_of_type(store: Typestore, name: str, kind: str) -> Topic:
+    """The topic of messages of a type that `store` knows."""
     definition, _ = store.generate_msgdef(kind, ros_version=2)
     return Topic(name, kind, definition, store.hash_rihs01(kind), "")
