@@ -16,6 +16,8 @@ from worldsystem.catalogue.prune import remove, to_prune
 from worldsystem.catalogue.runs import NoSuchRun, find_run, read_runs
 from worldsystem.catalogue.tables import comparison, details, listing
 from worldsystem.cli import main
+from worldsystem_storage.bag_writer import BagWriter
+from worldsystem_storage.config import StorageConfig
 
 NOW = datetime(2026, 5, 20, 12, tzinfo=UTC)
 
@@ -102,6 +104,17 @@ def test_pruning_takes_the_oldest_and_never_the_newest(base):
     freed = remove(to_prune(runs, older_than_days=30, now=NOW))
     assert freed > 600_000
     assert [run.name for run in read_runs(base)] == ["new", "middle"]
+
+
+def test_what_is_being_recorded_now_is_told_and_never_pruned(base):
+    bag = BagWriter(base / "old" / "bag", StorageConfig(reserve_mib=1))
+    runs = read_runs(base)
+    assert [run.name for run in runs if run.going_on] == ["old"]
+    assert "being recorded now" in listing(runs)
+    assert [run.name for run in to_prune(runs, older_than_days=0, now=NOW)] == ["middle"]
+    assert [run.name for run in to_prune(runs, larger_than_gb=0.0, now=NOW)] == ["middle"]
+    bag.close()
+    assert not any(run.going_on for run in read_runs(base))
 
 
 def test_the_command_removes_only_when_told_so_twice(base, capsys):

@@ -6,6 +6,7 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO
@@ -19,6 +20,7 @@ from worldsystem_storage.mcap_stream import McapStream
 log = logging.getLogger(__name__)
 
 _NO_SCHEMA = 0
+_LOCK_TRIES, _LOCK_PAUSE_S = 5, 0.01
 LIBRARY = "worldsystem_storage"
 RECORDER_NOTE = "worldsystem_recorder"
 
@@ -28,12 +30,31 @@ def lock_for_writing(stream: BinaryIO) -> None:
 
     Raises `StorageError` when another recorder holds it. File systems without locks are let be.
     """
+    for _ in range(_LOCK_TRIES):  # somebody may be looking whether it is held
+        if _is_locked(stream, fcntl.LOCK_EX):
+            return
+        time.sleep(_LOCK_PAUSE_S)
+    raise StorageError(f"{stream.name} is still being recorded; stop that first")
+
+
+def _is_locked(stream: BinaryIO, kind: int) -> bool:
+    """Take the lock; False while another process holds it."""
     try:
-        fcntl.flock(stream.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise StorageError(f"{stream.name} is still being recorded; stop that first") from error
+        fcntl.flock(stream.fileno(), kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
     except OSError:
         log.warning("%s lies on a file system without locks", stream.name)
+    return True
+
+
+def is_being_recorded(path: Path) -> bool:
+    """Whether a recorder holds the file at `path` at this moment."""
+    try:
+        with path.open("rb") as stream:
+            return not _is_locked(stream, fcntl.LOCK_SH)
+    except OSError:
+        return False  # gone meanwhile
 
 
 class BagFile:

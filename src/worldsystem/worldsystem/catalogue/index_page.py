@@ -36,7 +36,8 @@ p { margin: .15rem 0 0; opacity: .75; overflow-wrap: anywhere }
 {% if run.picture %}<img src="{{ run.name | urlencode }}/{{ run.picture | urlencode }}" alt=""
  loading="lazy">{% else %}<div class="none"></div>{% endif %}
 <section><h2>{{ run.name }}</h2>
-{% if run.unfinished %}<p>unfinished: it was stopped before its report was written</p>{% else %}
+{% if run.going_on %}<p>being recorded when this page was written</p>
+{% elif run.unfinished %}<p>unfinished: it was stopped before its report was written</p>{% else %}
 <p>{{ run.source }}</p>
 <p>{{ "%.0f" | format(run.duration_s) }} s, {{ run.keyframes }} keyframes,
 {{ run.backend }}{% if run.figures.ate_percent is defined %},

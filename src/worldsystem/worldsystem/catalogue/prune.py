@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which runs go when room or age says so: the oldest first, never the newest."""
+"""Which runs go when room or age says so: the oldest first, never the newest or one going on."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ def to_prune(
     larger_than_gb: float | None = None,
     now: datetime | None = None,
 ) -> list[Run]:
-    """The runs to remove, oldest first; `runs` are newest first, and the newest always stays.
+    """The runs to remove, oldest first; `runs` are newest first.
+
+    The newest always stays, and so does what is being recorded now.
 
     All that are older than so many days, and then the oldest until what stays is at most so large.
     """
@@ -25,12 +27,19 @@ def to_prune(
     staying = list(runs)
     if older_than_days is not None:
         limit = now - timedelta(days=older_than_days)
-        going = [run for run in staying[1:] if run.started < limit]
+        going = [run for run in staying[1:] if run.started < limit and not run.going_on]
         staying = [run for run in staying if run not in going]
     if larger_than_gb is not None:
-        while len(staying) > 1 and sum(run.size_bytes for run in staying) > larger_than_gb * 1e9:
-            going.append(staying.pop())
+        for run in reversed(staying[1:]):
+            if run.going_on or _size_gb(staying) <= larger_than_gb:
+                continue
+            staying.remove(run)
+            going.append(run)
     return sorted(going, key=lambda run: run.started)
+
+
+def _size_gb(runs: list[Run]) -> float:
+    return sum(run.size_bytes for run in runs) / 1e9
 
 
 def remove(runs: list[Run]) -> int:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from worldsystem_core.errors import WorldSystemError
+from worldsystem_storage.bag_file import is_being_recorded
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +29,7 @@ class Run:
     """One run's folder; `figures` are its results by id, where they are known.
 
     A run that was killed has no summary: it is `unfinished`, and its bag may need `bag recover`.
+    One that is `going_on` is being recorded at this moment.
     """
 
     folder: Path
@@ -42,6 +44,7 @@ class Run:
     dropped: dict[str, int]
     size_bytes: int
     unfinished: bool = False
+    going_on: bool = False
 
     @property
     def name(self) -> str:
@@ -92,6 +95,7 @@ def read_run(folder: Path) -> Run:
         dropped=_dropped(summary),
         size_bytes=sum(f.stat().st_size for f in folder.rglob("*") if f.is_file()),
         unfinished=not summary,
+        going_on=any(map(is_being_recorded, (folder / _BAG).glob("*.mcap"))),
     )
 
 

@@ -17,7 +17,9 @@ def listing(runs: list[Run]) -> str:
     width = max(len(run.name) for run in runs)
     lines = []
     for run in runs:
-        if run.unfinished:
+        if run.going_on:
+            how = "being recorded now"
+        elif run.unfinished:
             how = "unfinished: no summary; try `worldsystem bag recover` on its bag"
         else:
             tracked = run.figures.get("tracked_percent")
