@@ -16,8 +16,10 @@ pytest.importorskip("rclpy", reason="ROS is not set up: run these through `make 
 import rclpy
 from rclpy.node import Node
 from rclpy.parameter import Parameter
+from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import Imu
+from std_msgs.msg import String
 from worldsystem_msgs.srv import StartRecording, StopRecording
 
 from worldsystem_core.frames import Camera
@@ -185,3 +187,33 @@ def test_keyframes_are_written_as_pictures_with_poses(context, tmp_path):
     stage.destroy_node()
     (pose,) = tmp_path.glob("video/*/pose_4.npy")
     assert np.array_equal(np.load(pose), np.eye(4))
+
+
+def test_topics_of_other_nodes_are_recorded_when_they_are_asked_for(context, tmp_path):
+    node, thread = recorder(context, tmp_path, topics="/lidar ^/note$", exclude="/lidar/raw")
+    other = Node("other", context=context)
+    note = other.create_publisher(String, "/note", qos.LATCHED)
+    scans = other.create_publisher(
+        Imu, "/lidar/imu", QoSProfile(depth=50, reliability=ReliabilityPolicy.BEST_EFFORT)
+    )
+    raw = other.create_publisher(Imu, "/lidar/raw", 10)
+    unasked = other.create_publisher(String, "/elsewhere", 10)
+    note.publish(String(data="said before the recorder listened"))
+    wait_until(lambda: {"/note", "/lidar/imu"} <= set(node._foreign))
+    wait_until(lambda: scans.get_subscription_count() == 1)
+    for number in range(20):
+        message = Imu()
+        message.header.stamp.sec = number
+        scans.publish(message)
+        raw.publish(message)
+        unasked.publish(String(data="no"))
+        time.sleep(0.005)
+    wait_until(lambda: offered(node, "/lidar/imu") == 20 and offered(node, "/note") == 1)
+    finish_all([thread], 20.0)
+    other.destroy_node()
+    found = messages(tmp_path / "bag")
+    assert set(found) == {"/note", "/lidar/imu"}
+    assert [deserialize_message(m, Imu).header.stamp.sec for m in found["/lidar/imu"]] == list(
+        range(20)
+    )
+    assert deserialize_message(found["/note"][0], String).data.startswith("said before")

@@ -187,11 +187,19 @@ def test_a_bag_of_another_system_keeps_its_encodings(tmp_path):
         for n in range(60):
             writer.add_message(scans, n, bytes([n]) * 20, n)
             writer.add_message(notes, n, b"{}", n)
+        writer.add_attachment(1, 2, "K.txt", "text/plain", b"500 0 320")
+        writer.add_metadata("drone", {"serial": "7"})
         writer.finish()
     path.write_bytes(path.read_bytes()[:-40])
     assert recover(path).messages == {"/scan": 60, "/note": 60}
     with path.open("rb") as stream:
-        found = {c.topic: (s, c) for s, c, _ in make_reader(stream).iter_messages()}
+        reader = make_reader(stream)
+        found = {c.topic: (s, c) for s, c, _ in reader.iter_messages()}
+        (attachment,) = reader.iter_attachments()
+        extras = {m.name: m.metadata for m in reader.iter_metadata()}
+    assert (attachment.name, attachment.data) == ("K.txt", b"500 0 320")
+    assert extras["drone"] == {"serial": "7"}
+    assert verify(path) == []
     schema, channel = found["/scan"]
     assert (schema.encoding, schema.data, channel.message_encoding) == (
         "protobuf",

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import yaml
+from mcap.records import Attachment, Metadata
 
 from worldsystem_storage.bag_metadata import BagFileSummary, Topic, information
 from worldsystem_storage.errors import StorageError
@@ -23,6 +24,7 @@ _NO_SCHEMA = 0
 _LOCK_TRIES, _LOCK_PAUSE_S = 5, 0.01
 LIBRARY = "worldsystem_storage"
 RECORDER_NOTE = "worldsystem_recorder"
+_ROSBAG2_NOTE = "rosbag2"
 
 
 def lock_for_writing(stream: BinaryIO) -> None:
@@ -98,6 +100,13 @@ class BagFile:
         self._mcap.add_message(self.add_topic(topic), cdr, log_time_ns, publish_time_ns)
         self.summary.count(topic.name, log_time_ns)
 
+    def add_extra(self, extra: Attachment | Metadata) -> None:
+        """Append what goes with the messages; what the bag says of itself is written at its end."""
+        if isinstance(extra, Attachment):
+            self._mcap.add_attachment(extra)
+        elif extra.name not in (RECORDER_NOTE, _ROSBAG2_NOTE):
+            self._mcap.add_metadata(extra.name, dict(extra.metadata))
+
     def flush(self) -> None:
         """Close the chunk and hand everything to the system: a crash of this process loses none."""
         self._mcap.flush()
@@ -112,7 +121,7 @@ class BagFile:
             self.add_topic(topic)
         self._mcap.flush()
         content = yaml.safe_dump(information(list(self._channels), [self.summary]), sort_keys=False)
-        self._mcap.finish("rosbag2", {"serialized_metadata": content})
+        self._mcap.finish(_ROSBAG2_NOTE, {"serialized_metadata": content})
         os.fsync(self._stream.fileno())
         self._stream.close()
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
-from mcap.records import Channel, Message, Metadata, Schema, Statistics
+from mcap.records import Attachment, Channel, Message, Metadata, Schema, Statistics
 
 from worldsystem_core.mcap_reading.records import summary_is_right
 from worldsystem_core.mcap_reading.scan import Break, scan
@@ -93,6 +93,13 @@ def messages_in(stream: BinaryIO, topics: Mapping[int, Topic]) -> Iterator[RawMe
         if isinstance(record, Message) and record.channel_id in topics:
             topic = topics[record.channel_id]
             yield RawMessage(topic, record.data, record.log_time, record.publish_time)
+
+
+def extras_in(stream: BinaryIO) -> Iterator[Attachment | Metadata]:
+    """Attachments and metadata records, in the order of the file."""
+    for record in scan(stream):
+        if isinstance(record, Attachment | Metadata):
+            yield record
 
 
 def bag_files(path: Path) -> list[Path]:

@@ -20,6 +20,8 @@ import zstandard
 from mcap.data_stream import RecordBuilder
 from mcap.opcode import Opcode
 from mcap.records import (
+    Attachment,
+    AttachmentIndex,
     Channel,
     ChunkIndex,
     DataEnd,
@@ -53,6 +55,7 @@ class McapStream:
         self._schemas: list[Schema] = []
         self._channels: list[Channel] = []
         self._chunks: list[ChunkIndex] = []
+        self._attachments: list[AttachmentIndex] = []
         self._metadata: list[MetadataIndex] = []
         self._counts: defaultdict[int, int] = defaultdict(int)
         self._parts: list[bytes] = []
@@ -115,6 +118,23 @@ class McapStream:
         self._end_chunk()
         record = _bytes_of(Metadata(name=name, metadata=metadata))
         self._metadata.append(MetadataIndex(offset=self.size_bytes, length=len(record), name=name))
+        self._put(record)
+
+    def add_attachment(self, attachment: Attachment) -> None:
+        """Write a file that goes with the messages, outside of the chunks."""
+        self._end_chunk()
+        record = _bytes_of(attachment)
+        self._attachments.append(
+            AttachmentIndex(
+                offset=self.size_bytes,
+                length=len(record),
+                log_time=attachment.log_time,
+                create_time=attachment.create_time,
+                data_size=len(attachment.data),
+                name=attachment.name,
+                media_type=attachment.media_type,
+            )
+        )
         self._put(record)
 
     def finish(self, metadata_name: str, metadata: dict[str, str]) -> None:
@@ -185,6 +205,7 @@ class McapStream:
             (Opcode.CHANNEL, self._channels),
             (Opcode.STATISTICS, [self._statistics()]),
             (Opcode.CHUNK_INDEX, self._chunks),
+            (Opcode.ATTACHMENT_INDEX, self._attachments),
             (Opcode.METADATA_INDEX, self._metadata),
         ]
         summary, offsets = b"", b""
@@ -207,7 +228,7 @@ class McapStream:
 
     def _statistics(self) -> Statistics:
         return Statistics(
-            attachment_count=0,
+            attachment_count=len(self._attachments),
             channel_count=len(self._channels),
             channel_message_counts=dict(self._counts),
             chunk_count=len(self._chunks),

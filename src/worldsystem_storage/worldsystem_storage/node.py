@@ -10,15 +10,17 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from rclpy.qos import DurabilityPolicy
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from worldsystem_msgs.srv import StartRecording, StopRecording
 
+from worldsystem_core.errors import InterfaceMissing
 from worldsystem_core.frames import EncodedFrame, Frame
 from worldsystem_core.message_definitions import message_definition, type_hash
 from worldsystem_core.ros import topics
 from worldsystem_core.ros.adapters.slam import KeyframeEvent
 from worldsystem_core.ros.container import run_node
 from worldsystem_core.ros.definitions import share_folders, type_name
+from worldsystem_core.ros.foreign_topic import ForeignTopic, listen_to_foreign
 from worldsystem_core.ros.reference_topic import Topic
 from worldsystem_core.ros.stage_node import StageNode
 from worldsystem_storage.bag_metadata import qos_yaml
@@ -48,6 +50,7 @@ class RecorderNode(StageNode):
         self._bag: BagWriter | None = None
         self._topics: list[Topic[Any]] = []
         self._namespaces: set[str] = set()
+        self._foreign: dict[str, ForeignTopic | None] = {}
         self._sessions: dict[str, VideoSession] = {}
         self._keyframe_files: KeyframeFiles | None = None
         self._wanted, self._unwanted = Selection(self.config.topics), Selection(self.config.exclude)
@@ -59,6 +62,7 @@ class RecorderNode(StageNode):
         if self.config.record_at_start:
             self._start_when_there_is_room()
         self.create_timer(_LOOK_FOR_STREAMS_S, self._look_for_streams)
+        self.create_timer(_LOOK_FOR_STREAMS_S, self._look_for_foreign_topics)
         self.create_timer(_WATCH_S, self._watch)
         self.create_service(StartRecording, "recorder/start", self._on_start)
         self.create_service(StopRecording, "recorder/stop", self._on_stop)
@@ -94,6 +98,8 @@ class RecorderNode(StageNode):
         bag = BagWriter(folder, self.config)
         for topic in self._topics:
             self._announce(bag, topic)
+        for foreign in filter(None, self._foreign.values()):
+            _announce_foreign(bag, foreign)
         self._bag, self._waiting_for_room = bag, ""
         self._watchdog = GrowthWatchdog(self.config.stall_s)
         for namespace in self._namespaces:
@@ -107,7 +113,7 @@ class RecorderNode(StageNode):
             kind,
             message_definition(kind, share_folders()),
             type_hash(kind, share_folders()),
-            _qos_text(topic),
+            _qos_text(topic.qos),
         )
 
     def _record(self, recorded: tuple[Topic[Any], ...]) -> None:
@@ -115,7 +121,8 @@ class RecorderNode(StageNode):
             self._topics.append(topic)
             if self._bag is not None:
                 self._announce(self._bag, topic)
-            self.listen_bytes(topic, self._write_to(topic), wanted=self._recording, depth=_DEPTH)
+            write = self._write_to(self.resolve_topic_name(topic.name))
+            self.listen_bytes(topic, write, wanted=self._recording, depth=_DEPTH)
 
     def _record_video(self, namespace: str) -> None:
         if self._bag is not None:
@@ -163,9 +170,25 @@ class RecorderNode(StageNode):
                 )
                 self._record_video(namespace)
 
-    def _write_to(self, topic: Topic[Any]) -> Callable[[bytes], None]:
-        name = self.resolve_topic_name(topic.name)
+    def _look_for_foreign_topics(self) -> None:
+        """Topics of other nodes that were asked for are recorded as they come."""
+        ours = {self.resolve_topic_name(topic.name) for topic in self._topics}
+        for name, kinds in self.get_topic_names_and_types():
+            known = name in ours or name in self._foreign or name in self._unwanted
+            if known or name not in self._wanted or len(kinds) != 1:
+                continue
+            try:
+                found = listen_to_foreign(self, name, kinds[0], self._write_to(name))
+            except InterfaceMissing as error:
+                log.warning("%s is not recorded: %s", name, error)
+                self._foreign[name] = None
+                continue
+            self._foreign[name] = found
+            if self._bag is not None:
+                _announce_foreign(self._bag, found)
+            log.info("recording %s (%s) too", name, kinds[0])
 
+    def _write_to(self, name: str) -> Callable[[bytes], None]:
         def write(message: bytes) -> None:
             if self._bag is not None:
                 now_ns = time.time_ns()
@@ -242,9 +265,19 @@ def _date_time() -> str:
     return datetime.now().strftime("%Y%m%d_%H%M%S")
 
 
-def _qos_text(topic: Topic[Any]) -> str:
-    latched = topic.qos.durability is DurabilityPolicy.TRANSIENT_LOCAL
-    return qos_yaml("reliable", "transient_local" if latched else "volatile", topic.qos.depth)
+def _announce_foreign(bag: BagWriter, topic: ForeignTopic) -> None:
+    text = _qos_text(topic.qos)
+    bag.add_topic(topic.name, topic.type_name, topic.definition, topic.type_hash, text)
+
+
+def _qos_text(qos: QoSProfile) -> str:
+    latched = qos.durability is DurabilityPolicy.TRANSIENT_LOCAL
+    reliable = qos.reliability is ReliabilityPolicy.RELIABLE
+    return qos_yaml(
+        "reliable" if reliable else "best_effort",
+        "transient_local" if latched else "volatile",
+        qos.depth,
+    )
 
 
 def main() -> None:

@@ -16,7 +16,13 @@ from worldsystem_storage.bag_check import file_problems, metadata_is_right
 from worldsystem_storage.bag_file import BagFile, lock_for_writing
 from worldsystem_storage.bag_metadata import BagFileSummary, Topic, write_metadata
 from worldsystem_storage.errors import StorageError
-from worldsystem_storage.mcap_contents import Contents, bag_files, examine, messages_in
+from worldsystem_storage.mcap_contents import (
+    Contents,
+    bag_files,
+    examine,
+    extras_in,
+    messages_in,
+)
 
 _HARMLESS = (CUT_OFF, NO_END)
 
@@ -120,6 +126,8 @@ class Repair:
         try:
             for message in messages_in(stream, self.contents.topics):
                 out.write(message.topic, message.cdr, message.log_time_ns, message.publish_time_ns)
+            for extra in extras_in(stream):
+                out.add_extra(extra)
             out.summary.name = path.name
             out.close(self.topics)
             if any(each.reason not in _HARMLESS for each in self.contents.breaks):
