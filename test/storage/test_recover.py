@@ -237,6 +237,24 @@ def test_a_bag_that_is_being_recorded_is_not_touched(tmp_path, interfaces, confi
     assert not recover(tmp_path / "run").repaired
 
 
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.7, 0.98])
+def test_a_description_that_was_cut_off_is_written_anew(tmp_path, interfaces, config, share):
+    folder = tmp_path / "run"
+    bag = BagWriter(folder, config)
+    bag.add_topic(*interfaces.arguments("/fix", "drone_msgs/msg/Fix"))
+    bag.write("/fix", interfaces.fix(1), 5, 5)
+    bag.close()
+    metadata = folder / "metadata.yaml"
+    whole = metadata.read_text()
+    metadata.write_text(whole[: int(share * len(whole))])
+    assert verify(folder)
+    found = recover(folder)
+    assert found.repaired
+    assert found.loss() == ""
+    assert verify(folder) == []
+    assert len(messages_of(folder)) == 1
+
+
 def test_a_bag_of_several_files_keeps_their_order_and_counts(tmp_path, interfaces):
     config = StorageConfig(reserve_mib=1, split_mib=1, compression="none", chunk_kib=64)
     folder = tmp_path / "run"

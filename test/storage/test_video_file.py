@@ -228,3 +228,22 @@ def test_h265_is_copied_into_the_mp4_too(session):
     assert len(pictures[0]) == 20
     with av.open(str(session.folder / "video.mp4")) as container:
         assert sum(1 for _ in container.decode(video=0)) == 20
+
+
+def test_a_video_cut_anywhere_plays_up_to_the_last_whole_fragment(session, encoded_video):
+    for frame in encoded_video(90, gop=10):
+        session.write(frame)
+    session.close()
+    whole = (session.folder / "video.mp4").read_bytes()
+    cut = session.folder / "cut.mp4"
+    counts = []
+    for share in np.linspace(0.02, 1.0, 25):
+        cut.write_bytes(whole[: int(len(whole) * share)])
+        try:
+            with av.open(str(cut)) as container:
+                counts.append(sum(1 for p in container.demux(video=0) if p.size))
+        except av.FFmpegError:
+            counts.append(0)
+    assert counts == sorted(counts)
+    assert counts[-1] == 90
+    assert counts[len(counts) // 2] > 30

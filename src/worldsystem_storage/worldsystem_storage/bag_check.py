@@ -26,6 +26,7 @@ from worldsystem_storage.mcap_contents import Contents, bag_files, examine
 
 _INDEX_HEAD = struct.Struct("<HI")
 _ENTRY = struct.Struct("<QQ")
+_MEND = "`worldsystem bag recover` mends it"
 _RECOVER = "`worldsystem bag recover` keeps what can be read"
 
 
@@ -126,11 +127,13 @@ def _metadata_problems(path: Path, total: int) -> list[str]:
     try:
         promised = yaml.safe_load(metadata.read_text())["rosbag2_bagfile_information"]
         count = int(promised["message_count"])
+        topics = promised["topics_with_message_count"]
+        by_topic = sum(int(topic["message_count"]) for topic in topics)
+        names = sorted(Path(name).name for name in promised["relative_file_paths"])
     except (OSError, UnicodeDecodeError, yaml.YAMLError, *DAMAGE) as error:
-        return [f"{METADATA_FILE} cannot be read ({error!r}); `worldsystem bag recover` mends it"]
-    if count != total:
-        return [
-            f"{METADATA_FILE} promises {count} messages, {total} are there; "
-            "`worldsystem bag recover` mends it"
-        ]
+        return [f"{METADATA_FILE} cannot be read ({error!r}); {_MEND}"]
+    if not count == by_topic == total:
+        return [f"{METADATA_FILE} promises {count} messages, {total} are there; {_MEND}"]
+    if names != sorted(file.name for file in bag_files(path)):
+        return [f"{METADATA_FILE} names other files than there are ({', '.join(names)}); {_MEND}"]
     return []
