@@ -76,16 +76,16 @@ def write_bag(
     return written / (time.perf_counter() - start) / MB
 
 
-def write_file(path: Path, messages: Messages, size: int) -> float:
+def write_file(path: Path, messages: Messages, size: float, seconds: float = float("inf")) -> float:
     """MB/s of the same bytes into one bare file, in writes of a second's messages.
 
-    It is synced as often as a bag is, and at its end.
+    So many bytes, or for so long. It is synced as often as a bag is, and at its end.
     """
     second = b"".join(data for _, data in messages)
     start = time.perf_counter()
     written, synced_s = 0, start
     with path.open("wb", buffering=0) as stream:
-        while written < size:
+        while written < size and time.perf_counter() - start < seconds:
             written += stream.write(second)
             if time.perf_counter() - synced_s > SYNC_S:
                 os.fdatasync(stream.fileno())

@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 
 SPACE_CHECK_BYTES = 64 * MIB
 REMINDER_S = 10.0
+_FLUSH_SHARE = 0.8  # of the promised time, so that a flush that is late itself keeps it
 RETRY_S, LONGEST_RETRY_S = 1.0, 60.0
 
 
@@ -168,7 +169,7 @@ class BagWriter:
         return not self._finish()
 
     def _record(self) -> None:
-        flush_at = time.monotonic() + self._config.flush_s
+        flush_at = time.monotonic() + _FLUSH_SHARE * self._config.flush_s
         checked_bytes = self._files.size_bytes
         self._files.reserve.check()
         while True:
@@ -181,7 +182,7 @@ class BagWriter:
             size = self._files.size_bytes
             if time.monotonic() >= flush_at or size - checked_bytes > SPACE_CHECK_BYTES:
                 self._flush()
-                flush_at = time.monotonic() + self._config.flush_s
+                flush_at = time.monotonic() + _FLUSH_SHARE * self._config.flush_s
                 checked_bytes = size
             self._split_when_due()
 
