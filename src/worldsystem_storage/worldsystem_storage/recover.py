@@ -53,10 +53,8 @@ class RecoveredBag:
         if self.held_back_s is None:
             found.append("what came after the newest message, if anything did")
         elif self.held_back_s:
-            found.append(
-                f"what came in at most {self.held_back_s:g} s after the newest message, or longer if "
-                "the disk was stalling"
-            )
+            held_back = f"what came in at most {self.held_back_s:g} s after the newest message"
+            found.append(f"{held_back} (or longer, if the disk was stalling)")
         if self.missing:
             found.append(f"{self.missing} messages in between")
         if self.lost_bytes:
