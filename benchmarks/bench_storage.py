@@ -2,12 +2,12 @@
 """How fast a run is recorded against the bare disk, and what kills, cuts and wrong bits cost.
 
 `storage.write_vs_disk` divides the rate of an uncompressed bag (bytes of the messages handed in,
-closing and syncing included) by that of one bare file of the same bytes, synced as often; the two
-take turns. The sustained recording runs at 200 MB/s, or at 0.7 of what the disk has just taken of
-plain writes for half as long, where that is less. Kills are SIGKILL at random moments of recorders
-that run several at once; what is lost is the time from the newest recovered message to the kill.
-Cuts and flips are made in memory where there is `/dev/shm`, so that the disk's syncs do not set
-their pace.
+closing and two syncs a second included) by that of one bare file of the same bytes that is synced
+once; the two take turns. The sustained recording runs at 200 MB/s, or at 0.7 of what the disk has
+just taken of plain writes for half as long, where that is less. Kills are SIGKILL at random moments
+of recorders that run several at once; what is lost is the time from the newest recovered message to
+the kill. Cuts and flips are made in memory where there is `/dev/shm`, so that the disk's syncs do
+not set their pace.
 """
 
 from __future__ import annotations

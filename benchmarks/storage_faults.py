@@ -54,7 +54,8 @@ def _record(folder: Path) -> None:
     for topic in ("/video", "/imu"):
         bag.add_topic(topic, TYPE, SCHEMA, "")
     picture, reading, number = cdr(os.urandom(3_000)), cdr(os.urandom(320)), 0
-    while True:
+    parent = os.getppid()
+    while os.getppid() == parent:
         now_ns = time.time_ns()
         topic, data = ("/imu", reading) if number % 4 else ("/video", picture)
         bag.write(topic, data, now_ns, now_ns)
