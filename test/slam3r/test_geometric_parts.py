@@ -9,7 +9,7 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from worldsystem_core.geometry.se3 import inverse, pose_from, rotation_angle_rad, transform
-from worldsystem_slam3r.geometric.bundle import Bundle, adjust
+from worldsystem_slam3r.geometric.bundle import FOCAL, Bundle, adjust
 from worldsystem_slam3r.geometric.dense import Neighbour, View, relative, sweep
 from worldsystem_slam3r.geometric.densify import dense_task
 from worldsystem_slam3r.geometric.initialise import (
@@ -168,7 +168,7 @@ def test_bundle_adjustment_lowers_the_error_to_the_noise_and_shrugs_off_outliers
 def test_bundle_adjustment_estimates_the_focal_length_where_it_shows():
     bundle, _ = _bundle(noise_px=0.2, K4_guess=np.array([345.0, 345.0, 159.5, 89.5]))
     free = Bundle(**{**vars(bundle), "fixed": np.arange(6) < 1})
-    result = adjust(free, with_focal=True, iterations=60)
+    result = adjust(free, free_lens=FOCAL, iterations=60)
     assert result.K4[0] == pytest.approx(300.0, rel=0.02)
     assert result.focal_sigma < 0.02
 

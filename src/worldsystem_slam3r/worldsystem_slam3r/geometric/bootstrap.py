@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from worldsystem_core.geometry.se3 import rotation_angle_rad
-from worldsystem_slam3r.geometric.bundle import Adjusted, Bundle, adjust
+from worldsystem_slam3r.geometric.bundle import FOCAL, Adjusted, Bundle, adjust
 from worldsystem_slam3r.geometric.initialise import (
     MIN_MATCHES,
     TwoViews,
@@ -160,7 +160,7 @@ class Bootstrap:
         """Let the focal length go too when it is only a guess; keep it free only if well known."""
         if not self._estimate_focal:
             return known
-        freed = adjust(bundle, with_focal=True, iterations=40)
+        freed = adjust(bundle, free_lens=FOCAL, iterations=40)
         width = 2.0 * bundle.K4[2] + 1.0
         plausible = FOCAL_WIDTHS[0] < freed.K4[0] / width < FOCAL_WIDTHS[1]
         log.info(

@@ -2,7 +2,9 @@
 """Compiled inner loops of bundle adjustment: robust cost, normal equations, Schur complement.
 
 Cameras are `cam_from_world` (R, t); a camera update is R ← exp(ω) R, t ← t + τ with the six
-parameters (ω, τ). Intrinsics are (fx, fy, cx, cy); the focal update scales fx and fy alike.
+parameters (ω, τ). The lens is (fx, fy, cx, cy, k1, k2): a ray (a, b, 1) lies at (fx d a + cx,
+fy d b + cy) with d = 1 + k1 r² + k2 r⁴ and r² = a² + b². Its updates are those of the logarithm of
+the focal length, of k1 and of k2; the first `m` of the three are freed.
 Observations are sorted by point: those of point p are `first[p]:first[p + 1]`.
 """
 
@@ -26,7 +28,7 @@ def _turned(R, x):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True, nogil=True)
-def residuals(R, t, points, cam, point, uv, K4):  # type: ignore[no-untyped-def]
+def residuals(R, t, points, cam, point, uv, lens):  # type: ignore[no-untyped-def]
     """Reprojection residuals (n, 2) [px]; NaN where the point is not before the camera."""
     n = len(cam)
     out = np.empty((n, 2))
@@ -37,8 +39,11 @@ def residuals(R, t, points, cam, point, uv, K4):  # type: ignore[no-untyped-def]
         if z <= NEAR:
             out[i] = np.nan
             continue
-        out[i, 0] = K4[0] * (y0 + t[c, 0]) / z + K4[2] - uv[i, 0]
-        out[i, 1] = K4[1] * (y1 + t[c, 1]) / z + K4[3] - uv[i, 1]
+        a, b = (y0 + t[c, 0]) / z, (y1 + t[c, 1]) / z
+        r2 = a * a + b * b
+        d = 1.0 + r2 * (lens[4] + r2 * lens[5])
+        out[i, 0] = lens[0] * d * a + lens[2] - uv[i, 0]
+        out[i, 1] = lens[1] * d * b + lens[3] - uv[i, 1]
     return out
 
 
@@ -55,76 +60,84 @@ def robust_cost(res, huber_px):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True, nogil=True, inline="always")
-def _jacobians(R, t, X, uv, K4, D, Jc, Jp, Jfe):  # type: ignore[no-untyped-def]
-    """Derivatives of one residual by camera (2×6), point (2×3); False if behind.
+def _jacobians(R, t, X, uv, lens, D, Jc, Jp, Jl, e):  # type: ignore[no-untyped-def]
+    """Derivatives of one residual by camera (2×6), point (2×3) and lens (2×3); False if behind.
 
-    `Jfe` (2, 2): by log focal, and the residual itself; `D` (2, 3) is room to work in.
+    `e` (2) becomes the residual; `D` (2, 3) is room to work in.
     """
     y0, y1, y2 = _turned(R, X)
     x0, x1, x2 = y0 + t[0], y1 + t[1], y2 + t[2]
     if x2 <= NEAR:
         return False
     iz = 1.0 / x2
-    D[0, 0], D[0, 2] = K4[0] * iz, -K4[0] * x0 * iz * iz
-    D[1, 1], D[1, 2] = K4[1] * iz, -K4[1] * x1 * iz * iz
-    for a in range(2):
-        Jc[a, 0] = -D[a, 1] * y2 + D[a, 2] * y1
-        Jc[a, 1] = D[a, 0] * y2 - D[a, 2] * y0
-        Jc[a, 2] = -D[a, 0] * y1 + D[a, 1] * y0
-        for b in range(3):
-            Jc[a, 3 + b] = D[a, b]
-            Jp[a, b] = D[a, 0] * R[0, b] + D[a, 1] * R[1, b] + D[a, 2] * R[2, b]
-    Jfe[0, 0] = K4[0] * x0 * iz
-    Jfe[1, 0] = K4[1] * x1 * iz
-    Jfe[0, 1] = Jfe[0, 0] + K4[2] - uv[0]
-    Jfe[1, 1] = Jfe[1, 0] + K4[3] - uv[1]
+    a, b = x0 * iz, x1 * iz
+    r2 = a * a + b * b
+    d = 1.0 + r2 * (lens[4] + r2 * lens[5])
+    bend = 2.0 * (lens[4] + 2.0 * r2 * lens[5])
+    ua, ub = lens[0] * (d + a * a * bend), lens[0] * a * b * bend
+    va, vb = lens[1] * a * b * bend, lens[1] * (d + b * b * bend)
+    D[0, 0], D[0, 1], D[0, 2] = ua * iz, ub * iz, -(ua * a + ub * b) * iz
+    D[1, 0], D[1, 1], D[1, 2] = va * iz, vb * iz, -(va * a + vb * b) * iz
+    for k in range(2):
+        Jc[k, 0] = -D[k, 1] * y2 + D[k, 2] * y1
+        Jc[k, 1] = D[k, 0] * y2 - D[k, 2] * y0
+        Jc[k, 2] = -D[k, 0] * y1 + D[k, 1] * y0
+        for j in range(3):
+            Jc[k, 3 + j] = D[k, j]
+            Jp[k, j] = D[k, 0] * R[0, j] + D[k, 1] * R[1, j] + D[k, 2] * R[2, j]
+    fa, fb = lens[0] * a, lens[1] * b
+    Jl[0, 0], Jl[0, 1], Jl[0, 2] = fa * d, fa * r2, fa * r2 * r2
+    Jl[1, 0], Jl[1, 1], Jl[1, 2] = fb * d, fb * r2, fb * r2 * r2
+    e[0] = Jl[0, 0] + lens[2] - uv[0]
+    e[1] = Jl[1, 0] + lens[3] - uv[1]
     return True
 
 
 @numba.njit(cache=True, nogil=True)
-def normal_equations(R, t, points, cam, first, uv, K4, huber_px, damping):  # type: ignore[no-untyped-def]
+def normal_equations(R, t, points, cam, first, uv, lens, m, huber_px, damping):  # type: ignore[no-untyped-def]
     """The camera system reduced by the points (Triggs et al., Bundle Adjustment, 2000, sec. 6).
 
-    Returns S (6c+1, 6c+1), its right-hand side, and what back-substitution needs: per point the
-    inverse block and gradient, per observation the mixed block (rows 0–5 camera, row 6 focal).
+    Returns S (6c+m, 6c+m), its right-hand side, and what back-substitution needs: per point the
+    inverse block and gradient, per observation the mixed block (rows 0–5 camera, then the lens).
     """
     c, n, p = len(R), len(cam), len(points)
-    S = np.zeros((6 * c + 1, 6 * c + 1))
-    g = np.zeros(6 * c + 1)
-    W = np.zeros((n, 7, 3))
-    V_inv = np.zeros((p, 3, 3))
-    gp = np.zeros((p, 3))
-    D, Jc, Jp, Jfe = np.zeros((2, 3)), np.zeros((2, 6)), np.zeros((2, 3)), np.zeros((2, 2))
-    V = np.zeros((3, 3))
     f = 6 * c
+    S, g = np.zeros((f + m, f + m)), np.zeros(f + m)
+    W = np.zeros((n, 6 + m, 3))
+    V_inv, gp = np.zeros((p, 3, 3)), np.zeros((p, 3))
+    D, Jc, Jp, Jl = np.zeros((2, 3)), np.zeros((2, 6)), np.zeros((2, 3)), np.zeros((2, 3))
+    V, e = np.zeros((3, 3)), np.zeros(2)
     for k in range(p):
         V[:] = 0.0
         for i in range(first[k], first[k + 1]):
             ci = cam[i]
-            if not _jacobians(R[ci], t[ci], points[k], uv[i], K4, D, Jc, Jp, Jfe):
+            if not _jacobians(R[ci], t[ci], points[k], uv[i], lens, D, Jc, Jp, Jl, e):
                 continue
-            e0, e1 = Jfe[0, 1], Jfe[1, 1]
-            r = np.sqrt(e0 * e0 + e1 * e1)
+            r = np.sqrt(e[0] * e[0] + e[1] * e[1])
             w = 1.0 if r <= huber_px else huber_px / r
             o = 6 * ci
             for a in range(6):
                 for b in range(6):
                     S[o + a, o + b] += w * (Jc[0, a] * Jc[0, b] + Jc[1, a] * Jc[1, b])
-                S[o + a, f] += w * (Jc[0, a] * Jfe[0, 0] + Jc[1, a] * Jfe[1, 0])
-                g[o + a] -= w * (Jc[0, a] * e0 + Jc[1, a] * e1)
+                for b in range(m):
+                    S[o + a, f + b] += w * (Jc[0, a] * Jl[0, b] + Jc[1, a] * Jl[1, b])
+                g[o + a] -= w * (Jc[0, a] * e[0] + Jc[1, a] * e[1])
                 for b in range(3):
                     W[i, a, b] = w * (Jc[0, a] * Jp[0, b] + Jc[1, a] * Jp[1, b])
-            S[f, f] += w * (Jfe[0, 0] ** 2 + Jfe[1, 0] ** 2)
-            g[f] -= w * (Jfe[0, 0] * e0 + Jfe[1, 0] * e1)
+            for a in range(m):
+                for b in range(m):
+                    S[f + a, f + b] += w * (Jl[0, a] * Jl[0, b] + Jl[1, a] * Jl[1, b])
+                g[f + a] -= w * (Jl[0, a] * e[0] + Jl[1, a] * e[1])
+                for b in range(3):
+                    W[i, 6 + a, b] = w * (Jl[0, a] * Jp[0, b] + Jl[1, a] * Jp[1, b])
             for a in range(3):
-                W[i, 6, a] = w * (Jfe[0, 0] * Jp[0, a] + Jfe[1, 0] * Jp[1, a])
-                gp[k, a] -= w * (Jp[0, a] * e0 + Jp[1, a] * e1)
+                gp[k, a] -= w * (Jp[0, a] * e[0] + Jp[1, a] * e[1])
                 for b in range(3):
                     V[a, b] += w * (Jp[0, a] * Jp[0, b] + Jp[1, a] * Jp[1, b])
         for a in range(3):
             V[a, a] += damping * V[a, a] + 1e-9
         _invert(V, V_inv[k])
-    for a in range(f + 1):
+    for a in range(f + m):
         S[a, a] += damping * S[a, a]
     _eliminate_points(S, g, W, V_inv, gp, cam, first)
     return S, g, W, V_inv, gp
@@ -146,52 +159,61 @@ def _invert(V, out):  # type: ignore[no-untyped-def]
             out[b, a] = out[a, b]
 
 
+@numba.njit(cache=True, nogil=True, inline="always")
+def _times(A, rows, V, out):  # type: ignore[no-untyped-def]
+    """The first `rows` of A (·, 3) times the symmetric V (3, 3)."""
+    for a in range(rows):
+        for b in range(3):
+            out[a, b] = A[a, 0] * V[0, b] + A[a, 1] * V[1, b] + A[a, 2] * V[2, b]
+
+
 @numba.njit(cache=True, nogil=True)
 def _eliminate_points(S, g, W, V_inv, gp, cam, first):  # type: ignore[no-untyped-def]
     """Subtract Σ W V⁻¹ Wᵀ from S and Σ W V⁻¹ gp from g; each pair of observations is met once."""
-    f = len(S) - 1
-    WV = np.zeros((6, 3))
-    focal = np.zeros(3)
+    m = W.shape[1] - 6
+    f = len(S) - m
+    WV, lens, lens_V = np.zeros((6, 3)), np.zeros((m, 3)), np.zeros((m, 3))
     for k in range(len(V_inv)):
-        focal[:] = 0.0
+        lens[:] = 0.0
         for i in range(first[k], first[k + 1]):
-            for b in range(3):
-                focal[b] += W[i, 6, b]
-        for a in range(3):
-            along = (
-                V_inv[k, a, 0] * focal[0] + V_inv[k, a, 1] * focal[1] + V_inv[k, a, 2] * focal[2]
-            )
-            S[f, f] -= focal[a] * along
-            g[f] -= gp[k, a] * along
+            for a in range(m):
+                for b in range(3):
+                    lens[a, b] += W[i, 6 + a, b]
+        _times(lens, m, V_inv[k], lens_V)
+        for a in range(m):
+            for b in range(m):
+                S[f + a, f + b] -= _dot(lens_V[a], lens[b])
+            g[f + a] -= _dot(lens_V[a], gp[k])
         for i in range(first[k], first[k + 1]):
             oi = 6 * cam[i]
+            _times(W[i], 6, V_inv[k], WV)
             for a in range(6):
-                for b in range(3):
-                    WV[a, b] = (
-                        W[i, a, 0] * V_inv[k, 0, b]
-                        + W[i, a, 1] * V_inv[k, 1, b]
-                        + W[i, a, 2] * V_inv[k, 2, b]
-                    )
-                g[oi + a] -= WV[a, 0] * gp[k, 0] + WV[a, 1] * gp[k, 1] + WV[a, 2] * gp[k, 2]
-                S[oi + a, f] -= WV[a, 0] * focal[0] + WV[a, 1] * focal[1] + WV[a, 2] * focal[2]
+                g[oi + a] -= _dot(WV[a], gp[k])
+                for b in range(m):
+                    S[oi + a, f + b] -= _dot(WV[a], lens[b])
             for j in range(i, first[k + 1]):
                 oj = 6 * cam[j]
                 for a in range(6):
                     for b in range(6):
-                        shared = (
-                            WV[a, 0] * W[j, b, 0] + WV[a, 1] * W[j, b, 1] + WV[a, 2] * W[j, b, 2]
-                        )
+                        shared = _dot(WV[a], W[j, b])
                         S[oi + a, oj + b] -= shared
                         if i != j:
                             S[oj + b, oi + a] -= shared
     for a in range(f):
-        S[f, a] = S[a, f]
+        for b in range(m):
+            S[f + b, a] = S[a, f + b]
+
+
+@numba.njit(cache=True, nogil=True, inline="always")
+def _dot(a, b):  # type: ignore[no-untyped-def]
+    return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
 
 
 @numba.njit(cache=True, nogil=True)
 def point_steps(step, W, V_inv, gp, cam, first):  # type: ignore[no-untyped-def]
-    """Back-substitute the camera step: the step of each point (p, 3)."""
-    f = len(step) - 1
+    """Back-substitute the camera and lens step: the step of each point (p, 3)."""
+    m = W.shape[1] - 6
+    f = len(step) - m
     out = np.zeros_like(gp)
     rhs = np.zeros(3)
     for k in range(len(gp)):
@@ -201,6 +223,7 @@ def point_steps(step, W, V_inv, gp, cam, first):  # type: ignore[no-untyped-def]
             for b in range(3):
                 for a in range(6):
                     rhs[b] -= W[i, a, b] * step[o + a]
-                rhs[b] -= W[i, 6, b] * step[f]
+                for a in range(m):
+                    rhs[b] -= W[i, 6 + a, b] * step[f + a]
         out[k, 0], out[k, 1], out[k, 2] = _turned(V_inv[k], rhs)
     return out

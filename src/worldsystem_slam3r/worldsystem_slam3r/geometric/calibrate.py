@@ -1,59 +1,167 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The focal length of an unknown camera, estimated again when several keyframes show it."""
+"""The lens found out from several keyframes: focal length and radial distortion.
+
+A camera that nobody knows gets both (as far as its motion shows them; where it does not, the
+assumed focal length and a straight lens are held by their priors). A camera that was told is
+checked, and overruled only when the pictures clearly say otherwise.
+"""
 
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from worldsystem_core.frames import Camera
-from worldsystem_slam3r.geometric.bundle import adjust
+from worldsystem_slam3r.geometric.bundle import FOCAL_AND_RADIAL, Adjusted, Bundle, adjust
+from worldsystem_slam3r.geometric.dense import View
+from worldsystem_slam3r.geometric.lens import Lens, LensChange
 from worldsystem_slam3r.geometric.map_store import Map
 
 log = logging.getLogger(__name__)
 
-KEYFRAMES = 8
-"""Keyframes that decide: two starting views of a rendered room were 5 % off, eight were 1 %."""
-FOCAL_SIGMA = 0.01
+KEYFRAMES = (8, 16, 24)
+"""Keyframes after which the lens is found out, then once more, and for good: two starting views of
+a rendered room were 5 % off, eight 1 %; radial distortion needs tracks to cross the picture."""
+BETTER_GAIN = 0.05
+"""Share by which the cost must fall for a lens found before to be given up for a newer one."""
+FOCAL_SIGMA = 0.02
+"""Relative standard deviation from which a focal length is worth overruling another."""
+WRONG_SHARE = 0.08
+"""How far a told focal length must be from the found one, and by `WRONG_SIGMAS`, to be wrong."""
+WRONG_SIGMAS = 4.0
+WRONG_GAIN = 0.1
+"""Share by which the cost must fall for a told camera to be overruled."""
 FOCAL_WIDTHS = (0.35, 3.0)
+LEAST_SLOPE = 0.3
+"""Least growth of the filmed radius with the true one, over the whole picture, of a sound lens."""
 ITERATIONS = 40
-MIN_POINTS = 20
+MIN_POINTS = 60
 
 
-def calibrate(world: Map) -> bool:
-    """Free the focal length of all keyframes of a young map; True when it was well known.
+@dataclass(frozen=True, eq=False)
+class Found:
+    """What eight keyframes say about the lens, and the map that belongs to it."""
 
-    The first keyframe stays and so does the distance to the newest one, so that poses told so far
-    remain valid. Flight straight ahead does not show the focal length: then nothing changes.
+    filmed: Camera
+    focal_sigma: float
+    cost_share: float
+    bundle: Bundle
+    result: Adjusted
+    rows: np.ndarray
+
+
+class LensSearch:
+    """Decides when the lens is looked for and whether what was found is better than what is used.
+
+    `note` says what was told wrong; empty while there is nothing to say.
     """
+
+    def __init__(self) -> None:
+        self.unknown = False
+        self.note = ""
+        self._turn = 0
+
+    def due(self, keyframes: int) -> bool:
+        """Whether enough keyframes have come since the last search."""
+        return self._turn < len(KEYFRAMES) and keyframes >= KEYFRAMES[self._turn]
+
+    def search(self, world: Map, lens: Lens) -> Found | None:
+        """The lens to use from now on; None when the present one stays."""
+        first, self._turn = self._turn == 0, self._turn + 1
+        found = find_lens(world, lens)
+        if found is None:
+            return None
+        told = lens.filmed
+        if self.unknown:
+            adopted = first or found.cost_share < 1.0 - BETTER_GAIN
+        else:
+            adopted = contradicts(found, told)
+        log.info(
+            "lens: %.0f px so far, %.0f px (±%.1f %%), k1 %.3f, k2 %.3f from the pictures%s",
+            *(told.fx, found.filmed.fx, 100.0 * found.focal_sigma, *found.filmed.distortion[:2]),
+            "" if adopted else ", not adopted",
+        )
+        if not adopted:
+            return None
+        if not self.unknown:
+            self.unknown = True  # what was told is not believed any more
+            self.note = (
+                f"the camera was told wrong: focal length {told.fx:.0f} px, the pictures say "
+                f"{found.filmed.fx:.0f} px at {told.width}×{told.height}; theirs is used"
+            )
+            log.warning("%s", self.note)
+        return found
+
+
+def find_lens(world: Map, lens: Lens) -> Found | None:
+    """Adjust all keyframes of a young map together with the lens; None where that says nothing."""
     records = world.latest(len(world.keyframes))
     bundle, rows = world.bundle(records, 1)
-    if len(rows) < MIN_POINTS:
-        return False
-    result = adjust(bundle, with_focal=True, iterations=ITERATIONS)
-    widths = result.K4[0] / records[0].grey.shape[1]
-    known = result.focal_sigma < FOCAL_SIGMA and FOCAL_WIDTHS[0] < widths < FOCAL_WIDTHS[1]
-    message = "focal length: %.0f px so far, %.0f px from %d keyframes (±%.1f %%)%s"
-    told = "" if known else ", not adopted"
-    sigma_percent = 100.0 * result.focal_sigma
-    log.info(message, world.K4[0], result.K4[0], len(records), sigma_percent, told)
-    if not known:
-        return False
+    told = (*lens.filmed.distortion, 0.0, 0.0, 0.0, 0.0, 0.0)[:5]
+    if len(rows) < MIN_POINTS or any(told[2:]):
+        return None
+    c = lens.filmed
+    seen = replace(
+        bundle,
+        uv=lens.filmed_px(bundle.uv),
+        K4=np.array([c.fx, c.fy, c.cx, c.cy]),
+        radial=np.array(told[:2]),
+    )
+    result = adjust(seen, free_lens=FOCAL_AND_RADIAL, iterations=ITERATIONS)
+    if not _sound(result, c):
+        log.info("the lens could not be found out: %.0f px, %s", result.K4[0], result.radial)
+        return None
+    filmed = replace(
+        c,
+        fx=float(result.K4[0]),
+        fy=float(result.K4[1]),
+        distortion=(float(result.radial[0]), float(result.radial[1]), 0.0, 0.0),
+    )
+    share = result.cost_after / max(result.cost_before, 1e-9)
+    return Found(filmed, result.focal_sigma, share, bundle, result, rows)
+
+
+def contradicts(found: Found, told: Camera) -> bool:
+    """Whether the pictures clearly say that a told camera is wrong."""
+    off = abs(np.log(found.filmed.fx / told.fx))
+    clear = off > max(WRONG_SHARE, WRONG_SIGMAS * found.focal_sigma)
+    return clear and found.focal_sigma < FOCAL_SIGMA and found.cost_share < 1.0 - WRONG_GAIN
+
+
+def settle(world: Map, found: Found, change: LensChange, lens: Lens) -> None:
+    """Move the map over to the found `lens`.
+
+    The first keyframe stays and so does the distance to the newest one, so that poses told so far
+    remain valid.
+    """
+    result = found.result
     centres = -np.einsum("cji,cj->ci", result.rotations, result.translations)
-    before = -np.einsum("cji,cj->ci", bundle.rotations, bundle.translations)
+    before = -np.einsum("cji,cj->ci", found.bundle.rotations, found.bundle.translations)
     scale = np.linalg.norm(before[-1] - before[0]) / np.linalg.norm(centres[-1] - centres[0])
     moved = before[0] + scale * (centres - before[0])
-    world.K4 = result.K4
+    p = lens.pinhole
+    world.K4 = np.array([p.fx, p.fy, p.cx, p.cy])
+    records = world.latest(len(world.keyframes))
     for record, rotation, centre in zip(records, result.rotations, moved, strict=True):
         record.cam_from_world[:3, :3] = rotation
         record.cam_from_world[:3, 3] = -rotation @ centre
-        if record.view is not None:
-            record.view = replace(record.view, camera=_with_focal(record.view.camera, world.K4))
-    world.points.position[rows] = before[0] + scale * (result.points - before[0])
-    return True
+        record.grey, record.rgb = change.picture(record.grey), change.picture(record.rgb)
+        record.px = change.px(record.px)
+        inside = change.inside(record.px)
+        record.ids, record.px = record.ids[inside], record.px[inside]
+        record.features = None
+        record.view = View.of(record.grey, p)
+    world.points.position[found.rows] = before[0] + scale * (result.points - before[0])
+    world.points.first_px[:] = change.px(world.points.first_px)
 
 
-def _with_focal(camera: Camera, K4: np.ndarray) -> Camera:
-    return replace(camera, fx=float(K4[0]), fy=float(K4[1]))
+def _sound(result: Adjusted, camera: Camera) -> bool:
+    """Whether a lens could be one: its focal length plausible, its distortion one to one."""
+    if not FOCAL_WIDTHS[0] < result.K4[0] / camera.width < FOCAL_WIDTHS[1]:
+        return False
+    corner = np.hypot(camera.width / result.K4[0], camera.height / result.K4[1]) / 2.0
+    r2 = np.linspace(0.0, corner, 32) ** 2
+    k1, k2 = result.radial
+    return bool((1.0 + 3.0 * k1 * r2 + 5.0 * k2 * r2**2 > LEAST_SLOPE).all())

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a frame becomes on entry: an undistorted grey picture of the processing size, and its K."""
+"""What a frame becomes on entry: a straight grey picture of the processing size, and its K."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -11,6 +11,7 @@ from jaxtyping import Float64, UInt8
 
 from worldsystem_core.errors import BackendError
 from worldsystem_core.frames import Camera, Frame
+from worldsystem_slam3r.geometric.lens import Lens, LensChange
 
 PRIOR_FOCAL_WIDTHS = 0.9
 """Focal length over picture width assumed of an unknown camera (58° across)."""
@@ -39,30 +40,47 @@ class Picture:
 
 
 class Intake:
-    """Brings frames to one size and removes lens distortion; remembers the stream's camera."""
+    """Brings frames to one size and removes lens distortion; remembers the stream's camera.
+
+    A lens that was found out (`adopt`) takes the place of what is told or assumed.
+    """
 
     def __init__(self, processing_width: int, focal_px: float) -> None:
         self._processing_width = processing_width
         self._focal_px = focal_px
         self._size: tuple[int, int] | None = None
-        self._maps: tuple[Camera, np.ndarray, np.ndarray] | None = None
-        self.focal_is_estimated = False
+        self._lens: Lens | None = None
+        self._told: Camera | None = None
+        self._adopted = False
+        self.camera_is_unknown = False
+
+    @property
+    def lens(self) -> Lens:
+        """The lens of the last picture; asking before the first is a fault here."""
+        assert self._lens is not None
+        return self._lens
+
+    def adopt(self, filmed: Camera) -> LensChange:
+        """Use `filmed` (of the processing size) from now on; returns the way there."""
+        change = LensChange(self.lens, Lens.of(filmed))
+        self._lens = Lens.of(filmed)
+        self._adopted = True
+        return change
 
     def picture(self, frame: Frame) -> Picture:
         """Prepare `frame`; a change of the picture's aspect ratio is a `BackendError`."""
         width, height = self._processing_size(frame)
-        camera = self._camera(frame).resized(width, height)
+        self._learn_camera(frame, width, height)
         rgb = frame.rgb
         if rgb.shape[:2] != (height, width):
             rgb = np.asarray(cv2.resize(rgb, (width, height), interpolation=cv2.INTER_AREA))
-        if any(camera.distortion):
-            rgb = self._undistorted(rgb, camera)
+        rgb = self.lens.straightened(rgb)
         return Picture(
             frame_id=frame.id,
             stamp_ns=frame.stamp_ns,
             grey=np.asarray(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)),
             rgb=rgb,
-            camera=replace(camera, distortion=()),
+            camera=self.lens.pinhole,
         )
 
     def _processing_size(self, frame: Frame) -> tuple[int, int]:
@@ -79,6 +97,13 @@ class Intake:
             )
         return self._size
 
+    def _learn_camera(self, frame: Frame, width: int, height: int) -> None:
+        if self._adopted:
+            return
+        camera = self._camera(frame).resized(width, height)
+        if camera != self._told:
+            self._told, self._lens = camera, Lens.of(camera)
+
     def _camera(self, frame: Frame) -> Camera:
         centred = {"cx": 0.5 * (frame.width - 1), "cy": 0.5 * (frame.height - 1)}
         size = {"width": frame.width, "height": frame.height}
@@ -86,14 +111,6 @@ class Intake:
             return Camera(fx=self._focal_px, fy=self._focal_px, **centred, **size)  # type: ignore[arg-type]
         if frame.camera is not None:
             return frame.camera.resized(frame.width, frame.height)
-        self.focal_is_estimated = True
+        self.camera_is_unknown = True
         focal = PRIOR_FOCAL_WIDTHS * frame.width
         return Camera(fx=focal, fy=focal, **centred, **size)  # type: ignore[arg-type]
-
-    def _undistorted(self, rgb: np.ndarray, camera: Camera) -> np.ndarray:
-        if self._maps is None or self._maps[0] != camera:
-            K, size = camera.K, (camera.width, camera.height)
-            lens = np.array(camera.distortion)
-            maps = cv2.initUndistortRectifyMap(K, lens, None, K, size, cv2.CV_16SC2)
-            self._maps = (camera, *maps)
-        return np.asarray(cv2.remap(rgb, self._maps[1], self._maps[2], cv2.INTER_LINEAR))

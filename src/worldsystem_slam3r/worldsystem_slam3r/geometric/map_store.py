@@ -98,6 +98,22 @@ class Map:
         self._next_id += 1
         return self._next_id - 1
 
+    def renumber(self) -> list[int]:
+        """New ids for all keyframes if any was told outside; returns the ids that were."""
+        gone = [record.id for record in self.keyframes.values() if record.told is not None]
+        if not gone:
+            return gone
+        first = self.points.first_keyframe
+        table = np.full(self._next_id + 1, -1, np.int64)
+        for record in self.keyframes.values():
+            table[record.id] = record.id = self.new_keyframe_id()
+        known = np.clip(first, 0, len(table) - 1)
+        self.points.first_keyframe = np.where(first >= 0, table[known], -1)
+        self.keyframes = {record.id: record for record in self.keyframes.values()}
+        for record in self.keyframes.values():
+            record.told = record.depth = None
+        return gone
+
     def latest(self, count: int) -> list[KeyframeRecord]:
         """Up to `count` newest keyframes, oldest first."""
         return list(self.keyframes.values())[-count:]

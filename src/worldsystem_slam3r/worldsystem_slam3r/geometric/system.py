@@ -24,18 +24,19 @@ from worldsystem_core.reconstruction import (
     MovedKeyframes,
     NewKeyframe,
     Pose,
+    RemovedKeyframes,
     TrackingState,
 )
 from worldsystem_slam3r.config import Slam3rConfig
 from worldsystem_slam3r.geometric.bootstrap import Bootstrap, Held, Start
 from worldsystem_slam3r.geometric.bundle import adjust
-from worldsystem_slam3r.geometric.calibrate import KEYFRAMES as CALIBRATION_KEYFRAMES
-from worldsystem_slam3r.geometric.calibrate import calibrate
+from worldsystem_slam3r.geometric.calibrate import LensSearch, settle
 from worldsystem_slam3r.geometric.dense import DepthMap, View
 from worldsystem_slam3r.geometric.densify import DenseStage, dense_task
 from worldsystem_slam3r.geometric.intake import Intake, Picture
 from worldsystem_slam3r.geometric.locate import Locator
 from worldsystem_slam3r.geometric.map_store import KeyframeRecord, Map, median_depth
+from worldsystem_slam3r.geometric.relocalise import revisit
 from worldsystem_slam3r.geometric.tracking import FeatureTracker, Tracks
 
 log = logging.getLogger(__name__)
@@ -69,6 +70,8 @@ class GeometricBackend:
         self._newest_told = -1
         self._undensified: list[int] = []
         self._calibrating = False
+        self._lens_search = LensSearch()
+        self._untold: list[Event] = []
         self._finished = False
 
     @property
@@ -121,7 +124,7 @@ class GeometricBackend:
 
     def _initialise(self, picture: Picture) -> list[Event]:
         if self._bootstrap is None:
-            estimate = self._intake.focal_is_estimated
+            estimate = self._intake.camera_is_unknown
             self._bootstrap = Bootstrap(self._tracker, estimate_focal=estimate)
         start = self._bootstrap.advance(picture)
         events: list[Event] = [_unknown(item) for item in self._bootstrap.given_up]
@@ -133,7 +136,7 @@ class GeometricBackend:
     def _begin(self, start: Start) -> list[Event]:
         """Make the first map of two keyframes; the held frames get their poses."""
         world = self._map = Map(start.K4)
-        self._calibrating = self._intake.focal_is_estimated
+        self._calibrating = self._lens_search.unknown = self._intake.camera_is_unknown
         self._locator = Locator(world, self._tracker, start.cam_from_world[-1])
         first, last = start.held[0], start.held[-1]
         for picture, held, pose in (
@@ -163,9 +166,8 @@ class GeometricBackend:
         if self._locator.wants_keyframe:
             self._add_keyframe(picture)
         pose = inverse(self._locator.cam_from_world)
-        events: list[Event] = [
-            self._pose(picture.frame_id, picture.stamp_ns, pose, found.confidence)
-        ]
+        events, self._untold = self._untold, []
+        events.append(self._pose(picture.frame_id, picture.stamp_ns, pose, found.confidence))
         return events + self._moved()
 
     def _record(
@@ -195,27 +197,43 @@ class GeometricBackend:
         """Insert, triangulate, adjust, renew the tracks, and sweep the keyframe before this one."""
         assert self._map is not None
         assert self._locator is not None
-        world = self._map
-        record = self._record(picture, self._tracker.current, self._locator.cam_from_world)
+        world, pose = self._map, self._locator.cam_from_world
+        self._tracker.extend(revisit(world, picture.grey, pose, self._tracker.current.ids))
+        record = self._record(picture, self._tracker.current, pose)
         world.add(record)
         world.triangulate_new(record)
+        self._undensified.append(record.id)
         self._refine()
-        if self._calibrating and len(world.keyframes) >= CALIBRATION_KEYFRAMES:
+        if self._lens_search.due(len(world.keyframes)):
             self._calibrate()
         self._locator.correct(record.cam_from_world)
-        self._tracker.renew(picture.grey)
+        self._tracker.renew(record.grey)
         self._extend_latest()
-        self._undensified.append(record.id)
         if not self._calibrating:
             self._submit_some()
         world.release(KEPT_KEYFRAMES)
 
     def _calibrate(self) -> None:
-        """Settle the focal length; dense depth waits for that."""
+        """Settle an unknown lens (dense depth waits for that), or check the one that was told."""
         assert self._map is not None
         self._calibrating = False
-        if calibrate(self._map):
-            self._refine()
+        found = self._lens_search.search(self._map, self._intake.lens)
+        if found is None:
+            return
+        change = self._intake.adopt(found.filmed)
+        settle(self._map, found, change, self._intake.lens)
+        self._tracker.move_over(change)
+        self._withdraw()
+        self._refine()
+
+    def _withdraw(self) -> None:
+        """Take back what was told of the keyframes: their depth is measured anew."""
+        assert self._map is not None
+        gone = self._map.renumber()
+        if gone:
+            self._untold.append(RemovedKeyframes(tuple(gone)))
+        self._undensified = list(self._map.keyframes)
+        self._newest_told = -1
 
     def _submit_some(self) -> None:
         """Sweep the oldest waiting keyframes, a few at a time; the newest needs one after it."""
@@ -265,8 +283,8 @@ class GeometricBackend:
             self._dense.submit(dense_task(self._map, record, self._config.depth_neighbours))
 
     def _told_depths(self) -> list[Event]:
-        """Emit the keyframes whose depth has come in."""
-        events: list[Event] = []
+        """Emit the keyframes whose depth has come in, after those that were withdrawn."""
+        events, self._untold = self._untold, []
         for key, depth in self._dense.results():
             if self._map is not None and key in self._map.keyframes:
                 record = self._map.keyframes[key]

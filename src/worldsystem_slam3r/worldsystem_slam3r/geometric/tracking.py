@@ -14,11 +14,14 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Float32, Int64, UInt8
 
+from worldsystem_slam3r.geometric.lens import LensChange
 from worldsystem_slam3r.geometric.matching import start_from_matches
 
 WINDOW = (21, 21)
 LEVELS = 3
 CELL_PX = 64
+CROWDING = 3.0
+MIN_STRENGTH = 1e-4
 RETURN_PX = 1.5
 """Largest error of the way back for a match to hold [px]."""
 
@@ -114,11 +117,30 @@ class FeatureTracker:
         self._anchor = self._current
         self._reference = self._picture
 
+    def extend(self, tracks: Tracks) -> None:
+        """Add points found in the picture that came last by other means; `renew` must follow."""
+        self._current = Tracks(
+            np.concatenate([self._current.ids, tracks.ids]),
+            np.concatenate([self._current.px, tracks.px]),
+        )
+        self._anchor = self._current
+
     def restart(self, grey: UInt8[np.ndarray, "h w"]) -> None:
         """Forget every track and begin anew with `grey` as the reference."""
         self._current = Tracks.none()
         self._picture = grey
         self.renew(grey)
+
+    def move_over(self, change: LensChange) -> None:
+        """Bring the tracks and the pictures over to a new lens; tracks that leave them go."""
+        anchor, current = (
+            change.px(t.px.astype(np.float64)) for t in (self._anchor, self._current)
+        )
+        inside = change.inside(anchor) & change.inside(current)
+        self._anchor = Tracks(self._anchor.ids, anchor.astype(np.float32)).chosen(inside)
+        self._current = Tracks(self._current.ids, current.astype(np.float32)).chosen(inside)
+        self._reference = change.picture(self._reference)
+        self._picture = change.picture(self._picture)
 
     def adopt(self, grey: UInt8[np.ndarray, "h w"], tracks: Tracks) -> None:
         """Take over known tracks found in `grey` by other means; `grey` becomes the reference."""
@@ -170,36 +192,61 @@ def new_corners(
 ) -> Float32[np.ndarray, "m 2"]:
     """Corners that fill each cell of a grid up to its share of `capacity`, away from those taken.
 
-    A flat picture gives none: a corner's strength must exceed a floor.
+    What plain cells leave over goes to cells with texture, up to `CROWDING` times their share. A
+    flat picture gives none: a corner's strength must exceed a floor.
     """
     h, w = grey.shape
-    rows, columns = max(1, round(h / CELL_PX)), max(1, round(w / CELL_PX))
-    share = max(1, round(capacity / (rows * columns)))
-    spacing = max(4, int(0.6 * np.sqrt(h * w / capacity)))
     strength = cv2.cornerMinEigenVal(grey, 5, ksize=3)
-    strength[strength < 2e-4] = 0
-    for x, y in taken_px:
-        cv2.circle(strength, (int(x), int(y)), spacing, 0.0, -1)
+    strength[strength < MIN_STRENGTH] = 0
     strength[:8], strength[-8:], strength[:, :8], strength[:, -8:] = 0, 0, 0, 0
     peaks = (strength > 0) & (strength >= cv2.dilate(strength, np.ones((7, 7), np.uint8)))
     v, u = np.nonzero(peaks)
     order = np.argsort(-strength[v, u], kind="stable")
-    occupied = np.zeros((rows, columns), int)
-    for x, y in taken_px:
-        occupied[min(int(y * rows / h), rows - 1), min(int(x * columns / w), columns - 1)] += 1
-    free = np.full((h, w), True)
-    found: list[tuple[int, int]] = []
-    for k in order:
-        x, y = int(u[k]), int(v[k])
-        cell = (y * rows // h, x * columns // w)
-        if occupied[cell] >= share or not free[y, x]:
-            continue
-        occupied[cell] += 1
-        found.append((x, y))
-        free[max(0, y - spacing) : y + spacing + 1, max(0, x - spacing) : x + spacing + 1] = False
-    corners = np.array(found, np.float32).reshape(-1, 2)
+    grid = _Grid((h, w), capacity, taken_px)
+    grid.fill(u[order], v[order], 1.0)
+    grid.fill(u[order], v[order], CROWDING)
+    corners = np.array(grid.found, np.float32).reshape(-1, 2)
     if len(corners) == 0:
         return corners
     criteria = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 10, 0.03)
     refined = cv2.cornerSubPix(grey, corners.reshape(-1, 1, 2).copy(), (3, 3), (-1, -1), criteria)
     return np.asarray(refined, np.float32).reshape(-1, 2)
+
+
+class _Grid:
+    """Chooses corners, strongest first, so that they spread over the picture."""
+
+    def __init__(self, size: tuple[int, int], capacity: int, taken_px: np.ndarray) -> None:
+        self._size = h, w = size
+        self._capacity = capacity
+        self._cells = max(1, round(h / CELL_PX)), max(1, round(w / CELL_PX))
+        self._occupied = np.zeros(self._cells, int)
+        self._taken = [(int(x), int(y)) for x, y in taken_px]
+        self.found: list[tuple[int, int]] = []
+        for x, y in self._taken:
+            self._occupied[self._cell(min(max(x, 0), w - 1), min(max(y, 0), h - 1))] += 1
+
+    def _cell(self, x: int, y: int) -> tuple[int, int]:
+        (h, w), (rows, columns) = self._size, self._cells
+        return y * rows // h, x * columns // w
+
+    def fill(self, u: np.ndarray, v: np.ndarray, crowding: float) -> None:
+        """Add candidates while there is room, `crowding` times as dense as an even spread."""
+        h, w = self._size
+        share = max(1, round(crowding * self._capacity / self._occupied.size))
+        spacing = max(4, int(0.6 * np.sqrt(h * w / (self._capacity * crowding))))
+        free = np.ones((h, w), np.uint8)
+        for x, y in self._taken + self.found:
+            cv2.circle(free, (x, y), spacing, 0.0, -1)
+        room = self._capacity - int(self._occupied.sum())
+        for x, y in zip(u[free[v, u] > 0].tolist(), v[free[v, u] > 0].tolist(), strict=True):
+            if room <= 0:
+                return
+            cell = self._cell(x, y)
+            if self._occupied[cell] >= share or not free[y, x]:
+                continue
+            self._occupied[cell] += 1
+            room -= 1
+            self.found.append((x, y))
+            top, left = max(0, y - spacing), max(0, x - spacing)
+            free[top : y + spacing + 1, left : x + spacing + 1] = 0
