@@ -3,16 +3,16 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
+from dataclasses import replace
 
 import cv2
 import filmed_room
 import numpy as np
 import pytest
+import recordings
 
 from worldsystem_core.errors import BackendError
-from worldsystem_core.frames import Camera, Frame
+from worldsystem_core.frames import Frame
 from worldsystem_core.geometry.sim3 import fit_sim3
 from worldsystem_core.reconstruction import (
     Event,
@@ -28,9 +28,7 @@ from worldsystem_slam3r.geometric.system import GeometricBackend
 
 CAMERA = filmed_room.camera(480, 270)
 POSES = filmed_room.sideways_poses(48, step=0.09)
-DATA = Path(
-    os.environ.get("WORLDSYSTEM_DATA", Path(__file__).parents[2].parent / "shared" / "data")
-)
+LENS = (-0.12, 0.02, 0.0, 0.0, 0.0)
 
 
 def _run(frames: list[Frame], **settings: object) -> list[Event]:
@@ -59,6 +57,20 @@ def _ate_percent(events: list[Event], truth: dict[int, np.ndarray]) -> float:
     error = fit_sim3(wanted, path.positions).apply(path.positions) - wanted
     length = np.linalg.norm(np.diff(wanted, axis=0), axis=1).sum()
     return float(100 * np.sqrt((error**2).sum(axis=1).mean()) / length)
+
+
+def _bent(film: list[Frame], lens: tuple[float, ...]) -> list[Frame]:
+    """The film through a lens that bends straight lines."""
+    camera = replace(CAMERA, distortion=lens)
+    v, u = np.mgrid[: CAMERA.height, : CAMERA.width].astype(np.float32)
+    straight = cv2.undistortPoints(
+        np.stack([u, v], -1).reshape(-1, 1, 2), CAMERA.K, np.array(lens), P=CAMERA.K
+    ).reshape(CAMERA.height, CAMERA.width, 2)
+    maps = straight[..., 0], straight[..., 1]
+    return [
+        replace(frame, camera=camera, rgb=cv2.remap(frame.rgb, *maps, cv2.INTER_LINEAR))
+        for frame in film
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -224,21 +236,7 @@ def test_every_keyframe_of_an_unknown_camera_gets_its_depth_once():
 
 
 def test_lens_distortion_is_removed_before_anything_else(film, events):
-    lens = (-0.12, 0.02, 0.0, 0.0, 0.0)
-    bent_camera = Camera(**{**vars(CAMERA), "distortion": lens})
-    v, u = np.mgrid[: CAMERA.height, : CAMERA.width].astype(np.float32)
-    straight = cv2.undistortPoints(
-        np.stack([u, v], -1).reshape(-1, 1, 2), CAMERA.K, np.array(lens), P=CAMERA.K
-    ).reshape(CAMERA.height, CAMERA.width, 2)
-    bent = [
-        Frame(
-            id=frame.id,
-            stamp_ns=frame.stamp_ns,
-            rgb=cv2.remap(frame.rgb, straight[..., 0], straight[..., 1], cv2.INTER_LINEAR),
-            camera=bent_camera,
-        )
-        for frame in film
-    ]
+    bent = _bent(film, LENS)
     truth = {frame.stamp_ns: pose for frame, pose in zip(film, POSES, strict=True)}
     assert _ate_percent(_run(bent), truth) < 0.7
 
@@ -260,15 +258,28 @@ def test_an_unknown_backend_is_refused_with_the_known_ones():
 
 @pytest.mark.slow
 def test_a_rendered_living_room_is_followed_to_two_centimetres():
-    folder = DATA / "icl_livingroom1"
-    if not folder.exists():
-        pytest.skip(f"no recording at {folder}; set WORLDSYSTEM_DATA")
-    lines = (folder / "trajectory.log").read_text().split("\n")
-    camera = Camera(width=640, height=480, fx=525, fy=525, cx=319.5, cy=239.5)
-    film, truth = [], {}
-    for i in range(211):
-        rgb = cv2.cvtColor(cv2.imread(str(folder / f"rgb/{i:05d}.jpg")), cv2.COLOR_BGR2RGB)
-        film.append(Frame(id=i, stamp_ns=i * 33_333_333, rgb=rgb, camera=camera))
-        rows = lines[5 * i + 1 : 5 * i + 5]
-        truth[i * 33_333_333] = np.array([[float(x) for x in row.split()] for row in rows])
-    assert _ate_percent(_run(film), truth) < 0.55  # 2 cm of 3.71 m
+    film, poses = zip(*recordings.living_room(), strict=True)
+    truth = {frame.stamp_ns: pose for frame, pose in zip(film, poses, strict=True)}
+    assert _ate_percent(_run(list(film)), truth) < 0.55  # 2 cm of 3.71 m
+
+
+@pytest.mark.slow
+def test_pictures_far_apart_are_followed_with_default_settings():
+    film, poses = zip(*recordings.office(), strict=True)
+    events = _run(list(film))
+    tracked = [pose.state is TrackingState.TRACKED for pose in _poses(events)]
+    assert np.mean(tracked) > 0.9
+    truth = {frame.stamp_ns: pose for frame, pose in zip(film, poses, strict=True)}
+    assert _ate_percent(events, truth) < 1.7  # 8 cm of 4.64 m
+
+
+def test_an_unknown_lens_is_found_and_keyframes_come_out_straight(film):
+    bent = [replace(frame, camera=None) for frame in _bent(film, LENS)]
+    backend = GeometricBackend(Slam3rConfig(synchronous=True, depth_planes=16))
+    events = [event for frame in bent for event in backend.feed(frame)] + backend.finish()
+    truth = {frame.stamp_ns: pose for frame, pose in zip(film, POSES, strict=True)}
+    assert _ate_percent(events, truth) < 2.5
+    assert backend.lens.distortion[0] == pytest.approx(LENS[0], abs=0.06)
+    keyframes = [event.keyframe for event in events if isinstance(event, NewKeyframe)]
+    assert keyframes
+    assert not any(any(keyframe.camera.distortion) for keyframe in keyframes)

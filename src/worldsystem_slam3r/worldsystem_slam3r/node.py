@@ -26,6 +26,7 @@ from worldsystem_core.trajectory import Trajectory
 from worldsystem_slam3r.backend import open_backend
 from worldsystem_slam3r.cloud import BoundedCloud
 from worldsystem_slam3r.config import Slam3rConfig
+from worldsystem_slam3r.health import health_of
 
 _PATH_PERIOD_S = 1.0
 # REP-103: the body is x forward, y left, z up; the optical frame x right, y down, z forward.
@@ -120,14 +121,19 @@ class Slam3rNode(StageNode):
         self._cloud_told = (version, readers)
 
     def facts(self) -> dict[str, object]:
-        return {
+        facts: dict[str, object] = {
             "backend": self._opened.name,
             "state": self._state.name.lower(),
             "keyframes": self._keyframes,
             "cloud_points": len(self._cloud),
         }
+        health = health_of(self._backend)
+        return facts if health is None else {**facts, "health": round(health.score, 2)}
 
     def problem(self) -> str:
+        health = health_of(self._backend)
+        if health is not None and health.problem:
+            return health.problem
         if self._state is TrackingState.LOST:
             return "tracking is lost"
         return self._opened.note if self._opened.name != self.config.backend else ""

@@ -13,6 +13,7 @@ from jaxtyping import Float64
 from worldsystem_core.geometry.se3 import rotation_angle_rad
 from worldsystem_slam3r.geometric.bundle import FOCAL, Adjusted, Bundle, adjust
 from worldsystem_slam3r.geometric.initialise import (
+    MIN_ANGLE_RAD,
     MIN_MATCHES,
     TwoViews,
     flow_beyond_rotation_px,
@@ -37,6 +38,7 @@ MAX_START_ERROR_PX = 1.2
 AMBIGUITY = 1.3
 """Cost ratio below which two different starts count as equally good, and neither is taken."""
 SAME_MOTION = 0.05
+WORST_PX = 1.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,12 +73,26 @@ class _Fitted:
     result: Adjusted
 
     @property
+    def wide(self) -> bool:
+        """Whether the adjusted points are seen under a wide enough angle."""
+        centre = -self.result.rotations[-1].T @ self.result.translations[-1]
+        a, b = self.result.points, self.result.points - centre
+        cosine = (a * b).sum(axis=1) / (np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1))
+        return bool(np.median(np.arccos(np.clip(cosine, -1.0, 1.0))) >= MIN_ANGLE_RAD)
+
+    @property
     def median_px(self) -> float:
         return float(np.nanmedian(self.result.error_px))
 
-    @property
-    def cost_per_point(self) -> float:
-        return self.result.cost_after / len(self.result.error_px) + 0.01
+    def badness(self, explicable: int) -> float:
+        """Mean squared error of all matches [px²], none counting for more than `WORST_PX`.
+
+        Of the `explicable` matches those that the candidate leaves out count as the worst.
+        """
+        error2 = np.nan_to_num(self.result.error_px, nan=WORST_PX) ** 2
+        explained = float(np.minimum(error2, WORST_PX**2).mean())
+        share = len(self.ids) / explicable
+        return share * explained + (1.0 - share) * WORST_PX**2 + 0.01
 
     def motion_difference(self, other: _Fitted) -> float:
         """Angle between the two last cameras' orientations plus that of their directions [rad]."""
@@ -87,7 +103,10 @@ class _Fitted:
 
 
 class Bootstrap:
-    """Waits for enough parallax, then finds the first two cameras and the points between them."""
+    """Waits for enough parallax, then finds the first two cameras and the points between them.
+
+    `moved_px` is the median flow since the reference picture; no turn explains `beyond_turn_px`.
+    """
 
     def __init__(self, tracker: FeatureTracker, *, estimate_focal: bool) -> None:
         self._tracker = tracker
@@ -96,6 +115,8 @@ class Bootstrap:
         self._reference_count = 0
         self._held: deque[Held] = deque()
         self.given_up: list[Held] = []
+        self.moved_px = 0.0
+        self.beyond_turn_px = 0.0
 
     @property
     def waiting(self) -> list[Held]:
@@ -137,12 +158,16 @@ class Bootstrap:
         if len(mine) < MIN_MATCHES:
             return None
         a, b = then.px[theirs].astype(np.float64), now.px[mine].astype(np.float64)
-        flow = flow_beyond_rotation_px(a, b, picture.K4)
+        flow = self.beyond_turn_px = flow_beyond_rotation_px(a, b, picture.K4)
+        self.moved_px = float(np.median(np.linalg.norm(b - a, axis=1)))
         if flow < MIN_FLOW_WIDTHS * picture.camera.width:
             return None
         matched = now.ids[mine]
-        starts = [self._refined(view, matched, picture.K4) for view in two_views(a, b, picture.K4)]
-        best = _clear_winner(starts)
+        views = two_views(a, b, picture.K4)
+        if not any(view.wide for view in views):
+            return None
+        fitted = [self._refined(view, matched, picture.K4) for view in views]
+        best = _clear_winner(fitted, int(np.any([view.good for view in views], axis=0).sum()))
         return None if best is None else self._start(picture, best)
 
     def _refined(self, view: TwoViews, matched: np.ndarray, K4: np.ndarray) -> _Fitted:
@@ -194,16 +219,20 @@ class Bootstrap:
         )
 
 
-def _clear_winner(candidates: list[_Fitted]) -> _Fitted | None:
-    """The candidate that fits best; None when it fits badly, or when another fits as well."""
-    fits = sorted(candidates, key=lambda fitted: fitted.cost_per_point)
-    if not fits or fits[0].median_px > MAX_START_ERROR_PX:
+def _clear_winner(candidates: list[_Fitted], explicable: int) -> _Fitted | None:
+    """The candidate that fits best; None when it fits badly, shows too little, or is ambiguous.
+
+    `explicable` is the number of matches that any of them explains.
+    """
+    scored = [(fitted.badness(explicable), fitted) for fitted in candidates]
+    scored.sort(key=lambda pair: pair[0])
+    if not scored or scored[0][1].median_px > MAX_START_ERROR_PX or not scored[0][1].wide:
         return None
-    for other in fits[1:]:
-        same = fits[0].motion_difference(other) < SAME_MOTION
-        if not same and other.cost_per_point < AMBIGUITY * fits[0].cost_per_point:
+    (least, best), *others = scored
+    for badness, other in others:
+        if badness < AMBIGUITY * least and best.motion_difference(other) > SAME_MOTION:
             return None
-    return fits[0]
+    return best
 
 
 def _poses_between(

@@ -29,8 +29,8 @@ MAX_STEP = np.array([0.3, 0.1, 0.1])
 class Bundle:
     """c cameras, p points [world units] and n observations [px], sorted by point.
 
-    `K4` is (fx, fy, cx, cy), `radial` (k1, k2) of OpenCV's model, with which `uv` were seen; cameras
-    marked in `fixed` do not move.
+    `K4` is (fx, fy, cx, cy), `radial` (k1, k2) of OpenCV's model, with which `uv` were seen;
+    cameras marked in `fixed` do not move.
     """
 
     rotations: Float64[np.ndarray, "c 3 3"]
@@ -90,7 +90,7 @@ def adjust(bundle: Bundle, *, free_lens: int = FIXED, iterations: int = MAX_ITER
             continue
         gain, cost, state = 1.0 - new_cost / cost, new_cost, candidate
         damping = max(0.1 * damping, 1e-8)
-        if gain < 1e-4:
+        if gain < least_gain:
             break
     error_px = np.linalg.norm(_residuals(bundle, state), axis=1)
     sigma = _lens_sigma(bundle, state, first, free, error_px)

@@ -23,12 +23,14 @@ TWO_VIEW_PX = 2.5
 class TwoViews:
     """Second camera from first (unit median depth in the first), and the points that fit.
 
-    `points` are in the first camera's frame; rows that `good` does not mark mean nothing.
+    `points` are in the first camera's frame; rows that `good` does not mark mean nothing. `wide`
+    says whether they are seen under an angle wide enough to begin with.
     """
 
     second_from_first: Float64[np.ndarray, "4 4"]
     points: Float64[np.ndarray, "n 3"]
     good: Bool[np.ndarray, "n"]
+    wide: bool = True
 
 
 def rays(
@@ -47,11 +49,18 @@ def flow_beyond_rotation_px(
     The rotation is the weighted orthogonal Procrustes fit of the rays, reweighted so that the
     parts that move on their own count little.
     """
+    return float(np.median(_fitted_turn(uv_a, uv_b, K4)[1]))
+
+
+def _fitted_turn(
+    uv_a: np.ndarray, uv_b: np.ndarray, K4: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The rotation that explains two pictures best, and what it leaves of each match [px]."""
     a, b = rays(uv_a, K4), rays(uv_b, K4)
     a /= np.linalg.norm(a, axis=1, keepdims=True)
     unit_b = b / np.linalg.norm(b, axis=1, keepdims=True)
     weight = np.ones(len(a))
-    error = weight
+    error, rotation = weight, np.eye(3)
     for _ in range(8):
         u, _, vt = np.linalg.svd((unit_b * weight[:, None]).T @ a)
         rotation = (u * np.array([1.0, 1.0, np.linalg.det(u) * np.linalg.det(vt)])) @ vt
@@ -59,7 +68,7 @@ def flow_beyond_rotation_px(
         z = np.maximum(turned[:, 2:], 1e-3)
         error = np.linalg.norm((turned[:, :2] / z - b[:, :2]) * K4[:2], axis=1)
         weight = 1.0 / np.maximum(error, 0.5)
-    return float(np.median(error))
+    return rotation, error
 
 
 def triangulate(
@@ -97,14 +106,18 @@ def two_views(
 
     Candidates come from the essential matrix (Nistér, IEEE TPAMI 2004) and, where much of the
     scene is a plane, from its homography (Malis and Vargas, INRIA RR-6303, 2007): two pictures of a
-    plane admit two motions, which only a third picture tells apart. A candidate is sound when
-    enough points agree, lie before both cameras, and are seen under a wide enough angle.
+    plane admit two motions, which only a third picture tells apart. Flight straight ahead and back
+    is among them too, since the others miss it where it shows little. A candidate is sound when
+    enough points agree and lie before both cameras; those that are not `wide` are told as well,
+    for they may be the truth that a wrong one of wide angle must not be taken for.
     """
     if len(uv_a) < MIN_MATCHES:
         return []
     K = np.array([[K4[0], 0, K4[2]], [0, K4[1], K4[3]], [0, 0, 1.0]])
     cv2.setRNGSeed(0)
     motions = _essential_motions(uv_a, uv_b, K) + _homography_motions(uv_a, uv_b, K)
+    turn = _fitted_turn(uv_a, uv_b, K4)[0]
+    motions += [pose_from(turn, np.array([0.0, 0.0, ahead])) for ahead in (-1.0, 1.0)]
     views = [_judged(motion, uv_a, uv_b, K4) for motion in motions]
     return sorted((v for v in views if v is not None), key=lambda v: -int(v.good.sum()))
 
@@ -144,9 +157,10 @@ def _judged(
         error_a = np.linalg.norm(points[:, :2] / points[:, 2:] * K4[:2] + K4[2:] - uv_a, axis=1)
         error_b = np.linalg.norm(cam[:, :2] / cam[:, 2:] * K4[:2] + K4[2:] - uv_b, axis=1)
         good = (points[:, 2] > 0) & (cam[:, 2] > 0) & (np.maximum(error_a, error_b) < TWO_VIEW_PX)
-    if good.sum() < max(MIN_MATCHES, MIN_SHARE * n) or np.median(angle[good]) < MIN_ANGLE_RAD:
+    if good.sum() < max(MIN_MATCHES, MIN_SHARE * n):
         return None
     unit = float(np.median(points[good, 2]))
     scaled = pose.copy()
     scaled[:3, 3] /= unit
-    return TwoViews(scaled, points / unit, good)
+    wide = bool(np.median(angle[good]) >= MIN_ANGLE_RAD)
+    return TwoViews(scaled, points / unit, good, wide)

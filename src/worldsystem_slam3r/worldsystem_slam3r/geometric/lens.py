@@ -29,7 +29,7 @@ class Lens:
 
     @staticmethod
     def of(filmed: Camera) -> Lens:
-        """The pinhole of the same focal length, longer where the filmed picture would not fill it."""
+        """The pinhole of the same focal length, or longer so that the filmed picture fills it."""
         plain = replace(filmed, distortion=())
         if not any(filmed.distortion):
             return Lens(filmed, plain)

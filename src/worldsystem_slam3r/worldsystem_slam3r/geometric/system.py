@@ -33,11 +33,13 @@ from worldsystem_slam3r.geometric.bundle import adjust
 from worldsystem_slam3r.geometric.calibrate import LensSearch, settle
 from worldsystem_slam3r.geometric.dense import DepthMap, View
 from worldsystem_slam3r.geometric.densify import DenseStage, dense_task
+from worldsystem_slam3r.geometric.health import HealthMonitor
 from worldsystem_slam3r.geometric.intake import Intake, Picture
 from worldsystem_slam3r.geometric.locate import Locator
 from worldsystem_slam3r.geometric.map_store import KeyframeRecord, Map, median_depth
 from worldsystem_slam3r.geometric.relocalise import revisit
 from worldsystem_slam3r.geometric.tracking import FeatureTracker, Tracks
+from worldsystem_slam3r.health import Health
 
 log = logging.getLogger(__name__)
 
@@ -71,6 +73,7 @@ class GeometricBackend:
         self._undensified: list[int] = []
         self._calibrating = False
         self._lens_search = LensSearch()
+        self._monitor = HealthMonitor()
         self._untold: list[Event] = []
         self._finished = False
 
@@ -78,6 +81,17 @@ class GeometricBackend:
     def focal_px(self) -> float:
         """Focal length in use, at the processing size; 0 before the start."""
         return 0.0 if self._map is None else float(self._map.K4[0])
+
+    @property
+    def lens(self) -> Camera:
+        """The filmed camera at the processing size, as told or as found out."""
+        return self._intake.lens.filmed
+
+    @property
+    def health(self) -> Health:
+        """How far the newest pose and the map can be trusted, and what is wrong."""
+        self._monitor.lens_problem = self._lens_search.note
+        return self._monitor.health
 
     @property
     def dropped_keyframes(self) -> int:
@@ -88,10 +102,11 @@ class GeometricBackend:
         """Take the next frame; a frame not newer than the last is refused (`BackendError`)."""
         self._check_order(frame)
         picture = self._intake.picture(frame)
+        self._monitor.picture(picture.stamp_ns, picture.grey)
         events = self._told_depths()
-        if self._map is None:
-            return events + self._initialise(picture)
-        return events + self._track(picture)
+        events += self._initialise(picture) if self._map is None else self._track(picture)
+        self._monitor.corners(len(self._tracker.current))
+        return events
 
     def finish(self) -> list[Event]:
         """Report what was held back; the last keyframes get their depth. Nothing may follow."""
@@ -127,6 +142,9 @@ class GeometricBackend:
             estimate = self._intake.camera_is_unknown
             self._bootstrap = Bootstrap(self._tracker, estimate_focal=estimate)
         start = self._bootstrap.advance(picture)
+        width = picture.camera.width
+        flow = self._bootstrap.moved_px / width, self._bootstrap.beyond_turn_px / width
+        self._monitor.waiting(picture.stamp_ns, *flow)
         events: list[Event] = [_unknown(item) for item in self._bootstrap.given_up]
         self._bootstrap.given_up = []
         if start is not None:
@@ -160,9 +178,11 @@ class GeometricBackend:
         assert self._locator is not None
         found = self._locator.locate(picture)
         if found is None:
+            self._monitor.lost()
             self._submit_waiting()  # the way back is found by dense depth
             lost = Held(picture.frame_id, picture.stamp_ns, Tracks.none())
             return [_unknown(lost, TrackingState.LOST, self._locator.cam_from_world)]
+        self._monitor.followed(found.inliers, found.confidence)
         if self._locator.wants_keyframe:
             self._add_keyframe(picture)
         pose = inverse(self._locator.cam_from_world)
@@ -266,6 +286,7 @@ class GeometricBackend:
             record.cam_from_world[:3, :3] = result.rotations[i]
             record.cam_from_world[:3, 3] = result.translations[i]
         world.points.position[rows] = result.points
+        self._monitor.fitted(float(np.nanmedian(result.error_px)) / records[-1].grey.shape[1])
         bad = ~(result.error_px < OUTLIER_PX)
         world.forget_outliers(records, bad, bundle, rows)
 

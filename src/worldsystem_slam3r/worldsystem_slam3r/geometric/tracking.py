@@ -22,6 +22,9 @@ LEVELS = 3
 CELL_PX = 64
 CROWDING = 3.0
 MIN_STRENGTH = 1e-4
+SAME_EXPOSURE = 0.05
+"""Relative difference of the mean grey that optical flow bears."""
+MAX_GAIN = 4.0
 RETURN_PX = 1.5
 """Largest error of the way back for a match to hold [px]."""
 
@@ -158,6 +161,7 @@ def follow(
     """Where points of `source` lie in `target`, and which of them came back."""
     if len(source_px) == 0:
         return source_px, np.zeros(0, bool)
+    target = exposed_like(source, target)
     a = np.ascontiguousarray(source_px, np.float32)
     b = np.ascontiguousarray(start_px, np.float32).copy()
     there, found = _flow(source, target, a, b, LEVELS)
@@ -168,6 +172,20 @@ def follow(
     held = (found.ravel() == 1) & (returned.ravel() == 1) & (error < RETURN_PX)
     held &= (px >= 2).all(axis=1) & (px[:, 0] < w - 3) & (px[:, 1] < h - 3)
     return px, held
+
+
+def exposed_like(
+    source: UInt8[np.ndarray, "h w"], target: UInt8[np.ndarray, "h w"]
+) -> UInt8[np.ndarray, "h w"]:
+    """`target` with the mean and contrast of `source`; as it is when they are nearly alike."""
+    (mean,), (spread,) = (x.ravel().tolist() for x in cv2.meanStdDev(source))
+    (mean_now,), (spread_now,) = (x.ravel().tolist() for x in cv2.meanStdDev(target))
+    if abs(mean_now - mean) < SAME_EXPOSURE * max(mean, 1.0) or spread_now < 1.0:
+        return target
+    gain = min(max(spread / spread_now, 1.0 / MAX_GAIN), MAX_GAIN)
+    levels = np.arange(256, dtype=np.float32)
+    table = np.clip((levels - mean_now) * gain + mean, 0, 255).astype(np.uint8)
+    return np.asarray(cv2.LUT(target, table))
 
 
 def _flow(
