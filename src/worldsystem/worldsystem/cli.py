@@ -12,6 +12,7 @@ from worldsystem.backends_command import add_backends
 from worldsystem.bag_commands import add_bag
 from worldsystem.catalogue.commands import add_runs
 from worldsystem.dataset_commands import add_export, add_import
+from worldsystem.evaluation_command import add_eval
 from worldsystem.graph import Choice, new_run_folder
 from worldsystem.replay_command import add_replay
 from worldsystem.settings_text import parse_settings
@@ -44,6 +45,7 @@ def _parser() -> argparse.ArgumentParser:
     add_runs(commands)
     add_import(commands)
     add_export(commands)
+    add_eval(commands)
     _add_doctor(commands)
     add_backends(commands)
     return parser

@@ -100,6 +100,28 @@ def error_chart(t_s: Sequence[float], errors: Float[np.ndarray, "n"], unit: str)
     return png.getvalue()
 
 
+def error_path_chart(
+    positions: Float[np.ndarray, "n 3"], errors: Float[np.ndarray, "n"], unit: str
+) -> bytes:
+    """The path from above and from the side, coloured by its distance from the true one."""
+    with _figure(10.5, 4.3) as (figure, png):
+        highest = max(float(errors.max(initial=0.0)), 1e-12)
+        scale = mpl.colors.Normalize(0.0, highest)
+        for axes, column, title in zip(
+            figure.subplots(1, 2), (1, 2), ("from above", "from the side"), strict=True
+        ):
+            axes.scatter(
+                positions[:, 0], positions[:, column], c=errors, cmap=HEAT, norm=scale, s=9
+            )
+            axes.set_title(title)
+            axes.set_aspect("equal", adjustable="datalim")
+            axes.set_xlabel(f"[{unit}]")
+        bar = figure.colorbar(mpl.cm.ScalarMappable(scale, HEAT), ax=figure.axes, shrink=0.8)
+        bar.outline.set_visible(False)
+        bar.set_label(f"distance from the true path [{unit}]")
+    return png.getvalue()
+
+
 def latency_chart(counts_by_name: dict[str, list[int]]) -> bytes:
     """One histogram a name over the shared logarithmic buckets, with p50 and p95 marked."""
     names = [name for name, counts in counts_by_name.items() if sum(counts)]

@@ -72,8 +72,17 @@ class _State:
     lens: np.ndarray
 
 
-def adjust(bundle: Bundle, *, free_lens: int = FIXED, iterations: int = MAX_ITERATIONS) -> Adjusted:
-    """Refine `bundle`; observations behind their camera are left out and end with NaN error."""
+def adjust(
+    bundle: Bundle,
+    *,
+    free_lens: int = FIXED,
+    iterations: int = MAX_ITERATIONS,
+    least_gain: float = 1e-4,
+) -> Adjusted:
+    """Refine `bundle` until a step gains less than `least_gain` of the cost.
+
+    Observations behind their camera are left out and end with NaN error.
+    """
     first = np.searchsorted(bundle.point_index, np.arange(len(bundle.points) + 1))
     lens = np.concatenate([bundle.K4, bundle.radial])
     state = _State(bundle.rotations, bundle.translations, bundle.points, lens)

@@ -93,7 +93,7 @@ class HealthMonitor:
     @property
     def missing_share(self) -> float:
         """Share of the last frames that did not come, judged by the commonest interval."""
-        intervals = np.diff(np.array(self._stamps_ns, np.int64))
+        intervals = np.diff(np.array(self._stamps_ns, np.float64))
         intervals = intervals[intervals > 0]
         if len(intervals) < 20:
             return 0.0

@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Relative errors of a path by the protocols under which others publish theirs.
+
+TUM: drift over a fixed time (Sturm et al., IROS 2012). KITTI: mean drift over pieces of fixed
+lengths of the true path (Geiger et al., CVPR 2012). Both paths are matched pose by pose.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float64, Int64
+
+from worldsystem_core.geometry.se3 import inverse, rotation_angle_rad
+from worldsystem_core.trajectory import StampedPoses
+
+KITTI_LENGTHS = (100.0, 200.0, 300.0, 400.0, 500.0, 600.0, 700.0, 800.0)
+KITTI_EVERY = 10
+NAN = float("nan")
+
+
+@dataclass(frozen=True)
+class RelativeError:
+    """Root mean square drift over pieces of one duration; NaN without any piece.
+
+    `shift` has the truth's unit; `turn_rad` is NaN when the truth has no rotations.
+    """
+
+    duration_s: float
+    pieces: int
+    shift: float
+    turn_rad: float
+
+
+@dataclass(frozen=True)
+class SegmentError:
+    """Mean drift over pieces of fixed lengths, per unit of way; NaN when the path is too short."""
+
+    pieces: int
+    shift_percent: float
+    turn_rad_per_unit: float
+
+
+def drift_over_time(
+    estimated: StampedPoses, truth: StampedPoses, duration_s: float
+) -> RelativeError:
+    """The TUM relative pose error: every pose starts a piece that ends `duration_s` later.
+
+    A piece ends at the pose nearest to that time, within half the usual time between poses.
+    """
+    if len(truth) < 2:
+        return RelativeError(duration_s, 0, NAN, NAN)
+    wanted_ns = truth.stamps_ns + round(duration_s * 1e9)
+    ends = _nearest(truth.stamps_ns, wanted_ns)
+    reach_ns = 0.51 * float(np.median(np.diff(truth.stamps_ns)))
+    near = np.abs(truth.stamps_ns[ends] - wanted_ns) <= reach_ns
+    starts = np.flatnonzero(near & (ends > np.arange(len(ends))))
+    if not len(starts):
+        return RelativeError(duration_s, 0, NAN, NAN)
+    shifts, turns = _drifts(estimated, truth, starts, ends[starts])
+    return RelativeError(duration_s, len(starts), _rms(shifts), _rms(turns))
+
+
+def drift_over_lengths(
+    estimated: StampedPoses,
+    truth: StampedPoses,
+    lengths: tuple[float, ...] = KITTI_LENGTHS,
+) -> SegmentError:
+    """The KITTI odometry error: every tenth pose starts a piece of each of the `lengths`."""
+    way = _way(truth)
+    shifts, turns = [], []
+    starts = np.arange(0, len(truth), KITTI_EVERY)
+    for length in lengths:
+        ends = np.searchsorted(way, way[starts] + length)
+        held = ends < len(truth)
+        if not held.any():
+            continue
+        shift, turn = _drifts(estimated, truth, starts[held], ends[held])
+        shifts.append(shift / length)
+        turns.append(turn / length)
+    if not shifts:
+        return SegmentError(0, NAN, NAN)
+    all_shifts, all_turns = np.concatenate(shifts), np.concatenate(turns)
+    return SegmentError(len(all_shifts), 100.0 * float(all_shifts.mean()), float(all_turns.mean()))
+
+
+def _drifts(
+    estimated: StampedPoses,
+    truth: StampedPoses,
+    starts: Int64[np.ndarray, "n"],
+    ends: Int64[np.ndarray, "n"],
+) -> tuple[Float64[np.ndarray, "n"], Float64[np.ndarray, "n"]]:
+    shifts, turns = np.empty(len(starts)), np.empty(len(starts))
+    for k, (i, j) in enumerate(zip(starts.tolist(), ends.tolist(), strict=True)):
+        moved = inverse(estimated.world_from_cam[i]) @ estimated.world_from_cam[j]
+        true_move = inverse(truth.world_from_cam[i]) @ truth.world_from_cam[j]
+        error = inverse(true_move) @ moved
+        shifts[k] = np.linalg.norm(error[:3, 3])
+        turns[k] = rotation_angle_rad(error[:3, :3])
+    return shifts, turns
+
+
+def _way(poses: StampedPoses) -> Float64[np.ndarray, "n"]:
+    steps = np.linalg.norm(np.diff(poses.positions, axis=0), axis=1)
+    return np.concatenate([[0.0], np.cumsum(steps)])
+
+
+def _nearest(sorted_ns: np.ndarray, wanted_ns: np.ndarray) -> np.ndarray:
+    right = np.clip(np.searchsorted(sorted_ns, wanted_ns), 0, len(sorted_ns) - 1)
+    left = np.maximum(right - 1, 0)
+    nearer_left = np.abs(sorted_ns[left] - wanted_ns) <= np.abs(sorted_ns[right] - wanted_ns)
+    return np.where(nearer_left, left, right)
+
+
+def _rms(values: np.ndarray) -> float:
+    return float(np.sqrt(np.mean(values**2)))
