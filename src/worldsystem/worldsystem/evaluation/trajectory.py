@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float64, Int64
 
-from worldsystem_core.geometry.se3 import inverse, rotation_angle_rad
+from worldsystem.evaluation.protocols import piece_errors
 from worldsystem_core.geometry.sim3 import Sim3, fit_sim3
 from worldsystem_core.trajectory import StampedPoses
 
@@ -134,15 +134,9 @@ def relative_drift(
     starts = np.nonzero((ends < len(travelled)) & (ends > np.arange(len(ends))))[0]
     if step <= 0 or not len(starts):
         return NAN, NAN
-    shifts, turns_rad = [], []
-    for i, j in zip(starts, ends[starts], strict=True):
-        moved = inverse(estimated.world_from_cam[i]) @ estimated.world_from_cam[j]
-        true_move = inverse(truth.world_from_cam[i]) @ truth.world_from_cam[j]
-        error = inverse(true_move) @ moved
-        piece = travelled[j] - travelled[i]
-        shifts.append(np.linalg.norm(error[:3, 3]) / piece)
-        turns_rad.append(rotation_angle_rad(error[:3, :3]) / piece)
-    return _rms(np.array(shifts)), _rms(np.array(turns_rad))
+    shifts, turns_rad = piece_errors(estimated, truth, starts, ends[starts])
+    pieces = travelled[ends[starts]] - travelled[starts]
+    return _rms(shifts / pieces), _rms(turns_rad / pieces)
 
 
 def _nearest(sorted_ns: Int64[np.ndarray, "a"], wanted_ns: Int64[np.ndarray, "b"]) -> np.ndarray:
