@@ -1,234 +1,165 @@
 # SPDX-License-Identifier: Apache-2.0
 """How well and how fast the weight-free reconstruction follows simulated, rendered and real video.
 
-Recordings are looked for in `WORLDSYSTEM_DATA`, else in `../shared/data`; figures whose recording
-is not there are left out and named. Lengths are compared after Sim(3) alignment.
+Figures whose recording is not there are left out and named. Repeats begin one and two frames later,
+for the same film gives the same run. Two runs go side by side, the speed is measured alone.
 """
 
 from __future__ import annotations
 
-import csv
-import math
-import os
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from pathlib import Path
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 
-import av
-import cv2
 import numpy as np
+import reconstruction_films as films
 from harness import QUICK, Benchmark
-
-from worldsystem.evaluation.surface import evaluate_surface, transformed
-from worldsystem.evaluation.truth_files import SEEN_CELLS_PER_DIAMETER, thinned
-from worldsystem_core.frames import Camera, Frame
-from worldsystem_core.geometry.pinhole import pointmap_from_depth
-from worldsystem_core.geometry.se3 import transform
-from worldsystem_core.geometry.sim3 import Sim3, fit_sim3
-from worldsystem_core.reconstruction import (
-    Event,
-    MovedKeyframes,
-    NewKeyframe,
-    Pose,
-    TrackingState,
+from reconstruction_scores import (
+    flight_fscore,
+    living_room_error,
+    run,
+    speed_correlation,
+    speed_variation,
 )
-from worldsystem_core.trajectory import StampedPoses, Trajectory
-from worldsystem_mesh.config import MeshConfig
-from worldsystem_mesh.mesher import Mesher
+
+from worldsystem_core.reconstruction import NewKeyframe
 from worldsystem_sim.config import SimConfig
 from worldsystem_sim.offline import frames as simulated_frames
-from worldsystem_sim.offline import views
-from worldsystem_sim.scene import build_scene
 from worldsystem_slam3r.backend import create_backend
 from worldsystem_slam3r.config import Slam3rConfig
 
-DATA = Path(
-    os.environ.get("WORLDSYSTEM_DATA", Path(__file__).parents[1].parent / "shared" / "data")
-)
-FLIGHT = SimConfig(duration_s=15.0) if QUICK else SimConfig()
-WIDE_BASELINE_TRACKS = 800
-SEEN_EVERY_FRAMES = 20
-SEEN_STRIDE = 4
-SEEN_FAR_M = 60.0
+REPEATS = 1 if QUICK else 3
+PROCESSES = 2
+LAPS = 3
+LAP_FRAMES = 60 if QUICK else 150
 WARM_UP_FRAMES = 60
-
-Posed = Iterator[tuple[Frame, np.ndarray]]
-
-
-@dataclass(frozen=True, eq=False)
-class Run:
-    """What a back-end made of a film: its events, the true poses by stamp, the time per frame."""
-
-    events: list[Event]
-    truth: dict[int, np.ndarray]
-    seconds: np.ndarray
-
-    @property
-    def path(self) -> StampedPoses:
-        """The estimated path with all corrections."""
-        trajectory = Trajectory()
-        for event in self.events:
-            trajectory.add(event)
-        return trajectory.poses()
-
-    @property
-    def tracked_percent(self) -> float:
-        """Share of the frames whose pose was found."""
-        states = [event.state for event in self.events if isinstance(event, Pose)]
-        return 100.0 * float(np.mean([state is TrackingState.TRACKED for state in states]))
-
-    def aligned(self) -> tuple[Sim3, float, float]:
-        """`truth_from_estimate`, the root mean square position error and the true path's length."""
-        path = self.path
-        wanted = np.array([self.truth[stamp][:3, 3] for stamp in path.stamps_ns.tolist()])
-        fit = fit_sim3(wanted, path.positions)
-        error = np.linalg.norm(fit.apply(path.positions) - wanted, axis=1)
-        length = float(np.linalg.norm(np.diff(wanted, axis=0), axis=1).sum())
-        return fit, float(np.sqrt((error**2).mean())), length
+LIVE_FPS = 15.0
+Scores = dict[str, float]
 
 
-def run(film: Posed, **settings: object) -> Run:
-    """Feed a film; decoding is not part of the time, dense depth is."""
-    backend = create_backend("geometric", Slam3rConfig(**{"synchronous": True, **settings}))  # type: ignore[arg-type]
-    events: list[Event] = []
-    truth, seconds = {}, []
-    for frame, pose in film:
-        truth[frame.stamp_ns] = pose
-        start = time.perf_counter()
-        events += backend.feed(frame)
-        seconds.append(time.perf_counter() - start)
-    return Run(events + backend.finish(), truth, np.array(seconds))
-
-
-def living_room() -> Posed:
-    """ICL-NUIM living room 1, 211 rendered frames."""
-    folder = DATA / "icl_livingroom1"
-    camera = Camera(width=640, height=480, fx=525, fy=525, cx=319.5, cy=239.5)
-    lines = (folder / "trajectory.log").read_text().split("\n")
-    for i in range(len(lines) // 5):
-        pose = np.array([[float(x) for x in row.split()] for row in lines[5 * i + 1 : 5 * i + 5]])
-        rgb = cv2.cvtColor(cv2.imread(str(folder / f"rgb/{i:05d}.jpg")), cv2.COLOR_BGR2RGB)
-        yield Frame(id=i, stamp_ns=i * 33_333_333, rgb=np.asarray(rgb), camera=camera), pose
-
-
-def hololens() -> Posed:
-    """A walk through an office with 0.1 m and 3° between frames."""
-    folder = DATA / "hololens_room"
-    poses = np.loadtxt(folder / "poses.txt").reshape(-1, 4, 4)
-    K = np.loadtxt(folder / "K.txt")
-    for i, path in enumerate(sorted((folder / "rgb").glob("*.png"))):
-        rgb = np.asarray(cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB))
-        camera = Camera.from_K(K, rgb.shape[1], rgb.shape[0])
-        yield Frame(id=i, stamp_ns=i * 200_000_000, rgb=rgb, camera=camera), poses[i]
-
-
-def karma() -> Posed:
-    """A drone along a cliff; the camera is not known."""
-    with av.open(str(DATA / "gopro_karma_drone" / "karma.mp4")) as container:
-        for i, picture in enumerate(container.decode(video=0)):
-            rgb = picture.to_ndarray(format="rgb24")
-            yield Frame(id=i, stamp_ns=i * 33_366_667, rgb=rgb), np.eye(4)
-
-
-def camera_withheld(film: Posed) -> Posed:
-    """The same film of a camera that nobody knows."""
-    for frame, pose in film:
-        yield replace(frame, camera=None), pose
-
-
-def coverage_percent(result: Run) -> float:
-    """Share of the keyframes' pixels that got a depth."""
-    keyframes = [event.keyframe for event in result.events if isinstance(event, NewKeyframe)]
-    return 100.0 * float(np.mean([(keyframe.confidence > 0).mean() for keyframe in keyframes]))
-
-
-def speed_correlation(path: StampedPoses) -> float:
-    """Correlation of the estimated speed over half a second with the autopilot's."""
-    with (DATA / "gopro_karma_drone" / "telemetry_local_ned.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    speeds, wanted = [], []
-    stamps_s = path.stamps_ns * 1e-9
-    for row in rows:
-        middle = float(row["t_video_approx_s"])
-        a, b = np.searchsorted(stamps_s, [middle - 0.25, middle + 0.25])
-        b = min(int(b), len(stamps_s) - 1)
-        if b - a > 5:
-            distance = np.linalg.norm(path.positions[b] - path.positions[a])
-            speeds.append(distance / (stamps_s[b] - stamps_s[a]))
-            wanted.append(math.hypot(float(row["vn_mps"]), float(row["ve_mps"])))
-    return float(np.corrcoef(speeds, wanted)[0, 1]) if len(speeds) > 2 else float("nan")
-
-
-def simulator_fscore(result: Run) -> float:
-    """F-score at 1 % of the scene's diameter of the mesh fused from the keyframes."""
-    mesher = Mesher(MeshConfig(device="cpu"))
-    for event in result.events:
-        if isinstance(event, NewKeyframe):
-            mesher.integrate(event.keyframe)
-        elif isinstance(event, MovedKeyframes):
-            mesher.move(event.world_from_cam)
-    mesher.extract(stamp_ns=0)
-    mesh = mesher.mesh()
-    mesher.close()
-    scene = build_scene(FLIGHT.seed)
-    seen = thinned(_seen_points(), scene.diameter_m / SEEN_CELLS_PER_DIAMETER)
-    fit, _, _ = result.aligned()
-    score = evaluate_surface(transformed(mesh, fit), scene.mesh(), seen, 0.01 * scene.diameter_m)
-    print(f"precision {score.precision:.3f}, recall {score.recall:.3f}")
-    return score.fscore
-
-
-def _seen_points() -> np.ndarray:
-    points = []
-    for view in views(FLIGHT, range(0, FLIGHT.frame_count, SEEN_EVERY_FRAMES)):
-        lifted = pointmap_from_depth(view.depth_m, FLIGHT.camera)[::SEEN_STRIDE, ::SEEN_STRIDE]
-        flat = lifted.reshape(-1, 3)
-        flat = flat[flat[:, 2] < SEEN_FAR_M]
-        points.append(transform(view.world_from_cam, flat))
-    return np.concatenate(points)
-
-
-def measure_simulator(bench: Benchmark) -> None:
-    """Accuracy, coverage, surface and speed on the default flight."""
-    result = run(simulated_frames(FLIGHT))
+def fly(flight: SimConfig) -> Scores:
+    """One simulated flight."""
+    result = run(simulated_frames(flight), threads=1)
     _, error_m, length_m = result.aligned()
-    note = f"{FLIGHT.duration_s:.0f} s, {length_m:.0f} m"
-    bench.add("sim_ate_percent", 100.0 * error_m / length_m, "%", note=note)
-    bench.add("sim_tracked_percent", result.tracked_percent, "%")
-    bench.add("sim_mesh_fscore", simulator_fscore(result), "", note="threshold 1 % of the scene")
-    steady = result.seconds[WARM_UP_FRAMES:]
-    quarter = len(steady) // 4
-    bench.add("fps", 1.0 / steady.mean(), "Hz", note="640×360, dense depth in the same thread")
-    ratio = steady[:quarter].mean() / steady[-quarter:].mean()
-    bench.add("fps_end_over_start", float(ratio), "")
+    return {
+        "ate_percent": 100.0 * error_m / length_m,
+        "tracked_percent": result.tracked_percent,
+        "fscore": flight_fscore(result, flight),
+    }
+
+
+def watch(name: str, repeat: int) -> Scores:
+    """One repeat of one recording."""
+    if name == "icl":
+        result = run(films.begun_late(films.living_room(), repeat), threads=1)
+        error = living_room_error(result)
+        return {
+            "ate_cm": 100.0 * result.aligned()[1],
+            "tracked_percent": result.tracked_percent,
+            "mesh_acc_cm": 100.0 * error.accuracy_mean,
+            "mesh_comp_cm": 100.0 * error.completeness_mean,
+            "mesh_covered_percent": 100.0 * error.recall[1],
+        }
+    if name in ("icl_unknown_camera", "hololens"):
+        film = films.hololens()
+        if name != "hololens":
+            film = films.camera_withheld(films.living_room())
+        result = run(films.begun_late(film, repeat), threads=1)
+        error_cm = 100.0 * result.aligned()[1]
+        return {"ate_cm": error_cm, "tracked_percent": result.tracked_percent}
+    film = films.karma() if name == "karma" else films.hero7()
+    result = run(films.begun_late(film, repeat), threads=1)
+    scores = {"tracked_percent": result.tracked_percent}
+    scores["coverage_percent"] = result.coverage_percent
+    if name == "karma":
+        return {**scores, "speed_corr": speed_correlation(result.path)}
+    return {**scores, "speed_variation": speed_variation(result.path)}
+
+
+RECORDINGS = {
+    "icl": "icl_livingroom1",
+    "icl_unknown_camera": "icl_livingroom1",
+    "hololens": "hololens_room",
+    "karma": "gopro_karma_drone",
+    "hero7": "gopro_hero7_walk",
+}
+UNITS = {"cm": "cm", "percent": "%", "corr": "", "variation": ""}
+
+
+def measure_accuracy(bench: Benchmark) -> None:
+    """Every flight and every repeat of every recording, two at a time."""
+    present = [name for name, folder in RECORDINGS.items() if (films.DATA / folder).exists()]
+    for name in RECORDINGS.keys() - set(present):
+        print(f"{name}: left out, {films.DATA / RECORDINGS[name]} is not there")
+    with ProcessPoolExecutor(PROCESSES, mp_context=get_context("spawn")) as pool:
+        flown = [(flight, pool.submit(fly, flight)) for flight in films.flights()]
+        seen = {name: [pool.submit(watch, name, i) for i in range(REPEATS)] for name in present}
+        _add_flights(bench, [(flight, job.result()) for flight, job in flown])
+        for name, jobs in seen.items():
+            scores = [job.result() for job in jobs]
+            for key in scores[0]:
+                values = [score[key] for score in scores]
+                unit = UNITS[key.rsplit("_", 1)[-1]]
+                note = "" if key == "tracked_percent" else f"{_tracked(scores)} % tracked"
+                bench.add(f"{name}_{key}", values, unit, note=note)
+
+
+def _add_flights(bench: Benchmark, flown: list[tuple[SimConfig, Scores]]) -> None:
+    for flight, scores in flown:
+        words = ", ".join(f"{key} {value:.3f}" for key, value in scores.items())
+        print(f"{flight.flight}, scene {flight.seed}: {words}")
+    worst = "; ".join(
+        f"{f.flight} {f.seed}: {s['ate_percent']:.2f} %, {s['tracked_percent']:.0f} %, "
+        f"{s['fscore']:.2f}"
+        for f, s in flown
+    )
+    bench.add("sim_ate_percent", [s["ate_percent"] for _, s in flown], "%", note=worst)
+    bench.add("sim_tracked_percent", [s["tracked_percent"] for _, s in flown], "%")
+    note = "threshold 1 % of the scene"
+    bench.add("sim_mesh_fscore", [s["fscore"] for _, s in flown], "", note=note)
+
+
+def _tracked(scores: list[Scores]) -> str:
+    return "/".join(f"{score['tracked_percent']:.0f}" for score in scores)
+
+
+def measure_live_speed(bench: Benchmark) -> None:
+    """A live video of 640×480 at 15 Hz: what tracking could do while dense depth runs beside."""
+    flight = SimConfig(flight="demo", duration_s=films.FLIGHT_S, height=480)
+    film = list(simulated_frames(flight))
+    backend = create_backend("geometric", Slam3rConfig())
+    busy, dense = [], 0
+    begin = time.perf_counter()
+    for number, (frame, _) in enumerate(film):
+        wait_s = begin + number / LIVE_FPS - time.perf_counter()
+        if wait_s > 0:
+            time.sleep(wait_s)
+        start = time.perf_counter()
+        dense += sum(isinstance(event, NewKeyframe) for event in backend.feed(frame))
+        busy.append(time.perf_counter() - start)
+    took_s = time.perf_counter() - begin
+    backend.finish()
+    note = f"640×480 live at {LIVE_FPS:.0f} Hz, dense depth beside it"
+    bench.add("fps", 1.0 / float(np.mean(busy[WARM_UP_FRAMES:])), "Hz", note=note)
+    dropped = getattr(backend, "dropped_keyframes", 0)
+    bench.add("dense_per_s", dense / took_s, "Hz", note=f"{dropped} keyframes let go")
+
+
+def measure_endurance(bench: Benchmark) -> None:
+    """The same flight forth and back: equal work in each lap, so any slowing is the map's."""
+    flight = SimConfig(flight="demo", duration_s=films.FLIGHT_S)
+    film = [item for item, _ in zip(simulated_frames(flight), range(LAP_FRAMES), strict=False)]
+    result = run(films.forth_and_back(film, LAPS + 1), threads=1)
+    laps = result.seconds.reshape(LAPS + 1, -1).sum(axis=1)[1:]
+    note = f"lap {LAPS} to lap 1 of {2 * LAP_FRAMES} frames after one to warm up"
+    bench.add("fps_end_over_start", float(laps[0] / laps[-1]), "", note=note)
 
 
 def main() -> None:
     bench = Benchmark("reconstruction", id_prefix="recon")
-    measure_simulator(bench)
-    for name, folder, film, settings in (
-        ("icl_ate_cm", "icl_livingroom1", living_room, {}),
-        (
-            "icl_unknown_camera_ate_cm",
-            "icl_livingroom1",
-            lambda: camera_withheld(living_room()),
-            {},
-        ),
-        ("hololens_ate_cm", "hololens_room", hololens, {"tracks": WIDE_BASELINE_TRACKS}),
-    ):
-        if not (DATA / folder).exists():
-            print(f"{name}: left out, {DATA / folder} is not there")
-            continue
-        result = run(film(), **settings)
-        _, error_m, _ = result.aligned()
-        bench.add(name, 100.0 * error_m, "cm", note=f"{result.tracked_percent:.0f} % tracked")
-    if (DATA / "gopro_karma_drone").exists():
-        result = run(karma())
-        note = f"{result.tracked_percent:.0f} % tracked, camera unknown"
-        bench.add("karma_speed_corr", speed_correlation(result.path), "", note=note)
-        note = "half of the picture is sky and sea"
-        bench.add("karma_coverage_percent", coverage_percent(result), "%", note=note)
+    measure_accuracy(bench)
+    measure_live_speed(bench)
+    measure_endurance(bench)
     bench.write()
 
 

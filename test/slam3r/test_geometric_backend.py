@@ -241,6 +241,22 @@ def test_lens_distortion_is_removed_before_anything_else(film, events):
     assert _ate_percent(_run(bent), truth) < 0.7
 
 
+def test_a_restart_begins_a_new_map_with_new_ids_and_the_known_lens(film):
+    backend = GeometricBackend(Slam3rConfig(synchronous=False, depth_planes=16))
+    before = [event for frame in film[:24] for event in backend.feed(frame)] + backend.restart()
+    after = [event for frame in film[24:] for event in backend.feed(frame)] + backend.finish()
+    old = {event.keyframe.id for event in before if isinstance(event, NewKeyframe)}
+    new = {event.keyframe.id for event in after if isinstance(event, NewKeyframe)}
+    assert old
+    assert new
+    assert max(old) < min(new)
+    moved = [key for e in after if isinstance(e, MovedKeyframes) for key in e.world_from_cam]
+    assert set(moved) <= new
+    assert sorted(p.frame_id for p in _poses(before + after)) == [frame.id for frame in film]
+    first = next(pose for pose in _poses(after) if pose.state is TrackingState.TRACKED)
+    assert np.allclose(first.world_from_cam, np.eye(4))
+
+
 def test_a_change_of_shape_is_refused(film):
     backend = create_backend("geometric", Slam3rConfig(synchronous=True))
     backend.feed(film[0])

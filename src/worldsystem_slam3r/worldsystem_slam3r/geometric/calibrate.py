@@ -68,6 +68,11 @@ class LensSearch:
         self._turn = 0
         self._doubt_px = 0.0
 
+    @property
+    def begun(self) -> bool:
+        """Whether the lens was looked for at all."""
+        return self._turn > 0
+
     def due(self, keyframes: int) -> bool:
         """Whether enough keyframes have come since the last search."""
         return self._turn < len(KEYFRAMES) and keyframes >= KEYFRAMES[self._turn]

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import deque
 from dataclasses import dataclass
 
@@ -48,6 +49,7 @@ class DenseStage:
         self._queue: Handoff[DenseTask] = Handoff(QUEUE)
         self._thread: threading.Thread | None = None
         self._failure: Exception | None = None
+        self._submitted = self._finished = 0
         if not synchronous:
             self._thread = threading.Thread(target=self._run, name="dense-depth", daemon=True)
             self._thread.start()
@@ -59,6 +61,7 @@ class DenseStage:
 
     def submit(self, task: DenseTask) -> None:
         """Compute `task` now (synchronous) or queue it."""
+        self._submitted += 1
         if self._thread is None:
             self._done.append((task.keyframe_id, self._depth(task)))
         else:
@@ -72,6 +75,14 @@ class DenseStage:
         while self._done:
             finished.append(self._done.popleft())
         return finished
+
+    def drain(self, timeout_s: float = 5.0) -> None:
+        """Wait until what is queued has been computed, but no longer than `timeout_s`."""
+        end_s = time.monotonic() + timeout_s
+        while self._thread is not None and self._thread.is_alive() and time.monotonic() < end_s:
+            if self._finished + self.dropped >= self._submitted:
+                return
+            time.sleep(0.005)
 
     def close(self, timeout_s: float = 30.0) -> None:
         """Finish what is queued and join the worker."""
@@ -92,6 +103,7 @@ class DenseStage:
                 continue
             try:
                 self._done.append((task.keyframe_id, self._depth(task)))
+                self._finished += 1
             except Exception as failure:  # the thread's edge: handed to the owner by results()
                 self._failure = failure
                 self._queue.close()

@@ -87,11 +87,16 @@ class PointTable:
 class Map:
     """Keyframes in the order they came, and the points between them."""
 
-    def __init__(self, K4: Float64[np.ndarray, "4"]) -> None:
+    def __init__(self, K4: Float64[np.ndarray, "4"], first_id: int = 0) -> None:
         self.K4 = K4
         self.points = PointTable()
         self.keyframes: dict[int, KeyframeRecord] = {}
-        self._next_id = 0
+        self._next_id = first_id
+
+    @property
+    def next_id(self) -> int:
+        """The id that the next keyframe gets."""
+        return self._next_id
 
     def new_keyframe_id(self) -> int:
         """An id never used before."""

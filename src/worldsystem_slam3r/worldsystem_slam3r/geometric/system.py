@@ -70,6 +70,7 @@ class GeometricBackend:
         self._locator: Locator | None = None
         self._last: tuple[int, int] | None = None
         self._newest_told = -1
+        self._next_keyframe_id = 0
         self._undensified: list[int] = []
         self._calibrating = False
         self._lens_search = LensSearch()
@@ -123,6 +124,22 @@ class GeometricBackend:
             events += [_unknown(item) for item in held]
         return events
 
+    def restart(self) -> list[Event]:
+        """Give up the present map and begin a new one with the next frame, in a gauge of its own.
+
+        Returns what was held back of the old one; no event of it comes afterwards. Frame order,
+        keyframe and track ids, and what is known of the lens go on.
+        """
+        if self._map is None:
+            return []
+        self._submit_waiting()
+        self._dense.drain()
+        events = self._told_depths() + self._moved(force=True)
+        self._next_keyframe_id = self._map.next_id
+        self._map = self._locator = self._bootstrap = None
+        self._undensified, self._newest_told = [], -1
+        return events
+
     def close(self) -> None:
         """Join the worker thread; `feed` may not be called any more."""
         self._dense.close()
@@ -139,8 +156,7 @@ class GeometricBackend:
 
     def _initialise(self, picture: Picture) -> list[Event]:
         if self._bootstrap is None:
-            estimate = self._intake.camera_is_unknown
-            self._bootstrap = Bootstrap(self._tracker, estimate_focal=estimate)
+            self._bootstrap = Bootstrap(self._tracker, estimate_focal=self._lens_is_unknown)
         start = self._bootstrap.advance(picture)
         width = picture.camera.width
         flow = self._bootstrap.moved_px / width, self._bootstrap.beyond_turn_px / width
@@ -153,8 +169,8 @@ class GeometricBackend:
 
     def _begin(self, start: Start) -> list[Event]:
         """Make the first map of two keyframes; the held frames get their poses."""
-        world = self._map = Map(start.K4)
-        self._calibrating = self._lens_search.unknown = self._intake.camera_is_unknown
+        world = self._map = Map(start.K4, self._next_keyframe_id)
+        self._calibrating = self._lens_is_unknown
         self._locator = Locator(world, self._tracker, start.cam_from_world[-1])
         first, last = start.held[0], start.held[-1]
         for picture, held, pose in (
@@ -172,6 +188,11 @@ class GeometricBackend:
             self._pose(item.frame_id, item.stamp_ns, inverse(pose), 1.0)
             for item, pose in zip(start.held, start.cam_from_world, strict=True)
         ]
+
+    @property
+    def _lens_is_unknown(self) -> bool:
+        """Whether nobody told the lens and it was not found out yet."""
+        return self._intake.camera_is_unknown and not self._lens_search.begun
 
     def _track(self, picture: Picture) -> list[Event]:
         assert self._map is not None
@@ -237,6 +258,7 @@ class GeometricBackend:
         """Settle an unknown lens (dense depth waits for that), or check the one that was told."""
         assert self._map is not None
         self._calibrating = False
+        self._lens_search.unknown |= self._intake.camera_is_unknown
         found = self._lens_search.search(self._map, self._intake.lens)
         if found is None:
             return
