@@ -9,8 +9,8 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from worldsystem_core.geometry.se3 import inverse, pose_from, rotation_angle_rad, transform
-from worldsystem_slam3r.geometric.bundle import FOCAL, Bundle, adjust
-from worldsystem_slam3r.geometric.dense import Neighbour, View, relative, sweep
+from worldsystem_slam3r.geometric.bundle import FOCAL, FOCAL_AND_RADIAL, Bundle, adjust
+from worldsystem_slam3r.geometric.dense import Neighbour, Swept, View, judged, relative, sweep
 from worldsystem_slam3r.geometric.densify import dense_task
 from worldsystem_slam3r.geometric.initialise import (
     flow_beyond_rotation_px,
@@ -20,7 +20,7 @@ from worldsystem_slam3r.geometric.initialise import (
 )
 from worldsystem_slam3r.geometric.map_store import KeyframeRecord, Map
 from worldsystem_slam3r.geometric.pose import find_pose, refine_pose
-from worldsystem_slam3r.geometric.tracking import FeatureTracker, new_corners
+from worldsystem_slam3r.geometric.tracking import FeatureTracker, follow, new_corners
 
 K4 = np.array([300.0, 300.0, 159.5, 89.5])
 
@@ -173,6 +173,17 @@ def test_bundle_adjustment_estimates_the_focal_length_where_it_shows():
     assert result.focal_sigma < 0.02
 
 
+def test_bundle_adjustment_finds_radial_distortion_with_the_focal_length():
+    bundle, _ = _bundle(noise_px=0.0)
+    straight = (bundle.uv - K4[2:]) / K4[:2]
+    r2 = (straight**2).sum(axis=1, keepdims=True)
+    bent = straight * (1.0 - 0.25 * r2 + 0.06 * r2**2) * K4[:2] + K4[2:]
+    free = Bundle(**{**vars(bundle), "uv": bent, "fixed": np.arange(6) < 1})
+    result = adjust(free, free_lens=FOCAL_AND_RADIAL, iterations=100, least_gain=1e-7)
+    assert result.K4[0] == pytest.approx(300.0, rel=0.02)
+    assert result.radial[0] == pytest.approx(-0.25, abs=0.03)
+
+
 def test_corners_cover_the_picture_and_a_blank_one_has_none():
     grey = _grey(filmed_room.sideways_poses(1)[0])
     corners = new_corners(grey, np.zeros((0, 2), np.float32), 300)
@@ -212,7 +223,7 @@ def test_plane_sweep_measures_slanted_walls_to_one_percent():
         if view is not views[1]
     ]
     truth = filmed_room.render(poses[1], views[1].dense_camera)[1]
-    found = sweep(views[1], others, (2.0, 14.0), 96)
+    found = judged(views[1], sweep(views[1], others, (2.0, 14.0), 96), [])
     known = found.confidence > 0
     error = np.abs(found.depth[known] / truth[known] - 1.0)
     assert known.mean() > 0.6
@@ -222,14 +233,54 @@ def test_plane_sweep_measures_slanted_walls_to_one_percent():
 
 def test_a_textureless_picture_has_no_depth():
     flat = View.of(np.full((360, 640), 128, np.uint8), filmed_room.camera(640, 360))
-    found = sweep(flat, [Neighbour(flat, _motion(0.0, (0.1, 0.0, 0.0)))], (1.0, 10.0), 32)
+    other = Neighbour(flat, _motion(0.0, (0.1, 0.0, 0.0)))
+    found = judged(flat, sweep(flat, [other], (1.0, 10.0), 32), [])
     assert np.isnan(found.inverse_depth).all()
     assert not found.confidence.any()
 
 
 def test_a_keyframe_without_neighbours_has_no_depth():
     view = _views(filmed_room.sideways_poses(1))[0]
-    assert np.isnan(sweep(view, [], (1.0, 10.0), 32).depth).all()
+    assert np.isnan(judged(view, sweep(view, [], (1.0, 10.0), 32), []).depth).all()
+
+
+def _poorly_swept(view: View, inverse_depth: np.ndarray) -> Swept:
+    """Depth that matches so badly that nobody would believe it alone."""
+    return Swept(
+        inverse_depth=inverse_depth.astype(np.float32),
+        distinct=np.full(inverse_depth.shape, 0.06, np.float32),
+        own_cost=np.full(inverse_depth.shape, 40.0, np.float32),
+    )
+
+
+def test_depth_that_matches_badly_is_believed_when_two_neighbours_agree():
+    poses = filmed_room.sideways_poses(13)[::6]
+    views = _views(poses)
+    depths = [1.0 / filmed_room.render(pose, views[0].dense_camera)[1] for pose in poses]
+    near = [
+        (Neighbour(view, relative(poses[1], pose)), depth.astype(np.float32))
+        for view, pose, depth in zip(views, poses, depths, strict=True)
+    ]
+    swept = _poorly_swept(views[1], depths[1])
+    alone = judged(views[1], swept, [])
+    confirmed = judged(views[1], swept, [near[0], near[2]])
+    assert not alone.confidence.any()
+    # The neighbours see most of the picture, and depth read half a pixel off agrees where smooth.
+    assert (confirmed.confidence > 0).mean() > 0.6
+    known = confirmed.confidence > 0
+    assert np.abs(confirmed.inverse_depth[known] / depths[1][known] - 1.0).max() < 1e-6
+
+
+def test_depth_that_a_neighbour_sees_through_is_unknown():
+    pose = filmed_room.sideways_poses(1)[0]
+    view = _views([pose])[0]
+    truth = (1.0 / filmed_room.render(pose, view.dense_camera)[1]).astype(np.float32)
+    well = Swept(
+        inverse_depth=2.0 * truth,
+        distinct=np.full(truth.shape, 0.9, np.float32),
+        own_cost=np.zeros(truth.shape, np.float32),
+    )
+    assert not judged(view, well, [(Neighbour(view, np.eye(4)), truth)]).confidence.any()
 
 
 def test_flying_forward_depth_is_matched_to_keyframes_that_see_things_nearly_as_large():
@@ -258,3 +309,27 @@ def test_flying_forward_depth_is_matched_to_keyframes_that_see_things_nearly_as_
     task = dense_task(world, world.keyframes[5], 2)
     forward = [abs(n.neighbour_from_reference[2, 3]) for n in task.neighbours]
     assert max(forward) == pytest.approx(1.0)  # the two nearest of five
+
+
+def test_flow_bears_a_change_of_exposure():
+    grey = _grey(filmed_room.sideways_poses(1)[0])
+    later = _grey(filmed_room.sideways_poses(2)[1])
+    corners = new_corners(grey, np.zeros((0, 2), np.float32), 200)
+    wanted, held = follow(grey, later, corners, corners)
+    dark = (0.5 * later).astype(np.uint8)
+    px, held_in_dark = follow(grey, dark, corners, corners)
+    both = held & held_in_dark
+    assert held_in_dark.sum() > 0.9 * held.sum()
+    assert np.median(np.linalg.norm(px[both] - wanted[both], axis=1)) < 0.1
+
+
+def test_flight_straight_ahead_is_not_taken_for_another_motion():
+    rng = np.random.default_rng(5)
+    ground = rng.uniform([-4, 0, 3], [4, 0, 14], (300, 3)) + np.array([0.0, 1.2, 0.0])
+    ahead = _motion(3.0, (-0.03, 0.0, -0.12))
+    a, b = _seen(ground, np.eye(4)), _seen(ground, ahead)
+    candidates = two_views(a + rng.normal(0, 0.1, a.shape), b + rng.normal(0, 0.1, b.shape), K4)
+    turns = [rotation_angle_rad(c.second_from_first[:3, :3].T @ ahead[:3, :3]) for c in candidates]
+    # The true motion is among them although its angle is small, so that it can win.
+    assert min(turns) < np.deg2rad(0.3)
+    assert not candidates[int(np.argmin(turns))].wide

@@ -31,7 +31,7 @@ PERIOD_NS = 33_333_333
 STEP = 0.12
 TEXELS_PER_UNIT = 16.0
 DEPTHS_WANTED = 3
-"""The first two come together; the third is the first that is compared with another."""
+"""A keyframe is judged by the sweep of the one after it, so the third has seen every kernel."""
 
 PLANES = np.array([[0.0, 1.0, 0.0], [0.15, 0.0, 0.2], [-0.2, 0.0, 0.15]])
 MIXED = np.array([[1.0, 0.3, 0.2], [-0.2, 0.8, 0.7]])
@@ -53,7 +53,7 @@ def warm_up() -> float:
         depths += sum(isinstance(event, NewKeyframe) for event in backend.feed(frame))
         if depths >= DEPTHS_WANTED:
             break
-    backend.close()
+    depths += sum(isinstance(event, NewKeyframe) for event in backend.finish())
     if depths < DEPTHS_WANTED:
         raise BackendError(f"the warm-up film gave {depths} dense keyframes, not {DEPTHS_WANTED}")
     return time.perf_counter() - start

@@ -3,8 +3,9 @@
 
 Planes lie at equal steps of inverse depth (Collins, CVPR 1996); the cost is the census distance
 (Zabih and Woodfill, ECCV 1994), which exposure changes leave alone; costs are aggregated along
-four paths (Hirschmüller, IEEE TPAMI 2008). What earlier keyframes contradict, or nobody confirms
-and matches poorly, is unknown (NaN): sky, mirrors, bare walls.
+four paths (Hirschmüller, IEEE TPAMI 2008). Each keyframe is swept alone first and judged once its
+neighbours were swept too: what they contradict, or do not confirm and matches poorly, is unknown
+(NaN): sky, mirrors, bare walls.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from worldsystem_slam3r.geometric import sweep_kernels as kernels
 STEP_PENALTY = 20
 JUMP_PENALTY_EDGE = 100
 JUMP_PENALTY = 200
+ALONE_QUALITY, SECONDED_QUALITY = 0.3, 0.1
+"""Least quality of matching where no neighbour, and where one, agrees."""
 AGREEMENT = 0.02
 """Relative difference of depth up to which two keyframes see the same surface."""
 
@@ -78,11 +81,20 @@ class DepthMap:
 
 @dataclass(frozen=True, eq=False)
 class Neighbour:
-    """Another keyframe: its view, where it is relative to the reference, and its depth if known."""
+    """Another keyframe: its view and where it is relative to the reference."""
 
     view: View
     neighbour_from_reference: Float64[np.ndarray, "4 4"]
-    depth: DepthMap | None = None
+    keyframe_id: int = -1
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Swept:
+    """What one sweep found, not judged yet: inverse depth, how distinct it is, what it costs."""
+
+    inverse_depth: Float32[np.ndarray, "h w"]
+    distinct: Float32[np.ndarray, "h w"]
+    own_cost: Float32[np.ndarray, "h w"]
 
 
 def sweep(
@@ -90,17 +102,18 @@ def sweep(
     neighbours: list[Neighbour],
     depth_range: tuple[float, float],
     planes: int,
-) -> DepthMap:
-    """Depth of `reference` between `depth_range` (nearest, farthest) [world units].
+) -> Swept:
+    """Depth of `reference` between `depth_range` (nearest, farthest) [world units], not judged.
 
     The first plane stands for everything beyond the range: what matches there best is unknown, as
     is all where there is no neighbour.
     """
     h, w = reference.grey.shape
     if not neighbours:
-        return DepthMap(
+        return Swept(
             inverse_depth=np.full((h, w), np.nan, np.float32),
-            confidence=np.zeros((h, w), np.float32),
+            distinct=np.zeros((h, w), np.float32),
+            own_cost=np.full((h, w), 255.0, np.float32),
         )
     near, far = depth_range
     step = (1.0 / near - 1.0 / far) / (planes - 3)
@@ -120,7 +133,9 @@ def sweep(
     plane, distinct, own_cost = kernels.best_planes(total, cost)
     inverse_depth = np.float32(first) + np.float32(step) * plane
     inverse_depth = _sharpened(reference, neighbours, inverse_depth, np.float32(step))
-    return _judged(reference, neighbours, inverse_depth, distinct, own_cost)
+    return Swept(
+        inverse_depth=np.asarray(inverse_depth, np.float32), distinct=distinct, own_cost=own_cost
+    )
 
 
 def _sharpened(
@@ -153,21 +168,23 @@ def _warps(
     return np.array(H, np.float32), np.array(b, np.float32)
 
 
-def _judged(
-    reference: View,
-    neighbours: list[Neighbour],
-    inverse_depth: np.ndarray,
-    distinct: np.ndarray,
-    own_cost: np.ndarray,
+def judged(
+    reference: View, swept: Swept, judges: list[tuple[Neighbour, Float32[np.ndarray, "h w"]]]
 ) -> DepthMap:
-    """Confidence from distinctness, matching cost, texture and the neighbours' depth."""
-    agree, against = _agreement(reference, neighbours, inverse_depth)
-    quality = np.clip(distinct / 0.45, 0.0, 1.0) * np.clip(1.6 - own_cost / 60.0, 0.0, 1.0)
+    """What of a sweep to believe: by how well it matches, and by its neighbours' inverse depths.
+
+    Two neighbours that agree make up for poor matching; one that agrees, or none, does not.
+    """
+    inverse_depth = swept.inverse_depth
+    agree, against = _agreement(reference, judges, inverse_depth)
+    quality = np.clip(swept.distinct / 0.45, 0.0, 1.0)
+    quality *= np.clip(1.6 - swept.own_cost / 60.0, 0.0, 1.0)
     quality *= np.clip(reference.texture / 3.0, 0.0, 1.0)
     support = np.where(agree >= 2, 1.0, np.where(agree == 1, 0.7, 0.4))
     confidence = support * (0.3 * (agree > 0) + (1.0 - 0.3 * (agree > 0)) * quality)
     bad = ~np.isfinite(inverse_depth) | (inverse_depth <= 0)
-    bad |= (against > agree) | ((agree == 0) & (quality < 0.3)) | (confidence < 0.1)
+    bad |= (against > agree) | ((agree == 0) & (quality < ALONE_QUALITY))
+    bad |= ((agree == 1) & (quality < SECONDED_QUALITY)) | (confidence < 0.1)
     bad |= _speckles(inverse_depth, bad)
     return DepthMap(
         inverse_depth=np.where(bad, np.nan, inverse_depth).astype(np.float32),
@@ -187,22 +204,20 @@ def _speckles(inverse_depth: np.ndarray, bad: np.ndarray) -> np.ndarray:
 
 
 def _agreement(
-    reference: View, neighbours: list[Neighbour], inverse_depth: np.ndarray
+    reference: View, judges: list[tuple[Neighbour, np.ndarray]], inverse_depth: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    judges = [neighbour for neighbour in neighbours if neighbour.depth is not None]
     if not judges:
         zeros = np.zeros(inverse_depth.shape, np.int8)
         return zeros, zeros
     K_inverse = np.linalg.inv(reference.dense_camera.K)
-    H, b, maps = [], [], []
-    for judge in judges:
+    H, b = [], []
+    for judge, _ in judges:
         K, pose = judge.view.dense_camera.K, judge.neighbour_from_reference
         H.append(K @ pose[:3, :3] @ K_inverse)
         b.append(K @ pose[:3, 3])
-        maps.append(judge.depth.inverse_depth if judge.depth else inverse_depth)
     agree, against = kernels.agreement(
         inverse_depth.astype(np.float32),
-        np.stack(maps),
+        np.stack([seen for _, seen in judges]),
         np.array(H, np.float32),
         np.array(b, np.float32),
         np.float32(1.0),

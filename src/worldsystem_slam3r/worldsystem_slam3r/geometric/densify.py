@@ -13,13 +13,24 @@ import numpy as np
 
 from worldsystem_core.handoff import Handoff
 from worldsystem_core.priority import lower_thread_priority
-from worldsystem_slam3r.geometric.dense import DepthMap, Neighbour, View, relative, sweep
+from worldsystem_slam3r.geometric.dense import (
+    DepthMap,
+    Neighbour,
+    Swept,
+    View,
+    judged,
+    relative,
+    sweep,
+)
 from worldsystem_slam3r.geometric.map_store import KeyframeRecord, Map, median_depth
 
 log = logging.getLogger(__name__)
 
 QUEUE = 8
 NICENESS = 5
+PATIENCE_S = 0.25
+"""How long a swept keyframe waits for the next one to confirm it."""
+KEPT_SWEEPS = 16
 IDEAL_ANGLE_RAD = 0.10
 """Angle between two keyframes' rays at which they measure depth best: precise, yet alike."""
 
@@ -37,14 +48,52 @@ class DenseTask:
     depth_range: tuple[float, float]
 
 
+class _Judgement:
+    """Sweeps keyframes one after another, and judges each when the one after it was swept too."""
+
+    def __init__(self, planes: int) -> None:
+        self._planes = planes
+        self._swept: dict[int, Swept] = {}
+        self._waiting: DenseTask | None = None
+
+    @property
+    def waits(self) -> bool:
+        """Whether a swept keyframe waits for the next one."""
+        return self._waiting is not None
+
+    def take(self, task: DenseTask) -> list[tuple[int, DepthMap]]:
+        """Sweep `task`; the depth of the keyframe before it, if one waited."""
+        swept = sweep(task.reference, task.neighbours, task.depth_range, self._planes)
+        self._swept[task.keyframe_id] = swept
+        while len(self._swept) > KEPT_SWEEPS:
+            del self._swept[next(iter(self._swept))]
+        before = self.rest()
+        self._waiting = task
+        return before
+
+    def rest(self) -> list[tuple[int, DepthMap]]:
+        """The depth of the keyframe that waits, without waiting longer."""
+        task, self._waiting = self._waiting, None
+        if task is None:
+            return []
+        judges = [
+            (neighbour, self._swept[neighbour.keyframe_id].inverse_depth)
+            for neighbour in task.neighbours
+            if neighbour.keyframe_id in self._swept
+        ]
+        swept = self._swept[task.keyframe_id]
+        return [(task.keyframe_id, judged(task.reference, swept, judges))]
+
+
 class DenseStage:
     """Computes depth maps in order; `results` are collected by the owner, who also closes it.
 
     When the worker falls behind, the oldest waiting keyframe goes without depth and is counted.
+    A keyframe's depth comes when the next one was swept, or after `PATIENCE_S` without one.
     """
 
     def __init__(self, planes: int, *, synchronous: bool) -> None:
-        self._planes = planes
+        self._judgement = _Judgement(planes)
         self._done: deque[tuple[int, DepthMap]] = deque()
         self._queue: Handoff[DenseTask] = Handoff(QUEUE)
         self._thread: threading.Thread | None = None
@@ -63,7 +112,7 @@ class DenseStage:
         """Compute `task` now (synchronous) or queue it."""
         self._submitted += 1
         if self._thread is None:
-            self._done.append((task.keyframe_id, self._depth(task)))
+            self._done.extend(self._judgement.take(task))
         else:
             self._queue.put(task)
 
@@ -77,9 +126,12 @@ class DenseStage:
         return finished
 
     def drain(self, timeout_s: float = 5.0) -> None:
-        """Wait until what is queued has been computed, but no longer than `timeout_s`."""
+        """Wait until all that was submitted has its depth, but no longer than `timeout_s`."""
+        if self._thread is None:
+            self._done.extend(self._judgement.rest())
+            return
         end_s = time.monotonic() + timeout_s
-        while self._thread is not None and self._thread.is_alive() and time.monotonic() < end_s:
+        while self._thread.is_alive() and time.monotonic() < end_s:
             if self._finished + self.dropped >= self._submitted:
                 return
             time.sleep(0.005)
@@ -87,27 +139,28 @@ class DenseStage:
     def close(self, timeout_s: float = 30.0) -> None:
         """Finish what is queued and join the worker."""
         self._queue.close()
-        if self._thread is not None:
-            self._thread.join(timeout_s)
-            if self._thread.is_alive():
-                log.warning("dense depth did not finish within %.0f s", timeout_s)
-
-    def _depth(self, task: DenseTask) -> DepthMap:
-        return sweep(task.reference, task.neighbours, task.depth_range, self._planes)
+        if self._thread is None:
+            self._done.extend(self._judgement.rest())
+            return
+        self._thread.join(timeout_s)
+        if self._thread.is_alive():
+            log.warning("dense depth did not finish within %.0f s", timeout_s)
 
     def _run(self) -> None:
         lower_thread_priority(NICENESS)
-        while not (self._queue.closed and len(self._queue) == 0):
-            task = self._queue.get(timeout_s=0.5)
-            if task is None:
-                continue
-            try:
-                self._done.append((task.keyframe_id, self._depth(task)))
-                self._finished += 1
-            except Exception as failure:  # the thread's edge: handed to the owner by results()
-                self._failure = failure
-                self._queue.close()
-                return
+        try:
+            while not (self._queue.closed and len(self._queue) == 0):
+                patience_s = PATIENCE_S if self._judgement.waits else 0.5
+                task = self._queue.get(timeout_s=patience_s)
+                self._tell(self._judgement.rest() if task is None else self._judgement.take(task))
+            self._tell(self._judgement.rest())
+        except Exception as failure:  # the thread's edge: handed to the owner by results()
+            self._failure = failure
+            self._queue.close()
+
+    def _tell(self, depths: list[tuple[int, DepthMap]]) -> None:
+        self._done.extend(depths)
+        self._finished += len(depths)
 
 
 def dense_task(world: Map, record: KeyframeRecord, count: int) -> DenseTask:
@@ -115,7 +168,7 @@ def dense_task(world: Map, record: KeyframeRecord, count: int) -> DenseTask:
     points = world.seen_points(record)
     neighbours = [
         Neighbour(
-            other.kept_view(), relative(record.world_from_cam, other.world_from_cam), other.depth
+            other.kept_view(), relative(record.world_from_cam, other.world_from_cam), other.id
         )
         for other in _neighbours(world, record, points, count)
     ]

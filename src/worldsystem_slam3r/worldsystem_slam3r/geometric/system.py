@@ -318,6 +318,8 @@ class GeometricBackend:
         for key in self._undensified:
             self._submit(key)
         self._undensified = []
+        if self._config.synchronous:
+            self._dense.drain()
 
     def _submit(self, key: int) -> None:
         assert self._map is not None
