@@ -62,7 +62,7 @@ def test_pixels_and_pictures_go_over_to_a_new_lens_together():
         spot = moved[y - 6 : y + 7, x - 6 : x + 7].astype(float)
         v, u = np.mgrid[-6:7, -6:7]
         centre = np.array([(u * spot).sum(), (v * spot).sum()]) / spot.sum()
-        assert np.abs(centre + [x, y] - wanted).max() < 0.3
+        assert np.abs(centre + np.array([x, y]) - wanted).max() < 0.3
     assert np.isnan(change.px(np.full((1, 2), np.nan))).all()
     back = LensChange(found, assumed).px(change.px(marks))
     assert np.abs(back - marks).max() < 1e-4

@@ -16,6 +16,7 @@ from worldsystem_slam3r.geometric.matching import Features
 
 MIN_ANGLE_RAD = np.deg2rad(1.2)
 MAX_ERROR_PX = 3.0
+MAX_ROWS = 50_000
 
 
 @dataclass(kw_only=True, eq=False)
@@ -207,9 +208,17 @@ class Map:
                 record.ids, record.px = record.ids[keep], record.px[keep]
 
     def release(self, keep: int) -> None:
-        """Let go of keyframes older than the newest `keep`, and of their points."""
+        """Let go of keyframes older than the newest `keep`, and of their points.
+
+        Points followed for so long that `MAX_ROWS` newer ones came go too, so that the table is
+        bounded; whoever follows them must let go of ids below `points.base`.
+        """
         for key in list(self.keyframes)[:-keep]:
             del self.keyframes[key]
+        newest = max((int(r.ids.max()) for r in self.keyframes.values() if len(r.ids)), default=0)
+        for record in self.keyframes.values():
+            kept = record.ids > newest - MAX_ROWS
+            record.ids, record.px = record.ids[kept], record.px[kept]
         alive = [int(r.ids.min()) for r in self.keyframes.values() if len(r.ids)]
         if alive:
             self.points.forget_below(min(alive))

@@ -16,12 +16,9 @@ import numpy as np
 
 from worldsystem_core.errors import BackendError
 from worldsystem_core.frames import Camera, Frame
-from worldsystem_core.geometry.pinhole import pointmap_from_depth
-from worldsystem_core.geometry.se3 import inverse, rotation_angle_rad
+from worldsystem_core.geometry.se3 import inverse
 from worldsystem_core.reconstruction import (
     Event,
-    Keyframe,
-    MovedKeyframes,
     NewKeyframe,
     Pose,
     RemovedKeyframes,
@@ -31,13 +28,14 @@ from worldsystem_slam3r.config import Slam3rConfig
 from worldsystem_slam3r.geometric.bootstrap import Bootstrap, Held, Start
 from worldsystem_slam3r.geometric.bundle import adjust
 from worldsystem_slam3r.geometric.calibrate import LensSearch, settle
-from worldsystem_slam3r.geometric.dense import DepthMap, View
+from worldsystem_slam3r.geometric.dense import View
 from worldsystem_slam3r.geometric.densify import DenseStage, dense_task
 from worldsystem_slam3r.geometric.health import HealthMonitor
 from worldsystem_slam3r.geometric.intake import Intake, Picture
 from worldsystem_slam3r.geometric.locate import Locator
-from worldsystem_slam3r.geometric.map_store import KeyframeRecord, Map, median_depth
+from worldsystem_slam3r.geometric.map_store import KeyframeRecord, Map
 from worldsystem_slam3r.geometric.relocalise import revisit
+from worldsystem_slam3r.geometric.telling import moved_keyframes, told_keyframe, unknown_pose
 from worldsystem_slam3r.geometric.tracking import FeatureTracker, Tracks
 from worldsystem_slam3r.health import Health
 
@@ -48,8 +46,6 @@ OUTLIER_PX = 3.0
 KEPT_KEYFRAMES = 24
 SUBMITTED_AT_ONCE = 2
 """Keyframes swept per new one when many wait: fewer than the queue holds."""
-MOVED_DEPTHS = 0.003
-MOVED_RAD = np.deg2rad(0.2)
 
 
 class GeometricBackend:
@@ -121,7 +117,7 @@ class GeometricBackend:
         events += self._told_depths() + self._moved(force=True)
         if self._map is None and self._bootstrap is not None:
             held = self._bootstrap.given_up + self._bootstrap.waiting
-            events += [_unknown(item) for item in held]
+            events += [unknown_pose(item) for item in held]
         return events
 
     def restart(self) -> list[Event]:
@@ -161,7 +157,7 @@ class GeometricBackend:
         width = picture.camera.width
         flow = self._bootstrap.moved_px / width, self._bootstrap.beyond_turn_px / width
         self._monitor.waiting(picture.stamp_ns, *flow)
-        events: list[Event] = [_unknown(item) for item in self._bootstrap.given_up]
+        events: list[Event] = [unknown_pose(item) for item in self._bootstrap.given_up]
         self._bootstrap.given_up = []
         if start is not None:
             events += self._begin(start)
@@ -202,7 +198,7 @@ class GeometricBackend:
             self._monitor.lost()
             self._submit_waiting()  # the way back is found by dense depth
             lost = Held(picture.frame_id, picture.stamp_ns, Tracks.none())
-            return [_unknown(lost, TrackingState.LOST, self._locator.cam_from_world)]
+            return [unknown_pose(lost, TrackingState.LOST, self._locator.cam_from_world)]
         self._monitor.followed(found.inliers, found.confidence)
         if self._locator.wants_keyframe:
             self._add_keyframe(picture)
@@ -253,6 +249,7 @@ class GeometricBackend:
         if not self._calibrating:
             self._submit_some()
         world.release(KEPT_KEYFRAMES)
+        self._tracker.keep(self._tracker.current.ids >= world.points.base)
 
     def _calibrate(self) -> None:
         """Settle an unknown lens (dense depth waits for that), or check the one that was told."""
@@ -334,27 +331,13 @@ class GeometricBackend:
             if self._map is not None and key in self._map.keyframes:
                 record = self._map.keyframes[key]
                 record.depth = depth
-                events.append(NewKeyframe(_keyframe(record, depth)))
+                events.append(NewKeyframe(told_keyframe(record, depth)))
                 record.told = record.world_from_cam
                 self._newest_told = max(self._newest_told, key)
         return events
 
     def _moved(self, *, force: bool = False) -> list[Event]:
-        """Tell the keyframes that refinement has moved noticeably since they were last told."""
-        if self._map is None:
-            return []
-        moved = {}
-        for record in self._map.keyframes.values():
-            if record.told is None:
-                continue
-            now = record.world_from_cam
-            depth = median_depth(record, self._map.seen_points(record))
-            shift = float(np.linalg.norm(now[:3, 3] - record.told[:3, 3]))
-            turn = rotation_angle_rad(now[:3, :3].T @ record.told[:3, :3])
-            limit = 0.1 if force else 1.0
-            if shift > limit * MOVED_DEPTHS * depth or turn > limit * MOVED_RAD:
-                moved[record.id] = record.told = now
-        return [MovedKeyframes(moved)] if moved else []
+        return [] if self._map is None else moved_keyframes(self._map, force=force)
 
     def _pose(self, frame_id: int, stamp_ns: int, pose: np.ndarray, confidence: float) -> Pose:
         return Pose(
@@ -365,32 +348,3 @@ class GeometricBackend:
             state=TrackingState.TRACKED,
             keyframe_id=self._newest_told,
         )
-
-
-def _keyframe(record: KeyframeRecord, depth: DepthMap) -> Keyframe:
-    camera = record.kept_view().dense_camera
-    return Keyframe(
-        id=record.id,
-        frame_id=record.frame_id,
-        stamp_ns=record.stamp_ns,
-        world_from_cam=record.world_from_cam,
-        camera=camera,
-        pointmap=pointmap_from_depth(depth.depth, camera),
-        confidence=depth.confidence,
-        rgb=record.rgb,
-    )
-
-
-def _unknown(
-    item: Held,
-    state: TrackingState = TrackingState.INITIALISING,
-    cam_from_world: np.ndarray | None = None,
-) -> Pose:
-    pose = np.eye(4) if cam_from_world is None else inverse(cam_from_world)
-    return Pose(
-        frame_id=item.frame_id,
-        stamp_ns=item.stamp_ns,
-        world_from_cam=pose,
-        confidence=0.0,
-        state=state,
-    )
