@@ -6,8 +6,8 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
+from worldsystem.evaluation.datasets import truth_at
 from worldsystem.evaluation.truth import GroundTruth
-from worldsystem.evaluation.truth_files import from_simulator, load_truth_trajectory
 from worldsystem.report.page import write_report
 from worldsystem.report.record import RunRecord
 from worldsystem_core.errors import WorldSystemError
@@ -15,8 +15,6 @@ from worldsystem_core.trajectory import write_tum
 from worldsystem_storage.mesh_files import write_glb, write_ply
 
 log = logging.getLogger(__name__)
-
-SCENE_FILE = "scene.json"
 
 
 def write_outputs(run: RunRecord, *, report: bool = True) -> None:
@@ -31,14 +29,11 @@ def write_outputs(run: RunRecord, *, report: bool = True) -> None:
 
 
 def read_truth(place: str) -> GroundTruth | None:
-    """Ground truth from a simulator's folder or a trajectory file; None when there is none."""
+    """Ground truth from any place that `worldsystem eval` knows; None when there is none."""
     if not place:
         return None
-    path = Path(place)
     try:
-        if path.is_dir() and (path / SCENE_FILE).is_file():
-            return from_simulator(path)
-        return GroundTruth(poses=load_truth_trajectory(path))
+        return truth_at(Path(place))
     except (OSError, ValueError, KeyError, WorldSystemError) as error:
-        log.warning("no ground truth from %s: %s", path, error)
+        log.warning("no ground truth from %s: %s", place, error)
         return None

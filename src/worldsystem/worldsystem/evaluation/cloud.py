@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import trimesh
 from jaxtyping import Float
 from scipy.spatial import cKDTree
 
@@ -106,6 +105,8 @@ def read_surface(path: Path) -> Mesh:
 
     Raises SourceError when the file is missing or nothing of the kind.
     """
+    import trimesh  # a third of a second, which a run without a true surface need not wait
+
     try:
         loaded = trimesh.load(path, process=False, force="mesh" if path.suffix == ".glb" else None)
     except (OSError, ValueError, KeyError, IndexError, TypeError) as error:

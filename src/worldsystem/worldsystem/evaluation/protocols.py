@@ -103,7 +103,7 @@ def piece_errors(
 
 def _moves(world_from_cam: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
     R, t = world_from_cam[starts, :3, :3], world_from_cam[starts, :3, 3]
-    out = world_from_cam[ends].copy()
+    out: np.ndarray = world_from_cam[ends].copy()
     out[:, :3, 3] = np.einsum("nji,nj->ni", R, out[:, :3, 3] - t)
     out[:, :3, :3] = np.einsum("nji,njk->nik", R, out[:, :3, :3])
     return out
