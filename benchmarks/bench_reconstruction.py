@@ -2,11 +2,14 @@
 """How well and how fast the weight-free reconstruction follows simulated, rendered and real video.
 
 Figures whose recording is not there are left out and named. Repeats begin one and two frames later,
-for the same film gives the same run. Two runs go side by side, the speed is measured alone.
+for the same film gives the same run. Two runs go side by side (`BENCH_PROCESSES`), the speed is
+measured alone. Parts can be named: accuracy, speed, endurance.
 """
 
 from __future__ import annotations
 
+import os
+import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -29,7 +32,7 @@ from worldsystem_slam3r.backend import create_backend
 from worldsystem_slam3r.config import Slam3rConfig
 
 REPEATS = 1 if QUICK else 3
-PROCESSES = 2
+PROCESSES = int(os.environ.get("BENCH_PROCESSES", "2"))
 LAPS = 3
 LAP_FRAMES = 60 if QUICK else 150
 WARM_UP_FRAMES = 60
@@ -155,11 +158,23 @@ def measure_endurance(bench: Benchmark) -> None:
     bench.add("fps_end_over_start", float(laps[0] / laps[-1]), "", note=note)
 
 
+PARTS = {
+    "accuracy": measure_accuracy,
+    "speed": measure_live_speed,
+    "endurance": measure_endurance,
+}
+
+
 def main() -> None:
+    """All parts, or those named; figures of the others are kept from the last run."""
+    parts = sys.argv[1:] or list(PARTS)
     bench = Benchmark("reconstruction", id_prefix="recon")
-    measure_accuracy(bench)
-    measure_live_speed(bench)
-    measure_endurance(bench)
+    for part in parts:
+        PARTS[part](bench)
+    if set(parts) != set(PARTS):
+        measured = {figure.id for figure in bench.figures}
+        before = [figure for figure in bench.last_figures() if figure.id not in measured]
+        bench.figures[:0] = before
     bench.write()
 
 

@@ -51,10 +51,21 @@ class Benchmark:
         self.figures.append(figure)
         print(f"{figure.id:45s} {figure.value:12.4g} {unit:10s} {note}", flush=True)
 
+    @property
+    def path(self) -> Path:
+        """`results/<name>.json`, or `<name>$BENCH_SUFFIX.json`."""
+        return RESULTS / f"{self.name}{os.environ.get('BENCH_SUFFIX', '')}.json"
+
+    def last_figures(self) -> list[Figure]:
+        """What the last run wrote; none without one."""
+        if not self.path.is_file():
+            return []
+        return [Figure(**result) for result in json.loads(self.path.read_text())["results"]]
+
     def write(self) -> Path:
-        """Write `results/<name>.json`, or `<name>$BENCH_SUFFIX.json`, and return its path."""
+        """Write the figures and return their path."""
         RESULTS.mkdir(exist_ok=True)
-        path = RESULTS / f"{self.name}{os.environ.get('BENCH_SUFFIX', '')}.json"
+        path = self.path
         content = {
             "machine": machine(),
             "commit": commit(),
