@@ -96,8 +96,12 @@ def measure_accuracy(bench: Benchmark) -> None:
         print(f"{name}: left out, {films.DATA / RECORDINGS[name]} is not there")
     with ProcessPoolExecutor(PROCESSES, mp_context=get_context("spawn")) as pool:
         flown = [(flight, pool.submit(fly, flight)) for flight in films.flights()]
+        hard = [pool.submit(fly, flight) for flight in films.hard_flights()]
         seen = {name: [pool.submit(watch, name, i) for i in range(REPEATS)] for name in present}
         _add_flights(bench, [(flight, job.result()) for flight, job in flown])
+        if hard:
+            tracked = [job.result()["tracked_percent"] for job in hard]
+            bench.add("yaw_tracked_percent", tracked, "%", note="turns of 90 °/s from the start")
         for name, jobs in seen.items():
             scores = [job.result() for job in jobs]
             for key in scores[0]:

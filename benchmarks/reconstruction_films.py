@@ -22,7 +22,9 @@ from worldsystem_sim.config import SimConfig
 DATA = Path(
     os.environ.get("WORLDSYSTEM_DATA", Path(__file__).parents[1].parent / "shared" / "data")
 )
-FLIGHTS = ("demo", "orbit", "survey", "flythrough", "yaw")
+FLIGHTS = ("demo", "orbit", "survey", "facade", "flythrough")
+HARD_FLIGHT = "yaw"
+"""Turns up to 90 °/s from the first picture on: hard to start, told beside the others."""
 SEEDS = (1, 2)
 FLIGHT_S = 15.0
 GOPRO_PERIOD_NS = 33_366_667
@@ -39,6 +41,13 @@ def flights() -> list[SimConfig]:
         for flight in FLIGHTS
         for seed in SEEDS
     ]
+
+
+def hard_flights() -> list[SimConfig]:
+    """The flight of quick turns over both scenes; none when quick."""
+    if QUICK:
+        return []
+    return [SimConfig(flight=HARD_FLIGHT, seed=seed, duration_s=FLIGHT_S) for seed in SEEDS]
 
 
 def living_room() -> Posed:

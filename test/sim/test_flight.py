@@ -59,6 +59,17 @@ def test_the_flythrough_passes_inside_the_barn(scene):
     assert sum(inside) > 10
 
 
+def test_the_facade_flight_is_level_and_looks_at_the_houses(scene, renderer):
+    path = flight("facade", 1, 30.0, scene)
+    houses = {i for i, name in scene.class_names.items() if name == "house"}
+    for t in np.arange(0.0, 30.0, 3.0):
+        x, y, z = path.position_m(float(t))
+        assert abs(y + 1.6) < 0.3
+        assert 2.5 < z < 8.0
+        _, ids = renderer.render_truth(path.world_from_cam(float(t)))
+        assert np.isin(ids, list(houses)).mean() > 0.02, (t, x)
+
+
 def test_hovering_feels_gravity_along_the_bodys_up(scene):
     path = flight("hover", 1, 20.0, scene)
     felt = np.array(

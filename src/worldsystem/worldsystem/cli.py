@@ -102,7 +102,7 @@ def _add_common(command: argparse.ArgumentParser) -> None:
 def _add_sim(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     sim = commands.add_parser("sim", help="the drone simulator alone, sending to any server")
     sim.add_argument("url", nargs="?", metavar="URL", help="server, as ws://host:5001")
-    sim.add_argument("--flight", help="demo, orbit, survey, flythrough, hover or yaw")
+    sim.add_argument("--flight", help="demo, orbit, survey, facade, flythrough, hover or yaw")
     sim.add_argument("--duration", type=float, help="length of the flight [s]")
     sim.add_argument("--out", help="folder for the ground truth")
     sim.add_argument(

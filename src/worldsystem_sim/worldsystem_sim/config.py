@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from worldsystem_core.config import Config, param
 from worldsystem_core.frames import Camera
 
-FLIGHTS = ("demo", "orbit", "survey", "flythrough", "hover", "yaw")
+FLIGHTS = ("demo", "orbit", "survey", "facade", "flythrough", "hover", "yaw")
 
 
 @dataclass(frozen=True, kw_only=True)

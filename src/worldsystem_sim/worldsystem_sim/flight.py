@@ -30,6 +30,7 @@ _ROUTES: dict[str, Callable[[routes.Request], routes.Route]] = {
     "demo": routes.demo,
     "orbit": routes.orbit,
     "survey": routes.survey,
+    "facade": routes.facade,
     "flythrough": routes.flythrough,
     "hover": routes.hover,
     "yaw": routes.fast_yaw,

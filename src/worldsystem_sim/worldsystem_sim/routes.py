@@ -20,6 +20,7 @@ _RUN_IN_M = 10.0
 _SURVEY_SHARE = 0.25
 _STRIP_M = 15.0
 _TURN_RADIUS_M = 3.0
+_FACADE_M = 38.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,6 +118,18 @@ def _strips(way_m: Float[np.ndarray, "n"]) -> Float64[np.ndarray, "n 2"]:
     sense = np.where(lane % 10 < 5, 1.0, -1.0)
     across = 2 * _TURN_RADIUS_M * row + sense * _TURN_RADIUS_M * (1.0 - np.cos(turn))
     return np.stack([along, across], axis=-1)
+
+
+def facade(request: Request) -> Route:
+    """Along the road, level, looking at the row of houses; each pass back is 1.8 m higher."""
+    way = np.maximum(_SPEED_MPS * (request.times_s + 2.0), 0.0)
+    lane = np.floor(way / _FACADE_M)
+    rest = way - lane * _FACADE_M
+    x = np.where(lane % 2 == 0, rest, _FACADE_M - rest) - 0.5 * _FACADE_M
+    y = np.full(len(way), -1.6 + float(request.rng.uniform(-0.2, 0.2)))
+    z = 3.2 + 1.8 * np.minimum(lane, 4.0) + 0.2 * np.sin(0.7 * request.times_s)
+    heading = 0.5 * np.pi + 0.10 * np.sin(0.35 * request.times_s)
+    return Route(np.stack([x, y, z], axis=-1), heading, np.full(len(way), np.radians(6.0)))
 
 
 def flythrough(request: Request) -> Route:
