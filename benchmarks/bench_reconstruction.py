@@ -3,7 +3,7 @@
 
 Figures whose recording is not there are left out and named. Repeats begin one and two frames later,
 for the same film gives the same run. Two runs go side by side (`BENCH_PROCESSES`), the speed is
-measured alone. Parts can be named: accuracy, speed, endurance.
+measured alone. Parts can be named: flights, rooms, action_cameras, speed, endurance.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 
@@ -89,19 +90,28 @@ RECORDINGS = {
 UNITS = {"cm": "cm", "percent": "%", "corr": "", "variation": ""}
 
 
-def measure_accuracy(bench: Benchmark) -> None:
-    """Every flight and every repeat of every recording, two at a time."""
-    present = [name for name, folder in RECORDINGS.items() if (films.DATA / folder).exists()]
-    for name in RECORDINGS.keys() - set(present):
-        print(f"{name}: left out, {films.DATA / RECORDINGS[name]} is not there")
-    with ProcessPoolExecutor(PROCESSES, mp_context=get_context("spawn")) as pool:
+def _side_by_side() -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(PROCESSES, mp_context=get_context("spawn"))
+
+
+def measure_flights(bench: Benchmark) -> None:
+    """Every simulated flight."""
+    with _side_by_side() as pool:
         flown = [(flight, pool.submit(fly, flight)) for flight in films.flights()]
         hard = [pool.submit(fly, flight) for flight in films.hard_flights()]
-        seen = {name: [pool.submit(watch, name, i) for i in range(REPEATS)] for name in present}
         _add_flights(bench, [(flight, job.result()) for flight, job in flown])
         if hard:
             tracked = [job.result()["tracked_percent"] for job in hard]
             bench.add("yaw_tracked_percent", tracked, "%", note="turns of 90 °/s from the start")
+
+
+def measure_recordings(bench: Benchmark, names: tuple[str, ...]) -> None:
+    """Every repeat of the recordings `names`."""
+    present = [name for name in names if (films.DATA / RECORDINGS[name]).exists()]
+    for name in set(names) - set(present):
+        print(f"{name}: left out, {films.DATA / RECORDINGS[name]} is not there")
+    with _side_by_side() as pool:
+        seen = {name: [pool.submit(watch, name, i) for i in range(REPEATS)] for name in present}
         for name, jobs in seen.items():
             scores = [job.result() for job in jobs]
             for key in scores[0]:
@@ -162,8 +172,10 @@ def measure_endurance(bench: Benchmark) -> None:
     bench.add("fps_end_over_start", float(laps[0] / laps[-1]), "", note=note)
 
 
-PARTS = {
-    "accuracy": measure_accuracy,
+PARTS: dict[str, Callable[[Benchmark], None]] = {
+    "flights": measure_flights,
+    "rooms": lambda bench: measure_recordings(bench, ("icl", "icl_unknown_camera", "hololens")),
+    "action_cameras": lambda bench: measure_recordings(bench, ("karma", "hero7")),
     "speed": measure_live_speed,
     "endurance": measure_endurance,
 }
