@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol
 
@@ -37,7 +37,7 @@ class Pose:
 
     `keyframe_id` is the keyframe that the pose hangs on (-1: none yet), so that a later correction
     of that keyframe corrects this pose too. `covariance`, where the back-end tells one, is that of
-    (position [world units], rotation [rad]) about the world's axes.
+    (position [world units], rotation [rad]) about the world's axes. `submap` as in `Keyframe`.
     """
 
     frame_id: int
@@ -48,6 +48,7 @@ class Pose:
     keyframe_id: int = -1
     scale: ScaleState = ScaleState.SCENE
     covariance: Float64[np.ndarray, "6 6"] | None = None
+    submap: int = 0
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -56,6 +57,8 @@ class Keyframe:
 
     `pointmap[v, u]` projects to pixel (u, v) of `camera`, which has the pointmap's size and no
     distortion; NaN marks unknown points, whose `confidence` is 0. Confidence lies in [0, 1].
+    Keyframes of one `submap` share origin, axes and unit; a back-end that begins anew after a loss
+    counts it up.
     """
 
     id: int
@@ -67,6 +70,7 @@ class Keyframe:
     confidence: Float32[np.ndarray, "h w"]
     rgb: UInt8[np.ndarray, "h w 3"]
     scale: ScaleState = ScaleState.SCENE
+    submap: int = 0
 
     def __post_init__(self) -> None:
         for array in (self.world_from_cam, self.pointmap, self.confidence, self.rgb):
@@ -82,9 +86,16 @@ class NewKeyframe:
 
 @dataclass(frozen=True, eq=False)
 class MovedKeyframes:
-    """Poses corrected after refinement or loop closure: keyframe id → new `world_from_cam`."""
+    """Poses corrected after refinement or loop closure: keyframe id → new `world_from_cam`.
+
+    `point_scale` is the factor from a keyframe's pointmap as it was first told to the one of now;
+    a keyframe without one keeps the size it has. `scale` is given where the root itself changed
+    from `scene` to `map`: then all keyframes are in the event.
+    """
 
     world_from_cam: dict[int, Float64[np.ndarray, "4 4"]]
+    point_scale: dict[int, float] = field(default_factory=dict)
+    scale: ScaleState | None = None
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from worldsystem_core.geometry.rotation import (
 from worldsystem_core.geometry.se3 import inverse
 from worldsystem_core.reconstruction import (
     Event,
+    Keyframe,
     MovedKeyframes,
     NewKeyframe,
     Pose,
@@ -49,16 +50,26 @@ class Trajectory:
 
     def __init__(self) -> None:
         self._world_from_keyframe: dict[int, np.ndarray] = {}
+        self._point_scale: dict[int, float] = {}
         self._poses: list[tuple[int, int, np.ndarray]] = []
 
     def add(self, event: Event) -> None:
         """Take one event; poses that are not tracked are left out of the path."""
         if isinstance(event, NewKeyframe):
-            self._world_from_keyframe[event.keyframe.id] = event.keyframe.world_from_cam
+            self._add_keyframe(event.keyframe)
         elif isinstance(event, MovedKeyframes):
             self._world_from_keyframe.update(event.world_from_cam)
+            self._point_scale.update(event.point_scale)
         elif isinstance(event, Pose) and event.state is TrackingState.TRACKED:
             self._add_pose(event)
+
+    def _add_keyframe(self, keyframe: Keyframe) -> None:
+        """Poses that came before the first keyframe hang on it."""
+        first = not self._world_from_keyframe
+        self._world_from_keyframe[keyframe.id] = keyframe.world_from_cam
+        if first:
+            from_world = inverse(keyframe.world_from_cam)
+            self._poses = [(ns, keyframe.id, from_world @ pose) for ns, _, pose in self._poses]
 
     def _add_pose(self, pose: Pose) -> None:
         anchor = self._world_from_keyframe.get(pose.keyframe_id)
@@ -66,6 +77,7 @@ class Trajectory:
             self._poses.append((pose.stamp_ns, -1, pose.world_from_cam))
         else:
             keyframe_from_cam = inverse(anchor) @ pose.world_from_cam
+            keyframe_from_cam[:3, 3] /= self._point_scale.get(pose.keyframe_id, 1.0)
             self._poses.append((pose.stamp_ns, pose.keyframe_id, keyframe_from_cam))
 
     def __len__(self) -> int:
@@ -74,14 +86,18 @@ class Trajectory:
     def poses(self) -> StampedPoses:
         """The path as it stands now, with every keyframe correction applied."""
         ordered = sorted(self._poses, key=lambda entry: entry[0])
-        baked = [
-            pose if anchor < 0 else self._world_from_keyframe[anchor] @ pose
-            for _, anchor, pose in ordered
-        ]
+        baked = [pose if anchor < 0 else self._placed(anchor, pose) for _, anchor, pose in ordered]
         return StampedPoses(
             np.array([stamp for stamp, _, _ in ordered], dtype=np.int64),
             np.array(baked, dtype=np.float64).reshape(-1, 4, 4),
         )
+
+    def _placed(self, anchor: int, keyframe_from_cam: np.ndarray) -> np.ndarray:
+        world = self._world_from_keyframe[anchor]
+        pose: np.ndarray = world @ keyframe_from_cam
+        extra = self._point_scale.get(anchor, 1.0) - 1.0
+        pose[:3, 3] += extra * world[:3, :3] @ keyframe_from_cam[:3, 3]
+        return pose
 
 
 def write_tum(path: Path, poses: StampedPoses) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 from worldsystem_core.errors import BackendError, WorldSystemError
 from worldsystem_core.reconstruction import ReconstructionBackend
@@ -57,6 +58,8 @@ _MAKERS: dict[str, Callable[[Slam3rConfig], ReconstructionBackend]] = {
     "slam3r": _slam3r,
     "slam3r_tiny": _slam3r_tiny,
 }
+_CHEAP_TO_RENEW = ("geometric",)
+"""Back-ends that may be opened anew for a new sub-map; the others begin one by themselves."""
 
 
 def backend_names() -> list[str]:
@@ -65,12 +68,14 @@ def backend_names() -> list[str]:
 
 
 def create_backend(name: str, config: Slam3rConfig | None = None) -> ReconstructionBackend:
-    """Build the back-end `name`; see `open_backend`."""
-    return open_backend(name, config).backend
+    """Build the back-end `name` alone, without the graph around it; see `open_backend`."""
+    return _open(name, config or Slam3rConfig(backend=name)).backend
 
 
 def open_backend(name: str, config: Slam3rConfig | None = None) -> OpenedBackend:
-    """Build the back-end `name`; an unknown name is a `BackendError` that lists the known ones.
+    """Build the back-end `name` and, with `config.graph`, the graph around it.
+
+    An unknown name is a `BackendError` that lists the known ones.
 
     One that cannot run here is an error that says what to do, or, with `fallback`, makes room for
     `geometric`; `auto` takes the best that keeps up with a video here. Either is said in the log
@@ -79,6 +84,18 @@ def open_backend(name: str, config: Slam3rConfig | None = None) -> OpenedBackend
     worldsystem_slam3r.precompile` does that).
     """
     config = config or Slam3rConfig(backend=name)
+    opened = _open(name, config)
+    if not config.graph:
+        return opened
+    from worldsystem_slam3r.graph.backend import GraphBackend
+    from worldsystem_slam3r.graph.restartable import RenewableBackend
+
+    anew = partial(_MAKERS[opened.name], config) if opened.name in _CHEAP_TO_RENEW else None
+    graph = GraphBackend(RenewableBackend(opened.backend, anew), config)
+    return replace(opened, backend=graph)
+
+
+def _open(name: str, config: Slam3rConfig) -> OpenedBackend:
     if name == AUTO:
         return _best(config)
     if name not in _MAKERS:

@@ -44,6 +44,15 @@ class Slam3rConfig(Config):
     cloud_period_s: float = param(
         5.0, "time from one publication of that cloud to the next [s]; 0: never", low=0.0
     )
+    graph: bool = param(
+        True, "close loops, survive losses and merge sub-maps around whichever back-end runs"
+    )
+    submap_after_s: float = param(
+        3.0, "time without a place after which a sub-map is begun [s]", low=0.2
+    )
+    submap_keyframes: int = param(
+        40, "keyframes of a sub-map without a place that wait for an overlap", low=3, high=500
+    )
 
     weights: str = param(
         "", "folder of the networks' weights; empty: WORLDSYSTEM_WEIGHTS, else the cache"

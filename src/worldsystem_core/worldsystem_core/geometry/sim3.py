@@ -28,6 +28,31 @@ class Sim3:
         pose[:3, 3] = self.apply(b_from_cam[:3, 3])
         return pose
 
+    def __matmul__(self, b_from_c: Sim3) -> Sim3:
+        """`a_from_c`."""
+        return Sim3(
+            self.scale * b_from_c.scale,
+            self.rotation @ b_from_c.rotation,
+            self.apply(b_from_c.translation),
+        )
+
+    @property
+    def pose(self) -> Float64[np.ndarray, "4 4"]:
+        """Its rotation and translation as a rigid transform: a camera's pose, without its unit."""
+        pose = np.eye(4)
+        pose[:3, :3], pose[:3, 3] = self.rotation, self.translation
+        return pose
+
+    @staticmethod
+    def from_pose(a_from_b: Float[np.ndarray, "4 4"], scale: float = 1.0) -> Sim3:
+        """The similarity with the rotation and translation of a rigid transform."""
+        return Sim3(scale, a_from_b[:3, :3].copy(), a_from_b[:3, 3].copy())
+
+    @staticmethod
+    def identity() -> Sim3:
+        """The transform that changes nothing."""
+        return Sim3(1.0, np.eye(3), np.zeros(3))
+
     def inverse(self) -> Sim3:
         """The transform from frame a to frame b."""
         rotation = self.rotation.T

@@ -1,0 +1,245 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where every keyframe lies: as the back-end told it, and as the graph has corrected it.
+
+A back-end's poses are rigid and share one gauge (origin, axes, unit) within a sub-map. Here each
+keyframe has a similarity `world_from_keyframe`, whose scale is the size of the keyframe's unit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from jaxtyping import Float64
+
+from worldsystem_core.geometry.se3 import inverse, rotation_angle_rad
+from worldsystem_core.geometry.sim3 import Sim3
+from worldsystem_core.reconstruction import Keyframe, MovedKeyframes, Pose, ScaleState
+from worldsystem_slam3r.graph.pose_graph import Edge, PoseGraph, Solution
+from worldsystem_slam3r.graph.verify import Link, Station
+
+ODOMETRY_TURN_RAD = 0.002
+ODOMETRY_SHIFT_STEPS = 0.005
+ODOMETRY_SHIFT_DEPTHS = 0.002
+ODOMETRY_LOG_SCALE = 0.003
+WORTH_DEPTHS = 0.006
+WORTH_RAD = np.deg2rad(0.2)
+WORTH_LOG_SCALE = 0.006
+"""A link off by less than these does not make the graph settle anew."""
+TOLD_DEPTHS = 0.003
+TOLD_RAD = np.deg2rad(0.15)
+TOLD_LOG_SCALE = 0.003
+
+
+@dataclass(eq=False, kw_only=True)
+class Kept:
+    """What the atlas keeps of a keyframe.
+
+    `submap_from_cam` is what the back-end says, `world` the similarity from the keyframe's frame
+    and unit to the world. `told` is what `world` was when it was last told, `first_unit` the size
+    of the unit in which its pointmap was told.
+    """
+
+    id: int
+    frame_id: int
+    stamp_ns: int
+    submap: int
+    submap_from_cam: Float64[np.ndarray, "4 4"]
+    world: Sim3
+    told: Sim3
+    first_unit: float
+    depth: float
+    station: Station | None = None
+
+    @property
+    def world_from_submap(self) -> Sim3:
+        """The correction at this keyframe."""
+        return self.world @ Sim3.from_pose(inverse(self.submap_from_cam))
+
+    @property
+    def point_scale(self) -> float:
+        """Factor from its pointmap as first told to the one of now."""
+        return self.world.scale / self.first_unit
+
+
+class Atlas:
+    """Keyframes, sub-maps and the graph between them."""
+
+    def __init__(self) -> None:
+        self.keyframes: dict[int, Kept] = {}
+        self.graph = PoseGraph()
+        self.scale = ScaleState.SCENE
+        self.newest: dict[int, int] = {}
+        self._placed: dict[int, Sim3] = {}
+
+    def is_placed(self, submap: int) -> bool:
+        """Whether it is known where the sub-map lies."""
+        return submap in self._placed
+
+    def place(self, submap: int, world_from_submap: Sim3) -> None:
+        """Say where a sub-map lies; keyframes of it that are there go along."""
+        self._placed[submap] = world_from_submap
+        for kept in self.keyframes.values():
+            if kept.submap == submap:
+                kept.world = world_from_submap @ Sim3.from_pose(kept.submap_from_cam)
+                kept.told, kept.first_unit = kept.world, kept.world.scale
+                self.graph.add_node(kept.id, kept.world)
+
+    def correction(self, submap: int, keyframe_id: int = -1) -> Sim3:
+        """`world_from_submap` at a keyframe, or at the newest one where that is not known."""
+        kept = self.keyframes.get(keyframe_id)
+        if kept is None or kept.submap != submap:
+            kept = self.keyframes.get(self.newest.get(submap, -1))
+        if kept is not None:
+            return kept.world_from_submap
+        return self._placed.get(submap, Sim3.identity())
+
+    def add(self, keyframe: Keyframe, station: Station | None) -> Kept:
+        """Take a keyframe as the back-end tells it; it follows the one before it."""
+        correction = self.correction(keyframe.submap)
+        world = correction @ Sim3.from_pose(keyframe.world_from_cam)
+        kept = Kept(
+            id=keyframe.id,
+            frame_id=keyframe.frame_id,
+            stamp_ns=keyframe.stamp_ns,
+            submap=keyframe.submap,
+            submap_from_cam=np.array(keyframe.world_from_cam),
+            world=world,
+            told=world,
+            first_unit=world.scale,
+            depth=1.0 if station is None else station.median_depth,
+            station=station,
+        )
+        before = self.keyframes.get(self.newest.get(keyframe.submap, -1))
+        self.adopt(kept)
+        self.newest[keyframe.submap] = kept.id
+        if before is not None:
+            self.graph.add_edge(_odometry(before, kept))
+        return kept
+
+    def adopt(self, kept: Kept) -> None:
+        """Take a keyframe as it is, without odometry."""
+        self.keyframes[kept.id] = kept
+        self.graph.add_node(kept.id, kept.world)
+
+    def move(self, submap_from_cam: dict[int, Float64[np.ndarray, "4 4"]]) -> None:
+        """The back-end has refined keyframes: their corrections stay, their odometry is new."""
+        for key, pose in submap_from_cam.items():
+            kept = self.keyframes.get(key)
+            if kept is None:
+                continue
+            correction = kept.world_from_submap
+            kept.submap_from_cam = np.array(pose)
+            kept.world = correction @ Sim3.from_pose(kept.submap_from_cam)
+            self.graph.add_node(key, kept.world)
+        for edge in list(self.graph.edges.values()):
+            if not edge.is_loop and (edge.a in submap_from_cam or edge.b in submap_from_cam):
+                a, b = self.keyframes[edge.a], self.keyframes[edge.b]
+                if a.submap == b.submap:
+                    self.graph.add_edge(_odometry(a, b))
+
+    def remove(self, id: int) -> None:
+        """The back-end has withdrawn a keyframe."""
+        kept = self.keyframes.pop(id, None)
+        if kept is None:
+            return
+        self.graph.remove_node(id)
+        if self.newest.get(kept.submap) == id:
+            others = [k.id for k in self.keyframes.values() if k.submap == kept.submap]
+            self.newest.pop(kept.submap)
+            if others:
+                self.newest[kept.submap] = max(others)
+
+    def link(self, link: Link) -> None:
+        """Two keyframes were found to show the same place."""
+        self.graph.add_edge(
+            Edge(
+                link.a,
+                link.b,
+                link.a_from_b,
+                link.turn_rad,
+                link.shift,
+                link.log_scale,
+                is_loop=True,
+            )
+        )
+
+    def misfit(self, link: Link) -> float:
+        """How far a link is from the present places, in its tolerable deviations."""
+        now = self.keyframes[link.a].world.inverse() @ self.keyframes[link.b].world
+        depth = self.keyframes[link.b].depth
+        off = link.a_from_b.inverse() @ now
+        shift = float(np.linalg.norm(off.translation)) / (WORTH_DEPTHS * depth)
+        turn = rotation_angle_rad(off.rotation) / float(WORTH_RAD)
+        return max(shift, turn, abs(float(np.log(off.scale))) / WORTH_LOG_SCALE)
+
+    def optimise(self) -> Solution:
+        """Let the graph settle and take its poses over."""
+        solution = self.graph.optimise()
+        for key, world in self.graph.nodes.items():
+            self.keyframes[key].world = world
+        return solution
+
+    def transform(self, new_from_old: Sim3) -> None:
+        """The root changes: everything is where it was, seen from the new one."""
+        for kept in self.keyframes.values():
+            kept.world = new_from_old @ kept.world
+            self.graph.add_node(kept.id, kept.world)
+        self._placed = {submap: new_from_old @ place for submap, place in self._placed.items()}
+
+    def changed(self, *, everything: bool = False) -> MovedKeyframes | None:
+        """The placed keyframes that lie noticeably elsewhere than was told; they count as told."""
+        poses, scales = {}, {}
+        for kept in self.keyframes.values():
+            if self.is_placed(kept.submap) and (everything or _noticeable(kept)):
+                kept.told = kept.world
+                poses[kept.id], scales[kept.id] = kept.world.pose, kept.point_scale
+        if not poses:
+            return None
+        return MovedKeyframes(poses, scales, self.scale if everything else None)
+
+    def told_keyframe(self, keyframe: Keyframe) -> Keyframe:
+        """The keyframe as it goes out: in the world, its pointmap in world units."""
+        kept = self.keyframes[keyframe.id]
+        unit = kept.world.scale
+        kept.told, kept.first_unit = kept.world, unit
+        points = keyframe.pointmap if unit == 1.0 else keyframe.pointmap * np.float32(unit)
+        return replace(keyframe, world_from_cam=kept.world.pose, pointmap=points, scale=self.scale)
+
+    def told_pose(self, pose: Pose) -> Pose:
+        """The pose as it goes out: moved like the keyframe that it hangs on."""
+        correction = self.correction(pose.submap, pose.keyframe_id)
+        covariance = pose.covariance
+        if covariance is not None:
+            turn = np.kron(np.eye(2), correction.rotation)
+            turn[:3] *= correction.scale
+            covariance = turn @ covariance @ turn.T
+        return replace(
+            pose,
+            world_from_cam=correction.apply_pose(pose.world_from_cam),
+            scale=self.scale,
+            covariance=covariance,
+        )
+
+
+def _odometry(a: Kept, b: Kept) -> Edge:
+    a_from_b = inverse(a.submap_from_cam) @ b.submap_from_cam
+    step = float(np.linalg.norm(a_from_b[:3, 3]))
+    return Edge(
+        a.id,
+        b.id,
+        Sim3.from_pose(a_from_b),
+        ODOMETRY_TURN_RAD,
+        ODOMETRY_SHIFT_STEPS * step + ODOMETRY_SHIFT_DEPTHS * b.depth,
+        ODOMETRY_LOG_SCALE,
+    )
+
+
+def _noticeable(kept: Kept) -> bool:
+    told, now = kept.told, kept.world
+    shift = float(np.linalg.norm(now.translation - told.translation))
+    return (
+        shift > TOLD_DEPTHS * kept.depth * now.scale
+        or rotation_angle_rad(told.rotation.T @ now.rotation) > TOLD_RAD
+        or abs(float(np.log(now.scale / told.scale))) > TOLD_LOG_SCALE
+    )

@@ -1,0 +1,289 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Any back-end with what holds its map together: loops closed, losses survived, sub-maps merged.
+
+It takes a back-end's events and gives events of the same kinds. Keyframes of the sub-map in work go
+out at once, at their corrected places. A sub-map that begins after a loss, or beside a map from
+disk, is held back until a first verified overlap says where it lies; meanwhile single pictures are
+located against the keyframes that are kept.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from worldsystem_core.frames import Frame
+from worldsystem_core.geometry.sim3 import Sim3
+from worldsystem_core.reconstruction import (
+    Event,
+    Keyframe,
+    MovedKeyframes,
+    NewKeyframe,
+    Pose,
+    RemovedKeyframes,
+    ScaleState,
+    TrackingState,
+)
+from worldsystem_slam3r.config import Slam3rConfig
+from worldsystem_slam3r.graph.atlas import Atlas, Kept
+from worldsystem_slam3r.graph.held import HeldSubmap
+from worldsystem_slam3r.graph.loops import LoopFinder
+from worldsystem_slam3r.graph.relocalise import Relocaliser
+from worldsystem_slam3r.graph.restartable import RenewableBackend
+from worldsystem_slam3r.graph.verify import Link, Station
+
+log = logging.getLogger(__name__)
+
+LOOK_EVERY = 3
+"""Every so many pictures without a place one is looked up."""
+FOUND_CONFIDENCE = 0.5
+HELD_POSES = 3000
+
+
+@dataclass
+class GraphCounts:
+    """What the graph has done so far."""
+
+    loops: int = 0
+    corrections: int = 0
+    relocalised: int = 0
+    submaps: int = 1
+    merged: int = 0
+    guessed: int = 0
+
+
+class GraphBackend:
+    """A `ReconstructionBackend` around another one (see the module)."""
+
+    def __init__(self, backend: RenewableBackend, config: Slam3rConfig) -> None:
+        self._backend = backend
+        self._config = config
+        self.atlas = Atlas()
+        self.finder = LoopFinder(self.atlas)
+        self._relocaliser = Relocaliser(self.finder.index)
+        self.counts = GraphCounts()
+        self._held: HeldSubmap | None = None
+        self._last = np.eye(4)
+        self._located = True
+        self._looked = 0
+        self._lost_since_ns: int | None = None
+        self._answered: set[int] = set()
+
+    def feed(self, frame: Frame) -> list[Event]:
+        """Take the next frame; see the back-end's own `feed` for what is refused."""
+        events = self._taken(self._backend.feed(frame))
+        if not self._located:
+            events = self._looked_up(frame, events)
+        if self._lost_for_s(frame.stamp_ns) >= self._config.submap_after_s:
+            self._lost_since_ns = None
+            events += self._taken(self._backend.restart())
+        return events
+
+    def finish(self) -> list[Event]:
+        """The stream has ended: what was held back, sub-maps without a place by dead reckoning."""
+        events = self._taken(self._backend.finish())
+        if self._held is not None:
+            events += self._guess_place()
+        return events
+
+    def close(self) -> None:
+        """Let the back-end's threads end."""
+        close = getattr(self._backend.inner, "close", None)
+        if close is not None:
+            close()
+
+    def _taken(self, events: list[Event]) -> list[Event]:
+        """What a back-end's events become."""
+        out: list[Event] = []
+        for event in events:
+            if isinstance(event, Pose):
+                out += self._pose(event)
+            elif isinstance(event, NewKeyframe):
+                out += self._keyframe(event.keyframe)
+            elif isinstance(event, MovedKeyframes):
+                out += self._moved(event)
+            else:
+                out += self._removed(event)
+        return out
+
+    def _pose(self, pose: Pose) -> list[Event]:
+        if pose.frame_id in self._answered:
+            self._answered.discard(pose.frame_id)
+            return []
+        if pose.state is not TrackingState.TRACKED:
+            return [self._unlocated(pose)]
+        self._settle_place(pose.submap)
+        self._lost_since_ns = None
+        self._located = self.atlas.is_placed(pose.submap)
+        if not self._located:
+            return self._hold(pose)
+        told = self.atlas.told_pose(pose)
+        self._last = told.world_from_cam
+        return [told]
+
+    def _unlocated(self, pose: Pose) -> Pose:
+        if pose.state is TrackingState.LOST:
+            self._located = False
+            if self._lost_since_ns is None:
+                self._lost_since_ns = pose.stamp_ns
+        elif self.atlas.keyframes:
+            self._located = False
+        return replace(pose, world_from_cam=self._last, scale=self.atlas.scale)
+
+    def _settle_place(self, submap: int) -> None:
+        """The first sub-map of all is the world."""
+        if not self.atlas.keyframes and self._held is None and not self.atlas.is_placed(submap):
+            self.atlas.place(submap, Sim3.identity())
+
+    def _keyframe(self, keyframe: Keyframe) -> list[Event]:
+        self._settle_place(keyframe.submap)
+        station = Station.of(keyframe, keyframe.id)
+        kept = self.atlas.add(keyframe, station)
+        if self.atlas.is_placed(keyframe.submap):
+            return [NewKeyframe(self.atlas.told_keyframe(keyframe)), *self._closed_loops(kept)]
+        events = self._hold(NewKeyframe(keyframe))
+        return events + self._merged(kept)
+
+    def _closed_loops(self, kept: Kept) -> list[Event]:
+        """Links to earlier keyframes; where they say so, everything moves."""
+        links = self.finder.find(kept)
+        if not links:
+            return []
+        for link in links:
+            self.atlas.link(link)
+        self.counts.loops += len(links)
+        return self._settled() if self._worth_it(links) else []
+
+    def _worth_it(self, links: list[Link]) -> bool:
+        return any(self.atlas.misfit(link) > 1.0 for link in links)
+
+    def _settled(self) -> list[Event]:
+        solution = self.atlas.optimise()
+        for key in solution.rejected:
+            log.warning("the loop between keyframes %d and %d does not fit: dropped", *key)
+            self.finder.refused["graph"] += 1
+        changed = self.atlas.changed()
+        if changed is None:
+            return []
+        self.counts.corrections += 1
+        log.info("loop closure moved %d keyframes", len(changed.world_from_cam))
+        return [changed]
+
+    def _moved(self, moved: MovedKeyframes) -> list[Event]:
+        self.atlas.move(moved.world_from_cam)
+        changed = self.atlas.changed()
+        return [] if changed is None else [changed]
+
+    def _removed(self, removed: RemovedKeyframes) -> list[Event]:
+        for key in removed.ids:
+            self.finder.forget(key)
+            self.atlas.remove(key)
+        if self._held is not None:
+            self._held.add(removed)
+        return [removed]
+
+    def _hold(self, event: Pose | NewKeyframe) -> list[Event]:
+        """Let an event of a sub-map without a place wait; when too many do, guess the place."""
+        submap = event.submap if isinstance(event, Pose) else event.keyframe.submap
+        events: list[Event] = []
+        if self._held is not None and self._held.number != submap:
+            events = self._guess_place()
+        if self._held is None:
+            self._held = HeldSubmap(submap)
+            self.counts.submaps += 1
+            log.info("sub-map %d begins; it is held back until it overlaps the map", submap)
+        self._held.add(event)
+        full = self._held.keyframes > self._config.submap_keyframes
+        if full or self._held.poses > HELD_POSES:
+            events += self._guess_place()
+        return events
+
+    def _merged(self, kept: Kept) -> list[Event]:
+        """Place the held sub-map by its first believed overlap with the map."""
+        links = self.finder.find(kept)
+        for link in links:
+            self.atlas.link(link)
+        across = [
+            link for link in links if self.atlas.is_placed(self.atlas.keyframes[link.a].submap)
+        ]
+        if not across or self._held is None:
+            return []
+        best = max(across, key=lambda link: link.inliers)
+        a, b = self.atlas.keyframes[best.a], self.atlas.keyframes[best.b]
+        place = a.world @ best.a_from_b @ Sim3.from_pose(b.submap_from_cam).inverse()
+        self.counts.merged += 1
+        log.info("sub-map %d overlaps keyframe %d: merged", kept.submap, best.a)
+        return self._release(place) + self._settled()
+
+    def _guess_place(self) -> list[Event]:
+        """No overlap was found: the sub-map goes where the camera was last seen."""
+        assert self._held is not None
+        own = [k for k in self.atlas.keyframes.values() if k.submap == self._held.number]
+        others = [k for k in self.atlas.keyframes.values() if self.atlas.is_placed(k.submap)]
+        unit = 1.0
+        if own and others:
+            newest = max(others, key=lambda kept: kept.id)
+            unit = newest.depth * newest.world.scale / own[0].depth
+        self.counts.guessed += 1
+        log.warning(
+            "sub-map %d (%d keyframes) overlaps nothing seen before: placed where the camera was "
+            "last seen, until it does",
+            self._held.number,
+            len(own),
+        )
+        return self._release(self._held.dead_reckoned(self._last, unit))
+
+    def _release(self, world_from_submap: Sim3) -> list[Event]:
+        assert self._held is not None
+        held, self._held = self._held, None
+        self.atlas.place(held.number, world_from_submap)
+        events: list[Event] = []
+        for event in held.release():
+            if isinstance(event, NewKeyframe):
+                events.append(NewKeyframe(self.atlas.told_keyframe(event.keyframe)))
+            elif isinstance(event, Pose) and event.frame_id not in self._answered:
+                events += self._pose(event)
+        return events
+
+    def _looked_up(self, frame: Frame, events: list[Event]) -> list[Event]:
+        """Locate the picture itself, and let that stand for what the back-end says of it."""
+        self._looked += 1
+        if (self._looked - 1) % LOOK_EVERY:
+            return events
+        stations = {
+            kept.id: kept.station
+            for kept in self.atlas.keyframes.values()
+            if kept.station is not None and self.atlas.is_placed(kept.submap)
+        }
+        newest = max(stations, default=None)
+        camera = None if newest is None else stations[newest].camera
+        found = self._relocaliser.locate(frame, stations, camera)
+        if found is None:
+            return events
+        self.counts.relocalised += 1
+        world = self.atlas.keyframes[found.id].world
+        self._last = world.apply_pose(found.keyframe_from_cam)
+        pose = Pose(
+            frame_id=frame.id,
+            stamp_ns=frame.stamp_ns,
+            world_from_cam=self._last,
+            confidence=FOUND_CONFIDENCE * found.share,
+            state=TrackingState.TRACKED,
+            keyframe_id=found.id,
+            scale=self.atlas.scale,
+            submap=self.atlas.keyframes[found.id].submap,
+        )
+        others = [e for e in events if not (isinstance(e, Pose) and e.frame_id == frame.id)]
+        if len(others) == len(events):
+            self._answered.add(frame.id)
+        return [*others, pose]
+
+    def _lost_for_s(self, stamp_ns: int) -> float:
+        return 0.0 if self._lost_since_ns is None else (stamp_ns - self._lost_since_ns) / 1e9
+
+    @property
+    def scale(self) -> ScaleState:
+        """Whether the world is metric."""
+        return self.atlas.scale

@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which keyframes may show the same place: votes of binary words, without a trained vocabulary.
+
+A descriptor's word in a table is the signs of random projections of it (locality-sensitive hashing;
+Charikar, STOC 2002); like descriptors share words in some of the tables. Each shared word votes
+for the keyframes that hold it, the more the rarer the word is (Sivic and Zisserman, ICCV 2003).
+The thresholds of the projections are the medians of the first picture's, so that words are used
+evenly. The plain twin is `votes_by_comparison`.
+"""
+
+from __future__ import annotations
+
+import math
+from array import array
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float32, Int64
+
+from worldsystem_slam3r.graph.features import Features
+
+TABLES = 8
+BITS = 16
+LEAST_FEATURES = 20
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A keyframe that may show the same place, and the weight of its votes per feature asked."""
+
+    id: int
+    score: float
+
+
+class PlaceIndex:
+    """An inverted index from words to keyframes, about 20 kB a keyframe."""
+
+    def __init__(self, seed: int = 1) -> None:
+        rng = np.random.default_rng(seed)
+        self._planes = rng.normal(size=(128, TABLES * BITS)).astype(np.float32)
+        self._thresholds: Float32[np.ndarray, "p"] | None = None
+        self._tables: list[dict[int, array[int]]] = [{} for _ in range(TABLES)]
+        self._ids: list[int] = []
+        self._feature_counts: list[int] = []
+        self._row: dict[int, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._row)
+
+    def add(self, id: int, features: Features) -> None:
+        """Make keyframe `id` findable; one with too few corners stays unfindable."""
+        if len(features) < LEAST_FEATURES or id in self._row:
+            return
+        row = self._row[id] = len(self._ids)
+        self._ids.append(id)
+        self._feature_counts.append(len(features))
+        for table, words in zip(self._tables, self._words(features).T, strict=True):
+            for word in np.unique(words).tolist():
+                table.setdefault(word, array("i")).append(row)
+
+    def remove(self, id: int) -> None:
+        """Never find `id` again; its words are skipped."""
+        row = self._row.pop(id, None)
+        if row is not None:
+            self._feature_counts[row] = 0
+
+    def candidates(self, features: Features, count: int, without: set[int]) -> list[Candidate]:
+        """The `count` likeliest keyframes, best first, none of `without`."""
+        votes = self.votes(features)
+        for key in without & self._row.keys():
+            votes[self._row[key]] = 0.0
+        order = np.argsort(-votes, kind="stable")[:count]
+        return [Candidate(self._ids[row], float(votes[row])) for row in order if votes[row] > 0]
+
+    def votes(self, features: Features) -> Float32[np.ndarray, "k"]:
+        """Weight of the votes for each keyframe added so far (0 for removed ones)."""
+        total = len(self._ids)
+        if not total or len(features) < LEAST_FEATURES:
+            return np.zeros(total, np.float32)
+        rows: list[array[int]] = []
+        weights: list[float] = []
+        for table, words in zip(self._tables, self._words(features).T, strict=True):
+            for word in words.tolist():
+                found = table.get(word)
+                if found is not None:
+                    rows.append(found)
+                    weights.append(math.log(1.0 + total / len(found)))
+        if not rows:
+            return np.zeros(total, np.float32)
+        lengths = [len(found) for found in rows]
+        flat = np.concatenate([np.frombuffer(found, np.int32) for found in rows])
+        votes = np.bincount(flat, np.repeat(weights, lengths), minlength=total)
+        counts = np.array(self._feature_counts, np.float64)
+        safe = np.sqrt(np.maximum(counts, 1.0) * len(features))
+        return np.where(counts > 0, votes / (TABLES * safe), 0.0).astype(np.float32)
+
+    def score(self, features: Features, id: int) -> float:
+        """Weight of the votes for one keyframe; 0 for one that is not here."""
+        row = self._row.get(id)
+        return 0.0 if row is None else float(self.votes(features)[row])
+
+    def _words(self, features: Features) -> Int64[np.ndarray, "n t"]:
+        projected = features.unit_codes() @ self._planes
+        if self._thresholds is None:
+            self._thresholds = np.median(projected, axis=0)
+        bits = (projected > self._thresholds).reshape(len(features), TABLES, BITS)
+        return np.asarray(bits @ (1 << np.arange(BITS, dtype=np.int64)))
+
+
+def votes_by_comparison(asked: Features, of: list[Features]) -> Float32[np.ndarray, "k"]:
+    """The slow twin: the share of descriptors that have a clear match in each picture."""
+    from worldsystem_slam3r.graph.features import matches
+
+    counts = [len(matches(asked, other)[0]) for other in of]
+    sizes = [math.sqrt(max(len(other), 1) * max(len(asked), 1)) for other in of]
+    return np.array(counts, np.float32) / np.array(sizes, np.float32)

@@ -1,0 +1,242 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Keyframes as nodes of Sim(3), odometry and loops as edges, solved by GTSAM.
+
+Monocular odometry drifts in scale too, so a node is a similarity (Strasdat, Montiel, Davison,
+"Scale drift-aware large scale monocular SLAM", RSS 2010). An ordinary least-squares solve comes
+first; when a loop disagrees with it, graduated non-convexity decides which loops to believe (Yang,
+Antonante, Tzoumas, Carlone, IEEE RA-L 5(2), 2020).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+import gtsam
+import numpy as np
+from jaxtyping import Float64
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from worldsystem_core.geometry.sim3 import Sim3
+
+GAUGE_SIGMA = 1e-6
+FREE_SIGMA = 1e3
+WEAK_TURN_RAD = 0.1
+DISAGREES = 4.0
+"""Root mean square of an edge's seven weighted residuals above which it disagrees."""
+MAX_ITERATIONS = 60
+RELATIVE_TOLERANCE = 1e-6
+BELIEVED = 0.5
+
+
+@dataclass(frozen=True, eq=False)
+class Edge:
+    """A measured `a_from_b` between keyframes, each in its own unit.
+
+    Standard deviations: turn [rad], shift [units of b], natural logarithm of the scale.
+    """
+
+    a: int
+    b: int
+    a_from_b: Sim3
+    turn_rad: float
+    shift: float
+    log_scale: float
+    is_loop: bool = False
+
+    @property
+    def key(self) -> tuple[int, int]:
+        """The two ends, in order."""
+        return (self.a, self.b)
+
+
+@dataclass(frozen=True, eq=False)
+class Anchor:
+    """Where a node lies in the world, measured from outside (GPS), with its covariance."""
+
+    position: Float64[np.ndarray, "3"]
+    covariance: Float64[np.ndarray, "3 3"]
+
+
+@dataclass(frozen=True)
+class Solution:
+    """What a solve did: the loops it does not believe, and the root mean square residual."""
+
+    rejected: tuple[tuple[int, int], ...]
+    residual: float
+
+
+class PoseGraph:
+    """The nodes' similarities `world_from_node`, and what was measured between them.
+
+    Each connected part keeps its oldest node where it is, unless anchors hold the part.
+    """
+
+    def __init__(self) -> None:
+        self.nodes: dict[int, Sim3] = {}
+        self.edges: dict[tuple[int, int], Edge] = {}
+        self.anchors: dict[int, Anchor] = {}
+
+    @property
+    def loops(self) -> list[Edge]:
+        """The edges that are not odometry."""
+        return [edge for edge in self.edges.values() if edge.is_loop]
+
+    def add_node(self, id: int, world_from_node: Sim3) -> None:
+        """A new keyframe, or a new place of one that is there."""
+        self.nodes[id] = world_from_node
+
+    def add_edge(self, edge: Edge) -> None:
+        """A measurement; one between the same two takes the place of the older."""
+        if edge.a not in self.nodes or edge.b not in self.nodes:
+            raise ValueError(f"edge {edge.key}: both nodes must be in the graph")
+        self.edges[edge.key] = edge
+
+    def remove_node(self, id: int) -> None:
+        """Take a keyframe out; odometry goes on between its neighbours."""
+        touching = [edge for edge in self.edges.values() if id in edge.key]
+        before = [e for e in touching if e.b == id and not e.is_loop]
+        after = [e for e in touching if e.a == id and not e.is_loop]
+        for edge in touching:
+            del self.edges[edge.key]
+        if before and after and (before[0].a, after[0].b) not in self.edges:
+            self.add_edge(_joined(before[0], after[0]))
+        del self.nodes[id]
+        self.anchors.pop(id, None)
+
+    def neighbours(self, ids: Iterable[int], steps: int) -> set[int]:
+        """`ids` and all nodes up to `steps` edges away."""
+        found, rim = set(ids), set(ids)
+        for _ in range(steps):
+            rim = {
+                other
+                for edge in self.edges.values()
+                for end, other in (edge.key, edge.key[::-1])
+                if end in rim
+            } - found
+            found |= rim
+        return found
+
+    def parts(self) -> dict[int, int]:
+        """The number of the connected part that each node belongs to."""
+        ids = list(self.nodes)
+        row = {key: i for i, key in enumerate(ids)}
+        a = [row[edge.a] for edge in self.edges.values()]
+        b = [row[edge.b] for edge in self.edges.values()]
+        links = coo_array((np.ones(len(a)), (a, b)), shape=(len(ids), len(ids)))
+        _, label = connected_components(links, directed=False)
+        return dict(zip(ids, label.tolist(), strict=True))
+
+    def optimise(self) -> Solution:
+        """Move the nodes to where they agree best with the edges; drop loops that do not fit."""
+        if not self.edges:
+            return Solution((), 0.0)
+        graph, loop_rows = self._factors()
+        start = _values(self.nodes)
+        result = gtsam.LevenbergMarquardtOptimizer(graph, start, _settings()).optimize()
+        rejected: tuple[tuple[int, int], ...] = ()
+        if loop_rows and self._disagree(graph, result):
+            rejected = self._unbelieved(graph, loop_rows, start)
+            for key in rejected:
+                del self.edges[key]
+            graph, _ = self._factors()
+            result = gtsam.LevenbergMarquardtOptimizer(graph, start, _settings()).optimize()
+        self.nodes = {key: _sim3(result.atSimilarity3(key)) for key in self.nodes}
+        residual = np.sqrt(2.0 * graph.error(result) / (7.0 * graph.size()))
+        return Solution(rejected, float(residual))
+
+    def _disagree(self, graph: gtsam.NonlinearFactorGraph, values: gtsam.Values) -> bool:
+        worst = max(graph.at(i).error(values) for i in range(len(self.edges)))
+        return bool(np.sqrt(2.0 * worst / 7.0) > DISAGREES)
+
+    def _unbelieved(
+        self,
+        graph: gtsam.NonlinearFactorGraph,
+        loop_rows: dict[int, tuple[int, int]],
+        start: gtsam.Values,
+    ) -> tuple[tuple[int, int], ...]:
+        settings = gtsam.GncLMParams(_settings())
+        settings.setKnownInliers([i for i in range(graph.size()) if i not in loop_rows])
+        solver = gtsam.GncLMOptimizer(graph, start, settings)
+        solver.optimize()
+        weights = solver.getWeights()
+        return tuple(key for row, key in loop_rows.items() if weights[row] < BELIEVED)
+
+    def _factors(self) -> tuple[gtsam.NonlinearFactorGraph, dict[int, tuple[int, int]]]:
+        """All measurements (edges first, in their order), and the rows that are loops."""
+        graph, loop_rows = gtsam.NonlinearFactorGraph(), {}
+        for row, edge in enumerate(self.edges.values()):
+            sigmas = np.repeat([edge.turn_rad, edge.shift, edge.log_scale], [3, 3, 1])
+            noise = gtsam.noiseModel.Diagonal.Sigmas(sigmas)
+            measured = _similarity(edge.a_from_b)
+            graph.add(gtsam.BetweenFactorSimilarity3(edge.a, edge.b, measured, noise))
+            if edge.is_loop:
+                loop_rows[row] = edge.key
+        for node, anchor in self.anchors.items():
+            graph.add(self._anchor_factor(node, anchor))
+        for node, sigmas in self._held().items():
+            noise = gtsam.noiseModel.Diagonal.Sigmas(sigmas)
+            graph.add(gtsam.PriorFactorSimilarity3(node, _similarity(self.nodes[node]), noise))
+        return graph, loop_rows
+
+    def _anchor_factor(self, id: int, anchor: Anchor) -> gtsam.PriorFactorSimilarity3:
+        """A prior on the position alone; the node's own axes and unit are those of its error."""
+        node = self.nodes[id]
+        covariance = np.diag(np.full(7, FREE_SIGMA**2))
+        turned = node.rotation.T @ anchor.covariance @ node.rotation
+        covariance[3:6, 3:6] = turned / node.scale**2
+        noise = gtsam.noiseModel.Gaussian.Covariance(covariance)
+        place = replace(node, translation=anchor.position)
+        return gtsam.PriorFactorSimilarity3(id, _similarity(place), noise)
+
+    def _held(self) -> dict[int, Float64[np.ndarray, "7"]]:
+        """The oldest node of each part, and how firmly it is held.
+
+        Anchors hold their part; its turn stays weakly held, as those on one line leave it open.
+        """
+        oldest: dict[int, int] = {}
+        anchored: dict[int, int] = {}
+        for node, part in self.parts().items():
+            oldest[part] = min(node, oldest.get(part, node))
+            anchored[part] = anchored.get(part, 0) + (node in self.anchors)
+        weak = np.repeat([WEAK_TURN_RAD, FREE_SIGMA, FREE_SIGMA], [3, 3, 1])
+        firm = np.full(7, GAUGE_SIGMA)
+        return {node: weak if anchored[part] >= 3 else firm for part, node in oldest.items()}
+
+
+def _joined(first: Edge, second: Edge) -> Edge:
+    unit = 1.0 / second.a_from_b.scale
+    return Edge(
+        first.a,
+        second.b,
+        first.a_from_b @ second.a_from_b,
+        float(np.hypot(first.turn_rad, second.turn_rad)),
+        float(np.hypot(first.shift * unit, second.shift)),
+        float(np.hypot(first.log_scale, second.log_scale)),
+    )
+
+
+def _settings() -> gtsam.LevenbergMarquardtParams:
+    settings = gtsam.LevenbergMarquardtParams()
+    settings.setMaxIterations(MAX_ITERATIONS)
+    settings.setRelativeErrorTol(RELATIVE_TOLERANCE)
+    return settings
+
+
+def _similarity(transform: Sim3) -> gtsam.Similarity3:
+    """GTSAM's map is s (R p + t), ours s R p + t."""
+    rotation, scale = gtsam.Rot3(transform.rotation), transform.scale
+    return gtsam.Similarity3(rotation, transform.translation / scale, scale)
+
+
+def _sim3(similarity: gtsam.Similarity3) -> Sim3:
+    scale = float(similarity.scale())
+    return Sim3(scale, similarity.rotation().matrix(), scale * similarity.translation())
+
+
+def _values(nodes: dict[int, Sim3]) -> gtsam.Values:
+    values = gtsam.Values()
+    for key, node in nodes.items():
+        values.insert(key, _similarity(node))
+    return values

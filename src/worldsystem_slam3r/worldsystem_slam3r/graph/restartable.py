@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A back-end that can begin anew: by its own `restart`, or by opening another one in its place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Protocol, runtime_checkable
+
+from worldsystem_core.frames import Frame
+from worldsystem_core.reconstruction import (
+    Event,
+    MovedKeyframes,
+    NewKeyframe,
+    Pose,
+    ReconstructionBackend,
+    RemovedKeyframes,
+)
+
+
+@runtime_checkable
+class Restartable(Protocol):
+    """What a back-end may offer so that a loss does not cost what it knows of the camera."""
+
+    def restart(self) -> list[Event]:
+        """Give up the present map and begin a new sub-map with the next frame.
+
+        Returns what was held back of the old one; after it no event of that may come. Frame order,
+        keyframe ids and what is known of the camera go on; later keyframes and poses carry
+        `submap` one higher.
+        """
+        ...
+
+
+class RenewableBackend:
+    """Any back-end, with a `restart`; keyframe ids and sub-maps are numbered on from `first_id`.
+
+    `make` opens another back-end of the same settings where the first has no `restart` of its own;
+    without it one that cannot restart goes on looking for its way back.
+    """
+
+    def __init__(
+        self,
+        backend: ReconstructionBackend,
+        make: Callable[[], ReconstructionBackend] | None,
+        *,
+        first_id: int = 0,
+        first_submap: int = 0,
+    ) -> None:
+        self._backend = backend
+        self._make = make
+        self._id_offset = first_id
+        self._submap_offset = first_submap
+        self._next_id = first_id
+        self._next_submap = first_submap
+
+    @property
+    def inner(self) -> ReconstructionBackend:
+        """The back-end that works now."""
+        return self._backend
+
+    def number_from(self, first_id: int, first_submap: int) -> None:
+        """Number on from here; only before the first frame."""
+        self._id_offset = self._next_id = first_id
+        self._submap_offset = self._next_submap = first_submap
+
+    def feed(self, frame: Frame) -> list[Event]:
+        """As the back-end's, in this numbering."""
+        return self._numbered(self._backend.feed(frame))
+
+    def finish(self) -> list[Event]:
+        """As the back-end's, in this numbering."""
+        return self._numbered(self._backend.finish())
+
+    def restart(self) -> list[Event]:
+        """Begin a new sub-map with the next frame; returns the rest of the old one."""
+        if isinstance(self._backend, Restartable):
+            return self._numbered(self._backend.restart())
+        if self._make is None:
+            return []
+        events = self.finish()
+        self._backend = self._make()
+        self._next_submap = max(self._next_submap, self._submap_offset + 1)
+        self._id_offset, self._submap_offset = self._next_id, self._next_submap
+        return events
+
+    def _numbered(self, events: list[Event]) -> list[Event]:
+        return [self._renumbered(event) for event in events]
+
+    def _renumbered(self, event: Event) -> Event:
+        ids, submaps = self._id_offset, self._submap_offset
+        if isinstance(event, NewKeyframe):
+            kept = event.keyframe
+            kept = replace(kept, id=kept.id + ids, submap=kept.submap + submaps)
+            self._next_id = max(self._next_id, kept.id + 1)
+            self._next_submap = max(self._next_submap, kept.submap + 1)
+            return NewKeyframe(kept)
+        if isinstance(event, Pose):
+            hangs_on = event.keyframe_id + ids if event.keyframe_id >= 0 else -1
+            return replace(event, keyframe_id=hangs_on, submap=event.submap + submaps)
+        if isinstance(event, MovedKeyframes):
+            return replace(
+                event,
+                world_from_cam={key + ids: pose for key, pose in event.world_from_cam.items()},
+                point_scale={key + ids: scale for key, scale in event.point_scale.items()},
+            )
+        return RemovedKeyframes(tuple(key + ids for key in event.ids))

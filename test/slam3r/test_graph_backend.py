@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The graph around a back-end that drifts, gets lost and begins anew in other units."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from drifting_backend import DriftingBackend, Film, elsewhere, film, ring_poses
+
+from worldsystem_core.geometry.sim3 import fit_sim3
+from worldsystem_core.reconstruction import (
+    Event,
+    MovedKeyframes,
+    NewKeyframe,
+    Pose,
+    TrackingState,
+)
+from worldsystem_core.trajectory import Trajectory
+from worldsystem_slam3r.config import Slam3rConfig
+from worldsystem_slam3r.graph.backend import GraphBackend
+from worldsystem_slam3r.graph.restartable import RenewableBackend
+
+COUNT = 16
+
+
+@pytest.fixture(scope="module")
+def ring() -> Film:
+    """Once round the room and a little further, over known ground."""
+    whole = ring_poses(COUNT + 1)
+    return film([*whole[:-1], *whole[:4]])
+
+
+def part(of: Film, first: int, end: int) -> Film:
+    return Film(of.frames[first:end], of.depths[first:end], of.poses[first:end])
+
+
+def over(backend: DriftingBackend, films: list[Film], **settings: object) -> tuple:
+    """All events of a run, and the graph around the back-end."""
+    graph = GraphBackend(RenewableBackend(backend, None), Slam3rConfig(**settings))  # type: ignore[arg-type]
+    events: list[Event] = []
+    for each in films:
+        for frame in each.frames:
+            events += graph.feed(frame)
+    return events + graph.finish(), graph
+
+
+def path_error(events: list[Event], *films: Film) -> float:
+    """Worst distance from the truth after alignment, of all frames that have a pose."""
+    shots = [shot for each in films for shot in zip(each.frames, each.poses, strict=True)]
+    truth = {frame.stamp_ns: pose for frame, pose in shots}
+    trajectory = Trajectory()
+    for event in events:
+        trajectory.add(event)
+    path = trajectory.poses()
+    wanted = np.array([truth[stamp][:3, 3] for stamp in path.stamps_ns.tolist()])
+    fit = fit_sim3(wanted, path.positions)
+    return float(np.linalg.norm(fit.apply(path.positions) - wanted, axis=1).max())
+
+
+def poses_of(events: list[Event]) -> list[Pose]:
+    return [event for event in events if isinstance(event, Pose)]
+
+
+def test_a_closed_loop_takes_the_drift_out_of_poses_and_points(ring):
+    drifting = DriftingBackend([ring], turn_rad=0.008, growth=1.008)
+    bare = [event for frame in ring.frames for event in drifting.feed(frame)]
+    events, graph = over(DriftingBackend([ring], turn_rad=0.008, growth=1.008), [ring])
+    assert graph.counts.loops >= 2
+    assert path_error(events, ring) < 0.35 * path_error(bare, ring)
+    moved = [event for event in events if isinstance(event, MovedKeyframes)]
+    # the last keyframes of the round had grown by a tenth: they shrink again
+    assert min(min(event.point_scale.values()) for event in moved) < 0.95
+
+
+def test_without_drift_the_events_pass_through(ring):
+    events, graph = over(DriftingBackend([ring]), [ring])
+    keyframes = [event.keyframe for event in events if isinstance(event, NewKeyframe)]
+    assert len(keyframes) == len(ring.frames)
+    assert path_error(events, ring) < 0.02
+    assert graph.counts.submaps == 1
+
+
+def test_every_frame_gets_one_pose_also_through_a_loss(ring):
+    lost = set(range(5, 10))
+    events, _ = over(DriftingBackend([ring], lost=lost), [ring], submap_after_s=0.2)
+    assert sorted(pose.frame_id for pose in poses_of(events)) == list(range(len(ring.frames)))
+
+
+def test_a_lost_picture_of_known_ground_is_located_at_once(ring):
+    lost = set(range(COUNT, COUNT + 4))
+    events, graph = over(DriftingBackend([ring], lost=lost), [ring], submap_after_s=100.0)
+    assert graph.counts.relocalised >= 1
+    found = [
+        pose
+        for pose in poses_of(events)
+        if pose.frame_id in lost and pose.state is TrackingState.TRACKED
+    ]
+    assert found
+    for pose in found:
+        truth = np.linalg.inv(ring.poses[0]) @ ring.poses[pose.frame_id]
+        assert np.allclose(pose.world_from_cam[:3, 3], truth[:3, 3], atol=0.05)
+
+
+def test_a_new_sub_map_is_merged_in_its_own_unit_when_it_meets_the_old(ring):
+    """Lost for half of the round, then anew in a unit 1.7 times as large, until it overlaps."""
+    lost = set(range(6, 10))
+    events, graph = over(DriftingBackend([ring], lost=lost), [ring], submap_after_s=0.2)
+    assert (graph.counts.submaps, graph.counts.merged, graph.counts.guessed) == (2, 1, 0)
+    assert path_error(events, ring) < 0.05
+    late = [event.keyframe for event in events if isinstance(event, NewKeyframe)][-1]
+    depth = ring.depths[late.frame_id]
+    assert np.nanmedian(late.pointmap[..., 2] / depth) == pytest.approx(1.0, rel=0.02)
+
+
+def test_a_sub_map_that_meets_nothing_is_told_at_the_end(ring):
+    first = part(ring, 0, 3)
+    gap = part(ring, 3, 8)
+    other = part(ring, 8, 12)
+    backend = DriftingBackend([ring], lost=set(range(3, 8)))
+    events, graph = over(backend, [first, gap, other], submap_after_s=0.2)
+    assert graph.counts.guessed == 1
+    told = {event.keyframe.frame_id for event in events if isinstance(event, NewKeyframe)}
+    assert told == {0, 1, 2, 8, 9, 10, 11}
+    assert len(poses_of(events)) == 12
+
+
+def test_a_twin_of_a_place_far_away_closes_no_loop(ring):
+    """Odometry knows that the camera has travelled 40 units: the same walls are another room."""
+    straight = part(ring, 0, 10)
+    twin_room = elsewhere(part(ring, 0, 7), first_id=1000)
+    events, graph = over(DriftingBackend([straight, twin_room]), [straight, twin_room])
+    assert graph.counts.loops == 0
+    assert graph.finder.refused["drift"] > 0
+    assert path_error(events, straight, twin_room) < 0.05
+
+
+def test_held_keyframes_are_bounded(ring):
+    lost = set(range(2, 6))
+    settings = {"submap_after_s": 0.2, "submap_keyframes": 4}
+    events, graph = over(DriftingBackend([ring], lost=lost), [ring], **settings)
+    assert graph.counts.guessed == 1
+    assert len(poses_of(events)) == len(ring.frames)
+
+
+def test_a_back_end_without_restart_is_opened_anew():
+    class Plain:
+        """Feeds one keyframe number, as a fresh back-end would."""
+
+        def feed(self, frame: object) -> list[Event]:
+            return [
+                Pose(
+                    frame_id=0,
+                    stamp_ns=0,
+                    world_from_cam=np.eye(4),
+                    confidence=1.0,
+                    state=TrackingState.TRACKED,
+                    keyframe_id=3,
+                )
+            ]
+
+        def finish(self) -> list[Event]:
+            return []
+
+    renewable = RenewableBackend(Plain(), Plain, first_id=10)
+    (before,) = renewable.feed(None)  # type: ignore[arg-type]
+    renewable.restart()
+    (after,) = renewable.feed(None)  # type: ignore[arg-type]
+    assert (before.keyframe_id, before.submap) == (13, 0)  # type: ignore[union-attr]
+    assert after.submap == 1  # type: ignore[union-attr]
