@@ -42,11 +42,11 @@ class Film:
     poses: list[np.ndarray]
 
 
-def film(poses: list[np.ndarray], first_id: int = 0) -> Film:
+def film(poses: list[np.ndarray], first_id: int = 0, period_ns: int = PERIOD_NS) -> Film:
     """The room filmed from `poses`."""
     shots = [render(pose, CAMERA) for pose in poses]
     frames = [
-        Frame(id=first_id + i, stamp_ns=(first_id + i) * PERIOD_NS, rgb=rgb, camera=CAMERA)
+        Frame(id=first_id + i, stamp_ns=(first_id + i) * period_ns, rgb=rgb, camera=CAMERA)
         for i, (rgb, _) in enumerate(shots)
     ]
     return Film(frames, [depth for _, depth in shots], poses)

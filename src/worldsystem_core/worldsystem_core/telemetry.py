@@ -65,4 +65,19 @@ class BatterySample:
     charging: bool | None = None
 
 
-Telemetry = ImuSample | AttitudeSample | GpsFix | PressureSample | BatterySample
+@dataclass(frozen=True, kw_only=True)
+class OdometrySample:
+    """Where a phone or drone believes it is (ARKit, ARCore, a filter), in a level frame of its own.
+
+    Position [m] with z up, the origin and heading being its own; orientation of the body as unit
+    quaternion x y z w; `position_error_m` is the standard deviation of a position relative to those
+    of some seconds around.
+    """
+
+    stamp_ns: int
+    position_m: Vector
+    level_from_body: Quaternion = (math.nan, math.nan, math.nan, math.nan)
+    position_error_m: float = math.nan
+
+
+Telemetry = ImuSample | AttitudeSample | GpsFix | PressureSample | BatterySample | OdometrySample

@@ -46,7 +46,7 @@ class StampedPoses:
 
 
 class Trajectory:
-    """Collects a back-end's events; a pose hangs on its keyframe and moves with it."""
+    """Collects a back-end's events; a pose hangs on its keyframe and moves and grows with it."""
 
     def __init__(self) -> None:
         self._world_from_keyframe: dict[int, np.ndarray] = {}
@@ -64,21 +64,31 @@ class Trajectory:
             self._add_pose(event)
 
     def _add_keyframe(self, keyframe: Keyframe) -> None:
-        """Poses that came before the first keyframe hang on it."""
+        """Keyframes come late: poses since its picture hang on it from now on.
+
+        Poses from before the first keyframe hang on that.
+        """
         first = not self._world_from_keyframe
         self._world_from_keyframe[keyframe.id] = keyframe.world_from_cam
-        if first:
-            from_world = inverse(keyframe.world_from_cam)
-            self._poses = [(ns, keyframe.id, from_world @ pose) for ns, _, pose in self._poses]
+        for row in range(len(self._poses) - 1, -1, -1):
+            stamp_ns, anchor, pose = self._poses[row]
+            if stamp_ns < keyframe.stamp_ns and not first:
+                break
+            world_from_cam = pose if anchor < 0 else self._placed(anchor, pose)
+            self._poses[row] = self._hung(stamp_ns, keyframe.id, world_from_cam)
 
     def _add_pose(self, pose: Pose) -> None:
-        anchor = self._world_from_keyframe.get(pose.keyframe_id)
-        if anchor is None:
-            self._poses.append((pose.stamp_ns, -1, pose.world_from_cam))
+        if pose.keyframe_id in self._world_from_keyframe:
+            self._poses.append(self._hung(pose.stamp_ns, pose.keyframe_id, pose.world_from_cam))
         else:
-            keyframe_from_cam = inverse(anchor) @ pose.world_from_cam
-            keyframe_from_cam[:3, 3] /= self._point_scale.get(pose.keyframe_id, 1.0)
-            self._poses.append((pose.stamp_ns, pose.keyframe_id, keyframe_from_cam))
+            self._poses.append((pose.stamp_ns, -1, pose.world_from_cam))
+
+    def _hung(
+        self, stamp_ns: int, anchor: int, world_from_cam: np.ndarray
+    ) -> tuple[int, int, np.ndarray]:
+        keyframe_from_cam = inverse(self._world_from_keyframe[anchor]) @ world_from_cam
+        keyframe_from_cam[:3, 3] /= self._point_scale.get(anchor, 1.0)
+        return stamp_ns, anchor, keyframe_from_cam
 
     def __len__(self) -> int:
         return len(self._poses)

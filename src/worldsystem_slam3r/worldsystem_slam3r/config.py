@@ -54,6 +54,19 @@ class Slam3rConfig(Config):
         40, "keyframes of a sub-map without a place that wait for an overlap", low=3, high=500
     )
 
+    metric: bool = param(
+        True, "turn the scene into a metric map once GPS or another measurement tells its size"
+    )
+    metric_sigma: float = param(
+        0.05,
+        "relative standard deviation of the scale from which it is believed",
+        low=0.001,
+        high=0.5,
+    )
+    marker_m: float = param(
+        0.0, "edge of printed ArUco markers (4×4, 50) in sight; 0 = none [m]", low=0.0
+    )
+
     weights: str = param(
         "", "folder of the networks' weights; empty: WORLDSYSTEM_WEIGHTS, else the cache"
     )

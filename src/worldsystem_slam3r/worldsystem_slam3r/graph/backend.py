@@ -33,6 +33,9 @@ from worldsystem_slam3r.graph.loops import LoopFinder
 from worldsystem_slam3r.graph.relocalise import Relocaliser
 from worldsystem_slam3r.graph.restartable import RenewableBackend
 from worldsystem_slam3r.graph.verify import Link, Station
+from worldsystem_slam3r.scale.fit import MetricFit
+from worldsystem_slam3r.scale.metric import MetricScale
+from worldsystem_slam3r.scale.root import MetricRoot
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +43,7 @@ LOOK_EVERY = 3
 """Every so many pictures without a place one is looked up."""
 FOUND_CONFIDENCE = 0.5
 HELD_POSES = 3000
+EARLY_POSES = 600
 
 
 @dataclass
@@ -64,12 +68,15 @@ class GraphBackend:
         self.finder = LoopFinder(self.atlas)
         self._relocaliser = Relocaliser(self.finder.index)
         self.counts = GraphCounts()
+        self.metric = MetricScale(self._world_of, marker_m=config.marker_m)
+        self._root = MetricRoot(self.atlas, self.metric, config.metric_sigma)
         self._held: HeldSubmap | None = None
         self._last = np.eye(4)
         self._located = True
         self._looked = 0
         self._lost_since_ns: int | None = None
         self._answered: set[int] = set()
+        self._early: list[Pose] = []
 
     def feed(self, frame: Frame) -> list[Event]:
         """Take the next frame; see the back-end's own `feed` for what is refused."""
@@ -86,7 +93,17 @@ class GraphBackend:
         events = self._taken(self._backend.finish())
         if self._held is not None:
             events += self._guess_place()
-        return events
+        return events + self._measured(last=True)
+
+    def observe(self, observation: object) -> None:
+        """Take a measurement from beside the video (`MetricScale.observe`)."""
+        if self._config.metric:
+            self.metric.observe(observation)
+
+    @property
+    def map_from_scene(self) -> MetricFit | None:
+        """How the scene lies in the map, once something measures metres."""
+        return self._root.fit
 
     def close(self) -> None:
         """Let the back-end's threads end."""
@@ -121,7 +138,15 @@ class GraphBackend:
             return self._hold(pose)
         told = self.atlas.told_pose(pose)
         self._last = told.world_from_cam
+        self._note(told)
         return [told]
+
+    def _note(self, told: Pose) -> None:
+        """Let measurements be compared with it; poses before the first keyframe wait for that."""
+        if told.keyframe_id in self.atlas.keyframes:
+            self.metric.pose(told)
+        elif not self.atlas.keyframes and len(self._early) < EARLY_POSES:
+            self._early.append(told)
 
     def _unlocated(self, pose: Pose) -> Pose:
         if pose.state is TrackingState.LOST:
@@ -142,9 +167,27 @@ class GraphBackend:
         station = Station.of(keyframe, keyframe.id)
         kept = self.atlas.add(keyframe, station)
         if self.atlas.is_placed(keyframe.submap):
-            return [NewKeyframe(self.atlas.told_keyframe(keyframe)), *self._closed_loops(kept)]
+            told = self.atlas.told_keyframe(keyframe)
+            early, self._early = self._early, []
+            for pose in early:
+                self.metric.pose(replace(pose, keyframe_id=keyframe.id))
+            self.metric.keyframe(told)
+            return [NewKeyframe(told), *self._closed_loops(kept), *self._measured()]
         events = self._hold(NewKeyframe(keyframe))
         return events + self._merged(kept)
+
+    def _measured(self, *, last: bool = False) -> list[Event]:
+        """Where measurements from outside put the map."""
+        changed = self._root.update(last=last)
+        if changed is None:
+            return []
+        self._last = self._root.moved(self._last)
+        return [changed]
+
+    def _world_of(self, keyframe_id: int) -> Sim3 | None:
+        kept = self.atlas.keyframes.get(keyframe_id)
+        placed = kept is not None and self.atlas.is_placed(kept.submap)
+        return kept.world if kept is not None and placed else None
 
     def _closed_loops(self, kept: Kept) -> list[Event]:
         """Links to earlier keyframes; where they say so, everything moves."""
@@ -180,6 +223,7 @@ class GraphBackend:
         for key in removed.ids:
             self.finder.forget(key)
             self.atlas.remove(key)
+        self.metric.drop_keyframes(removed.ids)
         if self._held is not None:
             self._held.add(removed)
         return [removed]

@@ -1,0 +1,250 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The similarity from the scene to metres that measurements of every kind agree on best.
+
+Gauss–Newton over turn, shift, scale, the clock's offset and the barometer's zero, each measurement
+weighed by its standard deviation and robustly (Huber); the inverse of its normal matrix is the
+uncertainty that is reported.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from jaxtyping import Float64
+from scipy.spatial.transform import Rotation
+
+from worldsystem_core.geometry.sim3 import Sim3, fit_sim3
+
+ITERATIONS = 25
+HUBER = 2.0
+CLOCK_SIGMA_S = 0.3
+ZERO_SIGMA_M = 1e4
+WEAK_SHIFT_M = 1e4
+WEAK_TURN_RAD = 10.0
+_SIZE = 9  # turn 3, shift 3, log scale 1, clock 1, barometer's zero 1
+
+
+@dataclass(frozen=True, eq=False)
+class Positions:
+    """n positions measured in `map` and where the camera was in the scene at their stamps.
+
+    `velocity` [scene units per s] says where it would be a little later; `covariance` [m²].
+    """
+
+    scene: Float64[np.ndarray, "n 3"]
+    velocity: Float64[np.ndarray, "n 3"]
+    map_m: Float64[np.ndarray, "n 3"]
+    covariance: Float64[np.ndarray, "n 3 3"]
+
+    def __len__(self) -> int:
+        return len(self.scene)
+
+    @staticmethod
+    def none() -> Positions:
+        """Nothing measured."""
+        empty = np.zeros((0, 3))
+        return Positions(empty, empty, empty, np.zeros((0, 3, 3)))
+
+
+@dataclass(frozen=True, eq=False)
+class Heights:
+    """m heights over an unknown zero [m], and where the camera was in the scene."""
+
+    scene: Float64[np.ndarray, "m 3"]
+    height_m: Float64[np.ndarray, "m"]
+    sigma_m: Float64[np.ndarray, "m"]
+
+    def __len__(self) -> int:
+        return len(self.scene)
+
+    @staticmethod
+    def none() -> Heights:
+        """Nothing measured."""
+        return Heights(np.zeros((0, 3)), np.zeros(0), np.zeros(0))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Measured:
+    """All that is known of the scene's size, its turn and its place.
+
+    `log_scales` are direct measurements of the scale (metres per scene unit, natural logarithm) and
+    their standard deviations. `up` is a unit vector of the scene that should point up, believed to
+    within `up_rad`.
+    """
+
+    positions: Positions = field(default_factory=Positions.none)
+    heights: Heights = field(default_factory=Heights.none)
+    log_scales: tuple[tuple[float, float], ...] = ()
+    up: Float64[np.ndarray, "3"]
+    up_rad: float
+
+
+@dataclass(frozen=True, eq=False)
+class MetricFit:
+    """`map_from_scene` and how well it is known.
+
+    `covariance` is that of turn [rad, about map axes], shift [m] and log scale.
+    """
+
+    map_from_scene: Sim3
+    covariance: Float64[np.ndarray, "7 7"]
+    clock_s: float
+    residual_m: float
+
+    @property
+    def scale_sigma(self) -> float:
+        """Relative standard deviation of the scale."""
+        return float(np.sqrt(self.covariance[6, 6]))
+
+
+def fit_metric(measured: Measured, start: Sim3 | None = None) -> MetricFit | None:
+    """Fit all of it; None where nothing tells the scale, or the fit does not settle."""
+    if not len(measured.positions) and not len(measured.heights) and not measured.log_scales:
+        return None
+    begin = start or _start(measured)
+    if begin is None:
+        return None
+    similarity, clock_s, zero_m = begin, 0.0, 0.0
+    if len(measured.heights):
+        up_m = begin.apply(measured.heights.scene)[:, 2]
+        zero_m = float(np.median(measured.heights.height_m - up_m))
+    information = np.eye(_SIZE)
+    for _ in range(ITERATIONS):
+        residual, jacobian = _rows(measured, similarity, clock_s, zero_m)
+        information = jacobian.T @ jacobian
+        try:
+            step = -np.linalg.solve(information, jacobian.T @ residual)
+        except np.linalg.LinAlgError:
+            return None
+        similarity = _stepped(similarity, step)
+        clock_s, zero_m = clock_s + float(step[7]), zero_m + float(step[8])
+        if np.abs(step[[0, 1, 2, 6]]).max() < 1e-9:
+            break
+    if not np.isfinite(similarity.scale) or similarity.scale <= 0.0:
+        return None
+    covariance = np.linalg.inv(information)[:7, :7]
+    return MetricFit(similarity, covariance, clock_s, _residual_m(measured, similarity, clock_s))
+
+
+def level(up: Float64[np.ndarray, "3"]) -> Float64[np.ndarray, "3 3"]:
+    """A rotation that takes the unit vector `up` to z, turning no more than needed."""
+    rotation, _ = Rotation.align_vectors([[0.0, 0.0, 1.0]], [up])
+    return np.asarray(rotation.as_matrix())
+
+
+def _start(measured: Measured) -> Sim3 | None:
+    """Closed form: Umeyama on the positions, or the scale alone with `up` as z."""
+    positions = measured.positions
+    if len(positions) >= 3 and float(np.ptp(positions.scene, axis=0).max()) > 0:
+        # a point above the path's middle keeps a straight path from rolling about itself
+        reach = float(np.linalg.norm(np.std(positions.scene, axis=0)))
+        size = float(np.linalg.norm(np.std(positions.map_m, axis=0)))
+        middle_scene, middle_map = positions.scene.mean(axis=0), positions.map_m.mean(axis=0)
+        scene = np.vstack([positions.scene, middle_scene + reach * measured.up])
+        target = np.vstack([positions.map_m, middle_map + size * np.array([0.0, 0.0, 1.0])])
+        return fit_sim3(target, scene)
+    rotation = level(measured.up)
+    if measured.log_scales:
+        return Sim3(float(np.exp(measured.log_scales[0][0])), rotation, np.zeros(3))
+    heights = measured.heights
+    if len(heights) < 3:
+        return None
+    along = heights.scene @ rotation[2]
+    spread = float(np.var(along))
+    if spread <= 0.0:
+        return None
+    slope = float(np.cov(along, heights.height_m, bias=True)[0, 1]) / spread
+    return Sim3(slope, rotation, np.zeros(3)) if slope > 0 else None
+
+
+def _rows(
+    measured: Measured, similarity: Sim3, clock_s: float, zero_m: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Weighted residuals and their derivatives by the nine unknowns."""
+    parts = [_priors(measured, similarity, clock_s)]
+    if len(measured.positions):
+        parts.append(_position_rows(measured.positions, similarity, clock_s))
+    if len(measured.heights):
+        parts.append(_height_rows(measured.heights, similarity, zero_m))
+    return np.concatenate([r for r, _ in parts]), np.vstack([j for _, j in parts])
+
+
+def _position_rows(
+    positions: Positions, similarity: Sim3, clock_s: float
+) -> tuple[np.ndarray, np.ndarray]:
+    scene = positions.scene + clock_s * positions.velocity
+    turned = similarity.scale * scene @ similarity.rotation.T
+    residual = turned + similarity.translation - positions.map_m
+    jacobian = np.zeros((len(scene), 3, _SIZE))
+    jacobian[:, :, :3] = -_cross(turned)
+    jacobian[:, :, 3:6] = np.eye(3)
+    jacobian[:, :, 6] = turned
+    jacobian[:, :, 7] = similarity.scale * positions.velocity @ similarity.rotation.T
+    root = np.linalg.inv(np.linalg.cholesky(positions.covariance))
+    residual = np.einsum("nij,nj->ni", root, residual)
+    jacobian = root @ jacobian
+    weight = _huber(np.linalg.norm(residual, axis=1) / np.sqrt(3.0))
+    return (residual * weight[:, None]).ravel(), (jacobian * weight[:, None, None]).reshape(
+        -1, _SIZE
+    )
+
+
+def _height_rows(
+    heights: Heights, similarity: Sim3, zero_m: float
+) -> tuple[np.ndarray, np.ndarray]:
+    turned = similarity.scale * heights.scene @ similarity.rotation.T
+    residual = turned[:, 2] + similarity.translation[2] + zero_m - heights.height_m
+    jacobian = np.zeros((len(residual), _SIZE))
+    jacobian[:, :3] = -_cross(turned)[:, 2]
+    jacobian[:, 5] = 1.0
+    jacobian[:, 6] = turned[:, 2]
+    jacobian[:, 8] = 1.0
+    scaled = residual / heights.sigma_m
+    weight = _huber(np.abs(scaled))
+    return scaled * weight, jacobian * (weight / heights.sigma_m)[:, None]
+
+
+def _priors(measured: Measured, similarity: Sim3, clock_s: float) -> tuple[np.ndarray, np.ndarray]:
+    """What is expected before anything is measured; also what keeps unseen unknowns at rest."""
+    up = similarity.rotation @ measured.up
+    residual = [*(up[:2] / measured.up_rad), clock_s / CLOCK_SIGMA_S]
+    rows = [*(-_cross(up[None])[0][:2] / measured.up_rad), np.zeros(3)]
+    jacobian = np.zeros((3, _SIZE))
+    jacobian[:, :3] = rows
+    jacobian[2, 7] = 1.0 / CLOCK_SIGMA_S
+    weak = np.diag(
+        [1 / WEAK_TURN_RAD] * 3 + [1 / WEAK_SHIFT_M] * 3 + [1e-6, 0.0, 1 / ZERO_SIGMA_M]
+    )[[0, 1, 2, 3, 4, 5, 6, 8]]
+    scales = np.zeros((len(measured.log_scales), _SIZE))
+    now = np.log(similarity.scale)
+    off = [(now - value) / sigma for value, sigma in measured.log_scales]
+    for row, (_, sigma) in zip(scales, measured.log_scales, strict=True):
+        row[6] = 1.0 / sigma
+    return np.concatenate([residual, np.zeros(len(weak)), off]), np.vstack([jacobian, weak, scales])
+
+
+def _stepped(similarity: Sim3, step: Float64[np.ndarray, "9"]) -> Sim3:
+    """Turn and scale about the map's origin as the derivatives have it, then shift."""
+    turn = np.asarray(Rotation.from_rotvec(step[:3]).as_matrix())
+    scale = similarity.scale * float(np.exp(np.clip(step[6], -1.0, 1.0)))
+    return Sim3(scale, turn @ similarity.rotation, similarity.translation + step[3:6])
+
+
+def _residual_m(measured: Measured, similarity: Sim3, clock_s: float) -> float:
+    positions = measured.positions
+    if not len(positions):
+        return 0.0
+    there = similarity.apply(positions.scene + clock_s * positions.velocity)
+    return float(np.median(np.linalg.norm(there - positions.map_m, axis=1)))
+
+
+def _huber(size: Float64[np.ndarray, "n"]) -> Float64[np.ndarray, "n"]:
+    return np.asarray(np.sqrt(np.minimum(1.0, HUBER / np.maximum(size, 1e-12))))
+
+
+def _cross(vectors: Float64[np.ndarray, "n 3"]) -> Float64[np.ndarray, "n 3 3"]:
+    x, y, z = vectors.T
+    zero = np.zeros_like(x)
+    rows = [[zero, -z, y], [z, zero, -x], [-y, x, zero]]
+    return np.array(rows).transpose(2, 0, 1)

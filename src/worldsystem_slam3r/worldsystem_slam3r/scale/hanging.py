@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Measurements hung on keyframes, so that they follow every correction of the map.
+
+A measurement's stamp lies between two pictures; where the camera was then is kept in the frame and
+unit of the keyframe that the later one hangs on.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float64
+
+from worldsystem_core.geometry.sim3 import Sim3
+
+WorldOf = Callable[[int], Sim3 | None]
+LONGEST_GAP_NS = 700_000_000
+POSES = 600
+WAITING = 3000
+KEPT = 6000
+
+
+@dataclass(frozen=True, eq=False)
+class PositionSample:
+    """A measured position in `map` [m]."""
+
+    stamp_ns: int
+    position_m: Float64[np.ndarray, "3"]
+    covariance: Float64[np.ndarray, "3 3"]
+
+
+@dataclass(frozen=True, eq=False)
+class HeightSample:
+    """A measured height over an unknown zero [m]."""
+
+    stamp_ns: int
+    height_m: float
+    sigma_m: float
+
+
+Sample = PositionSample | HeightSample
+
+
+@dataclass(frozen=True, eq=False)
+class Hung:
+    """A sample with the camera's place (and velocity per second) in keyframe `keyframe_id`."""
+
+    sample: Sample
+    keyframe_id: int
+    place: Float64[np.ndarray, "3"]
+    velocity: Float64[np.ndarray, "3"]
+
+
+class HangingSamples:
+    """Pairs samples with poses as both come in, in any order within `POSES` pictures.
+
+    Bounded: when full, every second hung sample goes. `missed` counts samples for which the camera
+    had no pose.
+    """
+
+    def __init__(self, world_of: WorldOf) -> None:
+        self._world_of = world_of
+        self._poses: deque[tuple[int, int, np.ndarray]] = deque(maxlen=POSES)
+        self._waiting: deque[Sample] = deque(maxlen=WAITING)
+        self.hung: list[Hung] = []
+        self.missed = 0
+
+    def pose(self, stamp_ns: int, keyframe_id: int, position: Float64[np.ndarray, "3"]) -> None:
+        """Where the camera was in the world as it is now."""
+        world = self._world_of(keyframe_id)
+        if world is None or (self._poses and stamp_ns <= self._poses[-1][0]):
+            return
+        self._poses.append((stamp_ns, keyframe_id, world.inverse().apply(position)))
+        self._hang()
+
+    def keyframe(self, keyframe_id: int, stamp_ns: int) -> None:
+        """Keyframes come late: what was measured since its picture hangs on it from now on."""
+        own = self._world_of(keyframe_id)
+        if own is None:
+            return
+        for row, (pose_ns, key, place) in enumerate(self._poses):
+            world = self._world_of(key)
+            if pose_ns >= stamp_ns and world is not None:
+                moved = own.inverse().apply(world.apply(place))
+                self._poses[row] = (pose_ns, keyframe_id, moved)
+        for row in range(len(self.hung) - 1, -1, -1):
+            item = self.hung[row]
+            if item.sample.stamp_ns < stamp_ns:
+                break
+            self.hung[row] = self._rehung(item, keyframe_id, own)
+
+    def _rehung(self, item: Hung, keyframe_id: int, own: Sim3) -> Hung:
+        world = self._world_of(item.keyframe_id)
+        if world is None:
+            return item
+        own_from_old = own.inverse() @ world
+        velocity = own_from_old.scale * own_from_old.rotation @ item.velocity
+        return Hung(item.sample, keyframe_id, own_from_old.apply(item.place), velocity)
+
+    def sample(self, sample: Sample) -> None:
+        """A measurement came in; it waits for the poses around it."""
+        if len(self._waiting) == WAITING:
+            self.missed += 1
+        self._waiting.append(sample)
+
+    def _hang(self) -> None:
+        newest, oldest = self._poses[-1][0], self._poses[0][0]
+        for _ in range(len(self._waiting)):
+            sample = self._waiting.popleft()
+            if sample.stamp_ns > newest:
+                self._waiting.append(sample)
+            elif sample.stamp_ns < oldest or not self._hang_one(sample):
+                self.missed += 1
+        if len(self.hung) > KEPT:
+            self.hung = self.hung[::2]
+
+    def _hang_one(self, sample: Sample) -> bool:
+        newest_first = range(len(self._poses) - 1, 0, -1)
+        later = next((i for i in newest_first if self._poses[i - 1][0] <= sample.stamp_ns), 0)
+        if not later:
+            return False
+        before, after = self._poses[later - 1], self._poses[later]
+        gap_ns = after[0] - before[0]
+        world, world_before = self._world_of(after[1]), self._world_of(before[1])
+        if gap_ns > LONGEST_GAP_NS or world is None or world_before is None:
+            return False
+        start = world.inverse().apply(world_before.apply(before[2]))
+        share = (sample.stamp_ns - before[0]) / gap_ns
+        place = start + share * (after[2] - start)
+        self.hung.append(Hung(sample, after[1], place, (after[2] - start) * 1e9 / gap_ns))
+        return True
+
+    def hung_at(self, stamp_ns: int) -> tuple[int, Float64[np.ndarray, "3"]] | None:
+        """The keyframe and the camera's place in it at the picture nearest to a recent stamp."""
+        nearest = min(self._poses, key=lambda pose: abs(pose[0] - stamp_ns), default=None)
+        if nearest is None or self._poses[-1][0] < stamp_ns:
+            return None
+        if abs(nearest[0] - stamp_ns) > LONGEST_GAP_NS:
+            return None
+        return nearest[1], nearest[2]
+
+    def drop_keyframes(self, ids: set[int]) -> None:
+        """Forget what hangs on keyframes that were withdrawn."""
+        self.hung = [item for item in self.hung if item.keyframe_id not in ids]
+
+    def placed(self, kind: type[Sample]) -> list[tuple[Hung, Sim3]]:
+        """The hung samples of one kind whose keyframe is known, with its `world_from_keyframe`."""
+        found = []
+        for item in self.hung:
+            world = self._world_of(item.keyframe_id)
+            if world is not None and isinstance(item.sample, kind):
+                found.append((item, world))
+        return found

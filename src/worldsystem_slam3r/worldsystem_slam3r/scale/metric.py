@@ -1,0 +1,282 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Collects what measures metres, and says when and how the scene becomes a map.
+
+Positions come from GPS (east, north, up about the first fix) or, without it, from a phone's own
+odometry in its level frame; both at once: GPS gives the frame, the phone a scale. Heights come from
+the barometer, lengths from printed markers and known distances.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float64
+
+from worldsystem_core.geometry.sim3 import Sim3
+from worldsystem_core.reconstruction import Keyframe, Pose
+from worldsystem_core.telemetry import GpsFix, OdometrySample, PressureSample
+from worldsystem_slam3r.graph.pose_graph import Anchor
+from worldsystem_slam3r.scale.enu import EnuFrame, height_m
+from worldsystem_slam3r.scale.fit import Heights, Measured, MetricFit, Positions, fit_metric
+from worldsystem_slam3r.scale.hanging import (
+    HangingSamples,
+    HeightSample,
+    Hung,
+    PositionSample,
+    WorldOf,
+)
+from worldsystem_slam3r.scale.marker import MarkerRuler
+
+log = logging.getLogger(__name__)
+
+CORRELATED_S = 2.0
+"""Errors of GPS and barometer within so long count as one error [s]."""
+GPS_HORIZONTAL_M, GPS_VERTICAL_M = 3.0, 6.0
+"""Standard deviations of a fix that tells none [m]."""
+PRESSURE_M = 1.0
+ODOMETRY_M = 0.1
+LEAST_SAMPLES = 6
+OUTLIER_SIGMAS = 4.0
+MARKERS_KEPT = 200
+
+
+@dataclass(frozen=True)
+class KnownDistance:
+    """The camera was `metres` apart at two stamps: a measured baseline."""
+
+    stamp_a_ns: int
+    stamp_b_ns: int
+    metres: float
+    sigma_m: float
+
+
+Observation = GpsFix | PressureSample | OdometrySample | KnownDistance
+
+
+@dataclass(frozen=True)
+class _Length:
+    """Logarithm of metres per unit of a keyframe, and its standard deviation."""
+
+    keyframe_id: int
+    log_scale: float
+    sigma: float
+
+
+@dataclass(frozen=True, eq=False)
+class _Baseline:
+    """A known distance whose two ends hang on keyframes."""
+
+    ends: tuple[tuple[int, np.ndarray], tuple[int, np.ndarray]]
+    metres: float
+    sigma_m: float
+
+
+class MetricScale:
+    """Takes observations and told poses; answers with fits in the world as it is now."""
+
+    def __init__(self, world_of: WorldOf, *, marker_m: float = 0.0) -> None:
+        self._world_of = world_of
+        self._gps = HangingSamples(world_of)
+        self._odometry = HangingSamples(world_of)
+        self._pressure = HangingSamples(world_of)
+        self._lengths: list[_Length] = []
+        self._distances: list[KnownDistance] = []
+        self._baselines: list[_Baseline] = []
+        self._ruler = MarkerRuler(marker_m) if marker_m > 0 else None
+        self.enu: EnuFrame | None = None
+        self.clock_s = 0.0
+
+    def observe(self, observation: object) -> None:
+        """Take a measurement; kinds that say nothing of metres are passed by."""
+        if isinstance(observation, GpsFix):
+            self._observe_fix(observation)
+        elif isinstance(observation, PressureSample):
+            height = height_m(observation.pressure_pa)
+            self._pressure.sample(HeightSample(observation.stamp_ns, height, PRESSURE_M))
+        elif isinstance(observation, OdometrySample):
+            sigma = observation.position_error_m
+            sigma = sigma if math.isfinite(sigma) else ODOMETRY_M
+            where, spread = np.array(observation.position_m), np.eye(3) * sigma**2
+            self._odometry.sample(PositionSample(observation.stamp_ns, where, spread))
+        elif isinstance(observation, KnownDistance):
+            self._distances.append(observation)
+
+    def _observe_fix(self, fix: GpsFix) -> None:
+        if self.enu is None:
+            self.enu = EnuFrame(fix.latitude_deg, fix.longitude_deg, fix.altitude_m)
+        where = self.enu.position_m(fix.latitude_deg, fix.longitude_deg, fix.altitude_m)
+        across, up = fix.horizontal_error_m / math.sqrt(2.0), fix.vertical_error_m
+        across = across if math.isfinite(across) else GPS_HORIZONTAL_M
+        up = up if math.isfinite(up) else GPS_VERTICAL_M
+        spread = np.diag([max(across, 0.01) ** 2] * 2 + [max(up, 0.01) ** 2])
+        self._gps.sample(PositionSample(fix.stamp_ns, where, spread))
+
+    def pose(self, pose: Pose) -> None:
+        """A tracked pose in the world, as it was told."""
+        for samples in (self._gps, self._odometry, self._pressure):
+            samples.pose(pose.stamp_ns, pose.keyframe_id, pose.world_from_cam[:3, 3])
+        self._hang_distances()
+
+    def keyframe(self, keyframe: Keyframe) -> None:
+        """A keyframe in the world, as it was told: a marker may be in it."""
+        for samples in (self._gps, self._odometry, self._pressure):
+            samples.keyframe(keyframe.id, keyframe.stamp_ns)
+        world = self._world_of(keyframe.id)
+        if self._ruler is None or world is None:
+            return
+        found = self._ruler.log_scale(keyframe)
+        if found is not None:
+            # metres per world unit → metres per unit of the keyframe
+            value = found[0] + math.log(world.scale)
+            self._lengths = [*self._lengths, _Length(keyframe.id, value, found[1])][-MARKERS_KEPT:]
+
+    def drop_keyframes(self, ids: Iterable[int]) -> None:
+        """Forget what hangs on keyframes that were withdrawn."""
+        gone = set(ids)
+        for samples in (self._gps, self._odometry, self._pressure):
+            samples.drop_keyframes(gone)
+        self._lengths = [length for length in self._lengths if length.keyframe_id not in gone]
+
+    @property
+    def sample_count(self) -> int:
+        """Measurements that are hung and count."""
+        hung = sum(len(s.hung) for s in (self._gps, self._odometry, self._pressure))
+        return hung + len(self._lengths) + len(self._baselines)
+
+    @property
+    def has_positions(self) -> bool:
+        """Whether something outside says where the camera is, not only how far it went."""
+        return len(self._positions_from.hung) >= LEAST_SAMPLES
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """What measures metres here."""
+        counts = {
+            "gps": len(self._gps.hung),
+            "odometry": len(self._odometry.hung),
+            "barometer": len(self._pressure.hung),
+            "marker": len(self._lengths),
+            "distance": len(self._baselines),
+        }
+        return tuple(name for name, count in counts.items() if count)
+
+    @property
+    def _positions_from(self) -> HangingSamples:
+        gps = self._gps
+        return gps if len(gps.hung) >= LEAST_SAMPLES or not self._odometry.hung else self._odometry
+
+    def fit(self, up: Float64[np.ndarray, "3"], up_rad: float) -> MetricFit | None:
+        """`map_from_world` by all that is known; `up` is the world's likely vertical."""
+        source = self._positions_from
+        positions = _positions(source) if self.has_positions else Positions.none()
+        log_scales = [*self._log_lengths(), *self._log_distances()]
+        if source is self._gps and len(self._odometry.hung) >= LEAST_SAMPLES:
+            own = Measured(positions=_positions(self._odometry), up=up, up_rad=up_rad)
+            phone = fit_metric(own)
+            if phone is not None:
+                log_scales.append((math.log(phone.map_from_scene.scale), phone.scale_sigma))
+        measured = Measured(
+            positions=positions,
+            heights=_heights(self._pressure),
+            log_scales=tuple(log_scales),
+            up=up,
+            up_rad=up_rad,
+        )
+        fit = fit_metric(measured)
+        if fit is not None:
+            self.clock_s = fit.clock_s
+        return fit
+
+    def anchors(self) -> dict[int, Anchor]:
+        """Where the positions put each keyframe, the world being metric; outliers left out."""
+        source = self._positions_from
+        inflation = _inflation([hung.sample.stamp_ns for hung in source.hung])
+        votes: dict[int, list[tuple[np.ndarray, np.ndarray]]] = {}
+        for hung, world in source.placed(PositionSample):
+            assert isinstance(hung.sample, PositionSample)
+            offset = world.scale * world.rotation @ (hung.place + self.clock_s * hung.velocity)
+            where = hung.sample.position_m - offset
+            off = np.abs(where - world.translation)
+            limit = OUTLIER_SIGMAS * np.sqrt(np.diag(hung.sample.covariance))
+            if (off < limit + 0.05 * float(np.linalg.norm(world.translation))).all():
+                votes.setdefault(hung.keyframe_id, []).append((where, hung.sample.covariance))
+        return {
+            key: Anchor(
+                np.mean([where for where, _ in found], axis=0),
+                inflation * np.mean([spread for _, spread in found], axis=0) / len(found),
+            )
+            for key, found in votes.items()
+        }
+
+    def _log_lengths(self) -> list[tuple[float, float]]:
+        found = []
+        for length in self._lengths:
+            world = self._world_of(length.keyframe_id)
+            if world is not None:
+                # markers are seen many times with the same error: they count as ten at most
+                sigma = length.sigma * math.sqrt(max(1.0, len(self._lengths) / 10.0))
+                found.append((length.log_scale - math.log(world.scale), sigma))
+        return found
+
+    def _hang_distances(self) -> None:
+        """Both ends must be among the recent poses."""
+        for known in list(self._distances):
+            a, b = (self._gps.hung_at(stamp) for stamp in (known.stamp_a_ns, known.stamp_b_ns))
+            if a is not None and b is not None:
+                self._baselines.append(_Baseline((a, b), known.metres, known.sigma_m))
+                self._distances.remove(known)
+
+    def _log_distances(self) -> list[tuple[float, float]]:
+        found = []
+        for known in self._baselines:
+            ends = [
+                world.apply(place)
+                for key, place in known.ends
+                if (world := self._world_of(key)) is not None
+            ]
+            apart = float(np.linalg.norm(ends[0] - ends[1])) if len(ends) == 2 else 0.0
+            if apart > 0.0:
+                found.append((math.log(known.metres / apart), known.sigma_m / known.metres))
+        return found
+
+
+def _positions(samples: HangingSamples) -> Positions:
+    found = samples.placed(PositionSample)
+    if not found:
+        return Positions.none()
+    inflation = _inflation([hung.sample.stamp_ns for hung, _ in found])
+    return Positions(
+        np.array([world.apply(hung.place) for hung, world in found]),
+        np.array([_turned(hung, world) for hung, world in found]),
+        np.array([hung.sample.position_m for hung, _ in found]),  # type: ignore[union-attr]
+        inflation * np.array([hung.sample.covariance for hung, _ in found]),  # type: ignore[union-attr]
+    )
+
+
+def _heights(samples: HangingSamples) -> Heights:
+    found = samples.placed(HeightSample)
+    if len(found) < LEAST_SAMPLES:
+        return Heights.none()
+    inflation = _inflation([hung.sample.stamp_ns for hung, _ in found])
+    return Heights(
+        np.array([world.apply(hung.place) for hung, world in found]),
+        np.array([hung.sample.height_m for hung, _ in found]),  # type: ignore[union-attr]
+        math.sqrt(inflation) * np.array([hung.sample.sigma_m for hung, _ in found]),  # type: ignore[union-attr]
+    )
+
+
+def _turned(hung: Hung, world: Sim3) -> np.ndarray:
+    turned: np.ndarray = world.scale * world.rotation @ hung.velocity
+    return turned
+
+
+def _inflation(stamps_ns: list[int]) -> float:
+    """How much more a single error weighs because its neighbours share it."""
+    if len(stamps_ns) < 2:
+        return 1.0
+    span_s = (max(stamps_ns) - min(stamps_ns)) / 1e9
+    return max(1.0, CORRELATED_S * len(stamps_ns) / max(span_s, CORRELATED_S))

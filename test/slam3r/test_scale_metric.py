@@ -1,0 +1,212 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From scene to map in a run: when it happens, what moves, and what is said without a source."""
+
+from __future__ import annotations
+
+import math
+
+import cv2
+import numpy as np
+import pytest
+from drifting_backend import CAMERA, DriftingBackend, Film, film, ring_poses
+from filmed_room import render
+
+from worldsystem_core.frames import Camera
+from worldsystem_core.geometry.pinhole import pointmap_from_depth
+from worldsystem_core.geometry.sim3 import Sim3, fit_sim3
+from worldsystem_core.reconstruction import Event, Keyframe, MovedKeyframes, Pose, ScaleState
+from worldsystem_core.telemetry import GpsFix, OdometrySample, PressureSample
+from worldsystem_core.trajectory import Trajectory
+from worldsystem_sim.telemetry import geodetic_from_map
+from worldsystem_slam3r.config import Slam3rConfig
+from worldsystem_slam3r.graph.backend import GraphBackend
+from worldsystem_slam3r.graph.restartable import RenewableBackend
+from worldsystem_slam3r.scale.hanging import HangingSamples, PositionSample
+from worldsystem_slam3r.scale.marker import MarkerRuler
+from worldsystem_slam3r.scale.metric import KnownDistance, MetricScale
+
+METRES = 25.0
+"""One unit of the filmed room, which is 1/0.04 of the back-end's scene unit."""
+Z_UP = np.array([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, -1.0, 0.0]])
+
+
+@pytest.fixture(scope="module")
+def walk() -> Film:
+    return film(ring_poses(17)[:12], period_ns=500_000_000)
+
+
+def in_map(pose: np.ndarray) -> np.ndarray:
+    """Where a camera of the room is in east, north, up [m]: the room is METRES a unit, y down."""
+    return METRES * Z_UP @ pose[:3, 3]
+
+
+def fixes(of: Film, sigma_m: float) -> list[GpsFix]:
+    rng = np.random.default_rng(4)
+    return [
+        GpsFix(
+            stamp_ns=frame.stamp_ns + 1000 * k,
+            **dict(
+                zip(
+                    ("latitude_deg", "longitude_deg", "altitude_m"),
+                    geodetic_from_map(*(in_map(pose) + sigma_m * rng.normal(size=3))),
+                    strict=True,
+                )
+            ),
+            horizontal_error_m=sigma_m * math.sqrt(2.0),
+            vertical_error_m=sigma_m,
+        )
+        for frame, pose in zip(of.frames, of.poses, strict=True)
+        for k in (0, 1)
+    ]
+
+
+def run(of: Film, observations: list, **settings: object) -> tuple[list[Event], GraphBackend]:
+    backend = RenewableBackend(DriftingBackend([of], unit=0.4), None)
+    graph = GraphBackend(backend, Slam3rConfig(**settings))  # type: ignore[arg-type]
+    events: list[Event] = []
+    waiting = sorted(observations, key=lambda o: o.stamp_ns)
+    for frame in of.frames:
+        while waiting and waiting[0].stamp_ns <= frame.stamp_ns + 5000:
+            graph.observe(waiting.pop(0))
+        events += graph.feed(frame)
+    return events + graph.finish(), graph
+
+
+def test_gps_turns_the_scene_into_a_map(walk):
+    events, graph = run(walk, fixes(walk, 0.5))
+    assert graph.scale is ScaleState.METRIC
+    change = next(e for e in events if isinstance(e, MovedKeyframes) and e.scale is not None)
+    assert change.scale is ScaleState.METRIC
+    before = events[: events.index(change)]
+    assert all(pose.scale is ScaleState.SCENE for pose in before if isinstance(pose, Pose))
+    told = [pose for pose in events if isinstance(pose, Pose)]
+    assert told[-1].scale is ScaleState.METRIC
+    trajectory = Trajectory()
+    for event in events:
+        trajectory.add(event)
+    path = trajectory.poses()
+    truth = np.array([in_map(pose) for pose in walk.poses])
+    rigid = fit_sim3(truth, path.positions, with_scale=False)
+    assert np.linalg.norm(rigid.apply(path.positions) - truth, axis=1).max() < 0.6
+    assert fit_sim3(truth, path.positions).scale == pytest.approx(1.0, abs=0.02)
+    # points grew with the poses: one unit of the told pointmaps is now METRES / 0.4 metres
+    assert change.point_scale[0] == pytest.approx(METRES / 0.4, rel=0.05)
+
+
+def test_without_a_source_the_scene_stays_a_scene(walk):
+    events, graph = run(walk, [])
+    assert graph.scale is ScaleState.SCENE
+    assert graph.map_from_scene is None
+    assert not any(isinstance(e, MovedKeyframes) and e.scale for e in events)
+
+
+def test_gps_that_is_too_coarse_does_not_decide(walk):
+    _, graph = run(walk, fixes(walk, 30.0))
+    assert graph.scale is ScaleState.SCENE
+    assert graph.map_from_scene is not None
+    assert graph.map_from_scene.scale_sigma > 0.05
+
+
+def test_metric_can_be_turned_off(walk):
+    _, graph = run(walk, fixes(walk, 0.5), metric=False)
+    assert graph.scale is ScaleState.SCENE
+
+
+def test_a_phones_own_odometry_gives_metres(walk):
+    samples = [
+        OdometrySample(stamp_ns=frame.stamp_ns, position_m=tuple(in_map(pose) - [5.0, 6.0, 7.0]))
+        for frame, pose in zip(walk.frames, walk.poses, strict=True)
+    ]
+    _, graph = run(walk, samples)
+    assert graph.scale is ScaleState.METRIC
+    assert graph.map_from_scene is not None
+    assert graph.map_from_scene.map_from_scene.scale == pytest.approx(METRES / 0.4, rel=0.02)
+
+
+def test_a_known_distance_gives_metres(walk):
+    a, b = walk.frames[1], walk.frames[8]
+    metres = float(np.linalg.norm(in_map(walk.poses[1]) - in_map(walk.poses[8])))
+    known = KnownDistance(a.stamp_ns, b.stamp_ns, metres, 0.01 * metres)
+    backend = RenewableBackend(DriftingBackend([walk], unit=0.4), None)
+    graph = GraphBackend(backend, Slam3rConfig())
+    graph.observe(known)
+    for frame in walk.frames:
+        graph.feed(frame)
+    graph.finish()
+    assert graph.scale is ScaleState.METRIC
+    assert graph.map_from_scene is not None
+    assert graph.map_from_scene.map_from_scene.scale == pytest.approx(METRES / 0.4, rel=0.02)
+
+
+def test_samples_wait_for_the_poses_around_them_and_follow_their_keyframe():
+    worlds = {7: Sim3.identity()}
+    samples = HangingSamples(worlds.get)
+    samples.pose(1_000_000_000, 7, np.array([0.0, 0.0, 0.0]))
+    samples.sample(PositionSample(1_100_000_000, np.zeros(3), np.eye(3)))
+    assert samples.hung == []
+    samples.pose(1_200_000_000, 7, np.array([2.0, 0.0, 0.0]))
+    worlds[7] = Sim3(3.0, np.eye(3), np.array([0.0, 5.0, 0.0]))
+    ((hung, world),) = samples.placed(PositionSample)
+    assert np.allclose(world.apply(hung.place), [3.0, 5.0, 0.0])
+    assert np.allclose(hung.velocity, [10.0, 0.0, 0.0])
+
+
+def test_samples_from_before_the_video_or_over_a_gap_are_counted():
+    samples = HangingSamples({0: Sim3.identity()}.get)
+    samples.sample(PositionSample(1, np.zeros(3), np.eye(3)))
+    samples.pose(10_000_000_000, 0, np.zeros(3))
+    samples.sample(PositionSample(12_000_000_000, np.zeros(3), np.eye(3)))
+    samples.pose(15_000_000_000, 0, np.zeros(3))
+    assert samples.missed == 2
+    assert samples.hung == []
+
+
+def test_what_says_nothing_of_metres_is_passed_by():
+    metric = MetricScale({}.get)
+    metric.observe("a song")
+    metric.observe(PressureSample(stamp_ns=1, pressure_pa=101_325.0))
+    assert metric.sample_count == 0
+    assert metric.fit(np.array([0.0, 0.0, 1.0]), 0.1) is None
+
+
+def marker_keyframe(depth: float) -> Keyframe:
+    """A marker whose edge is a fifth of a unit, seen at `depth` units, square to the camera."""
+    camera = Camera(width=320, height=240, fx=300.0, fy=300.0, cx=159.5, cy=119.5)
+    edge_px = round(0.2 * camera.fx / depth)
+    dictionary = cv2.aruco.getPredefinedDictionary(cv2.aruco.DICT_4X4_50)
+    picture = np.full((240, 320), 220, np.uint8)
+    drawn = cv2.aruco.generateImageMarker(dictionary, 3, edge_px)
+    picture[60 : 60 + edge_px, 100 : 100 + edge_px] = drawn
+    z = np.full((240, 320), depth, np.float32)
+    return Keyframe(
+        id=0,
+        frame_id=0,
+        stamp_ns=0,
+        world_from_cam=np.eye(4),
+        camera=camera,
+        pointmap=pointmap_from_depth(z, camera),
+        confidence=np.ones((240, 320), np.float32),
+        rgb=np.repeat(picture[..., None], 3, axis=-1),
+    )
+
+
+@pytest.mark.parametrize("depth", [0.6, 1.2])
+def test_a_printed_marker_is_a_ruler(depth):
+    found = MarkerRuler(edge_m=0.3).log_scale(marker_keyframe(depth))
+    assert found is not None
+    assert math.exp(found[0]) == pytest.approx(0.3 / 0.2, rel=0.03)
+
+
+def test_no_marker_gives_no_length():
+    rgb, depth = render(ring_poses(5)[0], CAMERA)
+    plain = Keyframe(
+        id=0,
+        frame_id=0,
+        stamp_ns=0,
+        world_from_cam=np.eye(4),
+        camera=CAMERA,
+        pointmap=pointmap_from_depth(depth, CAMERA),
+        confidence=np.ones(depth.shape, np.float32),
+        rgb=rgb,
+    )
+    assert MarkerRuler(edge_m=0.3).log_scale(plain) is None
