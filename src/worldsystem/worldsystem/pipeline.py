@@ -113,8 +113,8 @@ class Pipeline:
             elif isinstance(event, NewKeyframe):
                 tracks = self._take_keyframe(event.keyframe)
             elif isinstance(event, MovedKeyframes):
-                self.mesher.move(event.world_from_cam)
-                self.segmenter.move(event.world_from_cam)
+                self.mesher.move(event.world_from_cam, event.point_scale, event.scale)
+                self.segmenter.move(event.world_from_cam, event.point_scale, event.scale)
             elif isinstance(event, RemovedKeyframes):
                 self.mesher.remove(event.ids)
                 self.segmenter.remove(event.ids)

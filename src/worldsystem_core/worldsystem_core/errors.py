@@ -56,3 +56,7 @@ class InterfaceMissing(WorldSystemError):
 
 class FetchError(WorldSystemError):
     """A file could not be brought here, or is not what it should be."""
+
+
+class MapError(WorldSystemError):
+    """A map on disk is missing, damaged, of another version, or cannot be used now."""

@@ -20,16 +20,18 @@ from worldsystem_core.reconstruction import (
     MovedKeyframes,
     NewKeyframe,
     Pose,
+    ScaleState,
     TrackingState,
 )
 
 
 @dataclass(frozen=True, eq=False)
 class StampedPoses:
-    """n camera poses in time order."""
+    """n camera poses in time order; `scale` says what a unit of length is."""
 
     stamps_ns: Int64[np.ndarray, "n"]
     world_from_cam: Float64[np.ndarray, "n 4 4"]
+    scale: ScaleState = ScaleState.SCENE
 
     def __len__(self) -> int:
         return len(self.stamps_ns)
@@ -51,6 +53,7 @@ class Trajectory:
     def __init__(self) -> None:
         self._world_from_keyframe: dict[int, np.ndarray] = {}
         self._point_scale: dict[int, float] = {}
+        self._scale = ScaleState.SCENE
         self._poses: list[tuple[int, int, np.ndarray]] = []
 
     def add(self, event: Event) -> None:
@@ -60,6 +63,7 @@ class Trajectory:
         elif isinstance(event, MovedKeyframes):
             self._world_from_keyframe.update(event.world_from_cam)
             self._point_scale.update(event.point_scale)
+            self._scale = event.scale or self._scale
         elif isinstance(event, Pose) and event.state is TrackingState.TRACKED:
             self._add_pose(event)
 
@@ -69,6 +73,7 @@ class Trajectory:
         Poses from before the first keyframe hang on that.
         """
         first = not self._world_from_keyframe
+        self._scale = keyframe.scale
         self._world_from_keyframe[keyframe.id] = keyframe.world_from_cam
         for row in range(len(self._poses) - 1, -1, -1):
             stamp_ns, anchor, pose = self._poses[row]
@@ -100,6 +105,7 @@ class Trajectory:
         return StampedPoses(
             np.array([stamp for stamp, _, _ in ordered], dtype=np.int64),
             np.array(baked, dtype=np.float64).reshape(-1, 4, 4),
+            self._scale,
         )
 
     def _placed(self, anchor: int, keyframe_from_cam: np.ndarray) -> np.ndarray:

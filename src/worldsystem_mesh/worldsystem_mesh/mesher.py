@@ -104,26 +104,36 @@ class Mesher:
         self._integrate_ms = 1e3 * (time.perf_counter() - start)
         return len(fused.blocks)
 
-    def move(self, world_from_cam: Mapping[int, Float64[np.ndarray, "4 4"]]) -> Correction:
+    def move(
+        self,
+        world_from_cam: Mapping[int, Float64[np.ndarray, "4 4"]],
+        point_scale: Mapping[int, float] | None = None,
+        scale: ScaleState | None = None,
+    ) -> Correction:
         """Take keyframes out of the surface and fuse them again at their new poses.
 
-        A move is judged against the pose that the keyframe is fused at, so that many small ones
-        add up. Poses are rigid and finite; others are refused as `unreachable`.
+        `point_scale` is the factor on a keyframe's pointmap as it was first told. With `scale` the
+        root changes its unit: the voxel grows as the keyframes do. A move is judged against the
+        pose that the keyframe is fused at, so that many small ones add up. Poses are rigid and
+        finite; others are refused as `unreachable`.
         """
+        factors = point_scale or {}
+        self._rescale_root(factors, scale)
         applied: list[int] = []
         insignificant: list[int] = []
         unreachable: list[int] = []
         for keyframe_id, pose in world_from_cam.items():
             view = self._views.get(keyframe_id)
+            factor = factors.get(keyframe_id)
             if view is None or not np.isfinite(pose).all():
                 unreachable.append(keyframe_id)
-            elif view.displacement_voxels(pose, self._fusion_volume.voxel) < (
+            elif view.displacement_voxels(pose, self._fusion_volume.voxel, factor) < (
                 self._config.move_voxels
             ):
                 insignificant.append(keyframe_id)
             else:
                 self._fusion_volume.take_out(view)
-                self._views.put(self._fusion_volume.add(view.placed(pose)))
+                self._views.put(self._fusion_volume.add(view.placed(pose, factor)))
                 applied.append(keyframe_id)
         self._unreachable += len(unreachable)
         return Correction(tuple(applied), tuple(insignificant), tuple(unreachable))
@@ -212,6 +222,19 @@ class Mesher:
             voxel = self._config.voxel or median / self._config.auto_voxels
             self._volume = BlockVolume(self._config, self._launcher, voxel)
         return view_from_keyframe(keyframe, self._volume.voxel, self._config)
+
+    def _rescale_root(self, factors: Mapping[int, float], scale: ScaleState | None) -> None:
+        """Measure in the root's new unit: the same volume, each of its voxels larger."""
+        if scale is None or scale is self._scale:
+            return
+        self._scale = scale
+        held = {key: view for key in factors if (view := self._views.get(key)) is not None}
+        if self._volume is None or not held:
+            return
+        growths = [factors[key] / view.point_scale for key, view in held.items()]
+        growth = float(np.median(growths))
+        self._volume.voxel *= growth
+        self._views.grow(growth)
 
     def _forget(self, id: int) -> bool:
         view = self._views.pop(id)

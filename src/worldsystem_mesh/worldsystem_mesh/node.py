@@ -42,7 +42,7 @@ class MesherNode(StageNode):
             else:
                 self.ledger.drop(event.keyframe.frame_id, "no_usable_points")
         elif isinstance(event, MovedKeyframes):
-            self._mesher.move(event.world_from_cam)
+            self._mesher.move(event.world_from_cam, event.point_scale, event.scale)
         else:
             self._mesher.remove(event.ids)
         self._publish()

@@ -31,23 +31,40 @@ class StoredView:
     world_from_cam: Float64[np.ndarray, "4 4"]
     median_voxels: float
     blocks: Int32[np.ndarray, "b"]
+    point_scale: float = 1.0
 
     @property
     def bytes(self) -> int:
         arrays = (self.depth_voxels, self.confidence, self.rgb, self.blocks)
         return sum(array.nbytes for array in arrays)
 
-    def placed(self, world_from_cam: Float64[np.ndarray, "4 4"]) -> StoredView:
-        """The same view with its camera elsewhere."""
-        return replace(self, world_from_cam=np.array(world_from_cam, dtype=np.float64))
+    def placed(
+        self, world_from_cam: Float64[np.ndarray, "4 4"], point_scale: float | None = None
+    ) -> StoredView:
+        """The same view with its camera elsewhere, its points `point_scale` times as at first."""
+        there = replace(self, world_from_cam=np.array(world_from_cam, dtype=np.float64))
+        if point_scale is None or point_scale == self.point_scale:
+            return there
+        ratio = point_scale / self.point_scale
+        return replace(
+            there,
+            depth_voxels=(self.depth_voxels * np.float32(ratio)).astype(np.float16),
+            median_voxels=self.median_voxels * ratio,
+            point_scale=point_scale,
+        )
 
     def displacement_voxels(
-        self, world_from_cam: Float64[np.ndarray, "4 4"], voxel: float
+        self,
+        world_from_cam: Float64[np.ndarray, "4 4"],
+        voxel: float,
+        point_scale: float | None = None,
     ) -> float:
         """Bound on how far a point at median depth goes when the camera moves there [voxels]."""
         moved = inverse(self.world_from_cam) @ world_from_cam
         turned = rotation_angle_rad(moved[:3, :3]) * self.median_voxels
-        return float(np.linalg.norm(moved[:3, 3]) / voxel + turned)
+        grown = 0.0 if point_scale is None else abs(point_scale / self.point_scale - 1.0)
+        shift = float(np.linalg.norm(moved[:3, 3])) / voxel
+        return shift + turned + grown * self.median_voxels
 
 
 def median_depth(keyframe: Keyframe, min_confidence: float) -> float:
@@ -106,6 +123,14 @@ class ViewStore:
 
     def get(self, id: int) -> StoredView | None:
         return self._views.get(id)
+
+    def grow(self, growth: float) -> None:
+        """The world is measured in a unit `growth` times smaller: places and points grow."""
+        for key, view in self._views.items():
+            pose = view.world_from_cam.copy()
+            pose[:3, 3] *= growth
+            factor = view.point_scale * growth
+            self._views[key] = replace(view, world_from_cam=pose, point_scale=factor)
 
     def put(self, view: StoredView) -> None:
         """Keep `view` in the place of the one with its id; the oldest leave when room is short.

@@ -11,7 +11,7 @@ from jaxtyping import Float64
 
 from worldsystem_core.errors import BackendError
 from worldsystem_core.objects import MapObjects, TrackFrame
-from worldsystem_core.reconstruction import Keyframe
+from worldsystem_core.reconstruction import Keyframe, ScaleState
 from worldsystem_segment.config import SegmentConfig
 from worldsystem_segment.prompt import Phrase
 
@@ -23,8 +23,13 @@ class SegmentBackend(Protocol):
         """Track the objects of `keyframe`; report those that a phrase selects (none = all)."""
         ...
 
-    def move(self, world_from_cam: dict[int, Float64[np.ndarray, "4 4"]]) -> None:
-        """Let what the named keyframes saw follow their new poses."""
+    def move(
+        self,
+        world_from_cam: dict[int, Float64[np.ndarray, "4 4"]],
+        point_scale: dict[int, float] | None = None,
+        scale: ScaleState | None = None,
+    ) -> None:
+        """Let what the named keyframes saw follow their new poses and sizes."""
         ...
 
     def remove(self, ids: Sequence[int]) -> None:

@@ -39,7 +39,7 @@ class SegmenterNode(StageNode):
         if isinstance(event, NewKeyframe):
             self._segment(event.keyframe)
         elif isinstance(event, MovedKeyframes):
-            self._segmenter.move(event.world_from_cam)
+            self._segmenter.move(event.world_from_cam, event.point_scale, event.scale)
         else:
             self._segmenter.remove(event.ids)
         self._objects_out.publish(self._segmenter.objects(self._newest_ns))

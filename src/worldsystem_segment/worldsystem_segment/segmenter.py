@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from worldsystem_core.objects import MapObjects, TrackFrame
-from worldsystem_core.reconstruction import Keyframe
+from worldsystem_core.reconstruction import Keyframe, ScaleState
 from worldsystem_segment.backend import create_backend
 from worldsystem_segment.config import SegmentConfig
 from worldsystem_segment.prompt import Phrase, PromptAnswer, parse_prompt
@@ -32,12 +32,18 @@ class Segmenter:
         """Track the objects of `keyframe`; a keyframe without usable points has no tracks."""
         return self._backend.feed(keyframe, self._phrases)
 
-    def move(self, world_from_cam: dict[int, Float64[np.ndarray, "4 4"]]) -> None:
+    def move(
+        self,
+        world_from_cam: dict[int, Float64[np.ndarray, "4 4"]],
+        point_scale: dict[int, float] | None = None,
+        scale: ScaleState | None = None,
+    ) -> None:
         """Follow corrected poses (`MovedKeyframes`); unknown ids are ignored.
 
-        Each voxel of a track hangs on the keyframe that saw it first and moves rigidly with it.
+        Each voxel of a track hangs on the keyframe that saw it first, moves rigidly with it and
+        grows with its points.
         """
-        self._backend.move(world_from_cam)
+        self._backend.move(world_from_cam, point_scale, scale)
 
     def remove(self, ids: Sequence[int]) -> None:
         """Forget what hangs on these keyframes (`RemovedKeyframes`); empty tracks disappear."""

@@ -63,6 +63,15 @@ class Slam3rConfig(Config):
         low=0.001,
         high=0.5,
     )
+    map: str = param(
+        "", "folder of a saved map to go on in and to keep saved; a new one where there is none"
+    )
+    map_every_s: float = param(
+        10.0, "time between two saves of `map`; 0 = only load it [s]", low=0.0
+    )
+    map_mb: int = param(
+        256, "memory for the compressed surfaces of keyframes that a map is saved from [MB]", low=0
+    )
     marker_m: float = param(
         0.0, "edge of printed ArUco markers (4×4, 50) in sight; 0 = none [m]", low=0.0
     )

@@ -25,14 +25,21 @@ class CameraPath:
         self._baked = np.zeros((capacity, 3), np.float32)
         self._length = 0
         self._keyframes: dict[int, np.ndarray] = {}
+        self._sizes: dict[int, float] = {}
         self.epoch = 0
 
     def __len__(self) -> int:
         return self._length
 
     def add_keyframe(self, id: int, world_from_cam: Float64[np.ndarray, "4 4"]) -> None:
-        """Poses that name keyframe `id` hang on it from now on."""
+        """Poses that name keyframe `id` hang on it from now on, the first also those before it."""
+        first = not self._keyframes
         self._keyframes[id] = world_from_cam
+        if first:
+            keyframe_from_world = inverse(world_from_cam)
+            loose = self._local[: self._length]
+            loose[:] = loose @ keyframe_from_world[:3, :3].T + keyframe_from_world[:3, 3]
+            self._anchor[: self._length] = id
 
     def add(self, pose: Pose) -> None:
         """Append a tracked pose; others, and poses that are not finite, are left out."""
@@ -46,18 +53,25 @@ class CameraPath:
             self._local[at], self._anchor[at] = centre, _NO_KEYFRAME
         else:
             keyframe_from_world = inverse(anchor)
-            self._local[at] = keyframe_from_world[:3, :3] @ centre + keyframe_from_world[:3, 3]
+            local = keyframe_from_world[:3, :3] @ centre + keyframe_from_world[:3, 3]
+            self._local[at] = local / self._sizes.get(pose.keyframe_id, 1.0)
             self._anchor[at] = pose.keyframe_id
         self._baked[at] = centre
         self._length += 1
 
-    def move(self, world_from_cam: dict[int, Float64[np.ndarray, "4 4"]]) -> None:
-        """Keyframes were corrected: their centres follow."""
+    def move(
+        self,
+        world_from_cam: dict[int, Float64[np.ndarray, "4 4"]],
+        point_scale: dict[int, float] | None = None,
+    ) -> None:
+        """Keyframes were corrected, in place and size: their centres follow."""
         self._keyframes.update(world_from_cam)
+        self._sizes.update(point_scale or {})
         anchors = self._anchor[: self._length]
         for keyframe_id, moved in world_from_cam.items():
             hanging = np.flatnonzero(anchors == keyframe_id)
-            self._baked[hanging] = self._local[hanging] @ moved[:3, :3].T + moved[:3, 3]
+            local = self._local[hanging] * self._sizes.get(keyframe_id, 1.0)
+            self._baked[hanging] = local @ moved[:3, :3].T + moved[:3, 3]
         self.epoch += 1
 
     def positions(self, start: int = 0) -> Float32[np.ndarray, "n 3"]:

@@ -111,7 +111,7 @@ class PageServer:
         """Keyframes were corrected; the path hanging on them follows."""
         self._keyframes.update(moved.world_from_cam)
         with self._world.edit_path() as path:
-            path.move(moved.world_from_cam)
+            path.move(moved.world_from_cam, moved.point_scale)
         self._put_keyframes()
 
     def removed(self, removed: RemovedKeyframes) -> None:

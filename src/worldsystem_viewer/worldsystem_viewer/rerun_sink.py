@@ -101,7 +101,7 @@ class RerunSink:
 
     def moved(self, moved: MovedKeyframes) -> None:
         """Keyframes were corrected; the path follows with the next pose."""
-        self._inbox.put(lambda _: self._path.move(moved.world_from_cam))
+        self._inbox.put(lambda _: self._path.move(moved.world_from_cam, moved.point_scale))
 
     def mesh(self, delta: MeshDelta) -> None:
         """What changed on the surface."""

@@ -48,6 +48,7 @@ class GeometricBackend:
         self._structure = StructureFinder(config, self._tracker.take_id)
         self._unit: float | None = None
         self._scale = ScaleState.SCENE
+        self._unit_at: dict[int, float] = {}
         self._unusable = 0
 
     def feed(self, keyframe: Keyframe, phrases: Sequence[Phrase]) -> TrackFrame:
@@ -57,6 +58,7 @@ class GeometricBackend:
             self._unusable += 1
             return _frame(keyframe, (), np.zeros(keyframe.pointmap.shape[:2], np.uint16))
         self._unit = self._unit or scene_unit(keyframe, mask)
+        self._unit_at[keyframe.id] = self._unit
         self._scale = keyframe.scale
         view = make_view(keyframe, mask, self._unit, self.config.work_width_px)
         structure = self._structure.find(view, self._fixed_up(), self._tracker.pose)
@@ -67,15 +69,26 @@ class GeometricBackend:
         self._clean()
         return self._reported(keyframe, mask, regions, phrases)
 
-    def move(self, world_from_cam: dict[int, Float64[np.ndarray, "4 4"]]) -> None:
+    def move(
+        self,
+        world_from_cam: dict[int, Float64[np.ndarray, "4 4"]],
+        point_scale: dict[int, float] | None = None,
+        scale: ScaleState | None = None,
+    ) -> None:
         """Re-anchor voxels, walls and the up direction of the named keyframes."""
         if self._unit is None:
             return
+        told = {k: v for k, v in (point_scale or {}).items() if k in self._unit_at}
+        if scale is not None and scale is not self._scale and told:
+            self._scale = scale
+            units = [factor * self._unit_at[keyframe_id] for keyframe_id, factor in told.items()]
+            self._unit = float(np.median(units))
+        sizes = {k: factor * self._unit_at[k] / self._unit for k, factor in told.items()}
         scaled = {}
         for keyframe_id, pose in world_from_cam.items():
             scaled[keyframe_id] = pose.astype(np.float64).copy()
             scaled[keyframe_id][:3, 3] /= self._unit
-        self._tracker.move(scaled)
+        self._tracker.move(scaled, sizes)
 
     def remove(self, ids: Sequence[int]) -> None:
         """Forget voxels, walls and up directions that hang on the named keyframes."""

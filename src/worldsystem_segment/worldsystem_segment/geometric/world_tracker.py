@@ -87,6 +87,7 @@ class WorldTracker:
         self.tentative_dropped = 0
         self.vanished = 0
         self._poses: dict[int, Float64[np.ndarray, "4 4"]] = {}
+        self._sizes: dict[int, float] = {}
         self._next_id = 1
         self._unused_ids: deque[int] = deque(maxlen=MAX_ID)
 
@@ -121,8 +122,16 @@ class WorldTracker:
             return self._next_id - 1
         return self._unused_ids.popleft() if self._unused_ids else 0
 
-    def move(self, world_from_cam: dict[int, Float64[np.ndarray, "4 4"]]) -> None:
-        """Re-anchor every voxel that hangs on a moved keyframe [poses in scene units]."""
+    def move(
+        self,
+        world_from_cam: dict[int, Float64[np.ndarray, "4 4"]],
+        sizes: dict[int, float] | None = None,
+    ) -> None:
+        """Re-anchor every voxel that hangs on a moved keyframe [poses in scene units].
+
+        `sizes` are the factors on the keyframes' points as they were first seen.
+        """
+        self._sizes.update(sizes or {})
         moved = {k: pose for k, pose in world_from_cam.items() if k in self._poses}
         self._poses.update(moved)
         for track in self.tracks.values():
@@ -242,13 +251,16 @@ class WorldTracker:
         if not len(fresh):
             return
         before = track.anchors.get(keyframe_id)
-        new = detection.points_cam[fresh]
+        new = detection.points_cam[fresh] / np.float32(self._sizes.get(keyframe_id, 1.0))
         track.anchors[keyframe_id] = new if before is None else np.concatenate([before, new])
         points = np.concatenate([track.points_world, detection.points_world[fresh]])
         track.set_points(points, self.config.voxel)
 
     def _rebuild(self, track: WorldTrack) -> None:
-        parts = [transform(self._poses[k], points) for k, points in track.anchors.items()]
+        parts = [
+            transform(self._poses[k], points * np.float32(self._sizes.get(k, 1.0)))
+            for k, points in track.anchors.items()
+        ]
         old = track.points_world.mean(axis=0)
         track.set_points(np.concatenate(parts), self.config.voxel)
         track.centre = track.centre + (track.points_world.mean(axis=0) - old)

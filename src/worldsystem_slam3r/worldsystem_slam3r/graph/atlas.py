@@ -7,6 +7,7 @@ keyframe has a similarity `world_from_keyframe`, whose scale is the size of the 
 
 from __future__ import annotations
 
+import secrets
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -37,7 +38,7 @@ class Kept:
 
     `submap_from_cam` is what the back-end says, `world` the similarity from the keyframe's frame
     and unit to the world. `told` is what `world` was when it was last told, `first_unit` the size
-    of the unit in which its pointmap was told.
+    of the unit in which its pointmap was told; `stem` begins the names of its files in a saved map.
     """
 
     id: int
@@ -49,6 +50,7 @@ class Kept:
     told: Sim3
     first_unit: float
     depth: float
+    stem: str = ""
     station: Station | None = None
 
     @property
@@ -71,6 +73,7 @@ class Atlas:
         self.scale = ScaleState.SCENE
         self.newest: dict[int, int] = {}
         self._placed: dict[int, Sim3] = {}
+        self._session = secrets.token_hex(4)
 
     def is_placed(self, submap: int) -> bool:
         """Whether it is known where the sub-map lies."""
@@ -84,6 +87,10 @@ class Atlas:
                 kept.world = world_from_submap @ Sim3.from_pose(kept.submap_from_cam)
                 kept.told, kept.first_unit = kept.world, kept.world.scale
                 self.graph.add_node(kept.id, kept.world)
+
+    def mark_placed(self, submap: int) -> None:
+        """The sub-map's keyframes are where they belong."""
+        self._placed[submap] = self.correction(submap)
 
     def correction(self, submap: int, keyframe_id: int = -1) -> Sim3:
         """`world_from_submap` at a keyframe, or at the newest one where that is not known."""
@@ -108,6 +115,7 @@ class Atlas:
             told=world,
             first_unit=world.scale,
             depth=1.0 if station is None else station.median_depth,
+            stem=f"{keyframe.id:06d}-{self._session}",
             station=station,
         )
         before = self.keyframes.get(self.newest.get(keyframe.submap, -1))
@@ -204,6 +212,14 @@ class Atlas:
         unit = kept.world.scale
         kept.told, kept.first_unit = kept.world, unit
         points = keyframe.pointmap if unit == 1.0 else keyframe.pointmap * np.float32(unit)
+        return replace(keyframe, world_from_cam=kept.world.pose, pointmap=points, scale=self.scale)
+
+    def told_again(self, keyframe: Keyframe) -> Keyframe:
+        """A keyframe of a loaded map, whose points are in world units as of loading."""
+        kept = self.keyframes[keyframe.id]
+        ratio = kept.world.scale / kept.first_unit
+        kept.told, kept.first_unit = kept.world, kept.world.scale
+        points = keyframe.pointmap if ratio == 1.0 else keyframe.pointmap * np.float32(ratio)
         return replace(keyframe, world_from_cam=kept.world.pose, pointmap=points, scale=self.scale)
 
     def told_pose(self, pose: Pose) -> Pose:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
@@ -33,6 +34,7 @@ from worldsystem_slam3r.graph.loops import LoopFinder
 from worldsystem_slam3r.graph.relocalise import Relocaliser
 from worldsystem_slam3r.graph.restartable import RenewableBackend
 from worldsystem_slam3r.graph.verify import Link, Station
+from worldsystem_slam3r.maps.keeper import MapKeeper, is_map
 from worldsystem_slam3r.scale.fit import MetricFit
 from worldsystem_slam3r.scale.metric import MetricScale
 from worldsystem_slam3r.scale.root import MetricRoot
@@ -70,6 +72,7 @@ class GraphBackend:
         self.counts = GraphCounts()
         self.metric = MetricScale(self._world_of, marker_m=config.marker_m)
         self._root = MetricRoot(self.atlas, self.metric, config.metric_sigma)
+        self.maps = MapKeeper(self.atlas, self.finder, self.metric, memory_mb=config.map_mb)
         self._held: HeldSubmap | None = None
         self._last = np.eye(4)
         self._located = True
@@ -77,23 +80,53 @@ class GraphBackend:
         self._lost_since_ns: int | None = None
         self._answered: set[int] = set()
         self._early: list[Pose] = []
+        if config.map:
+            self._open_map(Path(config.map))
+
+    def _open_map(self, folder: Path) -> None:
+        """Go on in the map that lies there, if one does, and keep it saved."""
+        if is_map(folder):
+            self.load_map(folder)
+        if self._config.map_every_s:
+            self.maps.save_by_itself(folder, self._config.map_every_s)
+
+    def load_map(self, folder: Path) -> str:
+        """Make a saved map the world; its keyframes go out with the next pictures."""
+        loaded = self.maps.load(folder)
+        self._backend.number_from(loaded.next_id, loaded.next_submap)
+        self._located = False
+        return f"loaded {loaded.keyframes} keyframes from {folder}"
+
+    def save_map(self, folder: Path) -> str:
+        """Write the map as it is now; returns a sentence about it."""
+        return self.maps.save(folder)
 
     def feed(self, frame: Frame) -> list[Event]:
         """Take the next frame; see the back-end's own `feed` for what is refused."""
-        events = self._taken(self._backend.feed(frame))
+        events = self._told_again(everything=False)
+        events += self._taken(self._backend.feed(frame))
         if not self._located:
             events = self._looked_up(frame, events)
         if self._lost_for_s(frame.stamp_ns) >= self._config.submap_after_s:
             self._lost_since_ns = None
             events += self._taken(self._backend.restart())
+        self.maps.tick()
         return events
 
     def finish(self) -> list[Event]:
         """The stream has ended: what was held back, sub-maps without a place by dead reckoning."""
-        events = self._taken(self._backend.finish())
+        events = self._told_again(everything=True)
+        events += self._taken(self._backend.finish())
         if self._held is not None:
             events += self._guess_place()
-        return events + self._measured(last=True)
+        events += self._measured(last=True)
+        self.maps.close()
+        return events
+
+    def _told_again(self, *, everything: bool) -> list[Event]:
+        """Keyframes of a loaded map, where they lie now."""
+        found = self.maps.loaded_keyframes(everything=everything)
+        return [NewKeyframe(self.atlas.told_again(keyframe)) for keyframe in found]
 
     def observe(self, observation: object) -> None:
         """Take a measurement from beside the video (`MetricScale.observe`)."""
@@ -168,6 +201,7 @@ class GraphBackend:
         kept = self.atlas.add(keyframe, station)
         if self.atlas.is_placed(keyframe.submap):
             told = self.atlas.told_keyframe(keyframe)
+            self.maps.keyframe(told, kept)
             early, self._early = self._early, []
             for pose in early:
                 self.metric.pose(replace(pose, keyframe_id=keyframe.id))
@@ -222,6 +256,7 @@ class GraphBackend:
     def _removed(self, removed: RemovedKeyframes) -> list[Event]:
         for key in removed.ids:
             self.finder.forget(key)
+            self.maps.remove(key)
             self.atlas.remove(key)
         self.metric.drop_keyframes(removed.ids)
         if self._held is not None:
@@ -286,7 +321,9 @@ class GraphBackend:
         events: list[Event] = []
         for event in held.release():
             if isinstance(event, NewKeyframe):
-                events.append(NewKeyframe(self.atlas.told_keyframe(event.keyframe)))
+                told = self.atlas.told_keyframe(event.keyframe)
+                self.maps.keyframe(told, self.atlas.keyframes[told.id])
+                events.append(NewKeyframe(told))
             elif isinstance(event, Pose) and event.frame_id not in self._answered:
                 events += self._pose(event)
         return events

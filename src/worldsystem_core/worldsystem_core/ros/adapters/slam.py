@@ -40,6 +40,8 @@ KeyframeEvent = NewKeyframe | MovedKeyframes | RemovedKeyframes
 _FLOAT32 = 7
 _CLOUD_POINT = np.dtype([("x", "<f4"), ("y", "<f4"), ("z", "<f4"), ("rgb", "<u4")])
 _POINT = np.dtype([*_CLOUD_POINT.descr, ("confidence", "<f4")])
+_NO_CAMERA = np.eye(3)
+_NO_POINTS = np.empty((0, 0), _POINT)
 
 
 def _pose_stamped(item: Pose) -> list[PoseStamped]:
@@ -67,25 +69,28 @@ POSE = MessageAdapter(PoseStamped, _pose_stamped, _pose)
 
 
 class PathAdapter:
-    """`StampedPoses` in the scene frame ↔ `nav_msgs/Path`."""
+    """`StampedPoses` ↔ `nav_msgs/Path`."""
 
     ros_type = Path
 
     def dump(self, item: StampedPoses) -> list[bytes]:
         stamps = item.stamps_ns.tolist()
         writer = CdrWriter()
-        writer.header(stamps[-1] if stamps else 0, world_frame(ScaleState.SCENE))
+        frame = world_frame(item.scale)
+        writer.header(stamps[-1] if stamps else 0, frame)
         writer.number("I", len(item))
         for stamp_ns, pose in zip(stamps, item.world_from_cam, strict=True):
-            writer.header(stamp_ns, world_frame(ScaleState.SCENE))
+            writer.header(stamp_ns, frame)
             writer.doubles([*pose[:3, 3], *quaternion_xyzw_from_matrix(pose[:3, :3])])
         return [writer.finish()]
 
     def load(self, cdr: bytes) -> StampedPoses:
-        poses = deserialize_message(cdr, Path).poses
+        message = deserialize_message(cdr, Path)
+        poses = message.poses
         return StampedPoses(
             np.array([nanoseconds(pose.header.stamp) for pose in poses], dtype=np.int64),
             np.array([pose_matrix(pose.pose) for pose in poses]).reshape(-1, 4, 4),
+            scale_of(message.header.frame_id),
         )
 
 
@@ -98,12 +103,10 @@ class KeyframeAdapter:
         if isinstance(item, NewKeyframe):
             return [_new_keyframe_cdr(item.keyframe)]
         if isinstance(item, MovedKeyframes):
-            return [
-                _change_cdr(keyframe_id, KeyframeMessage.UPDATE, pose)
-                for keyframe_id, pose in item.world_from_cam.items()
-            ]
+            return [_moved_cdr(item, keyframe_id) for keyframe_id in item.world_from_cam]
         return [
-            _change_cdr(keyframe_id, KeyframeMessage.REMOVE, np.eye(4)) for keyframe_id in item.ids
+            _keyframe_cdr(0, keyframe_id, 0, KeyframeMessage.REMOVE, np.eye(4))
+            for keyframe_id in item.ids
         ]
 
     def load(self, cdr: bytes) -> KeyframeEvent:
@@ -111,13 +114,27 @@ class KeyframeAdapter:
         if message.event == KeyframeMessage.REMOVE:
             return RemovedKeyframes((message.id,))
         if message.event == KeyframeMessage.UPDATE:
-            return MovedKeyframes({message.id: pose_matrix(message.pose)})
+            return _moved(message)
         return NewKeyframe(_keyframe(message))
 
 
-def _change_cdr(id: int, event: int, world_from_cam: np.ndarray) -> bytes:
-    empty = np.empty((0, 0), _POINT)
-    return _keyframe_cdr(0, id, 0, event, world_from_cam, np.eye(3), empty, ScaleState.SCENE)
+def _moved_cdr(moved: MovedKeyframes, id: int) -> bytes:
+    return _keyframe_cdr(
+        0,
+        id,
+        0,
+        KeyframeMessage.UPDATE,
+        moved.world_from_cam[id],
+        scale=moved.scale or ScaleState.SCENE,
+        point_scale=moved.point_scale.get(id, 0.0),
+        root_changed=moved.scale is not None,
+    )
+
+
+def _moved(message: KeyframeMessage) -> MovedKeyframes:
+    factors = {message.id: message.point_scale} if message.point_scale else {}
+    scale = ScaleState(message.scale_state) if message.root_changed else None
+    return MovedKeyframes({message.id: pose_matrix(message.pose)}, factors, scale)
 
 
 def _new_keyframe_cdr(keyframe: Keyframe) -> bytes:
@@ -127,9 +144,9 @@ def _new_keyframe_cdr(keyframe: Keyframe) -> bytes:
         keyframe.frame_id,
         KeyframeMessage.NEW,
         keyframe.world_from_cam,
-        keyframe.camera.K,
-        packed_points(keyframe),
-        keyframe.scale,
+        K=keyframe.camera.K,
+        points=packed_points(keyframe),
+        scale=keyframe.scale,
     )
 
 
@@ -139,9 +156,12 @@ def _keyframe_cdr(  # the message has this many parts
     frame_id: int,
     event: int,
     world_from_cam: np.ndarray,
-    K: np.ndarray,
-    points: np.ndarray,
-    scale: ScaleState,
+    *,
+    K: np.ndarray = _NO_CAMERA,
+    points: np.ndarray = _NO_POINTS,
+    scale: ScaleState = ScaleState.SCENE,
+    point_scale: float = 0.0,
+    root_changed: bool = False,
 ) -> bytes:
     writer = CdrWriter()
     writer.header(stamp_ns, world_frame(scale))
@@ -156,6 +176,8 @@ def _keyframe_cdr(  # the message has this many parts
     write_cloud(writer, points, stamp_ns)
     writer.doubles(_bounds(points).ravel())
     writer.number("B", scale.value)
+    writer.number("d", point_scale)
+    writer.number("?", root_changed)
     return writer.finish()
 
 

@@ -1,0 +1,252 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a saved map holds, and its way to and from the atlas."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float64
+
+from worldsystem_core.errors import MapError
+from worldsystem_core.geometry.sim3 import Sim3
+from worldsystem_core.reconstruction import Keyframe, ScaleState
+from worldsystem_slam3r.graph.atlas import Atlas, Kept
+from worldsystem_slam3r.graph.pose_graph import Edge
+from worldsystem_slam3r.maps.dense_memory import DenseMemory
+from worldsystem_slam3r.maps.folder import (
+    KEYFRAMES,
+    Manifest,
+    read_file,
+    read_manifest,
+    write_map,
+)
+from worldsystem_slam3r.maps.keyframe_file import (
+    decode_dense,
+    decode_station,
+    encode_station,
+)
+from worldsystem_slam3r.scale.enu import EnuFrame
+
+_EDGE = np.dtype(
+    [
+        ("a", "<i8"),
+        ("b", "<i8"),
+        ("a_from_b", "<f8", 13),
+        ("sigmas", "<f8", 3),
+        ("loop", "?"),
+    ]
+)
+_NODE = np.dtype(
+    [
+        ("id", "<i8"),
+        ("frame_id", "<i8"),
+        ("stamp_ns", "<i8"),
+        ("submap", "<i8"),
+        ("world", "<f8", 13),
+        ("submap_from_cam", "<f8", (4, 4)),
+        ("depth", "<f8"),
+        ("stem", "S40"),
+    ]
+)
+
+
+@dataclass(frozen=True, eq=False)
+class MapContent:
+    """A map taken out of an atlas at one moment: later changes of the atlas do not show in it.
+
+    `parts` are the files of the keyframes: names, and functions that give their bytes.
+    """
+
+    nodes: np.ndarray
+    edges: np.ndarray
+    scale: ScaleState
+    enu: EnuFrame | None
+    parts: tuple[tuple[str, Callable[[], bytes]], ...]
+
+    @staticmethod
+    def of(atlas: Atlas, dense: DenseMemory, enu: EnuFrame | None) -> MapContent:
+        """The placed keyframes of an atlas; sub-maps without a place are not part of the map."""
+        kept = [k for k in atlas.keyframes.values() if atlas.is_placed(k.submap)]
+        ids = {k.id for k in kept}
+        edges = [e for e in atlas.graph.edges.values() if e.a in ids and e.b in ids]
+        parts: list[tuple[str, Callable[[], bytes]]] = []
+        for keyframe in kept:
+            if keyframe.station is not None:
+                parts.append((_station_name(keyframe), _encoder(keyframe)))
+            packed = dense.packed(keyframe.id)
+            if packed is not None:
+                parts.append((_dense_name(keyframe), packed))
+        return MapContent(
+            np.array([_node(k) for k in kept], _NODE),
+            np.array([_edge(e) for e in edges], _EDGE),
+            atlas.scale,
+            enu,
+            tuple(parts),
+        )
+
+    def save(self, folder: Path, saved_ns: int) -> Manifest:
+        """Write it as the folder's newest generation."""
+        graph = io.BytesIO()
+        np.savez_compressed(graph, nodes=self.nodes, edges=self.edges)
+        data = graph.getvalue()
+        return write_map(
+            folder,
+            self._facts(),
+            [(f"graph-{saved_ns}.npz", lambda: data), *self.parts],
+            saved_ns=saved_ns,
+        )
+
+    def _facts(self) -> dict[str, object]:
+        origin = None
+        if self.enu is not None:
+            enu = self.enu
+            origin = [enu.latitude_deg, enu.longitude_deg, enu.altitude_m]
+        stamps = self.nodes["stamp_ns"]
+        return {
+            "root": "map" if self.scale is ScaleState.METRIC else "scene",
+            "origin": origin,
+            "keyframes": len(self.nodes),
+            "loops": int(self.edges["loop"].sum()),
+            "first_stamp_ns": int(stamps.min()) if len(stamps) else 0,
+            "last_stamp_ns": int(stamps.max()) if len(stamps) else 0,
+        }
+
+
+class SavedMap:
+    """A map on disk, checked when it is opened; dense keyframes are read when asked for."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.manifest = read_manifest(folder)
+        names = [name for name in self.manifest.files if name.startswith("graph-")]
+        if len(names) != 1:
+            raise MapError(f"{folder} names {len(names)} graphs instead of one; map the place anew")
+        data = read_file(folder, self.manifest.files[names[0]])
+        try:
+            with np.load(io.BytesIO(data), allow_pickle=False) as archive:
+                self.nodes, self.edges = archive["nodes"], archive["edges"]
+        except (KeyError, ValueError, OSError, zipfile.BadZipFile) as error:
+            raise MapError(f"{folder / names[0]} cannot be read ({error})") from error
+
+    @property
+    def scale(self) -> ScaleState:
+        """Whether it is metric."""
+        metric = self.manifest.facts.get("root") == "map"
+        return ScaleState.METRIC if metric else ScaleState.SCENE
+
+    @property
+    def enu(self) -> EnuFrame | None:
+        """Where the origin of a map lies on the earth, if it was told."""
+        origin = self.manifest.facts.get("origin")
+        return EnuFrame(*origin) if isinstance(origin, list) else None
+
+    def check(self) -> None:
+        """Read every file and compare it with its checksum."""
+        for entry in self.manifest.files.values():
+            read_file(self.folder, entry)
+
+    def restore(self, atlas: Atlas, dense: DenseMemory) -> list[Kept]:
+        """Put its keyframes into an empty atlas; their sub-maps count as placed."""
+        atlas.scale = self.scale
+        restored = [self._kept(node) for node in self.nodes]
+        for kept in restored:
+            atlas.adopt(kept)
+            atlas.newest[kept.submap] = max(kept.id, atlas.newest.get(kept.submap, -1))
+            name = _dense_name(kept)
+            entry = self.manifest.files.get(name)
+            if entry is not None:
+                dense.add_packed(kept.id, partial(read_file, self.folder, entry))
+        for submap in {kept.submap for kept in restored}:
+            atlas.mark_placed(submap)
+        for row in self.edges:
+            turn_rad, shift, log_scale = (float(value) for value in row["sigmas"])
+            atlas.graph.add_edge(
+                Edge(
+                    int(row["a"]),
+                    int(row["b"]),
+                    _sim3(row["a_from_b"]),
+                    turn_rad,
+                    shift,
+                    log_scale,
+                    is_loop=bool(row["loop"]),
+                )
+            )
+        return restored
+
+    def keyframes(self, restored: list[Kept], dense: DenseMemory) -> Iterator[Keyframe]:
+        """The dense keyframes one by one, in world units."""
+        for kept in restored:
+            packed = dense.packed(kept.id)
+            if packed is None:
+                continue
+            where = str(self.folder / _dense_name(kept))
+            part = decode_dense(packed(), where)
+            ids = (kept.id, kept.frame_id, kept.stamp_ns)
+            yield part.keyframe(ids, kept.world.pose, kept.first_unit)
+
+    def _kept(self, node: np.ndarray) -> Kept:
+        world = _sim3(node["world"])
+        kept = Kept(
+            id=int(node["id"]),
+            frame_id=int(node["frame_id"]),
+            stamp_ns=int(node["stamp_ns"]),
+            submap=int(node["submap"]),
+            submap_from_cam=node["submap_from_cam"].copy(),
+            world=world,
+            told=world,
+            first_unit=world.scale,
+            depth=float(node["depth"]),
+            stem=bytes(node["stem"]).decode("ascii", "replace"),
+        )
+        entry = self.manifest.files.get(_station_name(kept))
+        if entry is not None:
+            data = read_file(self.folder, entry)
+            kept.station = decode_station(data, kept.id, str(self.folder / entry.name))
+        return kept
+
+
+def _encoder(kept: Kept) -> Callable[[], bytes]:
+    station = kept.station
+    assert station is not None
+    return lambda: encode_station(station)
+
+
+def _station_name(kept: Kept) -> str:
+    return f"{KEYFRAMES}/{kept.stem}-place.npz"
+
+
+def _dense_name(kept: Kept) -> str:
+    return f"{KEYFRAMES}/{kept.stem}-dense.npz"
+
+
+def _node(kept: Kept) -> tuple[object, ...]:
+    return (
+        kept.id,
+        kept.frame_id,
+        kept.stamp_ns,
+        kept.submap,
+        _flat(kept.world),
+        kept.submap_from_cam,
+        kept.depth,
+        kept.stem.encode(),
+    )
+
+
+def _edge(edge: Edge) -> tuple[object, ...]:
+    sigmas = (edge.turn_rad, edge.shift, edge.log_scale)
+    return (edge.a, edge.b, _flat(edge.a_from_b), sigmas, edge.is_loop)
+
+
+def _flat(similarity: Sim3) -> Float64[np.ndarray, "13"]:
+    """Scale, the rotation row by row, translation."""
+    return np.concatenate([[similarity.scale], similarity.rotation.ravel(), similarity.translation])
+
+
+def _sim3(flat: np.ndarray) -> Sim3:
+    return Sim3(float(flat[0]), flat[1:10].reshape(3, 3).copy(), flat[10:].copy())

@@ -1,0 +1,185 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A map as a folder (docs/map_format.md): a manifest that names every file with its checksum.
+
+Files are never changed once the manifest names them: a save writes new ones, then puts a new
+manifest in the place of the old in one step. A crash at any moment leaves the old map or the new.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from worldsystem_core.errors import MapError
+
+FORMAT = "worldsystem-map"
+VERSION = 1
+MANIFEST = "map.json"
+KEYFRAMES = "keyframes"
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """One file: its name below the folder, its size and its SHA-256."""
+
+    name: str
+    size: int
+    sha256: str
+
+    @staticmethod
+    def of(name: str, data: bytes) -> FileEntry:
+        """The entry of these bytes."""
+        return FileEntry(name, len(data), hashlib.sha256(data).hexdigest())
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What `map.json` says; `facts` are plain values about the map as a whole."""
+
+    generation: int
+    saved_ns: int
+    facts: Mapping[str, object]
+    files: Mapping[str, FileEntry] = field(default_factory=dict)
+
+    def text(self) -> str:
+        """As JSON, with a checksum over itself."""
+        body = {
+            "format": FORMAT,
+            "version": VERSION,
+            "generation": self.generation,
+            "saved_ns": self.saved_ns,
+            **self.facts,
+            "files": {
+                entry.name: {"bytes": entry.size, "sha256": entry.sha256}
+                for entry in self.files.values()
+            },
+        }
+        return json.dumps(body | {"checksum": _checksum(body)}, indent=1)
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read and check `map.json`; whatever is wrong is a `MapError` that says what to do."""
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise MapError(f"{folder} is not a map: it has no {MANIFEST}; name the folder of a map")
+    try:
+        body = json.loads(path.read_text(encoding="utf-8"))
+        claimed = body.pop("checksum")
+        kind, version = body.pop("format"), body.pop("version")
+    except (ValueError, KeyError, AttributeError, OSError) as error:
+        raise _damaged(path, f"it is no JSON of a map ({error})") from error
+    if kind != FORMAT:
+        raise MapError(f"{path} is '{kind}', not '{FORMAT}'; name the folder of a map")
+    if version != VERSION:
+        raise MapError(
+            f"{path} has version {version}, this program reads {VERSION}; "
+            "use the WorldSystem that wrote it, or map the place anew"
+        )
+    if claimed != _checksum({"format": kind, "version": version, **body}):
+        raise _damaged(path, "its checksum does not fit its text")
+    files = {
+        name: FileEntry(name, int(entry["bytes"]), str(entry["sha256"]))
+        for name, entry in body.pop("files").items()
+    }
+    return Manifest(int(body.pop("generation")), int(body.pop("saved_ns")), body, files)
+
+
+def read_file(folder: Path, entry: FileEntry) -> bytes:
+    """The bytes of one file, checked against the manifest."""
+    path = folder / entry.name
+    if Path(entry.name).is_absolute() or ".." in Path(entry.name).parts:
+        raise _damaged(folder / MANIFEST, f"it names a file outside the map, {entry.name}")
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise _damaged(path, f"it cannot be read ({error})") from error
+    if len(data) != entry.size:
+        raise _damaged(path, f"it has {len(data)} bytes instead of {entry.size}")
+    if hashlib.sha256(data).hexdigest() != entry.sha256:
+        raise _damaged(path, "its content does not fit its checksum")
+    return data
+
+
+def write_map(
+    folder: Path,
+    facts: Mapping[str, object],
+    contents: Iterable[tuple[str, Callable[[], bytes]]],
+    *,
+    saved_ns: int,
+) -> Manifest:
+    """Write a new generation; contents whose name the old manifest has are not written again.
+
+    `contents` are names below the folder and functions that give the bytes. A folder with other
+    things in it, and no map, is refused.
+    """
+    before = _before(folder)
+    (folder / KEYFRAMES).mkdir(parents=True, exist_ok=True)
+    files = {}
+    for name, content in contents:
+        known = None if before is None else before.files.get(name)
+        if known is not None and (folder / name).is_file():
+            files[name] = known
+            continue
+        data = content()
+        files[name] = FileEntry.of(name, data)
+        _write(folder / name, data)
+    generation = 1 if before is None else before.generation + 1
+    manifest = Manifest(generation, saved_ns, facts, files)
+    _sync_folder(folder / KEYFRAMES)
+    _write(folder / MANIFEST, manifest.text().encode())
+    _sync_folder(folder)
+    _sweep(folder, manifest)
+    return manifest
+
+
+def _before(folder: Path) -> Manifest | None:
+    if not folder.exists():
+        return None
+    if (folder / MANIFEST).is_file():
+        return read_manifest(folder)
+    others = [path.name for path in folder.iterdir() if path.name != KEYFRAMES]
+    if [name for name in others if not name.startswith((".", "graph-"))]:
+        raise MapError(f"{folder} holds other things and no map; choose an empty or new folder")
+    return None
+
+
+def _write(path: Path, data: bytes) -> None:
+    beside = path.with_name(f".{path.name}.new")
+    try:
+        with beside.open("wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        beside.replace(path)
+    except OSError as error:
+        raise MapError(
+            f"{path} cannot be written ({error}); free space or choose another"
+        ) from error
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _sweep(folder: Path, manifest: Manifest) -> None:
+    """Remove what earlier generations and interrupted saves left."""
+    for path in [*folder.glob("graph-*"), *folder.glob(f"{KEYFRAMES}/*"), *folder.glob(".*.new")]:
+        if path.is_file() and str(path.relative_to(folder)) not in manifest.files:
+            path.unlink(missing_ok=True)
+
+
+def _checksum(body: Mapping[str, object]) -> str:
+    canonical = json.dumps(body, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def _damaged(path: Path, why: str) -> MapError:
+    return MapError(f"{path} is damaged: {why}; restore it from a copy, or map the place anew")

@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Keeps what a map is saved from, loads one at the start, and saves it now and then."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from worldsystem_core.errors import MapError
+from worldsystem_core.reconstruction import Keyframe
+from worldsystem_slam3r.graph.atlas import Atlas, Kept
+from worldsystem_slam3r.graph.loops import LoopFinder
+from worldsystem_slam3r.maps.autosave import MapSaver
+from worldsystem_slam3r.maps.content import MapContent, SavedMap
+from worldsystem_slam3r.maps.dense_memory import DenseMemory
+from worldsystem_slam3r.maps.folder import MANIFEST
+from worldsystem_slam3r.scale.metric import MetricScale
+
+log = logging.getLogger(__name__)
+
+MEGABYTE = 1_000_000
+TOLD_AT_ONCE = 3
+"""Keyframes of a loaded map that go out with each picture: later stages have queues of 50."""
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What came in: how many keyframes, and the numbers that are free after them."""
+
+    keyframes: int
+    next_id: int
+    next_submap: int
+
+
+class MapKeeper:
+    """Between the atlas and the disk; `folder` is saved to by itself every `every_s`."""
+
+    def __init__(
+        self, atlas: Atlas, finder: LoopFinder, metric: MetricScale, *, memory_mb: int
+    ) -> None:
+        self._atlas = atlas
+        self._finder = finder
+        self._metric = metric
+        self.dense = DenseMemory(memory_mb * MEGABYTE)
+        self._saver: MapSaver | None = None
+        self._every_s = 0.0
+        self._saved_s = time.monotonic()
+        self._saved_keyframes = 0
+        self._loading: Iterator[Keyframe] = iter(())
+
+    def save_by_itself(self, folder: Path, every_s: float) -> None:
+        """Save to `folder` every so often, and at the end."""
+        self._saver = MapSaver(folder)
+        self._every_s = every_s
+
+    @property
+    def failure(self) -> str:
+        """Why the last save by itself failed; empty when it did not."""
+        return "" if self._saver is None else self._saver.failure
+
+    def keyframe(self, told: Keyframe, kept: Kept) -> None:
+        """A keyframe went out; its dense part is kept in its own unit."""
+        self.dense.add(told, kept.world.scale)
+
+    def remove(self, id: int) -> None:
+        """A keyframe was withdrawn."""
+        self.dense.remove(id)
+
+    def tick(self) -> None:
+        """Save by itself when it is time and something is new."""
+        now_s = time.monotonic()
+        if self._saver is None or now_s - self._saved_s < self._every_s:
+            return
+        self._saved_s = now_s
+        if len(self._atlas.keyframes) != self._saved_keyframes:
+            self._save_soon(self._saver)
+
+    def close(self) -> None:
+        """A last save, then the end of the thread."""
+        if self._saver is not None:
+            self._save_soon(self._saver)
+            self._saver.close()
+
+    def _save_soon(self, saver: MapSaver) -> None:
+        self._saved_keyframes = len(self._atlas.keyframes)
+        if self._saved_keyframes:
+            saver.save(self._content(), time.time_ns())
+
+    def _content(self) -> MapContent:
+        return MapContent.of(self._atlas, self.dense, self._metric.enu)
+
+    def save(self, folder: Path) -> str:
+        """Save now; returns a sentence about it."""
+        content = self._content()
+        if not len(content.nodes):
+            raise MapError("there is no map yet: wait for the first keyframes, then save again")
+        manifest = content.save(folder, time.time_ns())
+        size = sum(entry.size for entry in manifest.files.values())
+        return f"saved {len(content.nodes)} keyframes ({size / MEGABYTE:.1f} MB) to {folder}"
+
+    def load(self, folder: Path) -> Loaded:
+        """Take a saved map as the world; only while there is none."""
+        if self._atlas.keyframes:
+            raise MapError(
+                "a map is being made already: load one before the first picture "
+                "(`--set slam3r.map=FOLDER`)"
+            )
+        saved = SavedMap(folder)
+        restored = saved.restore(self._atlas, self.dense)
+        for kept in restored:
+            if kept.station is not None:
+                self._finder.index.add(kept.id, kept.station.features)
+        if self._metric.enu is None:
+            self._metric.enu = saved.enu
+        self._loading = saved.keyframes(restored, self.dense)
+        self._saved_keyframes = len(restored)
+        log.info("loaded %d keyframes from %s", len(restored), folder)
+        return Loaded(
+            len(restored),
+            max((kept.id for kept in restored), default=-1) + 1,
+            max((kept.submap for kept in restored), default=-1) + 1,
+        )
+
+    def loaded_keyframes(self, *, everything: bool = False) -> list[Keyframe]:
+        """The next keyframes of a loaded map that have to be told, a few at a time."""
+        found: list[Keyframe] = []
+        while everything or len(found) < TOLD_AT_ONCE:
+            keyframe = next(self._loading, None)
+            if keyframe is None:
+                return found
+            found.append(keyframe)
+        return found
+
+
+def is_map(folder: Path) -> bool:
+    """Whether a folder holds a saved map."""
+    return (folder / MANIFEST).is_file()

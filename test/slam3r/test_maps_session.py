@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A map outlives its session: saved, loaded, found again, and continued."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from drifting_backend import DriftingBackend, Film, film, ring_poses
+
+from worldsystem_core.errors import MapError
+from worldsystem_core.reconstruction import Event, NewKeyframe, Pose, ScaleState, TrackingState
+from worldsystem_core.telemetry import GpsFix
+from worldsystem_slam3r.config import Slam3rConfig
+from worldsystem_slam3r.graph.backend import GraphBackend
+from worldsystem_slam3r.graph.restartable import RenewableBackend
+from worldsystem_slam3r.maps.content import SavedMap
+
+COUNT = 16
+
+
+@pytest.fixture(scope="module")
+def first() -> Film:
+    return film(ring_poses(COUNT + 1)[:8])
+
+
+@pytest.fixture(scope="module")
+def second() -> Film:
+    """Begins over known ground, seen from a little aside, and goes on where the first ended."""
+    return film(ring_poses(COUNT + 1)[4:11], first_id=500)
+
+
+def session(of: Film, unit: float, **settings: object) -> tuple[list[Event], GraphBackend]:
+    backend = RenewableBackend(DriftingBackend([of], unit=unit), None)
+    graph = GraphBackend(backend, Slam3rConfig(**settings))  # type: ignore[arg-type]
+    events: list[Event] = []
+    for frame in of.frames:
+        events += graph.feed(frame)
+    return events + graph.finish(), graph
+
+
+@pytest.fixture(scope="module")
+def saved(first, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("maps") / "room"
+    _, graph = session(first, 1.0)
+    text = graph.save_map(folder)
+    assert "saved 8 keyframes" in text
+    return folder
+
+
+def test_a_second_session_goes_on_in_the_map_of_the_first(saved, second, first):
+    events, graph = session(second, 3.3, map=str(saved), map_every_s=0.0)
+    keyframes = [event.keyframe for event in events if isinstance(event, NewKeyframe)]
+    assert [k.id for k in keyframes[:3]] == [0, 1, 2]
+    assert {k.id for k in keyframes} == set(range(15))
+    assert graph.counts.merged == 1
+    start = np.linalg.inv(first.poses[0])
+    truth = {f.id: start @ p for f, p in zip(second.frames, second.poses, strict=True)}
+    for pose in (event for event in events if isinstance(event, Pose)):
+        assert pose.state is TrackingState.TRACKED
+        assert np.allclose(pose.world_from_cam[:3, 3], truth[pose.frame_id][:3, 3], atol=0.06)
+    # in the map's unit, not in that of the session
+    late = keyframes[-1]
+    depth = second.depths[late.frame_id - 500]
+    assert np.nanmedian(late.pointmap[..., 2] / depth) == pytest.approx(1.0, rel=0.02)
+
+
+def test_the_first_picture_over_known_ground_is_located(saved, second):
+    backend = RenewableBackend(DriftingBackend([second], lost={500}), None)
+    graph = GraphBackend(backend, Slam3rConfig(map=str(saved), map_every_s=0.0))
+    events = graph.feed(second.frames[0])
+    (pose,) = (event for event in events if isinstance(event, Pose))
+    assert pose.state is TrackingState.TRACKED
+    assert graph.counts.relocalised == 1
+
+
+def test_loaded_keyframes_have_the_geometry_that_was_saved(saved, first):
+    graph = GraphBackend(RenewableBackend(DriftingBackend([first]), None), Slam3rConfig())
+    graph.load_map(saved)
+    loaded = graph.maps.loaded_keyframes(everything=True)
+    assert len(loaded) == 8
+    for keyframe, depth, pose in zip(loaded, first.depths, first.poses, strict=True):
+        assert np.nanmax(np.abs(keyframe.pointmap[..., 2] / depth - 1)) < 1e-3
+        place = np.linalg.inv(first.poses[0]) @ pose
+        assert np.allclose(keyframe.world_from_cam, place, atol=1e-6)
+
+
+def test_a_map_keeps_itself_saved(first, tmp_path):
+    folder = tmp_path / "kept"
+    session(first, 1.0, map=str(folder), map_every_s=0.001)
+    saved = SavedMap(folder)
+    saved.check()
+    assert len(saved.nodes) == 8
+    assert saved.scale is ScaleState.SCENE
+
+
+def test_a_metric_map_stays_metric_and_keeps_its_origin(first, tmp_path):
+    _, graph = session(first, 1.0)
+    graph.observe(GpsFix(stamp_ns=0, latitude_deg=47.4, longitude_deg=8.5, altitude_m=500.0))
+    graph.atlas.scale = ScaleState.METRIC
+    graph.save_map(tmp_path / "metric")
+    again = GraphBackend(RenewableBackend(DriftingBackend([first]), None), Slam3rConfig())
+    again.load_map(tmp_path / "metric")
+    assert again.scale is ScaleState.METRIC
+    assert again.metric.enu == graph.metric.enu
+    assert all(k.scale is ScaleState.METRIC for k in _told(again, first))
+
+
+def _told(graph: GraphBackend, of: Film) -> list:
+    events = graph.feed(of.frames[0])
+    return [event.keyframe for event in events if isinstance(event, NewKeyframe)]
+
+
+def test_loading_into_a_map_that_is_being_made_is_refused(saved, first):
+    graph = GraphBackend(RenewableBackend(DriftingBackend([first]), None), Slam3rConfig())
+    graph.feed(first.frames[0])
+    with pytest.raises(MapError, match="before the first picture"):
+        graph.load_map(saved)
+
+
+def test_saving_nothing_is_refused(first, tmp_path):
+    graph = GraphBackend(RenewableBackend(DriftingBackend([first]), None), Slam3rConfig())
+    with pytest.raises(MapError, match="no map yet"):
+        graph.save_map(tmp_path / "nothing")
+    assert not (tmp_path / "nothing").exists()
+
+
+def test_a_map_folder_that_does_not_exist_begins_a_new_map(first, tmp_path):
+    _, graph = session(first, 1.0, map=str(tmp_path / "new"), map_every_s=60.0)
+    assert graph.counts.submaps == 1
+    assert len(SavedMap(tmp_path / "new").nodes) == 8  # saved at the end
