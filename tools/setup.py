@@ -26,6 +26,7 @@ VENV = ROOT / ".venv"
 STAMPS = VENV / "stamps"
 ENV_FILE = VENV / "worldsystem-env.sh"
 LOG = VENV / "setup.log"
+BARE_REQUIREMENTS = ROOT / "tools/requirements-bare.txt"
 ROS_KNOWN = ("jazzy", "kilted", "lyrical", "rolling")
 APT_LIBRARIES = {
     "libusb-1.0.so.0": "libusb-1.0-0",
@@ -70,7 +71,8 @@ def set_up() -> None:
     ros = sourced_ros()
     say(f"ROS 2 {ros} is sourced: using it" if ros else "no ROS sourced: using ROS 2 Jazzy wheels")
     run_step("environment", [ROOT / "tools/setup.py"], lambda: make_venv(ros))
-    run_step("libraries", requirement_files(ros), lambda: install_libraries(ros))
+    libraries = [*requirement_files(ros), BARE_REQUIREMENTS]
+    run_step("libraries", libraries, lambda: install_libraries(ros))
     run_step("workspace", workspace_files(), lambda: build_workspace(ros))
     write_environment(ros)
     run_step("kernels", kernel_files(), compile_kernels)
@@ -174,6 +176,8 @@ def install_libraries(ros: str) -> None:
     files = [word for path in requirement_files(ros) for word in ("-r", str(path))]
     constraints = [] if ros else ["-c", str(ROOT / "tools/constraints.txt")]
     run([*pip, *files, *constraints], "a library could not be installed")
+    bare = ["--no-deps", "-r", str(BARE_REQUIREMENTS)]
+    run([*pip, *bare, *constraints], "a library could not be installed")
     if not ros:
         repair_cmake_paths()
 
@@ -266,7 +270,8 @@ def compile_kernels() -> None:
 
 def everything() -> list[Path]:
     files = [ROOT / "tools" / name for name in ("setup.py", "constraints.txt")]
-    return [*files, *requirement_files(""), *workspace_files(), *kernel_files()]
+    libraries = [*requirement_files(""), BARE_REQUIREMENTS]
+    return [*files, *libraries, *workspace_files(), *kernel_files()]
 
 
 def run_step(name: str, inputs: list[Path], action) -> None:  # type: ignore[no-untyped-def]

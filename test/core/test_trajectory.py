@@ -13,6 +13,7 @@ from worldsystem_core.reconstruction import (
     MovedKeyframes,
     NewKeyframe,
     Pose,
+    ScaleState,
     TrackingState,
 )
 from worldsystem_core.surface import Mesh, MeshAssembly, MeshBlock, MeshDelta, join_blocks
@@ -129,3 +130,31 @@ def test_deltas_assemble_to_the_surface_and_a_missed_one_is_noticed():
 def test_no_blocks_are_an_empty_mesh():
     assert isinstance(join_blocks([]), Mesh)
     assert len(MeshAssembly().mesh().faces) == 0
+
+
+def test_a_keyframe_that_comes_late_takes_the_poses_since_its_picture():
+    trajectory = Trajectory()
+    for event in (keyframe(1, 1.0), tracked(10, 1.5, 1), tracked(20, 2.5, 1), keyframe(15, 2.0)):
+        trajectory.add(event)
+    trajectory.add(MovedKeyframes({15: pose_at(12.0)}))
+    assert trajectory.poses().positions[:, 0] == pytest.approx([1.5, 12.5])
+
+
+def test_poses_from_before_the_first_keyframe_hang_on_it():
+    trajectory = Trajectory()
+    trajectory.add(tracked(1, 0.5, -1))
+    trajectory.add(keyframe(3, 1.0))
+    trajectory.add(MovedKeyframes({3: pose_at(6.0)}))
+    assert trajectory.poses().positions[0, 0] == pytest.approx(5.5)
+
+
+def test_poses_grow_with_their_keyframe_by_the_newest_factor():
+    trajectory = Trajectory()
+    for event in (keyframe(1, 1.0), tracked(10, 1.5, 1)):
+        trajectory.add(event)
+    trajectory.add(MovedKeyframes({1: pose_at(2.0)}, {1: 4.0}))
+    assert trajectory.poses().positions[0, 0] == pytest.approx(2.0 + 4.0 * 0.5)
+    trajectory.add(tracked(20, 2.0 + 4.0 * 0.25, 1))
+    trajectory.add(MovedKeyframes({1: pose_at(2.0)}, {1: 8.0}, ScaleState.METRIC))
+    assert trajectory.poses().positions[:, 0] == pytest.approx([6.0, 4.0])
+    assert trajectory.poses().scale is ScaleState.METRIC

@@ -15,6 +15,7 @@ from typing import Any
 import rclpy
 from ament_index_python.packages import get_package_share_path
 from rclpy.parameter import Parameter
+from worldsystem_msgs.srv import LoadMap, SaveMap
 
 from worldsystem.graph import Choice, Parameters, Stage, stages
 from worldsystem.simulator_process import SimulatorProcess
@@ -24,6 +25,7 @@ from worldsystem_core.ros.container import load_class
 from worldsystem_core.ros.log_forwarding import forward_logging
 from worldsystem_core.ros.node_thread import NodeThread, finish_all
 from worldsystem_core.ros.process import clean_stale_segments, tune_process, use_dds_profile
+from worldsystem_core.ros.service_call import call_service
 
 log = logging.getLogger(__name__)
 
@@ -159,3 +161,10 @@ def _started(stage: Stage, parameters: Parameters) -> NodeThread:
 def _dds_profile() -> Path:
     """The profile that the package installs."""
     return get_package_share_path("worldsystem") / "config" / "fastdds.xml"
+
+
+def ask_map_service(service: str, path: str, namespace: str) -> tuple[bool, str]:
+    """Call `save_map` or `load_map` of the system that runs; whether it worked, and its words."""
+    kind = SaveMap if service == "save_map" else LoadMap
+    answer = call_service(kind, f"slam3r/{service}", kind.Request(path=path), namespace)
+    return bool(answer.success), str(answer.message)

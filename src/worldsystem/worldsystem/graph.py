@@ -110,7 +110,11 @@ def _parameters(name: str, choice: Choice) -> Parameters:
             "source": _SERVER_SOURCE if choice.simulated else choice.source,
             "realtime": choice.realtime,
         },
-        "slam3r": {"backend": choice.backend, "synchronous": choice.offline},
+        "slam3r": {
+            "backend": choice.backend,
+            "synchronous": choice.offline,
+            "map_folder": str(choice.out / "map"),
+        },
         "mesher": {"device": choice.device},
         "viewer": {"rerun": True},
         "recorder": {"folder": str(choice.out), "name": "bag"},

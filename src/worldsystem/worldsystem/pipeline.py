@@ -95,6 +95,12 @@ class Pipeline:
         self._tick()
         return step
 
+    def observe(self, sample: Telemetry) -> None:
+        """Take a measurement from beside the video: GPS and others give the map its metres."""
+        observe = getattr(self._backend, "observe", None)
+        if observe is not None:
+            observe(sample)
+
     def finish(self) -> Step:
         """The video has ended: work off what the back-end held back."""
         step = self._work(self._backend.finish())
@@ -185,7 +191,8 @@ class _PipelineSink:
         """Not needed: each frame carries its camera."""
 
     def measured(self, sample: Telemetry, stream: str) -> None:
-        """Not used by this loop."""
+        with self._lock:
+            self._pipeline.observe(sample)
 
 
 def run_pipeline(choice: Choice, *, truth: str = "") -> Path:

@@ -60,3 +60,7 @@ class FetchError(WorldSystemError):
 
 class MapError(WorldSystemError):
     """A map on disk is missing, damaged, of another version, or cannot be used now."""
+
+
+class ServiceError(WorldSystemError):
+    """A service of a running system cannot be reached, or does not answer."""

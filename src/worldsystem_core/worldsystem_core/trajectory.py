@@ -67,6 +67,11 @@ class Trajectory:
         elif isinstance(event, Pose) and event.state is TrackingState.TRACKED:
             self._add_pose(event)
 
+    @property
+    def scale(self) -> ScaleState:
+        """What a unit of length is now."""
+        return self._scale
+
     def _add_keyframe(self, keyframe: Keyframe) -> None:
         """Keyframes come late: poses since its picture hang on it from now on.
 

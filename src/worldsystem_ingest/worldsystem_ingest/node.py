@@ -20,6 +20,7 @@ from worldsystem_core.telemetry import (
     BatterySample,
     GpsFix,
     ImuSample,
+    OdometrySample,
     PressureSample,
     Telemetry,
 )
@@ -37,6 +38,7 @@ _TELEMETRY = {
     GpsFix: topics.GPS,
     PressureSample: topics.PRESSURE,
     BatterySample: topics.BATTERY,
+    OdometrySample: topics.ODOMETRY,
 }
 
 

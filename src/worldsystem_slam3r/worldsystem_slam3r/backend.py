@@ -87,12 +87,25 @@ def open_backend(name: str, config: Slam3rConfig | None = None) -> OpenedBackend
     opened = _open(name, config)
     if not config.graph:
         return opened
-    from worldsystem_slam3r.graph.backend import GraphBackend
-    from worldsystem_slam3r.graph.restartable import RenewableBackend
-
+    try:
+        from worldsystem_slam3r.graph.backend import GraphBackend
+        from worldsystem_slam3r.graph.restartable import RenewableBackend
+    except ImportError as error:
+        if error.name != "gtsam":
+            raise
+        return _without_graph(opened)
     anew = partial(_MAKERS[opened.name], config) if opened.name in _CHEAP_TO_RENEW else None
     graph = GraphBackend(RenewableBackend(opened.backend, anew), config)
     return replace(opened, backend=graph)
+
+
+def _without_graph(opened: OpenedBackend) -> OpenedBackend:
+    note = (
+        "no loops are closed and no map is kept: 'gtsam' is not installed; "
+        "run `pip install --no-deps -r tools/requirements-bare.txt`"
+    )
+    log.warning("%s", note)
+    return replace(opened, note=f"{opened.note}; {note}" if opened.note else note)
 
 
 def _open(name: str, config: Slam3rConfig) -> OpenedBackend:

@@ -66,6 +66,9 @@ class Slam3rConfig(Config):
     map: str = param(
         "", "folder of a saved map to go on in and to keep saved; a new one where there is none"
     )
+    map_folder: str = param(
+        "", "where the service `save_map` saves that is told no path; empty: `map`"
+    )
     map_every_s: float = param(
         10.0, "time between two saves of `map`; 0 = only load it [s]", low=0.0
     )

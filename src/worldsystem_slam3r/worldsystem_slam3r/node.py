@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 from geometry_msgs.msg import TransformStamped
 from tf2_msgs.msg import TFMessage
+from worldsystem_msgs.srv import LoadMap, SaveMap
 
+from worldsystem_core.errors import MapError
 from worldsystem_core.frames import Camera, Frame, StampedCamera
 from worldsystem_core.geometry.se3 import inverse
 from worldsystem_core.reconstruction import Event, NewKeyframe, Pose, ScaleState, TrackingState
@@ -22,10 +24,12 @@ from worldsystem_core.ros.adapters.messages import (
 )
 from worldsystem_core.ros.container import run_node
 from worldsystem_core.ros.stage_node import StageNode
+from worldsystem_core.telemetry import Telemetry
 from worldsystem_core.trajectory import Trajectory
 from worldsystem_slam3r.backend import open_backend
 from worldsystem_slam3r.cloud import BoundedCloud
 from worldsystem_slam3r.config import Slam3rConfig
+from worldsystem_slam3r.graph.services import graph_of, map_service
 from worldsystem_slam3r.health import health_of
 
 _PATH_PERIOD_S = 1.0
@@ -42,12 +46,14 @@ class Slam3rNode(StageNode):
         super().__init__("slam3r", Slam3rConfig, **kwargs)
         self._opened = open_backend(self.config.backend, self.config)
         self._backend = self._opened.backend
+        self._graph = graph_of(self._backend)
         self._trajectory = Trajectory()
         self._cloud = BoundedCloud(self.config.cloud_points, seed=self.config.seed)
         self._cloud_told = (0, 0)
         self._newest_ns = 0
         self._camera: Camera | None = None
         self._state = TrackingState.INITIALISING
+        self._scale = ScaleState.SCENE
         self._keyframes = 0
         self._frames_seen = 0
         self._pose_out = self.advertise(topics.POSE)
@@ -57,17 +63,41 @@ class Slam3rNode(StageNode):
         self._path_out = self.advertise(topics.PATH)
         self._tf_out = self.advertise(topics.TF)
         self._tf_static_out = self.advertise(topics.TF_STATIC)
-        self._tf_static_out.publish(_static_transforms())
+        self._tf_static_out.publish(_static_transforms(self._scale))
         self.listen(topics.CAMERA_INFO, self._on_camera)
         self.listen(
             topics.IMAGE, self._on_frame, self._on_dropped_frame, depth=self.config.queue_frames
         )
+        for topic in (topics.GPS, topics.PRESSURE, topics.ODOMETRY):
+            self.listen(topic, self._on_measured)
+        self.create_service(SaveMap, "slam3r/save_map", self._on_save)
+        self.create_service(LoadMap, "slam3r/load_map", self._on_load)
         self.create_timer(_PATH_PERIOD_S, self._publish_path)
         if self.config.cloud_period_s:
             self.create_timer(self.config.cloud_period_s, self._publish_cloud)
 
     def _on_camera(self, stamped: StampedCamera) -> None:
         self._camera = stamped.camera
+
+    def _on_measured(self, sample: Telemetry) -> None:
+        if self._graph is not None:
+            self._graph.observe(sample)
+
+    def _on_save(self, request: SaveMap.Request, response: SaveMap.Response) -> SaveMap.Response:
+        place = request.path or self.config.map_folder or self.config.map
+        return self._answered(response, "save_map", place)
+
+    def _on_load(self, request: LoadMap.Request, response: LoadMap.Response) -> LoadMap.Response:
+        return self._answered(response, "load_map", request.path or self.config.map)
+
+    def _answered(self, response: Any, what: str, place: str) -> Any:
+        """Save or load, and say what came of it."""
+        try:
+            response.message = map_service(self._graph, what, place)
+            response.success = True
+        except MapError as error:
+            response.message, response.success = str(error), False
+        return response
 
     def _on_dropped_frame(self, frame: Frame) -> None:
         self.ledger.drop_untaken(frame.id, "queue_full")
@@ -91,6 +121,9 @@ class Slam3rNode(StageNode):
                 self._publish_pose(event)
                 continue
             self._keyframe_out.publish(event)
+            if self._scale is not self._trajectory.scale:
+                self._scale = self._trajectory.scale
+                self._tf_static_out.publish(_static_transforms(self._scale))
             if isinstance(event, NewKeyframe):
                 self._keyframes += 1
                 self._points_out.publish(event.keyframe)
@@ -126,6 +159,7 @@ class Slam3rNode(StageNode):
             "state": self._state.name.lower(),
             "keyframes": self._keyframes,
             "cloud_points": len(self._cloud),
+            **({} if self._graph is None else self._graph.facts()),
         }
         health = health_of(self._backend)
         return facts if health is None else {**facts, "health": round(health.score, 2)}
@@ -136,7 +170,12 @@ class Slam3rNode(StageNode):
             return health.problem
         if self._state is TrackingState.LOST:
             return "tracking is lost"
-        return self._opened.note if self._opened.name != self.config.backend else ""
+        if self._graph is not None and self._graph.maps.failure:
+            return f"the map was not saved: {self._graph.maps.failure}"
+        as_asked = self._opened.name == self.config.backend and (
+            self._graph is not None or not self.config.graph
+        )
+        return "" if as_asked else self._opened.note
 
     def input_ended(self) -> None:
         self._publish(self._backend.finish())
@@ -144,9 +183,9 @@ class Slam3rNode(StageNode):
         self._publish_cloud()
 
 
-def _static_transforms() -> TFMessage:
+def _static_transforms(scale: ScaleState) -> TFMessage:
     links = [
-        (world_frame(ScaleState.SCENE), "odom", np.eye(4)),
+        (world_frame(scale), "odom", np.eye(4)),
         ("base_link", "camera_link", np.eye(4)),
         ("camera_link", CAMERA_FRAME, _BODY_FROM_OPTICAL),
     ]

@@ -41,6 +41,7 @@ from worldsystem_core.telemetry import (
     BatterySample,
     GpsFix,
     ImuSample,
+    OdometrySample,
     PressureSample,
 )
 from worldsystem_core.trajectory import StampedPoses
@@ -132,6 +133,22 @@ def test_a_cloud_comes_back_point_for_point_in_the_frame_of_its_scale(count):
     assert (back.stamp_ns, back.scale) == (STAMP, ScaleState.METRIC)
     np.testing.assert_array_equal(back.points, points)
     np.testing.assert_array_equal(back.rgb, rgb)
+
+
+def test_a_correction_carries_sizes_and_the_change_of_the_root():
+    change = MovedKeyframes({7: some_pose(1)}, {7: 23.5}, ScaleState.METRIC)
+    (back,) = through(topics.KEYFRAME, change)
+    assert back.point_scale == {7: 23.5}
+    assert back.scale is ScaleState.METRIC
+    (plain,) = through(topics.KEYFRAME, MovedKeyframes({7: some_pose(1)}))
+    assert plain.point_scale == {}
+    assert plain.scale is None
+
+
+def test_a_path_says_its_frame():
+    poses = StampedPoses(np.array([STAMP]), some_pose()[None], ScaleState.METRIC)
+    (back,) = through(topics.PATH, poses)
+    assert back.scale is ScaleState.METRIC
 
 
 def test_moved_and_removed_keyframes_become_one_message_each():
@@ -255,6 +272,15 @@ def test_objects_telemetry_and_the_ledger_come_back_as_they_were():
     ("topic", "sample"),
     [
         (topics.ATTITUDE, AttitudeSample(stamp_ns=STAMP, map_from_body=(0.5, -0.5, 0.5, 0.5))),
+        (
+            topics.ODOMETRY,
+            OdometrySample(
+                stamp_ns=STAMP,
+                position_m=(1.0, -2.0, 0.5),
+                level_from_body=(0.5, -0.5, 0.5, 0.5),
+                position_error_m=0.25,
+            ),
+        ),
         (topics.PRESSURE, PressureSample(stamp_ns=STAMP, pressure_pa=95_123.4)),
         (
             topics.BATTERY,

@@ -25,6 +25,7 @@ from worldsystem_core.telemetry import (
     BatterySample,
     GpsFix,
     ImuSample,
+    OdometrySample,
     PressureSample,
 )
 from worldsystem_core.trajectory import StampedPoses
@@ -39,6 +40,7 @@ ATTITUDE: Topic[AttitudeSample] = Topic("imu/attitude", telemetry.ATTITUDE, qos.
 GPS: Topic[GpsFix] = Topic("gps/fix", telemetry.GPS, qos.TELEMETRY)
 PRESSURE: Topic[PressureSample] = Topic("baro/pressure", telemetry.PRESSURE, qos.TELEMETRY)
 BATTERY: Topic[BatterySample] = Topic("battery/state", telemetry.BATTERY, qos.TELEMETRY)
+ODOMETRY: Topic[OdometrySample] = Topic("odometry/level", telemetry.ODOMETRY, qos.TELEMETRY)
 POSE: Topic[Pose] = Topic("slam/pose", slam.POSE, qos.POSE)
 PATH: Topic[StampedPoses] = Topic("slam/path", slam.PathAdapter(), qos.LATCHED, latched=True)
 KEYFRAME: Topic[slam.KeyframeEvent] = Topic("slam/keyframe", slam.KeyframeAdapter(), qos.KEYFRAME)
@@ -67,6 +69,7 @@ ALL: tuple[Topic, ...] = (
     GPS,
     PRESSURE,
     BATTERY,
+    ODOMETRY,
     POSE,
     PATH,
     KEYFRAME,
@@ -84,7 +87,7 @@ ALL: tuple[Topic, ...] = (
 )
 
 # What each video stream has of its own; those of a further stream lie in its namespace.
-OF_A_STREAM = (IMAGE, CAMERA_INFO, VIDEO, IMU, ATTITUDE, GPS, PRESSURE, BATTERY)
+OF_A_STREAM = (IMAGE, CAMERA_INFO, VIDEO, IMU, ATTITUDE, GPS, PRESSURE, BATTERY, ODOMETRY)
 
 # What the recorder leaves out unless asked: pictures are in the video, points in the keyframes.
 BULKY = (IMAGE, POINTS, CLOUD, LABELS)

@@ -15,6 +15,7 @@ from worldsystem_core.telemetry import (
     BatterySample,
     GpsFix,
     ImuSample,
+    OdometrySample,
     PressureSample,
     Quaternion,
     Telemetry,
@@ -62,6 +63,9 @@ _CHARGE = Quantity(
 _VOLTAGE = Quantity({"voltage_v": 1, "voltage": 1, "voltage_mv": 1e-3}, 0, 1000)
 _CURRENT = Quantity({"current_a": 1, "current": 1, "current_ma": 1e-3}, -1000, 1000)
 _TEMPERATURE = Quantity({"temperature_c": 1, "temperature": 1}, -100, 200)
+_POSITION = Quantity({"position": 1, "position_m": 1}, -1e6, 1e6)
+_POSITION_ERROR = Quantity({"position_error_m": 1, "accuracy_m": 1, "accuracy": 1}, -1, 1e6)
+_NO_QUATERNION: Quaternion = (math.nan, math.nan, math.nan, math.nan)
 _ROLL, _PITCH, _YAW = (
     Quantity({f"{name}_rad": 1, f"{name}_deg": _DEG}, -2 * math.pi, 2 * math.pi)
     for name in ("roll", "pitch", "yaw")
@@ -132,6 +136,7 @@ class TelemetryReader:
             "barometer": self._pressure,
             "attitude": self._attitude,
             "battery": self._battery,
+            "odometry": self._odometry,
         }
         self._aliases = {
             "gnss": "gps",
@@ -139,6 +144,8 @@ class TelemetryReader:
             "pressure": "barometer",
             "baro": "barometer",
             "orientation": "attitude",
+            "vio": "odometry",
+            "arkit": "odometry",
         }
 
     def samples(self, message: Message) -> list[Telemetry]:
@@ -236,6 +243,16 @@ class TelemetryReader:
                 "named roll_deg or roll_rad, and so on"
             )
         return [AttitudeSample(stamp_ns=stamp_ns, map_from_body=quaternion)]
+
+    def _odometry(self, message: Message, stamp_ns: int) -> list[Telemetry]:
+        error = _error_of(message, _POSITION_ERROR)
+        sample = OdometrySample(
+            stamp_ns=stamp_ns,
+            position_m=fields.vector(message, _POSITION),
+            level_from_body=_quaternion_of(message) or _NO_QUATERNION,
+            position_error_m=error,
+        )
+        return [sample]
 
     def _battery(self, message: Message, stamp_ns: int) -> list[Telemetry]:
         charge = fields.quantity(message, _CHARGE)

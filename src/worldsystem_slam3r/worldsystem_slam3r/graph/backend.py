@@ -364,6 +364,24 @@ class GraphBackend:
     def _lost_for_s(self, stamp_ns: int) -> float:
         return 0.0 if self._lost_since_ns is None else (stamp_ns - self._lost_since_ns) / 1e9
 
+    def facts(self) -> dict[str, object]:
+        """What diagnostics say of the graph."""
+        counts = self.counts
+        facts: dict[str, object] = {
+            "scale": "metric" if self.scale is ScaleState.METRIC else "scene (unknown)",
+            "loops": counts.loops,
+            "submaps": counts.submaps,
+            "merged": counts.merged,
+            "relocalised": counts.relocalised,
+        }
+        fit = self.map_from_scene
+        if fit is not None:
+            facts["metres_per_scene_unit"] = f"{fit.map_from_scene.scale:.4g}"
+            facts["scale_sigma_percent"] = f"{100.0 * fit.scale_sigma:.2g}"
+            facts["scale_sources"] = ", ".join(self.metric.sources)
+        facts |= {f"refused.{why}": count for why, count in self.finder.refused.items()}
+        return facts
+
     @property
     def scale(self) -> ScaleState:
         """Whether the world is metric."""

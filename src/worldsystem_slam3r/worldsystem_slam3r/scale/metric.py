@@ -37,6 +37,7 @@ CORRELATED_S = 2.0
 """Errors of GPS and barometer within so long count as one error [s]."""
 GPS_HORIZONTAL_M, GPS_VERTICAL_M = 3.0, 6.0
 """Standard deviations of a fix that tells none [m]."""
+NO_ALTITUDE_M = 1000.0
 PRESSURE_M = 1.0
 ODOMETRY_M = 0.1
 LEAST_SAMPLES = 6
@@ -107,11 +108,14 @@ class MetricScale:
 
     def _observe_fix(self, fix: GpsFix) -> None:
         if self.enu is None:
-            self.enu = EnuFrame(fix.latitude_deg, fix.longitude_deg, fix.altitude_m)
-        where = self.enu.position_m(fix.latitude_deg, fix.longitude_deg, fix.altitude_m)
+            ground = fix.altitude_m if math.isfinite(fix.altitude_m) else 0.0
+            self.enu = EnuFrame(fix.latitude_deg, fix.longitude_deg, ground)
+        flat = not math.isfinite(fix.altitude_m)
+        altitude_m = self.enu.altitude_m if flat else fix.altitude_m
+        where = self.enu.position_m(fix.latitude_deg, fix.longitude_deg, altitude_m)
         across, up = fix.horizontal_error_m / math.sqrt(2.0), fix.vertical_error_m
         across = across if math.isfinite(across) else GPS_HORIZONTAL_M
-        up = up if math.isfinite(up) else GPS_VERTICAL_M
+        up = NO_ALTITUDE_M if flat else up if math.isfinite(up) else GPS_VERTICAL_M
         spread = np.diag([max(across, 0.01) ** 2] * 2 + [max(up, 0.01) ** 2])
         self._gps.sample(PositionSample(fix.stamp_ns, where, spread))
 

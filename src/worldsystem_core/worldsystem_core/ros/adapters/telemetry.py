@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 
+from nav_msgs.msg import Odometry
 from sensor_msgs.msg import BatteryState, FluidPressure, Imu, NavSatFix, NavSatStatus
 
 from worldsystem_core.ros.adapters.messages import MessageAdapter, nanoseconds, time_message
@@ -13,10 +14,12 @@ from worldsystem_core.telemetry import (
     BatterySample,
     GpsFix,
     ImuSample,
+    OdometrySample,
     PressureSample,
 )
 
 _BODY_FRAME = "base_link"
+_LEVEL_FRAME = "sender_level"
 _UNKNOWN_COVARIANCE = -1.0
 _CHARGING = {
     None: BatteryState.POWER_SUPPLY_STATUS_UNKNOWN,
@@ -136,8 +139,33 @@ def _battery_sample(message: BatteryState) -> BatterySample:
     )
 
 
+def _odometry(item: OdometrySample) -> list[Odometry]:
+    message = Odometry(child_frame_id=_BODY_FRAME)
+    message.header.stamp = time_message(item.stamp_ns)
+    message.header.frame_id = _LEVEL_FRAME
+    at, to = message.pose.pose.position, message.pose.pose.orientation
+    at.x, at.y, at.z = item.position_m
+    to.x, to.y, to.z, to.w = item.level_from_body
+    if math.isfinite(item.position_error_m):
+        for axis in range(3):
+            message.pose.covariance[7 * axis] = item.position_error_m**2
+    return [message]
+
+
+def _odometry_sample(message: Odometry) -> OdometrySample:
+    at, to = message.pose.pose.position, message.pose.pose.orientation
+    variance = message.pose.covariance[0]
+    return OdometrySample(
+        stamp_ns=nanoseconds(message.header.stamp),
+        position_m=(at.x, at.y, at.z),
+        level_from_body=(to.x, to.y, to.z, to.w),
+        position_error_m=math.sqrt(variance) if variance > 0 else math.nan,
+    )
+
+
 IMU = MessageAdapter(Imu, _imu, _imu_sample)
 ATTITUDE = MessageAdapter(Imu, _attitude, _attitude_sample)
 GPS = MessageAdapter(NavSatFix, _fix, _gps_fix)
 PRESSURE = MessageAdapter(FluidPressure, _pressure, _pressure_sample)
 BATTERY = MessageAdapter(BatteryState, _battery, _battery_sample)
+ODOMETRY = MessageAdapter(Odometry, _odometry, _odometry_sample)

@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`worldsystem map …`: info on a saved map; save and load in a system that runs."""
+
+from __future__ import annotations
+
+import argparse
+from datetime import UTC, datetime
+from pathlib import Path
+
+_FAILED = 1
+
+
+def add_map(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command and its actions."""
+    command = commands.add_parser("map", help="save, load and look at maps")
+    actions = command.add_subparsers(required=True, metavar="ACTION")
+    info = actions.add_parser("info", help="what a saved map holds; every file is checked")
+    info.add_argument("path", type=Path, metavar="MAP", help="folder of a map")
+    info.set_defaults(command=_info)
+    for name, meaning in (
+        ("save", "save the map of the system that runs (empty: into the run's folder)"),
+        ("load", "load a map into a system that runs, before its first picture"),
+    ):
+        action = actions.add_parser(name, help=meaning)
+        action.add_argument("path", nargs="?", default="", metavar="MAP", help="folder of a map")
+        action.add_argument("--namespace", default="", help="of the system's nodes")
+        action.set_defaults(command=_ask, service=f"{name}_map")
+
+
+def _info(options: argparse.Namespace) -> int:
+    from worldsystem_slam3r.maps.content import SavedMap
+
+    saved = SavedMap(options.path)
+    saved.check()
+    manifest, facts = saved.manifest, saved.manifest.facts
+    size = sum(entry.size for entry in manifest.files.values())
+    when = datetime.fromtimestamp(manifest.saved_ns / 1e9, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    root = "metric (`map`)" if facts["root"] == "map" else "scale unknown (`scene`)"
+    print(f"{options.path}: save {manifest.generation}, {when}, {size / 1e6:.1f} MB")
+    print(f"{facts['keyframes']:>8}  keyframes, {facts['loops']} loops; {root}")
+    if saved.enu is not None:
+        enu = saved.enu
+        print(
+            f"  origin  {enu.latitude_deg:.7f}°, {enu.longitude_deg:.7f}°, {enu.altitude_m:.1f} m"
+        )
+    print(f"{len(manifest.files):8d}  files, all sound")
+    return 0
+
+
+def _ask(options: argparse.Namespace) -> int:
+    from worldsystem.app import ask_map_service
+
+    path = str(Path(options.path).resolve()) if options.path else ""
+    success, message = ask_map_service(options.service, path, options.namespace)
+    print(message)
+    return 0 if success else _FAILED
