@@ -98,6 +98,16 @@ def test_two_views_of_a_place_give_their_similarity_with_its_scale(stations, uni
     assert link.likeness > 0.8
 
 
+@pytest.mark.parametrize("unit", [1.0, 0.5])
+def test_the_same_view_twice_still_tells_the_scale(stations, unit):
+    """From one place any scale gives the same pixels: it has to come from the depths."""
+    again = Station.of(keyframe(50, ring_poses(13)[2], unit), 50)
+    link = verify(stations[2], again)
+    assert isinstance(link, Link)
+    assert link.a_from_b.scale == pytest.approx(1.0 / unit, rel=1e-3)
+    assert np.abs(link.a_from_b.translation).max() < 1e-3
+
+
 def test_different_places_are_refused_with_the_reason(stations):
     found = verify(stations[0], stations[6])
     assert isinstance(found, Refusal)

@@ -67,7 +67,7 @@ class GraphBackend:
         self._backend = backend
         self._config = config
         self.atlas = Atlas()
-        self.finder = LoopFinder(self.atlas)
+        self.finder = LoopFinder(self.atlas, backend.similar_keyframes)
         self._relocaliser = Relocaliser(self.finder.index)
         self.counts = GraphCounts()
         self.metric = MetricScale(self._world_of, marker_m=config.marker_m)
@@ -324,7 +324,7 @@ class GraphBackend:
                 told = self.atlas.told_keyframe(event.keyframe)
                 self.maps.keyframe(told, self.atlas.keyframes[told.id])
                 events.append(NewKeyframe(told))
-            elif isinstance(event, Pose) and event.frame_id not in self._answered:
+            elif isinstance(event, Pose):
                 events += self._pose(event)
         return events
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections import Counter, deque
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,12 +13,12 @@ from worldsystem_core.geometry.se3 import rotation_angle_rad
 from worldsystem_core.geometry.sim3 import Sim3
 from worldsystem_slam3r.graph.atlas import Atlas, Kept
 from worldsystem_slam3r.graph.places import PlaceIndex
-from worldsystem_slam3r.graph.verify import Link, Refusal, verify
+from worldsystem_slam3r.graph.verify import Link, Refusal, Station, verify
 
 CANDIDATES = 3
 LINKS = 2
 RECENT = 8
-NEAR_STEPS = 2
+NEAR_STEPS = 1
 LEAST_SCORE = 0.35
 """Of the votes that the keyframe before gets."""
 DRIFT_WAYS = 0.15
@@ -27,6 +28,9 @@ DRIFT_LOG_SCALE = float(np.log(1.6))
 STRONG_INLIERS = 50
 STRONG_OVERLAP = 0.3
 STRONG_SAME = 0.75
+COVERED = 0.75
+NEAR_DEPTHS = 0.15
+NEAR_RAD = np.deg2rad(10.0)
 AGREE_DEPTHS = 0.1
 AGREE_RAD = np.deg2rad(4.0)
 AGREE_LOG_SCALE = 0.1
@@ -48,8 +52,11 @@ class LoopFinder:
     `refused` counts by reason what was not believed.
     """
 
-    def __init__(self, atlas: Atlas) -> None:
+    def __init__(
+        self, atlas: Atlas, similar: Callable[[int, int], list[int]] = lambda _, __: []
+    ) -> None:
         self._atlas = atlas
+        self._similar = similar
         self.index = PlaceIndex()
         self.refused: Counter[str] = Counter()
         self._waiting: deque[_Waiting] = deque(maxlen=WAITING)
@@ -60,18 +67,28 @@ class LoopFinder:
         if station is None or not len(self.index):
             self._remember(kept)
             return []
-        without = self._near(kept)
-        before = self._before(kept)
-        scale = 0.0 if before is None else self.index.score(station.features, before)
         links: list[Link] = []
-        for candidate in self.index.candidates(station.features, CANDIDATES, without):
-            if candidate.score < LEAST_SCORE * scale or len(links) == LINKS:
+        for candidate in self._candidates(kept, station):
+            if len(links) == LINKS:
                 break
-            link = self._verified(self._atlas.keyframes[candidate.id], kept)
+            link = self._verified(self._atlas.keyframes[candidate], kept)
             if link is not None:
                 links.append(link)
+        if self._atlas.is_placed(kept.submap) and any(_same_view(link, kept) for link in links):
+            kept.station = None  # round after round over one place must not fill the memory
         self._remember(kept)
         return self._believed(links, kept)
+
+    def _candidates(self, kept: Kept, station: Station) -> list[int]:
+        """Keyframes that may show the same: by the back-end's own retrieval, and by words."""
+        without = self._near(kept)
+        before = self._before(kept)
+        least = 0.0 if before is None else self.index.score(station.features, before)
+        words = self.index.candidates(station.features, CANDIDATES, without)
+        found = [word.id for word in words if word.score >= LEAST_SCORE * least]
+        liked = self._similar(kept.id, CANDIDATES + len(without))
+        own = [key for key in liked if key not in without and key in self._atlas.keyframes]
+        return list(dict.fromkeys([*own[:CANDIDATES], *found]))
 
     def forget(self, id: int) -> None:
         """Never find this keyframe again."""
@@ -148,6 +165,13 @@ class LoopFinder:
                 self._waiting.append(_Waiting(link, kept.submap, correction))
                 self.refused["unconfirmed"] += 1
         return believed
+
+
+def _same_view(link: Link, kept: Kept) -> bool:
+    """Whether an earlier keyframe shows all of it, from nearly the same place."""
+    step = float(np.linalg.norm(link.a_from_b.translation)) / (link.a_from_b.scale * kept.depth)
+    turn = rotation_angle_rad(link.a_from_b.rotation)
+    return is_strong(link) and link.overlap > COVERED and step < NEAR_DEPTHS and turn < NEAR_RAD
 
 
 def is_strong(link: Link) -> bool:

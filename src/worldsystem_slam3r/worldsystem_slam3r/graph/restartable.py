@@ -32,6 +32,15 @@ class Restartable(Protocol):
         ...
 
 
+@runtime_checkable
+class KnowsPlaces(Protocol):
+    """A back-end with a retrieval of its own, asked beside the words of the place index."""
+
+    def similar_keyframes(self, keyframe_id: int, count: int) -> list[int]:
+        """Up to `count` earlier keyframes that may show what this one shows, best first."""
+        ...
+
+
 class RenewableBackend:
     """Any back-end, with a `restart`; keyframe ids and sub-maps are numbered on from `first_id`.
 
@@ -83,6 +92,13 @@ class RenewableBackend:
         self._next_submap = max(self._next_submap, self._submap_offset + 1)
         self._id_offset, self._submap_offset = self._next_id, self._next_submap
         return events
+
+    def similar_keyframes(self, keyframe_id: int, count: int) -> list[int]:
+        """As the back-end's own retrieval has it; nothing where it has none."""
+        own = keyframe_id - self._id_offset
+        if own < 0 or not isinstance(self._backend, KnowsPlaces):
+            return []
+        return [key + self._id_offset for key in self._backend.similar_keyframes(own, count)]
 
     def _numbered(self, events: list[Event]) -> list[Event]:
         return [self._renumbered(event) for event in events]

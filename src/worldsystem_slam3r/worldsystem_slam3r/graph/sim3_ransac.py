@@ -3,7 +3,8 @@
 
 Triples of matches give hypotheses (Umeyama, IEEE TPAMI 13(4), 1991) inside RANSAC (Fischler and
 Bolles, CACM 24(6), 1981); what agrees is judged in the pictures, both ways, because depth is far
-less exact than direction. Then Gauss–Newton on the same errors.
+less exact than direction. Then Gauss–Newton on the same errors and
+on the ratios of depth.
 """
 
 from __future__ import annotations
@@ -18,6 +19,9 @@ from worldsystem_core.geometry.sim3 import Sim3
 
 HYPOTHESES = 200
 STEPS = 8
+DEPTH_SIGMA = 0.04
+"""Standard deviation of the logarithm of a depth ratio that counts as much as one pixel."""
+HUBER_SIGMAS = 1.5
 HUBER = 0.5
 """Share of the inlier limit at which an error stops counting squared."""
 
@@ -93,8 +97,7 @@ def refine(
         if len(used) < 4:
             break
         residual, jacobian = _linearised(used, a_from_b)
-        size = np.linalg.norm(residual.reshape(-1, 2), axis=1)
-        weight = np.repeat(np.minimum(1.0, HUBER * limit_px / np.maximum(size, 1e-9)), 2)
+        weight = _weights(residual, len(used), limit_px)
         information = jacobian.T @ (jacobian * weight[:, None]) + 1e-9 * np.eye(7)
         a_from_b = _stepped(
             a_from_b, -np.linalg.solve(information, jacobian.T @ (weight * residual))
@@ -150,7 +153,7 @@ def _errors_px(
 
 
 def _linearised(pairs: Pairs, a_from_b: Sim3) -> tuple[np.ndarray, np.ndarray]:
-    """Residuals [px] in a then in b, and their derivatives by (turn, shift, log scale) in b."""
+    """Residuals in a, in b [px] and of depth, and derivatives by (turn, shift, log scale) in b."""
     R, s = a_from_b.rotation, a_from_b.scale
     points_b = pairs.points_b
     in_a = a_from_b.apply(points_b)
@@ -171,7 +174,34 @@ def _linearised(pairs: Pairs, a_from_b: Sim3) -> tuple[np.ndarray, np.ndarray]:
         by_step[:, :, 3:6] = np.eye(3)
         by_step[:, :, 6] = source
         blocks.append((by_point / px @ (matrix @ by_step)).reshape(-1, 7))
-    return np.concatenate(residuals), np.concatenate(blocks)
+    depths, by_depth = _depth_rows(pairs, a_from_b)
+    return np.concatenate([*residuals, depths]), np.concatenate([*blocks, by_depth])
+
+
+def _depth_rows(pairs: Pairs, a_from_b: Sim3) -> tuple[np.ndarray, np.ndarray]:
+    """Logarithms of the depth ratios in a, in standard deviations, and their derivatives.
+
+    Two views from one place show the same pixels at any scale: only depth tells it there.
+    """
+    in_a = a_from_b.apply(pairs.points_b)
+    z = np.maximum(in_a[:, 2], 1e-9)
+    residual = np.log(z / pairs.points_a[:, 2]) / DEPTH_SIGMA
+    by_step = np.zeros((len(pairs), 3, 7))
+    by_step[:, :, :3] = -_cross(pairs.points_b)
+    by_step[:, :, 3:6] = np.eye(3)
+    by_step[:, :, 6] = pairs.points_b
+    along = (a_from_b.scale * a_from_b.rotation @ by_step)[:, 2]
+    return residual, along / z[:, None] / DEPTH_SIGMA
+
+
+def _weights(
+    residual: Float64[np.ndarray, "r"], count: int, limit_px: float
+) -> Float64[np.ndarray, "r"]:
+    """Huber's weights: of pixels by the length of their errors, of depths one by one."""
+    pixels, depths = residual[: 4 * count], np.abs(residual[4 * count :])
+    size = np.linalg.norm(pixels.reshape(-1, 2), axis=1)
+    of_pixels = np.repeat(np.minimum(1.0, HUBER * limit_px / np.maximum(size, 1e-9)), 2)
+    return np.concatenate([of_pixels, np.minimum(1.0, HUBER_SIGMAS / np.maximum(depths, 1e-9))])
 
 
 def _cross(vectors: Float64[np.ndarray, "n 3"]) -> Float64[np.ndarray, "n 3 3"]:
@@ -188,5 +218,5 @@ def _stepped(a_from_b: Sim3, step: Float64[np.ndarray, "7"]) -> Sim3:
 
 
 def _residual_px(pairs: Pairs, a_from_b: Sim3) -> float:
-    residual, _ = _linearised(pairs, a_from_b)
+    residual = _linearised(pairs, a_from_b)[0][: 4 * len(pairs)]
     return float(np.sqrt((residual**2).sum() / max(len(residual) - 7, 1)))

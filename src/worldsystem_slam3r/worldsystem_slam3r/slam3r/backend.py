@@ -63,6 +63,23 @@ class Slam3rBackend:
         camera = self._tracker.judge.focal.camera
         return 0.0 if camera is None else camera.fx
 
+    def similar_keyframes(self, keyframe_id: int, count: int) -> list[int]:
+        """Key frames that the networks' retrieval likes for one of the newest, best first.
+
+        Only those still in the buffer of scene frames can be found.
+        """
+        asked = self._maker.views.get(keyframe_id)
+        buffered = set(map(id, self._tracker.scene.buffer.views))
+        others = {
+            key: view
+            for key, view in list(self._maker.views.items())
+            if key != keyframe_id and id(view) in buffered
+        }
+        if asked is None or not others:
+            return []
+        scores = self._tracker.scene.steps.serves(list(others.values()), [asked]).tolist()
+        return [key for _, key in sorted(zip(scores, others, strict=True), reverse=True)][:count]
+
     def feed(self, frame: Frame) -> list[Event]:
         """Take the next frame; a frame not newer than the last is refused (`BackendError`)."""
         self._order.check(frame)

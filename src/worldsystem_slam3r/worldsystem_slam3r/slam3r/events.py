@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from weakref import WeakValueDictionary
 
 import numpy as np
 
@@ -13,7 +14,7 @@ from worldsystem_core.reconstruction import Event, NewKeyframe, Pose, TrackingSt
 from worldsystem_slam3r.config import Slam3rConfig
 from worldsystem_slam3r.slam3r.intake import Fault, Picture
 from worldsystem_slam3r.slam3r.shots import Shot, keyframe_of
-from worldsystem_slam3r.slam3r.views import share_of
+from worldsystem_slam3r.slam3r.views import View, share_of
 
 _REPEATED_CONFIDENCE = 0.5
 
@@ -53,6 +54,8 @@ class EventMaker:
         self.counts = Counts()
         self._next_keyframe = 0
         self._last_pose = np.eye(4)
+        self._submap = 0
+        self.views: WeakValueDictionary[int, View] = WeakValueDictionary()
 
     def events(
         self,
@@ -84,6 +87,7 @@ class EventMaker:
             world=world,
             least_confidence=self._config.keyframe_confidence,
         )
+        self.views[self._next_keyframe] = shot.view
         self._next_keyframe += 1
         self.counts.keyframes += 1
         return NewKeyframe(keyframe)
@@ -96,6 +100,7 @@ class EventMaker:
         assert shot.placement is not None
         world = world_from_scene[shot.view.segment]
         self._last_pose = world.apply_pose(shot.placement.scene_from_cam)
+        self._submap = shot.view.segment
         covariance = shot.placement.covariance
         unit = np.diag([world.scale] * 3 + [1.0] * 3) @ np.kron(np.eye(2), world.rotation)
         return Pose(
@@ -106,6 +111,7 @@ class EventMaker:
             state=TrackingState.TRACKED,
             keyframe_id=self._next_keyframe - 1,
             covariance=unit @ covariance @ unit.T if np.isfinite(covariance).all() else None,
+            submap=self._submap,
         )
 
     def _faulty(self, picture: Picture, state: TrackingState) -> Pose:
@@ -124,6 +130,7 @@ class EventMaker:
             confidence=_REPEATED_CONFIDENCE,
             state=state,
             keyframe_id=self._next_keyframe - 1,
+            submap=self._submap,
         )
 
     def _unknown(self, picture: Picture, state: TrackingState) -> Pose:

@@ -107,6 +107,7 @@ def keyframe_of(shot: Shot, *, id: int, world: Sim3, least_confidence: float) ->
         pointmap=pointmap,
         confidence=share.clip(0.0, 1.0).astype(np.float32),
         rgb=shot.picture.rgb.copy(),
+        submap=shot.view.segment,
     )
 
 

@@ -179,6 +179,11 @@ class Steps:
         self._references[view.segment, view.index] = kept
         return kept[1]
 
+    def serves(self, candidates: Sequence[View], queries: Sequence[View]) -> Float[Tensor, "v"]:
+        """How well each candidate serves the queries, by the networks' own retrieval."""
+        tokens = torch.stack([view.tokens for view in queries])
+        return self.networks.retrieval_scores(tokens, self._sources(candidates))
+
     def retrieve(
         self, candidates: Sequence[View], queries: Sequence[View], count: int
     ) -> list[View]:
@@ -188,8 +193,7 @@ class Steps:
         """
         if count >= len(candidates):
             return list(candidates)
-        tokens = torch.stack([view.tokens for view in queries])
-        scores = self.networks.retrieval_scores(tokens, self._sources(candidates))
+        scores = self.serves(candidates, queries)
         best = torch.argsort(scores, descending=True)[:count]
         return [candidates[i] for i in best.tolist()]
 
