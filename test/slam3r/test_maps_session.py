@@ -113,7 +113,7 @@ def _told(graph: GraphBackend, of: Film) -> list:
 def test_loading_into_a_map_that_is_being_made_is_refused(saved, first):
     graph = GraphBackend(RenewableBackend(DriftingBackend([first]), None), Slam3rConfig())
     graph.feed(first.frames[0])
-    with pytest.raises(MapError, match="before the first picture"):
+    with pytest.raises(MapError, match="before the camera is located"):
         graph.load_map(saved)
 
 

@@ -19,7 +19,7 @@ def add_map(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     info.set_defaults(command=_info)
     for name, meaning in (
         ("save", "save the map of the system that runs (empty: into the run's folder)"),
-        ("load", "load a map into a system that runs, before its first picture"),
+        ("load", "load a map into a system that runs, before its camera is located"),
     ):
         action = actions.add_parser(name, help=meaning)
         action.add_argument("path", nargs="?", default="", metavar="MAP", help="folder of a map")

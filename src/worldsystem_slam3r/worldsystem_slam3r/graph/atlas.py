@@ -75,6 +75,11 @@ class Atlas:
         self._placed: dict[int, Sim3] = {}
         self._session = secrets.token_hex(4)
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether anything was told in this world."""
+        return bool(self.keyframes or self._placed)
+
     def is_placed(self, submap: int) -> bool:
         """Whether it is known where the sub-map lies."""
         return submap in self._placed

@@ -103,9 +103,9 @@ class MapKeeper:
 
     def load(self, folder: Path) -> Loaded:
         """Take a saved map as the world; only while there is none."""
-        if self._atlas.keyframes:
+        if self._atlas.has_begun:
             raise MapError(
-                "a map is being made already: load one before the first picture "
+                "a map is being made already: load one before the camera is located "
                 "(`--set slam3r.map=FOLDER`)"
             )
         saved = SavedMap(folder)
