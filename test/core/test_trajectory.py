@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
@@ -13,6 +15,7 @@ from worldsystem_core.reconstruction import (
     MovedKeyframes,
     NewKeyframe,
     Pose,
+    RemovedKeyframes,
     ScaleState,
     TrackingState,
 )
@@ -158,3 +161,27 @@ def test_poses_grow_with_their_keyframe_by_the_newest_factor():
     trajectory.add(MovedKeyframes({1: pose_at(2.0)}, {1: 8.0}, ScaleState.METRIC))
     assert trajectory.poses().positions[:, 0] == pytest.approx([6.0, 4.0])
     assert trajectory.poses().scale is ScaleState.METRIC
+
+
+def test_poses_of_a_withdrawn_keyframe_hang_on_those_told_in_its_place():
+    trajectory = Trajectory()
+    for event in (keyframe(1, 1.0), keyframe(5, 2.0), tracked(3, 1.5, 1), tracked(7, 2.5, 5)):
+        trajectory.add(event)
+    trajectory.add(RemovedKeyframes((1, 5)))
+    assert trajectory.poses().positions[:, 0] == pytest.approx([1.5, 2.5])
+    again = [
+        replace(keyframe(stamp, x).keyframe, id=key) for key, stamp, x in ((8, 1, 1.0), (9, 5, 2.0))
+    ]
+    for one in again:
+        trajectory.add(NewKeyframe(one))
+    trajectory.add(MovedKeyframes({8: pose_at(11.0), 9: pose_at(22.0)}))
+    assert trajectory.poses().positions[:, 0] == pytest.approx([11.5, 22.5])
+
+
+def test_a_keyframe_of_an_earlier_session_takes_no_poses():
+    trajectory = Trajectory()
+    for event in (keyframe(50, 1.0), tracked(60, 1.5, 50)):
+        trajectory.add(event)
+    trajectory.add(NewKeyframe(replace(keyframe(2, 9.0).keyframe, id=7)))
+    trajectory.add(MovedKeyframes({7: pose_at(-9.0), 50: pose_at(2.0)}))
+    assert trajectory.poses().positions[0, 0] == pytest.approx(2.5)

@@ -73,7 +73,12 @@ class DriftingBackend:
             for frame, depth, pose in zip(each.frames, each.depths, each.poses, strict=True)
         }
         self._next = 0
+        self.waiting: list[Event] = []
         self._begin()
+
+    def skip_ids(self, next_id: int) -> None:
+        """Go on with keyframe ids from here."""
+        self._next = next_id
 
     def _begin(self) -> None:
         self._place: Sim3 | None = None
@@ -86,6 +91,10 @@ class DriftingBackend:
         return []
 
     def feed(self, frame: Frame) -> list[Event]:
+        events, self.waiting = self.waiting, []
+        return events + self._of(frame)
+
+    def _of(self, frame: Frame) -> list[Event]:
         depth, truth = self._truth[frame.id]
         if frame.id in self.lost:
             return [self._pose(frame, np.eye(4), TrackingState.LOST)]
@@ -100,7 +109,6 @@ class DriftingBackend:
             pointmap=points,
             confidence=np.ones(depth.shape, np.float32),
             rgb=frame.rgb,
-            submap=self.restarts,
         )
         self._next += 1
         return [NewKeyframe(keyframe), self._pose(frame, world.pose, TrackingState.TRACKED)]
@@ -124,7 +132,6 @@ class DriftingBackend:
             confidence=float(state is TrackingState.TRACKED),
             state=state,
             keyframe_id=self._next - 1,
-            submap=self.restarts,
         )
 
     def finish(self) -> list[Event]:

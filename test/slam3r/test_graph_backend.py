@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from drifting_backend import DriftingBackend, Film, elsewhere, film, ring_poses
@@ -13,6 +15,7 @@ from worldsystem_core.reconstruction import (
     MovedKeyframes,
     NewKeyframe,
     Pose,
+    RemovedKeyframes,
     TrackingState,
 )
 from worldsystem_core.trajectory import Trajectory
@@ -178,3 +181,29 @@ def test_a_place_seen_again_and_again_is_remembered_once(ring):
     later = [kept for kept in graph.atlas.keyframes.values() if kept.frame_id >= 100]
     assert len(later) == 6
     assert sum(kept.station is not None for kept in later) <= 1
+
+
+def test_pictures_told_again_under_new_ids_keep_the_map(ring):
+    """A back-end that finds a better lens withdraws its keyframes and tells them anew."""
+    backend = DriftingBackend([ring])
+    graph = GraphBackend(RenewableBackend(backend, None), Slam3rConfig())
+    events = [event for frame in ring.frames[:5] for event in graph.feed(frame)]
+    first = [event.keyframe for event in events if isinstance(event, NewKeyframe)]
+    again = [NewKeyframe(replace(keyframe, id=keyframe.id + 50)) for keyframe in first]
+    backend.waiting = [RemovedKeyframes(tuple(range(5))), *again]
+    backend.skip_ids(55)
+    events += [event for frame in ring.frames[5:] for event in graph.feed(frame)]
+    events += graph.finish()
+    assert set(graph.atlas.keyframes) == set(range(50, 55)) | set(
+        range(55, 55 + len(ring.frames) - 5)
+    )
+    assert len(set(graph.atlas.graph.parts().values())) == 1
+    assert path_error(events, ring) < 0.02
+
+
+def test_the_health_of_the_back_end_shows_through(ring):
+    backend = DriftingBackend([ring])
+    graph = GraphBackend(RenewableBackend(backend, None), Slam3rConfig())
+    assert graph.health is None
+    backend.health = "well"  # type: ignore[attr-defined]
+    assert graph.health == "well"

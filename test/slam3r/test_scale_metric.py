@@ -161,6 +161,23 @@ def test_samples_from_before_the_video_or_over_a_gap_are_counted():
     assert samples.hung == []
 
 
+def test_samples_of_a_withdrawn_keyframe_wait_for_the_next_one():
+    worlds = {7: Sim3(2.0, np.eye(3), np.zeros(3))}
+    samples = HangingSamples(worlds.get)
+    samples.pose(1_000_000_000, 7, np.array([0.0, 0.0, 0.0]))
+    samples.sample(PositionSample(1_100_000_000, np.zeros(3), np.eye(3)))
+    samples.pose(1_200_000_000, 7, np.array([2.0, 0.0, 0.0]))
+    samples.release_keyframes({7})
+    del worlds[7]
+    ((hung, world),) = samples.placed(PositionSample)
+    assert np.allclose(world.apply(hung.place), [1.0, 0.0, 0.0])
+    worlds[9] = Sim3.identity()
+    samples.keyframe(9, 500_000_000)
+    worlds[9] = Sim3(1.0, np.eye(3), np.array([0.0, 4.0, 0.0]))
+    ((hung, world),) = samples.placed(PositionSample)
+    assert np.allclose(world.apply(hung.place), [1.0, 4.0, 0.0])
+
+
 def test_what_says_nothing_of_metres_is_passed_by():
     metric = MetricScale({}.get)
     metric.observe("a song")

@@ -20,6 +20,7 @@ from worldsystem_core.reconstruction import (
     MovedKeyframes,
     NewKeyframe,
     Pose,
+    RemovedKeyframes,
     ScaleState,
     TrackingState,
 )
@@ -53,6 +54,8 @@ class Trajectory:
     def __init__(self) -> None:
         self._world_from_keyframe: dict[int, np.ndarray] = {}
         self._point_scale: dict[int, float] = {}
+        self._stamp_of: dict[int, int] = {}
+        self._orphans = False
         self._scale = ScaleState.SCENE
         self._poses: list[tuple[int, int, np.ndarray]] = []
 
@@ -64,6 +67,9 @@ class Trajectory:
             self._world_from_keyframe.update(event.world_from_cam)
             self._point_scale.update(event.point_scale)
             self._scale = event.scale or self._scale
+        elif isinstance(event, RemovedKeyframes):
+            for keyframe_id in event.ids:
+                self._remove_keyframe(keyframe_id)
         elif isinstance(event, Pose) and event.state is TrackingState.TRACKED:
             self._add_pose(event)
 
@@ -75,17 +81,27 @@ class Trajectory:
     def _add_keyframe(self, keyframe: Keyframe) -> None:
         """Keyframes come late: poses since its picture hang on it from now on.
 
-        Poses from before the first keyframe hang on that.
+        Poses from before the first keyframe hang on that. So do poses whose keyframe was withdrawn
+        on the next one. A keyframe from an earlier session takes no pose from a later one.
         """
-        first = not self._world_from_keyframe
+        first = not self._stamp_of
         self._scale = keyframe.scale
         self._world_from_keyframe[keyframe.id] = keyframe.world_from_cam
+        self._stamp_of[keyframe.id] = keyframe.stamp_ns
+        orphans, self._orphans = self._orphans, False
         for row in range(len(self._poses) - 1, -1, -1):
             stamp_ns, anchor, pose = self._poses[row]
-            if stamp_ns < keyframe.stamp_ns and not first:
+            if stamp_ns < keyframe.stamp_ns and not first and not orphans:
                 break
-            world_from_cam = pose if anchor < 0 else self._placed(anchor, pose)
-            self._poses[row] = self._hung(stamp_ns, keyframe.id, world_from_cam)
+            hangs_since = self._stamp_of.get(anchor)
+            late = hangs_since is not None and hangs_since <= keyframe.stamp_ns <= stamp_ns
+            if first or late or (hangs_since is None and anchor >= 0):
+                world_from_cam = pose if anchor < 0 else self._placed(anchor, pose)
+                self._poses[row] = self._hung(stamp_ns, keyframe.id, world_from_cam)
+
+    def _remove_keyframe(self, keyframe_id: int) -> None:
+        """Poses stay where they are until the next keyframe."""
+        self._orphans |= self._stamp_of.pop(keyframe_id, None) is not None
 
     def _add_pose(self, pose: Pose) -> None:
         if pose.keyframe_id in self._world_from_keyframe:

@@ -162,6 +162,8 @@ class Atlas:
             self.newest.pop(kept.submap)
             if others:
                 self.newest[kept.submap] = max(others)
+            elif self.is_placed(kept.submap):  # the same pictures may be told again, elsewhere
+                self._placed[kept.submap] = kept.world_from_submap
 
     def link(self, link: Link) -> None:
         """Two keyframes were found to show the same place."""

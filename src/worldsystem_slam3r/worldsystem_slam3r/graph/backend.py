@@ -254,11 +254,11 @@ class GraphBackend:
         return [] if changed is None else [changed]
 
     def _removed(self, removed: RemovedKeyframes) -> list[Event]:
+        self.metric.release_keyframes(removed.ids)
         for key in removed.ids:
             self.finder.forget(key)
             self.maps.remove(key)
             self.atlas.remove(key)
-        self.metric.drop_keyframes(removed.ids)
         if self._held is not None:
             self._held.add(removed)
         return [removed]
@@ -363,6 +363,11 @@ class GraphBackend:
 
     def _lost_for_s(self, stamp_ns: int) -> float:
         return 0.0 if self._lost_since_ns is None else (stamp_ns - self._lost_since_ns) / 1e9
+
+    @property
+    def health(self) -> object:
+        """What the back-end says of its own state; None where it says nothing."""
+        return getattr(self._backend.inner, "health", None)
 
     def facts(self) -> dict[str, object]:
         """What diagnostics say of the graph."""

@@ -26,8 +26,8 @@ class Restartable(Protocol):
         """Give up the present map and begin a new sub-map with the next frame.
 
         Returns what was held back of the old one; after it no event of that may come. Frame order,
-        keyframe ids and what is known of the camera go on; later keyframes and poses carry
-        `submap` one higher.
+        keyframe ids and what is known of the camera go on. All later events are of the new
+        sub-map; the graph numbers it, the back-end need not.
         """
         ...
 
@@ -84,7 +84,10 @@ class RenewableBackend:
     def restart(self) -> list[Event]:
         """Begin a new sub-map with the next frame; returns the rest of the old one."""
         if isinstance(self._backend, Restartable):
-            return self._numbered(self._backend.restart())
+            events = self._numbered(self._backend.restart())
+            self._next_submap = max(self._next_submap, self._submap_offset + 1)
+            self._submap_offset = self._next_submap
+            return events
         if self._make is None:
             return []
         events = self.finish()

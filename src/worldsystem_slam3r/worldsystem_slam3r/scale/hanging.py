@@ -21,6 +21,7 @@ LONGEST_GAP_NS = 700_000_000
 POSES = 600
 WAITING = 3000
 KEPT = 6000
+NOTHING = -1
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,11 +63,14 @@ class HangingSamples:
     """
 
     def __init__(self, world_of: WorldOf) -> None:
-        self._world_of = world_of
+        self._world_of_keyframe = world_of
         self._poses: deque[tuple[int, int, np.ndarray]] = deque(maxlen=POSES)
         self._waiting: deque[Sample] = deque(maxlen=WAITING)
         self.hung: list[Hung] = []
         self.missed = 0
+
+    def _world_of(self, keyframe_id: int) -> Sim3 | None:
+        return Sim3.identity() if keyframe_id == NOTHING else self._world_of_keyframe(keyframe_id)
 
     def pose(self, stamp_ns: int, keyframe_id: int, position: Float64[np.ndarray, "3"]) -> None:
         """Where the camera was in the world as it is now."""
@@ -83,14 +87,12 @@ class HangingSamples:
             return
         for row, (pose_ns, key, place) in enumerate(self._poses):
             world = self._world_of(key)
-            if pose_ns >= stamp_ns and world is not None:
+            if (pose_ns >= stamp_ns or key == NOTHING) and world is not None:
                 moved = own.inverse().apply(world.apply(place))
                 self._poses[row] = (pose_ns, keyframe_id, moved)
-        for row in range(len(self.hung) - 1, -1, -1):
-            item = self.hung[row]
-            if item.sample.stamp_ns < stamp_ns:
-                break
-            self.hung[row] = self._rehung(item, keyframe_id, own)
+        for row, item in enumerate(self.hung):
+            if item.sample.stamp_ns >= stamp_ns or item.keyframe_id == NOTHING:
+                self.hung[row] = self._rehung(item, keyframe_id, own)
 
     def _rehung(self, item: Hung, keyframe_id: int, own: Sim3) -> Hung:
         world = self._world_of(item.keyframe_id)
@@ -142,9 +144,18 @@ class HangingSamples:
             return None
         return nearest[1], nearest[2]
 
-    def drop_keyframes(self, ids: set[int]) -> None:
-        """Forget what hangs on keyframes that were withdrawn."""
-        self.hung = [item for item in self.hung if item.keyframe_id not in ids]
+    def release_keyframes(self, ids: set[int]) -> None:
+        """Keyframes are withdrawn: what hangs on them hangs on nothing until the next one comes.
+
+        Until then it stays where it is in the world.
+        """
+        for row, (stamp_ns, key, place) in enumerate(self._poses):
+            world = self._world_of(key)
+            if key in ids and world is not None:
+                self._poses[row] = (stamp_ns, NOTHING, world.apply(place))
+        for row, item in enumerate(self.hung):
+            if item.keyframe_id in ids:
+                self.hung[row] = self._rehung(item, NOTHING, Sim3.identity())
 
     def placed(self, kind: type[Sample]) -> list[tuple[Hung, Sim3]]:
         """The hung samples of one kind whose keyframe is known, with its `world_from_keyframe`."""

@@ -138,11 +138,11 @@ class MetricScale:
             value = found[0] + math.log(world.scale)
             self._lengths = [*self._lengths, _Length(keyframe.id, value, found[1])][-MARKERS_KEPT:]
 
-    def drop_keyframes(self, ids: Iterable[int]) -> None:
-        """Forget what hangs on keyframes that were withdrawn."""
+    def release_keyframes(self, ids: Iterable[int]) -> None:
+        """Keyframes are about to be withdrawn: what hangs on them waits for those that follow."""
         gone = set(ids)
         for samples in (self._gps, self._odometry, self._pressure):
-            samples.drop_keyframes(gone)
+            samples.release_keyframes(gone)
         self._lengths = [length for length in self._lengths if length.keyframe_id not in gone]
 
     @property
