@@ -11,6 +11,7 @@ from worldsystem_core.reconstruction import (
     MovedKeyframes,
     NewKeyframe,
     RemovedKeyframes,
+    ScaleState,
 )
 from worldsystem_slam3r.cloud import MOVABLE_KEYFRAMES, BoundedCloud
 
@@ -53,7 +54,7 @@ def test_points_of_the_cloud_move_and_go_with_their_keyframe():
     assert len(cloud) == 250
     moved = np.eye(4)
     moved[1, 3] = 7.0
-    cloud.move({1: moved, 99: moved})
+    cloud.move(MovedKeyframes({1: moved, 99: moved}))
     np.testing.assert_allclose(
         np.unique(cloud.points().points, axis=0), [[0, 0, 2], [0, 7, 2], [2, 0, 2]]
     )
@@ -78,7 +79,7 @@ def test_thousands_of_keyframes_settle_where_they_were():
     x = np.sort(cloud.points().points[:, 0])
     np.testing.assert_allclose(x, np.repeat(np.arange(4500), 3))
     moved = np.eye(4)
-    cloud.move({0: moved, 4499: moved})
+    cloud.move(MovedKeyframes({0: moved, 4499: moved}))
     assert np.count_nonzero(cloud.points().points[:, 0] == 0) == 6
 
 
@@ -114,7 +115,37 @@ def test_points_handed_out_stay_as_they_were():
     before = cloud.points(stamp_ns=8)
     moved = np.eye(4)
     moved[0, 3] = 9.0
-    cloud.move({0: moved})
+    cloud.move(MovedKeyframes({0: moved}))
     assert before.stamp_ns == 8
     assert not before.points[:, 0].any()
     assert not before.points.flags.writeable
+
+
+def test_a_change_of_size_grows_the_points_about_their_camera():
+    cloud = BoundedCloud(5000)
+    cloud.add(a_keyframe(3, 10))
+    cloud.move(MovedKeyframes({3: a_keyframe(3, 0).world_from_cam}, {3: 1.5}))
+    np.testing.assert_allclose(cloud.points().points, np.tile([3.0, 0.0, 3.0], (10, 1)))
+    cloud.move(MovedKeyframes({3: np.eye(4)}))
+    np.testing.assert_allclose(cloud.points().points, np.tile([0.0, 0.0, 3.0], (10, 1)))
+
+
+def test_settled_points_go_along_when_the_root_becomes_metric():
+    cloud = BoundedCloud(100_000)
+    keyframes = [a_keyframe(key, 3) for key in range(2 * MOVABLE_KEYFRAMES + 1)]
+    for keyframe in keyframes:
+        cloud.add(keyframe)
+    before = cloud.points().points
+    assert len(cloud._blocks) < len(keyframes)
+    turn = np.array([[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
+    shift = np.array([5.0, 6.0, 7.0])
+    poses = {}
+    for keyframe in keyframes:
+        pose = np.eye(4)
+        pose[:3, :3] = turn
+        pose[:3, 3] = 2.5 * turn @ keyframe.world_from_cam[:3, 3] + shift
+        poses[keyframe.id] = pose
+    cloud.move(MovedKeyframes(poses, dict.fromkeys(poses, 2.5), ScaleState.METRIC))
+    after = cloud.points()
+    assert after.scale is ScaleState.METRIC
+    np.testing.assert_allclose(after.points, 2.5 * before @ turn.T + shift, atol=2e-2)

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float32, Float64, UInt8
 
 from worldsystem_core.cloud import PointCloud
-from worldsystem_core.geometry.se3 import transform
+from worldsystem_core.geometry.se3 import inverse, transform
 from worldsystem_core.reconstruction import (
     Event,
     Keyframe,
@@ -25,6 +25,14 @@ class _Block:
     world_from_cam: Float64[np.ndarray, "4 4"]
     points_cam: Float32[np.ndarray, "n 3"]
     rgb: UInt8[np.ndarray, "n 3"]
+    size: float = 1.0
+    """Factor on `points_cam`, which are kept as they were first told."""
+
+    def placed(self) -> Float32[np.ndarray, "n 3"]:
+        """The points in the world."""
+        world_from_points = self.world_from_cam.copy()
+        world_from_points[:3, :3] *= self.size
+        return transform(world_from_points, self.points_cam)
 
 
 MOVABLE_KEYFRAMES = 1000
@@ -57,7 +65,7 @@ class BoundedCloud:
         if isinstance(event, NewKeyframe):
             self.add(event.keyframe)
         elif isinstance(event, MovedKeyframes):
-            self.move(event.world_from_cam)
+            self.move(event)
         elif isinstance(event, RemovedKeyframes):
             self.remove(event.ids)
 
@@ -75,12 +83,24 @@ class BoundedCloud:
         if len(self._blocks) > 2 * MOVABLE_KEYFRAMES:
             self._settle()
 
-    def move(self, world_from_cam: dict[int, Float64[np.ndarray, "4 4"]]) -> None:
-        """Correct the poses of keyframes; unknown ids are passed over."""
-        for key, pose in world_from_cam.items():
+    def move(self, change: MovedKeyframes) -> None:
+        """Correct poses and sizes of keyframes; unknown ids are passed over.
+
+        Where the root itself changed, points that were settled go along with the keyframes.
+        """
+        world_from_old = None
+        for key, pose in change.world_from_cam.items():
             if key in self._blocks:
-                self._blocks[key].world_from_cam = pose.copy()
+                block = self._blocks[key]
+                size = change.point_scale.get(key, block.size)
+                world_from_old = _similarity(block, pose, size)
+                block.world_from_cam, block.size = pose.copy(), size
                 self.version += 1
+        if change.scale is not None:
+            self._scale = change.scale
+            if _SETTLED in self._blocks and world_from_old is not None:
+                settled = self._blocks[_SETTLED]
+                settled.points_cam = transform(world_from_old, settled.points_cam)
 
     def remove(self, ids: tuple[int, ...]) -> None:
         """Take keyframes out; unknown ids are passed over."""
@@ -97,7 +117,7 @@ class BoundedCloud:
         start = 0
         for block in self._blocks.values():
             end = start + len(block.points_cam)
-            points[start:end] = transform(block.world_from_cam, block.points_cam)
+            points[start:end] = block.placed()
             rgb[start:end] = block.rgb
             start = end
         return PointCloud(stamp_ns, points, rgb, self._scale)
@@ -124,6 +144,17 @@ class BoundedCloud:
         if _SETTLED in self._blocks and _SETTLED not in joined:
             joined.append(_SETTLED)
         blocks = [self._blocks.pop(key) for key in joined]
-        points = [transform(block.world_from_cam, block.points_cam) for block in blocks]
+        points = [block.placed() for block in blocks]
         rgb = np.concatenate([block.rgb for block in blocks])
         self._blocks = {_SETTLED: _Block(np.eye(4), np.concatenate(points), rgb)} | self._blocks
+
+
+def _similarity(
+    block: _Block, pose: Float64[np.ndarray, "4 4"], size: float
+) -> Float64[np.ndarray, "4 4"]:
+    """What takes the block's points from where they are to where they belong."""
+    world_from_old = pose @ inverse(block.world_from_cam)
+    factor = size / block.size
+    world_from_old[:3, :3] *= factor
+    world_from_old[:3, 3] = pose[:3, 3] - world_from_old[:3, :3] @ block.world_from_cam[:3, 3]
+    return np.asarray(world_from_old)
