@@ -299,3 +299,19 @@ def test_an_unknown_lens_is_found_and_keyframes_come_out_straight(film):
     keyframes = [event.keyframe for event in events if isinstance(event, NewKeyframe)]
     assert keyframes
     assert not any(any(keyframe.camera.distortion) for keyframe in keyframes)
+
+
+def test_frames_passed_over_before_the_start_are_located_afterwards(film):
+    """Twelve frames without motion, a cut in the tracks, then the film: all get their pose."""
+    rng = np.random.default_rng(0)
+    noise = rng.integers(0, 255, (CAMERA.height, CAMERA.width, 3), np.uint8)
+    still = [replace(film[0], id=i, stamp_ns=i * 10**8) for i in range(12)]
+    cut = replace(film[0], id=12, stamp_ns=12 * 10**8, rgb=noise)
+    rest = [replace(f, id=13 + f.id, stamp_ns=(13 + f.id) * 10**8) for f in film[:30]]
+    poses = {pose.frame_id: pose for pose in _poses(_run([*still, cut, *rest], depth_planes=16))}
+    assert len(poses) == 43
+    assert poses[12].state is TrackingState.INITIALISING
+    found = [poses[i] for i in range(12) if poses[i].state is TrackingState.TRACKED]
+    assert len(found) == 12
+    at_start = poses[13].world_from_cam
+    assert max(np.linalg.norm((p.world_from_cam - at_start)[:3, 3]) for p in found) < 0.01

@@ -20,6 +20,7 @@ from worldsystem_slam3r.geometric.initialise import (
     two_views,
 )
 from worldsystem_slam3r.geometric.intake import Picture
+from worldsystem_slam3r.geometric.lookback import MOST_FRAMES, Passed
 from worldsystem_slam3r.geometric.pose import refine_pose
 from worldsystem_slam3r.geometric.tracking import FeatureTracker, Tracks
 
@@ -105,6 +106,7 @@ class _Fitted:
 class Bootstrap:
     """Waits for enough parallax, then finds the first two cameras and the points between them.
 
+    Frames that a start can no longer begin with are `passed`; the older of them are `given_up`.
     `moved_px` is the median flow since the reference picture; no turn explains `beyond_turn_px`.
     """
 
@@ -114,7 +116,9 @@ class Bootstrap:
         self._reference: Picture | None = None
         self._reference_count = 0
         self._held: deque[Held] = deque()
+        self._pictures: deque[Passed] = deque(maxlen=MOST_FRAMES)
         self.given_up: list[Held] = []
+        self.passed: list[Passed] = []
         self.moved_px = 0.0
         self.beyond_turn_px = 0.0
 
@@ -126,8 +130,9 @@ class Bootstrap:
     def advance(self, picture: Picture) -> Start | None:
         """Take the next picture; the first map when it can be made.
 
-        Frames whose turn has passed are moved to `given_up`.
+        The owner takes `given_up` and empties it.
         """
+        self._pictures.append(Passed(picture.frame_id, picture.stamp_ns, picture.grey))
         if self._reference is None:
             self._restart(picture)
             return None
@@ -146,11 +151,23 @@ class Bootstrap:
     def _restart(self, picture: Picture) -> None:
         held = list(self._held)
         self._held.clear()
-        self.given_up += [item for item in held if item.frame_id != picture.frame_id]
+        self._pass_over([item for item in held if item.frame_id != picture.frame_id])
         self._tracker.restart(picture.grey)
         self._reference = picture
         self._reference_count = len(self._tracker.current)
         self._held.append(Held(picture.frame_id, picture.stamp_ns, self._tracker.current))
+
+    def _pass_over(self, held: list[Held]) -> None:
+        """Keep the newest of the frames, with their pictures, to be looked for after the start."""
+        pictures = {picture.frame_id: picture for picture in self._pictures}
+        none = Tracks.none()
+        old = [Held(passed.frame_id, passed.stamp_ns, none) for passed in self.passed]
+        everything = [*old, *held]
+        recent = everything[-MOST_FRAMES:]
+        kept = pictures | {passed.frame_id: passed for passed in self.passed}
+        self.passed = [kept[item.frame_id] for item in recent if item.frame_id in kept]
+        known = {passed.frame_id for passed in self.passed}
+        self.given_up += [item for item in everything if item.frame_id not in known]
 
     def _attempt(self, picture: Picture) -> Start | None:
         now, then = self._tracker.current, self._held[0].tracks

@@ -33,6 +33,7 @@ from worldsystem_slam3r.geometric.densify import DenseStage, dense_task
 from worldsystem_slam3r.geometric.health import HealthMonitor
 from worldsystem_slam3r.geometric.intake import Intake, Picture
 from worldsystem_slam3r.geometric.locate import Locator
+from worldsystem_slam3r.geometric.lookback import Passed, located_before
 from worldsystem_slam3r.geometric.map_store import KeyframeRecord, Map
 from worldsystem_slam3r.geometric.relocalise import revisit
 from worldsystem_slam3r.geometric.telling import moved_keyframes, told_keyframe, unknown_pose
@@ -116,8 +117,9 @@ class GeometricBackend:
         self.close()
         events += self._told_depths() + self._moved(force=True)
         if self._map is None and self._bootstrap is not None:
-            held = self._bootstrap.given_up + self._bootstrap.waiting
-            events += [unknown_pose(item) for item in held]
+            start = self._bootstrap
+            items: list[Held | Passed] = [*start.given_up, *start.passed, *start.waiting]
+            events += [unknown_pose(item) for item in items]
         return events
 
     def restart(self) -> list[Event]:
@@ -163,8 +165,20 @@ class GeometricBackend:
             events += self._begin(start)
         return events
 
+    def _looked_back(self, passed: list[Passed]) -> list[Event]:
+        """The poses of frames passed over before the start, where they can still be found."""
+        assert self._map is not None
+        found = located_before(self._map, self._map.latest(2)[0], passed)
+        return [
+            self._pose(item.frame_id, item.stamp_ns, inverse(found[item.frame_id]), 0.5)
+            if item.frame_id in found
+            else unknown_pose(item)
+            for item in passed
+        ]
+
     def _begin(self, start: Start) -> list[Event]:
-        """Make the first map of two keyframes; the held frames get their poses."""
+        """Make the first map of two keyframes; the frames before it get their poses."""
+        assert self._bootstrap is not None
         world = self._map = Map(start.K4, self._next_keyframe_id)
         self._calibrating = self._lens_is_unknown
         self._locator = Locator(world, self._tracker, start.cam_from_world[-1])
@@ -178,9 +192,11 @@ class GeometricBackend:
             world.points.position[rows] = start.points
         self._undensified = list(world.keyframes)
         self._refine()
+        before, self._bootstrap.passed = self._bootstrap.passed, []
+        events = self._looked_back(before)
         self._tracker.renew(start.current.grey)
         self._extend_latest()
-        return [
+        return events + [
             self._pose(item.frame_id, item.stamp_ns, inverse(pose), 1.0)
             for item, pose in zip(start.held, start.cam_from_world, strict=True)
         ]

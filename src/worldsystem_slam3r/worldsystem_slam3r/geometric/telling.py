@@ -11,6 +11,7 @@ from worldsystem_core.geometry.se3 import inverse, rotation_angle_rad
 from worldsystem_core.reconstruction import Event, Keyframe, MovedKeyframes, Pose, TrackingState
 from worldsystem_slam3r.geometric.bootstrap import Held
 from worldsystem_slam3r.geometric.dense import DepthMap
+from worldsystem_slam3r.geometric.lookback import Passed
 from worldsystem_slam3r.geometric.map_store import KeyframeRecord, Map, median_depth
 
 MOVED_DEPTHS = 0.003
@@ -49,7 +50,7 @@ def moved_keyframes(world: Map, *, force: bool) -> list[Event]:
 
 
 def unknown_pose(
-    item: Held,
+    item: Held | Passed,
     state: TrackingState = TrackingState.INITIALISING,
     cam_from_world: Float64[np.ndarray, "4 4"] | None = None,
 ) -> Pose:
