@@ -82,13 +82,15 @@ class Run:
 
     @property
     def coverage_percent(self) -> float:
-        """Share of the keyframes' pixels that got a depth."""
-        shares = [
-            (event.keyframe.confidence > 0).mean()
-            for event in self.events
-            if isinstance(event, NewKeyframe)
-        ]
-        return 100.0 * float(np.mean(shares)) if shares else 0.0
+        """Share of the keyframes' pixels that got a depth, without keyframes withdrawn later."""
+        shares: dict[int, float] = {}
+        for event in self.events:
+            if isinstance(event, NewKeyframe):
+                shares[event.keyframe.id] = float((event.keyframe.confidence > 0).mean())
+            elif isinstance(event, RemovedKeyframes):
+                for key in event.ids:
+                    shares.pop(key, None)
+        return 100.0 * float(np.mean(list(shares.values()))) if shares else 0.0
 
     def mesh(self) -> Mesh:
         """The surface fused from the keyframes, in the truth's frame."""
