@@ -1,12 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a network must beat: one depth for every pixel, the best there is on the training rooms."""
+"""What a network must beat: guesses that need no network."""
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from losses import mean_distance
 from torch import Tensor
+from windows import Views
+
+from worldsystem_core.geometry.sim3 import fit_sim3
 
 
 def constant_depth_points(
@@ -32,3 +36,22 @@ def constant_prediction(
     """`plane` for every view, as if no camera moved, in units of its mean distance."""
     points = plane.expand(*valid.shape, 3)
     return points / mean_distance(points, valid)[:, None, None, None, None]
+
+
+def as_the_first_reference(views: Views, references: int) -> Float[Tensor, "b v h w 3"]:
+    """Sources placed, with their true points, where and as large as the first view is.
+
+    The first `references` views are left as they are given. The place follows exactly from the
+    first view's points in both frames, which Local-to-World is shown.
+    """
+    points = views.points.clone()
+    for window in range(len(points)):
+        seen = views.valid[window, 0]
+        given = [x[window, 0][seen].numpy().astype(np.float64) for x in (views.points, views.own)]
+        own = views.own[window, references:]
+        if len(given[0]) < 3:
+            points[window, references:] = own
+            continue
+        placed = fit_sim3(*given).apply(own.numpy().astype(np.float64))
+        points[window, references:] = torch.from_numpy(placed.astype(np.float32))
+    return points

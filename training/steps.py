@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 import torch
+from decoding import PLAIN, Lesson, Seen, look
 from jaxtyping import Float
-from losses import confident_regression
+from losses import regression
+from pixels import head_at
 from torch import Tensor
 from windows import Views
 
-from worldsystem_slam3r.model.heads import PointMap
 from worldsystem_slam3r.model.i2p import ImageToPoints
 from worldsystem_slam3r.model.l2w import LocalToWorld
 
@@ -17,50 +18,79 @@ REFERENCES = 3
 _NOISE = 0.05
 
 
-def predict_window(net: ImageToPoints, views: Views) -> PointMap:
+def predict_window(net: ImageToPoints, views: Views, lesson: Lesson = PLAIN) -> Seen:
     """Points and confidence of all views in the camera frame of the first; gradients flow."""
     tokens, grid = encode_views(net, views)
     reference = net.start_views(tokens[:, :1], grid, reference=True)
     sources = net.start_views(tokens[:, 1:], grid, reference=False)
-    r, s = net.decode(reference, sources, grid, want_ref=True, want_src=True)
-    assert r is not None
-    assert s is not None
-    return _joined(net.downstream_head1(r, grid), net.downstream_head2(s, grid))
+    return look(net, (reference, sources), grid, views, lesson)
 
 
-def window_loss(net: ImageToPoints, views: Views) -> Float[Tensor, ""]:
+def window_loss(net: ImageToPoints, views: Views, lesson: Lesson = PLAIN) -> Float[Tensor, ""]:
     """Image-to-Points: points up to scale, so predictions are normalised."""
-    found = predict_window(net, views)
-    return confident_regression(
-        found.points, found.confidence, views.points, views.valid, normalise=True
-    )
+    return _loss(predict_window(net, views, lesson), views, lesson, normalise=True)
+
+
+def own_view_loss(net: ImageToPoints, views: Views, lesson: Lesson = PLAIN) -> Float[Tensor, ""]:
+    """Each view's own points from its picture alone: encoder and head, as if no decoder were."""
+    tokens, grid = encode_views(net, views)
+    stream = net.dec_norm(net.embed(tokens))
+    found = head_at(net.downstream_head1, stream, grid, lesson.pixels).points
+    truth = views.at(lesson.pixels)
+    # every view is a window of its own
+    single = (x.flatten(0, 1)[:, None] for x in (found, truth.own, truth.valid))
+    return regression(*single, normalise=True)
 
 
 def predict_world(
-    net: LocalToWorld, encoder: ImageToPoints, views: Views, *, noise: float = 0.0
-) -> PointMap:
+    net: LocalToWorld,
+    encoder: ImageToPoints,
+    views: Views,
+    lesson: Lesson = PLAIN,
+    *,
+    references: int = REFERENCES,
+    noise: float = 0.0,
+) -> Seen:
     """World points of all views: the first are references, given in the world, the others not.
 
     `noise` disturbs what is given, as the other network's errors will.
     """
     with torch.no_grad():
         tokens, grid = encode_views(encoder, views)
-    known = disturbed(views.points[:, :REFERENCES], noise)
-    own = disturbed(views.own[:, REFERENCES:], noise)
-    reference = net.start_views(tokens[:, :REFERENCES], known, reference=True)
-    sources = net.start_views(tokens[:, REFERENCES:], own, reference=False)
-    r, s = net.decode(reference, sources, grid, want_ref=True, want_src=True)
-    assert r is not None
-    assert s is not None
-    return _joined(net.downstream_head1(r, grid), net.downstream_head2(s, grid))
+    known = disturbed(views.points[:, :references], noise)
+    own = disturbed(views.own[:, references:], noise)
+    reference = net.start_views(tokens[:, :references], known, reference=True)
+    sources = net.start_views(tokens[:, references:], own, reference=False)
+    return look(net, (reference, sources), grid, views, lesson)
 
 
-def world_loss(net: LocalToWorld, encoder: ImageToPoints, views: Views) -> Float[Tensor, ""]:
+def world_loss(
+    net: LocalToWorld,
+    encoder: ImageToPoints,
+    views: Views,
+    lesson: Lesson = PLAIN,
+    *,
+    references: int = REFERENCES,
+) -> Float[Tensor, ""]:
     """Local-to-World: its references give the scale, so predictions are taken as they are."""
-    found = predict_world(net, encoder, views, noise=_NOISE)
-    return confident_regression(
-        found.points, found.confidence, views.points, views.valid, normalise=False
-    )
+    found = predict_world(net, encoder, views, lesson, references=references, noise=_NOISE)
+    return _loss(found, views, lesson, normalise=False)
+
+
+def copy_loss(
+    net: LocalToWorld, encoder: ImageToPoints, views: Views, lesson: Lesson = PLAIN
+) -> Float[Tensor, ""]:
+    """Point maps given and given back: embedder and head, as if no decoder were."""
+    with torch.no_grad():
+        tokens, grid = encode_views(encoder, views)
+    given = torch.cat([views.points, views.own], dim=1)
+    # the decoder adds them before every block
+    added = net.sizes.decoder_depth * net.pointmap_tokens(given)
+    stream = net.dec_norm(net.embed(tokens).repeat(1, 2, 1, 1) + added)
+    found = head_at(net.downstream_head1, stream, grid, lesson.pixels).points
+    truth = views.at(lesson.pixels)
+    wanted = torch.cat([truth.points, truth.own], dim=1)
+    return regression(found, wanted, truth.valid.repeat(1, 2, 1, 1), normalise=False)
 
 
 def retrieval_loss(net: ImageToPoints, views: Views) -> Float[Tensor, ""]:
@@ -104,13 +134,18 @@ def disturbed(points: Float[Tensor, "b v h w 3"], noise: float) -> Float[Tensor,
     if noise == 0.0:
         return points
     batch, views, height, width, _ = points.shape
-    coarse = noise * torch.randn(batch * views, 3, 4, 4)
+    coarse = noise * torch.randn(batch * views, 3, 4, 4, device=points.device)
     smooth = torch.nn.functional.interpolate(coarse, (height, width), mode="bilinear")
     return points * (1.0 + smooth.permute(0, 2, 3, 1).reshape(points.shape))
 
 
-def _joined(first: PointMap, others: PointMap) -> PointMap:
-    return PointMap(
-        torch.cat([first.points, others.points], dim=1),
-        torch.cat([first.confidence, others.confidence], dim=1),
+def _loss(seen: Seen, views: Views, lesson: Lesson, *, normalise: bool) -> Float[Tensor, ""]:
+    truth = views.at(lesson.pixels)
+    points = regression(
+        seen.points,
+        truth.points,
+        truth.valid,
+        normalise=normalise,
+        confidence=seen.confidence if lesson.confident else None,
     )
+    return points + lesson.matching * seen.missed if lesson.matching else points

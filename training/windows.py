@@ -1,15 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the networks learn from: a few views of one room, with the true point of every pixel."""
+"""What the networks learn from: a few views of one room, with the true points of their pixels."""
 
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Float32, Float64, UInt8
+from pixels import Pixels
 from scenes import random_room, random_walk
 
 from worldsystem_core.frames import Camera
@@ -31,14 +33,16 @@ class Clip:
     def __len__(self) -> int:
         return len(self.rgb)
 
+    def own_points(self, views: np.ndarray) -> Float32[np.ndarray, "v h w 3"]:
+        """Points of views in their own cameras' frames [m]; NaN for the sky."""
+        return np.asarray(self._rays * self.depth_m[views][..., None])
+
     def points(
         self, view: int, target_from_world: Float[np.ndarray, "4 4"]
     ) -> Float32[np.ndarray, "h w 3"]:
         """The point of each pixel of `view` in another frame [m]; NaN for the sky."""
-        target_from_cam = (target_from_world @ self.world_from_cam[view]).astype(np.float32)
-        points_cam = self._rays * self.depth_m[view][..., None]
-        moved = points_cam.reshape(-1, 3) @ target_from_cam[:3, :3].T + target_from_cam[:3, 3]
-        return np.asarray(moved.reshape(points_cam.shape))
+        own = self.own_points(np.array([view]))
+        return np.asarray(_moved(own, target_from_world @ self.world_from_cam[[view]])[0])
 
     @cached_property
     def _rays(self) -> Float32[np.ndarray, "h w 3"]:
@@ -62,11 +66,44 @@ class Views:
     own: Float[torch.Tensor, "b v h w 3"]
     valid: Bool[torch.Tensor, "b v h w"]
 
+    def to(self, device: str) -> Views:
+        """The same on another device."""
+        tensors = (self.images, self.points, self.own, self.valid)
+        return Views(*(tensor.to(device) for tensor in tensors))
 
-def film_rooms(seeds: range, frames: int, size_px: int) -> list[Clip]:
-    """One clip for each seed; rooms are rendered two at a time."""
-    with ThreadPoolExecutor(2) as pool:
-        return list(pool.map(lambda seed: film_room(seed, frames, size_px), seeds))
+    def at(self, pixels: Pixels) -> Views:
+        """The same pictures with the truth of some pixels only."""
+        truth = (pixels.of(x, axis=2) for x in (self.points, self.own, self.valid))
+        return Views(self.images, *truth)
+
+
+def film_rooms(
+    seeds: range, frames: int, size_px: int, *, threads: int = 1, kept: Path | None = None
+) -> list[Clip]:
+    """One clip for each seed; `threads` rooms are rendered at a time.
+
+    With `kept`, rooms are read from that folder where they lie there, and else written to it.
+    """
+
+    def one(seed: int) -> Clip:
+        if kept is None:
+            return film_room(seed, frames, size_px)
+        path = kept / f"room_{seed}_{frames}_{size_px}.npz"
+        if not path.is_file():
+            write_clip(path, film_room(seed, frames, size_px))
+        with np.load(path) as content:
+            return Clip(*(content[field.name] for field in fields(Clip)))
+
+    with ThreadPoolExecutor(threads) as pool:
+        return list(pool.map(one, seeds))
+
+
+def write_clip(path: Path, clip: Clip) -> None:
+    """Write a clip so that it is either there as a whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_suffix(".part.npz")
+    np.savez(unfinished, **{field.name: getattr(clip, field.name) for field in fields(Clip)})
+    unfinished.replace(path)
 
 
 def film_room(seed: int, frames: int, size_px: int) -> Clip:
@@ -119,19 +156,27 @@ class _Window:
 
 
 def _window(clip: Clip, order: np.ndarray, target_from_world: Float[np.ndarray, "4 4"]) -> _Window:
-    points = np.stack([clip.points(int(i), target_from_world) for i in order])
-    own = [clip.points(int(i), inverse(clip.world_from_cam[int(i)])) for i in order]
-    valid = np.isfinite(points).all(axis=-1)
+    own = clip.own_points(order)
+    points = _moved(own, target_from_world @ clip.world_from_cam[order])
+    valid = np.isfinite(own[..., 2])
     unit_own = np.stack([_in_units_of_the_mean(p, m) for p, m in zip(own, valid, strict=True)])
     return _Window(clip.rgb[order], _in_units_of_the_mean(points, valid), unit_own, valid)
+
+
+def _moved(
+    points: Float32[np.ndarray, "v h w 3"], target_from_own: Float[np.ndarray, "v 4 4"]
+) -> Float32[np.ndarray, "v h w 3"]:
+    pose = target_from_own.astype(np.float32)
+    flat = points.reshape(len(points), -1, 3) @ pose[:, :3, :3].transpose(0, 2, 1)
+    return np.asarray((flat + pose[:, None, :3, 3]).reshape(points.shape))
 
 
 def _in_units_of_the_mean(
     points: Float32[np.ndarray, "*s 3"], valid: Bool[np.ndarray, "*s"]
 ) -> Float32[np.ndarray, "*s 3"]:
     clean = np.where(valid[..., None], points, np.float32(0.0))
-    mean = np.linalg.norm(clean, axis=-1).sum() / (valid.sum() + 1e-8)
-    return np.asarray(clean / max(float(mean), 1e-8), dtype=np.float32)
+    mean = np.sqrt(np.einsum("...c,...c->...", clean, clean)).sum() / (valid.sum() + 1e-8)
+    return np.asarray(clean / np.float32(max(float(mean), 1e-8)), dtype=np.float32)
 
 
 def _batched(windows: list[_Window]) -> Views:

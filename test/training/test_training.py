@@ -8,15 +8,22 @@ import json
 import numpy as np
 import pytest
 import torch
-from baselines import constant_depth_points, constant_prediction
+from baselines import as_the_first_reference, constant_depth_points, constant_prediction
 from calibrate import settings_for
-from losses import CONFIDENCE_WEIGHT, confident_regression, relative_error
+from losses import CONFIDENCE_WEIGHT, regression, relative_error
 from safetensors import safe_open
 from safetensors.torch import load_file
 from scenes import random_room, random_walk
-from steps import disturbed, overlaps, window_loss, world_loss
+from steps import disturbed, overlaps
 from train import save
-from windows import Clip, Views, film_room, reference_windows, world_windows
+from windows import (
+    Clip,
+    Views,
+    film_room,
+    film_rooms,
+    reference_windows,
+    world_windows,
+)
 
 from worldsystem_core.geometry.se3 import inverse
 from worldsystem_slam3r.config import Slam3rConfig
@@ -99,11 +106,8 @@ def example(clip: Clip, views: int = 3) -> Views:
 
 def test_a_perfect_prediction_has_no_error_at_any_scale(clip):
     views = example(clip)
-    confidence = torch.ones_like(views.points[..., 0])
     for scale in (0.1, 1.0, 7.0):
-        loss = confident_regression(
-            scale * views.points, confidence, views.points, views.valid, normalise=True
-        )
+        loss = regression(scale * views.points, views.points, views.valid, normalise=True)
         assert float(loss) == pytest.approx(0.0, abs=1e-5)
         error = relative_error(scale * views.points, views.points, views.valid, normalise=False)
         assert error == pytest.approx(abs(scale - 1.0), abs=1e-4)
@@ -117,23 +121,21 @@ def test_the_best_confidence_falls_as_the_error_grows(clip):
         wrong = views.points + torch.tensor([offset, 0.0, 0.0])
         constant = torch.full_like(views.points[..., 0], confidence)
         return float(
-            confident_regression(wrong, constant, views.points, views.valid, normalise=False)
+            regression(wrong, views.points, views.valid, normalise=False, confidence=constant)
         )
 
-    for error in (0.02, 0.1):
+    for error in (0.02, 0.1, 0.5):
         best = CONFIDENCE_WEIGHT / error
         assert loss(best, error) < min(loss(0.7 * best, error), loss(1.4 * best, error))
 
 
 def test_pixels_without_truth_do_not_count(clip):
     views = example(clip)
-    confidence = torch.ones_like(views.points[..., 0])
     spoilt = torch.where(views.valid[..., None], views.points, torch.tensor(1e6))
-    loss = confident_regression(spoilt, confidence, views.points, views.valid, normalise=True)
+    loss = regression(spoilt, views.points, views.valid, normalise=True)
     assert float(loss) == pytest.approx(0.0, abs=1e-5)
     nothing = torch.zeros_like(views.valid)
-    loss = confident_regression(spoilt, confidence, views.points, nothing, normalise=True)
-    assert float(loss) == 0.0
+    assert float(regression(spoilt, views.points, nothing, normalise=True)) == 0.0
 
 
 def test_a_view_overlaps_itself_wholly_and_others_less(clip):
@@ -161,23 +163,31 @@ def test_a_flat_guess_is_flat_and_as_large_as_the_truth(clip):
     assert float(guess.norm(dim=-1)[views.valid].mean()) == pytest.approx(1.0, rel=0.05)
 
 
-def test_both_networks_learn_a_window_by_heart(clip):
-    torch.manual_seed(0)
-    views = example(clip, 5)
-    i2p, l2w = ImageToPoints(SMALL), LocalToWorld(SMALL)
-    for net, loss_of in (
-        (i2p, lambda: window_loss(i2p, views)),
-        (l2w, lambda: world_loss(l2w, i2p, views)),
-    ):
-        optimiser = torch.optim.AdamW(net.parameters(), lr=3e-3)
-        losses = []
-        for _ in range(40):
-            loss = loss_of()
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
-            losses.append(float(loss.detach()))
-        assert np.mean(losses[-5:]) < 0.6 * losses[0]
+def test_a_source_that_stands_where_the_first_reference_does_is_placed_rightly(clip):
+    views = example(clip, 4)
+    order = [0, 1, 0, 2]
+    known = Views(*(tensor[:, order] for tensor in vars(views).values()))
+    placed = as_the_first_reference(known, references=2)
+    same, other = (
+        relative_error(
+            placed[:, i : i + 1],
+            known.points[:, i : i + 1],
+            known.valid[:, i : i + 1],
+            normalise=False,
+        )
+        for i in (2, 3)
+    )
+    assert same < 1e-4
+    assert other > 10 * same
+
+
+def test_rooms_that_are_kept_come_back_as_they_were_filmed(tmp_path, clip):
+    first = film_rooms(range(3, 4), 24, SIZE_PX, kept=tmp_path)[0]
+    again = film_rooms(range(3, 4), 24, SIZE_PX, kept=tmp_path)[0]
+    assert len(list(tmp_path.iterdir())) == 1
+    for one in (first, again):
+        for name in ("rgb", "depth_m", "world_from_cam", "K"):
+            assert np.array_equal(getattr(one, name), getattr(clip, name), equal_nan=True)
 
 
 def test_saved_networks_carry_their_sizes_and_every_parameter(tmp_path):

@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a training is asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from worldsystem_slam3r.model.sizes import NetworkSizes
+
+SIZES = {
+    "smallest": NetworkSizes(
+        encoder_dim=128,
+        encoder_depth=3,
+        encoder_heads=4,
+        decoder_dim=128,
+        decoder_depth=3,
+        decoder_heads=4,
+    ),
+    "tiny": NetworkSizes(
+        encoder_dim=192,
+        encoder_depth=4,
+        encoder_heads=6,
+        decoder_dim=192,
+        decoder_depth=3,
+        decoder_heads=6,
+    ),
+}
+"""`smallest` for a processor (4 million parameters in both), `tiny` for a GPU (10 million)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """How long, on what, and with which steps.
+
+    `minutes` are processor time, or time of the clock on a GPU; filming and judging come on top.
+    Rooms are kept in the folder `kept`, if given. With `resume`, networks and counts of an earlier
+    run are taken up; a part whose share is 0 is left as it is.
+    """
+
+    minutes: float = 20.0
+    sizes: str = "smallest"
+    rooms: int = 240
+    frames: int = 60
+    size_px: int = 112
+    batch: int = 8
+    views: int = 5
+    rate: float = 2e-3
+    seed: int = 0
+    device: str = "cpu"
+    threads: int = 1
+    own_view_share: float = 0.08
+    i2p_share: float = 0.47
+    copy_share: float = 0.04
+    l2w_share: float = 0.34
+    retrieval_share: float = 0.07
+    kept: str = ""
+    resume: str = ""
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """The share of the minutes for each part, in their order."""
+        return {
+            "own_view": self.own_view_share,
+            "i2p": self.i2p_share,
+            "copy": self.copy_share,
+            "l2w": self.l2w_share,
+            "retrieval": self.retrieval_share,
+        }
