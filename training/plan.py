@@ -50,8 +50,7 @@ class Plan:
     threads: int = 1
     own_view_share: float = 0.08
     i2p_share: float = 0.47
-    copy_share: float = 0.04
-    l2w_share: float = 0.34
+    l2w_share: float = 0.38
     retrieval_share: float = 0.07
     kept: str = ""
     resume: str = ""
@@ -62,7 +61,6 @@ class Plan:
         return {
             "own_view": self.own_view_share,
             "i2p": self.i2p_share,
-            "copy": self.copy_share,
             "l2w": self.l2w_share,
             "retrieval": self.retrieval_share,
         }

@@ -77,22 +77,6 @@ def world_loss(
     return _loss(found, views, lesson, normalise=False)
 
 
-def copy_loss(
-    net: LocalToWorld, encoder: ImageToPoints, views: Views, lesson: Lesson = PLAIN
-) -> Float[Tensor, ""]:
-    """Point maps given and given back: embedder and head, as if no decoder were."""
-    with torch.no_grad():
-        tokens, grid = encode_views(encoder, views)
-    given = torch.cat([views.points, views.own], dim=1)
-    # the decoder adds them before every block
-    added = net.sizes.decoder_depth * net.pointmap_tokens(given)
-    stream = net.dec_norm(net.embed(tokens).repeat(1, 2, 1, 1) + added)
-    found = head_at(net.downstream_head1, stream, grid, lesson.pixels).points
-    truth = views.at(lesson.pixels)
-    wanted = torch.cat([truth.points, truth.own], dim=1)
-    return regression(found, wanted, truth.valid.repeat(1, 2, 1, 1), normalise=False)
-
-
 def retrieval_loss(net: ImageToPoints, views: Views) -> Float[Tensor, ""]:
     """Scores of candidates for the first view against how much of it each one sees."""
     with torch.no_grad():

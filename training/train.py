@@ -18,6 +18,7 @@ from typing import Any  # JSON values
 import torch
 from calibrate import settings_for
 from evaluate import held_out_errors
+from follow import followed
 from plan import Plan
 from safetensors.torch import load_file, save_file
 from trainer import Trainer
@@ -30,6 +31,7 @@ from worldsystem_slam3r.model.sizes import METADATA_KEY
 FIRST_HELD_OUT_SEED = 1_000_000
 _HELD_OUT_ROOMS = 18
 _CALIBRATION_ROOMS = 6
+_FOLLOWED_ROOMS = 6
 
 
 def save(out: Path, i2p: ImageToPoints, l2w: LocalToWorld) -> None:
@@ -40,13 +42,15 @@ def save(out: Path, i2p: ImageToPoints, l2w: LocalToWorld) -> None:
         save_file(state, out / f"{name}.safetensors", metadata={METADATA_KEY: net.sizes.to_json()})
 
 
-def card_of(trainer: Trainer, plan: Plan, clips: list[Clip]) -> dict[str, Any]:
-    """What there is to say about the networks; errors and thresholds are of rooms never shown."""
-    i2p, l2w = trainer.i2p.cpu(), trainer.l2w.cpu()
+def write_card(
+    out: Path, trainer: Trainer, plan: Plan, clips: list[Clip], run: dict[str, dict[str, int]]
+) -> dict[str, Any]:
+    """Say what the saved networks are worth; errors and thresholds are of rooms never shown."""
+    i2p, l2w = trainer.i2p.cpu().eval(), trainer.l2w.cpu().eval()
     unseen = range(FIRST_HELD_OUT_SEED, FIRST_HELD_OUT_SEED + _HELD_OUT_ROOMS)
     held_out = _film(unseen, plan)
     others = range(unseen.stop, unseen.stop + _CALIBRATION_ROOMS)
-    return {
+    card: dict[str, Any] = {
         "licence": "Apache-2.0",
         "settings": settings_for(i2p, l2w, _film(others, plan)),
         "plan": plan.__dict__,
@@ -54,8 +58,14 @@ def card_of(trainer: Trainer, plan: Plan, clips: list[Clip]) -> dict[str, Any]:
             name: sum(p.numel() for p in net.parameters())
             for name, net in (("i2p", i2p), ("l2w", l2w))
         },
+        **run,
         "held_out": held_out_errors(i2p, l2w, held_out, clips),
     }
+    path = out / "card.json"
+    path.write_text(json.dumps(card, indent=1) + "\n")  # the back-end reads its settings
+    card["followed"] = followed(out, held_out[:_FOLLOWED_ROOMS])
+    path.write_text(json.dumps(card, indent=1) + "\n")
+    return card
 
 
 def main() -> None:
@@ -75,12 +85,11 @@ def main() -> None:
         "training_clock_s": round(time.monotonic() - began_s),
     }
     save(out, trainer.i2p, trainer.l2w)
-    card = card_of(trainer, plan, clips)
-    for name, counts in (("steps", steps), ("spent", spent)):
+    run = {"steps": steps, "spent": spent}
+    for name, counts in run.items():
         earlier = before.get(name, {})
-        card[name] = {key: count + earlier.get(key, 0) for key, count in counts.items()}
-    (out / "card.json").write_text(json.dumps(card, indent=1) + "\n")
-    print(json.dumps(card, indent=1))
+        run[name] = {key: count + earlier.get(key, 0) for key, count in counts.items()}
+    print(json.dumps(write_card(out, trainer, plan, clips, run), indent=1))
 
 
 def _film(seeds: range, plan: Plan) -> list[Clip]:
@@ -94,6 +103,7 @@ def _take_up(trainer: Trainer, folder: Path) -> dict[str, Any]:
         state = load_file(folder / f"{name}.safetensors")
         net.load_state_dict({key: value.float() for key, value in state.items()})
     card: dict[str, Any] = json.loads((folder / "card.json").read_text())
+    trainer.l2w_is_new = card["steps"]["l2w"] == 0
     return card
 
 

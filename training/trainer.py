@@ -16,8 +16,8 @@ from decoding import Lesson
 from optimiser import Optimiser
 from pixels import Pixels
 from plan import SIZES, Plan
-from starts import begin_gently, same_heads
-from steps import copy_loss, own_view_loss, retrieval_loss, window_loss, world_loss
+from starts import begin_as_a_copy, begin_gently, same_heads
+from steps import encode_views, own_view_loss, retrieval_loss, window_loss, world_loss
 from torch import Tensor, nn
 from windows import Clip, Views, reference_windows, world_windows
 
@@ -30,6 +30,7 @@ _FALLS_FROM = 0.5
 _MATCHING = 0.1
 _CONFIDENT_FROM = 0.75
 _REFERENCES = (2, 5)
+_BEGINNING = 64
 _LOADERS = 4
 _REPORT_EVERY = 20
 
@@ -76,6 +77,7 @@ class Trainer:
         for net in (self.i2p, self.l2w):
             begin_gently(net)
             net.to(plan.device)
+        self.l2w_is_new = True
 
     def run(self) -> dict[str, int]:
         """Train all parts in turn; the number of steps that each one had."""
@@ -83,13 +85,22 @@ class Trainer:
         if steps["own_view"]:
             same_heads(self.i2p)
         steps["i2p"] = self._part("i2p", self.i2p, self._windows, self._window)
-        steps["copy"] = self._part("copy", self.l2w, self._worlds, self._copy)
-        if steps["copy"]:
-            same_heads(self.l2w)
+        if self.l2w_is_new:
+            self._begin_l2w()
         steps["l2w"] = self._part("l2w", self.l2w, self._worlds, self._world)
         scores = nn.ModuleList([self.i2p.corr_score_norm, self.i2p.corr_score_proj])
         steps["retrieval"] = self._part("retrieval", scores, self._candidates, self._scores)
         return steps
+
+    @torch.no_grad()
+    def _begin_l2w(self) -> None:
+        rng = np.random.default_rng(self._plan.seed)
+        # windows of many rooms: fitted to few cameras, the copy is wrong for all others
+        views = world_windows(self._clips, rng, batch=_BEGINNING, views=self._plan.views + 1)
+        views = views.to(self._plan.device)
+        tokens, _ = encode_views(self.i2p, views)
+        given = torch.cat([views.points, views.own], dim=1)
+        begin_as_a_copy(self.l2w, tokens.repeat(1, 2, 1, 1), given)
 
     def _part(
         self, name: str, net: nn.Module, make: Make, loss_of: Callable[[Views, Moment], Tensor]
@@ -145,9 +156,6 @@ class Trainer:
 
     def _window(self, views: Views, moment: Moment) -> Tensor:
         return window_loss(self.i2p, views, moment.lesson)
-
-    def _copy(self, views: Views, moment: Moment) -> Tensor:
-        return copy_loss(self.l2w, self.i2p, views, moment.lesson)
 
     def _world(self, views: Views, moment: Moment) -> Tensor:
         references = int(moment.rng.integers(*_REFERENCES))

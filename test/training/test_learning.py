@@ -4,19 +4,28 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from decoding import Lesson, look
+from losses import relative_error
 from matching import Places, matching_loss, patch_places
 from optimiser import Optimiser, orthogonalised
 from pixels import Pixels, head_at
 from plan import SIZES, Plan
-from starts import begin_gently, same_heads
-from steps import copy_loss, encode_views, own_view_loss, predict_window, window_loss, world_loss
+from starts import begin_as_a_copy, begin_gently, same_heads
+from steps import (
+    encode_views,
+    own_view_loss,
+    predict_window,
+    predict_world,
+    window_loss,
+    world_loss,
+)
 from trainer import Moment, Trainer
-from windows import Clip, Views, film_room, reference_windows, world_windows
+from windows import Clip, Views, film_room, film_rooms, reference_windows, world_windows
 
 from worldsystem_slam3r.model.heads import PointHead
 from worldsystem_slam3r.model.i2p import ImageToPoints
@@ -157,12 +166,26 @@ def test_without_a_decoder_the_own_view_is_what_the_window_says_of_a_view_alone(
         )
 
 
+def test_local_to_world_begins_by_giving_back_the_points_of_rooms_it_has_not_seen(views):
+    torch.manual_seed(0)
+    sizes = replace(SMALL, encoder_dim=96, decoder_dim=96)
+    i2p, l2w = ImageToPoints(sizes), LocalToWorld(sizes)
+    begin_gently(l2w)
+    rooms = film_rooms(range(4, 16), 14, SIZE_PX)
+    other = world_windows(rooms, np.random.default_rng(3), batch=80, views=6)
+    with torch.no_grad():
+        tokens, _ = encode_views(i2p, other)
+        begin_as_a_copy(l2w, tokens, other.own)
+        found = predict_world(l2w, i2p, views, references=1)
+    own, given = views.own[:, 1:], found.points[:, 1:]
+    assert relative_error(given, own, views.valid[:, 1:], normalise=False) < 0.4
+
+
 def test_every_loss_is_learned_by_heart(nets, views):
     i2p, l2w = nets
     for net, loss_of in (
         (i2p, lambda: own_view_loss(i2p, views, MATCHING)),
         (i2p, lambda: window_loss(i2p, views, MATCHING)),
-        (l2w, lambda: copy_loss(l2w, i2p, views, MATCHING)),
         (l2w, lambda: world_loss(l2w, i2p, views, MATCHING, references=2)),
         (i2p, lambda: window_loss(i2p, views, Lesson(confident=True))),
     ):
