@@ -44,6 +44,13 @@ def patch_places(views: Views, grid: tuple[int, int]) -> Places:
     return Places(mean, known.squeeze(-1) > _LEAST_KNOWN)
 
 
+def seen_patches(of: Places, in_view: Places) -> Bool[Tensor, "b v t"]:
+    """Which patches of views show a place that the one other view shows too."""
+    away = torch.cdist(of.points, in_view.points.expand(-1, of.points.shape[1], -1, -1))
+    away = away.masked_fill(~in_view.known[:, :, None, :], torch.inf)
+    return (away.amin(dim=-1) < _REACH) & of.known
+
+
 def matching_loss(
     queries: Float[Tensor, "b q heads t d"],
     keys: Float[Tensor, "b k heads t d"],

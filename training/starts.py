@@ -57,12 +57,15 @@ def begin_as_a_copy(
     The heads are fitted to `points`, by least squares, through all that lies between but the
     decoder's branches, which are made weaker still.
     """
+    waves = _waves(net.sizes.patch_px, net.sizes.decoder_dim // 12)
+    carried = 3 * len(waves)
     for block in (*net.mv_dec_blocks1, *net.mv_dec_blocks2):
         assert isinstance(block, MultiviewBlock)
         for layer in (block.attn.proj, block.cross_attn.proj, block.mlp.fc2):
             layer.weight.mul_(_COPY_BRANCH_SCALE)
-    waves = _waves(net.sizes.patch_px, net.sizes.decoder_dim // 12)
-    carried = 3 * len(waves)
+        # what is alike is found by the picture: the two sides' points are in different frames
+        block.cross_attn.projq.weight[:, :carried] = 0.0
+        block.cross_attn.projk.weight[:, :carried] = 0.0
     embedder = net.ponit_embedder
     nn.init.zeros_(embedder.weight)
     assert embedder.bias is not None

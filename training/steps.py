@@ -7,8 +7,10 @@ import torch
 from decoding import PLAIN, Lesson, Seen, look
 from jaxtyping import Float
 from losses import regression
+from matching import patch_places, seen_patches
 from pixels import head_at
 from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits
 from windows import Views
 
 from worldsystem_slam3r.model.i2p import ImageToPoints
@@ -16,6 +18,7 @@ from worldsystem_slam3r.model.l2w import LocalToWorld
 
 REFERENCES = 3
 _NOISE = 0.05
+_TOKEN_WEIGHT = 0.5
 
 
 def predict_window(net: ImageToPoints, views: Views, lesson: Lesson = PLAIN) -> Seen:
@@ -78,16 +81,24 @@ def world_loss(
 
 
 def retrieval_loss(net: ImageToPoints, views: Views) -> Float[Tensor, ""]:
-    """Scores of candidates for the first view against how much of it each one sees."""
+    """Scores of candidates for the first view against how much of it each one sees.
+
+    Each token is asked, too, whether its patch is seen in the first view.
+    """
     with torch.no_grad():
         tokens, grid = encode_views(net, views)
+    places = patch_places(views, grid)
+    shared = seen_patches(places.of(slice(1, None)), places.of(slice(1)))
     errors = []
-    for window, overlap in zip(tokens, overlaps(views), strict=True):
+    for window, overlap, seen in zip(tokens, overlaps(views), shared, strict=True):
         queries = net.start_views(window[None, :1], grid, reference=True)
         candidates = net.start_views(window[None, 1:], grid, reference=False)
-        mean = net.token_scores(queries, candidates, grid).mean(dim=(0, 2))
-        errors.append(((mean - 1.0) / mean - overlap) ** 2)
-    return torch.stack(errors).mean()
+        scores = net.token_scores(queries, candidates, grid)
+        mean = scores.mean(dim=(0, 2))
+        errors.append((((mean - 1.0) / mean - overlap) ** 2).mean())
+        logits = (scores[0] - 1.0).clamp(min=1e-6).log()
+        errors.append(_TOKEN_WEIGHT * binary_cross_entropy_with_logits(logits, seen.float()))
+    return torch.stack(errors).sum() / len(tokens)
 
 
 def overlaps(views: Views, *, reach: float = 0.1) -> Float[Tensor, "b c"]:

@@ -31,6 +31,8 @@ _MATCHING = 0.1
 _CONFIDENT_FROM = 0.75
 _REFERENCES = (2, 5)
 _BEGINNING = 64
+_SCORES_HASTE = 5.0
+"""The scores are one small network on top of a fixed one, and bear a higher rate."""
 _LOADERS = 4
 _REPORT_EVERY = 20
 
@@ -109,7 +111,8 @@ class Trainer:
         for parameter in (*self.i2p.parameters(), *self.l2w.parameters()):
             parameter.requires_grad_(False)
         net.requires_grad_(True)
-        optimiser = Optimiser(net.named_parameters(), self._plan.rate)
+        rate = self._plan.rate * (_SCORES_HASTE if name == "retrieval" else 1.0)
+        optimiser = Optimiser(net.named_parameters(), rate)
         clock = time.process_time if self._plan.device == "cpu" else time.monotonic
         began_s, allowed_s = clock(), 60.0 * self._plan.minutes * self._plan.shares[name]
         step, smooth = 0, 0.0

@@ -11,7 +11,7 @@ import pytest
 import torch
 from decoding import Lesson, look
 from losses import relative_error
-from matching import Places, matching_loss, patch_places
+from matching import Places, matching_loss, patch_places, seen_patches
 from optimiser import Optimiser, orthogonalised
 from pixels import Pixels, head_at
 from plan import SIZES, Plan
@@ -21,6 +21,7 @@ from steps import (
     own_view_loss,
     predict_window,
     predict_world,
+    retrieval_loss,
     window_loss,
     world_loss,
 )
@@ -111,6 +112,16 @@ def test_attention_on_the_right_patch_misses_nothing_and_elsewhere_much():
     assert float(matching_loss(code, code, unknown, second)) == 0.0
 
 
+def test_every_patch_of_a_view_is_seen_in_itself_and_fewer_in_others(clip):
+    views = world_windows([clip], np.random.default_rng(4), batch=4, views=6)
+    places = patch_places(views, (2, 2))
+    first, others = places.of(slice(1)), places.of(slice(1, None))
+    assert torch.equal(seen_patches(first, first), first.known)
+    shared = seen_patches(others, first)
+    assert shared.any()
+    assert not shared.all()
+
+
 def test_a_patch_lies_at_the_mean_of_its_known_points(views):
     places = patch_places(views, (2, 2))
     corner, valid = views.points[0, 1, :16, 16:], views.valid[0, 1, :16, 16:]
@@ -188,6 +199,7 @@ def test_every_loss_is_learned_by_heart(nets, views):
         (i2p, lambda: window_loss(i2p, views, MATCHING)),
         (l2w, lambda: world_loss(l2w, i2p, views, MATCHING, references=2)),
         (i2p, lambda: window_loss(i2p, views, Lesson(confident=True))),
+        (i2p, lambda: retrieval_loss(i2p, views)),
     ):
         optimiser = Optimiser(net.named_parameters(), 3e-3)
         losses = []
