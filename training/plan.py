@@ -56,11 +56,27 @@ class Plan:
     resume: str = ""
 
     @property
-    def shares(self) -> dict[str, float]:
-        """The share of the minutes for each part, in their order."""
-        return {
+    def world_batch(self) -> int:
+        """Windows of Local-to-World in a step: its views look at more others, and cost more."""
+        return max(1, self.batch // 2)
+
+    @property
+    def minutes_of(self) -> dict[str, float]:
+        """The minutes of each part, in their order."""
+        shares = {
             "own_view": self.own_view_share,
             "i2p": self.i2p_share,
             "l2w": self.l2w_share,
             "retrieval": self.retrieval_share,
+        }
+        return {part: round(self.minutes * share, 3) for part, share in shares.items()}
+
+    @property
+    def recipe(self) -> dict[str, object]:
+        """What the result depends on beside the minutes."""
+        apart = {"minutes", "kept", "resume"}
+        return {
+            name: value
+            for name, value in self.__dict__.items()
+            if name not in apart and not name.endswith("_share")
         }

@@ -2,7 +2,8 @@
 """What a network begins with: the decoder changes little, so that the head reads what goes in.
 
 A short training cannot afford to find out first what is known before. So Image-to-Points begins
-with the points straight ahead, and Local-to-World gives back the points that it is given.
+with the points straight ahead, and Local-to-World with what Image-to-Points has learned, and gives
+back the points that it is given.
 """
 
 from __future__ import annotations
@@ -11,17 +12,19 @@ import math
 
 import torch
 from jaxtyping import Float
+from steps import encode_views
 from torch import Tensor, nn
+from windows import Views
 
 from worldsystem_slam3r.model.decoder import CrossAttention, MultiviewBlock, TwoSidedDecoder
 from worldsystem_slam3r.model.heads import PointHead
+from worldsystem_slam3r.model.i2p import ImageToPoints
 from worldsystem_slam3r.model.l2w import LocalToWorld
 
 _BRANCH_SCALE = 0.2
 _HEAD_SCALE = 0.3
-_COPY_BRANCH_SCALE = 0.1
-_LOUDNESS = 3.0
-"""Points against pictures in the stream: with 3 a copy is off by 0.11, with 1 by 0.16."""
+_LOUDNESS = 4.0
+"""Size of the points against that of the tokens which they are added to."""
 _RIDGE = 1e-3
 _START_DEPTH = 0.6
 """In the head's own measure: a depth of expm1(0.6) = 0.8 mean distances."""
@@ -47,38 +50,33 @@ def begin_gently(net: TwoSidedDecoder) -> None:
 
 
 @torch.no_grad()
-def begin_as_a_copy(
-    net: LocalToWorld,
-    tokens: Float[Tensor, "b v t d"],
-    points: Float[Tensor, "b v h w 3"],
-) -> None:
-    """Let the first decoder channels carry the points' smooth part in each patch; heads read it.
+def begin_from(net: LocalToWorld, other: ImageToPoints, views: Views, references: int) -> None:
+    """Take over a trained decoder, which finds the way between two views, and show it points.
 
-    The heads are fitted to `points`, by least squares, through all that lies between but the
-    decoder's branches, which are made weaker still.
+    The points' smooth part in each patch enters along the directions in which the decoder's tokens
+    hardly differ, so that little of what it knows is disturbed. The heads are then fitted by least
+    squares: of the references to where they are, of the sources to where they are given. `views`
+    should be of many rooms: fitted to few cameras, the heads are wrong for all others.
     """
-    waves = _waves(net.sizes.patch_px, net.sizes.decoder_dim // 12)
-    carried = 3 * len(waves)
-    for block in (*net.mv_dec_blocks1, *net.mv_dec_blocks2):
-        assert isinstance(block, MultiviewBlock)
-        for layer in (block.attn.proj, block.cross_attn.proj, block.mlp.fc2):
-            layer.weight.mul_(_COPY_BRANCH_SCALE)
-        # what is alike is found by the picture: the two sides' points are in different frames
-        block.cross_attn.projq.weight[:, :carried] = 0.0
-        block.cross_attn.projk.weight[:, :carried] = 0.0
-    embedder = net.ponit_embedder
-    nn.init.zeros_(embedder.weight)
-    assert embedder.bias is not None
-    nn.init.zeros_(embedder.bias)
-    for axis in range(3):
-        first = axis * len(waves)
-        embedder.weight[first : first + len(waves), axis] = waves / net.sizes.decoder_depth
-    net.decoder_embed.weight[:carried] = 0.0
-    net.decoder_embed.bias[:carried] = 0.0
-    seen = net.dec_norm(net.embed(tokens) + net.sizes.decoder_depth * net.pointmap_tokens(points))
-    head = net.downstream_head1
-    _fit_head(head, seen.flatten(0, 2), _patches(points, net.sizes.patch_px))
-    same_heads(net)
+    learned = other.state_dict()
+    net.load_state_dict({key: learned.get(key, value) for key, value in net.state_dict().items()})
+    tokens, grid = encode_views(other, views)
+    dim, waves = net.sizes.decoder_dim, _waves(net.sizes.patch_px, net.sizes.decoder_dim // 12)
+    stream = net.embed(tokens).flatten(0, 2)
+    carriers = _LOUDNESS * stream.std() * _quietest(stream, 3 * len(waves))
+    carriers = carriers.reshape(dim, len(waves), 3)
+    entering = torch.einsum("dka,kyx->dayx", carriers, waves.to(carriers.device))
+    assert net.ponit_embedder.bias is not None
+    net.ponit_embedder.weight.copy_(entering / net.sizes.decoder_depth)
+    net.ponit_embedder.bias.zero_()
+    known, own = views.points[:, :references], views.own[:, references:]
+    reference = net.start_views(tokens[:, :references], known, reference=True)
+    sources = net.start_views(tokens[:, references:], own, reference=False)
+    r, s = net.decode(reference, sources, grid, want_ref=True, want_src=True)
+    assert r is not None
+    assert s is not None
+    _fit_head(net.downstream_head1, r, known)
+    _fit_head(net.downstream_head2, s, own)
 
 
 def same_heads(net: TwoSidedDecoder) -> None:
@@ -106,7 +104,28 @@ def _waves(patch_px: int, most: int) -> Float[Tensor, "k p p"]:
     cosines = [torch.cos(math.pi * order * place) for order in range(4)]
     orders = [(y, total - y) for total in range(4) for y in range(total + 1)][: max(1, most)]
     waves = torch.stack([torch.outer(cosines[y], cosines[x]) for y, x in orders])
-    return _LOUDNESS * waves / patch_px**2
+    return waves / patch_px**2
+
+
+def _quietest(tokens: Float[Tensor, "n d"], count: int) -> Float[Tensor, "d k"]:
+    """Orthogonal directions along which tokens differ least, and which a norm does not take out."""
+    centred = tokens - tokens.mean(dim=0)
+    spread = centred.T @ centred
+    directions: Tensor = torch.linalg.eigh(spread + spread.trace()).eigenvectors
+    return directions[:, :count]
+
+
+def _fit_head(
+    head: PointHead, tokens: Float[Tensor, "b v t d"], points: Float[Tensor, "b v h w 3"]
+) -> None:
+    """Least squares with a slight pull towards zero; confidence is left as it is."""
+    seen, wanted = tokens.flatten(0, 2), _patches(points, head.patch_px)
+    mean_seen, mean_wanted = seen.mean(dim=0), wanted.mean(dim=0)
+    centred = seen - mean_seen
+    square = centred.T @ centred + _RIDGE * len(seen) * torch.eye(seen.shape[1], device=seen.device)
+    weight = torch.linalg.solve(square, centred.T @ (wanted - mean_wanted)).T
+    head.proj.weight[: len(weight)] = weight
+    head.proj.bias[: len(weight)] = mean_wanted - weight @ mean_seen
 
 
 def _patches(points: Float[Tensor, "b v h w 3"], patch_px: int) -> Float[Tensor, "n c"]:
@@ -115,13 +134,3 @@ def _patches(points: Float[Tensor, "b v h w 3"], patch_px: int) -> Float[Tensor,
     raw = (points / length.clamp(min=1e-8) * torch.log1p(length)).flatten(0, 1)
     shuffled = nn.functional.pixel_unshuffle(raw.permute(0, 3, 1, 2), patch_px)
     return shuffled.flatten(2).transpose(1, 2).flatten(0, 1)
-
-
-def _fit_head(head: PointHead, seen: Float[Tensor, "n d"], wanted: Float[Tensor, "n c"]) -> None:
-    """Least squares with a slight pull towards zero; confidence is left as it is."""
-    mean_seen, mean_wanted = seen.mean(dim=0), wanted.mean(dim=0)
-    centred = seen - mean_seen
-    square = centred.T @ centred + _RIDGE * len(seen) * torch.eye(seen.shape[1], device=seen.device)
-    weight = torch.linalg.solve(square, centred.T @ (wanted - mean_wanted)).T
-    head.proj.weight[: len(weight)] = weight
-    head.proj.bias[: len(weight)] = mean_wanted - weight @ mean_seen

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any  # JSON values
 
@@ -43,7 +44,7 @@ def save(out: Path, i2p: ImageToPoints, l2w: LocalToWorld) -> None:
 
 
 def write_card(
-    out: Path, trainer: Trainer, plan: Plan, clips: list[Clip], run: dict[str, dict[str, int]]
+    out: Path, trainer: Trainer, plan: Plan, clips: list[Clip], run: dict[str, dict[str, float]]
 ) -> dict[str, Any]:
     """Say what the saved networks are worth; errors and thresholds are of rooms never shown."""
     i2p, l2w = trainer.i2p.cpu().eval(), trainer.l2w.cpu().eval()
@@ -53,7 +54,7 @@ def write_card(
     card: dict[str, Any] = {
         "licence": "Apache-2.0",
         "settings": settings_for(i2p, l2w, _film(others, plan)),
-        "plan": plan.__dict__,
+        "plan": plan.recipe,
         "parameters": {
             name: sum(p.numel() for p in net.parameters())
             for name, net in (("i2p", i2p), ("l2w", l2w))
@@ -69,7 +70,7 @@ def write_card(
 
 
 def main() -> None:
-    """Film, train, save, judge."""
+    """Film, train, save, judge; with no minutes to train, judge what `resume` left."""
     plan, out = _arguments()
     torch.set_num_threads(plan.threads)  # with more, OpenMP spins while another program computes
     torch.set_float32_matmul_precision("high")
@@ -85,11 +86,13 @@ def main() -> None:
         "training_clock_s": round(time.monotonic() - began_s),
     }
     save(out, trainer.i2p, trainer.l2w)
-    run = {"steps": steps, "spent": spent}
-    for name, counts in run.items():
-        earlier = before.get(name, {})
-        run[name] = {key: count + earlier.get(key, 0) for key, count in counts.items()}
-    print(json.dumps(write_card(out, trainer, plan, clips, run), indent=1))
+    run: dict[str, Mapping[str, float]]
+    run = {"minutes": plan.minutes_of, "steps": steps, "spent": spent}
+    added = {
+        name: {key: count + before.get(name, {}).get(key, 0) for key, count in counts.items()}
+        for name, counts in run.items()
+    }
+    print(json.dumps(write_card(out, trainer, plan, clips, added), indent=1))
 
 
 def _film(seeds: range, plan: Plan) -> list[Clip]:

@@ -16,8 +16,8 @@ from decoding import Lesson
 from optimiser import Optimiser
 from pixels import Pixels
 from plan import SIZES, Plan
-from starts import begin_as_a_copy, begin_gently, same_heads
-from steps import encode_views, own_view_loss, retrieval_loss, window_loss, world_loss
+from starts import begin_from, begin_gently, same_heads
+from steps import REFERENCES, own_view_loss, retrieval_loss, window_loss, world_loss
 from torch import Tensor, nn
 from windows import Clip, Views, reference_windows, world_windows
 
@@ -30,7 +30,7 @@ _FALLS_FROM = 0.5
 _MATCHING = 0.1
 _CONFIDENT_FROM = 0.75
 _REFERENCES = (2, 5)
-_BEGINNING = 64
+_BEGINNING = 96
 _SCORES_HASTE = 5.0
 """The scores are one small network on top of a fixed one, and bear a higher rate."""
 _LOADERS = 4
@@ -97,12 +97,8 @@ class Trainer:
     @torch.no_grad()
     def _begin_l2w(self) -> None:
         rng = np.random.default_rng(self._plan.seed)
-        # windows of many rooms: fitted to few cameras, the copy is wrong for all others
         views = world_windows(self._clips, rng, batch=_BEGINNING, views=self._plan.views + 1)
-        views = views.to(self._plan.device)
-        tokens, _ = encode_views(self.i2p, views)
-        given = torch.cat([views.points, views.own], dim=1)
-        begin_as_a_copy(self.l2w, tokens.repeat(1, 2, 1, 1), given)
+        begin_from(self.l2w, self.i2p, views.to(self._plan.device), REFERENCES)
 
     def _part(
         self, name: str, net: nn.Module, make: Make, loss_of: Callable[[Views, Moment], Tensor]
@@ -114,7 +110,7 @@ class Trainer:
         rate = self._plan.rate * (_SCORES_HASTE if name == "retrieval" else 1.0)
         optimiser = Optimiser(net.named_parameters(), rate)
         clock = time.process_time if self._plan.device == "cpu" else time.monotonic
-        began_s, allowed_s = clock(), 60.0 * self._plan.minutes * self._plan.shares[name]
+        began_s, allowed_s = clock(), 60.0 * self._plan.minutes_of[name]
         step, smooth = 0, 0.0
         if not allowed_s:
             return 0
@@ -149,10 +145,12 @@ class Trainer:
         return reference_windows(self._clips, rng, batch=self._plan.batch, views=views)
 
     def _worlds(self, rng: np.random.Generator) -> Views:
-        return world_windows(self._clips, rng, batch=self._plan.batch, views=self._plan.views + 1)
+        batch = self._plan.world_batch
+        return world_windows(self._clips, rng, batch=batch, views=self._plan.views + 1)
 
     def _candidates(self, rng: np.random.Generator) -> Views:
-        return world_windows(self._clips, rng, batch=self._plan.batch, views=2 * self._plan.views)
+        batch = self._plan.world_batch
+        return world_windows(self._clips, rng, batch=batch, views=2 * self._plan.views)
 
     def _own_view(self, views: Views, moment: Moment) -> Tensor:
         return own_view_loss(self.i2p, views, moment.lesson)
