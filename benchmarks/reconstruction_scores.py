@@ -102,7 +102,7 @@ class Run:
                 mesher.move(event.world_from_cam)
             elif isinstance(event, RemovedKeyframes):
                 mesher.remove(event.ids)
-        mesher.extract(stamp_ns=0)
+        mesher.settle(stamp_ns=0)
         mesh = mesher.mesh()
         mesher.close()
         return transformed(mesh, self.aligned()[0])

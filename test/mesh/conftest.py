@@ -93,11 +93,13 @@ def plane_keyframes() -> Callable[[int], list[Keyframe]]:
 
 @pytest.fixture
 def make_mesher() -> Iterator[Callable[..., Mesher]]:
-    """Meshers on the CPU with a voxel of 0.05 unless told otherwise; closed afterwards."""
+    """Meshers on the CPU with a voxel of 0.05 unless told otherwise; closed afterwards.
+
+    They draw every change at once, so that laws hold exactly."""
     made: list[Mesher] = []
 
     def make(**settings: object) -> Mesher:
-        chosen = {"voxel": 0.05, "device": "cpu", **settings}
+        chosen = {"voxel": 0.05, "device": "cpu", "redraw_voxels": 0.0, **settings}
         made.append(Mesher(MeshConfig(**chosen)))
         return made[-1]
 

@@ -103,14 +103,14 @@ class Pipeline:
 
     def finish(self) -> Step:
         """The video has ended: work off what the back-end held back."""
-        step = self._work(self._backend.finish())
+        step = self._work(self._backend.finish(), is_last=True)
         for ledger in self.ledgers.values():
             ledger.drop_in_flight("shutdown")
         self.observer.path(self.trajectory.poses())
         self._report()
         return step
 
-    def _work(self, events: list[Event]) -> Step:
+    def _work(self, events: list[Event], *, is_last: bool = False) -> Step:
         tracks = objects = None
         for event in events:
             self.trajectory.add(event)
@@ -124,7 +124,8 @@ class Pipeline:
             elif isinstance(event, RemovedKeyframes):
                 self.mesher.remove(event.ids)
                 self.segmenter.remove(event.ids)
-        delta = self.mesher.extract(time.time_ns())
+        extract = self.mesher.settle if is_last else self.mesher.extract
+        delta = extract(time.time_ns())
         if delta is not None:
             self.observer.mesh(delta)
             self._measure("mesher", delta.capture_ns)

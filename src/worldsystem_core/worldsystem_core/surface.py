@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from jaxtyping import Float32, Int32, UInt8
+from jaxtyping import Float32, Int32, UInt8, UInt16
 
 from worldsystem_core.reconstruction import ScaleState
 
@@ -32,13 +33,29 @@ class Mesh:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class MeshBlock:
-    """The surface inside one block of voxels; replaces the block of the same index as a whole."""
+    """The surface inside one block of voxels; replaces the block of the same index as a whole.
+
+    At `level` 0 it is the marching cubes of 8³ cells, and where the maker says so, its lattice
+    form is here, too: vertex i lies on edge `edges[i]` = 3 p + axis (point p = x + 9 y + 81 z of
+    the block's 9³ points), the share `shares[i]` / 65536 along it; `cells` are the low points of
+    the crossed cells, ascending, and `cases` their marching-cubes cases. Vertices are numbered
+    when first used, faces follow cell by cell in the order of the table.
+
+    At levels 1 and 2 vertices are clustered on cells of 2 and 4 voxels (`mesh_levels`): vertex i
+    stands for cluster `clusters[i]`, ascending.
+    """
 
     index: BlockIndex
     version: int
     vertices: Float32[np.ndarray, "v 3"]
     colours: UInt8[np.ndarray, "v 3"]
     faces: Int32[np.ndarray, "f 3"]
+    level: int = 0
+    edges: UInt16[np.ndarray, "v"] | None = None
+    shares: UInt16[np.ndarray, "v"] | None = None
+    cells: UInt16[np.ndarray, "c"] | None = None
+    cases: UInt8[np.ndarray, "c"] | None = None
+    clusters: UInt16[np.ndarray, "v"] | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -53,8 +70,8 @@ class MeshDelta:
     sequence: int
     base_sequence: int
     block_size: float
-    blocks: tuple[MeshBlock, ...]
-    removed: tuple[BlockIndex, ...]
+    blocks: Sequence[MeshBlock]
+    removed: Sequence[BlockIndex]
     total_vertices: int
     total_faces: int
     keyframe_count: int
@@ -85,7 +102,7 @@ class MeshAssembly:
         return join_blocks(list(self.blocks.values()))
 
 
-def join_blocks(blocks: list[MeshBlock]) -> Mesh:
+def join_blocks(blocks: Sequence[MeshBlock]) -> Mesh:
     """Concatenate block meshes into one; an empty list gives an empty mesh."""
     if not blocks:
         return Mesh.empty()

@@ -31,23 +31,42 @@ class MeshConfig(Config):
         high=0.2,
     )
     min_weight: float = param(
-        1.5, "a voxel counts when seen by this many keyframes of full confidence", low=0.0
+        1.5,
+        "a voxel counts when seen by this many keyframes of full confidence",
+        low=0.0,
+        high=16.0,
     )
     max_weight: float = param(
-        256.0,
-        "weight at which a voxel forgets half [keyframes of full confidence]",
+        31.0,
+        "weight beyond which the mean follows new views [keyframes of full confidence]",
         low=2.0,
-        high=256.0,
+        high=31.0,
     )
     min_confidence: float = param(0.05, "points below this are ignored [0..1]", low=0.0, high=1.0)
     max_depth_ratio: float = param(
         3.0, "points beyond this many median depths of their keyframe are ignored", low=1.0
     )
     free_space: bool = param(True, "whether seeing through a surface wears it away")
+    decay_keyframes: float = param(
+        0.0, "keyframes after which what was not seen again counts half; 0 = never", low=0.0
+    )
+    redraw_voxels: float = param(
+        0.1,
+        "a block is drawn again when its surface moved by more than this in all [voxels]",
+        low=0.0,
+        high=4.0,
+    )
     move_voxels: float = param(
         0.25, "a keyframe is fused anew when its points moved this far [voxels]", low=0.0
     )
-    store_mb: int = param(512, "memory for keyframes that can still be moved [MB]", low=1)
-    max_blocks: int = param(100_000, "blocks of 8³ voxels to hold, 10 kB each", low=16)
+    refusion_share: float = param(
+        0.6,
+        "time for fusing moved keyframes anew, as a share of an update's own time",
+        low=0.05,
+        high=10.0,
+    )
+    memory_mb: int = param(1024, "memory for voxels and surface; more goes to disk [MB]", low=8)
+    store_mb: int = param(512, "memory for keyframes; older ones go to disk [MB]", low=1)
+    page_dir: str = param("", "folder of what goes to disk; empty = the system's temporary one")
     device: str = param("auto", "where the volume lives", choices=("auto", "cpu", "cuda"))
     threads: int = param(2, "threads of the CPU kernels", low=1, high=64)

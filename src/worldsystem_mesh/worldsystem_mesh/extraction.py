@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Surface of chosen blocks of a volume: count, scan, emit, batch by batch."""
+"""Surface of chosen blocks of a volume: sample, count, scan, emit, batch by batch."""
 
 from __future__ import annotations
 
@@ -9,104 +9,122 @@ from typing import Any
 
 import numpy as np
 import warp as wp
-from jaxtyping import Float32, Int32, UInt8
+from jaxtyping import Int, Int32, Int64
 
-from worldsystem_core.surface import BlockIndex
 from worldsystem_mesh import kernels_surface as kernels
 from worldsystem_mesh import tables
+from worldsystem_mesh.cells import POINTS_PER_SIDE, SurfaceCells
 from worldsystem_mesh.launcher import Launcher
-from worldsystem_mesh.volume import CONFIDENCE_UNITS, BlockVolume
+from worldsystem_mesh.volume import BlockVolume
 
-BATCH_BLOCKS = 1024
-POINTS_PER_SIDE = 9
+BATCH_BLOCKS = 2048
 POINTS = POINTS_PER_SIDE**3
 CELLS = 512
-DeviceOutput = Any  # an instance of the Warp struct `kernels.Output`, which is not a class
-NO_VERTICES = np.zeros((0, 3), np.float32)
-NO_COLOURS = np.zeros((0, 3), np.uint8)
-NO_FACES = np.zeros((0, 3), np.int32)
+CUDA_LANES = 32
+DeviceCode = Any  # an instance of the Warp struct `kernels.Code`, which is not a class
 
 
 @dataclass(frozen=True, eq=False)
-class BlockSurface:
-    """The triangles of one block's cells; vertices in world units, welded within the block."""
+class Extracted:
+    """Surface of the blocks `blocks`: its code and, per block, a fingerprint of that code."""
 
-    index: BlockIndex
-    vertices: Float32[np.ndarray, "v 3"]
-    colours: UInt8[np.ndarray, "v 3"]
-    faces: Int32[np.ndarray, "f 3"]
+    blocks: Int32[np.ndarray, "b"]
+    cells: SurfaceCells
+    fingerprint: Int64[np.ndarray, "b"]
 
 
 class SurfaceExtractor:
-    """Marching cubes over blocks; neighbours compute the same rim vertices, bit for bit."""
+    """Marching cubes over blocks; neighbours compute the same rim vertices, bit for bit.
 
-    def __init__(self, launcher: Launcher, min_weight: float) -> None:
+    A block's low faces are read as they were when its surface last moved beyond the gate, by the
+    block itself and by its neighbours, so that rims agree also between blocks drawn at different
+    times.
+    """
+
+    def __init__(self, launcher: Launcher) -> None:
         self._launcher = launcher
-        self._min_weight = max(1, round(min_weight * CONFIDENCE_UNITS))
-        self._tables = kernels.Tables()
-        self._tables.triangle_count = self._constant(tables.triangle_count_table())
-        self._tables.edges = self._constant(tables.edge_table())
-        self._tables.edge_offset = self._constant(tables.edge_offset_table(POINTS_PER_SIDE))
+        self._lanes = 1 if launcher.device == "cpu" else CUDA_LANES
+        self._tables = make_tables(launcher.device)
         self._batch = kernels.Batch()
         for name, (tail, dtype) in PER_BATCH_BLOCK.items():
             shape = (BATCH_BLOCKS, *tail)
             setattr(self._batch, name, wp.zeros(shape, dtype=dtype, device=launcher.device))
 
-    def surfaces(
-        self, volume: BlockVolume, blocks: Int32[np.ndarray, "b"]
-    ) -> Iterator[BlockSurface]:
-        """Yield the surface of each of `blocks`, in their order; one without any has no faces."""
+    def surfaces(self, volume: BlockVolume, blocks: Int32[np.ndarray, "b"]) -> Iterator[Extracted]:
+        """Yield the surface of `blocks`, in their order, some at a time; versions are 0."""
         for start in range(0, len(blocks), BATCH_BLOCKS):
-            yield from self._batch_surfaces(volume, blocks[start : start + BATCH_BLOCKS])
+            batch = blocks[start : start + BATCH_BLOCKS]
+            if volume.pool.is_paging:
+                volume.make_resident(volume.with_upper_neighbours(batch))
+            yield self._extract(volume, batch)
 
-    def _batch_surfaces(
-        self, volume: BlockVolume, blocks: Int32[np.ndarray, "b"]
-    ) -> Iterator[BlockSurface]:
-        on_device = self._constant(blocks)
-        inputs = [volume.state, on_device, self._min_weight, self._tables, self._batch]
-        self._launcher.sliced(kernels.count_surface, len(blocks), inputs)
-        vertex_ends = np.cumsum(self._batch.vertex_count.numpy()[: len(blocks)], dtype=np.int32)
-        face_ends = np.cumsum(self._batch.face_count.numpy()[: len(blocks)], dtype=np.int32)
-        out = self._output(volume.voxel, vertex_ends, face_ends)
-        inputs = [volume.state, on_device, self._tables, self._batch, out]
-        self._launcher.sliced(kernels.emit_surface, len(blocks), inputs)
-        vertices, colours, faces = out.vertices.numpy(), out.colours.numpy(), out.faces.numpy()
-        v0 = f0 = 0
-        ends = zip(vertex_ends.tolist(), face_ends.tolist(), strict=True)
-        for index, (v1, f1) in zip(volume.coords(blocks).tolist(), ends, strict=True):
-            place = (index[0], index[1], index[2])
-            if f0 == f1:
-                yield BlockSurface(place, NO_VERTICES, NO_COLOURS, NO_FACES)
-                continue
-            yield BlockSurface(
-                place, vertices[v0:v1].copy(), colours[v0:v1].copy(), faces[f0:f1].copy()
-            )
-            v0, f0 = v1, f1
+    def _extract(self, volume: BlockVolume, blocks: Int32[np.ndarray, "b"]) -> Extracted:
+        device, n = self._launcher.device, len(blocks)
+        on_device = wp.array(blocks, dtype=wp.int32, device=device, copy=False)
+        self._launcher.sliced(
+            kernels.find_slots, n, [volume.state, on_device, self._batch], inner=(8,)
+        )
+        self._launcher.sliced(kernels.sample_rows, n, [volume.state, self._batch], inner=(81,))
+        self._launcher.sliced(kernels.count_surface, n, [self._tables, self._batch])
+        vertex_start = starts_of(self._batch.vertex_count.numpy()[:n])
+        cell_start = starts_of(self._batch.cell_count.numpy()[:n])
+        code = empty_code(vertex_start, cell_start, device)
+        inputs = [volume.state, self._batch, code, self._lanes]
+        self._launcher.sliced(kernels.emit_surface, n, inputs, inner=(self._lanes,))
+        cells = SurfaceCells(
+            index=volume.coords(blocks),
+            version=np.zeros(n, np.int32),
+            vertex_start=vertex_start,
+            cell_start=cell_start,
+            face_counts=self._batch.face_count.numpy()[:n].copy(),
+            edges=code.edges.numpy(),
+            shares=code.shares.numpy(),
+            colours=code.colours.numpy(),
+            cells=code.cells.numpy(),
+            cases=code.cases.numpy(),
+        )
+        return Extracted(blocks, cells, code.fingerprint.numpy())
 
-    def _output(
-        self, voxel: float, vertex_ends: Int32[np.ndarray, "b"], face_ends: Int32[np.ndarray, "b"]
-    ) -> DeviceOutput:
-        out, device = kernels.Output(), self._launcher.device
-        out.voxel = voxel
-        out.vertex_start = self._constant(np.concatenate([[0], vertex_ends[:-1]]).astype(np.int32))
-        out.face_start = self._constant(np.concatenate([[0], face_ends[:-1]]).astype(np.int32))
-        out.vertices = wp.empty((int(vertex_ends[-1]), 3), dtype=wp.float32, device=device)
-        out.colours = wp.empty((int(vertex_ends[-1]), 3), dtype=wp.uint8, device=device)
-        out.faces = wp.empty((int(face_ends[-1]), 3), dtype=wp.int32, device=device)
-        return out
 
-    def _constant(self, values: Int32[np.ndarray, "..."]) -> wp.array:
-        return wp.array(values, dtype=wp.int32, device=self._launcher.device)
+def make_tables(device: str) -> Any:  # an instance of the Warp struct `kernels.Tables`
+    """The marching-cubes tables on a device."""
+    made = kernels.Tables()
+    made.triangle_count = wp.array(tables.triangle_count_table(), dtype=wp.int32, device=device)
+    offsets = tables.edge_offset_table(POINTS_PER_SIDE)
+    corners = offsets[np.maximum(tables.edge_table(), 0)]
+    made.edge_of_corner = wp.array(corners, dtype=wp.int32, device=device)
+    return made
+
+
+def empty_code(
+    vertex_start: Int32[np.ndarray, "b+1"], cell_start: Int32[np.ndarray, "b+1"], device: str
+) -> DeviceCode:
+    """Room for the code of blocks with these many vertices and cells."""
+    code, vertices, cells = kernels.Code(), int(vertex_start[-1]), int(cell_start[-1])
+    code.vertex_start = wp.array(vertex_start, dtype=wp.int32, device=device, copy=False)
+    code.cell_start = wp.array(cell_start, dtype=wp.int32, device=device, copy=False)
+    code.edges = wp.empty(vertices, dtype=wp.uint16, device=device)
+    code.shares = wp.empty(vertices, dtype=wp.uint16, device=device)
+    code.colours = wp.empty((vertices, 3), dtype=wp.uint8, device=device)
+    code.cells = wp.empty(cells, dtype=wp.uint16, device=device)
+    code.cases = wp.empty(cells, dtype=wp.uint8, device=device)
+    code.fingerprint = wp.zeros(len(vertex_start) - 1, dtype=wp.int64, device=device)
+    return code
+
+
+def starts_of(counts: Int[np.ndarray, "b"]) -> Int32[np.ndarray, "b+1"]:
+    starts = np.zeros(len(counts) + 1, np.int32)
+    np.cumsum(counts, out=starts[1:])
+    return starts
 
 
 PER_BATCH_BLOCK: dict[str, tuple[tuple[int, ...], type]] = {
-    "neighbour": ((8,), wp.int32),
-    "sdf": ((POINTS,), wp.float32),
-    "inside": ((81,), wp.int32),
-    "known": ((81,), wp.int32),
+    "slots": ((8,), wp.int32),
+    "inside": ((81,), wp.int16),
+    "known": ((81,), wp.int16),
     "vertex_of_edge": ((3 * POINTS,), wp.int16),
-    "edge_of_vertex": ((3 * POINTS,), wp.int16),
-    "cell": ((CELLS,), wp.int16),
+    "edge_of_vertex": ((3 * POINTS,), wp.uint16),
+    "cell": ((CELLS,), wp.uint16),
     "case_of_cell": ((CELLS,), wp.uint8),
     "cell_count": ((), wp.int32),
     "vertex_count": ((), wp.int32),

@@ -1,44 +1,45 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Warp kernels of the extraction: count the surface of a batch of blocks, then emit it.
+"""Warp kernels of the extraction: sample, count, emit, and draw triangles from what was emitted.
 
-One thread per block. Block b's cells need the 9³ samples that begin at its low corner; points of
-that lattice are numbered x fastest, and edge 3 p + a starts at point p along axis a.
-Twin in plain numpy: `reference.surface`.
+Block b's cells need the 9³ samples that begin at its low corner; points of that lattice are
+numbered x fastest, and edge 3 p + a starts at point p along axis a. A surface is kept as its code:
+the crossed cells and their marching-cubes cases, and per vertex its edge, its share of the edge and
+its colour. Twins in plain numpy: `reference.surface`, `reference.faces`.
 """
-# mypy: disable-error-code="untyped-decorator"
+# mypy: disable-error-code="untyped-decorator, misc, index"
 
 from __future__ import annotations
 
 import warp as wp
 
-from worldsystem_mesh.kernels_volume import SDF_UNITS, Volume, block_key, find_block
+from worldsystem_mesh.kernels_volume import UNKNOWN, Volume, block_key, find_block
 
-wp.set_module_options({"enable_backward": False})
+wp.set_module_options({"enable_backward": False, "max_unroll": 1})
 
-EDGE_MARGIN = 0.001
-"""Vertices keep this share of an edge off its ends, so that no two of them coincide."""
+SHARE_STEPS = 65536.0
+SHARE_MARGIN = 64.0
+"""Vertices keep this many steps (0.001 of an edge) off its ends, so that no two coincide."""
 
 
 @wp.struct
 class Tables:
-    """Marching cubes: triangles per case, edges per case, edge numbers relative to a cell."""
+    """Marching cubes: triangles per case, and their corners' edges relative to the cell's first."""
 
     triangle_count: wp.array[wp.int32]
-    edges: wp.array2d[wp.int32]
-    edge_offset: wp.array[wp.int32]
+    edge_of_corner: wp.array2d[wp.int32]
 
 
 @wp.struct
 class Batch:
-    """What counting leaves for emitting, per block of the batch."""
+    """What counting leaves for emitting, per block of the batch; `slots` are those of the block
+    and its seven upper neighbours, `inside` and `known` bit masks per row of nine samples."""
 
-    neighbour: wp.array2d[wp.int32]
-    sdf: wp.array2d[wp.float32]
-    inside: wp.array2d[wp.int32]
-    known: wp.array2d[wp.int32]
+    slots: wp.array2d[wp.int32]
+    inside: wp.array2d[wp.int16]
+    known: wp.array2d[wp.int16]
     vertex_of_edge: wp.array2d[wp.int16]
-    edge_of_vertex: wp.array2d[wp.int16]
-    cell: wp.array2d[wp.int16]
+    edge_of_vertex: wp.array2d[wp.uint16]
+    cell: wp.array2d[wp.uint16]
     case_of_cell: wp.array2d[wp.uint8]
     cell_count: wp.array[wp.int32]
     vertex_count: wp.array[wp.int32]
@@ -46,207 +47,301 @@ class Batch:
 
 
 @wp.struct
-class Output:
-    """Where block i of the batch writes, and how long a voxel edge is [world units]."""
+class Code:
+    """The surface of the batch: block i owns vertices and cells from its starts on.
 
-    voxel: wp.float32
+    `fingerprint` sums hashes of all that block i emitted.
+    """
+
     vertex_start: wp.array[wp.int32]
-    face_start: wp.array[wp.int32]
-    vertices: wp.array2d[wp.float32]
+    cell_start: wp.array[wp.int32]
+    edges: wp.array[wp.uint16]
+    shares: wp.array[wp.uint16]
     colours: wp.array2d[wp.uint8]
-    faces: wp.array2d[wp.int32]
+    cells: wp.array[wp.uint16]
+    cases: wp.array[wp.uint8]
+    fingerprint: wp.array[wp.int64]
 
 
 @wp.func
-def voxel_offset(x: wp.int32, y: wp.int32, z: wp.int32) -> wp.int32:
-    return ((z & 7) * 8 + (y & 7)) * 8 + (x & 7)
+def rim_index(x: wp.int32, y: wp.int32, z: wp.int32) -> wp.int32:
+    """Where `Volume.rim` keeps a sample with x, y or z = 0."""
+    if z == 0:
+        return y * 8 + x
+    if y == 0:
+        return 56 + z * 8 + x
+    return 112 + z * 7 + y
 
 
 @wp.func
-def find_neighbours(volume: Volume, b: wp.int32, batch: Batch, i: wp.int32) -> None:
-    for corner in range(8):
-        key = block_key(
-            volume.coords[b, 0] + (corner & 1),
-            volume.coords[b, 1] + ((corner >> 1) & 1),
-            volume.coords[b, 2] + (corner >> 2),
-        )
-        batch.neighbour[i, corner] = find_block(volume, key)
-
-
-@wp.func
-def load_samples(volume: Volume, batch: Batch, i: wp.int32, min_weight: wp.int32) -> wp.bool:
-    """Fetch the 9³ samples and, per row, who is inside and who is known; whether signs differ."""
-    some_inside = wp.int32(0)
-    some_outside = wp.int32(0)
-    for row in range(81):
-        z = row // 9
-        y = row - z * 9
-        inside = wp.int32(0)
-        known = wp.int32(0)
-        for x in range(9):
-            q = batch.neighbour[i, (x >> 3) | ((y >> 3) << 1) | ((z >> 3) << 2)]
-            if q >= 0:
-                o = voxel_offset(x, y, z)
-                weight = wp.int32(volume.weight[q, o])
-                if weight >= min_weight:
-                    total = volume.sdf_sum[q, o]
-                    batch.sdf[i, row * 9 + x] = float(total) / (float(weight) * SDF_UNITS)
-                    known = known | (1 << x)
-                    inside = inside | (wp.where(total < 0, 1, 0) << x)
-        batch.inside[i, row] = inside
-        batch.known[i, row] = known
-        some_inside = some_inside | inside
-        some_outside = some_outside | (known & ~inside)
-    return some_inside != 0 and some_outside != 0
-
-
-@wp.func
-def crossed_cells(batch: Batch, i: wp.int32, row: wp.int32) -> wp.int32:
-    """Bit mask of the eight cells of a row whose corners are all known and differ in sign."""
-    any_in = batch.inside[i, row] | batch.inside[i, row + 1]
-    any_in = any_in | batch.inside[i, row + 9] | batch.inside[i, row + 10]
-    all_in = batch.inside[i, row] & batch.inside[i, row + 1]
-    all_in = all_in & batch.inside[i, row + 9] & batch.inside[i, row + 10]
-    whole = batch.known[i, row] & batch.known[i, row + 1]
-    whole = whole & batch.known[i, row + 9] & batch.known[i, row + 10]
-    return (any_in | (any_in >> 1)) & ~(all_in & (all_in >> 1)) & whole & (whole >> 1) & 255
-
-
-@wp.func
-def cell_case(batch: Batch, i: wp.int32, row: wp.int32, x: wp.int32) -> wp.int32:
-    low = ((batch.inside[i, row] >> x) & 3) | (((batch.inside[i, row + 1] >> x) & 3) << 2)
-    high = ((batch.inside[i, row + 9] >> x) & 3) | (((batch.inside[i, row + 10] >> x) & 3) << 2)
-    return low | (high << 4)
-
-
-@wp.func
-def add_cell(tables: Tables, batch: Batch, i: wp.int32, point: wp.int32, case: wp.int32) -> None:
-    """Append a crossed cell; number those of its vertices that have no number yet."""
-    batch.cell[i, batch.cell_count[i]] = wp.int16(point)
-    batch.case_of_cell[i, batch.cell_count[i]] = wp.uint8(case)
-    batch.cell_count[i] = batch.cell_count[i] + 1
-    batch.face_count[i] = batch.face_count[i] + tables.triangle_count[case]
-    for corner in range(3 * tables.triangle_count[case]):
-        edge = point * 3 + tables.edge_offset[tables.edges[case, corner]]
-        if batch.vertex_of_edge[i, edge] < wp.int16(0):
-            vertex = batch.vertex_count[i]
-            batch.vertex_of_edge[i, edge] = wp.int16(vertex)
-            batch.edge_of_vertex[i, vertex] = wp.int16(edge)
-            batch.vertex_count[i] = vertex + 1
+def sample(
+    sdf: wp.array2d[wp.int16], rim: wp.array2d[wp.int16], s: wp.int32, at: wp.vec3i
+) -> wp.float32:
+    """Distance of a known voxel of slot s as it is drawn: never 0."""
+    x = at[0]
+    y = at[1]
+    z = at[2]
+    if x == 0 or y == 0 or z == 0:
+        return float(rim[s, rim_index(x, y, z)])
+    held = float(sdf[s, (z * 8 + y) * 8 + x])
+    return wp.where(held == 0.0, 1.0, held)
 
 
 @wp.kernel
-def count_surface(
-    first: wp.int32,
-    volume: Volume,
-    blocks: wp.array[wp.int32],
-    min_weight: wp.int32,
-    tables: Tables,
-    batch: Batch,
-) -> None:
-    """List the cells that the surface crosses, number their vertices, count their triangles.
-
-    Rows of nine samples become bit masks, so that empty rows of cells are refused at once.
-    """
-    i = first + wp.tid()
-    batch.cell_count[i] = 0
-    batch.vertex_count[i] = 0
-    batch.face_count[i] = 0
-    find_neighbours(volume, blocks[i], batch, i)
-    if not load_samples(volume, batch, i, min_weight):
+def find_slots(first: wp.int32, volume: Volume, blocks: wp.array[wp.int32], batch: Batch) -> None:
+    """Slots of each block and of its seven upper neighbours; negative where there is none."""
+    i, corner = wp.tid()
+    i = first + i
+    b = blocks[i]
+    if corner == 0:
+        batch.slots[i, 0] = volume.slot[b]
         return
-    for edge in range(2187):
-        batch.vertex_of_edge[i, edge] = wp.int16(-1)
-    for yz in range(64):
-        row = (yz >> 3) * 9 + (yz & 7)
-        crossed = crossed_cells(batch, i, row)
-        x = wp.int32(0)
-        while (crossed >> x) != 0:
-            if ((crossed >> x) & 1) != 0:
-                add_cell(tables, batch, i, row * 9 + x, cell_case(batch, i, row, x))
-            x += 1
+    key = block_key(
+        volume.coords[b, 0] + (corner & 1),
+        volume.coords[b, 1] + ((corner >> 1) & 1),
+        volume.coords[b, 2] + (corner >> 2),
+    )
+    upper = find_block(volume.keys, volume.block_of_key, key)
+    batch.slots[i, corner] = wp.int32(-1)
+    if upper >= 0:
+        batch.slots[i, corner] = volume.slot[upper]
+
+
+@wp.kernel
+def sample_rows(first: wp.int32, volume: Volume, batch: Batch) -> None:
+    """Who is inside and who is known in one row of nine samples."""
+    i, row = wp.tid()
+    i = first + i
+    z = row // 9
+    y = row - z * 9
+    corner = ((y >> 3) << 1) | ((z >> 3) << 2)
+    s = batch.slots[i, corner]
+    y = y & 7
+    z = z & 7
+    inside = wp.int32(0)
+    known = wp.int32(0)
+    if s >= 0:
+        if y == 0 or z == 0:
+            base = rim_index(0, y, z)
+            for x in range(8):
+                held = wp.int32(volume.voxels.rim[s, base + x])
+                known = known | (wp.where(held != UNKNOWN, 1, 0) << x)
+                inside = inside | (wp.where(held < 0, 1, 0) << x)
+        else:
+            held = wp.int32(volume.voxels.rim[s, rim_index(0, y, z)])
+            known = wp.where(held != UNKNOWN, 1, 0)
+            inside = wp.where(held < 0, 1, 0)
+            base = (z * 8 + y) * 8
+            for x in range(1, 8):
+                if wp.int32(volume.voxels.weight[s, base + x]) >= volume.voxels.min_weight:
+                    known = known | (1 << x)
+                    inside = inside | (
+                        wp.where(volume.voxels.sdf[s, base + x] < wp.int16(0), 1, 0) << x
+                    )
+    far = batch.slots[i, corner | 1]
+    if far >= 0:
+        held = wp.int32(volume.voxels.rim[far, rim_index(0, y, z)])
+        known = known | (wp.where(held != UNKNOWN, 1, 0) << 8)
+        inside = inside | (wp.where(held < 0, 1, 0) << 8)
+    batch.inside[i, row] = wp.int16(inside)
+    batch.known[i, row] = wp.int16(known)
 
 
 @wp.func
-def mean_colour(volume: Volume, b: wp.int32, o: wp.int32) -> wp.vec3:
-    """Mean colour of a voxel; black when it has none."""
-    weight = wp.max(float(volume.colour_weight[b, o]), 1.0)
-    return (
-        wp.vec3(
-            float(volume.colour_sum[b, o, 0]),
-            float(volume.colour_sum[b, o, 1]),
-            float(volume.colour_sum[b, o, 2]),
-        )
-        / weight
+def crossed_cells(inside: wp.vec4i, known: wp.int32) -> wp.int32:
+    """Bit mask of the eight cells between four rows whose corners are known and differ in sign."""
+    any_in = inside[0] | inside[1] | inside[2] | inside[3]
+    all_in = inside[0] & inside[1] & inside[2] & inside[3]
+    whole = known & (known >> 1) & 255
+    return (any_in | (any_in >> 1)) & ~(all_in & (all_in >> 1)) & whole
+
+
+@wp.func
+def rows_around(rows: wp.array2d[wp.int16], i: wp.int32, row: wp.int32) -> wp.vec4i:
+    """The four rows of samples around a row of cells."""
+    return wp.vec4i(
+        wp.int32(rows[i, row]),
+        wp.int32(rows[i, row + 1]),
+        wp.int32(rows[i, row + 9]),
+        wp.int32(rows[i, row + 10]),
     )
 
 
 @wp.func
-def blended_colour(
-    volume: Volume, b0: wp.int32, o0: wp.int32, b1: wp.int32, o1: wp.int32, share: wp.float32
-) -> wp.vec3:
-    """Colour between two voxels; one without a colour does not count."""
-    far = share
-    if volume.colour_weight[b1, o1] == wp.uint16(0):
-        far = 0.0
-    elif volume.colour_weight[b0, o0] == wp.uint16(0):
-        far = 1.0
-    return mean_colour(volume, b0, o0) * (1.0 - far) + mean_colour(volume, b1, o1) * far
+def cell_case(inside: wp.vec4i, x: wp.int32) -> wp.int32:
+    low = ((inside[0] >> x) & 3) | (((inside[1] >> x) & 3) << 2)
+    return low | (((inside[2] >> x) & 3) << 4) | (((inside[3] >> x) & 3) << 6)
+
+
+@wp.kernel
+def count_surface(first: wp.int32, tables: Tables, batch: Batch) -> None:
+    """List the cells that the surface crosses, number their vertices, count their triangles.
+
+    Rows of nine samples are bit masks, so that empty rows of cells are refused at once.
+    """
+    i = first + wp.tid()
+    cells = wp.int32(0)
+    vertices = wp.int32(0)
+    faces = wp.int32(0)
+    for yz in range(64):
+        row = (yz >> 3) * 9 + (yz & 7)
+        inside = rows_around(batch.inside, i, row)
+        if (inside[0] | inside[1] | inside[2] | inside[3]) != 0:
+            known = rows_around(batch.known, i, row)
+            crossed = crossed_cells(inside, known[0] & known[1] & known[2] & known[3])
+            if crossed != 0 and cells == 0:
+                for edge in range(2187):
+                    batch.vertex_of_edge[i, edge] = wp.int16(-1)
+            x = wp.int32(0)
+            while (crossed >> x) != 0:
+                if ((crossed >> x) & 1) != 0:
+                    point = row * 9 + x
+                    case = cell_case(inside, x)
+                    batch.cell[i, cells] = wp.uint16(point)
+                    batch.case_of_cell[i, cells] = wp.uint8(case)
+                    cells += 1
+                    corners = tables.triangle_count[case]
+                    faces += corners
+                    for corner in range(3 * corners):
+                        edge = point * 3 + tables.edge_of_corner[case, corner]
+                        if batch.vertex_of_edge[i, edge] < wp.int16(0):
+                            batch.vertex_of_edge[i, edge] = wp.int16(vertices)
+                            batch.edge_of_vertex[i, vertices] = wp.uint16(edge)
+                            vertices += 1
+                x += 1
+    batch.cell_count[i] = cells
+    batch.vertex_count[i] = vertices
+    batch.face_count[i] = faces
 
 
 @wp.func
-def emit_vertex(
-    volume: Volume,
-    batch: Batch,
-    i: wp.int32,
-    b: wp.int32,
-    edge: wp.int32,
-    out: Output,
-    at: wp.int32,
-) -> None:
-    """Write the vertex on an edge: where the distance is 0, with the colour there."""
-    point = edge // 3
-    axis = edge - point * 3
-    z = point // 81
-    y = (point - z * 81) // 9
-    x = point - z * 81 - y * 9
-    dx = wp.where(axis == 0, 1, 0)
-    dy = wp.where(axis == 1, 1, 0)
-    dz = wp.where(axis == 2, 1, 0)
-    s0 = batch.sdf[i, point]
-    s1 = batch.sdf[i, point + dx + 9 * dy + 81 * dz]
-    share = wp.clamp(s0 / (s0 - s1), EDGE_MARGIN, 1.0 - EDGE_MARGIN)
-    out.vertices[at, 0] = (float(volume.coords[b, 0] * 8 + x) + float(dx) * share) * out.voxel
-    out.vertices[at, 1] = (float(volume.coords[b, 1] * 8 + y) + float(dy) * share) * out.voxel
-    out.vertices[at, 2] = (float(volume.coords[b, 2] * 8 + z) + float(dz) * share) * out.voxel
-    b0 = batch.neighbour[i, (x >> 3) | ((y >> 3) << 1) | ((z >> 3) << 2)]
-    b1 = batch.neighbour[i, ((x + dx) >> 3) | (((y + dy) >> 3) << 1) | (((z + dz) >> 3) << 2)]
-    o1 = voxel_offset(x + dx, y + dy, z + dz)
-    colour = blended_colour(volume, b0, voxel_offset(x, y, z), b1, o1, share)
-    for channel in range(3):
-        out.colours[at, channel] = wp.uint8(wp.int32(colour[channel] + 0.5))
+def colour_at(rgb: wp.array3d[wp.uint8], s: wp.int32, at: wp.vec3i) -> wp.vec3:
+    o = (at[2] * 8 + at[1]) * 8 + at[0]
+    return wp.vec3(float(rgb[s, o, 0]), float(rgb[s, o, 1]), float(rgb[s, o, 2]))
+
+
+@wp.func
+def colour_between(a: wp.vec3, b: wp.vec3, share: wp.float32) -> wp.vec3:
+    """Colour between two voxels; a black one has none and does not count."""
+    if b[0] + b[1] + b[2] == 0.0:
+        return a
+    if a[0] + a[1] + a[2] == 0.0:
+        return b
+    return a + (b - a) * share
+
+
+@wp.func
+def fingerprint_of(place: wp.int32, a: wp.int64, b: wp.int64) -> wp.int64:
+    h = wp.int64(place) * wp.int64(-7046029254386353131)
+    h = (h ^ a) * wp.int64(-4658895280553007687)
+    h = (h ^ (h >> wp.int64(29)) ^ b) * wp.int64(-7723592293110705685)
+    return h ^ (h >> wp.int64(32))
+
+
+@wp.func
+def corner_of(at: wp.vec3i) -> wp.int32:
+    """Which of the block (0) and its upper neighbours (1..7) holds a point of the 9³ lattice."""
+    return (at[0] >> 3) | ((at[1] >> 3) << 1) | ((at[2] >> 3) << 2)
+
+
+@wp.func
+def within(at: wp.vec3i) -> wp.vec3i:
+    return wp.vec3i(at[0] & 7, at[1] & 7, at[2] & 7)
 
 
 @wp.kernel
 def emit_surface(
-    first: wp.int32,
-    volume: Volume,
-    blocks: wp.array[wp.int32],
-    tables: Tables,
-    batch: Batch,
-    out: Output,
+    first: wp.int32, volume: Volume, batch: Batch, code: Code, lanes: wp.int32
 ) -> None:
-    """Write vertices [world units], colours, and faces (numbered within their block)."""
-    i = first + wp.tid()
-    for m in range(batch.vertex_count[i]):
+    """Write the code of block i; `lanes` threads share a block's vertices and cells.
+
+    A vertex lies where the distance is 0 and has the colour there.
+    """
+    i, lane = wp.tid()
+    i = first + i
+    total = wp.int64(0)
+    m = lane
+    while m < batch.vertex_count[i]:
         edge = wp.int32(batch.edge_of_vertex[i, m])
-        emit_vertex(volume, batch, i, blocks[i], edge, out, out.vertex_start[i] + m)
+        point = edge // 3
+        axis = edge - point * 3
+        z = point // 81
+        y = (point - z * 81) // 9
+        low = wp.vec3i(point - z * 81 - y * 9, y, z)
+        high = wp.vec3i(
+            low[0] + wp.where(axis == 0, 1, 0),
+            low[1] + wp.where(axis == 1, 1, 0),
+            low[2] + wp.where(axis == 2, 1, 0),
+        )
+        q0 = batch.slots[i, corner_of(low)]
+        q1 = batch.slots[i, corner_of(high)]
+        s0 = sample(volume.voxels.sdf, volume.voxels.rim, q0, within(low))
+        share = s0 / (s0 - sample(volume.voxels.sdf, volume.voxels.rim, q1, within(high)))
+        a = colour_at(volume.voxels.rgb, q0, within(low))
+        colour = colour_between(a, colour_at(volume.voxels.rgb, q1, within(high)), share)
+        steps = wp.clamp(share * SHARE_STEPS + 0.5, SHARE_MARGIN, SHARE_STEPS - SHARE_MARGIN)
+        at = code.vertex_start[i] + m
+        code.edges[at] = wp.uint16(edge)
+        code.shares[at] = wp.uint16(wp.int32(steps))
+        shade = wp.int32(0)
+        for channel in range(3):
+            level = wp.int32(colour[channel] + 0.5)
+            code.colours[at, channel] = wp.uint8(level)
+            shade = (shade << 8) | level
+        place = wp.int64(edge) | (wp.int64(wp.int32(steps)) << wp.int64(16))
+        total += fingerprint_of(m, place, wp.int64(shade))
+        m += lanes
+    c = lane
+    while c < batch.cell_count[i]:
+        cell = batch.cell[i, c]
+        case = batch.case_of_cell[i, c]
+        code.cells[code.cell_start[i] + c] = cell
+        code.cases[code.cell_start[i] + c] = case
+        total += fingerprint_of(~c, wp.int64(cell), wp.int64(case))
+        c += lanes
+    wp.atomic_add(code.fingerprint, i, total)
+
+
+@wp.struct
+class Drawing:
+    """Triangles of blocks: where block i's faces begin, and room for vertices and faces."""
+
+    voxel: wp.float64
+    index: wp.array2d[wp.int32]
+    face_start: wp.array[wp.int32]
+    vertex_of_edge: wp.array2d[wp.int16]
+    vertices: wp.array2d[wp.float32]
+    faces: wp.array2d[wp.int32]
+
+
+@wp.kernel
+def draw_surface(first: wp.int32, tables: Tables, code: Code, out: Drawing) -> None:
+    """Vertices [world units] and faces (numbered within their block) of block i from its code.
+
+    A place is worked out from the lattice of the whole map in 64 bits, so that neighbours get the
+    same one.
+    """
+    i = first + wp.tid()
+    v0 = code.vertex_start[i]
+    for at in range(v0, code.vertex_start[i + 1]):
+        edge = wp.int32(code.edges[at])
+        out.vertex_of_edge[i, edge] = wp.int16(at - v0)
+        point = edge // 3
+        axis = edge - point * 3
+        z = point // 81
+        y = (point - z * 81) // 9
+        low = wp.vec3i(point - z * 81 - y * 9, y, z)
+        for a in range(3):
+            place = wp.float64(out.index[i, a] * 8 + low[a])
+            if a == axis:
+                place = place + wp.float64(code.shares[at]) / wp.float64(SHARE_STEPS)
+            out.vertices[at, a] = wp.float32(place * out.voxel)
     face = out.face_start[i]
-    for c in range(batch.cell_count[i]):
-        case = wp.int32(batch.case_of_cell[i, c])
-        base = wp.int32(batch.cell[i, c]) * 3
+    for c in range(code.cell_start[i], code.cell_start[i + 1]):
+        case = wp.int32(code.cases[c])
+        base = wp.int32(code.cells[c]) * 3
         for t in range(tables.triangle_count[case]):
             for corner in range(3):
-                edge = base + tables.edge_offset[tables.edges[case, 3 * t + corner]]
-                out.faces[face, corner] = wp.int32(batch.vertex_of_edge[i, edge])
+                edge = base + tables.edge_of_corner[case, 3 * t + corner]
+                out.faces[face, corner] = wp.int32(out.vertex_of_edge[i, edge])
             face += 1

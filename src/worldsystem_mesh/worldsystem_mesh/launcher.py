@@ -65,6 +65,7 @@ class Launcher:
             job.result()
 
     def close(self) -> None:
-        """Join the threads; the launcher must not be used afterwards."""
+        """Join the threads; launches after this run in the caller's."""
         if self._pool is not None:
             self._pool.shutdown()
+            self._pool = None

@@ -6,31 +6,37 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypedDict
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Float64, Int32
 
 from worldsystem_core.reconstruction import Keyframe, ScaleState
-from worldsystem_core.surface import BlockIndex, Mesh, MeshBlock, MeshDelta, join_blocks
+from worldsystem_core.surface import BlockIndex, Mesh, MeshDelta, join_blocks
 from worldsystem_mesh.config import MeshConfig
+from worldsystem_mesh.drawing import BlockMeshes, SurfaceDrawer
 from worldsystem_mesh.extraction import SurfaceExtractor
 from worldsystem_mesh.launcher import Launcher
+from worldsystem_mesh.refusion import Refusion
 from worldsystem_mesh.surface_store import SurfaceStore
-from worldsystem_mesh.view import StoredView, ViewStore, median_depth, view_from_keyframe
+from worldsystem_mesh.view import StoredView, median_depth, view_from_keyframe
+from worldsystem_mesh.view_store import ViewStore
 from worldsystem_mesh.volume import BlockVolume
 from worldsystem_mesh.weld import weld, without_crumbs
 
 BLOCK_VOXELS = 8
+LEAST_REFUSION_S = 0.002
+IDLE_REFUSION_S = 0.05
 
 
 @dataclass(frozen=True)
 class Correction:
     """What became of a request to move or remove keyframes.
 
-    `unreachable` keyframes have left the store (or were never fused): their share of the surface
-    stays where it is. `insignificant` ones moved less than `move_voxels`.
+    `applied` ones are on their way: the surface follows with the next calls of `extract`.
+    `unreachable` keyframes were never fused or have left the store for good: their share of the
+    surface stays where it is. `insignificant` ones moved less than `move_voxels`.
     """
 
     applied: tuple[int, ...]
@@ -45,17 +51,24 @@ class MeshStats(TypedDict):
     sequence: int
     blocks: int
     refused_blocks: int
+    paged_out_blocks: int
+    paged_in_blocks: int
     mesh_blocks: int
     vertices: int
     triangles: int
     memory_bytes: int
+    disk_bytes: int
     keyframes: int
     stored_keyframes: int
     evicted_keyframes: int
     unreachable_corrections: int
     empty_keyframes: int
+    out_of_reach: int
+    waiting_keyframes: int
+    waiting_blocks: int
     last_integrate_ms: float
     last_extract_ms: float
+    last_refusion_ms: float
     last_extracted_blocks: int
 
 
@@ -68,22 +81,48 @@ class Mesher:
     def __init__(self, config: MeshConfig) -> None:
         self._config = config
         self._launcher = Launcher(config.device, config.threads)
-        self._extractor = SurfaceExtractor(self._launcher, config.min_weight)
+        self._drawing_launcher = Launcher("cpu", config.threads)
+        self._extractor = SurfaceExtractor(self._launcher)
+        self._drawer = SurfaceDrawer(self._drawing_launcher)
+        self._volume: BlockVolume | None = None
+        self._surface = SurfaceStore(0)
+        self._views = ViewStore(0)
         self.reset()
 
     def reset(self) -> None:
         """Forget everything; sequence numbers begin anew."""
-        self._volume: BlockVolume | None = None
-        self._surface = SurfaceStore()
-        self._views = ViewStore(self._config.store_mb * 1_000_000)
-        self._keyframes = 0
+        self._release()
+        config = self._config
+        self._volume = None
+        self._refusion: Refusion | None = None
+        self._surface = SurfaceStore(config.memory_mb * 1_000_000 // 4, config.page_dir)
+        self._views = ViewStore(config.store_mb * 1_000_000, config.page_dir)
+        self._keyframes: set[int] = set()
+        self._fused = 0
         self._empty_keyframes = 0
         self._unreachable = 0
         self._capture_ns = 0
         self._scale = ScaleState.SCENE
-        self._integrate_ms = 0.0
-        self._extract_ms = 0.0
+        self._integrate_ms = self._extract_ms = self._refusion_ms = 0.0
         self._extracted_blocks = 0
+        self._delivered = 0
+        self._renewed = False
+        self._has_pending = False
+
+    @property
+    def surface(self) -> SurfaceStore:
+        """The surface's code by block, and what changed since when."""
+        return self._surface
+
+    @property
+    def volume(self) -> BlockVolume | None:
+        """The voxels; None before the first keyframe."""
+        return self._volume
+
+    @property
+    def views(self) -> ViewStore:
+        """The keyframes as they were fused."""
+        return self._views
 
     def integrate(self, keyframe: Keyframe) -> int:
         """Fuse `keyframe` (in the place of the one with its id); return the blocks it went into.
@@ -95,14 +134,13 @@ class Mesher:
         if view is None:
             self._empty_keyframes += 1
             return 0
-        if not self._forget(keyframe.id):
-            self._keyframes += 1
-        fused = self._fusion_volume.add(view)
-        self._views.put(fused)
+        fused = self._put(view)
+        self._has_pending = True
+        self._keyframes.add(keyframe.id)
         self._capture_ns = max(self._capture_ns, keyframe.stamp_ns)
         self._scale = keyframe.scale
         self._integrate_ms = 1e3 * (time.perf_counter() - start)
-        return len(fused.blocks)
+        return len(fused.band) + len(fused.free)
 
     def move(
         self,
@@ -110,57 +148,91 @@ class Mesher:
         point_scale: Mapping[int, float] | None = None,
         scale: ScaleState | None = None,
     ) -> Correction:
-        """Take keyframes out of the surface and fuse them again at their new poses.
+        """Have keyframes taken out of the surface and fused again at their new poses.
 
-        `point_scale` is the factor on a keyframe's pointmap as it was first told. With `scale` the
-        root changes its unit: the voxel grows as the keyframes do. A move is judged against the
-        pose that the keyframe is fused at, so that many small ones add up. Poses are rigid and
-        finite; others are refused as `unreachable`.
+        `point_scale` is the factor on a keyframe's pointmap as first told. With `scale` the root
+        changes its unit: the voxel grows as the keyframes do. A move is judged against the pose
+        that the keyframe is fused at, so that many small ones add up. Poses are rigid and finite;
+        others are refused as `unreachable`.
         """
         factors = point_scale or {}
-        self._rescale_root(factors, scale)
+        root_scale = self._rescale_root(factors, scale)
         applied: list[int] = []
         insignificant: list[int] = []
         unreachable: list[int] = []
-        for keyframe_id, pose in world_from_cam.items():
-            view = self._views.get(keyframe_id)
-            factor = factors.get(keyframe_id)
-            if view is None or not np.isfinite(pose).all():
-                unreachable.append(keyframe_id)
-            elif view.displacement_voxels(pose, self._fusion_volume.voxel, factor) < (
-                self._config.move_voxels
-            ):
-                insignificant.append(keyframe_id)
+        for number, pose in world_from_cam.items():
+            held = self._views.outline(number)
+            if held is None or not np.isfinite(pose).all():
+                unreachable.append(number)
+                continue
+            there = held.placed(pose, float(factors.get(number, held.scale)))
+            gap = held.displacement(there, root_scale) / self._fusion_volume.voxel
+            self._has_pending = True
+            if gap >= self._config.move_voxels or self._fusing.planned(number) is not None:
+                self._fusing.move(there)
+                applied.append(number)
             else:
-                self._fusion_volume.take_out(view)
-                self._views.put(self._fusion_volume.add(view.placed(pose, factor)))
-                applied.append(keyframe_id)
+                if root_scale != 1.0:
+                    self._views.update(there)
+                insignificant.append(number)
         self._unreachable += len(unreachable)
         return Correction(tuple(applied), tuple(insignificant), tuple(unreachable))
 
     def remove(self, ids: Iterable[int]) -> Correction:
-        """Take keyframes out of the surface; those not in the store stay and are counted."""
+        """Have keyframes taken out of the surface; those not in the store are counted."""
         applied: list[int] = []
         unreachable: list[int] = []
-        for keyframe_id in ids:
-            (applied if self._forget(keyframe_id) else unreachable).append(keyframe_id)
-        self._keyframes -= len(applied)
+        for number in ids:
+            if number in self._views and number in self._keyframes:
+                self._fusing.remove(number)
+                self._has_pending = True
+                self._keyframes.discard(number)
+                applied.append(number)
+            else:
+                unreachable.append(number)
         self._unreachable += len(unreachable)
         return Correction(tuple(applied), (), tuple(unreachable))
 
     def extract(self, stamp_ns: int) -> MeshDelta | None:
-        """What changed on the surface since the last call, or None when nothing did."""
+        """What changed on the surface since the last call, or None when nothing did.
+
+        Before that, moved keyframes are fused anew for a while, the nearest of their blocks first:
+        `refusion_share` of the time that the last update took. What waits for longer comes with
+        later calls.
+        """
+        if self._volume is None:
+            return None
+        own_s = 1e-3 * (self._integrate_ms + self._extract_ms)
+        self._refuse(max(self._config.refusion_share * own_s, LEAST_REFUSION_S))
+        return self._extract(stamp_ns)
+
+    def go_on(self, stamp_ns: int) -> MeshDelta | None:
+        """What changed while nothing new came: moved keyframes are fused anew for a while, and
+        once none waits, blocks are drawn that moved by less than `redraw_voxels`."""
+        if self._volume is None or self.is_settled:
+            return None
+        self._refuse(IDLE_REFUSION_S)
+        if self._fusing.is_idle:
+            self._volume.note_pending()
+            self._has_pending = False
+        return self._extract(stamp_ns)
+
+    def settle(self, stamp_ns: int) -> MeshDelta | None:
+        """The same without sparing time: all moved keyframes are fused anew, and every block is
+        drawn that moved at all."""
         if self._volume is None:
             return None
         start = time.perf_counter()
-        dirty = self._volume.dirty_blocks()
-        base = self._surface.sequence
-        blocks, gone = self._surface.update(self._extractor.surfaces(self._volume, dirty))
-        self._extracted_blocks = len(dirty)
-        self._extract_ms = 1e3 * (time.perf_counter() - start)
-        if not blocks and not gone:
-            return None
-        return self._delta(blocks, gone, base, stamp_ns)
+        self._fusing.finish()
+        self._refusion_ms = 1e3 * (time.perf_counter() - start)
+        self._volume.note_pending()
+        self._has_pending = False
+        return self._extract(stamp_ns)
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether no moved keyframe waits, and no block that moved less than `redraw_voxels`."""
+        return not self._has_pending and (self._refusion is None or self._refusion.is_idle)
 
     def all_blocks(self, newer_than: int, stamp_ns: int) -> MeshDelta:
         """All that changed after sequence `newer_than`, for a client that missed something.
@@ -168,98 +240,153 @@ class Mesher:
         Changes not extracted yet are not in it; they come with the next delta. A client from
         before a `reset` (its sequence lies ahead) is given everything.
         """
-        base = newer_than if 0 <= newer_than <= self._surface.sequence else 0
-        blocks, gone = self._surface.newer_than(base)
-        return self._delta(blocks, gone, base, stamp_ns)
+        surface = self._surface
+        base = newer_than if 0 <= newer_than <= surface.sequence else 0
+        gone = surface.index(surface.removed_newer_than(base)).tolist()
+        removed = tuple((x, y, z) for x, y, z in gone)
+        return self._delta(surface.ids_newer_than(base), removed, base, stamp_ns)
 
     def mesh(self, *, min_component_faces: int = 0) -> Mesh:
         """The whole surface as last extracted, welded across blocks.
 
         Connected pieces of fewer than `min_component_faces` faces are left out.
         """
-        return without_crumbs(
-            weld(join_blocks(list(self._surface.blocks.values()))), min_component_faces
+        blocks = BlockMeshes(
+            self._drawer, self._surface.cells(self._surface.all_ids()), self._voxel
         )
+        return without_crumbs(weld(join_blocks(blocks)), min_component_faces)
 
     def stats(self) -> MeshStats:
         """Counters and gauges for `Status`."""
-        volume, views = self._volume, self._views
+        volume, views, surface, waiting = self._volume, self._views, self._surface, self._refusion
         volume_bytes = volume.bytes if volume else 0
+        volume_disk = volume.pool.disk_bytes if volume else 0
         return MeshStats(
-            voxel=volume.voxel if volume else 0.0,
-            sequence=self._surface.sequence,
+            voxel=self._voxel,
+            sequence=surface.sequence,
             blocks=volume.block_count if volume else 0,
             refused_blocks=volume.refused_blocks if volume else 0,
-            mesh_blocks=len(self._surface.blocks),
-            vertices=self._surface.vertex_count,
-            triangles=self._surface.face_count,
-            memory_bytes=volume_bytes + views.bytes + self._surface.bytes,
-            keyframes=self._keyframes,
+            paged_out_blocks=volume.pool.paged_out if volume else 0,
+            paged_in_blocks=volume.pool.paged_in if volume else 0,
+            mesh_blocks=surface.block_count,
+            vertices=surface.vertex_total,
+            triangles=surface.face_total,
+            memory_bytes=volume_bytes + views.bytes + surface.bytes,
+            disk_bytes=volume_disk + views.disk_bytes + surface.disk_bytes,
+            keyframes=len(self._keyframes),
             stored_keyframes=len(views),
             evicted_keyframes=views.evicted,
             unreachable_corrections=self._unreachable,
             empty_keyframes=self._empty_keyframes,
+            out_of_reach=volume.outside if volume else 0,
+            waiting_keyframes=waiting.waiting_views if waiting else 0,
+            waiting_blocks=waiting.waiting_blocks if waiting else 0,
             last_integrate_ms=self._integrate_ms,
             last_extract_ms=self._extract_ms,
+            last_refusion_ms=self._refusion_ms,
             last_extracted_blocks=self._extracted_blocks,
         )
 
     def close(self) -> None:
-        """Join the kernel threads; the mesher must not be used afterwards."""
+        """Join the kernel threads and delete page files; the mesher must not be used afterwards."""
+        self._release()
         self._launcher.close()
+        self._drawing_launcher.close()
+
+    @property
+    def _voxel(self) -> float:
+        return self._volume.voxel if self._volume else 0.0
 
     @property
     def _fusion_volume(self) -> BlockVolume:
         assert self._volume is not None  # a view exists only after the volume was made
         return self._volume
 
+    @property
+    def _fusing(self) -> Refusion:
+        assert self._refusion is not None  # made together with the volume
+        return self._refusion
+
+    def _release(self) -> None:
+        if self._volume is not None:
+            self._volume.close()
+        self._views.close()
+        self._surface.close()
+
     def _compact(self, keyframe: Keyframe) -> StoredView | None:
-        """The keyframe in voxel units; the first usable one fixes the voxel."""
+        """The keyframe as it is fused; the first usable one fixes the voxel."""
         if self._volume is None:
             median = median_depth(keyframe, self._config.min_confidence)
             if not math.isfinite(median):
                 return None
             voxel = self._config.voxel or median / self._config.auto_voxels
             self._volume = BlockVolume(self._config, self._launcher, voxel)
-        return view_from_keyframe(keyframe, self._volume.voxel, self._config)
+            self._refusion = Refusion(self._volume, self._views)
+        return view_from_keyframe(keyframe, self._config, self._fused + 1)
 
-    def _rescale_root(self, factors: Mapping[int, float], scale: ScaleState | None) -> None:
-        """Measure in the root's new unit: the same volume, each of its voxels larger."""
-        if scale is None or scale is self._scale:
-            return
+    def _put(self, view: StoredView) -> StoredView:
+        """Fuse a new view; one that takes another's place waits with the blocks of both."""
+        held = self._views.outline(view.id)
+        if held is None:
+            fused = self._fusion_volume.add(view)
+            self._fused += 1
+        else:
+            self._fusing.forget(view.id)
+            fused = self._fusion_volume.touch(replace(view, order=held.order))
+        self._views.put(fused)
+        self._fusing.note_added(fused, is_fused=held is None)
+        return fused
+
+    def _rescale_root(self, factors: Mapping[int, float], scale: ScaleState | None) -> float:
+        """Let the voxel grow with the keyframes when the root changes its unit."""
+        if scale is None or scale == self._scale or self._volume is None:
+            return 1.0
         self._scale = scale
-        held = {key: view for key in factors if (view := self._views.get(key)) is not None}
-        if self._volume is None or not held:
-            return
-        growths = [factors[key] / view.point_scale for key, view in held.items()]
-        growth = float(np.median(growths))
-        self._volume.voxel *= growth
-        self._views.grow(growth)
+        held = {number: self._views.outline(number) for number in factors}
+        grown = [factors[number] / view.scale for number, view in held.items() if view]
+        ratio = float(np.median(grown)) if grown else 1.0
+        self._volume.voxel *= ratio
+        self._surface.renew()
+        self._renewed = True
+        return ratio
 
-    def _forget(self, id: int) -> bool:
-        view = self._views.pop(id)
-        if view is None:
-            return False
-        self._fusion_volume.take_out(view)
-        return True
+    def _refuse(self, budget_s: float) -> None:
+        start = time.perf_counter()
+        self._fusing.work(budget_s)
+        self._refusion_ms = 1e3 * (time.perf_counter() - start)
+
+    def _extract(self, stamp_ns: int) -> MeshDelta | None:
+        volume, base = self._fusion_volume, self._delivered
+        start = time.perf_counter()
+        dirty = volume.dirty_blocks()
+        changed, gone = self._surface.update(self._extractor.surfaces(volume, dirty))
+        if self._renewed:
+            changed, self._renewed = self._surface.all_ids(), False
+        self._extracted_blocks = len(dirty)
+        self._extract_ms = 1e3 * (time.perf_counter() - start)
+        if self._surface.sequence == base:
+            return None
+        self._delivered = self._surface.sequence
+        return self._delta(changed, gone, base, stamp_ns)
 
     def _delta(
         self,
-        blocks: tuple[MeshBlock, ...],
+        blocks: Int32[np.ndarray, "b"],
         removed: tuple[BlockIndex, ...],
         base_sequence: int,
         stamp_ns: int,
     ) -> MeshDelta:
+        surface = self._surface
         return MeshDelta(
             stamp_ns=stamp_ns,
-            sequence=self._surface.sequence,
+            sequence=surface.sequence,
             base_sequence=base_sequence,
-            block_size=BLOCK_VOXELS * (self._volume.voxel if self._volume else 0.0),
-            blocks=blocks,
+            block_size=BLOCK_VOXELS * self._voxel,
+            blocks=BlockMeshes(self._drawer, surface.cells(blocks), self._voxel),
             removed=removed,
-            total_vertices=self._surface.vertex_count,
-            total_faces=self._surface.face_count,
-            keyframe_count=self._keyframes,
+            total_vertices=surface.vertex_total,
+            total_faces=surface.face_total,
+            keyframe_count=len(self._keyframes),
             capture_ns=self._capture_ns,
             scale=self._scale,
         )

@@ -14,8 +14,12 @@ from worldsystem_core.ros import topics
 from worldsystem_core.ros.adapters.slam import KeyframeEvent
 from worldsystem_core.ros.container import run_node
 from worldsystem_core.ros.stage_node import StageNode
+from worldsystem_core.surface import MeshDelta
 from worldsystem_mesh.config import MeshConfig
 from worldsystem_mesh.mesher import Mesher
+
+IDLE_S = 0.25
+"""So long after the last keyframe, what it left undone goes on."""
 
 
 class MesherNode(StageNode):
@@ -28,6 +32,8 @@ class MesherNode(StageNode):
         self._mesher = Mesher(self.config)
         self._mesh_out = self.advertise(topics.MESH)
         self.listen(topics.KEYFRAME, self._on_keyframe, self._on_dropped)
+        self._busy_at = time.monotonic()
+        self.create_timer(IDLE_S, self._on_idle)
         self.create_service(MeshRequest, "mesh/request", self._on_request)
 
     def _on_dropped(self, event: KeyframeEvent) -> None:
@@ -45,13 +51,19 @@ class MesherNode(StageNode):
             self._mesher.move(event.world_from_cam, event.point_scale, event.scale)
         else:
             self._mesher.remove(event.ids)
-        self._publish()
-
-    def _publish(self) -> None:
         delta = self._mesher.extract(time.time_ns())
+        self._publish(delta)
+        if delta is not None:
+            self.measure_latency(delta.capture_ns)
+        self._busy_at = time.monotonic()
+
+    def _on_idle(self) -> None:
+        if time.monotonic() - self._busy_at > IDLE_S:
+            self._publish(self._mesher.go_on(time.time_ns()))
+
+    def _publish(self, delta: MeshDelta | None) -> None:
         if delta is not None:
             self._mesh_out.publish(delta)
-            self.measure_latency(delta.capture_ns)
 
     def _on_request(
         self, request: MeshRequest.Request, response: MeshRequest.Response
@@ -65,7 +77,11 @@ class MesherNode(StageNode):
         return dict(self._mesher.stats())
 
     def input_ended(self) -> None:
-        self._publish()
+        self._publish(self._mesher.settle(time.time_ns()))
+
+    def close(self) -> None:
+        super().close()
+        self._mesher.close()
 
 
 def main() -> None:

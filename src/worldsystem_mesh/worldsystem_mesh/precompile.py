@@ -7,15 +7,23 @@ import time
 
 import warp as wp
 
-from worldsystem_mesh import kernels_surface, kernels_volume
+from worldsystem_mesh import (
+    kernels_changes,
+    kernels_fusion,
+    kernels_rays,
+    kernels_surface,
+    kernels_volume,
+)
 from worldsystem_mesh.launcher import start_warp
+
+MODULES = (kernels_volume, kernels_rays, kernels_fusion, kernels_changes, kernels_surface)
 
 
 def precompile() -> float:
     """Compile (or load from the cache) every kernel for every device; return the seconds taken."""
     start = time.perf_counter()
     start_warp()
-    for module in (kernels_volume, kernels_surface):
+    for module in MODULES:
         wp.load_module(module)
     return time.perf_counter() - start
 

@@ -8,130 +8,259 @@ Hashing", ACM TOG 32(6), 2013.
 from __future__ import annotations
 
 import math
-import sys
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import warp as wp
-from jaxtyping import Float64, Int, Int32
+from jaxtyping import Float32, Int, Int16, Int32, UInt8
 
+from worldsystem_mesh import kernels_changes as changes
+from worldsystem_mesh import kernels_fusion as fusion
+from worldsystem_mesh import kernels_rays as rays
 from worldsystem_mesh import kernels_volume as kernels
+from worldsystem_mesh.block_pool import BlockPool
 from worldsystem_mesh.config import MeshConfig
 from worldsystem_mesh.launcher import Launcher
 from worldsystem_mesh.view import StoredView
 
-CONFIDENCE_UNITS = 255
-BAND_STRIDE_PX = 2
+BAND_STRIDE_VOXELS = 4.0
 FREE_SPACE_STRIDE_PX = 8
-FIRST_CUDA_CAPACITY = 4096
-VOXELS = 512
+ROWS = 64
+FIRST_CAPACITY = 1 << 16
+MOST_BLOCKS = 1 << 24
+WATCHED_VOXELS = 2.0
+FARTHEST_HOME = kernels.KEY_BIAS - 4096
 
 DeviceView = Any  # an instance of the Warp struct `kernels.View`, which is not a class
+UPPER = np.array([(i & 1, i >> 1 & 1, i >> 2) for i in range(1, 8)], np.int32)
 
 
 class BlockVolume:
-    """Integer sums of weighted distance and colour per voxel; see `kernels_volume`.
+    """Means of distance, weight and colour per voxel, 6 bytes in all; see `kernels_volume`.
 
-    Exactness: taking a view out restores every sum bit for bit, unless a voxel's weight had
-    reached `max_weight` in between and forgot half.
+    `voxel` is the edge of a voxel [world units]. Fusing the same views in the same order gives the
+    same volume, bit for bit, however memory is paged and threads are cut.
     """
 
     def __init__(self, config: MeshConfig, launcher: Launcher, voxel: float) -> None:
         self.voxel = voxel
         self.refused_blocks = 0
+        self.outside = 0
         self._config = config
         self._launcher = launcher
         self._stamp = 0
         self.state = kernels.Volume()
-        self.state.max_weight = int(config.max_weight * CONFIDENCE_UNITS)
-        self.state.counters = self._zeros(4, wp.int32)
-        self._resize(min(first_capacity(launcher.device), config.max_blocks))
+        self.state.voxels.max_weight = int(config.max_weight * kernels.WEIGHT_UNITS)
+        self.state.voxels.min_weight = max(1, round(config.min_weight * kernels.WEIGHT_UNITS))
+        self.state.gate = config.redraw_voxels
+        watched = WATCHED_VOXELS if config.redraw_voxels > 0 else 20.0
+        self.state.voxels.watched = int(watched * kernels.SDF_UNITS)
+        self.state.half_life = config.decay_keyframes
+        self.state.counters = self._zeros(kernels.COUNTERS, wp.int32)
+        budget = config.memory_mb * 1_000_000 * 3 // 4
+        self.pool = BlockPool(self.state, launcher.device, budget, config.page_dir)
+        self._resize(FIRST_CAPACITY)
 
     @property
     def block_count(self) -> int:
-        counted = int(self.state.counters.numpy()[kernels.BLOCK_COUNT])
-        return min(counted, int(self.state.capacity))
+        """Blocks that ever were, in memory or on disk."""
+        return min(int(self._counters()[kernels.BLOCKS]), int(self.state.capacity))
 
     @property
     def bytes(self) -> int:
-        """Memory that the blocks and the hash take; unused capacity costs none on a CPU."""
-        return self.block_count * BLOCK_BYTES + int(self.state.keys.size) * SLOT_BYTES
+        """Memory that blocks, their places and the hash take."""
+        return self.pool.bytes + self._index_bytes()
 
     def coords(self, blocks: Int[np.ndarray, "b"]) -> Int32[np.ndarray, "b 3"]:
         """Block indices of the given block numbers; copies what it needs on CUDA."""
         return np.asarray(self.state.coords.numpy()[blocks])
 
-    def add(self, view: StoredView) -> StoredView:
-        """Fuse `view`; return it with the blocks that it went into."""
-        on_device = self._upload(view)
-        count = self._touch(on_device, view)
-        blocks = self.state.touched.numpy()[:count].copy()  # synchronises on CUDA
-        self._fuse(on_device, self.state.touched, count, 1)
-        return replace(view, blocks=blocks)
+    def change(self, blocks: Int[np.ndarray, "b"]) -> Float32[np.ndarray, "b"]:
+        """How far the surface in each block has moved in all [voxels]; never shrinks."""
+        return np.asarray(self.state.change.numpy()[blocks])
 
-    def take_out(self, view: StoredView) -> None:
-        """Undo `add`, in the blocks that it returned."""
-        if len(view.blocks):
-            blocks = wp.array(view.blocks, dtype=wp.int32, device=self._launcher.device)
-            self._fuse(self._upload(view), blocks, len(view.blocks), -1)
+    def numbers(self, coords: Int[np.ndarray, "b 3"]) -> Int32[np.ndarray, "b"]:
+        """Block numbers at the given block indices, -1 where there is none."""
+        device = self._launcher.device
+        places = wp.array(np.ascontiguousarray(coords, np.int32), dtype=wp.int32, device=device)
+        found = wp.empty(len(coords), dtype=wp.int32, device=device)
+        if len(coords):
+            self._launcher.whole(kernels.find_blocks, len(coords), [self.state, places, found])
+        return np.asarray(found.numpy())
+
+    def add(self, view: StoredView) -> StoredView:
+        """Fuse `view`; return it with the blocks that it went into (none when it is too far
+        away for the lattice)."""
+        touched = self.touch(view)
+        self.fuse(touched, touched.blocks)
+        self.note(touched.blocks, view.order)
+        return touched
+
+    def touch(self, view: StoredView) -> StoredView:
+        """Find the blocks that `view` belongs into, adding those it needs; nothing is fused."""
+        on_device = self.on_device(view)
+        if on_device is None:
+            self.outside += 1
+            return view
+        band, free = self._touch(on_device, view)
+        self.refused_blocks += self.make_resident(np.concatenate([band, free]))
+        return replace(view, band=band, free=free)
+
+    def fuse(self, view: StoredView, blocks: Int32[np.ndarray, "b"]) -> None:
+        """Fuse `view` into the given blocks, which are in memory."""
+        on_device = self.on_device(view)
+        if len(blocks) and on_device is not None:
+            start = np.arange(len(blocks) + 1, dtype=np.int32)
+            self._fuse([on_device], blocks, start, np.zeros(len(blocks), np.int32))
+
+    def note(self, blocks: Int32[np.ndarray, "b"], order: int) -> None:
+        """Work out which of the blocks, just fused into, are to be drawn again."""
+        if len(blocks):
+            inputs = [self.state, self._list(blocks), order]
+            self._launcher.whole(changes.note_changes, len(blocks), inputs)
+
+    def note_pending(self) -> None:
+        """Have all blocks drawn again that moved at all, however little."""
+        change, drawn = self.state.change.numpy(), self.state.change_drawn.numpy()
+        count = self.block_count
+        pending = np.nonzero(change[:count] > drawn[:count])[0].astype(np.int32)
+        for start in range(0, len(pending), 1024):
+            blocks = pending[start : start + 1024]
+            self.make_resident(blocks)
+            self._launcher.whole(
+                changes.note_pending, len(blocks), [self.state, self._list(blocks)]
+            )
+
+    def rebuild(
+        self,
+        blocks: Int32[np.ndarray, "b"],
+        views: list[DeviceView],
+        start: Int32[np.ndarray, "b+1"],
+        view_of_pair: Int32[np.ndarray, "p"],
+    ) -> None:
+        """Make the blocks, which are in memory, what the given views in their order make of them.
+
+        Block i gets `views[j]` for each j in `view_of_pair[start[i]:start[i + 1]]`.
+        """
+        inputs = [self.state, self._list(blocks)]
+        self._launcher.sliced(fusion.empty_blocks, len(blocks), inputs, inner=(ROWS,))
+        if views:
+            self._fuse(views, blocks, start, view_of_pair)
+        self.note(blocks, max((int(view.order) for view in views), default=0))
 
     def dirty_blocks(self) -> Int32[np.ndarray, "b"]:
-        """Blocks whose surface may have changed since the last call, in ascending order."""
-        counters = self.state.counters.numpy()
-        count = int(counters[kernels.DIRTY_COUNT])
-        blocks = self.state.dirty.numpy()[:count].copy()
-        self._set_counters(DIRTY_COUNT=0)
-        self.state.is_dirty.zero_()
-        return np.asarray(np.sort(blocks))
+        """Blocks to be drawn again since the last call, in ascending order."""
+        count = int(self._counters()[kernels.DIRTY])
+        if not count:
+            return np.zeros(0, np.int32)
+        blocks = np.sort(self.state.dirty.numpy()[:count])
+        self._launcher.whole(changes.clear_dirty, count, [self.state, self.state.dirty])
+        self._set_counters(DIRTY=0)
+        return np.asarray(blocks)
 
-    def _touch(self, on_device: DeviceView, view: StoredView) -> int:
-        """Find the view's blocks, growing the volume until they fit; return their number."""
+    def make_resident(self, blocks: Int32[np.ndarray, "b"]) -> int:
+        """Bring the blocks into memory; return for how many there was no room."""
+        return self.pool.bring_in(blocks, self._index_bytes())
+
+    def with_upper_neighbours(self, blocks: Int32[np.ndarray, "b"]) -> Int32[np.ndarray, "n"]:
+        """The blocks and those whose samples their cells read."""
+        upper = (self.coords(blocks)[:, None] + UPPER).reshape(-1, 3)
+        found = self.numbers(upper)
+        return np.unique(np.concatenate([blocks, found[found >= 0]])).astype(np.int32)
+
+    def samples(self, blocks: Int32[np.ndarray, "b"]) -> Int16[np.ndarray, "b 8 8 8"]:
+        """Signed distances [1/2000 voxel] of the blocks' voxels (z, y, x), as last fused; those
+        not seen often enough are -32768."""
+        self.make_resident(blocks)
+        slots = self.pool.slot[blocks]
+        known = self.pool.rows("weight", slots) >= self.state.voxels.min_weight
+        sdf = np.where(known, self.pool.rows("sdf", slots), np.int16(-32768))
+        return np.asarray(sdf.reshape(-1, 8, 8, 8))
+
+    def colours(self, blocks: Int32[np.ndarray, "b"]) -> UInt8[np.ndarray, "b 8 8 8 3"]:
+        """Colours of the blocks' voxels (z, y, x); black where none was seen."""
+        self.make_resident(blocks)
+        return self.pool.rows("rgb", self.pool.slot[blocks]).reshape(-1, 8, 8, 8, 3)
+
+    def close(self) -> None:
+        """Give up the page file; the volume must not be used afterwards."""
+        self.pool.close()
+
+    def on_device(self, view: StoredView) -> DeviceView | None:
+        """The view as the kernels see it; None when its camera is beyond the lattice."""
+        camera, device = view.camera, self._launcher.device
+        rotation = view.world_from_cam[:3, :3]
+        position = view.world_from_cam[:3, 3] / self.voxel
+        home = np.floor(position / 8.0)
+        if not (np.abs(home) < FARTHEST_HOME).all():
+            return None
+        made = kernels.View()
+        made.depth = wp.array(view.depth, dtype=wp.uint16, device=device, copy=False)
+        made.confidence = wp.array(view.confidence, dtype=wp.uint8, device=device, copy=False)
+        made.rgb = wp.array(view.rgb, dtype=wp.uint8, device=device, copy=False)
+        made.intrinsics = wp.vec4(camera.fx, camera.fy, camera.cx, camera.cy)
+        made.world_from_cam = wp.mat33(rotation)
+        made.cam_from_world = wp.mat33(rotation.T)
+        made.eye = wp.vec3(position - 8.0 * home)
+        made.home = wp.vec3i(*(int(i) for i in home))
+        made.depth_step = view.depth_step / self.voxel
+        made.truncation = self._config.truncation_voxels
+        made.depth_noise = self._config.depth_noise
+        made.seed = (view.id * 2654435761 + 97) & 0xFFFFFFFF
+        made.order = view.order
+        return made
+
+    def _fuse(
+        self,
+        views: list[DeviceView],
+        blocks: Int32[np.ndarray, "b"],
+        start: Int32[np.ndarray, "b+1"],
+        view_of_pair: Int32[np.ndarray, "p"],
+    ) -> None:
+        together = wp.array(views, dtype=kernels.View, device=self._launcher.device)
+        pairs = [self._list(start), self._list(view_of_pair)]
+        lanes = 1 if self._launcher.device == "cpu" else ROWS
+        inputs = [self.state, together, self._list(blocks), *pairs, lanes]
+        self._launcher.sliced(fusion.fuse_views, len(blocks), inputs, inner=(lanes,))
+
+    def _touch(
+        self, on_device: DeviceView, view: StoredView
+    ) -> tuple[Int32[np.ndarray, "b"], Int32[np.ndarray, "f"]]:
+        """Blocks in the band and in free space; grows the volume until they fit."""
+        stride = band_stride_px(view, self.voxel)
         while True:
             self._stamp += 1
-            self._set_counters(TOUCHED_COUNT=0, LOST_COUNT=0)
-            self._walk_rays(kernels.touch_band, on_device, view, BAND_STRIDE_PX)
+            self._set_counters(TOUCHED=0, LOST=0, PAGED=0, OUTSIDE=0)
+            self._walk_rays(rays.touch_band, on_device, view, stride)
+            in_band = int(self._counters()[kernels.TOUCHED])
             if self._config.free_space:
-                stride = FREE_SPACE_STRIDE_PX
-                self._walk_rays(kernels.touch_free_space, on_device, view, stride)
-            blocks, touched, _, lost = (int(n) for n in self.state.counters.numpy())
-            if blocks <= self.state.capacity and not lost:
-                return touched
-            if self.state.capacity >= self._config.max_blocks:
-                self.refused_blocks += max(blocks - self.state.capacity, 0) + lost
-                self._set_counters(BLOCK_COUNT=min(blocks, self.state.capacity))
-                self._rebuild_hash(len(self.state.keys))
-                return touched
-            self._resize(min(max(2 * self.state.capacity, blocks), self._config.max_blocks))
+                self._walk_rays(rays.touch_free_space, on_device, view, FREE_SPACE_STRIDE_PX)
+            counters = self._counters()
+            blocks, touched = int(counters[kernels.BLOCKS]), int(counters[kernels.TOUCHED])
+            fits = blocks <= self.state.capacity and not counters[kernels.LOST]
+            if not fits and self.state.capacity < MOST_BLOCKS:
+                self._resize(min(max(2 * self.state.capacity, 2 * blocks), MOST_BLOCKS))
+                continue
+            if not fits:
+                self.refused_blocks += max(blocks - self.state.capacity, 0)
+                self._set_counters(BLOCKS=min(blocks, self.state.capacity))
+                self._rebuild_hash()
+            elif 3 * blocks > 2 * self.state.capacity and self.state.capacity < MOST_BLOCKS:
+                self._resize(2 * self.state.capacity)
+            self.outside += int(counters[kernels.OUTSIDE])
+            found = self.state.touched.numpy()[:touched].copy()
+            return found[:in_band], found[in_band:]
 
     def _walk_rays(
         self, kernel: wp.Kernel, on_device: DeviceView, view: StoredView, stride: int
     ) -> None:
-        dim = tuple(math.ceil(side / stride) for side in view.depth_voxels.shape)
+        dim = tuple(math.ceil(side / stride) for side in view.depth.shape)
         self._launcher.whole(kernel, dim, [self.state, on_device, stride, self._stamp])
 
-    def _fuse(self, on_device: DeviceView, blocks: wp.array, count: int, sign: int) -> None:
-        inputs = [self.state, on_device, blocks, sign]
-        self._launcher.sliced(kernels.fuse_rows, count, inputs, inner=(64,))
-        self._launcher.whole(kernels.mark_dirty, count, [self.state, blocks])
-
-    def _upload(self, view: StoredView) -> DeviceView:
-        camera, device = view.camera, self._launcher.device
-        rotation = view.world_from_cam[:3, :3]
-        position: Float64[np.ndarray, "3"] = view.world_from_cam[:3, 3] / self.voxel
-        on_device = kernels.View()
-        depth = view.depth_voxels.astype(np.float32)
-        on_device.depth = wp.array(depth, dtype=wp.float32, device=device)
-        on_device.confidence = wp.array(view.confidence, dtype=wp.uint8, device=device)
-        on_device.rgb = wp.array(view.rgb, dtype=wp.uint8, device=device)
-        on_device.intrinsics = wp.vec4(camera.fx, camera.fy, camera.cx, camera.cy)
-        on_device.world_from_cam = wp.mat33(rotation)
-        on_device.cam_in_world = wp.vec3(position)
-        on_device.cam_from_world = wp.mat33(rotation.T)
-        on_device.world_in_cam = wp.vec3(-rotation.T @ position)
-        on_device.truncation = self._config.truncation_voxels
-        on_device.depth_noise = self._config.depth_noise
-        return on_device
+    def _list(self, blocks: Int32[np.ndarray, "b"]) -> wp.array:
+        plain = np.ascontiguousarray(blocks, np.int32)
+        return wp.array(plain, dtype=wp.int32, device=self._launcher.device, copy=False)
 
     def _zeros(self, shape: int | tuple[int, ...], dtype: type) -> wp.array:
         device = self._launcher.device
@@ -140,54 +269,65 @@ class BlockVolume:
             return wp.array(host, dtype=dtype, device=device, copy=False)
         return wp.zeros(shape, dtype=dtype, device=device)
 
+    def _counters(self) -> Int32[np.ndarray, "c"]:
+        """On a CPU the counters themselves; on CUDA a copy, which waits for the kernels."""
+        return np.asarray(self.state.counters.numpy())
+
     def _set_counters(self, **values: int) -> None:
-        counters = self.state.counters.numpy()
+        counters = self._counters()
         for name, value in values.items():
             counters[getattr(kernels, name)] = value
-        self.state.counters.assign(counters)
+        if self._launcher.device != "cpu":
+            self.state.counters.assign(counters)
+
+    def _index_bytes(self) -> int:
+        return self.block_count * PLACE_BYTES + int(self.state.keys.size) * KEY_BYTES
 
     def _resize(self, capacity: int) -> None:
         """Give every per-block array room for `capacity` blocks and build the hash anew."""
-        kept = min(int(self.state.counters.numpy()[kernels.BLOCK_COUNT]), self.state.capacity)
+        kept = min(int(self._counters()[kernels.BLOCKS]), int(self.state.capacity))
         for name, (tail, dtype) in PER_BLOCK.items():
             new = self._zeros((capacity, *tail), dtype)
             if kept:
                 wp.copy(new, getattr(self.state, name), count=kept * math.prod(tail))
             setattr(self.state, name, new)
+        self.pool.grow(capacity)
         self.state.capacity = capacity
-        self._set_counters(BLOCK_COUNT=kept)
-        self._rebuild_hash(1 << (4 * capacity - 1).bit_length())
+        self._set_counters(BLOCKS=kept)
+        self._rebuild_hash()
 
-    def _rebuild_hash(self, slots: int) -> None:
-        device = self._launcher.device
-        self.state.keys = wp.full(slots, kernels.EMPTY, dtype=wp.int64, device=device)
-        self.state.block_of_key = wp.full(slots, kernels.REFUSED, dtype=wp.int32, device=device)
-        count = int(self.state.counters.numpy()[kernels.BLOCK_COUNT])
-        self._launcher.whole(kernels.insert_blocks, count, [self.state])
+    def _rebuild_hash(self) -> None:
+        slots = 1 << (2 * int(self.state.capacity) - 1).bit_length()
+        self.state.keys = self._zeros(slots, wp.int64)
+        self.state.block_of_key = wp.full(
+            slots, kernels.REFUSED, dtype=wp.int32, device=self._launcher.device
+        )
+        count = int(self._counters()[kernels.BLOCKS])
+        if count:
+            self._launcher.whole(kernels.insert_blocks, count, [self.state])
 
 
 PER_BLOCK: dict[str, tuple[tuple[int, ...], type]] = {
     "coords": ((3,), wp.int32),
     "touched_at": ((), wp.int32),
-    "changed": ((), wp.int32),
+    "fused_at": ((), wp.int32),
+    "step": ((), wp.int32),
+    "change": ((), wp.float32),
+    "change_drawn": ((), wp.float32),
     "is_dirty": ((), wp.int32),
     "touched": ((), wp.int32),
     "dirty": ((), wp.int32),
-    "sdf_sum": ((VOXELS,), wp.int32),
-    "weight": ((VOXELS,), wp.uint16),
-    "colour_sum": ((VOXELS, 3), wp.int32),
-    "colour_weight": ((VOXELS,), wp.uint16),
 }
-BLOCK_BYTES: int = sum(
+PLACE_BYTES: int = 12 + sum(
     math.prod(tail) * wp.types.type_size_in_bytes(t) for tail, t in PER_BLOCK.values()
 )
-SLOT_BYTES = 8 + 4
+"""Of every block, also on disk: the arrays above, its slot, and when it was last seen."""
+
+KEY_BYTES = 8 + 4
 
 
-def first_capacity(device: str) -> int:
-    """Blocks to make room for at first.
-
-    A CPU has all the room at once, in zero pages that take memory only when written; so growing
-    never copies, and no keyframe waits for it. A CUDA device begins small and doubles.
-    """
-    return sys.maxsize if device == "cpu" else FIRST_CUDA_CAPACITY
+def band_stride_px(view: StoredView, voxel: float) -> int:
+    """Pixels between rays so that, at the farthest depth, they are half a block apart."""
+    farthest = float(view.depth.max()) * view.depth_step / voxel
+    apart_voxels = farthest / max(view.camera.fx, view.camera.fy)
+    return int(min(max(BAND_STRIDE_VOXELS / max(apart_voxels, 1e-6), 1.0), 4.0))

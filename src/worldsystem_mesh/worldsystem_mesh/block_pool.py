@@ -1,0 +1,225 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where blocks' voxels lie: in slots of the pool while there is room, else in the page file."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import warp as wp
+from jaxtyping import Bool, Int, Int32, UInt8
+
+from worldsystem_mesh.kernels_volume import NEVER_IN, PAGED_OUT, RIM_SAMPLES
+from worldsystem_mesh.page_file import PageFile
+
+VOXELS = 512
+PER_SLOT: dict[str, tuple[tuple[int, ...], type]] = {
+    "sdf": ((VOXELS,), wp.int16),
+    "weight": ((VOXELS,), wp.uint8),
+    "rgb": ((VOXELS, 3), wp.uint8),
+    "rim": ((RIM_SAMPLES,), wp.int16),
+}
+SLOT_BYTES: int = sum(
+    math.prod(tail) * wp.types.type_size_in_bytes(t) for tail, t in PER_SLOT.values()
+)
+FIRST_CUDA_SLOTS = 8192
+EVICT_AT_ONCE = 256
+FREE = -1
+
+VolumeState = Any  # an instance of the Warp struct `kernels_volume.Volume`, which is not a class
+
+
+class BlockPool:
+    """Gives slots to blocks, least recently seen blocks losing theirs when memory is short.
+
+    Block numbers are for good; `slot` says where a block is (`PAGED_OUT`, `NEVER_IN` else). A block
+    that comes back is what it was, bit for bit.
+    """
+
+    def __init__(self, state: VolumeState, device: str, budget_bytes: int, page_dir: str) -> None:
+        self.paged_out = 0
+        self.paged_in = 0
+        self._state = state
+        self._device = device
+        self._budget_bytes = budget_bytes
+        self._page_dir = page_dir
+        self._pages: PageFile | None = None
+        self._used = 0
+        self._high_water = 0
+        self._free: list[int] = []
+        self._seen_at = np.zeros(0, np.int64)
+        self._clock = 0
+        self.slot = np.zeros(0, np.int32)
+        most = max(budget_bytes // SLOT_BYTES, 8)
+        self._owner = np.full(most, FREE, np.int32)
+        self._allocate(most if device == "cpu" else min(most, FIRST_CUDA_SLOTS))
+
+    @property
+    def bytes(self) -> int:
+        """Memory of the slots in use."""
+        return self._used * SLOT_BYTES
+
+    @property
+    def disk_bytes(self) -> int:
+        """Size of the page file."""
+        return self._pages.size_bytes if self._pages else 0
+
+    @property
+    def is_paging(self) -> bool:
+        """Whether any block is on disk only."""
+        return self._pages is not None and len(self._pages) > 0
+
+    def grow(self, capacity: int) -> None:
+        """Follow the volume: room for the places of `capacity` blocks."""
+        slot = np.full(capacity, NEVER_IN, np.int32)
+        slot[: len(self.slot)] = self.slot
+        self._seen_at = np.concatenate(
+            [self._seen_at, np.zeros(capacity - len(self._seen_at), np.int64)]
+        )
+        if self._device == "cpu":
+            self._state.slot = wp.array(slot, dtype=wp.int32, device="cpu", copy=False)
+            self.slot = self._state.slot.numpy()
+        else:
+            self.slot = slot
+            self._state.slot = wp.array(slot, dtype=wp.int32, device=self._device)
+
+    def bring_in(self, blocks: Int32[np.ndarray, "b"], other_bytes: int) -> int:
+        """Give every one of `blocks` a slot, reading back what was on disk; return how many could
+        not get one (because these alone are more than the budget, of which `other_bytes` are
+        used by others)."""
+        self._clock += 1
+        self._seen_at[blocks] = self._clock
+        missing = blocks[self.slot[blocks] < 0]
+        if not len(missing):
+            return 0
+        limit = max((self._budget_bytes - other_bytes) // SLOT_BYTES, 8)
+        limit = min(limit, len(self._owner))
+        over = self._used + len(missing) - limit
+        if over > 0:
+            self._page_out(self._oldest(max(over, EVICT_AT_ONCE)))
+        granted = missing[: max(limit - self._used, 0)]
+        self._admit(granted)
+        if self._device != "cpu":
+            self._state.slot.assign(self.slot)
+        return len(missing) - len(granted)
+
+    def last_seen(self, blocks: Int[np.ndarray, "b"]) -> Int[np.ndarray, "b"]:
+        """When each block was last brought in, in steps of `clock`."""
+        return np.asarray(self._seen_at[blocks])
+
+    def rows(self, name: str, slots: Int[np.ndarray, "n"]) -> np.ndarray:
+        """A copy of the given slots of one of the voxel arrays."""
+        array = getattr(self._state.voxels, name)
+        if self._device == "cpu":
+            return np.asarray(array.numpy()[slots])
+        chosen = wp.array(slots.astype(np.int32), dtype=wp.int32, device=self._device)
+        return np.asarray(wp.indexedarray(array, [chosen]).contiguous().numpy())
+
+    def close(self) -> None:
+        """Delete the page file of a temporary folder; one in a folder of the user's stays."""
+        if self._pages is not None:
+            self._pages.close(delete=not self._page_dir)
+            self._pages = None
+
+    def _allocate(self, slots: int) -> None:
+        """Make the voxel arrays; on a CPU zero pages, which take memory when they are written."""
+        for name, (tail, dtype) in PER_SLOT.items():
+            old = getattr(self._state.voxels, name)
+            if self._device == "cpu":
+                host = np.zeros((slots, *tail), dtype=wp.dtype_to_numpy(dtype))
+                new = wp.array(host, dtype=dtype, device="cpu", copy=False)
+            else:
+                new = wp.zeros((slots, *tail), dtype=dtype, device=self._device)
+                if old is not None and old.size:
+                    wp.copy(new, old, count=old.size)
+            setattr(self._state.voxels, name, new)
+        self._slots = slots
+
+    def _oldest(self, count: int) -> Int32[np.ndarray, "n"]:
+        """Blocks in memory that were seen longest ago, none of them at the last step."""
+        owners = self._owner[: self._high_water]
+        owners = owners[owners != FREE]
+        owners = owners[self._seen_at[owners] < self._clock]
+        if len(owners) <= count:
+            return np.asarray(owners)
+        return np.asarray(owners[np.argpartition(self._seen_at[owners], count)[:count]])
+
+    def _page_out(self, blocks: Int32[np.ndarray, "n"]) -> None:
+        if not len(blocks):
+            return
+        if self._pages is None:
+            folder = Path(self._page_dir or tempfile.gettempdir())
+            self._pages = PageFile.temporary(folder, "blocks", SLOT_BYTES)
+        slots = self.slot[blocks]
+        for block, record in zip(blocks.tolist(), self._records(slots), strict=True):
+            self._pages.write(block, record)
+        self.slot[blocks] = PAGED_OUT
+        self._owner[slots] = FREE
+        self._free += slots.tolist()
+        self._used -= len(slots)
+        self.paged_out += len(slots)
+
+    def _admit(self, blocks: Int32[np.ndarray, "n"]) -> None:
+        """Give each block a slot with its voxels: those on disk, else unknown ones."""
+        recycled = min(len(self._free), len(blocks))
+        fresh = len(blocks) - recycled
+        if self._high_water + fresh > self._slots:
+            self._allocate(min(max(2 * self._slots, self._high_water + fresh), len(self._owner)))
+        reused = np.array(self._free[len(self._free) - recycled :], np.int32)
+        del self._free[len(self._free) - recycled :]
+        new = np.arange(self._high_water, self._high_water + fresh, dtype=np.int32)
+        slots = np.concatenate([reused, new])
+        self._high_water += fresh
+        self._used += len(blocks)
+        self._owner[slots] = blocks
+        was_out = self.slot[blocks] == PAGED_OUT
+        self.slot[blocks] = slots
+        self._fill(blocks, slots, was_out, recycled)
+
+    def _fill(
+        self,
+        blocks: Int32[np.ndarray, "n"],
+        slots: Int32[np.ndarray, "n"],
+        was_out: Bool[np.ndarray, "n"],
+        recycled: int,
+    ) -> None:
+        """Write the voxels of slots that are not blank already."""
+        stale = was_out.copy()
+        stale[:recycled] = True
+        if not stale.any():
+            return
+        records = np.zeros((int(stale.sum()), SLOT_BYTES), np.uint8)
+        for row, at in enumerate(np.nonzero(stale)[0].tolist()):
+            if was_out[at]:
+                assert self._pages is not None  # a block was paged out
+                records[row] = self._pages.read(int(blocks[at]))
+                self._pages.forget(int(blocks[at]))
+                self.paged_in += 1
+        self._write_records(slots[stale], records)
+
+    def _records(self, slots: Int32[np.ndarray, "n"]) -> UInt8[np.ndarray, "n r"]:
+        columns = [
+            np.ascontiguousarray(self.rows(name, slots)).view(np.uint8).reshape(len(slots), -1)
+            for name in PER_SLOT
+        ]
+        return np.concatenate(columns, axis=1)
+
+    def _write_records(
+        self, slots: Int32[np.ndarray, "n"], records: UInt8[np.ndarray, "n r"]
+    ) -> None:
+        at = 0
+        for name, (tail, dtype) in PER_SLOT.items():
+            array, plain = getattr(self._state.voxels, name), wp.dtype_to_numpy(dtype)
+            width = math.prod(tail) * np.dtype(plain).itemsize
+            column = np.ascontiguousarray(records[:, at : at + width])
+            values = column.view(plain).reshape(len(slots), *tail)
+            at += width
+            if self._device == "cpu":
+                array.numpy()[slots] = values
+            else:
+                chosen = wp.array(slots, dtype=wp.int32, device=self._device)
+                source = wp.array(values, dtype=dtype, device=self._device)
+                wp.copy(wp.indexedarray(array, [chosen]), source)

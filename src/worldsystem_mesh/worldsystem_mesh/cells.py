@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The surface of many blocks as its code, in columns: what the mesher keeps and sends.
+
+A crossed cell has its marching-cubes case, a vertex its lattice edge, its share of that edge and
+its colour; triangles follow from the table. About 10 bytes a vertex instead of 39.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import numpy as np
+from jaxtyping import Float32, Float64, Int, Int32, UInt8, UInt16
+
+POINTS_PER_SIDE = 9
+SHARE_STEPS = 65536.0
+
+
+@dataclass(frozen=True, eq=False)
+class SurfaceCells:
+    """Code of the surface of `b` blocks; block i owns the ranges from its starts to the next.
+
+    `cells` are numbers of cells' low points p = x + 9 y + 81 z, `edges` are 3 p + axis, a vertex
+    lies `shares` / 65536 along its edge. Cells ascend; vertices are in the order in which the
+    table's triangles first use them; `face_counts` is what the cases add up to.
+    """
+
+    index: Int32[np.ndarray, "b 3"]
+    version: Int32[np.ndarray, "b"]
+    vertex_start: Int32[np.ndarray, "b+1"]
+    cell_start: Int32[np.ndarray, "b+1"]
+    face_counts: Int32[np.ndarray, "b"]
+    edges: UInt16[np.ndarray, "v"]
+    shares: UInt16[np.ndarray, "v"]
+    colours: UInt8[np.ndarray, "v 3"]
+    cells: UInt16[np.ndarray, "c"]
+    cases: UInt8[np.ndarray, "c"]
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    @property
+    def bytes(self) -> int:
+        """Memory that the columns take."""
+        return sum(int(getattr(self, field.name).nbytes) for field in fields(self))
+
+    def owner(self) -> Int32[np.ndarray, "v"]:
+        """Which of the blocks each vertex belongs to."""
+        counts = np.diff(self.vertex_start)
+        return np.repeat(np.arange(len(self), dtype=np.int32), counts)
+
+    def lattice_places(self) -> Float64[np.ndarray, "v 3"]:
+        """Places of the vertices [voxels], exact, from the block's low corner."""
+        point, axis = np.divmod(self.edges.astype(np.int32), 3)
+        places = np.empty((len(point), 3))
+        places[:, 2], rest = np.divmod(point, 81)
+        places[:, 1], places[:, 0] = np.divmod(rest, POINTS_PER_SIDE)
+        places[np.arange(len(point)), axis] += self.shares / SHARE_STEPS
+        return places
+
+    def vertices(self, voxel: float) -> Float32[np.ndarray, "v 3"]:
+        """Places of the vertices [world units]; equal, bit for bit, in blocks that share them."""
+        corners = 8.0 * self.index[self.owner()]
+        return np.asarray((corners + self.lattice_places()) * voxel, np.float32)
+
+    def taken(self, chosen: Int[np.ndarray, "n"]) -> SurfaceCells:
+        """The code of some of the blocks, in the order asked for."""
+        vertex_rows, vertex_start = _ranges(self.vertex_start, chosen)
+        cell_rows, cell_start = _ranges(self.cell_start, chosen)
+        return SurfaceCells(
+            index=self.index[chosen],
+            version=self.version[chosen],
+            vertex_start=vertex_start,
+            cell_start=cell_start,
+            face_counts=self.face_counts[chosen],
+            edges=self.edges[vertex_rows],
+            shares=self.shares[vertex_rows],
+            colours=self.colours[vertex_rows],
+            cells=self.cells[cell_rows],
+            cases=self.cases[cell_rows],
+        )
+
+
+def _ranges(
+    start: Int32[np.ndarray, "b+1"], chosen: Int[np.ndarray, "n"]
+) -> tuple[Int[np.ndarray, "r"], Int32[np.ndarray, "n+1"]]:
+    """Rows of the chosen ranges, one after the other, and where each begins in the result."""
+    counts = (start[1:] - start[:-1])[chosen]
+    begins = np.zeros(len(counts) + 1, np.int32)
+    np.cumsum(counts, out=begins[1:])
+    shift = start[:-1][chosen].astype(np.int64) - begins[:-1]
+    return np.arange(begins[-1]) + np.repeat(shift, counts), begins
+
+
+def joined(parts: Sequence[SurfaceCells]) -> SurfaceCells:
+    """Codes one after the other; no parts give no blocks."""
+    if len(parts) == 1:
+        return parts[0]
+    if not parts:
+        return NO_CELLS
+    starts = {}
+    for name in ("vertex_start", "cell_start"):
+        ends = np.cumsum([0] + [int(getattr(part, name)[-1]) for part in parts])
+        pieces = [
+            getattr(part, name)[:-1] + np.int32(at)
+            for part, at in zip(parts, ends[:-1], strict=True)
+        ]
+        starts[name] = np.concatenate([*pieces, ends[-1:]]).astype(np.int32)
+    columns = {
+        field.name: np.concatenate([getattr(part, field.name) for part in parts])
+        for field in fields(SurfaceCells)
+        if field.name not in starts
+    }
+    return SurfaceCells(**starts, **columns)
+
+
+NO_CELLS = SurfaceCells(
+    index=np.zeros((0, 3), np.int32),
+    version=np.zeros(0, np.int32),
+    vertex_start=np.zeros(1, np.int32),
+    cell_start=np.zeros(1, np.int32),
+    face_counts=np.zeros(0, np.int32),
+    edges=np.zeros(0, np.uint16),
+    shares=np.zeros(0, np.uint16),
+    colours=np.zeros((0, 3), np.uint8),
+    cells=np.zeros(0, np.uint16),
+    cases=np.zeros(0, np.uint8),
+)

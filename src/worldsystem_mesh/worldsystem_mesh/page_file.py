@@ -1,0 +1,180 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Records of one size in a memory-mapped file, each with its checksum.
+
+A record is never overwritten: a newer one with the same key goes to a free place, and only then is
+the older one's place free. A process that is killed at any moment therefore leaves, for each key,
+the newest record that was written whole; `PageFile.open_existing` finds it again.
+"""
+
+from __future__ import annotations
+
+import heapq
+import mmap
+import os
+import struct
+import tempfile
+import zlib
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+
+from worldsystem_core.errors import WorldSystemError
+
+MAGIC = 0x57534250
+HEADER = struct.Struct("<IIqQ")
+"""Magic, checksum of all that follows, key, sequence number."""
+
+GROWTH_BYTES = 16 << 20
+
+
+class PagingFailed(WorldSystemError):
+    """A page file cannot be written or does not hold what it should."""
+
+
+class PageFile:
+    """Keeps payloads of `payload_bytes` under integer keys."""
+
+    def __init__(self, path: Path, payload_bytes: int) -> None:
+        self.path = path
+        self._payload_bytes = payload_bytes
+        self._stride = HEADER.size + payload_bytes + (-payload_bytes) % 8
+        self._place_of_key: dict[int, int] = {}
+        self._free: list[int] = []
+        self._places = 0
+        self._sequence = 0
+        try:
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        except OSError as error:
+            raise PagingFailed(f"cannot open the page file {path}: {error}") from error
+        self._map: mmap.mmap | None = None
+
+    @staticmethod
+    def temporary(folder: Path, what: str, payload_bytes: int) -> PageFile:
+        """A new file of its own name in `folder`, which is made where it is missing."""
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            handle, name = tempfile.mkstemp(
+                prefix=f"worldsystem-{what}-", suffix=".pages", dir=folder
+            )
+        except OSError as error:
+            raise PagingFailed(f"cannot write to {folder}: {error}; set page_dir") from error
+        os.close(handle)
+        return PageFile(Path(name), payload_bytes)
+
+    @staticmethod
+    def open_existing(path: Path, payload_bytes: int) -> PageFile:
+        """Open a file that another process left, with the newest whole record of every key."""
+        pages = PageFile(path, payload_bytes)
+        pages._recover()
+        return pages
+
+    def __len__(self) -> int:
+        return len(self._place_of_key)
+
+    def __contains__(self, key: int) -> bool:
+        return key in self._place_of_key
+
+    @property
+    def keys(self) -> Iterable[int]:
+        return self._place_of_key.keys()
+
+    @property
+    def size_bytes(self) -> int:
+        """Size of the file."""
+        return self._places * self._stride
+
+    def write(self, key: int, payload: UInt8[np.ndarray, "n"]) -> None:
+        """Keep `payload` under `key`; when this returns, the process may die and not lose it."""
+        body = np.ascontiguousarray(payload).data
+        if len(body) != self._payload_bytes:
+            raise ValueError(f"a record of {len(body)} bytes in a file of {self._payload_bytes}")
+        self._sequence += 1
+        place = heapq.heappop(self._free) if self._free else self._new_place()
+        at = place * self._stride
+        pages = self._pages()
+        checksum = _checksum(key, self._sequence, body)
+        pages[at + HEADER.size : at + HEADER.size + len(body)] = body
+        HEADER.pack_into(pages, at, MAGIC, checksum, key, self._sequence)
+        older = self._place_of_key.get(key)
+        self._place_of_key[key] = place
+        if older is not None:
+            self._release(older)
+
+    def read(self, key: int) -> UInt8[np.ndarray, "n"]:
+        """A copy of the payload under `key`; raises `PagingFailed` when it is damaged."""
+        at = self._place_of_key[key] * self._stride
+        body = self._pages()[at + HEADER.size : at + HEADER.size + self._payload_bytes]
+        magic, checksum, held_key, sequence = HEADER.unpack_from(self._pages(), at)
+        if magic != MAGIC or held_key != key or checksum != _checksum(key, sequence, body):
+            raise PagingFailed(f"record {key} of {self.path} is damaged; is the disk failing?")
+        return np.frombuffer(body, np.uint8)
+
+    def forget(self, key: int) -> None:
+        """The record is not needed any more."""
+        place = self._place_of_key.pop(key, None)
+        if place is not None:
+            self._release(place)
+
+    def close(self, *, delete: bool) -> None:
+        """Unmap and close; with `delete` the file goes, too."""
+        if self._map is not None:
+            self._map.close()
+            self._map = None
+        os.close(self._file)
+        if delete:
+            self.path.unlink(missing_ok=True)
+
+    def _release(self, place: int) -> None:
+        """Void the place's header, so that a recovery does not take it for a record."""
+        HEADER.pack_into(self._pages(), place * self._stride, 0, 0, 0, 0)
+        heapq.heappush(self._free, place)
+
+    def _new_place(self) -> int:
+        place = self._places
+        self._places += 1
+        end = self._places * self._stride
+        if self._map is None or len(self._map) < end:
+            self._grow(end)
+        return place
+
+    def _grow(self, end: int) -> None:
+        """Reserve disk before mapping it: a full disk must be an error, not a SIGBUS."""
+        size = end + max(GROWTH_BYTES, end // 4)
+        try:
+            os.posix_fallocate(self._file, 0, size)
+        except OSError as error:
+            self._places -= 1
+            message = f"no room for {size / 1e6:.0f} MB in {self.path}; free some or set page_dir"
+            raise PagingFailed(message) from error
+        if self._map is not None:
+            self._map.close()
+        self._map = mmap.mmap(self._file, size)
+
+    def _pages(self) -> mmap.mmap:
+        assert self._map is not None  # a record exists only after the file was mapped
+        return self._map
+
+    def _recover(self) -> None:
+        size = os.fstat(self._file).st_size
+        if size < self._stride:
+            return
+        self._map = mmap.mmap(self._file, size)
+        self._places = size // self._stride
+        newest: dict[int, int] = {}
+        for place in range(self._places):
+            at = place * self._stride
+            magic, checksum, key, sequence = HEADER.unpack_from(self._map, at)
+            body = self._map[at + HEADER.size : at + HEADER.size + self._payload_bytes]
+            whole = magic == MAGIC and checksum == _checksum(key, sequence, body)
+            self._sequence = max(self._sequence, sequence if whole else 0)
+            if whole and sequence > newest.get(key, 0):
+                newest[key] = sequence
+                self._place_of_key[key] = place
+        used = set(self._place_of_key.values())
+        self._free = [place for place in range(self._places) if place not in used]
+
+
+def _checksum(key: int, sequence: int, body: bytes | memoryview) -> int:
+    return zlib.crc32(body, zlib.crc32(struct.pack("<qQ", key, sequence)))

@@ -1,0 +1,232 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Moving what is already built: blocks that moved keyframes are in are made anew, a few at a time.
+
+A block is emptied and gets all its views again, in the order in which they first came. So the
+volume becomes, bit for bit, what fusing at the final poses would have made it, whatever was rounded
+or had reached its limit before; and a block that fifty moved keyframes see is made once, not taken
+apart and put together fifty times.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict, defaultdict
+
+import numpy as np
+from jaxtyping import Bool, Int, Int32, Int64
+
+from worldsystem_mesh.view import StoredView
+from worldsystem_mesh.view_store import ViewStore
+from worldsystem_mesh.volume import BlockVolume, DeviceView
+
+CHUNK_BLOCKS = 4
+CACHED_VIEWS = 128
+PAIRS_AT_ONCE = 4096
+LEAST_BLOCKS = 8
+FIRST_GUESS_PAIRS_PER_S = 150_000.0
+BORN_NEVER = np.iinfo(np.int32).max
+CHUNK_BIAS = 1 << 19
+
+
+class Refusion:
+    """Queue of moved views and of the blocks that wait to be made anew, nearest first."""
+
+    def __init__(self, volume: BlockVolume, views: ViewStore) -> None:
+        self._volume = volume
+        self._views = views
+        self._planned: OrderedDict[int, StoredView | None] = OrderedDict()
+        self._views_of_chunk: defaultdict[int, set[int]] = defaultdict(set)
+        self._born = np.full(1, BORN_NEVER, np.int32)
+        self._waiting: dict[int, set[int]] = {}
+        self._near = np.zeros(3)
+        self._row = np.zeros(0, np.int32)
+        self._on_device: OrderedDict[int, tuple[StoredView, DeviceView]] = OrderedDict()
+        self._pairs_per_s = FIRST_GUESS_PAIRS_PER_S
+        self.pairs_done = 0
+
+    @property
+    def is_idle(self) -> bool:
+        return not self._planned and not self._waiting
+
+    @property
+    def waiting_views(self) -> int:
+        return len(self._planned)
+
+    @property
+    def waiting_blocks(self) -> int:
+        return sum(len(blocks) for blocks in self._waiting.values())
+
+    def note_added(self, view: StoredView, *, is_fused: bool) -> None:
+        """A view was stored; what lies near it will be made anew first. One that is not fused yet
+        waits with its blocks."""
+        self._near = view.world_from_cam[:3, 3] / self._volume.voxel / 8.0
+        self._enter(view)
+        self._bear(view.band, view.order)
+        if not is_fused:
+            self._wait(view.blocks)
+
+    def move(self, view: StoredView) -> None:
+        """`view`, an outline with its new pose or scale, takes the place of the stored one."""
+        self._planned[view.id] = view
+
+    def remove(self, id: int) -> None:
+        """The stored view of this id is to leave the volume."""
+        self._planned[id] = None
+
+    def planned(self, id: int) -> StoredView | None:
+        """Where a view is to go, when it is not there yet."""
+        return self._planned.get(id)
+
+    def forget(self, id: int) -> None:
+        """The view of this id is about to be replaced: its blocks are made anew without it."""
+        self._planned.pop(id, None)
+        view = self._views.pop(id)
+        if view is not None:
+            self._leave(view)
+            self._wait(view.blocks)
+
+    def work(self, budget_s: float) -> None:
+        """Go on for about `budget_s`."""
+        end = time.perf_counter() + budget_s
+        while not self.is_idle:
+            left = end - time.perf_counter()
+            if left <= 0.0:
+                return
+            if self._planned:
+                self._plan_one()
+            else:
+                self._make_chunk(min(int(left * self._pairs_per_s), PAIRS_AT_ONCE))
+
+    def finish(self) -> None:
+        """Work until nothing waits."""
+        while not self.is_idle:
+            self.work(1.0)
+
+    def _plan_one(self) -> None:
+        """Find the new blocks of one moved view; its old and new blocks wait from now on."""
+        number, outline = self._planned.popitem(last=False)
+        if outline is None:
+            self.forget(number)
+            return
+        held = self._views.get(number)
+        if held is None:
+            return
+        self._leave(held)
+        self._wait(held.blocks)
+        self._views.update(outline)
+        whole = self._views.get(number)
+        assert whole is not None  # it was just updated
+        touched = self._volume.touch(whole)
+        self._views.update(touched)
+        self._on_device.pop(number, None)
+        self._enter(touched)
+        self._wait(touched.blocks)
+        if not self._planned:
+            self._count_births()
+
+    def _count_births(self) -> None:
+        """A view sees through a block only if another before it had put a surface near it."""
+        self._born = np.full(self._volume.block_count, BORN_NEVER, np.int32)
+        for view in reversed(self._views.outlines()):
+            self._born[view.band] = view.order
+
+    def _bear(self, band: Int32[np.ndarray, "b"], order: int) -> None:
+        if not len(band):
+            return
+        reach = int(band.max()) + 1
+        if reach > len(self._born):
+            more = np.full(max(reach, 2 * len(self._born)) - len(self._born), BORN_NEVER, np.int32)
+            self._born = np.concatenate([self._born, more])
+        self._born[band] = np.minimum(self._born[band], order)
+
+    def _enter(self, view: StoredView) -> None:
+        for chunk in np.unique(self._chunks(view.blocks)).tolist():
+            self._views_of_chunk[chunk].add(view.id)
+
+    def _leave(self, view: StoredView) -> None:
+        for chunk in np.unique(self._chunks(view.blocks)).tolist():
+            self._views_of_chunk[chunk].discard(view.id)
+
+    def _wait(self, blocks: Int32[np.ndarray, "b"]) -> None:
+        chunks = self._chunks(blocks)
+        order = np.argsort(chunks, kind="stable")
+        found, begins = np.unique(chunks[order], return_index=True)
+        for chunk, part in zip(found.tolist(), np.split(blocks[order], begins[1:]), strict=True):
+            self._waiting.setdefault(chunk, set()).update(part.tolist())
+
+    def _chunks(self, blocks: Int[np.ndarray, "b"]) -> Int64[np.ndarray, "b"]:
+        """Key of the cube of 4³ blocks that each block is in."""
+        place = self._volume.coords(blocks).astype(np.int64) // CHUNK_BLOCKS + CHUNK_BIAS
+        return np.asarray((place[:, 0] << 40) | (place[:, 1] << 20) | place[:, 2])
+
+    def _nearest_chunk(self) -> int:
+        keys = np.fromiter(self._waiting, np.int64, len(self._waiting))
+        place = np.stack([keys >> 40, keys >> 20 & 0xFFFFF, keys & 0xFFFFF], axis=-1) - CHUNK_BIAS
+        gap = (place + 0.5) * CHUNK_BLOCKS - self._near
+        return int(keys[np.argmin((gap * gap).sum(axis=-1))])
+
+    def _make_chunk(self, most_pairs: int) -> None:
+        """Make blocks of the nearest waiting chunk anew, as many as the pairs allow."""
+        chunk = self._nearest_chunk()
+        waiting = self._waiting[chunk]
+        blocks = np.array(sorted(waiting), np.int32)
+        seen_by = self._seen_by(chunk, blocks)
+        counts = sum(
+            (mask.astype(np.int64) for _, mask in seen_by), np.zeros(len(blocks), np.int64)
+        )
+        fit = int(np.searchsorted(np.cumsum(counts), most_pairs, side="right"))
+        taken = min(max(fit, LEAST_BLOCKS), len(blocks))
+        started = time.perf_counter()
+        self._make(blocks[:taken], [(view, mask[:taken]) for view, mask in seen_by])
+        pairs = int(counts[:taken].sum())
+        speed = pairs / max(time.perf_counter() - started, 1e-6)
+        if pairs:
+            self._pairs_per_s += 0.2 * (speed - self._pairs_per_s)
+        self.pairs_done += pairs
+        waiting.difference_update(blocks[:taken].tolist())
+        if not waiting:
+            del self._waiting[chunk]
+
+    def _seen_by(
+        self, chunk: int, blocks: Int32[np.ndarray, "b"]
+    ) -> list[tuple[int, Bool[np.ndarray, "b"]]]:
+        """Views that belong into any of the blocks, in order, each with which blocks those are."""
+        if len(self._row) < self._volume.block_count:
+            self._row = np.full(2 * self._volume.block_count, -1, np.int32)
+        self._row[blocks] = np.arange(len(blocks), dtype=np.int32)
+        found = []
+        views = [self._views.held(number) for number in self._views_of_chunk[chunk]]
+        for view in sorted(views, key=lambda view: view.order):
+            mask = np.zeros(len(blocks), bool)
+            in_band = self._row[view.band]
+            mask[in_band[in_band >= 0]] = True
+            seen_through = view.free[self._row[view.free] >= 0]
+            before = self._born[seen_through] < view.order
+            mask[self._row[seen_through[before]]] = True
+            if mask.any():
+                found.append((view.id, mask))
+        self._row[blocks] = -1
+        return found
+
+    def _make(
+        self, blocks: Int32[np.ndarray, "b"], seen_by: list[tuple[int, Bool[np.ndarray, "b"]]]
+    ) -> None:
+        self._volume.make_resident(blocks)
+        used = [(view, mask) for view, mask in seen_by if mask.any()]
+        views = [self._device_view(view) for view, _ in used]
+        masks = np.array([mask for _, mask in used], bool).reshape(len(used), len(blocks))
+        start = np.zeros(len(blocks) + 1, np.int32)
+        np.cumsum(masks.sum(axis=0), out=start[1:])
+        view_of_pair = np.nonzero(masks.T)[1].astype(np.int32)
+        self._volume.rebuild(blocks, views, start, view_of_pair)
+
+    def _device_view(self, id: int) -> DeviceView:
+        held = self._on_device.get(id)
+        if held is None:
+            view = self._views.get(id)
+            assert view is not None  # it is in the index of chunks
+            held = (view, self._volume.on_device(view))
+            self._on_device[id] = held
+            if len(self._on_device) > CACHED_VIEWS:
+                self._on_device.popitem(last=False)
+        return held[1]

@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Surface code in memory and on disk: what one update made lies together in a segment."""
+
+from __future__ import annotations
+
+import tempfile
+from collections import OrderedDict
+from dataclasses import fields
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+
+from worldsystem_mesh.cells import NO_CELLS, SurfaceCells
+from worldsystem_mesh.page_file import PageFile
+
+RECORD_BYTES = 1 << 16
+"""A segment goes to disk in pieces of this size."""
+
+CACHED_SEGMENTS = 8
+
+
+class SegmentStore:
+    """Segments by number, the oldest on disk when they are more than `budget_bytes` together."""
+
+    def __init__(self, budget_bytes: int, page_dir: str) -> None:
+        self.bytes = 0
+        self._budget_bytes = budget_bytes
+        self._page_dir = page_dir
+        self._held: OrderedDict[int, SurfaceCells] = OrderedDict()
+        self._on_disk: dict[int, int] = {}
+        self._cache: OrderedDict[int, SurfaceCells] = OrderedDict()
+        self._pages: PageFile | None = None
+        self._next = 0
+
+    @property
+    def disk_bytes(self) -> int:
+        return self._pages.size_bytes if self._pages else 0
+
+    def add(self, cells: SurfaceCells) -> int:
+        """Keep a segment; return its number."""
+        number, self._next = self._next, self._next + 1
+        self._held[number] = cells
+        self.bytes += cells.bytes
+        while self.bytes > self._budget_bytes and len(self._held) > 1:
+            self._page_out()
+        return number
+
+    def get(self, number: int) -> SurfaceCells:
+        """The segment, read back when it is on disk."""
+        if number in self._held:
+            return self._held[number]
+        if number not in self._cache:
+            self._cache[number] = self._read(number)
+            if len(self._cache) > CACHED_SEGMENTS:
+                self._cache.popitem(last=False)
+        return self._cache[number]
+
+    def size(self, number: int) -> int:
+        """Vertices of a segment in memory; 0 for one on disk."""
+        held = self._held.get(number)
+        return len(held.edges) if held is not None else 0
+
+    def drop(self, number: int) -> None:
+        """Nothing in the segment is needed any more."""
+        cells = self._held.pop(number, None)
+        if cells is not None:
+            self.bytes -= cells.bytes
+        self._cache.pop(number, None)
+        size = self._on_disk.pop(number, None)
+        if size is not None:
+            assert self._pages is not None  # the segment was written
+            for piece in range(_pieces(size)):
+                self._pages.forget(_key(number, piece))
+
+    def close(self) -> None:
+        """Delete the page file."""
+        if self._pages is not None:
+            self._pages.close(delete=True)
+            self._pages = None
+
+    def _page_out(self) -> None:
+        number, cells = self._held.popitem(last=False)
+        self.bytes -= cells.bytes
+        if self._pages is None:
+            folder = Path(self._page_dir or tempfile.gettempdir())
+            self._pages = PageFile.temporary(folder, "surface", RECORD_BYTES)
+        packed = pack(cells)
+        self._on_disk[number] = len(packed)
+        for piece in range(_pieces(len(packed))):
+            body = np.zeros(RECORD_BYTES, np.uint8)
+            part = packed[piece * RECORD_BYTES : (piece + 1) * RECORD_BYTES]
+            body[: len(part)] = part
+            self._pages.write(_key(number, piece), body)
+
+    def _read(self, number: int) -> SurfaceCells:
+        size = self._on_disk[number]
+        assert self._pages is not None  # the segment was written
+        parts = [self._pages.read(_key(number, piece)) for piece in range(_pieces(size))]
+        return unpack(np.concatenate(parts)[:size])
+
+
+def _pieces(size: int) -> int:
+    return -(-size // RECORD_BYTES)
+
+
+def _key(number: int, piece: int) -> int:
+    return (number << 16) | piece
+
+
+def pack(cells: SurfaceCells) -> UInt8[np.ndarray, "n"]:
+    """All columns in one array of bytes, the number of blocks, vertices and cells before them."""
+    sizes = np.array([len(cells), len(cells.edges), len(cells.cells)], np.int64)
+    columns = [np.ascontiguousarray(getattr(cells, field.name)) for field in fields(cells)]
+    return np.concatenate([array.reshape(-1).view(np.uint8) for array in (sizes, *columns)])
+
+
+def unpack(packed: UInt8[np.ndarray, "n"]) -> SurfaceCells:
+    """The inverse of `pack`."""
+    blocks, vertices, cells = (int(n) for n in packed[:24].view(np.int64))
+    lengths = {"vertex_start": blocks + 1, "cell_start": blocks + 1}
+    lengths |= dict.fromkeys(("edges", "shares", "colours"), vertices)
+    lengths |= dict.fromkeys(("cells", "cases"), cells)
+    at, columns = 24, {}
+    for field in fields(SurfaceCells):
+        like = getattr(NO_CELLS, field.name)
+        shape = (lengths.get(field.name, blocks), *like.shape[1:])
+        end = at + int(np.prod(shape)) * like.itemsize
+        columns[field.name] = packed[at:end].copy().view(like.dtype).reshape(shape)
+        at = end
+    return SurfaceCells(**columns)

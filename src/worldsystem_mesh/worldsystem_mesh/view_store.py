@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The views that were fused, so that they can be fused again: newest in memory, others on disk."""
+
+from __future__ import annotations
+
+import tempfile
+from collections import OrderedDict
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+
+from worldsystem_mesh.page_file import PageFile
+from worldsystem_mesh.view import StoredView
+
+MOST_DISK_BYTES = 64 << 30
+
+
+class ViewStore:
+    """Every view by its id; pictures of those longest unused leave memory for a page file.
+
+    What is small (pose, camera, blocks) stays in memory. Past `MOST_DISK_BYTES` the oldest views
+    are let go for good and counted in `evicted`.
+    """
+
+    def __init__(self, capacity_bytes: int, page_dir: str = "") -> None:
+        self._capacity_bytes = capacity_bytes
+        self._page_dir = page_dir
+        self._views: dict[int, StoredView] = {}
+        self._shapes: dict[int, tuple[int, int]] = {}
+        self._pictured: OrderedDict[int, int] = OrderedDict()
+        self._files: dict[int, PageFile] = {}
+        self.bytes = 0
+        self.evicted = 0
+
+    def __len__(self) -> int:
+        return len(self._views)
+
+    def __contains__(self, id: int) -> bool:
+        return id in self._views
+
+    @property
+    def ids(self) -> Iterable[int]:
+        """Ids of all views, in no particular order."""
+        return self._views.keys()
+
+    @property
+    def disk_bytes(self) -> int:
+        return sum(pages.size_bytes for pages in self._files.values())
+
+    def held(self, id: int) -> StoredView:
+        """The view as it is held: with or without its pictures."""
+        return self._views[id]
+
+    def outline(self, id: int) -> StoredView | None:
+        """The view without its pictures (they are empty), which is never on disk."""
+        view = self._views.get(id)
+        return None if view is None else _without_pictures(view)
+
+    def outlines(self) -> list[StoredView]:
+        """All views as `outline` gives them, in the order in which they were fused."""
+        found = [_without_pictures(view) for view in self._views.values()]
+        return sorted(found, key=lambda view: view.order)
+
+    def get(self, id: int) -> StoredView | None:
+        """The whole view, read back when it was on disk; None when it is not here."""
+        view = self._views.get(id)
+        if view is None:
+            return None
+        if id not in self._pictured:
+            shape = self._shapes[id]
+            payload = self._file(shape).read(id)
+            view = _with_pictures(view, payload, shape)
+            self._hold(view)
+            self._make_room(keep=id)
+        else:
+            self._pictured.move_to_end(id)
+        return view
+
+    def put(self, view: StoredView) -> None:
+        """Keep `view` in the place of the one with its id."""
+        if view.id in self._views:
+            self.pop(view.id)
+        self._shapes[view.id] = view.depth.shape
+        self._hold(view)
+        self._make_room(keep=view.id)
+
+    def update(self, outline: StoredView) -> None:
+        """Take over all but the pictures from `outline`."""
+        held = self._views[outline.id]
+        self._views[outline.id] = replace(
+            outline, depth=held.depth, confidence=held.confidence, rgb=held.rgb
+        )
+
+    def pop(self, id: int) -> StoredView | None:
+        """Forget the view; return its outline, or None when it is not here."""
+        view = self._views.pop(id, None)
+        if view is None:
+            return None
+        self.bytes -= self._pictured.pop(id, 0)
+        shape = self._shapes.pop(id)
+        if _pixels(shape) in self._files:
+            self._file(shape).forget(id)
+        return _without_pictures(view)
+
+    def close(self) -> None:
+        """Delete the page files."""
+        for pages in self._files.values():
+            pages.close(delete=True)
+        self._files.clear()
+
+    def _hold(self, view: StoredView) -> None:
+        self._views[view.id] = view
+        size = _pixels(view.depth.shape) * BYTES_PER_PIXEL
+        self.bytes += size - self._pictured.pop(view.id, 0)
+        self._pictured[view.id] = size
+
+    def _make_room(self, keep: int) -> None:
+        while self.bytes > self._capacity_bytes and len(self._pictured) > 1:
+            oldest = next(iter(self._pictured))
+            if oldest == keep:
+                self._pictured.move_to_end(oldest)
+                continue
+            self.bytes -= self._pictured.pop(oldest)
+            view, shape = self._views[oldest], self._shapes[oldest]
+            pages = self._file(shape)
+            if oldest not in pages:
+                pages.write(oldest, _pictures(view))
+            self._views[oldest] = _without_pictures(view)
+        while self.disk_bytes > MOST_DISK_BYTES and len(self._views) > 1:
+            self.pop(min(self._views, key=lambda number: self._views[number].order))
+            self.evicted += 1
+
+    def _file(self, shape: tuple[int, int]) -> PageFile:
+        pixels = _pixels(shape)
+        if pixels not in self._files:
+            folder = Path(self._page_dir or tempfile.gettempdir())
+            made = PageFile.temporary(folder, "views", pixels * BYTES_PER_PIXEL)
+            self._files[pixels] = made
+        return self._files[pixels]
+
+
+BYTES_PER_PIXEL = 2 + 1 + 3
+NO_DEPTH = np.zeros((0, 0), np.uint16)
+NO_CONFIDENCE = np.zeros((0, 0), np.uint8)
+NO_COLOUR = np.zeros((0, 0, 3), np.uint8)
+
+
+def _pixels(shape: tuple[int, ...]) -> int:
+    return shape[0] * shape[1]
+
+
+def _without_pictures(view: StoredView) -> StoredView:
+    return replace(view, depth=NO_DEPTH, confidence=NO_CONFIDENCE, rgb=NO_COLOUR)
+
+
+def _pictures(view: StoredView) -> UInt8[np.ndarray, "n"]:
+    planes = (view.depth.view(np.uint8), view.confidence, view.rgb)
+    return np.concatenate([np.ascontiguousarray(plane).reshape(-1) for plane in planes])
+
+
+def _with_pictures(
+    view: StoredView, payload: UInt8[np.ndarray, "n"], shape: tuple[int, int]
+) -> StoredView:
+    n = _pixels(shape)
+    return replace(
+        view,
+        depth=payload[: 2 * n].view(np.uint16).reshape(shape),
+        confidence=payload[2 * n : 3 * n].reshape(shape),
+        rgb=payload[3 * n :].reshape(*shape, 3),
+    )
