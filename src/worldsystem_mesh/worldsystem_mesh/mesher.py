@@ -3,11 +3,11 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
-from typing import TypedDict
+from dataclasses import replace
 
 import numpy as np
 from jaxtyping import Float64, Int32
@@ -18,58 +18,20 @@ from worldsystem_mesh.config import MeshConfig
 from worldsystem_mesh.drawing import BlockMeshes, SurfaceDrawer
 from worldsystem_mesh.extraction import SurfaceExtractor
 from worldsystem_mesh.launcher import Launcher
+from worldsystem_mesh.mesher_state import Correction, MeshStats
 from worldsystem_mesh.refusion import Refusion
+from worldsystem_mesh.sources import NotAPinhole, with_fitting_camera
 from worldsystem_mesh.surface_store import SurfaceStore
 from worldsystem_mesh.view import StoredView, median_depth, view_from_keyframe
 from worldsystem_mesh.view_store import ViewStore
 from worldsystem_mesh.volume import BlockVolume
 from worldsystem_mesh.weld import weld, without_crumbs
 
+log = logging.getLogger(__name__)
+
 BLOCK_VOXELS = 8
 LEAST_REFUSION_S = 0.002
 IDLE_REFUSION_S = 0.05
-
-
-@dataclass(frozen=True)
-class Correction:
-    """What became of a request to move or remove keyframes.
-
-    `applied` ones are on their way: the surface follows with the next calls of `extract`.
-    `unreachable` keyframes were never fused or have left the store for good: their share of the
-    surface stays where it is. `insignificant` ones moved less than `move_voxels`.
-    """
-
-    applied: tuple[int, ...]
-    insignificant: tuple[int, ...] = ()
-    unreachable: tuple[int, ...] = ()
-
-
-class MeshStats(TypedDict):
-    """Where the mesher stands; `voxel` [world units] is 0 before the first keyframe."""
-
-    voxel: float
-    sequence: int
-    blocks: int
-    refused_blocks: int
-    paged_out_blocks: int
-    paged_in_blocks: int
-    mesh_blocks: int
-    vertices: int
-    triangles: int
-    memory_bytes: int
-    disk_bytes: int
-    keyframes: int
-    stored_keyframes: int
-    evicted_keyframes: int
-    unreachable_corrections: int
-    empty_keyframes: int
-    out_of_reach: int
-    waiting_keyframes: int
-    waiting_blocks: int
-    last_integrate_ms: float
-    last_extract_ms: float
-    last_refusion_ms: float
-    last_extracted_blocks: int
 
 
 class Mesher:
@@ -322,7 +284,12 @@ class Mesher:
             voxel = self._config.voxel or median / self._config.auto_voxels
             self._volume = BlockVolume(self._config, self._launcher, voxel)
             self._refusion = Refusion(self._volume, self._views)
-        return view_from_keyframe(keyframe, self._config, self._fused + 1)
+        try:
+            fitting = with_fitting_camera(keyframe)
+        except NotAPinhole as error:
+            log.warning("keyframe %d is left out: %s", keyframe.id, error)
+            return None
+        return view_from_keyframe(fitting, self._config, self._fused + 1)
 
     def _put(self, view: StoredView) -> StoredView:
         """Fuse a new view; one that takes another's place waits with the blocks of both."""

@@ -1,0 +1,200 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Moved keyframes: after the work is done, the volume is what fusing at the final poses gives."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from worldsystem_core.geometry.se3 import pose_from
+from worldsystem_core.reconstruction import ScaleState
+
+
+def voxels_of(mesher) -> dict[tuple, bytes]:
+    """Every block that holds anything: index → its voxels."""
+    volume = mesher.volume
+    blocks = np.arange(volume.block_count, dtype=np.int32)
+    volume.make_resident(blocks)
+    slots = volume.pool.slot[blocks]
+    held = [volume.pool.rows(name, slots) for name in ("weight", "sdf", "rgb")]
+    return {
+        tuple(index): b"".join(values[b].tobytes() for values in held)
+        for b, index in enumerate(volume.coords(blocks).tolist())
+        if held[0][b].any()
+    }
+
+
+def drifted(pose: np.ndarray, at: float) -> np.ndarray:
+    return pose_from(np.eye(3), 0.3 * at * np.array([1.0, -0.5, 0.2])) @ pose
+
+
+@pytest.mark.parametrize("free_space", [False, True])
+@pytest.mark.parametrize("decay_keyframes", [0.0, 5.0])
+def test_a_loop_closure_leaves_what_fusing_at_the_right_poses_gives(
+    make_mesher, plane_keyframes, free_space, decay_keyframes
+):
+    settings = {"free_space": free_space, "decay_keyframes": decay_keyframes, "min_weight": 0.5}
+    moved, fresh = make_mesher(**settings), make_mesher(**settings)
+    keyframes = plane_keyframes(8)
+    for i, keyframe in enumerate(keyframes):
+        wrong = drifted(keyframe.world_from_cam, (i + 1) / 8)
+        moved.integrate(replace(keyframe, world_from_cam=wrong))
+        moved.extract(i)
+        fresh.integrate(keyframe)
+    correction = moved.move({k.id: k.world_from_cam for k in keyframes})
+    assert len(correction.applied) == 8
+    moved.settle(0)
+    assert voxels_of(moved) == voxels_of(fresh)
+
+
+def test_saturated_voxels_are_made_anew_exactly(make_mesher, sphere_keyframes):
+    """Each voxel reaches its greatest weight: nothing could be subtracted from it."""
+    moved = make_mesher(max_weight=2.0, free_space=False)
+    fresh = make_mesher(max_weight=2.0, free_space=False)
+    for i, keyframe in enumerate(sphere_keyframes(6) * 4):
+        again = replace(keyframe, id=i)
+        wrong = pose_from(np.eye(3), np.array([0.2, 0.0, 0.0])) @ keyframe.world_from_cam
+        moved.integrate(replace(again, world_from_cam=wrong) if i % 3 == 0 else again)
+        fresh.integrate(again)
+    moved.move({i: (sphere_keyframes(6) * 4)[i].world_from_cam for i in range(0, 24, 3)})
+    moved.settle(0)
+    assert voxels_of(moved) == voxels_of(fresh)
+
+
+def test_work_is_done_a_little_at_a_time_and_nearest_first(make_mesher, plane_keyframes):
+    mesher = make_mesher(min_weight=0.5)
+    keyframes = plane_keyframes(10)
+    for keyframe in keyframes:
+        mesher.integrate(keyframe)
+    mesher.extract(0)
+    mesher.move({k.id: drifted(k.world_from_cam, 0.5) for k in keyframes})
+    places, steps = [], 0
+    while not mesher._refusion.is_idle:
+        mesher._refusion.work(0.001)
+        dirty = mesher.volume.dirty_blocks()
+        if len(dirty) and not mesher.stats()["waiting_keyframes"]:
+            places.append(float(mesher.volume.coords(dirty)[:, 0].mean()) * 8 * 0.05)
+        steps += 1
+    assert steps > 10
+    # the last keyframe, at x = 9, is where the camera is
+    first, last = np.mean(places[: len(places) // 4]), np.mean(places[-len(places) // 4 :])
+    assert first > last + 3.0
+
+
+def test_each_update_spends_a_share_of_its_own_time_on_moved_keyframes(
+    make_mesher, plane_keyframes
+):
+    mesher = make_mesher(min_weight=0.5, refusion_share=0.5)
+    keyframes = plane_keyframes(12)
+    for keyframe in keyframes[:8]:
+        mesher.integrate(keyframe)
+        mesher.extract(0)
+    mesher.move({k.id: drifted(k.world_from_cam, 1.0) for k in keyframes[:8]})
+    assert mesher.stats()["waiting_keyframes"] == 8
+    waited = [8]
+    for keyframe in keyframes[8:]:
+        mesher.integrate(keyframe)
+        mesher.extract(0)
+        stats = mesher.stats()
+        waited.append(stats["waiting_keyframes"] + stats["waiting_blocks"])
+    assert not mesher.is_settled
+    while not mesher.is_settled:
+        mesher.go_on(0)
+    assert mesher.stats()["waiting_blocks"] == mesher.stats()["waiting_keyframes"] == 0
+
+
+def test_a_new_keyframe_is_fused_at_once_while_others_wait(make_mesher, plane_keyframes):
+    mesher = make_mesher(min_weight=0.5)
+    keyframes = plane_keyframes(9)
+    for keyframe in keyframes[:8]:
+        mesher.integrate(keyframe)
+    mesher.extract(0)
+    mesher.move({k.id: drifted(k.world_from_cam, 1.0) for k in keyframes[:8]})
+    seen = {block.index for block in mesher.all_blocks(0, 0).blocks}
+    mesher.integrate(keyframes[8])
+    delta = mesher.extract(1)
+    assert {block.index for block in delta.blocks} - seen
+
+
+def test_a_second_correction_takes_the_place_of_one_that_waits(make_mesher, plane_keyframes):
+    twice, once = make_mesher(min_weight=0.5), make_mesher(min_weight=0.5)
+    keyframes = plane_keyframes(4)
+    for mesher in (twice, once):
+        for keyframe in keyframes:
+            mesher.integrate(keyframe)
+    twice.move({k.id: drifted(k.world_from_cam, 1.0) for k in keyframes})
+    final = {k.id: drifted(k.world_from_cam, -1.0) for k in keyframes}
+    twice.move(final)
+    once.move(final)
+    twice.settle(0)
+    once.settle(0)
+    assert voxels_of(twice) == voxels_of(once)
+
+
+def test_a_keyframe_can_be_removed_while_its_move_waits(make_mesher, plane_keyframes):
+    mesher, without = make_mesher(min_weight=0.5), make_mesher(min_weight=0.5)
+    keyframes = plane_keyframes(4)
+    for keyframe in keyframes:
+        mesher.integrate(keyframe)
+    for keyframe in keyframes[:3]:
+        without.integrate(keyframe)
+    mesher.move({3: drifted(keyframes[3].world_from_cam, 1.0)})
+    mesher.remove([3])
+    assert mesher.remove([3]).unreachable == (3,)
+    mesher.settle(0)
+    assert voxels_of(mesher) == voxels_of(without)
+    assert mesher.stats()["keyframes"] == 3
+
+
+def test_keyframes_may_grow_as_they_move(make_mesher, plane_keyframes):
+    """A monocular loop closure changes scale along the path."""
+    grown, fresh = make_mesher(min_weight=0.5), make_mesher(min_weight=0.5)
+    keyframes = plane_keyframes(3)
+    pose = keyframes[1].world_from_cam.copy()
+    pose[:3, 3] *= 1.1
+    for keyframe in keyframes:
+        grown.integrate(keyframe)
+        larger = np.float32(1.1) * keyframe.pointmap
+        there = replace(keyframe, world_from_cam=pose, pointmap=larger)
+        fresh.integrate(there if keyframe.id == 1 else keyframe)
+    grown.move({1: pose}, point_scale={1: 1.1})
+    for mesher in (grown, fresh):
+        mesher.settle(0)
+    mine, theirs = grown.mesh().vertices, fresh.mesh().vertices
+    assert len(mine) == pytest.approx(len(theirs), rel=0.01)
+    np.testing.assert_allclose(mine.mean(axis=0), theirs.mean(axis=0), atol=2e-3)
+    assert np.abs(mine[:, 2]).mean() < 0.02
+
+
+def test_when_the_root_gets_a_unit_the_map_grows_without_being_fused_anew(
+    make_mesher, sphere_keyframes
+):
+    mesher = make_mesher()
+    keyframes = sphere_keyframes(12)
+    for keyframe in keyframes:
+        mesher.integrate(keyframe)
+    mesher.settle(0)
+    before, sequence = mesher.mesh(), mesher.surface.sequence
+    poses = {k.id: k.world_from_cam.copy() for k in keyframes}
+    for pose in poses.values():
+        pose[:3, 3] *= 20.0
+    done = mesher.move(poses, point_scale=dict.fromkeys(poses, 20.0), scale=ScaleState.METRIC)
+    assert len(done.insignificant) == 12
+    delta = mesher.extract(0)
+    assert delta.block_size == pytest.approx(8 * 20 * 0.05)
+    assert delta.base_sequence == sequence
+    assert len(delta.blocks) == mesher.stats()["mesh_blocks"]
+    np.testing.assert_allclose(mesher.mesh().vertices, 20.0 * before.vertices, rtol=1e-5)
+    mesher.integrate(
+        replace(
+            keyframes[0],
+            id=50,
+            world_from_cam=poses[0],
+            pointmap=np.float32(20.0) * keyframes[0].pointmap,
+        )
+    )
+    mesher.settle(0)
+    radius = np.linalg.norm(mesher.mesh().vertices, axis=1)
+    assert np.abs(radius - 20.0).max() < 0.5
