@@ -95,8 +95,7 @@ class BlockPool:
         missing = blocks[self.slot[blocks] < 0]
         if not len(missing):
             return 0
-        limit = max((self._budget_bytes - other_bytes) // SLOT_BYTES, 8)
-        limit = min(limit, len(self._owner))
+        limit = self.limit(other_bytes)
         over = self._used + len(missing) - limit
         if over > 0:
             self._page_out(self._oldest(max(over, EVICT_AT_ONCE)))
@@ -105,6 +104,10 @@ class BlockPool:
         if self._device != "cpu":
             self._state.slot.assign(self.slot)
         return len(missing) - len(granted)
+
+    def limit(self, other_bytes: int) -> int:
+        """Blocks that may be in memory when others use `other_bytes` of the budget."""
+        return min(max((self._budget_bytes - other_bytes) // SLOT_BYTES, 8), len(self._owner))
 
     def last_seen(self, blocks: Int[np.ndarray, "b"]) -> Int[np.ndarray, "b"]:
         """When each block was last brought in, in steps of `clock`."""

@@ -51,10 +51,15 @@ class SurfaceExtractor:
             setattr(self._batch, name, wp.zeros(shape, dtype=dtype, device=launcher.device))
 
     def surfaces(self, volume: BlockVolume, blocks: Int32[np.ndarray, "b"]) -> Iterator[Extracted]:
-        """Yield the surface of `blocks`, in their order, some at a time; versions are 0."""
-        for start in range(0, len(blocks), BATCH_BLOCKS):
-            batch = blocks[start : start + BATCH_BLOCKS]
-            if volume.pool.is_paging:
+        """Yield the surface of `blocks`, in their order, some at a time; versions are 0.
+
+        While blocks are on disk, so few at a time that they and their neighbours fit in memory.
+        """
+        paging = volume.pool.is_paging
+        step = min(BATCH_BLOCKS, max(volume.slot_limit // 8, 1)) if paging else BATCH_BLOCKS
+        for start in range(0, len(blocks), step):
+            batch = blocks[start : start + step]
+            if paging:
                 volume.make_resident(volume.with_upper_neighbours(batch))
             yield self._extract(volume, batch)
 

@@ -148,6 +148,8 @@ class Refusion:
             self._views_of_chunk[chunk].discard(view.id)
 
     def _wait(self, blocks: Int32[np.ndarray, "b"]) -> None:
+        if not len(blocks):
+            return
         chunks = self._chunks(blocks)
         order = np.argsort(chunks, kind="stable")
         found, begins = np.unique(chunks[order], return_index=True)

@@ -100,10 +100,10 @@ def view_from_keyframe(keyframe: Keyframe, config: MeshConfig, order: int) -> St
     if not np.isfinite(median):
         return None
     depth = keyframe.pointmap[..., 2]
-    farthest = np.float32(config.max_depth_ratio * median)
     known = _known(depth, keyframe.confidence, config.min_confidence)
-    known &= depth <= farthest
-    if not known.any():
+    known &= depth <= np.float32(config.max_depth_ratio * median)
+    farthest = np.max(depth, where=known, initial=np.float32(0.0))
+    if farthest <= 0.0:
         return None
     steps = np.where(known, depth, np.float32(0.0))
     steps *= np.float32(DEPTH_STEPS / farthest)

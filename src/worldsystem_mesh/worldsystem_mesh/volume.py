@@ -72,6 +72,11 @@ class BlockVolume:
         """Memory that blocks, their places and the hash take."""
         return self.pool.bytes + self._index_bytes()
 
+    @property
+    def slot_limit(self) -> int:
+        """How many blocks may be in memory at once."""
+        return self.pool.limit(self._index_bytes())
+
     def coords(self, blocks: Int[np.ndarray, "b"]) -> Int32[np.ndarray, "b 3"]:
         """Block indices of the given block numbers; copies what it needs on CUDA."""
         return np.asarray(self.state.coords.numpy()[blocks])

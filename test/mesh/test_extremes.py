@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Inputs at the edge of what there can be: far away, huge, tiny, single, wrong."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from worldsystem_mesh.config import MeshConfig
+from worldsystem_mesh.extraction import SurfaceExtractor
+from worldsystem_mesh.launcher import Launcher
+from worldsystem_mesh.view import view_from_keyframe
+from worldsystem_mesh.volume import BlockVolume
+
+VOXEL = 0.05
+
+
+def moved_by(keyframe, offset):
+    pose = keyframe.world_from_cam.copy()
+    pose[:3, 3] += offset
+    return replace(keyframe, world_from_cam=pose)
+
+
+@pytest.mark.parametrize("kilometres", [1.0, 50.0])
+def test_far_from_the_origin_the_surface_is_as_exact_as_at_it(
+    make_mesher, sphere_keyframes, kilometres
+):
+    offset = np.array([1000.0 * kilometres, -700.0 * kilometres, 300.0])
+    near, far = make_mesher(), make_mesher()
+    for keyframe in sphere_keyframes(12):
+        near.integrate(keyframe)
+        far.integrate(moved_by(keyframe, offset))
+    errors = []
+    for mesher, centre in ((near, np.zeros(3)), (far, offset)):
+        mesher.settle(0)
+        cells = mesher.surface.cells(mesher.surface.all_ids())
+        corners = 8.0 * cells.index[cells.owner()].astype(np.float64)
+        places = (corners + cells.lattice_places()) * VOXEL - centre
+        errors.append((np.linalg.norm(places, axis=1) - 1.0) / VOXEL)
+    assert len(errors[1]) == pytest.approx(len(errors[0]), rel=0.01)
+    assert np.abs(errors[1]).mean() == pytest.approx(np.abs(errors[0]).mean(), rel=0.03)
+
+
+@pytest.mark.parametrize("offset", [1e7, 1e12, 1e30, -1e9])
+def test_places_beyond_the_lattice_are_counted_and_left_out(make_mesher, sphere_keyframes, offset):
+    mesher = make_mesher()
+    keyframes = sphere_keyframes(6)
+    mesher.integrate(keyframes[0])
+    before = mesher.stats()["blocks"]
+    mesher.integrate(moved_by(replace(keyframes[1], id=90), np.array([offset, 0.0, 0.0])))
+    stats = mesher.stats()
+    assert stats["blocks"] == before
+    assert stats["out_of_reach"] == 1
+    mesher.move({90: keyframes[1].world_from_cam})  # and it can come back
+    mesher.settle(0)
+    assert mesher.stats()["blocks"] > before
+
+
+def test_points_at_a_huge_distance_do_not_reach_back(make_mesher, sphere_keyframes):
+    mesher = make_mesher(max_depth_ratio=1e9)
+    (keyframe, *_) = sphere_keyframes(6)
+    pointmap = keyframe.pointmap.copy()
+    pointmap[60, 80] *= np.float32(1e8)
+    mesher.integrate(replace(keyframe, pointmap=pointmap))
+    assert mesher.stats()["blocks"] < 100_000
+
+
+def test_a_single_known_point_is_fused(make_mesher, sphere_keyframes):
+    mesher = make_mesher(min_weight=0.5)
+    (keyframe, *_) = sphere_keyframes(6)
+    pointmap = np.full_like(keyframe.pointmap, np.nan)
+    pointmap[60, 80] = keyframe.pointmap[60, 80]
+    assert mesher.integrate(replace(keyframe, pointmap=pointmap)) > 0
+    mesher.settle(0)  # one pixel's cone holds no whole cell, or a few
+    assert mesher.stats()["triangles"] < 100
+
+
+def test_an_infinite_point_or_confidence_is_no_point(make_mesher, sphere_keyframes):
+    clean, dirty = make_mesher(), make_mesher()
+    (keyframe, *_) = sphere_keyframes(6)
+    pointmap, confidence = keyframe.pointmap.copy(), keyframe.confidence.copy()
+    pointmap[50:60, 70:90] = np.nan
+    clean.integrate(replace(keyframe, pointmap=pointmap))
+    pointmap = keyframe.pointmap.copy()
+    pointmap[50:55, 70:90] = np.inf
+    pointmap[55:60, 70:80] = -np.inf
+    confidence[55:60, 80:90] = np.inf
+    dirty.integrate(replace(keyframe, pointmap=pointmap, confidence=confidence))
+    blocks = np.arange(clean.volume.block_count, dtype=np.int32)
+    assert clean.volume.block_count == dirty.volume.block_count
+    np.testing.assert_array_equal(clean.volume.samples(blocks), dirty.volume.samples(blocks))
+
+
+def test_a_camera_that_turns_its_back_changes_nothing(make_mesher, sphere_keyframes):
+    mesher = make_mesher()
+    (keyframe, *_) = sphere_keyframes(6)
+    mesher.integrate(keyframe)
+    before = mesher.volume.samples(np.arange(mesher.volume.block_count, dtype=np.int32))
+    behind = replace(keyframe, id=5, pointmap=-keyframe.pointmap)
+    assert mesher.integrate(behind) == 0
+    after = mesher.volume.samples(np.arange(mesher.volume.block_count, dtype=np.int32))
+    np.testing.assert_array_equal(before, after)
+
+
+def test_pictures_of_one_pixel_and_of_odd_sizes_are_fused(make_mesher, sphere_keyframes):
+    mesher = make_mesher(min_weight=0.5)
+    (keyframe, *_) = sphere_keyframes(6)
+    camera = replace(keyframe.camera, width=1, height=1, cx=0.0, cy=0.0)
+    one = replace(
+        keyframe,
+        id=1,
+        camera=camera,
+        pointmap=np.array([[[0.0, 0.0, 2.0]]], np.float32),
+        confidence=np.ones((1, 1), np.float32),
+        rgb=np.zeros((1, 1, 3), np.uint8),
+    )
+    assert mesher.integrate(one) > 0
+    cut = replace(keyframe.camera, width=37, height=3)
+    odd = replace(
+        keyframe,
+        id=2,
+        camera=cut,
+        pointmap=np.ascontiguousarray(keyframe.pointmap[:3, :37]) * 0
+        + np.array([0.0, 0.0, 2.0], np.float32),
+        confidence=keyframe.confidence[:3, :37] * 0 + 1,
+        rgb=keyframe.rgb[:3, :37],
+    )
+    assert mesher.integrate(odd) >= 0
+
+
+@pytest.mark.gpu
+def test_a_cpu_and_a_cuda_device_build_the_same_surface(sphere_keyframes):
+    """Vertices within 1e-4 voxel for 999 of 1000; a pixel taken on the other side of a border
+    moves the rest."""
+    wp = pytest.importorskip("warp")
+    wp.init()
+    if not wp.is_cuda_available():
+        pytest.skip("no CUDA device")
+    config = MeshConfig(voxel=VOXEL, redraw_voxels=0.0)
+    found = []
+    for device in ("cpu", "cuda"):
+        launcher = Launcher(device, 2)
+        volume = BlockVolume(config, launcher, VOXEL)
+        for i, keyframe in enumerate(sphere_keyframes(12)):
+            view = view_from_keyframe(keyframe, config, i + 1)
+            volume.add(view)
+        places = {}
+        for part in SurfaceExtractor(launcher).surfaces(volume, volume.dirty_blocks()):
+            cells = part.cells
+            index = cells.index[cells.owner()]
+            at = cells.lattice_places()
+            for key, edge, place in zip(index.tolist(), cells.edges.tolist(), at, strict=True):
+                places[(*key, edge)] = place
+        found.append(places)
+        launcher.close()
+    cpu, cuda = found
+    both = cpu.keys() & cuda.keys()
+    assert len(both) >= 0.999 * max(len(cpu), len(cuda))
+    gap = np.array([np.abs(cpu[key] - cuda[key]).max() for key in both])
+    assert (gap <= 1e-4).mean() >= 0.999

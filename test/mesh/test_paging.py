@@ -1,0 +1,279 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Memory that is short: what goes to disk comes back the same, also after a kill."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import zlib
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from worldsystem_core.geometry.se3 import look_at
+from worldsystem_mesh import block_pool, segments
+from worldsystem_mesh.cells import NO_CELLS, joined
+from worldsystem_mesh.page_file import HEADER, PageFile, PagingFailed
+from worldsystem_mesh.segments import SegmentStore, pack, unpack
+
+SIZE = 1000
+SMALL = 3_400_000
+"""Bytes for one view's blocks and the index."""
+
+
+def body(seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, SIZE).astype(np.uint8)
+
+
+@pytest.fixture
+def pages(tmp_path):
+    made = PageFile(tmp_path / "a.pages", SIZE)
+    yield made
+    made.close(delete=False)
+
+
+def test_what_is_written_is_read_back_and_the_newest_counts(pages):
+    for key in range(50):
+        pages.write(key, body(key))
+    for key in range(0, 50, 2):
+        pages.write(key, body(1000 + key))
+    pages.forget(1)
+    assert len(pages) == 49
+    assert 1 not in pages
+    for key in (0, 2, 48):
+        np.testing.assert_array_equal(pages.read(key), body(1000 + key))
+    np.testing.assert_array_equal(pages.read(3), body(3))
+
+
+def test_places_of_old_records_are_used_again(pages):
+    for turn in range(100):
+        pages.write(7, body(turn))
+    assert pages.size_bytes <= 2 * (SIZE + HEADER.size + 8)
+
+
+def test_a_file_left_behind_is_found_with_its_newest_records(tmp_path):
+    path = tmp_path / "left.pages"
+    first = PageFile(path, SIZE)
+    for key in range(20):
+        first.write(key, body(key))
+    first.write(3, body(333))
+    first.forget(4)
+    again = PageFile.open_existing(path, SIZE)
+    assert sorted(again.keys) == [key for key in range(20) if key != 4]
+    np.testing.assert_array_equal(again.read(3), body(333))
+    again.write(21, body(21))
+    np.testing.assert_array_equal(again.read(19), body(19))
+
+
+def test_a_damaged_record_is_an_error_and_no_record_after_a_restart(tmp_path, pages):
+    pages.write(1, body(1))
+    pages.write(2, body(2))
+    at = HEADER.size + 100
+    pages._map[at : at + 1] = bytes([pages._map[at] ^ 1])
+    with pytest.raises(PagingFailed, match="damaged"):
+        pages.read(1)
+    again = PageFile.open_existing(pages.path, SIZE)
+    assert sorted(again.keys) == [2]
+
+
+def test_a_full_disk_is_an_error_that_says_so(pages, monkeypatch):
+    def full(*_args: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(PagingFailed, match="page_dir"):
+        pages.write(1, body(1))
+    monkeypatch.undo()
+    pages.write(1, body(1))
+    np.testing.assert_array_equal(pages.read(1), body(1))
+
+
+def test_a_folder_that_cannot_be_made_is_an_error_that_names_it(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(PagingFailed, match="file"):
+        PageFile.temporary(tmp_path / "file" / "below", "blocks", SIZE)
+
+
+@pytest.mark.parametrize("wait_s", [0.05, 0.2, 0.35])
+def test_a_killed_process_loses_nothing_that_it_had_written(tmp_path, wait_s):
+    path = tmp_path / "killed.pages"
+    script = Path(__file__).with_name("page_writer.py")
+    command = [sys.executable, str(script), str(path)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    writer = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+    assert writer.stdout is not None
+    lines = [writer.stdout.readline()]
+    time.sleep(wait_s)
+    os.kill(writer.pid, signal.SIGKILL)
+    lines += writer.stdout.read().splitlines()
+    writer.wait(timeout=10)
+    told: dict[int, tuple[int, int]] = {}
+    for line in lines:
+        words = line.split()
+        if len(words) == 3:
+            told[int(words[0])] = (int(words[1]), int(words[2]))
+    assert len(told) > 10
+    found = PageFile.open_existing(path, 3000)
+    for key, (turn, checksum) in told.items():
+        held = zlib.crc32(found.read(key))
+        # the record of the next turn may have been whole, too, before its line was printed
+        newer = np.random.default_rng([key, turn + 1]).integers(0, 256, 3000).astype(np.uint8)
+        assert held in (checksum, zlib.crc32(newer))
+
+
+def far_apart(keyframes, count: int, step: float):
+    """The same view from places `step` apart along x."""
+    for i in range(count):
+        keyframe = keyframes[i % len(keyframes)]
+        pose = keyframe.world_from_cam.copy()
+        pose[0, 3] += step * (i // len(keyframes))
+        yield replace(keyframe, id=i, world_from_cam=pose)
+
+
+def run(mesher, keyframes) -> None:
+    for keyframe in far_apart(keyframes, 16, 4.0):
+        mesher.integrate(keyframe)
+        mesher.extract(0)
+    for keyframe in far_apart(keyframes, 4, 4.0):  # back at the start
+        mesher.integrate(replace(keyframe, id=100 + keyframe.id))
+        mesher.extract(0)
+
+
+def voxels_of(mesher) -> dict[tuple, bytes]:
+    found = {}
+    volume = mesher.volume
+    for start in range(0, volume.block_count, 100):
+        blocks = np.arange(start, min(start + 100, volume.block_count), dtype=np.int32)
+        assert volume.make_resident(blocks) == 0
+        slots = volume.pool.slot[blocks]
+        held = [volume.pool.rows(name, slots) for name in ("weight", "sdf", "rgb", "rim")]
+        for b, index in enumerate(volume.coords(blocks).tolist()):
+            found[tuple(index)] = b"".join(values[b].tobytes() for values in held)
+    return found
+
+
+@pytest.fixture
+def small_steps(monkeypatch):
+    monkeypatch.setattr(block_pool, "EVICT_AT_ONCE", 16)
+
+
+def test_a_volume_that_pages_equals_one_that_does_not(
+    make_mesher, plane_keyframes, triangle_set, small_steps, tmp_path
+):
+    keyframes = plane_keyframes(4)
+    small = make_mesher(min_weight=0.5, memory_mb=8, page_dir=str(tmp_path))
+    roomy = make_mesher(min_weight=0.5)
+    small.integrate(keyframes[0])
+    roomy.integrate(keyframes[0])
+    budget = SMALL
+    small.volume.pool._budget_bytes = budget
+    for mesher in (small, roomy):
+        run(mesher, keyframes)
+        mesher.settle(0)
+    stats = small.stats()
+    assert stats["paged_out_blocks"] > 200
+    assert stats["paged_in_blocks"] > 100
+    assert stats["refused_blocks"] == 0
+    assert small.volume.bytes <= budget + 8 * block_pool.SLOT_BYTES
+    assert roomy.stats()["paged_out_blocks"] == 0
+    assert triangle_set(small.mesh()) == triangle_set(roomy.mesh())
+    assert voxels_of(small) == voxels_of(roomy)
+
+
+def test_keyframes_move_also_what_is_on_disk(make_mesher, plane_keyframes, small_steps, tmp_path):
+    keyframes = plane_keyframes(4)
+    small = make_mesher(min_weight=0.5, memory_mb=8, store_mb=1, page_dir=str(tmp_path))
+    roomy = make_mesher(min_weight=0.5)
+    small.integrate(keyframes[0])
+    small.volume.pool._budget_bytes = SMALL
+    for mesher in (small, roomy):
+        run(mesher, keyframes)
+        poses = {}
+        for number in list(mesher.views.ids):
+            pose = mesher.views.outline(number).world_from_cam.copy()
+            pose[2, 3] += 0.3
+            poses[number] = pose
+        mesher.move(poses)
+        mesher.settle(0)
+    assert small.stats()["paged_in_blocks"] > 100
+    held = {index: voxels for index, voxels in voxels_of(small).items() if any(voxels)}
+    assert held == {index: voxels for index, voxels in voxels_of(roomy).items() if any(voxels)}
+
+
+def test_surface_code_on_disk_is_what_it_was(make_mesher, plane_keyframes, monkeypatch):
+    monkeypatch.setattr(segments, "RECORD_BYTES", 4096)
+    small, roomy = make_mesher(min_weight=0.5), make_mesher(min_weight=0.5)
+    small.surface._segments._budget_bytes = 300_000
+    for mesher in (small, roomy):
+        run(mesher, plane_keyframes(4))
+    assert small.surface._segments.bytes <= 300_000 + 200_000  # and the newest segment
+    assert small.surface.disk_bytes > 100_000
+    mine, theirs = small.mesh(), roomy.mesh()
+    np.testing.assert_array_equal(mine.vertices, theirs.vertices)
+    np.testing.assert_array_equal(mine.colours, theirs.colours)
+
+
+def test_packed_surface_code_unpacks_to_itself(make_mesher, sphere_keyframes):
+    mesher = make_mesher()
+    for keyframe in sphere_keyframes(6):
+        mesher.integrate(keyframe)
+    mesher.extract(0)
+    cells = mesher.surface.cells(mesher.surface.all_ids())
+    again = unpack(pack(cells))
+    for name in cells.__dataclass_fields__:
+        np.testing.assert_array_equal(getattr(again, name), getattr(cells, name))
+    halves = [cells.taken(np.arange(0, 5)), cells.taken(np.arange(5, len(cells)))]
+    together = joined(halves)
+    for name in cells.__dataclass_fields__:
+        np.testing.assert_array_equal(getattr(together, name), getattr(cells, name))
+
+
+def test_stale_surface_code_does_not_pile_up(make_mesher, plane_keyframes):
+    mesher = make_mesher(min_weight=0.5)
+    (keyframe,) = plane_keyframes(1)
+    rng = np.random.default_rng(0)
+    for turn in range(60):
+        noisy = keyframe.pointmap * np.float32(1.0) + rng.normal(0, 0.01, (120, 160, 1)).astype(
+            np.float32
+        ) * np.array([0, 0, 1], np.float32)
+        mesher.integrate(replace(keyframe, id=turn, pointmap=noisy.astype(np.float32)))
+        mesher.extract(0)
+    live = mesher.surface.cells(mesher.surface.all_ids()).bytes
+    assert mesher.surface._segments.bytes < 3 * live
+
+
+def test_segments_beyond_the_budget_are_dropped_from_disk_when_stale(tmp_path):
+    store = SegmentStore(0, str(tmp_path))
+    numbers = [store.add(NO_CELLS) for _ in range(5)]
+    assert store.disk_bytes > 0
+    for number in numbers:
+        assert len(store.get(number)) == 0
+        store.drop(number)
+    assert store.bytes == 0
+    store.close()
+    assert not list(tmp_path.iterdir())
+
+
+def test_looking_back_at_a_place_on_disk_continues_there(make_mesher, plane_keyframes):
+    """Free space, too: a block on disk is still seen through."""
+    ghost_height = 1.0
+    mesher = make_mesher(min_weight=0.5)
+    pose = look_at(np.array([0.0, 0.0, 2.0]), np.array([0.3, 0.2, 0.0]), np.array([0.1, 0.2, 1.0]))
+    (keyframe,) = plane_keyframes(1)
+    near = replace(keyframe, id=1, pointmap=keyframe.pointmap * np.float32(0.5))
+    mesher.integrate(near)
+    ghost = mesher.volume.pool
+    ghost._clock += 1
+    blocks = np.arange(mesher.volume.block_count, dtype=np.int32)
+    ghost._page_out(blocks)
+    assert ghost.is_paging
+    for turn in range(2, 6):
+        mesher.integrate(replace(keyframe, id=turn, world_from_cam=pose))
+    mesher.settle(0)
+    assert ghost.paged_in > 0
+    assert (mesher.mesh().vertices[:, 2] < 0.5 * ghost_height).all()
