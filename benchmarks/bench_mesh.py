@@ -1,288 +1,223 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Cost and quality of the incremental mesh, beside Open3D's VoxelBlockGrid on the same keyframes.
+"""Cost, quality and memory of the incremental mesh, beside Open3D's VoxelBlockGrid.
 
-A camera flies through a row of furnished rooms; depth is ray-cast and made as wrong as that of
-learned multi-view stereo (0.8 % of low frequency, 0.1 % of pixel noise). Open3D 0.20 truncates
-pixel coordinates where they should be rounded; its principal point is shifted by half a pixel
-here, which makes it five times more accurate: the comparison is with Open3D at its best.
+A camera flies through furnished rooms whose surface is known by formula; keyframes of 224×224 are
+exact, or as wrong as those of learned multi-view stereo (0.8 % of low frequency and 3 mm of pixel
+noise). An update is: fuse the keyframe, extract all blocks that it touched, make their vertices and
+triangles.
 """
 
 from __future__ import annotations
 
+import gc
+import tempfile
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 
-import cv2
 import numpy as np
-import open3d as o3d
+import warp as wp
 from harness import QUICK, Benchmark
+from mesh_memory import over_budget
+from mesh_open3d import Open3DGrid
+from mesh_refusion import close_a_loop
+from mesh_room import CAMERA, Rooms, film, furnished
+from mesh_scores import border_edges, score, seen_points
 
-from worldsystem.evaluation.surface import SurfaceDistance, evaluate_surface
-from worldsystem_core.frames import Camera
-from worldsystem_core.geometry.pinhole import pointmap_from_depth
-from worldsystem_core.geometry.se3 import look_at, transform
 from worldsystem_core.reconstruction import Keyframe
 from worldsystem_core.surface import Mesh
+from worldsystem_mesh.block_pool import SLOT_BYTES
 from worldsystem_mesh.config import MeshConfig
 from worldsystem_mesh.mesher import Mesher
 from worldsystem_mesh.precompile import precompile
-from worldsystem_mesh.view import median_depth
+from worldsystem_mesh.volume import KEY_BYTES, PLACE_BYTES
 
-ROOMS = 3 if QUICK else 6
-KEYFRAMES_PER_ROOM = 20 if QUICK else 40
-ROOM_SIZE = np.array([6.0, 4.5, 2.7])
-CAMERA = Camera.from_horizontal_fov(320, 180, 1.2)
-LOW_FREQUENCY_NOISE = 0.008
-PIXEL_NOISE = 0.001
-DRIFT = 0.15
-EXTRACT_EVERY = 5
-WARM_UP = 3
-UP = np.array([0.0, 0.0, 1.0])
-
-
-@dataclass(frozen=True, eq=False)
-class Scene:
-    """Rooms in a row along x, as triangles and as something that rays can hit."""
-
-    mesh: Mesh
-    rays: o3d.t.geometry.RaycastingScene
-
-
-def furnished_rooms(count: int, rng: np.random.Generator) -> Scene:
-    """A hall of `count` rooms' length with boxes and balls standing in it."""
-    length = np.array([count * ROOM_SIZE[0], *ROOM_SIZE[1:]])
-    parts = [o3d.geometry.TriangleMesh.create_box(*length)]
-    for _ in range(10 * count):
-        size = rng.uniform([0.3, 0.3, 0.3], [1.0, 0.8, 1.1])
-        side = rng.choice([0.05, ROOM_SIZE[1] - 0.05 - size[1]])
-        part = o3d.geometry.TriangleMesh.create_box(*size)
-        part.translate([rng.uniform(0.1, length[0] - 1.1), side, 0.0])
-        parts.append(part)
-    for _ in range(5 * count):
-        radius = rng.uniform(0.15, 0.35)
-        part = o3d.geometry.TriangleMesh.create_sphere(radius, resolution=40)
-        part.translate([*rng.uniform([0.5, 1.0], length[:2] - [0.5, 1.0]), radius])
-        parts.append(part)
-    whole = parts[0]
-    for part in parts[1:]:
-        whole += part
-    vertices = np.asarray(whole.vertices, dtype=np.float32)
-    faces = np.asarray(whole.triangles, dtype=np.int32)
-    rays = o3d.t.geometry.RaycastingScene()
-    rays.add_triangles(
-        o3d.core.Tensor.from_numpy(vertices), o3d.core.Tensor.from_numpy(faces.astype(np.uint32))
-    )
-    colours = np.zeros((len(vertices), 3), np.uint8)
-    return Scene(Mesh(vertices=vertices, colours=colours, faces=faces), rays)
-
-
-def flight_pose(at: float, rooms: int) -> np.ndarray:
-    """Pose at share `at` of a flight along the hall, turning all the while."""
-    x = 1.0 + at * (rooms * ROOM_SIZE[0] - 2.0)
-    turned = at * 2 * np.pi * 1.5 * rooms
-    eye = np.array([x, ROOM_SIZE[1] / 2 + 0.3 * np.sin(2 * x), 1.4 + 0.2 * np.sin(x)])
-    gaze = np.array([np.cos(turned), np.sin(turned), -0.25 + 0.2 * np.sin(1.3 * turned)])
-    return look_at(eye, eye + gaze, UP)
-
-
-def true_depth(scene: Scene, world_from_cam: np.ndarray) -> np.ndarray:
-    v, u = np.mgrid[0 : CAMERA.height, 0 : CAMERA.width]
-    rays = np.stack(
-        [(u - CAMERA.cx) / CAMERA.fx, (v - CAMERA.cy) / CAMERA.fy, np.ones(u.shape)], axis=-1
-    )
-    eye = np.broadcast_to(world_from_cam[:3, 3], rays.shape)
-    both = np.concatenate([eye, rays @ world_from_cam[:3, :3].T], axis=-1).astype(np.float32)
-    return np.asarray(scene.rays.cast_rays(o3d.core.Tensor.from_numpy(both))["t_hit"].numpy())
-
-
-def learned_depth(depth: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Depth with the errors of a network: smooth warping and a little pixel noise."""
-    coarse = rng.normal(0.0, LOW_FREQUENCY_NOISE, (5, 8)).astype(np.float32)
-    smooth = cv2.resize(coarse, depth.shape[::-1], interpolation=cv2.INTER_CUBIC)
-    pixel = rng.normal(0.0, PIXEL_NOISE, depth.shape).astype(np.float32)
-    return np.asarray(depth * (1.0 + smooth + pixel))
-
-
-def fly(scene: Scene, rng: np.random.Generator) -> tuple[list[Keyframe], np.ndarray]:
-    """Keyframes of the flight, and the surface points that its camera saw."""
-    count, keyframes, seen = ROOMS * KEYFRAMES_PER_ROOM, [], []
-    for i in range(count):
-        pose = flight_pose(i / (count - 1), ROOMS)
-        depth = true_depth(scene, pose)
-        true_points = transform(pose, pointmap_from_depth(depth, CAMERA))
-        seen.append(true_points[::6, ::6].reshape(-1, 3))
-        checker = np.floor(4.0 * true_points + 1e-4).sum(axis=-1) % 2
-        shade = np.clip(90 + 60 * np.sin(true_points) + 50 * checker[..., None], 0, 255)
-        keyframes.append(
-            Keyframe(
-                id=i,
-                frame_id=i,
-                stamp_ns=i,
-                world_from_cam=pose,
-                camera=CAMERA,
-                pointmap=pointmap_from_depth(learned_depth(depth, rng), CAMERA),
-                confidence=np.ones(depth.shape, np.float32),
-                rgb=np.nan_to_num(shade).astype(np.uint8),
-            )
-        )
-    return keyframes, np.concatenate(seen)
-
-
-class Open3DGrid:
-    """Open3D's volume with our voxel, band and weight threshold, blocks of 8³."""
-
-    def __init__(self, voxel: float, depth_max: float, config: MeshConfig) -> None:
-        core = o3d.core
-        self._config = config
-        self._depth_max = depth_max
-        self._K = core.Tensor.from_numpy(
-            CAMERA.K + 0.5 * np.array([[0, 0, 1], [0, 0, 1], [0, 0, 0]])
-        )
-        self._grid = o3d.t.geometry.VoxelBlockGrid(
-            ("tsdf", "weight", "color"),
-            (core.float32, core.float32, core.float32),
-            [core.SizeVector([1]), core.SizeVector([1]), core.SizeVector([3])],
-            voxel,
-            8,
-            50_000,
-            core.Device("CPU:0"),
-        )
-
-    def integrate(self, keyframe: Keyframe) -> None:
-        image = o3d.t.geometry.Image
-        extrinsic = o3d.core.Tensor.from_numpy(np.linalg.inv(keyframe.world_from_cam))
-        depth = image(o3d.core.Tensor.from_numpy(np.ascontiguousarray(keyframe.pointmap[..., 2])))
-        colour = image(o3d.core.Tensor.from_numpy(keyframe.rgb.astype(np.float32)))
-        limits = (1.0, self._depth_max, self._config.truncation_voxels)
-        blocks = self._grid.compute_unique_block_coordinates(depth, self._K, extrinsic, *limits)
-        self._grid.integrate(blocks, depth, colour, self._K, self._K, extrinsic, *limits)
-
-    def mesh(self) -> Mesh:
-        found = self._grid.extract_triangle_mesh(self._config.min_weight)
-        return Mesh(
-            vertices=found.vertex.positions.numpy(),
-            colours=np.clip(found.vertex.colors.numpy(), 0, 255).astype(np.uint8),
-            faces=found.triangle.indices.numpy().astype(np.int32),
-        )
+DEVICE = "cuda" if wp.is_cuda_available() else "cpu"
+ROOM_KEYFRAMES = 40 if QUICK else 100
+HOUSE_ROOMS = 4 if QUICK else 10
+HOUSE_KEYFRAMES_PER_ROOM = 15 if QUICK else 30
+LOOP_KEYFRAMES = 60 if QUICK else 223
+MEMORY_BLOCKS, MEMORY_MB = (40_000, 60) if QUICK else (1_000_000, 1000)
+WARM_UP = 5
+THEIR_EXTRACTIONS = 5
 
 
 @dataclass
 class Times:
-    """Milliseconds per keyframe; Open3D's extraction is timed every few keyframes only."""
+    """Milliseconds of each keyframe after the warm-up."""
 
-    integrate: list[float]
-    update: list[float]
-    speedup: list[float]
+    integrate: list[float] = field(default_factory=list)
+    update: list[float] = field(default_factory=list)
+
+    @property
+    def p99_over_median(self) -> float:
+        return float(np.percentile(self.update, 99.0) / np.median(self.update))
 
 
-def run_both(keyframes: list[Keyframe], mesher: Mesher, config: MeshConfig) -> tuple[Times, Mesh]:
-    """Fuse every keyframe with both; return our times and Open3D's mesh."""
-    times = Times([], [], [])
-    median = median_depth(keyframes[0], config.min_confidence)
-    voxel = median / config.auto_voxels
-    grid = Open3DGrid(voxel, config.max_depth_ratio * median, config)
+def every_change(voxel: float) -> MeshConfig:
+    """All touched blocks are extracted, none waits for more change."""
+    return MeshConfig(voxel=voxel, device=DEVICE, redraw_voxels=0.0)
+
+
+def fly(keyframes: list[Keyframe], config: MeshConfig) -> tuple[Times, Mesher]:
+    """Update with every keyframe; on CUDA the clock stops when the device has finished."""
+    mesher, times = Mesher(config), Times()
+    gc.collect()
+    gc.freeze()
     for i, keyframe in enumerate(keyframes):
         start = time.perf_counter()
         mesher.integrate(keyframe)
+        wp.synchronize()
         integrated = time.perf_counter()
-        mesher.extract(i)
+        delta = mesher.extract(i)
+        if delta is not None and len(delta.blocks):
+            _ = delta.blocks[0]
         ended = time.perf_counter()
-        their_start = time.perf_counter()
-        grid.integrate(keyframe)
         if i >= WARM_UP:
             times.integrate.append(1e3 * (integrated - start))
             times.update.append(1e3 * (ended - start))
-            if i % EXTRACT_EVERY == EXTRACT_EVERY - 1:
-                grid.mesh()
-                theirs = time.perf_counter() - their_start
-                times.speedup.append(theirs / (ended - start))
+    gc.unfreeze()
+    return times, mesher
+
+
+def their_times(keyframes: list[Keyframe], voxel: float) -> tuple[list[float], Mesh]:
+    """Milliseconds that Open3D takes per update in the full room, and its mesh.
+
+    It has no other extraction than that of the whole room; the last keyframes are timed.
+    """
+    grid, times = Open3DGrid(voxel, CAMERA, every_change(voxel)), []
+    for i, keyframe in enumerate(keyframes):
+        start = time.perf_counter()
+        grid.integrate(keyframe)
+        if i >= len(keyframes) - THEIR_EXTRACTIONS:
+            grid.mesh()
+            times.append(1e3 * (time.perf_counter() - start))
     return times, grid.mesh()
 
 
-def cost_growth(keyframes: list[Keyframe], config: MeshConfig) -> tuple[float, float]:
-    """CPU time of an update in the last quarter of the flight, over the second and over the first.
+def measure_speed(bench: Benchmark, keyframes: list[Keyframe]) -> None:
+    """Times at 2 cm and 1 cm, with and without the gate, and Open3D in the same run."""
+    what = f"{CAMERA.width}×{CAMERA.height}, {len(keyframes)} keyframes, one room, {DEVICE}"
+    times, mesher = fly(keyframes, every_change(0.02))
+    theirs, _ = their_times(keyframes, 0.02)
+    bench.add("integrate_ms", times.integrate, "ms", note=f"2 cm; {what}")
+    bench.add("update_ms", times.update, "ms", note=f"2 cm, fuse, extract and draw; {what}")
+    bench.add("update_p99_over_median", times.p99_over_median, "x", note="2 cm")
+    ours = float(np.median(times.update[-3 * THEIR_EXTRACTIONS :]))
+    note = "2 cm, full room, integrate and extract, same keyframes and threads"
+    bench.add("update_speedup_vs_open3d", [t / ours for t in theirs], "x", note=note)
+    stats = mesher.stats()
+    note = f"{stats['blocks']} blocks, {stats['stored_keyframes']} keyframes kept"
+    bench.add("memory_mb", stats["memory_bytes"] / 1e6, "MB", note=note)
+    per_block = SLOT_BYTES + PLACE_BYTES + 4 * KEY_BYTES
+    note = f"{per_block} bytes a block with its share of the index"
+    bench.add("blocks_in_2gib", (2 << 30) / per_block, "", note=note)
+    mesher.close()
+    gated, mesher = fly(keyframes, MeshConfig(voxel=0.02, device=DEVICE))
+    bench.add("update_gated_ms", gated.update, "ms", note="2 cm, blocks that moved 0.1 voxel")
+    mesher.close()
+    fine, mesher = fly(keyframes, every_change(0.01))
+    bench.add("update_1cm_ms", fine.update, "ms", note=f"fuse, extract and draw; {what}")
+    bench.add("update_1cm_p99_over_median", fine.p99_over_median, "x", note="1 cm")
+    mesher.close()
 
-    Run alone and in CPU time, so that other work on the machine does not count. In the first
-    quarter updates are cheaper for another reason: few voxels have gathered the weight that makes
-    them surface.
-    """
-    mesher, times_s = Mesher(config), []
+
+def measure_quality(bench: Benchmark, rooms: Rooms, clean: list[Keyframe]) -> None:
+    """Error by the rooms' formula, on exact and on noisy depth, beside Open3D on the same."""
+    noisy = film(rooms, len(clean), noisy=True)
+    seen = seen_points(clean)
+    for name, keyframes in (("clean", clean), ("noisy", noisy)):
+        _, mesher = fly(keyframes, MeshConfig(voxel=0.02, device=DEVICE))
+        mesher.settle(0)
+        mesh = mesher.mesh()
+        ours = score(mesh, rooms, seen, 0.02)
+        theirs = score(their_times(keyframes, 0.02)[1], rooms, seen, 0.02)
+        note = f"2 cm, mean; Open3D (half-pixel fault corrected) {100 * theirs.accuracy_m:.3f} cm"
+        bench.add(f"accuracy_{name}_cm", 100 * ours.accuracy_m, "cm", note=note)
+        if name == "noisy":
+            note = f"threshold 2 cm; completeness {100 * ours.completeness_m:.3f} cm"
+            bench.add("fscore", ours.fscore, "", note=note)
+            note = f"Open3D: F {theirs.fscore:.4f}, {100 * theirs.completeness_m:.3f} cm"
+            bench.add("fscore_vs_open3d", ours.fscore / theirs.fscore, "x", note=note)
+        else:
+            borders, edges = border_edges(mesh)
+            middle = mesh.vertices[borders].mean(axis=1)
+            inside = covered(middle, clean, rooms)
+            note = f"per million of {edges} edges, where 3 or more keyframes saw all around"
+            bench.add("cracks_ppm", 1e6 * inside.sum() / edges, "ppm", note=note)
+        mesher.close()
+
+
+def covered(points: np.ndarray, keyframes: list[Keyframe], rooms: Rooms) -> np.ndarray:
+    """Points whose surroundings (5 cm) three keyframes saw unhidden and not at a grazing angle."""
+    votes = np.zeros(len(points), int)
+    for keyframe in keyframes:
+        camera, pose = keyframe.camera, keyframe.world_from_cam
+        in_cam = (points - pose[:3, 3]) @ pose[:3, :3]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            u = camera.fx * in_cam[:, 0] / in_cam[:, 2] + camera.cx
+            v = camera.fy * in_cam[:, 1] / in_cam[:, 2] + camera.cy
+        reach = 0.05 * camera.fx / np.maximum(in_cam[:, 2], 0.1) + 2
+        inside = (in_cam[:, 2] > 0.3) & (u > reach) & (v > reach)
+        inside &= (u < camera.width - reach) & (v < camera.height - reach)
+        depth = keyframe.pointmap[..., 2]
+        for row in np.nonzero(inside)[0].tolist():
+            r = int(reach[row])
+            ui, vi = round(float(u[row])), round(float(v[row]))
+            patch = depth[vi - r : vi + r + 1, ui - r : ui + r + 1]
+            votes[row] += bool(patch.max() - patch.min() < 0.1)
+            votes[row] += 0
+    return votes >= 3
+
+
+def measure_growth(bench: Benchmark) -> None:
+    """CPU time of updates while the house grows room by room."""
+    rooms = furnished(HOUSE_ROOMS)
+    keyframes = film(rooms, HOUSE_ROOMS * HOUSE_KEYFRAMES_PER_ROOM)
+    mesher, spent = Mesher(every_change(0.02)), []
     for i, keyframe in enumerate(keyframes):
         start = time.process_time()
         mesher.integrate(keyframe)
         mesher.extract(i)
-        times_s.append(time.process_time() - start)
+        spent.append(time.process_time() - start)
+    tenth = max(len(spent) // 10, 5)
+    first = float(np.median(spent[WARM_UP : WARM_UP + tenth]))
+    last = float(np.median(spent[-tenth:]))
+    blocks = mesher.stats()["blocks"]
+    note = f"CPU time, last tenth over first tenth, {HOUSE_ROOMS} rooms, {blocks} blocks at the end"
+    bench.add("cost_growth", last / first, "x", note=note)
     mesher.close()
-    quarter = len(times_s) // 4
-    first, second = times_s[:quarter], times_s[quarter : 2 * quarter]
-    last = float(np.median(times_s[-quarter:]))
-    return last / float(np.median(second)), last / float(np.median(first))
 
 
-def correction_residual(keyframes: list[Keyframe], config: MeshConfig) -> tuple[float, float]:
-    """Fuse with drifting poses, correct them, and compare with fusing at the right poses.
+def measure_refusion(bench: Benchmark, rooms: Rooms) -> None:
+    """A loop closure that moves every keyframe of a flight."""
+    result = close_a_loop(film(rooms, LOOP_KEYFRAMES), every_change(0.02))
+    note = f"RMS to a fresh build after {result.moved} keyframes moved by up to 0.25 m"
+    bench.add("reintegrate_residual", result.residual_voxels, "voxel", note=note)
+    bench.add("refusion_keyframes_per_s", result.keyframes_per_s, "1/s", note="2 cm")
+    note = f"live update while it goes on, median; longest {result.longest_ratio:.2f}"
+    bench.add("refusion_latency_ratio", result.latency_ratio, "x", note=note)
 
-    Returns the 99th percentile of the distance between the two surfaces [voxels] and the time per
-    corrected keyframe [ms]. What remains comes from moves below `move_voxels`, which are not
-    made, and from free space; the sums themselves are exact.
-    """
-    corrected, fresh = Mesher(config), Mesher(config)
-    for i, keyframe in enumerate(keyframes):
-        drifted = keyframe.world_from_cam.copy()
-        drifted[:3, 3] += DRIFT * i / len(keyframes)
-        corrected.integrate(replace(keyframe, world_from_cam=drifted))
-        fresh.integrate(keyframe)
-    corrected.extract(0)
-    fresh.extract(0)
-    start = time.perf_counter()
-    moved = corrected.move({k.id: k.world_from_cam for k in keyframes}).applied
-    corrected.extract(1)
-    per_keyframe_ms = 1e3 * (time.perf_counter() - start) / max(len(moved), 1)
-    ours, expected = corrected.mesh(), fresh.mesh()
-    gaps = np.concatenate(
-        [SurfaceDistance(expected)(ours.vertices), SurfaceDistance(ours)(expected.vertices)]
-    )
-    residual = float(np.percentile(gaps, 99.0)) / fresh.stats()["voxel"]
-    corrected.close()
-    fresh.close()
-    return residual, per_keyframe_ms
+
+def measure_memory(bench: Benchmark) -> None:
+    """More blocks than the budget holds."""
+    with tempfile.TemporaryDirectory() as folder:
+        result = over_budget(MEMORY_BLOCKS, MEMORY_MB, folder)
+    note = f"{result.blocks} blocks touched, budget {MEMORY_MB} MB, {result.disk_mb:.0f} MB on disk"
+    note += f", {result.paged_out} out, {result.paged_in} in, {result.slowdown:.2f}× the time"
+    bench.add("paged_peak_mb", result.peak_mb, "MB", note=note)
+    bench.add("paged_is_equal", float(result.is_equal), "", note="1: voxels and surface are equal")
 
 
 def main() -> None:
     """Run all and write `results/mesh.json`."""
     precompile()
-    rng = np.random.default_rng(7)
-    scene = furnished_rooms(ROOMS, rng)
-    keyframes, seen = fly(scene, rng)
-    config = MeshConfig()
-    growth, since_start = cost_growth(keyframes, config)
-    mesher, bench = Mesher(config), Benchmark("mesh")
-    times, their_mesh = run_both(keyframes, mesher, config)
-    stats = mesher.stats()
-    voxel = stats["voxel"]
-    what = f"{CAMERA.width}×{CAMERA.height}, voxel {100 * voxel:.1f} cm, {len(keyframes)} keyframes"
-    bench.add("integrate_ms", times.integrate, "ms", note=what)
-    bench.add("update_ms", times.update, "ms", note=f"integrate and extract; {what}")
-    bench.add(
-        "update_speedup_vs_open3d",
-        times.speedup,
-        "x",
-        note="Open3D VoxelBlockGrid 8³, integrate and full extract, same keyframes and threads",
-    )
-    note = f"CPU time, last quarter of the flight over the second; over the first {since_start:.2f}"
-    bench.add("cost_growth", growth, "x", note=note)
-    ours = evaluate_surface(mesher.mesh(), scene.mesh, seen, voxel)
-    theirs = evaluate_surface(their_mesh, scene.mesh, seen, voxel)
-    note = f"threshold one voxel, learned-depth noise; mean error {ours.accuracy_mean:.4f} m"
-    bench.add("fscore", ours.fscore, "", note=note)
-    note = f"Open3D (half-pixel fault corrected): F {theirs.fscore:.3f}"
-    note += f", mean error {theirs.accuracy_mean:.4f} m"
-    bench.add("fscore_vs_open3d", ours.fscore / theirs.fscore, "x", note=note)
-    residual, move_ms = correction_residual(keyframes, config)
-    note = f"99th percentile between surfaces; {move_ms:.1f} ms per corrected keyframe"
-    bench.add("reintegrate_residual", residual, "voxel", note=note)
-    note = f"{stats['blocks']} blocks, {stats['stored_keyframes']} keyframes kept"
-    bench.add("memory_mb", stats["memory_bytes"] / 1e6, "MB", note=note)
+    bench, rooms = Benchmark("mesh"), furnished(1)
+    keyframes = film(rooms, ROOM_KEYFRAMES)
+    measure_speed(bench, keyframes)
+    measure_quality(bench, rooms, keyframes)
+    measure_growth(bench)
+    measure_refusion(bench, rooms)
+    measure_memory(bench)
     bench.write()
 
 

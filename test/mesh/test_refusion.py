@@ -197,4 +197,4 @@ def test_when_the_root_gets_a_unit_the_map_grows_without_being_fused_anew(
     )
     mesher.settle(0)
     radius = np.linalg.norm(mesher.mesh().vertices, axis=1)
-    assert np.abs(radius - 20.0).max() < 0.5
+    assert np.abs(radius - 20.0).max() < 0.7  # voxels, at grazing views

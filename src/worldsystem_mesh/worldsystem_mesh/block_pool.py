@@ -13,6 +13,7 @@ import warp as wp
 from jaxtyping import Bool, Int, Int32, UInt8
 
 from worldsystem_mesh.kernels_volume import NEVER_IN, PAGED_OUT, RIM_SAMPLES
+from worldsystem_mesh.launcher import rows
 from worldsystem_mesh.page_file import PageFile
 
 VOXELS = 512
@@ -115,11 +116,7 @@ class BlockPool:
 
     def rows(self, name: str, slots: Int[np.ndarray, "n"]) -> np.ndarray:
         """A copy of the given slots of one of the voxel arrays."""
-        array = getattr(self._state.voxels, name)
-        if self._device == "cpu":
-            return np.asarray(array.numpy()[slots])
-        chosen = wp.array(slots.astype(np.int32), dtype=wp.int32, device=self._device)
-        return np.asarray(wp.indexedarray(array, [chosen]).contiguous().numpy())
+        return rows(getattr(self._state.voxels, name), slots)
 
     def close(self) -> None:
         """Delete the page file of a temporary folder; one in a folder of the user's stays."""

@@ -14,7 +14,7 @@ from jaxtyping import Int, Int32, Int64
 from worldsystem_mesh import kernels_surface as kernels
 from worldsystem_mesh import tables
 from worldsystem_mesh.cells import POINTS_PER_SIDE, SurfaceCells
-from worldsystem_mesh.launcher import Launcher
+from worldsystem_mesh.launcher import Launcher, head
 from worldsystem_mesh.volume import BlockVolume
 
 BATCH_BLOCKS = 2048
@@ -71,8 +71,8 @@ class SurfaceExtractor:
         )
         self._launcher.sliced(kernels.sample_rows, n, [volume.state, self._batch], inner=(81,))
         self._launcher.sliced(kernels.count_surface, n, [self._tables, self._batch])
-        vertex_start = starts_of(self._batch.vertex_count.numpy()[:n])
-        cell_start = starts_of(self._batch.cell_count.numpy()[:n])
+        vertex_start = starts_of(head(self._batch.vertex_count, n))
+        cell_start = starts_of(head(self._batch.cell_count, n))
         code = empty_code(vertex_start, cell_start, device)
         inputs = [volume.state, self._batch, code, self._lanes]
         self._launcher.sliced(kernels.emit_surface, n, inputs, inner=(self._lanes,))
@@ -81,7 +81,7 @@ class SurfaceExtractor:
             version=np.zeros(n, np.int32),
             vertex_start=vertex_start,
             cell_start=cell_start,
-            face_counts=self._batch.face_count.numpy()[:n].copy(),
+            face_counts=head(self._batch.face_count, n).copy(),
             edges=code.edges.numpy(),
             shares=code.shares.numpy(),
             colours=code.colours.numpy(),

@@ -95,11 +95,11 @@ def blend_colour(
 
 @wp.func
 def trusted_weight(confidence: wp.uint8, sdf: wp.float32, half: wp.float32) -> wp.float32:
-    """Weight of an observation in `WEIGHT_UNITS`: the pixel's confidence; behind half the band it
-    falls to 0 linearly."""
+    """Weight of an observation in `WEIGHT_UNITS`: the pixel's confidence; in the last quarter
+    of the band behind the surface it falls to 0 linearly."""
     exact = float(confidence) * (float(WEIGHT_UNITS) / 255.0)
-    if sdf < -0.5 * half:
-        return exact * (2.0 + 2.0 * sdf / half)
+    if sdf < -0.75 * half:
+        return exact * (4.0 + 4.0 * sdf / half)
     return exact
 
 

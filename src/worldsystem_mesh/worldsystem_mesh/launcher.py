@@ -7,7 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import warp as wp
+from jaxtyping import Int
 
 from worldsystem_core.errors import BackendError
 
@@ -19,6 +21,24 @@ def start_warp() -> None:
     """Initialise Warp without its banner; safe to call again."""
     wp.config.log_level = wp.LOG_ERROR
     wp.init()
+
+
+def head(array: wp.array, count: int) -> np.ndarray:
+    """The first `count` rows: on a CPU the array's own memory, on CUDA a copy of just these, which
+    waits for the kernels before it."""
+    if array.device.is_cpu:
+        return np.asarray(array.numpy()[:count])
+    return np.asarray(array[:count].numpy()) if count else np.asarray(array.numpy()[:0])
+
+
+def rows(array: wp.array, chosen: Int[np.ndarray, "n"]) -> np.ndarray:
+    """A copy of some rows, on CUDA gathered there."""
+    if array.device.is_cpu:
+        return np.asarray(array.numpy()[chosen])
+    if not len(chosen):
+        return head(array, 0)
+    index = wp.array(chosen.astype(np.int32), dtype=wp.int32, device=array.device)
+    return np.asarray(wp.indexedarray(array, [index]).contiguous().numpy())
 
 
 class Launcher:

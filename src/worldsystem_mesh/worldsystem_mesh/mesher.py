@@ -19,6 +19,7 @@ from worldsystem_mesh.drawing import BlockMeshes, SurfaceDrawer
 from worldsystem_mesh.extraction import SurfaceExtractor
 from worldsystem_mesh.launcher import Launcher
 from worldsystem_mesh.mesher_state import Correction, MeshStats
+from worldsystem_mesh.pace import Pace
 from worldsystem_mesh.refusion import Refusion
 from worldsystem_mesh.sources import NotAPinhole, with_fitting_camera
 from worldsystem_mesh.surface_store import SurfaceStore
@@ -30,7 +31,6 @@ from worldsystem_mesh.weld import weld, without_crumbs
 log = logging.getLogger(__name__)
 
 BLOCK_VOXELS = 8
-LEAST_REFUSION_S = 0.002
 IDLE_REFUSION_S = 0.05
 
 
@@ -68,6 +68,7 @@ class Mesher:
         self._integrate_ms = self._extract_ms = self._refusion_ms = 0.0
         self._extracted_blocks = 0
         self._delivered = 0
+        self._pace = Pace(config.refusion_share)
         self._renewed = False
         self._has_pending = False
 
@@ -159,14 +160,19 @@ class Mesher:
         """What changed on the surface since the last call, or None when nothing did.
 
         Before that, moved keyframes are fused anew for a while, the nearest of their blocks first:
-        `refusion_share` of the time that the last update took. What waits for longer comes with
-        later calls.
+        so much that the whole update takes about `refusion_share` longer than usual. What waits for
+        longer comes with later calls.
         """
         if self._volume is None:
             return None
-        own_s = 1e-3 * (self._integrate_ms + self._extract_ms)
-        self._refuse(max(self._config.refusion_share * own_s, LEAST_REFUSION_S))
-        return self._extract(stamp_ns)
+        if self._refusion is None or self._refusion.is_idle:
+            delta = self._extract(stamp_ns)
+            self._pace.note_usual(self._integrate_ms, self._extract_ms)
+            return delta
+        self._refuse(self._pace.budget_s())
+        delta = self._extract(stamp_ns)
+        self._pace.note_busy(self._refusion_ms, self._extract_ms)
+        return delta
 
     def go_on(self, stamp_ns: int) -> MeshDelta | None:
         """What changed while nothing new came: moved keyframes are fused anew for a while, and

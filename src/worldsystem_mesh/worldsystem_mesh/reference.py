@@ -151,7 +151,7 @@ def _observe(
     if depth <= 0 or sdf <= -half:
         return 0, bits
     bits = (bits * 1664525 + 1013904223) & MASK
-    trust = min(2 * (1 + sdf / half), 1)
+    trust = min(4 * (1 + sdf / half), 1)
     weight = int(
         np.floor(int(view.confidence[v, u]) * WEIGHT_UNITS / 255 * trust + (bits >> 16) / 65536)
     )

@@ -21,7 +21,8 @@ from worldsystem_mesh.volume import BlockVolume, DeviceView
 
 CHUNK_BLOCKS = 4
 CACHED_VIEWS = 128
-PAIRS_AT_ONCE = 4096
+PAIRS_AT_ONCE = 16384
+CHUNKS_AT_ONCE = 64
 LEAST_BLOCKS = 8
 FIRST_GUESS_PAIRS_PER_S = 150_000.0
 BORN_NEVER = np.iinfo(np.int32).max
@@ -42,6 +43,7 @@ class Refusion:
         self._row = np.zeros(0, np.int32)
         self._on_device: OrderedDict[int, tuple[StoredView, DeviceView]] = OrderedDict()
         self._pairs_per_s = FIRST_GUESS_PAIRS_PER_S
+        self._pairs_per_block = 8.0
         self.pairs_done = 0
 
     @property
@@ -95,7 +97,7 @@ class Refusion:
             if self._planned:
                 self._plan_one()
             else:
-                self._make_chunk(min(int(left * self._pairs_per_s), PAIRS_AT_ONCE))
+                self._make_some(min(int(left * self._pairs_per_s), PAIRS_AT_ONCE))
 
     def finish(self) -> None:
         """Work until nothing waits."""
@@ -161,44 +163,50 @@ class Refusion:
         place = self._volume.coords(blocks).astype(np.int64) // CHUNK_BLOCKS + CHUNK_BIAS
         return np.asarray((place[:, 0] << 40) | (place[:, 1] << 20) | place[:, 2])
 
-    def _nearest_chunk(self) -> int:
+    def _chunks_by_distance(self) -> list[int]:
+        """Waiting chunks, nearest first."""
         keys = np.fromiter(self._waiting, np.int64, len(self._waiting))
         place = np.stack([keys >> 40, keys >> 20 & 0xFFFFF, keys & 0xFFFFF], axis=-1) - CHUNK_BIAS
         gap = (place + 0.5) * CHUNK_BLOCKS - self._near
-        return int(keys[np.argmin((gap * gap).sum(axis=-1))])
+        distance = (gap * gap).sum(axis=-1)
+        some = min(CHUNKS_AT_ONCE, len(keys))
+        nearest = np.argpartition(distance, some - 1)[:some]
+        return [int(key) for key in keys[nearest[np.argsort(distance[nearest])]]]
 
-    def _make_chunk(self, most_pairs: int) -> None:
-        """Make blocks of the nearest waiting chunk anew, as many as the pairs allow."""
-        chunk = self._nearest_chunk()
-        waiting = self._waiting[chunk]
-        blocks = np.array(sorted(waiting), np.int32)
-        seen_by = self._seen_by(chunk, blocks)
-        counts = sum(
-            (mask.astype(np.int64) for _, mask in seen_by), np.zeros(len(blocks), np.int64)
-        )
-        fit = int(np.searchsorted(np.cumsum(counts), most_pairs, side="right"))
-        taken = min(max(fit, LEAST_BLOCKS), len(blocks))
+    def _make_some(self, most_pairs: int) -> None:
+        """Make the nearest waiting blocks anew, as many as the pairs of block and view allow."""
+        wanted = max(int(most_pairs / self._pairs_per_block), LEAST_BLOCKS)
+        wanted = min(wanted, max(self._volume.slot_limit // 2, 1))
+        chunks: list[int] = []
+        blocks: list[int] = []
+        for chunk in self._chunks_by_distance():
+            chunks.append(chunk)
+            blocks += sorted(self._waiting[chunk])[: wanted - len(blocks)]
+            if len(blocks) >= wanted:
+                break
         started = time.perf_counter()
-        self._make(blocks[:taken], [(view, mask[:taken]) for view, mask in seen_by])
-        pairs = int(counts[:taken].sum())
+        taken = np.array(blocks, np.int32)
+        pairs = self._make(taken, self._seen_by(chunks, taken))
         speed = pairs / max(time.perf_counter() - started, 1e-6)
-        if pairs:
-            self._pairs_per_s += 0.2 * (speed - self._pairs_per_s)
+        self._pairs_per_s += 0.2 * (speed - self._pairs_per_s)
+        self._pairs_per_block += 0.2 * (max(pairs / len(blocks), 1.0) - self._pairs_per_block)
         self.pairs_done += pairs
-        waiting.difference_update(blocks[:taken].tolist())
-        if not waiting:
-            del self._waiting[chunk]
+        for chunk in chunks:
+            self._waiting[chunk].difference_update(blocks)
+            if not self._waiting[chunk]:
+                del self._waiting[chunk]
 
     def _seen_by(
-        self, chunk: int, blocks: Int32[np.ndarray, "b"]
+        self, chunks: list[int], blocks: Int32[np.ndarray, "b"]
     ) -> list[tuple[int, Bool[np.ndarray, "b"]]]:
         """Views that belong into any of the blocks, in order, each with which blocks those are."""
         if len(self._row) < self._volume.block_count:
             self._row = np.full(2 * self._volume.block_count, -1, np.int32)
         self._row[blocks] = np.arange(len(blocks), dtype=np.int32)
         found = []
-        views = [self._views.held(number) for number in self._views_of_chunk[chunk]]
-        for view in sorted(views, key=lambda view: view.order):
+        numbers = set().union(*(self._views_of_chunk[chunk] for chunk in chunks))
+        views = sorted((self._views.held(n) for n in numbers), key=lambda view: view.order)
+        for view in views:
             mask = np.zeros(len(blocks), bool)
             in_band = self._row[view.band]
             mask[in_band[in_band >= 0]] = True
@@ -212,22 +220,25 @@ class Refusion:
 
     def _make(
         self, blocks: Int32[np.ndarray, "b"], seen_by: list[tuple[int, Bool[np.ndarray, "b"]]]
-    ) -> None:
+    ) -> int:
+        """Make the blocks anew from the views that saw them; return the pairs of both."""
         self._volume.make_resident(blocks)
-        used = [(view, mask) for view, mask in seen_by if mask.any()]
-        views = [self._device_view(view) for view, _ in used]
-        masks = np.array([mask for _, mask in used], bool).reshape(len(used), len(blocks))
+        views = [self._device_view(view) for view, _ in seen_by]
+        masks = np.array([mask for _, mask in seen_by], bool).reshape(len(views), len(blocks))
         start = np.zeros(len(blocks) + 1, np.int32)
         np.cumsum(masks.sum(axis=0), out=start[1:])
         view_of_pair = np.nonzero(masks.T)[1].astype(np.int32)
         self._volume.rebuild(blocks, views, start, view_of_pair)
+        return len(view_of_pair)
 
     def _device_view(self, id: int) -> DeviceView:
         held = self._on_device.get(id)
         if held is None:
             view = self._views.get(id)
             assert view is not None  # it is in the index of chunks
-            held = (view, self._volume.on_device(view))
+            on_device = self._volume.on_device(view)
+            assert on_device is not None  # it has blocks, so its camera is within the lattice
+            held = (view, on_device)
             self._on_device[id] = held
             if len(self._on_device) > CACHED_VIEWS:
                 self._on_device.popitem(last=False)

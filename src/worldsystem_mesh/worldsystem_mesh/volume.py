@@ -8,7 +8,7 @@ Hashing", ACM TOG 32(6), 2013.
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ from worldsystem_mesh import kernels_rays as rays
 from worldsystem_mesh import kernels_volume as kernels
 from worldsystem_mesh.block_pool import BlockPool
 from worldsystem_mesh.config import MeshConfig
-from worldsystem_mesh.launcher import Launcher
+from worldsystem_mesh.launcher import Launcher, head, rows
 from worldsystem_mesh.view import StoredView
 
 BAND_STRIDE_VOXELS = 4.0
@@ -32,7 +32,18 @@ MOST_BLOCKS = 1 << 24
 WATCHED_VOXELS = 2.0
 FARTHEST_HOME = kernels.KEY_BIAS - 4096
 
-DeviceView = Any  # an instance of the Warp struct `kernels.View`, which is not a class
+
+@dataclass(frozen=True, eq=False)
+class DeviceView:
+    """A view as the kernels see it, alone and as an element of an array of views."""
+
+    struct: Any  # an instance of the Warp struct `kernels.View`, which is not a class
+    record: np.ndarray
+    order: int
+
+
+VIEW_STRUCT: Any = kernels.View  # a Warp struct, which mypy takes for a class
+VIEW_DTYPE = VIEW_STRUCT.numpy_dtype()
 UPPER = np.array([(i & 1, i >> 1 & 1, i >> 2) for i in range(1, 8)], np.int32)
 
 
@@ -50,6 +61,7 @@ class BlockVolume:
         self._config = config
         self._launcher = launcher
         self._stamp = 0
+        self._coords = np.zeros((0, 3), np.int32)
         self.state = kernels.Volume()
         self.state.voxels.max_weight = int(config.max_weight * kernels.WEIGHT_UNITS)
         self.state.voxels.min_weight = max(1, round(config.min_weight * kernels.WEIGHT_UNITS))
@@ -78,12 +90,12 @@ class BlockVolume:
         return self.pool.limit(self._index_bytes())
 
     def coords(self, blocks: Int[np.ndarray, "b"]) -> Int32[np.ndarray, "b 3"]:
-        """Block indices of the given block numbers; copies what it needs on CUDA."""
-        return np.asarray(self.state.coords.numpy()[blocks])
+        """Block indices of the given block numbers."""
+        return np.asarray(self._coords[blocks])
 
     def change(self, blocks: Int[np.ndarray, "b"]) -> Float32[np.ndarray, "b"]:
         """How far the surface in each block has moved in all [voxels]; never shrinks."""
-        return np.asarray(self.state.change.numpy()[blocks])
+        return rows(self.state.change, blocks)
 
     def numbers(self, coords: Int[np.ndarray, "b 3"]) -> Int32[np.ndarray, "b"]:
         """Block numbers at the given block indices, -1 where there is none."""
@@ -127,11 +139,12 @@ class BlockVolume:
 
     def note_pending(self) -> None:
         """Have all blocks drawn again that moved at all, however little."""
-        change, drawn = self.state.change.numpy(), self.state.change_drawn.numpy()
         count = self.block_count
-        pending = np.nonzero(change[:count] > drawn[:count])[0].astype(np.int32)
-        for start in range(0, len(pending), 1024):
-            blocks = pending[start : start + 1024]
+        moved = head(self.state.change, count) > head(self.state.change_drawn, count)
+        pending = np.nonzero(moved)[0].astype(np.int32)
+        step = min(1024, max(self.slot_limit // 2, 1))
+        for start in range(0, len(pending), step):
+            blocks = pending[start : start + step]
             self.make_resident(blocks)
             self._launcher.whole(
                 changes.note_pending, len(blocks), [self.state, self._list(blocks)]
@@ -152,14 +165,14 @@ class BlockVolume:
         self._launcher.sliced(fusion.empty_blocks, len(blocks), inputs, inner=(ROWS,))
         if views:
             self._fuse(views, blocks, start, view_of_pair)
-        self.note(blocks, max((int(view.order) for view in views), default=0))
+        self.note(blocks, max((view.order for view in views), default=0))
 
     def dirty_blocks(self) -> Int32[np.ndarray, "b"]:
         """Blocks to be drawn again since the last call, in ascending order."""
         count = int(self._counters()[kernels.DIRTY])
         if not count:
             return np.zeros(0, np.int32)
-        blocks = np.sort(self.state.dirty.numpy()[:count])
+        blocks = np.sort(head(self.state.dirty, count))
         self._launcher.whole(changes.clear_dirty, count, [self.state, self.state.dirty])
         self._set_counters(DIRTY=0)
         return np.asarray(blocks)
@@ -176,7 +189,7 @@ class BlockVolume:
 
     def samples(self, blocks: Int32[np.ndarray, "b"]) -> Int16[np.ndarray, "b 8 8 8"]:
         """Signed distances [1/2000 voxel] of the blocks' voxels (z, y, x), as last fused; those
-        not seen often enough are -32768."""
+        not seen often enough are -32768. Ask for no more than `slot_limit` blocks at once."""
         self.make_resident(blocks)
         slots = self.pool.slot[blocks]
         known = self.pool.rows("weight", slots) >= self.state.voxels.min_weight
@@ -200,7 +213,7 @@ class BlockVolume:
         home = np.floor(position / 8.0)
         if not (np.abs(home) < FARTHEST_HOME).all():
             return None
-        made = kernels.View()
+        made = VIEW_STRUCT()
         made.depth = wp.array(view.depth, dtype=wp.uint16, device=device, copy=False)
         made.confidence = wp.array(view.confidence, dtype=wp.uint8, device=device, copy=False)
         made.rgb = wp.array(view.rgb, dtype=wp.uint8, device=device, copy=False)
@@ -214,7 +227,8 @@ class BlockVolume:
         made.depth_noise = self._config.depth_noise
         made.seed = (view.id * 2654435761 + 97) & 0xFFFFFFFF
         made.order = view.order
-        return made
+        record = np.array(made.numpy_value(), dtype=VIEW_DTYPE)
+        return DeviceView(made, record, view.order)
 
     def _fuse(
         self,
@@ -223,7 +237,9 @@ class BlockVolume:
         start: Int32[np.ndarray, "b+1"],
         view_of_pair: Int32[np.ndarray, "p"],
     ) -> None:
-        together = wp.array(views, dtype=kernels.View, device=self._launcher.device)
+        records = np.array([view.record for view in views], dtype=VIEW_DTYPE)
+        device = self._launcher.device
+        together = wp.array(records, dtype=kernels.View, device=device, copy=False)
         pairs = [self._list(start), self._list(view_of_pair)]
         lanes = 1 if self._launcher.device == "cpu" else ROWS
         inputs = [self.state, together, self._list(blocks), *pairs, lanes]
@@ -254,14 +270,24 @@ class BlockVolume:
             elif 3 * blocks > 2 * self.state.capacity and self.state.capacity < MOST_BLOCKS:
                 self._resize(2 * self.state.capacity)
             self.outside += int(counters[kernels.OUTSIDE])
-            found = self.state.touched.numpy()[:touched].copy()
+            self._follow_coords()
+            found = head(self.state.touched, touched).copy()
             return found[:in_band], found[in_band:]
+
+    def _follow_coords(self) -> None:
+        """Keep the host's copy of the blocks' indices complete; on a CPU it is no copy."""
+        if self._launcher.device == "cpu":
+            self._coords = self.state.coords.numpy()
+            return
+        known, count = len(self._coords), self.block_count
+        if count > known:
+            self._coords = np.concatenate([self._coords, self.state.coords[known:count].numpy()])
 
     def _walk_rays(
         self, kernel: wp.Kernel, on_device: DeviceView, view: StoredView, stride: int
     ) -> None:
         dim = tuple(math.ceil(side / stride) for side in view.depth.shape)
-        self._launcher.whole(kernel, dim, [self.state, on_device, stride, self._stamp])
+        self._launcher.whole(kernel, dim, [self.state, on_device.struct, stride, self._stamp])
 
     def _list(self, blocks: Int32[np.ndarray, "b"]) -> wp.array:
         plain = np.ascontiguousarray(blocks, np.int32)

@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A loop closure over a flight: what is left, how fast it goes, what live updates notice."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+
+import numpy as np
+from mesh_scores import rms_between
+
+from worldsystem_core.geometry.se3 import pose_from
+from worldsystem_core.reconstruction import Keyframe
+from worldsystem_mesh.config import MeshConfig
+from worldsystem_mesh.mesher import Mesher
+
+DRIFT_M = 0.25
+TURN_RAD = 0.03
+
+
+@dataclass(frozen=True)
+class RefusionResult:
+    """`residual_voxels` is the RMS between the corrected and a fresh surface."""
+
+    residual_voxels: float
+    keyframes_per_s: float
+    moved: int
+    latency_ratio: float
+    longest_ratio: float
+
+
+def drifted(keyframe: Keyframe, at: float) -> Keyframe:
+    """The keyframe as odometry would have had it after a share `at` of the flight."""
+    angle = TURN_RAD * at
+    turn = np.array(
+        [[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1.0]]
+    )
+    wrong = pose_from(turn, DRIFT_M * at * np.array([1.0, 0.5, 0.2])) @ keyframe.world_from_cam
+    return replace(keyframe, world_from_cam=wrong)
+
+
+def close_a_loop(keyframes: list[Keyframe], config: MeshConfig) -> RefusionResult:
+    """Fuse with drift, correct all but the last tenth, which comes live while the work goes on."""
+    corrected, fresh = Mesher(config), Mesher(config)
+    live = len(keyframes) // 10
+    before, after = keyframes[:-live], keyframes[-live:]
+    usual = []
+    for i, keyframe in enumerate(before):
+        usual.append(_update_s(corrected, drifted(keyframe, i / len(before))))
+    for keyframe in keyframes:
+        fresh.integrate(keyframe)
+    fresh.settle(0)
+    poses = {k.id: k.world_from_cam for k in before}
+    moved = len(corrected.move(poses).applied)
+    meanwhile = []
+    for keyframe in after:
+        if not corrected.is_settled:
+            meanwhile.append(_update_s(corrected, keyframe))
+    corrected.settle(0)
+    residual = rms_between(corrected.mesh(), fresh.mesh()) / corrected.stats()["voxel"]
+    speed = _speed(corrected, before)
+    corrected.close()
+    fresh.close()
+    normal = float(np.median(usual[-2 * live :]))
+    return RefusionResult(
+        residual, speed, moved, float(np.median(meanwhile)) / normal, max(meanwhile) / normal
+    )
+
+
+def _update_s(mesher: Mesher, keyframe: Keyframe) -> float:
+    start = time.perf_counter()
+    mesher.integrate(keyframe)
+    mesher.extract(0)
+    return time.perf_counter() - start
+
+
+def _speed(mesher: Mesher, keyframes: list[Keyframe]) -> float:
+    """Keyframes per second when all move again and nothing else is done."""
+    poses = {k.id: drifted(k, 0.3).world_from_cam for k in keyframes}
+    start = time.perf_counter()
+    moved = len(mesher.move(poses).applied)
+    refusion = mesher._refusion
+    assert refusion is not None  # keyframes were fused
+    refusion.finish()
+    return moved / (time.perf_counter() - start)
