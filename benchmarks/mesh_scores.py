@@ -6,8 +6,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float64, Int64
+from jaxtyping import Bool, Float64, Int64
 from mesh_room import Rooms
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from worldsystem.evaluation.surface import SurfaceDistance
 from worldsystem_core.geometry.se3 import transform
@@ -60,6 +62,43 @@ def border_edges(mesh: Mesh) -> tuple[Int64[np.ndarray, "e 2"], int]:
     edges = np.sort(np.concatenate([f[:, [0, 1]], f[:, [1, 2]], f[:, [2, 0]]]), axis=1)
     kinds, uses = np.unique(edges.astype(np.int64), axis=0, return_counts=True)
     return kinds[uses % 2 == 1], len(kinds)
+
+
+def small_holes(mesh: Mesh, most_edges: int = 20) -> tuple[Float64[np.ndarray, "h 3"], int]:
+    """Middles of the border loops of at most `most_edges` edges, and how many edges the mesh has.
+
+    Longer loops are where the camera's view of the rooms ends.
+    """
+    borders, edges = border_edges(mesh)
+    if not len(borders):
+        return np.zeros((0, 3)), edges
+    ends, row = np.unique(borders, return_inverse=True)
+    row = row.reshape(-1, 2)
+    links = coo_array((np.ones(len(row)), (row[:, 0], row[:, 1])), shape=(len(ends), len(ends)))
+    loop = connected_components(links, directed=False)[1][row[:, 0]]
+    middles = mesh.vertices[borders].mean(axis=1).astype(np.float64)
+    counts = np.bincount(loop)
+    centres = np.stack([np.bincount(loop, middles[:, a]) for a in range(3)], axis=-1)
+    small = counts <= most_edges
+    return centres[small] / counts[small, None], edges
+
+
+def covered(points: Float64[np.ndarray, "n 3"], keyframes: list[Keyframe]) -> Bool[np.ndarray, "n"]:
+    """Points whose surroundings (5 cm) three keyframes saw whole, at one depth (10 cm)."""
+    votes = np.zeros(len(points), int)
+    for keyframe in keyframes:
+        camera, pose = keyframe.camera, keyframe.world_from_cam
+        depth = keyframe.pointmap[..., 2]
+        x, y, z = ((points - pose[:3, 3]) @ pose[:3, :3]).T
+        for row in np.nonzero(z > 0.3)[0].tolist():
+            u = round(camera.fx * x[row] / z[row] + camera.cx)
+            v = round(camera.fy * y[row] / z[row] + camera.cy)
+            r = int(0.05 * camera.fx / z[row]) + 2
+            if r <= u < camera.width - r and r <= v < camera.height - r:
+                patch = depth[v - r : v + r + 1, u - r : u + r + 1]
+                near = abs(float(depth[v, u]) - z[row]) < 0.1
+                votes[row] += near and float(patch.max() - patch.min()) < 0.1
+    return votes >= 3
 
 
 def rms_between(mesh: Mesh, other: Mesh) -> float:

@@ -51,7 +51,7 @@ class MeshConfig(Config):
         0.0, "keyframes after which what was not seen again counts half; 0 = never", low=0.0
     )
     redraw_voxels: float = param(
-        0.1,
+        0.25,
         "a block is drawn again when its surface moved by more than this in all [voxels]",
         low=0.0,
         high=4.0,
