@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import warp as wp
 
 from worldsystem_core.frames import Camera
 from worldsystem_core.geometry.se3 import look_at
@@ -14,7 +15,7 @@ from worldsystem_mesh import reference, volume
 from worldsystem_mesh.config import MeshConfig
 from worldsystem_mesh.drawing import SurfaceDrawer
 from worldsystem_mesh.extraction import SurfaceExtractor
-from worldsystem_mesh.launcher import Launcher
+from worldsystem_mesh.launcher import Launcher, gathered, head, rows, scatter
 from worldsystem_mesh.view import StoredView
 from worldsystem_mesh.volume import BlockVolume
 
@@ -29,7 +30,6 @@ CONFIG = MeshConfig(voxel=VOXEL, truncation_voxels=4.0, min_weight=0.5, redraw_v
 )
 def launcher(request):
     if request.param == "cuda":
-        wp = pytest.importorskip("warp")
         if not wp.is_cuda_available():
             pytest.skip("no CUDA device")
     made = Launcher(request.param, 2)
@@ -229,6 +229,19 @@ def test_making_blocks_anew_gives_what_fusing_gave(launcher):
     after = state_of(fused)
     for name in ("sdf", "weight", "rgb"):
         np.testing.assert_array_equal(after[name], before[name])
+
+
+def test_rows_are_gathered_and_scattered_on_their_device(launcher):
+    values = np.random.default_rng(0).integers(0, 256, (9, 8, 3)).astype(np.uint8)
+    array = wp.array(values, dtype=wp.uint8, device=launcher.device)
+    chosen = np.array([7, 0, 3], np.int32)
+    np.testing.assert_array_equal(gathered(array, chosen), values[chosen])
+    scatter(array, chosen, values[[1, 1, 2]])
+    values[chosen] = values[[1, 1, 2]]
+    np.testing.assert_array_equal(array.numpy(), values)
+    np.testing.assert_array_equal(rows(array, chosen), values[chosen])
+    np.testing.assert_array_equal(head(array, 4), values[:4])
+    assert len(rows(array, chosen[:0])) == len(head(array, 0)) == 0
 
 
 def test_threads_do_not_change_a_bit():

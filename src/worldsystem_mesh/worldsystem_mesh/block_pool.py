@@ -13,7 +13,7 @@ import warp as wp
 from jaxtyping import Bool, Int, Int32, UInt8
 
 from worldsystem_mesh.kernels_volume import NEVER_IN, PAGED_OUT, RIM_SAMPLES
-from worldsystem_mesh.launcher import rows
+from worldsystem_mesh.launcher import rows, scatter
 from worldsystem_mesh.page_file import PageFile
 
 VOXELS = 512
@@ -220,6 +220,4 @@ class BlockPool:
             if self._device == "cpu":
                 array.numpy()[slots] = values
             else:
-                chosen = wp.array(slots, dtype=wp.int32, device=self._device)
-                source = wp.array(values, dtype=dtype, device=self._device)
-                wp.copy(wp.indexedarray(array, [chosen]), source)
+                scatter(array, slots, values)

@@ -35,10 +35,20 @@ def rows(array: wp.array, chosen: Int[np.ndarray, "n"]) -> np.ndarray:
     """A copy of some rows, on CUDA gathered there."""
     if array.device.is_cpu:
         return np.asarray(array.numpy()[chosen])
-    if not len(chosen):
-        return head(array, 0)
+    return gathered(array, chosen) if len(chosen) else head(array, 0)
+
+
+def gathered(array: wp.array, chosen: Int[np.ndarray, "n"]) -> np.ndarray:
+    """A copy of some rows, gathered on the array's device."""
     index = wp.array(chosen.astype(np.int32), dtype=wp.int32, device=array.device)
     return np.asarray(wp.indexedarray(array, [index]).contiguous().numpy())
+
+
+def scatter(array: wp.array, chosen: Int[np.ndarray, "n"], values: np.ndarray) -> None:
+    """Replace some rows, on the array's device."""
+    index = wp.array(chosen.astype(np.int32), dtype=wp.int32, device=array.device)
+    source = wp.array(values, dtype=array.dtype, device=array.device)
+    wp.copy(wp.indexedarray(array, [index]), source)
 
 
 class Launcher:
