@@ -16,7 +16,7 @@ from worldsystem_mesh.config import MeshConfig
 from worldsystem_mesh.drawing import SurfaceDrawer
 from worldsystem_mesh.extraction import SurfaceExtractor
 from worldsystem_mesh.launcher import Launcher, gathered, head, rows, scatter
-from worldsystem_mesh.view import StoredView
+from worldsystem_mesh.view import StoredView, painted
 from worldsystem_mesh.volume import BlockVolume
 
 CAMERA = Camera.from_horizontal_fov(40, 30, 1.0)
@@ -29,9 +29,8 @@ CONFIG = MeshConfig(voxel=VOXEL, truncation_voxels=4.0, min_weight=0.5, redraw_v
     params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)],
 )
 def launcher(request):
-    if request.param == "cuda":
-        if not wp.is_cuda_available():
-            pytest.skip("no CUDA device")
+    if request.param == "cuda" and not wp.is_cuda_available():
+        pytest.skip("no CUDA device")
     made = Launcher(request.param, 2)
     yield made
     made.close()
@@ -50,8 +49,10 @@ def random_view(seed: int, nearer: float = 0.0) -> StoredView:
         camera=CAMERA,
         depth=((depth - nearer) * VOXEL / STEP).astype(np.uint16),
         depth_step=STEP,
-        confidence=rng.integers(100, 256, u.shape).astype(np.uint8),
-        rgb=rng.integers(0, 256, (*u.shape, 3)).astype(np.uint8),
+        paint=painted(
+            rng.integers(0, 256, (*u.shape, 3)).astype(np.uint8),
+            rng.integers(100, 256, u.shape).astype(np.uint8),
+        ),
         world_from_cam=look_at(eye, np.array([0.1 * seed, 0.0, 0.0]), np.array([0.0, 0.1, 1.0])),
         median=40.0 * VOXEL,
     )
@@ -77,7 +78,7 @@ def indices(fused: BlockVolume, blocks: np.ndarray) -> list[tuple[int, int, int]
 def state_of(fused: BlockVolume) -> dict[str, np.ndarray]:
     """Every voxel of every block, whatever slot it lies in."""
     slots = fused.pool.slot[: fused.block_count]
-    return {name: fused.pool.rows(name, slots) for name in ("sdf", "weight", "rgb", "rim")}
+    return {name: fused.pool.rows(name, slots) for name in ("sdf", "paint", "rim")}
 
 
 def voxels_of(fused: BlockVolume) -> dict[reference.Point, reference.Voxel]:
@@ -86,9 +87,9 @@ def voxels_of(fused: BlockVolume) -> dict[reference.Point, reference.Voxel]:
     for block, (x, y, z) in enumerate(indices(fused, all_blocks(fused))):
         for o in range(512):
             point = (8 * x + (o & 7), 8 * y + (o >> 3 & 7), 8 * z + (o >> 6))
-            r, g, b = held["rgb"][block, o].tolist()
-            sdf, weight = int(held["sdf"][block, o]), int(held["weight"][block, o])
-            found[point] = reference.Voxel(sdf, weight, (r, g, b))
+            paint = int(held["paint"][block, o])
+            rgb = (paint & 255, paint >> 8 & 255, paint >> 16 & 255)
+            found[point] = reference.Voxel(int(held["sdf"][block, o]), paint >> 24, rgb)
     return found
 
 
@@ -227,7 +228,7 @@ def test_making_blocks_anew_gives_what_fusing_gave(launcher):
     pairs = np.nonzero(masks.T)[1].astype(np.int32)
     fused.rebuild(blocks, [fused.on_device(view) for view in views], start, pairs)
     after = state_of(fused)
-    for name in ("sdf", "weight", "rgb"):
+    for name in ("sdf", "paint"):
         np.testing.assert_array_equal(after[name], before[name])
 
 
@@ -294,8 +295,8 @@ def test_rounding_by_chance_has_the_right_mean(launcher):
     for turn in range(64, 264):
         fused.fuse(replace(shifted, id=turn), view.blocks)
     now = state_of(fused)
-    near = (np.abs(settled["sdf"]) < 2000) & (settled["weight"] == now["weight"])
-    near &= settled["weight"] == 248
+    near = (np.abs(settled["sdf"]) < 2000) & (settled["paint"] >> 24 == now["paint"] >> 24)
+    near &= settled["paint"] >> 24 == 248
     moved = (now["sdf"].astype(int) - settled["sdf"])[near]
     assert near.sum() > 1000
     assert np.median(moved) == pytest.approx(40, abs=8)  # the chance leaves a spread of some steps

@@ -26,7 +26,7 @@ def voxels_of(mesher) -> dict[tuple, bytes]:
     blocks = np.arange(volume.block_count, dtype=np.int32)
     volume.make_resident(blocks)
     slots = volume.pool.slot[blocks]
-    held = [volume.pool.rows(name, slots) for name in ("weight", "sdf", "rgb")]
+    held = [volume.pool.rows(name, slots) for name in ("paint", "sdf")]
     return {
         tuple(index): b"".join(values[b].tobytes() for values in held)
         for b, index in enumerate(volume.coords(blocks).tolist())

@@ -151,7 +151,7 @@ def voxels_of(mesher) -> dict[tuple, bytes]:
         blocks = np.arange(start, min(start + 100, volume.block_count), dtype=np.int32)
         assert volume.make_resident(blocks) == 0
         slots = volume.pool.slot[blocks]
-        held = [volume.pool.rows(name, slots) for name in ("weight", "sdf", "rgb", "rim")]
+        held = [volume.pool.rows(name, slots) for name in ("paint", "sdf", "rim")]
         for b, index in enumerate(volume.coords(blocks).tolist()):
             found[tuple(index)] = b"".join(values[b].tobytes() for values in held)
     return found

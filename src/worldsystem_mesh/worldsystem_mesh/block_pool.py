@@ -19,8 +19,7 @@ from worldsystem_mesh.page_file import PageFile
 VOXELS = 512
 PER_SLOT: dict[str, tuple[tuple[int, ...], type]] = {
     "sdf": ((VOXELS,), wp.int16),
-    "weight": ((VOXELS,), wp.uint8),
-    "rgb": ((VOXELS, 3), wp.uint8),
+    "paint": ((VOXELS,), wp.uint32),
     "rim": ((RIM_SAMPLES,), wp.int16),
 }
 SLOT_BYTES: int = sum(

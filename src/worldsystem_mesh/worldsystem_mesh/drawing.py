@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import overload
 
 import numpy as np
@@ -55,13 +55,14 @@ class SurfaceDrawer:
 
 
 class BlockMeshes(Sequence[MeshBlock]):
-    """Meshes of blocks that are drawn when the first is looked at; read-only, for any thread."""
+    """Meshes of blocks that are drawn, all at once, when the first is looked at; read-only, for any
+    thread."""
 
     def __init__(self, drawer: SurfaceDrawer, cells: SurfaceCells, voxel: float) -> None:
         self.cells = cells
         self._drawer = drawer
         self._voxel = voxel
-        self._blocks: tuple[MeshBlock, ...] | None = None
+        self._drawn: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
 
     def __len__(self) -> int:
         return len(self.cells)
@@ -73,30 +74,41 @@ class BlockMeshes(Sequence[MeshBlock]):
     def __getitem__(self, at: slice) -> Sequence[MeshBlock]: ...
 
     def __getitem__(self, at: int | slice) -> MeshBlock | Sequence[MeshBlock]:
-        if self._blocks is None:
-            self._blocks = self._draw()
-        return self._blocks[at]
+        if isinstance(at, slice):
+            return [self._block(i) for i in range(*at.indices(len(self)))]
+        if not -len(self) <= at < len(self):
+            raise IndexError(at)
+        return self._block(at % len(self))
 
-    def _draw(self) -> tuple[MeshBlock, ...]:
-        code = self.cells
-        vertices, faces, starts = self._drawer.draw(code, self._voxel)
-        for array in (vertices, faces):
-            array.flags.writeable = False
-        v, c, f = code.vertex_start.tolist(), code.cell_start.tolist(), starts.tolist()
-        versions = code.version.tolist()
-        return tuple(
-            MeshBlock(
-                index=(x, y, z),
-                version=versions[i],
-                vertices=vertices[v[i] : v[i + 1]],
-                colours=code.colours[v[i] : v[i + 1]],
-                faces=faces[f[i] : f[i + 1]],
-                edges=code.edges[v[i] : v[i + 1]],
-                shares=code.shares[v[i] : v[i + 1]],
-                cells=code.cells[c[i] : c[i + 1]],
-                cases=code.cases[c[i] : c[i + 1]],
-            )
-            for i, (x, y, z) in enumerate(code.index.tolist())
+    def __iter__(self) -> Iterator[MeshBlock]:
+        return (self._block(i) for i in range(len(self)))
+
+    def draw(
+        self,
+    ) -> tuple[Float32[np.ndarray, "v 3"], Int32[np.ndarray, "f 3"], Int32[np.ndarray, "b+1"]]:
+        """Vertices and faces (numbered within their block) of all blocks, and where each block's
+        faces begin."""
+        if self._drawn is None:
+            vertices, faces, starts = self._drawer.draw(self.cells, self._voxel)
+            vertices.flags.writeable = faces.flags.writeable = False
+            self._drawn = vertices, faces, starts
+        return self._drawn
+
+    def _block(self, i: int) -> MeshBlock:
+        code, (vertices, faces, starts) = self.cells, self.draw()
+        v = slice(code.vertex_start[i], code.vertex_start[i + 1])
+        c = slice(code.cell_start[i], code.cell_start[i + 1])
+        x, y, z = code.index[i].tolist()
+        return MeshBlock(
+            index=(x, y, z),
+            version=int(code.version[i]),
+            vertices=vertices[v],
+            colours=code.colours[v],
+            faces=faces[starts[i] : starts[i + 1]],
+            edges=code.edges[v],
+            shares=code.shares[v],
+            cells=code.cells[c],
+            cases=code.cases[c],
         )
 
 

@@ -66,9 +66,8 @@ class SurfaceExtractor:
     def _extract(self, volume: BlockVolume, blocks: Int32[np.ndarray, "b"]) -> Extracted:
         device, n = self._launcher.device, len(blocks)
         on_device = wp.array(blocks, dtype=wp.int32, device=device, copy=False)
-        self._launcher.sliced(
-            kernels.find_slots, n, [volume.state, on_device, self._batch], inner=(8,)
-        )
+        inputs = [volume.state, on_device, self._batch]
+        self._launcher.whole(kernels.find_slots, (n, 8), inputs)
         self._launcher.sliced(kernels.sample_rows, n, [volume.state, self._batch], inner=(81,))
         self._launcher.sliced(kernels.count_surface, n, [self._tables, self._batch])
         vertex_start = starts_of(head(self._batch.vertex_count, n))

@@ -13,15 +13,16 @@ from worldsystem_mesh.kernels_volume import (
     Volume,
     block_key,
     find_block,
+    weight_of,
 )
 
 wp.set_module_options({"enable_backward": False, "max_unroll": 1})
 
 
 @wp.func
-def rim_sample(weight: wp.uint8, sdf: wp.int16, min_weight: wp.int32) -> wp.int16:
+def rim_sample(paint: wp.uint32, sdf: wp.int16, min_weight: wp.int32) -> wp.int16:
     """A voxel's distance as its lower neighbours will read it."""
-    if wp.int32(weight) < min_weight:
+    if weight_of(paint) < min_weight:
         return wp.int16(UNKNOWN)
     return wp.where(sdf == wp.int16(0), wp.int16(1), sdf)
 
@@ -29,7 +30,7 @@ def rim_sample(weight: wp.uint8, sdf: wp.int16, min_weight: wp.int32) -> wp.int1
 @wp.func
 def commit_rim(
     sdf: wp.array2d[wp.int16],
-    weight: wp.array2d[wp.uint8],
+    paint: wp.array2d[wp.uint32],
     rim: wp.array2d[wp.int16],
     s: wp.int32,
     least: wp.int32,
@@ -39,14 +40,14 @@ def commit_rim(
     Order: face z = 0 (y, x); then y = 0 (z from 1, x); then x = 0 (z and y from 1).
     """
     for yx in range(64):
-        rim[s, yx] = rim_sample(weight[s, yx], sdf[s, yx], least)
+        rim[s, yx] = rim_sample(paint[s, yx], sdf[s, yx], least)
     for z in range(1, 8):
         for x in range(8):
             o = z * 64 + x
-            rim[s, 56 + z * 8 + x] = rim_sample(weight[s, o], sdf[s, o], least)
+            rim[s, 56 + z * 8 + x] = rim_sample(paint[s, o], sdf[s, o], least)
         for y in range(1, 8):
             o = z * 64 + y * 8
-            rim[s, 112 + z * 7 + y] = rim_sample(weight[s, o], sdf[s, o], least)
+            rim[s, 112 + z * 7 + y] = rim_sample(paint[s, o], sdf[s, o], least)
 
 
 @wp.func
@@ -57,7 +58,7 @@ def draw_again(volume: Volume, b: wp.int32) -> None:
     """
     volume.change_drawn[b] = volume.change[b]
     v = volume.voxels
-    commit_rim(v.sdf, v.weight, v.rim, volume.slot[b], v.min_weight)
+    commit_rim(v.sdf, v.paint, v.rim, volume.slot[b], v.min_weight)
     for corner in range(8):
         key = block_key(
             volume.coords[b, 0] - (corner & 1),

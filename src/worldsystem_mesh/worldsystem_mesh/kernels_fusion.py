@@ -19,6 +19,8 @@ from worldsystem_mesh.kernels_volume import (
     Volume,
     Voxels,
     band,
+    level_of,
+    weight_of,
 )
 
 wp.set_module_options({"enable_backward": False, "max_unroll": 1})
@@ -47,11 +49,6 @@ def rounded(value: wp.float32, dither: wp.float32) -> wp.int32:
 
 
 @wp.func
-def colour_of(rgb: wp.array3d[wp.uint8], v: wp.int32, u: wp.int32) -> wp.vec3i:
-    return wp.vec3i(wp.int32(rgb[v, u, 0]), wp.int32(rgb[v, u, 1]), wp.int32(rgb[v, u, 2]))
-
-
-@wp.func
 def move_of(
     held: wp.int32, total: wp.int32, old: wp.int32, new: wp.int32, rule: wp.vec2i
 ) -> wp.int32:
@@ -70,31 +67,29 @@ def move_of(
 
 
 @wp.func
-def blend_colour(
-    rgb: wp.array3d[wp.uint8],
-    s: wp.int32,
-    o: wp.int32,
-    seen: wp.vec3i,
-    share: wp.float32,
-    dither: wp.float32,
-) -> wp.int32:
-    """Let a voxel's colour go `share` of the way to `seen`, all of it when it has none yet (black);
-    return the largest change of a channel."""
-    r = wp.int32(rgb[s, o, 0])
-    g = wp.int32(rgb[s, o, 1])
-    b = wp.int32(rgb[s, o, 2])
-    part = wp.where((r | g | b) == 0, 1.0, share)
-    dr = rounded(float(seen[0] - r) * part, dither)
-    dg = rounded(float(seen[1] - g) * part, dither)
-    db = wp.max(rounded(float(seen[2] - b) * part, dither), 1 - b)
-    rgb[s, o, 0] = wp.uint8(r + dr)
-    rgb[s, o, 1] = wp.uint8(g + dg)
-    rgb[s, o, 2] = wp.uint8(b + db)
-    return wp.max(wp.abs(dr), wp.max(wp.abs(dg), wp.abs(db)))
+def blended(paint: wp.uint32, seen: wp.uint32, share: wp.float32, dither: wp.float32) -> wp.uint32:
+    """Colours that went `share` of the way to those seen, all of it from black, which is none."""
+    held = paint & wp.uint32(0xFFFFFF)
+    part = wp.where(held == wp.uint32(0), 1.0, share)
+    r = level_of(paint, 0)
+    g = level_of(paint, 1)
+    b = level_of(paint, 2)
+    r += rounded(float(level_of(seen, 0) - r) * part, dither)
+    g += rounded(float(level_of(seen, 1) - g) * part, dither)
+    b = wp.max(b + rounded(float(level_of(seen, 2) - b) * part, dither), 1)
+    return wp.uint32(r) | (wp.uint32(g) << wp.uint32(8)) | (wp.uint32(b) << wp.uint32(16))
 
 
 @wp.func
-def trusted_weight(confidence: wp.uint8, sdf: wp.float32, half: wp.float32) -> wp.float32:
+def colour_gap(a: wp.uint32, b: wp.uint32) -> wp.int32:
+    """Largest difference of a channel."""
+    most = wp.abs(level_of(a, 0) - level_of(b, 0))
+    most = wp.max(most, wp.abs(level_of(a, 1) - level_of(b, 1)))
+    return wp.max(most, wp.abs(level_of(a, 2) - level_of(b, 2)))
+
+
+@wp.func
+def trusted_weight(confidence: wp.int32, sdf: wp.float32, half: wp.float32) -> wp.float32:
     """Weight of an observation in `WEIGHT_UNITS`: the pixel's confidence; in the last quarter
     of the band behind the surface it falls to 0 linearly."""
     exact = float(confidence) * (float(WEIGHT_UNITS) / 255.0)
@@ -146,40 +141,44 @@ def fuse_view(voxels: Voxels, view: View, block: wp.vec3i, s: wp.int32, lane: wp
             half = band(depth, view.truncation, view.depth_noise)
             sdf = depth - p[2]
             weight = wp.int32(0)
+            seen = wp.uint32(0)
             if steps > 0 and sdf > -half:
                 bits = bits * wp.uint32(1664525) + wp.uint32(1013904223)
-                exact = trusted_weight(view.confidence[v, u], sdf, half)
+                seen = view.paint[v, u]
+                exact = trusted_weight(weight_of(seen), sdf, half)
                 weight = rounded(exact, float(bits >> wp.uint32(16)) / 65536.0)
             if weight > 0:
                 dither = float(bits & wp.uint32(0xFFFF)) / 65536.0
-                held = wp.int32(voxels.weight[s, o])
+                paint = voxels.paint[s, o]
                 old = wp.int32(voxels.sdf[s, o])
+                held = weight_of(paint)
                 share = float(weight) / float(held + weight)
                 gap = wp.min(sdf, half) * SDF_UNITS - float(old)
                 new = old + rounded(gap * share, dither)
                 total = wp.min(held + weight, voxels.max_weight)
-                voxels.sdf[s, o] = wp.int16(new)
-                voxels.weight[s, o] = wp.uint8(total)
                 move = wp.max(move, move_of(held, total, old, new, rule))
+                colour = paint & wp.uint32(0xFFFFFF)
                 if sdf < half:
                     if held > COLOUR_MEMORY:
                         share = float(weight) / float(COLOUR_MEMORY + weight)
-                    seen = colour_of(view.rgb, v, u)
-                    change = COLOUR_CHANGE * blend_colour(voxels.rgb, s, o, seen, share, dither)
+                    colour = blended(paint, seen, share, dither)
                     if total >= rule[0] and new > -rule[1]:
-                        move = wp.max(move, change)
+                        move = wp.max(move, COLOUR_CHANGE * colour_gap(colour, paint))
+                voxels.sdf[s, o] = wp.int16(new)
+                voxels.paint[s, o] = colour | (wp.uint32(total) << wp.uint32(24))
             p = p + along
         row += lane[1]
     return move
 
 
 @wp.func
-def fade(weight: wp.array2d[wp.uint8], s: wp.int32, share: wp.float32, lane: wp.vec2i) -> None:
+def fade(paint: wp.array2d[wp.uint32], s: wp.int32, share: wp.float32, lane: wp.vec2i) -> None:
     """Make the weights of the rows lane[0], lane[0] + lane[1], ... smaller."""
     row = lane[0]
     while row < 64:
         for o in range(row * 8, row * 8 + 8):
-            weight[s, o] = wp.uint8(wp.int32(float(weight[s, o]) * share + 0.5))
+            less = wp.uint32(wp.int32(float(weight_of(paint[s, o])) * share + 0.5))
+            paint[s, o] = (paint[s, o] & wp.uint32(0xFFFFFF)) | (less << wp.uint32(24))
         row += lane[1]
 
 
@@ -207,7 +206,7 @@ def fuse_views(
             view = views[view_of_pair[pair]]
             if volume.half_life > 0.0 and view.order > last:
                 share = wp.pow(0.5, float(view.order - last) / volume.half_life)
-                fade(volume.voxels.weight, s, share, wp.vec2i(lane, lanes))
+                fade(volume.voxels.paint, s, share, wp.vec2i(lane, lanes))
             last = view.order
             rows = wp.vec2i(lane, lanes)
             move = wp.max(move, fuse_view(volume.voxels, view, block, s, rows))
@@ -225,9 +224,7 @@ def empty_blocks(first: wp.int32, volume: Volume, blocks: wp.array[wp.int32]) ->
         return
     for o in range(row * 8, row * 8 + 8):
         volume.voxels.sdf[s, o] = wp.int16(0)
-        volume.voxels.weight[s, o] = wp.uint8(0)
-        for channel in range(3):
-            volume.voxels.rgb[s, o, channel] = wp.uint8(0)
+        volume.voxels.paint[s, o] = wp.uint32(0)
     if row == 0:
         volume.fused_at[b] = 0
         volume.step[b] = wp.int32(SDF_UNITS)

@@ -12,7 +12,14 @@ from __future__ import annotations
 
 import warp as wp
 
-from worldsystem_mesh.kernels_volume import UNKNOWN, Volume, block_key, find_block
+from worldsystem_mesh.kernels_volume import (
+    UNKNOWN,
+    Volume,
+    block_key,
+    find_block,
+    level_of,
+    weight_of,
+)
 
 wp.set_module_options({"enable_backward": False, "max_unroll": 1})
 
@@ -88,10 +95,9 @@ def sample(
 
 
 @wp.kernel
-def find_slots(first: wp.int32, volume: Volume, blocks: wp.array[wp.int32], batch: Batch) -> None:
+def find_slots(volume: Volume, blocks: wp.array[wp.int32], batch: Batch) -> None:
     """Slots of each block and of its seven upper neighbours; negative where there is none."""
     i, corner = wp.tid()
-    i = first + i
     b = blocks[i]
     if corner == 0:
         batch.slots[i, 0] = volume.slot[b]
@@ -133,7 +139,7 @@ def sample_rows(first: wp.int32, volume: Volume, batch: Batch) -> None:
             inside = wp.where(held < 0, 1, 0)
             base = (z * 8 + y) * 8
             for x in range(1, 8):
-                if wp.int32(volume.voxels.weight[s, base + x]) >= volume.voxels.min_weight:
+                if weight_of(volume.voxels.paint[s, base + x]) >= volume.voxels.min_weight:
                     known = known | (1 << x)
                     inside = inside | (
                         wp.where(volume.voxels.sdf[s, base + x] < wp.int16(0), 1, 0) << x
@@ -215,9 +221,9 @@ def count_surface(first: wp.int32, tables: Tables, batch: Batch) -> None:
 
 
 @wp.func
-def colour_at(rgb: wp.array3d[wp.uint8], s: wp.int32, at: wp.vec3i) -> wp.vec3:
-    o = (at[2] * 8 + at[1]) * 8 + at[0]
-    return wp.vec3(float(rgb[s, o, 0]), float(rgb[s, o, 1]), float(rgb[s, o, 2]))
+def colour_at(paint: wp.array2d[wp.uint32], s: wp.int32, at: wp.vec3i) -> wp.vec3:
+    held = paint[s, (at[2] * 8 + at[1]) * 8 + at[0]]
+    return wp.vec3(float(level_of(held, 0)), float(level_of(held, 1)), float(level_of(held, 2)))
 
 
 @wp.func
@@ -277,8 +283,8 @@ def emit_surface(
         q1 = batch.slots[i, corner_of(high)]
         s0 = sample(volume.voxels.sdf, volume.voxels.rim, q0, within(low))
         share = s0 / (s0 - sample(volume.voxels.sdf, volume.voxels.rim, q1, within(high)))
-        a = colour_at(volume.voxels.rgb, q0, within(low))
-        colour = colour_between(a, colour_at(volume.voxels.rgb, q1, within(high)), share)
+        a = colour_at(volume.voxels.paint, q0, within(low))
+        colour = colour_between(a, colour_at(volume.voxels.paint, q1, within(high)), share)
         steps = wp.clamp(share * SHARE_STEPS + 0.5, SHARE_MARGIN, SHARE_STEPS - SHARE_MARGIN)
         at = code.vertex_start[i] + m
         code.edges[at] = wp.uint16(edge)

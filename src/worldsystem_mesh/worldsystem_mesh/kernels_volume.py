@@ -53,12 +53,15 @@ COUNTERS = 6
 
 @wp.struct
 class Voxels:
-    """The voxels, per slot, and the rules of their fusion (weights in units, `watched` in steps of
-    distance: moves farther from the surface do not count)."""
+    """The voxels, per slot, and the rules of their fusion.
+
+    `paint` is red, green, blue and, in its highest byte, the weight: one load instead of four.
+    Weights are in units, `watched` in steps of distance: moves farther from the surface do not
+    count.
+    """
 
     sdf: wp.array2d[wp.int16]
-    weight: wp.array2d[wp.uint8]
-    rgb: wp.array3d[wp.uint8]
+    paint: wp.array2d[wp.uint32]
     rim: wp.array2d[wp.int16]
     min_weight: wp.int32
     max_weight: wp.int32
@@ -94,15 +97,15 @@ class Volume:
 
 @wp.struct
 class View:
-    """A keyframe as the kernels see it: `depth` in steps of `depth_step` voxels, 0 = unknown.
+    """A keyframe as the kernels see it: `depth` in steps of `depth_step` voxels, 0 = unknown;
+    `paint` as in `Voxels`, with the confidence (0..255) for a weight.
 
     `intrinsics` are (fx, fy, cx, cy) with pixel centres at integers. `eye` is the camera's place
     from the low corner of block `home`. `seed` makes the rounding of this view its own.
     """
 
     depth: wp.array2d[wp.uint16]
-    confidence: wp.array2d[wp.uint8]
-    rgb: wp.array3d[wp.uint8]
+    paint: wp.array2d[wp.uint32]
     intrinsics: wp.vec4
     world_from_cam: wp.mat33
     cam_from_world: wp.mat33
@@ -113,6 +116,17 @@ class View:
     depth_noise: wp.float32
     seed: wp.uint32
     order: wp.int32
+
+
+@wp.func
+def weight_of(paint: wp.uint32) -> wp.int32:
+    return wp.int32(paint >> wp.uint32(24))
+
+
+@wp.func
+def level_of(paint: wp.uint32, channel: wp.int32) -> wp.int32:
+    """Red (0), green (1) or blue (2)."""
+    return wp.int32((paint >> wp.uint32(8 * channel)) & wp.uint32(255))
 
 
 @wp.func

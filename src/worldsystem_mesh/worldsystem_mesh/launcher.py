@@ -13,7 +13,7 @@ from jaxtyping import Int
 
 from worldsystem_core.errors import BackendError
 
-SLICES_PER_THREAD = 3
+SLICES_PER_THREAD = 2
 MIN_SLICE = 32
 
 

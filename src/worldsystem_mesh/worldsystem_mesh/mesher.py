@@ -10,10 +10,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 import numpy as np
-from jaxtyping import Float64, Int32
+from jaxtyping import Float64
 
 from worldsystem_core.reconstruction import Keyframe, ScaleState
 from worldsystem_core.surface import BlockIndex, Mesh, MeshDelta, join_blocks
+from worldsystem_mesh.cells import SurfaceCells
 from worldsystem_mesh.config import MeshConfig
 from worldsystem_mesh.drawing import BlockMeshes, SurfaceDrawer
 from worldsystem_mesh.extraction import SurfaceExtractor
@@ -212,7 +213,8 @@ class Mesher:
         base = newer_than if 0 <= newer_than <= surface.sequence else 0
         gone = surface.index(surface.removed_newer_than(base)).tolist()
         removed = tuple((x, y, z) for x, y, z in gone)
-        return self._delta(surface.ids_newer_than(base), removed, base, stamp_ns)
+        cells = surface.cells(surface.ids_newer_than(base))
+        return self._delta(cells, removed, base, stamp_ns)
 
     def mesh(self, *, min_component_faces: int = 0) -> Mesh:
         """The whole surface as last extracted, welded across blocks.
@@ -334,7 +336,7 @@ class Mesher:
         dirty = volume.dirty_blocks()
         changed, gone = self._surface.update(self._extractor.surfaces(volume, dirty))
         if self._renewed:
-            changed, self._renewed = self._surface.all_ids(), False
+            changed, self._renewed = self._surface.cells(self._surface.all_ids()), False
         self._extracted_blocks = len(dirty)
         self._extract_ms = 1e3 * (time.perf_counter() - start)
         if self._surface.sequence == base:
@@ -344,7 +346,7 @@ class Mesher:
 
     def _delta(
         self,
-        blocks: Int32[np.ndarray, "b"],
+        cells: SurfaceCells,
         removed: tuple[BlockIndex, ...],
         base_sequence: int,
         stamp_ns: int,
@@ -355,7 +357,7 @@ class Mesher:
             sequence=surface.sequence,
             base_sequence=base_sequence,
             block_size=BLOCK_VOXELS * self._voxel,
-            blocks=BlockMeshes(self._drawer, surface.cells(blocks), self._voxel),
+            blocks=BlockMeshes(self._drawer, cells, self._voxel),
             removed=removed,
             total_vertices=surface.vertex_total,
             total_faces=surface.face_total,

@@ -182,7 +182,7 @@ def move_of(held: int, total: int, old: int, new: int, rules: Rules) -> int:
 
 
 def blend_colour(voxel: Voxel, seen: Int32[np.ndarray, "3"], share: float, dither: float) -> int:
-    """Twin of `kernels_fusion.blend_colour`."""
+    """Twin of `kernels_fusion.blended`."""
     old = np.array(voxel.rgb)
     part = share if old.any() else 1.0
     new = old + np.floor((seen - old) * part + dither).astype(int)

@@ -56,15 +56,13 @@ class SurfaceStore:
     def disk_bytes(self) -> int:
         return self._segments.disk_bytes
 
-    def update(
-        self, surfaces: Iterable[Extracted]
-    ) -> tuple[Int32[np.ndarray, "c"], tuple[BlockIndex, ...]]:
-        """Take in new surfaces; return the blocks that differ and the indices of those gone.
+    def update(self, surfaces: Iterable[Extracted]) -> tuple[SurfaceCells, tuple[BlockIndex, ...]]:
+        """Take in new surfaces; return the code of those that differ and the indices of those gone.
 
         The sequence number grows by one when there are any.
         """
         version = self.sequence + 1
-        changed: list[Int32[np.ndarray, "n"]] = []
+        changed: list[SurfaceCells] = []
         gone: list[BlockIndex] = []
         for surface in surfaces:
             self._reach(int(surface.blocks.max(initial=0)) + 1)
@@ -72,12 +70,11 @@ class SurfaceStore:
             had = self._columns["segment"][surface.blocks] != NOWHERE
             same = self._columns["fingerprint"][surface.blocks] == surface.fingerprint
             gone += self._drop(surface, had & ~drawn, version)
-            changed.append(self._replace(surface, drawn & ~(had & same), version))
-        blocks = np.concatenate(changed) if changed else np.zeros(0, np.int32)
-        if len(blocks) or gone:
+            changed += self._replace(surface, drawn & ~(had & same), version)
+        if changed or gone:
             self.sequence = version
         self._tidy()
-        return blocks, tuple(gone)
+        return joined(changed), tuple(gone)
 
     def all_ids(self) -> Int32[np.ndarray, "b"]:
         """Blocks that have a surface."""
@@ -153,19 +150,20 @@ class SurfaceStore:
 
     def _replace(
         self, surface: Extracted, chosen: Bool[np.ndarray, "b"], version: int
-    ) -> Int32[np.ndarray, "n"]:
+    ) -> list[SurfaceCells]:
         rows = np.nonzero(chosen)[0]
+        if not len(rows):
+            return []
         blocks = surface.blocks[rows]
-        if not len(blocks):
-            return blocks
         self._forget(blocks)
         cells = surface.cells if len(rows) == len(chosen) else surface.cells.taken(rows)
+        cells = replace(cells, version=np.full(len(rows), version, np.int32))
         self._columns["fingerprint"][blocks] = surface.fingerprint[rows]
         self._columns["version"][blocks] = version
         self._index[blocks] = cells.index
         self._place(blocks, cells)
         self._count(blocks, 1)
-        return blocks
+        return [cells]
 
     def _drop(
         self, surface: Extracted, chosen: Bool[np.ndarray, "b"], version: int

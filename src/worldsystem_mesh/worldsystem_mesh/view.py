@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-from jaxtyping import Bool, Float32, Float64, Int32, UInt8, UInt16
+from jaxtyping import Bool, Float32, Float64, Int32, UInt8, UInt16, UInt32
 
 from worldsystem_core.frames import Camera
 from worldsystem_core.geometry.se3 import inverse, rotation_angle_rad
@@ -23,7 +23,8 @@ def _no_blocks() -> Int32[np.ndarray, "0"]:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class StoredView:
-    """A keyframe with depth in steps of `depth_step` world units (0 = unknown), confidence 0..255.
+    """A keyframe with depth in steps of `depth_step` world units (0 = unknown), and in `paint` red,
+    green, blue and, in the highest byte, confidence 0..255.
 
     `scale` is the factor on its depths since it was told; `depth_step` and `median` have it in.
     `order` is its turn among all that were fused. `band` are the blocks near the surface that it
@@ -36,8 +37,7 @@ class StoredView:
     camera: Camera
     depth: UInt16[np.ndarray, "h w"]
     depth_step: float
-    confidence: UInt8[np.ndarray, "h w"]
-    rgb: UInt8[np.ndarray, "h w 3"]
+    paint: UInt32[np.ndarray, "h w"]
     world_from_cam: Float64[np.ndarray, "4 4"]
     median: float
     scale: float = 1.0
@@ -46,8 +46,17 @@ class StoredView:
 
     @property
     def bytes(self) -> int:
-        arrays = (self.depth, self.confidence, self.rgb, self.band, self.free)
+        arrays = (self.depth, self.paint, self.band, self.free)
         return sum(array.nbytes for array in arrays)
+
+    @property
+    def rgb(self) -> UInt8[np.ndarray, "h w 3"]:
+        return np.asarray(self.paint.view(np.uint8).reshape(*self.paint.shape, 4)[..., :3])
+
+    @property
+    def confidence(self) -> UInt8[np.ndarray, "h w"]:
+        """Confidence in 0..255."""
+        return np.asarray((self.paint >> 24).astype(np.uint8))
 
     @property
     def blocks(self) -> Int32[np.ndarray, "b+f"]:
@@ -118,11 +127,20 @@ def view_from_keyframe(keyframe: Keyframe, config: MeshConfig, order: int) -> St
         camera=keyframe.camera,
         depth=steps.astype(np.uint16),
         depth_step=float(farthest) / DEPTH_STEPS,
-        confidence=confidence.astype(np.uint8),
-        rgb=np.ascontiguousarray(keyframe.rgb),
+        paint=painted(keyframe.rgb, confidence.astype(np.uint8)),
         world_from_cam=np.array(keyframe.world_from_cam, dtype=np.float64),
         median=median,
     )
+
+
+def painted(
+    rgb: UInt8[np.ndarray, "h w 3"], confidence: UInt8[np.ndarray, "h w"]
+) -> UInt32[np.ndarray, "h w"]:
+    """Colour and confidence in one number a pixel."""
+    paint = np.empty((*confidence.shape, 4), np.uint8)
+    paint[..., :3] = rgb
+    paint[..., 3] = confidence
+    return paint.view("<u4").reshape(confidence.shape)
 
 
 def _known(

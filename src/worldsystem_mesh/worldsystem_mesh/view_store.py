@@ -90,9 +90,7 @@ class ViewStore:
     def update(self, outline: StoredView) -> None:
         """Take over all but the pictures from `outline`."""
         held = self._views[outline.id]
-        self._views[outline.id] = replace(
-            outline, depth=held.depth, confidence=held.confidence, rgb=held.rgb
-        )
+        self._views[outline.id] = replace(outline, depth=held.depth, paint=held.paint)
 
     def pop(self, id: int) -> StoredView | None:
         """Forget the view; return its outline, or None when it is not here."""
@@ -142,10 +140,9 @@ class ViewStore:
         return self._files[pixels]
 
 
-BYTES_PER_PIXEL = 2 + 1 + 3
+BYTES_PER_PIXEL = 2 + 4
 NO_DEPTH = np.zeros((0, 0), np.uint16)
-NO_CONFIDENCE = np.zeros((0, 0), np.uint8)
-NO_COLOUR = np.zeros((0, 0, 3), np.uint8)
+NO_PAINT = np.zeros((0, 0), np.uint32)
 
 
 def _pixels(shape: tuple[int, ...]) -> int:
@@ -153,12 +150,12 @@ def _pixels(shape: tuple[int, ...]) -> int:
 
 
 def _without_pictures(view: StoredView) -> StoredView:
-    return replace(view, depth=NO_DEPTH, confidence=NO_CONFIDENCE, rgb=NO_COLOUR)
+    return replace(view, depth=NO_DEPTH, paint=NO_PAINT)
 
 
 def _pictures(view: StoredView) -> UInt8[np.ndarray, "n"]:
-    planes = (view.depth.view(np.uint8), view.confidence, view.rgb)
-    return np.concatenate([np.ascontiguousarray(plane).reshape(-1) for plane in planes])
+    planes = (view.depth, view.paint)
+    return np.concatenate([np.ascontiguousarray(p).reshape(-1).view(np.uint8) for p in planes])
 
 
 def _with_pictures(
@@ -168,6 +165,5 @@ def _with_pictures(
     return replace(
         view,
         depth=payload[: 2 * n].view(np.uint16).reshape(shape),
-        confidence=payload[2 * n : 3 * n].reshape(shape),
-        rgb=payload[3 * n :].reshape(*shape, 3),
+        paint=payload[2 * n :].view(np.uint32).reshape(shape),
     )

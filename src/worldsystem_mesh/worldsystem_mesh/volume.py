@@ -109,20 +109,18 @@ class BlockVolume:
     def add(self, view: StoredView) -> StoredView:
         """Fuse `view`; return it with the blocks that it went into (none when it is too far
         away for the lattice)."""
-        touched = self.touch(view)
-        self.fuse(touched, touched.blocks)
-        self.note(touched.blocks, view.order)
+        on_device = self.on_device(view)
+        touched = self._touched(view, on_device)
+        blocks = touched.blocks
+        if on_device is not None and len(blocks):
+            start = np.arange(len(blocks) + 1, dtype=np.int32)
+            self._fuse([on_device], blocks, start, np.zeros(len(blocks), np.int32))
+            self.note(blocks, view.order)
         return touched
 
     def touch(self, view: StoredView) -> StoredView:
         """Find the blocks that `view` belongs into, adding those it needs; nothing is fused."""
-        on_device = self.on_device(view)
-        if on_device is None:
-            self.outside += 1
-            return view
-        band, free = self._touch(on_device, view)
-        self.refused_blocks += self.make_resident(np.concatenate([band, free]))
-        return replace(view, band=band, free=free)
+        return self._touched(view, self.on_device(view))
 
     def fuse(self, view: StoredView, blocks: Int32[np.ndarray, "b"]) -> None:
         """Fuse `view` into the given blocks, which are in memory."""
@@ -192,14 +190,15 @@ class BlockVolume:
         not seen often enough are -32768. Ask for no more than `slot_limit` blocks at once."""
         self.make_resident(blocks)
         slots = self.pool.slot[blocks]
-        known = self.pool.rows("weight", slots) >= self.state.voxels.min_weight
+        known = self.pool.rows("paint", slots) >> 24 >= self.state.voxels.min_weight
         sdf = np.where(known, self.pool.rows("sdf", slots), np.int16(-32768))
         return np.asarray(sdf.reshape(-1, 8, 8, 8))
 
     def colours(self, blocks: Int32[np.ndarray, "b"]) -> UInt8[np.ndarray, "b 8 8 8 3"]:
         """Colours of the blocks' voxels (z, y, x); black where none was seen."""
         self.make_resident(blocks)
-        return self.pool.rows("rgb", self.pool.slot[blocks]).reshape(-1, 8, 8, 8, 3)
+        paint = self.pool.rows("paint", self.pool.slot[blocks]).astype("<u4")
+        return np.ascontiguousarray(paint.view(np.uint8).reshape(-1, 8, 8, 8, 4)[..., :3])
 
     def close(self) -> None:
         """Give up the page file; the volume must not be used afterwards."""
@@ -215,8 +214,7 @@ class BlockVolume:
             return None
         made = VIEW_STRUCT()
         made.depth = wp.array(view.depth, dtype=wp.uint16, device=device, copy=False)
-        made.confidence = wp.array(view.confidence, dtype=wp.uint8, device=device, copy=False)
-        made.rgb = wp.array(view.rgb, dtype=wp.uint8, device=device, copy=False)
+        made.paint = wp.array(view.paint, dtype=wp.uint32, device=device, copy=False)
         made.intrinsics = wp.vec4(camera.fx, camera.fy, camera.cx, camera.cy)
         made.world_from_cam = wp.mat33(rotation)
         made.cam_from_world = wp.mat33(rotation.T)
@@ -244,6 +242,14 @@ class BlockVolume:
         lanes = 1 if self._launcher.device == "cpu" else ROWS
         inputs = [self.state, together, self._list(blocks), *pairs, lanes]
         self._launcher.sliced(fusion.fuse_views, len(blocks), inputs, inner=(lanes,))
+
+    def _touched(self, view: StoredView, on_device: DeviceView | None) -> StoredView:
+        if on_device is None:
+            self.outside += 1
+            return view
+        band, free = self._touch(on_device, view)
+        self.refused_blocks += self.make_resident(np.concatenate([band, free]))
+        return replace(view, band=band, free=free)
 
     def _touch(
         self, on_device: DeviceView, view: StoredView
