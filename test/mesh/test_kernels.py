@@ -16,7 +16,7 @@ from worldsystem_mesh.config import MeshConfig
 from worldsystem_mesh.drawing import SurfaceDrawer
 from worldsystem_mesh.extraction import SurfaceExtractor
 from worldsystem_mesh.launcher import Launcher, gathered, head, rows, scatter
-from worldsystem_mesh.view import StoredView, painted
+from worldsystem_mesh.view import StoredView, painted, view_from_keyframe
 from worldsystem_mesh.volume import BlockVolume
 
 CAMERA = Camera.from_horizontal_fov(40, 30, 1.0)
@@ -243,6 +243,25 @@ def test_rows_are_gathered_and_scattered_on_their_device(launcher):
     np.testing.assert_array_equal(rows(array, chosen), values[chosen])
     np.testing.assert_array_equal(head(array, 4), values[:4])
     assert len(rows(array, chosen[:0])) == len(head(array, 0)) == 0
+
+
+def test_compacted_keyframes_agree_with_the_twin(sphere_keyframes):
+    keyframe = sphere_keyframes(4)[1]
+    rng = np.random.default_rng(2)
+    confidence = rng.uniform(-0.2, 1.3, keyframe.confidence.shape).astype(np.float32)
+    confidence[10:20] = np.nan
+    confidence[20:22] = np.inf
+    pointmap = keyframe.pointmap.copy()
+    pointmap[40:50, :, 2] *= -1
+    keyframe = replace(keyframe, pointmap=pointmap, confidence=confidence)
+    view = view_from_keyframe(keyframe, CONFIG, 1)
+    farthest = view.depth_step * 65535
+    depth, paint = reference.compacted(keyframe, farthest, CONFIG.min_confidence)
+    assert (view.depth > 0).sum() > 1000
+    assert (np.abs(view.depth.astype(int) - depth) <= 1).all()
+    assert ((view.depth == 0) == (depth == 0)).all()
+    assert (view.rgb == keyframe.rgb).all()
+    assert (np.abs(view.confidence.astype(int) - (paint >> 24)) <= 1).all()
 
 
 def test_threads_do_not_change_a_bit():

@@ -12,11 +12,19 @@ from worldsystem_mesh import (
     kernels_fusion,
     kernels_rays,
     kernels_surface,
+    kernels_view,
     kernels_volume,
 )
 from worldsystem_mesh.launcher import start_warp
 
-MODULES = (kernels_volume, kernels_rays, kernels_fusion, kernels_changes, kernels_surface)
+MODULES = (
+    kernels_view,
+    kernels_volume,
+    kernels_rays,
+    kernels_fusion,
+    kernels_changes,
+    kernels_surface,
+)
 
 
 def precompile() -> float:

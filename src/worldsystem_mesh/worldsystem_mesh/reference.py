@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
-from jaxtyping import Float64, Int32
+from jaxtyping import Float64, Int32, UInt16, UInt32
 
+from worldsystem_core.reconstruction import Keyframe
 from worldsystem_core.surface import BlockIndex
 from worldsystem_mesh.cells import SurfaceCells
 from worldsystem_mesh.kernels_surface import SHARE_MARGIN, SHARE_STEPS
@@ -77,6 +78,23 @@ class Camera:
             if (depth := self.depth(v, u)) > 0:
                 ray = np.array([(u - camera.cx) / camera.fx, (v - camera.cy) / camera.fy, 1.0])
                 yield depth, self.view.world_from_cam[:3, :3] @ ray
+
+
+def compacted(
+    keyframe: Keyframe, farthest: float, least_confidence: float
+) -> tuple[UInt16[np.ndarray, "h w"], UInt32[np.ndarray, "h w"]]:
+    """Twin of `kernels_view.compact_pixels`."""
+    height, width = keyframe.confidence.shape
+    depth, paint = np.zeros((height, width), np.uint16), np.zeros((height, width), np.uint32)
+    for v, u in product(range(height), range(width)):
+        z, trust = float(keyframe.pointmap[v, u, 2]), float(keyframe.confidence[v, u])
+        level = 0
+        if 0 < z <= farthest and least_confidence <= trust < np.inf:
+            depth[v, u] = min(int(z * 65535 / farthest + 0.5), 65535)
+            level = int(min(trust, 1.0) * 255 + 0.5)
+        r, g, b = (int(shade) for shade in keyframe.rgb[v, u])
+        paint[v, u] = r | g << 8 | b << 16 | level << 24
+    return depth, paint
 
 
 def block_of(point: Float64[np.ndarray, "3"]) -> BlockIndex:

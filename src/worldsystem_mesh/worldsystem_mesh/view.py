@@ -6,14 +6,20 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+import warp as wp
 from jaxtyping import Bool, Float32, Float64, Int32, UInt8, UInt16, UInt32
 
 from worldsystem_core.frames import Camera
 from worldsystem_core.geometry.se3 import inverse, rotation_angle_rad
 from worldsystem_core.reconstruction import Keyframe
 from worldsystem_mesh.config import MeshConfig
+from worldsystem_mesh.kernels_view import compact_pixels
 
 DEPTH_STEPS = 65535
+FINE_RATIO = 8.0
+"""Of the limit to the median: at 8, steps are 1/8000 of the median depth."""
+
+LEAST_CONFIDENCE = 1e-6
 MEDIAN_STRIDE = 3
 
 
@@ -108,29 +114,46 @@ def view_from_keyframe(keyframe: Keyframe, config: MeshConfig, order: int) -> St
     median = median_depth(keyframe, config.min_confidence)
     if not np.isfinite(median):
         return None
-    depth = keyframe.pointmap[..., 2]
-    known = _known(depth, keyframe.confidence, config.min_confidence)
-    known &= depth <= np.float32(config.max_depth_ratio * median)
-    farthest = np.max(depth, where=known, initial=np.float32(0.0))
-    if farthest <= 0.0:
+    farthest = _farthest(keyframe, config, median)
+    shape = keyframe.confidence.shape
+    depth, paint = np.empty(shape, np.uint16), np.empty(shape, np.uint32)
+    inputs = [
+        _on_cpu(keyframe.pointmap, wp.float32),
+        _on_cpu(keyframe.confidence, wp.float32),
+        _on_cpu(keyframe.rgb, wp.uint8),
+        farthest,
+        max(config.min_confidence, LEAST_CONFIDENCE),
+        _on_cpu(depth, wp.uint16),
+        _on_cpu(paint, wp.uint32),
+    ]
+    wp.launch(compact_pixels, dim=shape, inputs=inputs, device="cpu")
+    if not depth.any():
         return None
-    steps = np.where(known, depth, np.float32(0.0))
-    steps *= np.float32(DEPTH_STEPS / farthest)
-    steps += np.float32(0.5)
-    confidence = np.where(known, keyframe.confidence, np.float32(0.0))
-    np.minimum(confidence, np.float32(1.0), out=confidence)
-    confidence *= np.float32(255.0)
-    confidence += np.float32(0.5)
     return StoredView(
         id=keyframe.id,
         order=order,
         camera=keyframe.camera,
-        depth=steps.astype(np.uint16),
-        depth_step=float(farthest) / DEPTH_STEPS,
-        paint=painted(keyframe.rgb, confidence.astype(np.uint8)),
+        depth=depth,
+        depth_step=farthest / DEPTH_STEPS,
+        paint=paint,
         world_from_cam=np.array(keyframe.world_from_cam, dtype=np.float64),
         median=median,
     )
+
+
+def _farthest(keyframe: Keyframe, config: MeshConfig, median: float) -> float:
+    """Depth that the largest step stands for: the limit, or less where nothing is near the limit
+    and steps would be coarse."""
+    limit = config.max_depth_ratio * median
+    if config.max_depth_ratio <= FINE_RATIO:
+        return limit
+    depth = keyframe.pointmap[..., 2]
+    known = _known(depth, keyframe.confidence, config.min_confidence) & (depth <= limit)
+    return max(float(np.where(known, depth, 0.0).max()), median)
+
+
+def _on_cpu(values: np.ndarray, dtype: type) -> wp.array:
+    return wp.array(np.ascontiguousarray(values), dtype=dtype, device="cpu", copy=False)
 
 
 def painted(
