@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The newest surface, block by block, as those who send it need it: columns by block number."""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Bool, Float32, Int32, Int64
+
+from worldsystem_core.surface import BlockIndex, MeshBlock, MeshDelta
+
+BLOCK_VOXELS = 8
+_FIRST_CAPACITY = 1024
+
+
+class SurfaceCatalogue:
+    """Every block's newest mesh under a number that it keeps; a removed block keeps it, too.
+
+    `change` grows with each delta. One thread at a time.
+    """
+
+    def __init__(self) -> None:
+        self.change = 0
+        self.block_size = 0.0
+        self.totals = (0, 0)
+        self._number: dict[BlockIndex, int] = {}
+        self._blocks: list[MeshBlock | None] = []
+        self._index = np.zeros((_FIRST_CAPACITY, 3), np.int32)
+        self._changed = np.zeros(_FIRST_CAPACITY, np.int64)
+        self._vertices = np.zeros(_FIRST_CAPACITY, np.int32)
+        self._codable = np.zeros(_FIRST_CAPACITY, bool)
+
+    def __len__(self) -> int:
+        """Numbers given so far."""
+        return len(self._blocks)
+
+    @property
+    def voxel(self) -> float:
+        """Edge of a voxel [world units]; 0 before the first delta."""
+        return self.block_size / BLOCK_VOXELS
+
+    @property
+    def index(self) -> Int32[np.ndarray, "n 3"]:
+        """Place of each block."""
+        return self._index[: len(self)]
+
+    @property
+    def changed(self) -> Int64[np.ndarray, "n"]:
+        """Change at which each block became what it is."""
+        return self._changed[: len(self)]
+
+    @property
+    def vertices(self) -> Int32[np.ndarray, "n"]:
+        """Vertices of each block; 0: it has no surface any more."""
+        return self._vertices[: len(self)]
+
+    @property
+    def codable(self) -> Bool[np.ndarray, "n"]:
+        """Blocks in lattice form; others can only be sent raw."""
+        return self._codable[: len(self)]
+
+    def apply(self, delta: MeshDelta, change: int = 0) -> None:
+        """Take in what changed; `change` (0: the next one) must not be less than the last."""
+        self.change = change or self.change + 1
+        self.block_size = delta.block_size
+        self.totals = (delta.total_vertices, delta.total_faces)
+        for index in delta.removed:
+            if index in self._number:
+                self._put(self._number[index], None)
+        for block in delta.blocks:
+            self._put(self._number_of(block.index), block)
+
+    def blocks(self, numbers: np.ndarray) -> list[MeshBlock]:
+        """The meshes of blocks that have one."""
+        found = (self._blocks[number] for number in numbers.tolist())
+        return [block for block in found if block is not None]
+
+    def distances(
+        self, numbers: np.ndarray, viewpoint: Float32[np.ndarray, "3"]
+    ) -> Float32[np.ndarray, "n"]:
+        """From `viewpoint` to the blocks' centres [world units]."""
+        centres = (self._index[numbers] + 0.5) * self.block_size
+        return np.asarray(np.linalg.norm(centres - viewpoint, axis=1), np.float32)
+
+    def _number_of(self, index: BlockIndex) -> int:
+        number = self._number.setdefault(index, len(self._blocks))
+        if number == len(self._blocks):
+            self._blocks.append(None)
+            if number == len(self._changed):
+                self._grow()
+            self._index[number] = index
+        return number
+
+    def _put(self, number: int, block: MeshBlock | None) -> None:
+        self._blocks[number] = block
+        self._changed[number] = self.change
+        self._vertices[number] = len(block.vertices) if block else 0
+        self._codable[number] = block is not None and block.cells is not None
+
+    def _grow(self) -> None:
+        for name in ("_index", "_changed", "_vertices", "_codable"):
+            old = getattr(self, name)
+            setattr(self, name, np.concatenate([old, np.zeros_like(old)]))
