@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from worldsystem_core.marching_cubes import EDGES, case_triangles
-from worldsystem_core.surface import BlockIndex, MeshBlock
+from worldsystem_core.surface import BlockIndex, MeshBlock, MeshDelta
 from worldsystem_viewer.page_files import WEB
 
 VOXEL = 0.05
@@ -94,13 +94,32 @@ def colours_at(places: np.ndarray) -> np.ndarray:
     return np.rint(127.5 + 127.5 * wave).astype(np.uint8)
 
 
+def delta(
+    blocks: Iterable[MeshBlock], sequence: int, removed: tuple[BlockIndex, ...] = ()
+) -> MeshDelta:
+    """A delta that follows directly on the one before it."""
+    blocks = tuple(blocks)
+    return MeshDelta(
+        stamp_ns=sequence,
+        sequence=sequence,
+        base_sequence=sequence - 1,
+        block_size=8 * VOXEL,
+        blocks=blocks,
+        removed=removed,
+        total_vertices=sum(len(block.vertices) for block in blocks),
+        total_faces=sum(len(block.faces) for block in blocks),
+        keyframe_count=sequence,
+        capture_ns=sequence,
+    )
+
+
 def shuffled(blocks: Iterable[MeshBlock], seed: int = 1) -> list[MeshBlock]:
     """The blocks in another order."""
     blocks = list(blocks)
     return [blocks[i] for i in np.random.default_rng(seed).permutation(len(blocks))]
 
 
-_SCRIPT = """
+_DECODE = """
 import { readFileSync } from "node:fs";
 import { decodeMeshCode } from "./mesh_code.js";
 const plain = (key, value) => (ArrayBuffer.isView(value) ? [...value] : value);
@@ -111,13 +130,42 @@ for (const name of process.argv.slice(2)) {
 """
 
 
+_STITCH = """
+import { readFileSync } from "node:fs";
+import { decodeMeshCode } from "./mesh_code.js";
+import { ClusterPlaces } from "./mesh_stitch.js";
+const places = new ClusterPlaces();
+const blocks = [];
+for (const name of process.argv.slice(2)) {
+  blocks.push(...(await decodeMeshCode(new Uint8Array(readFileSync(name)))));
+}
+for (const block of [...blocks, ...blocks]) places.add(block);
+for (const block of blocks) places.remove(block);
+const plain = (key, value) => (ArrayBuffer.isView(value) ? [...value] : value);
+const drawn = blocks.map((b) => ({ vertices: places.vertices(b), faces: b.faces }));
+console.log(JSON.stringify(drawn, plain));
+for (const block of blocks) places.remove(block);
+if (places.levels.some((level) => level?.size)) throw new Error("something was left behind");
+"""
+
+
 def decoded_by_node(codes: list[bytes], folder: Path) -> list[list[dict]]:
     """What the page's decoder makes of each of `codes`."""
+    return run_in_node(_DECODE, codes, folder)
+
+
+def stitched_by_node(codes: list[bytes], folder: Path) -> list[dict]:
+    """Vertices and faces of all blocks of `codes` as the page draws them side by side."""
+    return run_in_node(_STITCH, codes, folder)[0]
+
+
+def run_in_node(script: str, codes: list[bytes], folder: Path) -> list:
+    """The lines of JSON that `script` prints, given files of `codes`."""
     assert NODE is not None
-    for name in ("mesh_code.js", "marching_cubes.js"):
+    for name in ("mesh_code.js", "mesh_stitch.js", "marching_cubes.js"):
         shutil.copy(WEB / name, folder / name)
     (folder / "package.json").write_text('{"type": "module"}')
-    (folder / "decode.js").write_text(_SCRIPT)
+    (folder / "decode.js").write_text(script)
     names = [str(folder / f"{i}.code") for i in range(len(codes))]
     for name, code in zip(names, codes, strict=True):
         Path(name).write_bytes(code)

@@ -12,7 +12,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from block_lab import VOXEL, blocks_of, bumpy, sphere
+from block_lab import NODE, VOXEL, blocks_of, bumpy, sphere, stitched_by_node
 
 from worldsystem_core.mesh_code.code import decode, encode
 from worldsystem_core.mesh_levels import (
@@ -92,3 +92,26 @@ def test_a_block_without_lattice_form_has_no_coarser_level(ball):
         clustered([replace(ball[0], edges=None)], 1)
     assert clustered([], 2) == []
     assert len(stitched([]).faces) == 0
+
+
+@pytest.mark.skipif(NODE is None, reason="node is not installed")
+def test_the_page_stitches_as_python_does(tmp_path):
+    blocks = blocks_of(bumpy(RADIUS), 2)
+    levels = np.random.default_rng(3).integers(0, 3, len(blocks))
+    codes = [
+        encode([b for b, at in zip(blocks, levels, strict=True) if at == level], VOXEL, level)
+        for level in (0, 1, 2)
+    ]
+    expected = stitched([block for code in codes for block in decode(code)])
+    corners = []
+    for block in stitched_by_node(codes, tmp_path):
+        vertices = np.array(block["vertices"], np.float32).reshape(-1, 3)
+        corners.append(vertices[np.array(block["faces"], int).reshape(-1, 3)])
+    corners = np.concatenate(corners)
+    apart = [(corners[:, a] != corners[:, b]).any(axis=1) for a, b in ((0, 1), (1, 2), (2, 0))]
+    corners = corners[np.logical_and.reduce(apart)]
+    wanted = expected.vertices[expected.faces]
+    # pairs of opposite faces that cancel between blocks are drawn by the page, on top of each other
+    drawn = {np.sort(corner.view("f4,f4,f4").ravel()).tobytes() for corner in corners}
+    assert {np.sort(corner.view("f4,f4,f4").ravel()).tobytes() for corner in wanted} <= drawn
+    assert len(corners) - len(wanted) < 0.05 * len(wanted)

@@ -12,12 +12,11 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from block_lab import VOXEL, blocks_of, bumpy
+from block_lab import VOXEL, blocks_of, bumpy, delta
 
 from worldsystem_core.mesh_code.code import decode, encode
 from worldsystem_core.mesh_stream.catalogue import SurfaceCatalogue
 from worldsystem_core.mesh_stream.link import MeshLink
-from worldsystem_core.surface import MeshDelta
 
 SLOW_BITS_PER_S = 48_000
 TICK_S = 0.1
@@ -29,21 +28,6 @@ def surfaces():
     made = [blocks_of(bumpy(11.0, seed), 2, version=seed + 1) for seed in range(4)]
     common = set.intersection(*({block.index for block in surface} for surface in made))
     return [[block for block in surface if block.index in common] for surface in made]
-
-
-def delta(blocks, sequence: int, removed=()) -> MeshDelta:
-    return MeshDelta(
-        stamp_ns=sequence,
-        sequence=sequence,
-        base_sequence=sequence - 1,
-        block_size=8 * VOXEL,
-        blocks=tuple(blocks),
-        removed=removed,
-        total_vertices=0,
-        total_faces=0,
-        keyframe_count=sequence,
-        capture_ns=sequence,
-    )
 
 
 class Client:

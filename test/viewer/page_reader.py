@@ -10,15 +10,20 @@ import numpy as np
 from websockets.sync.client import ClientConnection, connect
 
 from worldsystem_core.surface import MeshAssembly
-from worldsystem_viewer.mesh_message import apply_update
-from worldsystem_viewer.protocol import Hello, MeshUpdate, Message, PathUpdate, decode
+from worldsystem_viewer.mesh_message import apply_code, apply_update
+from worldsystem_viewer.protocol import Hello, MeshCode, MeshUpdate, Message, PathUpdate, decode
 
 
 class PageReader:
     """A synchronous client of the page's WebSocket."""
 
     def __init__(
-        self, port: int, session: str = "", change: int = 0, origin: str | None = None
+        self,
+        port: int,
+        session: str = "",
+        change: int = 0,
+        origin: str | None = None,
+        **wish: object,
     ) -> None:
         self._connecting = connect(
             f"ws://127.0.0.1:{port}/ws",
@@ -30,11 +35,12 @@ class PageReader:
             close_timeout=0.2,
         )
         self.socket: ClientConnection = self._connecting.__enter__()
-        self.socket.send(json.dumps({"session": session, "change": change}))
+        self.socket.send(json.dumps({"session": session, "change": change, **wish}))
         self.assembly = MeshAssembly()
         self.path = np.zeros((0, 3), np.float32)
         self.newest: dict[type, Message] = {}
         self.counts: dict[type, int] = {}
+        self.mesh_bytes = 0
 
     def close(self) -> None:
         self._connecting.__exit__(None, None, None)
@@ -43,11 +49,16 @@ class PageReader:
         self.socket.send(json.dumps(wish))
 
     def read_one(self, timeout_s: float = 5.0) -> Message:
-        message = decode(self.socket.recv(timeout_s))
+        data = self.socket.recv(timeout_s)
+        message = decode(data)
         self.newest[type(message)] = message
         self.counts[type(message)] = self.counts.get(type(message), 0) + 1
+        if isinstance(message, MeshUpdate | MeshCode):
+            self.mesh_bytes += len(data)
         if isinstance(message, MeshUpdate):
             apply_update(self.assembly, message)
+        if isinstance(message, MeshCode):
+            apply_code(self.assembly, message)
         if isinstance(message, PathUpdate):
             self.path = np.concatenate([self.path[: message.start], message.positions])
         return message

@@ -2,11 +2,18 @@
 """The page in a headless browser: a growing surface, pixels that change, and a restart."""
 
 import shutil
+import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "mesh"))
+
+from block_lab import blocks_of, sphere
+from block_lab import delta as lattice_delta
 from world_for_viewers import (
     growing_ground,
     keyframe,
@@ -156,3 +163,22 @@ def test_the_page_returns_after_the_server_was_restarted(browser):
     until(page, "worldsystem.connected && worldsystem.triangles === 5 * 12 * 288")
     page.close()
     server.stop()
+
+
+def test_a_page_on_a_thin_line_refines_the_surface_until_it_is_the_same(browser, page_server):
+    ball = blocks_of(sphere(14.0), 2)
+    faces = sum(len(block.faces) for block in ball)
+    page_server.mesh(lattice_delta(ball, 1))
+    page = browser.new_page()
+    complaints = []
+    page.on("console", lambda m: m.type == "error" and complaints.append(m.text))
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.goto(f"http://127.0.0.1:{page_server.port}/?mesh=code&mbps=0.05")
+    until(page, "window.worldsystem?.coarseBlocks > 0")
+    assert triangles(page) < faces
+    until(page, f"worldsystem.coarseBlocks === 0 && worldsystem.triangles === {faces}")
+    gone = tuple(block.index for block in ball)
+    page_server.mesh(lattice_delta([], 2, removed=gone))
+    until(page, "worldsystem.triangles === 0 && worldsystem.drawnObjects === 0")
+    assert complaints == []
+    page.close()

@@ -17,6 +17,14 @@ class ViewerConfig(Config):
     web_port: int = param(8080, "port of the web page; 0 picks a free one", low=0, high=65535)
     max_clients: int = param(20, "web pages served at once", low=1, high=1000)
     update_hz: float = param(20.0, "how often a page is sent what is new [Hz]", low=0.5, high=60.0)
+    mesh: str = param(
+        "auto",
+        "how pages get the surface: raw, coded for a thin line; auto: raw on this machine",
+        choices=("auto", "raw", "code"),
+    )
+    mesh_mbps: float = param(
+        1.0, "most that the coded surface takes of one page's line [Mbit/s]; 0: no limit", low=0.0
+    )
     image_fps: float = param(5.0, "live pictures sent to a page [1/s]", low=0.1, high=30.0)
     image_width: int = param(640, "width of the live picture [px]", low=64, high=4096)
     jpeg_quality: int = param(75, "JPEG quality of the live picture", low=10, high=100)

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from worldsystem_core.mesh_code.code import decode
 from worldsystem_core.surface import BlockIndex, MeshAssembly, MeshBlock
-from worldsystem_viewer.protocol import MeshUpdate
+from worldsystem_viewer.protocol import MeshCode, MeshUpdate
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -61,3 +62,12 @@ def apply_update(assembly: MeshAssembly, update: MeshUpdate) -> None:
             faces=update.faces[faces].astype(np.int32),
         )
     assembly.sequence = update.change
+
+
+def apply_code(assembly: MeshAssembly, message: MeshCode) -> None:
+    """What a page does with a mesh message in the block code, for clients in Python."""
+    for index in message.removed.tolist():
+        assembly.blocks.pop(tuple(index), None)
+    for block in decode(message.code.tobytes()) if len(message.code) else ():
+        assembly.blocks[block.index] = block
+    assembly.sequence = message.change

@@ -13,16 +13,20 @@ from typing import Any
 from aiohttp import WSCloseCode, WSMsgType, web
 
 from worldsystem_viewer.config import ViewerConfig
-from worldsystem_viewer.mesh_message import MeshChange
 from worldsystem_viewer.page_files import same_origin
+from worldsystem_viewer.page_mesh import (
+    CodeFeed,
+    MeshFeed,
+    RawFeed,
+    mesh_budget_mbps,
+    mesh_form,
+)
 from worldsystem_viewer.protocol import Hello, encode
 from worldsystem_viewer.world import Cursor, World
 
 log = logging.getLogger(__name__)
 _RESUME_TIMEOUT_S = 5.0
 _SEND_TIMEOUT_S = 30.0
-_MESSAGE_VERTICES = 60_000
-_CACHED_MESSAGES = 8
 _WRITE_BUFFER_BYTES = 256 * 1024
 
 
@@ -36,7 +40,7 @@ class PageClients:
         self._sockets: set[web.WebSocketResponse] = set()
         self._skipped_before = 0
         self._live: dict[int, Cursor] = {}
-        self._mesh_cache: OrderedDict[tuple[int, int], bytes] = OrderedDict()
+        self._mesh_cache: OrderedDict[Any, bytes] = OrderedDict()
 
     @property
     def count(self) -> int:
@@ -63,7 +67,7 @@ class PageClients:
         self._live[id(cursor)] = cursor
         try:
             await socket.prepare(request)
-            await self._converse(socket, cursor, request.transport)
+            await self._converse(socket, cursor, request)
         except (ConnectionError, TimeoutError) as error:
             log.info("a viewer went away: %s", error or type(error).__name__)
         finally:
@@ -81,20 +85,18 @@ class PageClients:
             await asyncio.wait_for(asyncio.gather(*goodbyes, return_exceptions=True), 1.0)
 
     async def _converse(
-        self, socket: web.WebSocketResponse, cursor: Cursor, transport: asyncio.Transport | None
+        self, socket: web.WebSocketResponse, cursor: Cursor, request: web.Request
     ) -> None:
         wish = await _next_wish(socket, _RESUME_TIMEOUT_S)
-        change = wish.get("change", 0)
-        resumed = (
-            wish.get("session") == self._session
-            and isinstance(change, int)
-            and self._world.can_resume(change)
-        )
-        cursor.mesh_change = change if resumed else 0
-        await socket.send_bytes(encode(Hello(session=self._session, resumed=resumed)))
+        form = mesh_form(self._config, wish, request.remote)
+        session, change = f"{self._session}-{form}", wish.get("change", 0)
+        can_resume = self._world.can_resume if form == "raw" else self._world.can_resume_code
+        resumed = wish.get("session") == session and isinstance(change, int) and can_resume(change)
+        feed = self._feed(form, wish, cursor, change if resumed else 0)
+        await socket.send_bytes(encode(Hello(session=session, resumed=resumed, mesh=form)))
         visible = asyncio.Event()
         visible.set()
-        sending = asyncio.create_task(self._send(socket, cursor, visible, transport))
+        sending = asyncio.create_task(self._send(socket, cursor, feed, visible, request.transport))
         try:
             await _listen(socket, visible)
         finally:
@@ -106,13 +108,16 @@ class PageClients:
         self,
         socket: web.WebSocketResponse,
         cursor: Cursor,
+        feed: MeshFeed,
         visible: asyncio.Event,
         transport: asyncio.Transport | None,
     ) -> None:
         try:
             while not socket.closed:
                 await visible.wait()
-                for data in self._newer(cursor):
+                for message in self._newer(cursor):
+                    await asyncio.wait_for(socket.send_bytes(message), _SEND_TIMEOUT_S)
+                if (data := await feed.next()) is not None:
                     await asyncio.wait_for(socket.send_bytes(data), _SEND_TIMEOUT_S)
                 await asyncio.sleep(1.0 / self._config.update_hz)
         except (ConnectionError, TimeoutError):
@@ -121,22 +126,17 @@ class PageClients:
                 transport.abort()
 
     def _newer(self, cursor: Cursor) -> list[bytes]:
-        """One message of each kind that has news; a large mesh comes over several rounds."""
+        """One message of each kind that has news, but for the surface, which has its feed."""
         found = [slot.encoded() for slot in self._world.newer_slots(cursor)]
         if (path := self._world.newer_path(cursor)) is not None:
             found.append(encode(path))
-        if (mesh := self._world.newer_mesh(cursor, _MESSAGE_VERTICES)) is not None:
-            found.append(self._encoded_mesh(mesh))
         return found
 
-    def _encoded_mesh(self, mesh: MeshChange) -> bytes:
-        """Pages that keep pace ask for the same change: it is encoded once."""
-        key = (mesh.since, mesh.change)
-        if key not in self._mesh_cache:
-            self._mesh_cache[key] = encode(mesh.to_message())
-            while len(self._mesh_cache) > _CACHED_MESSAGES:
-                self._mesh_cache.popitem(last=False)
-        return self._mesh_cache[key]
+    def _feed(self, form: str, wish: dict[str, Any], cursor: Cursor, change: int) -> MeshFeed:
+        if form == "code":
+            return CodeFeed(self._world, mesh_budget_mbps(self._config, wish), change)
+        cursor.mesh_change = change
+        return RawFeed(self._world, cursor, self._mesh_cache)
 
 
 async def _next_wish(socket: web.WebSocketResponse, timeout_s: float) -> dict[str, Any]:

@@ -35,10 +35,14 @@ _JS_ARRAYS = {
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Hello:
-    """First message of a connection; `resumed` says that the page keeps the mesh that it has."""
+    """First message of a connection; `resumed` says that the page keeps the mesh that it has.
+
+    `mesh` is how the surface comes: `raw` (`MeshUpdate`) or `code` (`MeshCode`).
+    """
 
     session: str
     resumed: bool
+    mesh: str
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -59,6 +63,21 @@ class MeshUpdate:
     vertices: Float32[np.ndarray, "v 3"]
     colours: UInt8[np.ndarray, "v 3"]
     faces: UInt32[np.ndarray, "f 3"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class MeshCode:
+    """As `MeshUpdate`, with the blocks in the block code (docs/mesh_code.md) or, empty, none.
+
+    The page now has everything up to `change` at full level, which is what it sends back after a
+    reconnection, and some of what came later.
+    """
+
+    change: int
+    total_vertices: int
+    total_faces: int
+    removed: Int32[np.ndarray, "r 3"]
+    code: UInt8[np.ndarray, "n"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -155,6 +174,7 @@ Message = (
     | TracksUpdate
     | ObjectsUpdate
     | StatusUpdate
+    | MeshCode
 )
 KINDS: dict[int, type[Message]] = {
     1: Hello,
@@ -167,6 +187,7 @@ KINDS: dict[int, type[Message]] = {
     8: TracksUpdate,
     9: ObjectsUpdate,
     10: StatusUpdate,
+    11: MeshCode,
 }
 
 

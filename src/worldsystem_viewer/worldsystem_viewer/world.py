@@ -11,6 +11,11 @@ import threading
 from collections import OrderedDict
 from dataclasses import dataclass, field
 
+import numpy as np
+from jaxtyping import Float32
+
+from worldsystem_core.mesh_stream.catalogue import SurfaceCatalogue
+from worldsystem_core.mesh_stream.link import MeshLink, Parcel
 from worldsystem_core.reconstruction import Pose
 from worldsystem_core.surface import BlockIndex, MeshBlock, MeshDelta
 from worldsystem_viewer.camera_path import CameraPath
@@ -61,6 +66,8 @@ class World:
         self._change = 0
         self._totals = (0, 0)
         self._path = CameraPath()
+        self._catalogue = SurfaceCatalogue()
+        self._viewpoint: Float32[np.ndarray, "3"] | None = None
 
     def put(self, name: str, message: Message) -> None:
         """Replace the state called `name`."""
@@ -71,6 +78,7 @@ class World:
     def apply(self, delta: MeshDelta) -> None:
         """Take changed and removed blocks into the surface."""
         with self._lock:
+            self._catalogue.apply(delta)
             for index in delta.removed:
                 self._replace(index, None)
             for block in delta.blocks:
@@ -97,6 +105,7 @@ class World:
         """Append to the camera's path."""
         with self._lock:
             self._path.add(pose)
+            self._viewpoint = pose.world_from_cam[:3, 3].astype(np.float32)
 
     def edit_path(self) -> _LockedPath:
         """The path under the lock: `with world.edit_path() as path: ...`."""
@@ -106,6 +115,16 @@ class World:
         """Whether a page that has the mesh up to `change` can go on from there."""
         with self._lock:
             return self._forgotten_change <= change <= self._change
+
+    def can_resume_code(self, change: int) -> bool:
+        """Whether a page that had the coded mesh complete to `change` can go on from there."""
+        with self._lock:
+            return 0 <= change <= self._catalogue.change
+
+    def next_parcel(self, link: MeshLink, now_s: float) -> Parcel | None:
+        """What a page behind `link` is to be sent now; to be encoded by the caller."""
+        with self._lock:
+            return link.next(self._catalogue, now_s, self._viewpoint)
 
     def newer_slots(self, cursor: Cursor) -> list[Slot]:
         """The states that the page has not got, in the order in which they first appeared."""

@@ -16,6 +16,7 @@ export class Connection {
     this.connected = false;
     this.bytes = 0;
     this.waitMs = FIRST_WAIT_MS;
+    this.wish = meshWish();
     document.addEventListener("visibilitychange", () => this.tell({ visible: !document.hidden }));
     this.open();
   }
@@ -27,7 +28,7 @@ export class Connection {
     this.socket = socket;
     socket.binaryType = "arraybuffer";
     socket.onopen = () => {
-      this.tell({ session: this.session, change: this.change });
+      this.tell({ session: this.session, change: this.change, ...this.wish });
       this.tell({ visible: !document.hidden });
     };
     socket.onmessage = ({ data }) => this.take(data);
@@ -43,7 +44,7 @@ export class Connection {
       this.session = message.session;
       if (!message.resumed) this.change = 0;
       this.onState("connected");
-    } else if (message.kind === "MeshUpdate") {
+    } else if (message.kind === "MeshUpdate" || message.kind === "MeshCode") {
       this.change = message.change;
     }
     this.onMessage(message);
@@ -59,4 +60,13 @@ export class Connection {
   tell(wish) {
     if (this.socket.readyState === WebSocket.OPEN) this.socket.send(JSON.stringify(wish));
   }
+}
+
+// How the surface is to come: `?mesh=raw` or `?mesh=code`, and `?mbps=0.5` of the line at most.
+function meshWish() {
+  const given = new URLSearchParams(location.search);
+  const wish = {};
+  if (given.has("mesh")) wish.mesh = given.get("mesh");
+  if (given.has("mbps")) wish.mbps = Number(given.get("mbps"));
+  return wish;
 }

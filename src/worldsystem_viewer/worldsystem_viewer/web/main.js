@@ -35,6 +35,7 @@ const show = {
     for (const layer of [mesh, path, camera, points, objects, video]) layer.clear();
   },
   MeshUpdate: (message) => mesh.update(message),
+  MeshCode: (message) => mesh.decode(message),
   PathUpdate: (message) => path.update(message),
   PoseUpdate: (message) => {
     counts.poses += 1;
@@ -143,6 +144,7 @@ everySecond();
 window.worldsystem = {
   get triangles() { return mesh.triangles; },
   get vertices() { return mesh.vertices; },
+  get coarseBlocks() { return mesh.coarse; },
   get frames() { return stage.frames; },
   get connected() { return connection.connected; },
   get pathLength() { return path.length; },

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The surface: blocks arrive one by one, and 4 x 4 x 4 of them are drawn as one object.
 
+import { ClusterPlaces } from "./mesh_stitch.js";
 import * as THREE from "./vendor/three.module.min.js";
 
 const CHUNK_BLOCKS = 4;
@@ -14,8 +15,10 @@ export class MeshLayer {
     this.material = new THREE.MeshLambertMaterial({ vertexColors: true, side: THREE.DoubleSide });
     this.chunks = new Map();
     this.dirty = new Set();
-    this.triangles = 0;
-    this.vertices = 0;
+    this.places = new ClusterPlaces();
+    this.worker = null; // decodes; made when the first coded message comes
+    this.epoch = 0;
+    this.triangles = this.vertices = this.coarse = 0;
     stage.beforeDraw.push(() => this.rebuild());
   }
 
@@ -23,18 +26,23 @@ export class MeshLayer {
     for (const chunk of this.chunks.values()) this.dispose(chunk);
     this.chunks.clear();
     this.dirty.clear();
-    this.triangles = this.vertices = 0;
+    this.places.clear();
+    this.epoch += 1;
+    this.triangles = this.vertices = this.coarse = 0;
     this.stage.redraw();
   }
 
+  // Blocks one behind the other, as they are drawn.
   update({ index, vertex_count, face_count, vertices, colours, faces, removed }) {
-    for (let at = 0; at < removed.length; at += 3) this.put(removed.subarray(at, at + 3), null);
+    const blocks = [];
     let v = 0;
     let f = 0;
     for (let at = 0; at < vertex_count.length; at += 1) {
       const [nv, nf] = [3 * vertex_count[at], 3 * face_count[at]];
       // slice, not subarray: a view would keep the whole message in memory
-      this.put(index.subarray(3 * at, 3 * at + 3), {
+      blocks.push({
+        index: Array.from(index.subarray(3 * at, 3 * at + 3)),
+        level: 0,
         vertices: vertices.slice(v, v + nv),
         colours: colours.slice(v, v + nv),
         faces: faces.slice(f, f + nf),
@@ -42,11 +50,31 @@ export class MeshLayer {
       v += nv;
       f += nf;
     }
+    // behind coded messages that are still being decoded
+    if (this.worker) this.worker.postMessage({ epoch: this.epoch, blocks, removed });
+    else this.take({ blocks, removed });
+  }
+
+  // Blocks in the block code.
+  decode({ code, removed }) {
+    if (!this.worker) {
+      this.worker = new Worker(new URL("./mesh_worker.js", import.meta.url), { type: "module" });
+      this.worker.onmessage = ({ data }) => {
+        if (data.error) console.error(`a mesh message was not understood: ${data.error}`);
+        if (data.epoch === this.epoch) this.take(data);
+      };
+    }
+    this.worker.postMessage({ epoch: this.epoch, code: code.slice(), removed: removed.slice() });
+  }
+
+  take({ blocks, removed }) {
+    for (let at = 0; at < removed.length; at += 3) this.put(removed.subarray(at, at + 3), null);
+    for (const block of blocks) this.put(block.index, block);
     this.stage.redraw();
   }
 
   put(index, block) {
-    const chunkKey = Array.from(index, (i) => Math.floor(i / CHUNK_BLOCKS)).join();
+    const chunkKey = chunkOf(index);
     let chunk = this.chunks.get(chunkKey);
     if (!chunk) {
       if (!block) return;
@@ -54,16 +82,29 @@ export class MeshLayer {
       this.chunks.set(chunkKey, chunk);
     }
     const key = index.join();
-    this.count(chunk.blocks.get(key), -1);
+    const before = chunk.blocks.get(key);
+    this.count(before, -1);
     this.count(block, 1);
+    this.places.remove(before);
+    this.places.add(block);
     if (block) chunk.blocks.set(key, block);
     else chunk.blocks.delete(key);
     this.dirty.add(chunkKey);
+    if (before?.level || block?.level) this.touchNeighbours(index);
+  }
+
+  // Rims of finer blocks go where a coarse block has its vertices.
+  touchNeighbours(index) {
+    for (let c = 0; c < 27; c += 1) {
+      const key = chunkOf([index[0] + (c % 3) - 1, index[1] + (Math.floor(c / 3) % 3) - 1, index[2] + Math.floor(c / 9) - 1]);
+      if (this.chunks.has(key)) this.dirty.add(key);
+    }
   }
 
   count(block, sign) {
     this.triangles += sign * (block ? block.faces.length / 3 : 0);
     this.vertices += sign * (block ? block.vertices.length / 3 : 0);
+    this.coarse += sign * (block?.level ? 1 : 0);
   }
 
   // Returns whether there is more to do.
@@ -84,7 +125,7 @@ export class MeshLayer {
       this.chunks.delete(key);
       return;
     }
-    const geometry = joined([...chunk.blocks.values()]);
+    const geometry = joined([...chunk.blocks.values()], this.places);
     if (geometry === null) return;
     chunk.mesh = new THREE.Mesh(geometry, this.material);
     chunk.mesh.matrixAutoUpdate = false;
@@ -105,7 +146,11 @@ export class MeshLayer {
   }
 }
 
-function joined(blocks) {
+function chunkOf(index) {
+  return Array.from(index, (i) => Math.floor(i / CHUNK_BLOCKS)).join();
+}
+
+function joined(blocks, places) {
   const total = { v: 0, f: 0 };
   for (const block of blocks) {
     total.v += block.vertices.length;
@@ -118,7 +163,7 @@ function joined(blocks) {
   let v = 0;
   let f = 0;
   for (const block of blocks) {
-    position.set(block.vertices, v);
+    position.set(places.vertices(block), v);
     colour.set(block.colours, v);
     for (let i = 0; i < block.faces.length; i += 1) index[f + i] = block.faces[i] + v / 3;
     v += block.vertices.length;

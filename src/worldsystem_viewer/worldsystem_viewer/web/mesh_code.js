@@ -14,8 +14,9 @@ const CORNER_POINTS = Array.from({ length: 8 }, (_, c) => pointAt(c & 1, (c >> 1
 // What to add to 3 * (number of a cell's low point) to get the number of each of its edges.
 const EDGE_OFFSETS = Array.from(EDGE_LOW_CORNER, (corner, edge) => 3 * CORNER_POINTS[corner] + (edge >> 2));
 
-// Blocks of a code: { index, version, level, vertices, colours, faces, places }. `places` are three
-// integers a vertex: at level 0 the low point of its edge on the world's lattice, else its cluster.
+// Blocks of a code: { index, version, level, vertices, colours, faces, places, rims }. `places` are
+// three integers a vertex: at level 0 the low point of its edge on the world's lattice, else its
+// cluster. `rims` are 1 for vertices that another block could have, too.
 export async function decodeMeshCode(bytes) {
   const head = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   if (bytes.byteLength < HEAD_BYTES || head.getUint16(0, true) !== 0x4d57 || head.getUint8(2) !== 1) {
@@ -202,10 +203,12 @@ function takeOffsets(reader, axes) {
 // Vertices are numbered in the order in which the faces use them.
 function latticeMesh({ index }, cells, rowOfEdge, { offsets, colours, voxel }) {
   const number = new Int16Array(3 * POINTS ** 3).fill(-1);
-  const [vertices, rgb, faces, places] = [[], [], [], []];
+  const [vertices, rgb, faces, places, rims] = [[], [], [], [], []];
   const add = (edge) => {
     number[edge] = vertices.length / 3;
-    const point = edgePoint(edge).map((p, axis) => 8 * index[axis] + p);
+    const local = edgePoint(edge);
+    rims.push(local.some((p, axis) => axis !== edge % 3 && p % (POINTS - 1) === 0) ? 1 : 0);
+    const point = local.map((p, axis) => 8 * index[axis] + p);
     places.push(...point);
     const row = rowOfEdge[edge];
     point[edge % 3] += (2 * offsets[row] + 1) / 128;
@@ -219,7 +222,7 @@ function latticeMesh({ index }, cells, rowOfEdge, { offsets, colours, voxel }) {
       faces.push(number[edge]);
     }
   }
-  return arrays(vertices, rgb, faces, places);
+  return arrays({ vertices, rgb, faces, places, rims });
 }
 
 function decodeClusters(reader, blocks, level, voxel) {
@@ -263,7 +266,7 @@ function takeFaces(reader, held) {
 }
 
 function clusterMesh({ index }, held, faces, { steps, colours, level, voxel }) {
-  const [vertices, rgb, places] = [[], [], []];
+  const [vertices, rgb, places, rims] = [[], [], [], []];
   const width = CLUSTER_VOXELS[level];
   for (const { local, row } of held) {
     local.forEach((k, axis) => {
@@ -272,16 +275,18 @@ function clusterMesh({ index }, held, faces, { steps, colours, level, voxel }) {
       const inside = (steps[axis][row] + 0.5) * (width / CLUSTER_STEPS);
       vertices.push((width * cluster - (width - 1) + inside) * voxel);
     });
+    rims.push(local.some((k) => k % (CLUSTERS[level] - 1) === 0) ? 1 : 0);
     rgb.push(colours[3 * row], colours[3 * row + 1], colours[3 * row + 2]);
   }
-  return arrays(vertices, rgb, faces, places);
+  return arrays({ vertices, rgb, faces, places, rims });
 }
 
-function arrays(vertices, rgb, faces, places) {
+function arrays({ vertices, rgb, faces, places, rims }) {
   return {
     vertices: Float32Array.from(vertices),
     colours: Uint8Array.from(rgb),
     faces: Uint32Array.from(faces),
     places: Int32Array.from(places),
+    rims: Uint8Array.from(rims),
   };
 }

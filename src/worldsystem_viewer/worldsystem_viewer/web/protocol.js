@@ -75,6 +75,13 @@ const KINDS = {
   "10": {
     "name": "StatusUpdate",
     "arrays": {}
+  },
+  "11": {
+    "name": "MeshCode",
+    "arrays": {
+      "removed": "int32",
+      "code": "uint8"
+    }
   }
 };
 
