@@ -31,6 +31,7 @@ MEANINGS = {
     "CLOUD": "points of all keyframes, corrected, at most `slam3r.cloud_points`, `scene` or `map`; "
     "made only while somebody listens",
     "MESH": "blocks of the surface that changed, blocks that are gone",
+    "MESH_STREAM": "the surface in a byte budget, coded, coarse first; only while somebody listens",
     "TRACKS": "objects in a keyframe: id, label, box, mask",
     "LABELS": "the same as a picture of ids; 0 is no object",
     "OBJECTS": "objects of the map: id, label, 3D box",

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from jaxtyping import Float32, Int32, UInt8, UInt16
@@ -77,6 +77,10 @@ class MeshDelta:
     keyframe_count: int
     capture_ns: int
     scale: ScaleState = ScaleState.SCENE
+
+    def with_blocks(self, blocks: Sequence[MeshBlock]) -> MeshDelta:
+        """The same delta with other blocks."""
+        return replace(self, blocks=blocks)
 
 
 @dataclass

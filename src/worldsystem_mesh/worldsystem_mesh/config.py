@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from worldsystem_core.config import Config, param
 
+METHOD_NAMES = ("tsdf", "poisson", "ball_pivoting", "alpha_shape", "nksr")
+
 
 @dataclass(frozen=True, kw_only=True)
 class MeshConfig(Config):
@@ -70,3 +72,38 @@ class MeshConfig(Config):
     page_dir: str = param("", "folder of what goes to disk; empty = the system's temporary one")
     device: str = param("auto", "where the volume lives", choices=("auto", "cpu", "cuda"))
     threads: int = param(2, "threads of the CPU kernels", low=1, high=64)
+    stream_mbps: float = param(
+        1.0, "most that mesh/stream sends [Mbit/s]; 0: as fast as the surface changes", low=0.0
+    )
+    stream_encoding: str = param(
+        "code",
+        "how mesh/stream writes blocks: code (docs/mesh_code.md), draco, or raw",
+        choices=("code", "draco", "raw"),
+    )
+    method_fast: str = param(
+        "tsdf", "method while the camera is faster than fast_speed", choices=METHOD_NAMES
+    )
+    method_sparse: str = param(
+        "tsdf", "method between still_speed and fast_speed", choices=METHOD_NAMES
+    )
+    method_still: str = param(
+        "poisson", "method for regions left alone while the camera is still", choices=METHOD_NAMES
+    )
+    fast_speed: float = param(
+        0.5, "the camera is fast above this [m/s; 50 voxels/s where the scale is unknown]", low=0.0
+    )
+    still_speed: float = param(
+        0.1, "the camera is still below this [m/s; 50 voxels/s where the scale is unknown]", low=0.0
+    )
+    method_settle_s: float = param(
+        2.0, "a region is left alone when it has not changed for this long [s]", low=0.0
+    )
+    method_region_blocks: int = param(4, "edge of a region [blocks of 8 voxels]", low=1, high=16)
+    method_min_points: int = param(100, "a region of fewer vertices keeps tsdf", low=1)
+    method_min_density: float = param(
+        10.0, "a region of fewer vertices a block of surface keeps tsdf", low=0.0
+    )
+    method_only_fill: bool = param(
+        True, "quality methods add surface where tsdf has none, and leave the rest as it is"
+    )
+    method_timeout_s: float = param(60.0, "a region that takes longer keeps tsdf [s]", low=1.0)

@@ -9,6 +9,8 @@ from typing import Any
 from rclpy.serialization import deserialize_message
 from worldsystem_msgs.srv import MeshRequest
 
+from worldsystem_core.errors import WorldSystemError
+from worldsystem_core.mesh_stream.streamed import MeshEncoding, streamed
 from worldsystem_core.reconstruction import MovedKeyframes, NewKeyframe
 from worldsystem_core.ros import topics
 from worldsystem_core.ros.adapters.slam import KeyframeEvent
@@ -17,6 +19,9 @@ from worldsystem_core.ros.stage_node import StageNode
 from worldsystem_core.surface import MeshDelta
 from worldsystem_mesh.config import MeshConfig
 from worldsystem_mesh.mesher import Mesher
+from worldsystem_mesh.stream import MeshStreamer
+
+_STREAM_PERIOD_S = 0.1
 
 IDLE_S = 0.25
 """So long after the last keyframe, what it left undone goes on."""
@@ -31,6 +36,9 @@ class MesherNode(StageNode):
         super().__init__("mesher", MeshConfig, **kwargs)
         self._mesher = Mesher(self.config)
         self._mesh_out = self.advertise(topics.MESH)
+        self._stream = MeshStreamer(self.config, lambda: self._mesher.all_blocks(0, time.time_ns()))
+        self._stream_out = self.advertise(topics.MESH_STREAM)
+        self.create_timer(_STREAM_PERIOD_S, self._publish_stream)
         self.listen(topics.KEYFRAME, self._on_keyframe, self._on_dropped)
         self._busy_at = time.monotonic()
         self.create_timer(IDLE_S, self._on_idle)
@@ -64,17 +72,29 @@ class MesherNode(StageNode):
     def _publish(self, delta: MeshDelta | None) -> None:
         if delta is not None:
             self._mesh_out.publish(delta)
+            self._stream.take(delta)
+
+    def _publish_stream(self) -> None:
+        self._stream.listeners(self._stream_out.readers)
+        message = self._stream.next(time.monotonic())
+        if message is not None:
+            self._stream_out.publish(message)
 
     def _on_request(
         self, request: MeshRequest.Request, response: MeshRequest.Response
     ) -> MeshRequest.Response:
         delta = self._mesher.all_blocks(request.newer_than, time.time_ns())
-        (cdr,) = topics.MESH.adapter.dump(delta)
-        response.delta = deserialize_message(cdr, topics.MESH.adapter.ros_type)
+        try:
+            answer = streamed(delta, MeshEncoding(request.encoding), level=request.level)
+        except (ValueError, KeyError, WorldSystemError) as error:
+            response.problem = str(error)
+            return response
+        (cdr,) = topics.MESH_STREAM.adapter.dump(answer)
+        response.delta = deserialize_message(cdr, topics.MESH_STREAM.adapter.ros_type)
         return response
 
     def facts(self) -> dict[str, object]:
-        return dict(self._mesher.stats())
+        return dict(self._mesher.stats()) | {"stream_bytes": self._stream.bytes}
 
     def input_ended(self) -> None:
         self._publish(self._mesher.settle(time.time_ns()))

@@ -146,7 +146,7 @@ class Slam3rNode(StageNode):
 
     def _publish_cloud(self) -> None:
         """The cloud, where it changed or somebody new listens: it is large, so never in vain."""
-        readers = self._cloud_out.readers()
+        readers = self._cloud_out.readers
         version, readers_told = self._cloud_told
         if readers and (self._cloud.version != version or readers > readers_told):
             self._cloud_out.publish(self._cloud.points(self._newest_ns))

@@ -5,9 +5,6 @@ from __future__ import annotations
 
 import threading
 
-import numpy as np
-from jaxtyping import Float32, Int32
-
 from worldsystem_core.surface import BlockIndex, Mesh, MeshBlock, MeshDelta, join_blocks
 
 _CHUNK_BLOCKS = 4
@@ -58,24 +55,3 @@ class ChunkedSurface:
 def _chunk_of(index: BlockIndex) -> ChunkIndex:
     x, y, z = (part // _CHUNK_BLOCKS for part in index)
     return x, y, z
-
-
-def vertex_normals(
-    vertices: Float32[np.ndarray, "v 3"], faces: Int32[np.ndarray, "f 3"]
-) -> Float32[np.ndarray, "v 3"]:
-    """Unit normals, each the area-weighted mean of its faces'; (0, 0, 1) where there is no area."""
-    a, b, c = (vertices[faces[:, corner]] for corner in range(3))
-    face_normals = np.cross(b - a, c - a)
-    corners = faces.reshape(-1)
-    summed = np.stack(
-        [
-            np.bincount(corners, np.repeat(face_normals[:, axis], 3), minlength=len(vertices))
-            for axis in range(3)
-        ],
-        axis=1,
-    )
-    length = np.linalg.norm(summed, axis=1, keepdims=True)
-    flat = ~(length[:, 0] > 0)
-    summed[flat], length[flat] = (0.0, 0.0, 1.0), 1.0
-    normals: np.ndarray = (summed / length).astype(np.float32)
-    return normals

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8, UInt16
 
+from worldsystem_core.mesh_normals import vertex_normals
 from worldsystem_core.surface import Mesh
-from worldsystem_viewer.chunks import vertex_normals
 
 _ARRAY, _ELEMENTS = 34962, 34963
 _FLOAT, _UINT16, _UINT32 = 5126, 5123, 5125

@@ -12,11 +12,12 @@ from jaxtyping import UInt8
 
 from worldsystem_core.frames import Camera
 from worldsystem_core.geometry.rotation import quaternion_xyzw_from_matrix
+from worldsystem_core.mesh_normals import vertex_normals
 from worldsystem_core.objects import MapObjects
 from worldsystem_core.reconstruction import Keyframe, Pose, ScaleState, TrackingState
 from worldsystem_core.surface import Mesh
 from worldsystem_viewer.camera_path import CameraPath
-from worldsystem_viewer.chunks import ChunkIndex, vertex_normals
+from worldsystem_viewer.chunks import ChunkIndex
 
 _PATH_PERIOD_S = 0.5
 _PICTURE = "world/camera/picture"

@@ -115,16 +115,16 @@ def test_bytes_are_made_once_however_many_want_them_and_only_while_wanted(node, 
 
 def test_a_publisher_knows_whether_anybody_would_get_an_object(node, spin):
     publisher = ReferencePublisher(node, topics.IMAGE)
-    assert publisher.readers() == 0
+    assert publisher.readers == 0
     wanted = []
     raw = BytesSubscription(node, topics.IMAGE, list, wanted=lambda: bool(wanted))
-    assert publisher.readers() == 0
+    assert publisher.readers == 0
     wanted.append(1)
-    assert publisher.readers() == 1
+    assert publisher.readers == 1
     native = ReferenceSubscription(node, topics.IMAGE, list)
-    assert publisher.readers() == 2
+    assert publisher.readers == 2
     outside = node.create_subscription(Image, "camera/image_raw", list, 2)
-    spin(lambda: publisher.readers() == 3)
+    spin(lambda: publisher.readers == 3)
     node.destroy_subscription(outside)
     raw.destroy()
     native.destroy()

@@ -59,8 +59,8 @@ class SurfaceCatalogue:
         return self._codable[: len(self)]
 
     def apply(self, delta: MeshDelta, change: int = 0) -> None:
-        """Take in what changed; `change` (0: the next one) must not be less than the last."""
-        self.change = change or self.change + 1
+        """Take in what changed; `change` (0: the next one) is not less than the last."""
+        self.change = max(change, self.change) if change else self.change + 1
         self.block_size = delta.block_size
         self.totals = (delta.total_vertices, delta.total_faces)
         for index in delta.removed:

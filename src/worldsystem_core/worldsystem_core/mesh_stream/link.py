@@ -57,14 +57,17 @@ class MeshLink:
     `bits_per_s` is kept over every span longer than half a second; 0: as fast as asked.
     """
 
-    def __init__(self, bits_per_s: float, held_to: int = 0) -> None:
+    def __init__(
+        self, bits_per_s: float, held_to: int = 0, *, bytes_per_vertex: float = 2.5
+    ) -> None:
         self._rate = bits_per_s / 8.0
         self._tokens = self._rate * _BURST_S
         self._last_s: float | None = None
         self._held_to = held_to
         self._held = np.zeros(0, np.int64)
         self._level = np.zeros(0, np.uint8)
-        self._bytes_each = {0: 2.5, COARSE: 0.4}  # a vertex of level 0; learned as it goes
+        # for each vertex of level 0; learned as it goes
+        self._bytes_each = {0: bytes_per_vertex, COARSE: bytes_per_vertex / 6.0}
         self.sent_bytes = 0
         self.sent_blocks = {0: 0, COARSE: 0}
 

@@ -101,6 +101,7 @@ class ReferencePublisher(Generic[T]):
                 qos_overriding_options=QoSOverridingOptions.with_default_policies(),
             )
 
+    @property
     def readers(self) -> int:
         """How many subscribers, in the process and outside it, an object would reach now."""
         with _registry.lock:

@@ -13,6 +13,7 @@ from tf2_msgs.msg import TFMessage
 from worldsystem_core.cloud import PointCloud
 from worldsystem_core.frames import EncodedFrame, Frame, StampedCamera
 from worldsystem_core.ledger import StageReport
+from worldsystem_core.mesh_stream.streamed import StreamedDelta
 from worldsystem_core.objects import MapObjects, TrackFrame
 from worldsystem_core.reconstruction import Keyframe, Pose
 from worldsystem_core.ros import qos
@@ -47,6 +48,7 @@ KEYFRAME: Topic[slam.KeyframeEvent] = Topic("slam/keyframe", slam.KeyframeAdapte
 POINTS: Topic[Keyframe] = Topic("slam/points", slam.PointsAdapter(), qos.IMAGE)
 CLOUD: Topic[PointCloud] = Topic("slam/cloud", slam.CloudAdapter(), qos.LATCHED)
 MESH: Topic[MeshDelta] = Topic("mesh/delta", surface.MeshDeltaAdapter(), qos.MESH)
+MESH_STREAM: Topic[StreamedDelta] = Topic("mesh/stream", surface.MeshStreamAdapter(), qos.MESH)
 TRACKS: Topic[TrackFrame] = Topic("segment/tracks", objects.TRACKS, qos.KEYFRAME)
 LABELS: Topic[TrackFrame] = Topic("segment/labels", objects.LabelImageAdapter(), qos.IMAGE)
 OBJECTS: Topic[MapObjects] = Topic("segment/objects", objects.OBJECTS, qos.LATCHED, latched=True)
@@ -76,6 +78,7 @@ ALL: tuple[Topic, ...] = (
     POINTS,
     CLOUD,
     MESH,
+    MESH_STREAM,
     TRACKS,
     LABELS,
     OBJECTS,
@@ -89,8 +92,9 @@ ALL: tuple[Topic, ...] = (
 # What each video stream has of its own; those of a further stream lie in its namespace.
 OF_A_STREAM = (IMAGE, CAMERA_INFO, VIDEO, IMU, ATTITUDE, GPS, PRESSURE, BATTERY, ODOMETRY)
 
-# What the recorder leaves out unless asked: pictures are in the video, points in the keyframes.
-BULKY = (IMAGE, POINTS, CLOUD, LABELS)
+# What the recorder leaves out unless asked: pictures are in the video, points in the keyframes, and
+# what the stream tells is in the deltas.
+BULKY = (IMAGE, POINTS, CLOUD, LABELS, MESH_STREAM)
 
 
 def in_namespace(topic: Topic[T], namespace: str) -> Topic[T]:

@@ -9,6 +9,9 @@ from worldsystem_msgs.msg import MeshBlock as MeshBlockMessage
 from worldsystem_msgs.msg import MeshDelta as MeshDeltaMessage
 
 from worldsystem_core.errors import ProtocolError
+from worldsystem_core.mesh_code.code import decode
+from worldsystem_core.mesh_code.draco import decode_draco
+from worldsystem_core.mesh_stream.streamed import MeshEncoding, StreamedDelta
 from worldsystem_core.reconstruction import ScaleState
 from worldsystem_core.ros.adapters.messages import nanoseconds, world_frame
 from worldsystem_core.ros.cdr import CdrWriter
@@ -16,43 +19,63 @@ from worldsystem_core.surface import MeshBlock, MeshDelta
 
 
 class MeshDeltaAdapter:
-    """`MeshDelta` ↔ `worldsystem_msgs/MeshDelta` with raw blocks."""
+    """`MeshDelta` ↔ `worldsystem_msgs/MeshDelta`: out raw, in whatever its encoding is."""
 
     ros_type = MeshDeltaMessage
 
     def dump(self, item: MeshDelta) -> list[bytes]:
-        writer = CdrWriter()
-        writer.header(item.stamp_ns, world_frame(item.scale))
-        writer.number("Q", item.sequence)
-        writer.number("Q", item.base_sequence)
-        writer.number("B", MeshDeltaMessage.ENCODING_RAW)
-        writer.number("f", item.block_size)
-        writer.number("I", len(item.blocks))
-        for block in item.blocks:
-            _write_block(writer, block)
-        writer.int_sequence([number for index in item.removed for number in index])
-        writer.number("Q", item.total_vertices)
-        writer.number("Q", item.total_faces)
-        writer.number("I", item.keyframe_count)
-        writer.stamp(item.capture_ns)
-        writer.number("B", item.scale.value)
-        return [writer.finish()]
+        raw = StreamedDelta(delta=item, part=0, encoding=MeshEncoding.RAW)
+        return MeshStreamAdapter().dump(raw)
 
     def load(self, cdr: bytes) -> MeshDelta:
         return mesh_delta(deserialize_message(cdr, MeshDeltaMessage))
 
 
+class MeshStreamAdapter:
+    """`StreamedDelta` ↔ `worldsystem_msgs/MeshDelta` in the encoding that it has."""
+
+    ros_type = MeshDeltaMessage
+
+    def dump(self, item: StreamedDelta) -> list[bytes]:
+        delta, writer = item.delta, CdrWriter()
+        blocks = () if item.encoding is MeshEncoding.CODE else delta.blocks
+        writer.header(delta.stamp_ns, world_frame(delta.scale))
+        writer.number("Q", delta.sequence)
+        writer.number("Q", delta.base_sequence)
+        writer.number("B", item.encoding.value)
+        writer.number("f", delta.block_size)
+        writer.number("I", len(blocks))
+        for number, block in enumerate(blocks):
+            _write_block(writer, block, item.payloads[number] if item.payloads else None)
+        writer.int_sequence([number for index in delta.removed for number in index])
+        writer.number("Q", delta.total_vertices)
+        writer.number("Q", delta.total_faces)
+        writer.number("I", delta.keyframe_count)
+        writer.stamp(delta.capture_ns)
+        writer.number("B", delta.scale.value)
+        writer.number("I", item.part)
+        writer.octets(item.code)
+        return [writer.finish()]
+
+    def load(self, cdr: bytes) -> StreamedDelta:
+        message = deserialize_message(cdr, MeshDeltaMessage)
+        return StreamedDelta(
+            delta=mesh_delta(message),
+            part=message.part,
+            encoding=MeshEncoding(message.encoding),
+            code=bytes(message.code),
+        )
+
+
 def mesh_delta(message: MeshDeltaMessage) -> MeshDelta:
     """The native delta of a message; raises `ProtocolError` for an encoding it does not know."""
-    if message.encoding != MeshDeltaMessage.ENCODING_RAW:
-        raise ProtocolError(f"mesh encoding {message.encoding} is not known; known: 0 (raw)")
     removed = np.array(message.removed, dtype=np.int64).reshape(-1, 3).tolist()
     return MeshDelta(
         stamp_ns=nanoseconds(message.header.stamp),
         sequence=message.sequence,
         base_sequence=message.base_sequence,
         block_size=message.block_size,
-        blocks=tuple(_block(block) for block in message.blocks),
+        blocks=_blocks(message),
         removed=tuple((i, j, k) for i, j, k in removed),
         total_vertices=message.total_vertices,
         total_faces=message.total_faces,
@@ -62,26 +85,48 @@ def mesh_delta(message: MeshDeltaMessage) -> MeshDelta:
     )
 
 
-def _write_block(writer: CdrWriter, block: MeshBlock) -> None:
+def _blocks(message: MeshDeltaMessage) -> tuple[MeshBlock, ...]:
+    if message.encoding == MeshDeltaMessage.ENCODING_RAW:
+        return tuple(_raw_block(block) for block in message.blocks)
+    if message.encoding == MeshDeltaMessage.ENCODING_DRACO:
+        return tuple(
+            decode_draco(bytes(block.data), _index(block), block.version, block.level)
+            for block in message.blocks
+        )
+    if message.encoding == MeshDeltaMessage.ENCODING_BLOCK_CODE:
+        return tuple(decode(bytes(message.code))) if len(message.code) else ()
+    known = ", ".join(f"{encoding.value} ({encoding.name.lower()})" for encoding in MeshEncoding)
+    raise ProtocolError(f"mesh encoding {message.encoding} is not known; known: {known}")
+
+
+def _write_block(writer: CdrWriter, block: MeshBlock, payload: bytes | None) -> None:
     writer.ints(block.index)
     writer.number("I", block.version)
     writer.number("I", len(block.vertices))
     writer.number("I", len(block.faces))
-    writer.octets(
-        block.vertices.astype("<f4", copy=False), block.colours, block.faces.astype("<u4")
-    )
+    if payload is None:
+        vertices = block.vertices.astype("<f4", copy=False)
+        writer.octets(vertices, block.colours, block.faces.astype("<u4"))
+    else:
+        writer.octets(payload)
+    writer.number("B", block.level)
 
 
-def _block(message: MeshBlockMessage) -> MeshBlock:
+def _index(message: MeshBlockMessage) -> tuple[int, int, int]:
+    i, j, k = (int(number) for number in message.index)
+    return i, j, k
+
+
+def _raw_block(message: MeshBlockMessage) -> MeshBlock:
     v, f = message.vertex_count, message.face_count
     data = np.frombuffer(message.data, np.uint8)
     if len(data) != 15 * v + 12 * f:
         raise ProtocolError(f"mesh block of {len(data)} bytes cannot hold {v} vertices, {f} faces")
-    i, j, k = (int(number) for number in message.index)
     return MeshBlock(
-        index=(i, j, k),
+        index=_index(message),
         version=message.version,
         vertices=data[: 12 * v].view("<f4").reshape(-1, 3),
         colours=data[12 * v : 15 * v].reshape(-1, 3),
         faces=data[15 * v :].copy().view("<u4").astype(np.int32).reshape(-1, 3),
+        level=message.level,
     )

@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The mesh stream as ROS messages, in each encoding, and the service that mends gaps."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy", reason="ROS is not set up: run these through `make test`")
+sys.path.insert(0, str(Path(__file__).parents[2] / "mesh"))
+
+from block_lab import VOXEL, blocks_of, delta, sphere
+from rclpy.serialization import deserialize_message, serialize_message
+from worldsystem_msgs.msg import MeshDelta as MeshDeltaMessage
+
+from worldsystem_core.errors import ProtocolError
+from worldsystem_core.mesh_code.code import decode, encode
+from worldsystem_core.mesh_stream.streamed import MeshEncoding, streamed
+from worldsystem_core.ros import topics
+
+pytestmark = pytest.mark.ros
+
+
+@pytest.fixture(scope="module")
+def ball():
+    return blocks_of(sphere(6.0), 1)
+
+
+@pytest.mark.parametrize("encoding", list(MeshEncoding))
+@pytest.mark.parametrize("level", [0, 2])
+def test_a_streamed_delta_comes_back_in_its_encoding(ball, encoding, level):
+    if encoding is MeshEncoding.DRACO:
+        pytest.importorskip("DracoPy", reason="DracoPy is not installed")
+    sent = streamed(delta(ball, 4, removed=((7, 8, 9),)), encoding, level=level, part=5)
+    (cdr,) = topics.MESH_STREAM.adapter.dump(sent)
+    back = topics.MESH_STREAM.adapter.load(cdr)
+    assert (back.part, back.encoding, back.delta.sequence) == (5, encoding, 4)
+    assert back.delta.removed == ((7, 8, 9),)
+    assert [(b.index, b.version, b.level) for b in back.delta.blocks] == [
+        (b.index, b.version, level) for b in ball
+    ]
+    expected = decode(encode(ball, VOXEL, level))
+    for got, wanted in zip(back.delta.blocks, expected, strict=True):
+        assert len(got.faces) == len(wanted.faces)
+        if encoding is MeshEncoding.CODE:
+            np.testing.assert_array_equal(got.vertices, wanted.vertices)
+
+
+def test_the_bytes_are_as_long_as_those_that_rclpy_writes(ball):
+    """Every field is there, in its place; only the padding between them may differ."""
+    (cdr,) = topics.MESH_STREAM.adapter.dump(streamed(delta(ball, 4), MeshEncoding.RAW, part=2))
+    message = deserialize_message(cdr, MeshDeltaMessage)
+    assert len(serialize_message(message)) == len(cdr)
+    assert deserialize_message(serialize_message(message), MeshDeltaMessage) == message
+    assert message.part == 2
+
+
+def test_an_unknown_encoding_is_named(ball):
+    (cdr,) = topics.MESH.adapter.dump(delta(ball, 1))
+    message = deserialize_message(cdr, MeshDeltaMessage)
+    message.encoding = 9
+    with pytest.raises(ProtocolError, match=r"9 is not known; known: 0 \(raw\), 1 \(draco\)"):
+        topics.MESH.adapter.load(serialize_message(message))
+
+
+def test_the_size_of_a_message_is_known_beforehand(ball):
+    for encoding in (MeshEncoding.RAW, MeshEncoding.CODE):
+        item = streamed(delta(ball, 4, removed=((7, 8, 9),)), encoding)
+        (cdr,) = topics.MESH_STREAM.adapter.dump(item)
+        assert 0.8 * item.bytes < len(cdr) < 1.05 * item.bytes
+
+
+def test_a_stage_that_codes_nothing_reads_everything(ball):
+    """The adapter of `mesh/delta` loads whatever encoding comes."""
+    (cdr,) = topics.MESH_STREAM.adapter.dump(streamed(delta(ball, 4), MeshEncoding.CODE))
+    back = topics.MESH.adapter.load(cdr)
+    assert len(back.blocks) == len(ball)
+    assert replace(back, blocks=()).sequence == 4

@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The stream topic: made while somebody listens, whole for who comes late, in three encodings."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from block_lab import VOXEL, blocks_of, delta, sphere
+
+from worldsystem_core.errors import ProtocolError
+from worldsystem_core.mesh_code.code import decode
+from worldsystem_core.mesh_code.draco import decode_draco, encode_draco
+from worldsystem_core.mesh_stream.streamed import MeshEncoding, streamed
+from worldsystem_core.surface import MeshAssembly
+from worldsystem_mesh.config import MeshConfig
+from worldsystem_mesh.stream import MeshStreamer
+
+
+@pytest.fixture(scope="module")
+def ball():
+    return blocks_of(sphere(11.0), 2)
+
+
+def received(message) -> list:
+    """The blocks that a listener gets out of a message."""
+    if message.encoding is MeshEncoding.CODE:
+        return decode(message.code) if message.code else []
+    if message.encoding is MeshEncoding.DRACO:
+        return [
+            decode_draco(data, block.index, block.version, block.level)
+            for data, block in zip(message.payloads, message.delta.blocks, strict=True)
+        ]
+    return list(message.delta.blocks)
+
+
+def run(streamer: MeshStreamer, seconds: float, begin_s: float = 0.0) -> list:
+    ticks = (streamer.next(begin_s + 0.1 * tick) for tick in range(int(10 * seconds)))
+    return [message for message in ticks if message is not None]
+
+
+@pytest.mark.parametrize("encoding", ["code", "draco", "raw"])
+def test_a_listener_gets_the_whole_surface_in_any_encoding(ball, encoding):
+    pytest.importorskip("DracoPy", reason="DracoPy is not installed")
+    streamer = MeshStreamer(
+        MeshConfig(stream_encoding=encoding, stream_mbps=0.3), lambda: delta(ball, 3)
+    )
+    streamer.listeners(1)
+    messages = run(streamer, 60)
+    assert [message.part for message in messages] == list(range(1, len(messages) + 1))
+    blocks = {block.index: block for message in messages for block in received(message)}
+    assert blocks.keys() == {block.index for block in ball}
+    for block in ball:
+        there = blocks[block.index]
+        assert (there.level, len(there.faces)) == (0, len(block.faces))
+        apart = np.linalg.norm(block.vertices[:, None] - there.vertices[None], axis=-1)
+        assert apart.min(axis=1).max() < VOXEL / 100
+    assert messages[-1].delta.sequence == 3
+    assert streamer.missing_blocks == 0
+    assert streamer.bytes == sum(message.bytes for message in messages)
+
+
+def test_nothing_is_made_while_nobody_listens(ball):
+    streamer = MeshStreamer(MeshConfig(), lambda: delta(ball, 1))
+    streamer.take(delta(ball, 1))
+    assert run(streamer, 5) == []
+    streamer.listeners(1)
+    assert run(streamer, 5)
+    streamer.listeners(0)
+    streamer.take(delta(ball, 2))
+    assert run(streamer, 5, 10.0) == []
+
+
+def test_a_second_listener_is_given_the_whole_surface(ball):
+    newest = [delta(ball[:20], 1)]
+    streamer = MeshStreamer(MeshConfig(), lambda: newest[0])
+    streamer.listeners(1)
+    run(streamer, 10)
+    streamer.take(delta(ball[20:], 2))
+    newest[0] = delta(ball, 2)
+    streamer.listeners(2)
+    late = {block.index for message in run(streamer, 20, 20.0) for block in received(message)}
+    assert late == {block.index for block in ball}
+
+
+def test_a_listener_that_missed_a_part_asks_from_where_it_was_complete(ball):
+    """Sequences of the stream are those of the surface: `mesh/request` mends every gap."""
+    streamer = MeshStreamer(MeshConfig(stream_mbps=0.2), lambda: delta(ball[:30], 1))
+    streamer.listeners(1)
+    first = run(streamer, 10)
+    assert first[-1].delta.sequence == 1
+    streamer.take(delta(ball[30:], 2))
+    lost = run(streamer, 10, 20.0)
+    assert lost[0].delta.base_sequence == 1
+    client = MeshAssembly(sequence=first[-1].delta.sequence)
+    client.blocks = {b.index: b for message in first for b in received(message)}
+    caught_up = streamed(delta(ball[30:], 2), MeshEncoding.CODE)
+    client.blocks |= {b.index: b for b in received(caught_up)}
+    assert client.blocks.keys() == {block.index for block in ball}
+
+
+@pytest.mark.parametrize("level", [1, 2])
+def test_the_surface_can_be_asked_for_at_a_coarser_level(ball, level):
+    coarse = received(streamed(delta(ball, 1), MeshEncoding.CODE, level=level))
+    assert {block.level for block in coarse} == {level}
+    assert len(coarse) == len(ball)
+
+
+def test_draco_refuses_what_is_not_draco(ball):
+    pytest.importorskip("DracoPy", reason="DracoPy is not installed")
+    data = encode_draco(ball[0], 8 * VOXEL)
+    with pytest.raises(ProtocolError, match="damaged Draco"):
+        decode_draco(b"no" + data, (0, 0, 0), 1, 0)
+    assert len(decode_draco(b"", (0, 0, 0), 1, 0).faces) == 0
+
+
+def test_rims_of_draco_blocks_meet(ball):
+    """The grid of 11 bits is the block's cube, so both neighbours round a rim alike."""
+    pytest.importorskip("DracoPy", reason="DracoPy is not installed")
+    points = np.concatenate(
+        [
+            decode_draco(encode_draco(b, 8 * VOXEL), b.index, 1, 0).vertices.astype(np.float64)
+            for b in ball
+        ]
+    )
+    welded = len(np.unique(np.concatenate([block.vertices for block in ball]), axis=0))
+    assert len(np.unique(np.round(points / (1e-5 * VOXEL)), axis=0)) <= 1.02 * welded
