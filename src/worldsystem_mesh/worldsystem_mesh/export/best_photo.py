@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which photo shows each face best, in as few connected pieces as that allows.
+
+After Waechter et al., "Let There Be Color!" (ECCV 2014), with a vote among neighbours instead of
+their graph cut.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Bool, Float32, Float64, Int, Int32
+
+from worldsystem_core.geometry.se3 import inverse
+from worldsystem_core.surface import Mesh
+from worldsystem_mesh.export.textured import Photo
+
+NO_PHOTO = -1
+DEPTH_TOLERANCE = 0.03
+LEAST_COSINE = 0.2
+GOOD_ENOUGH = 0.5
+VOTES = 4
+
+
+def projected(
+    photo: Photo, vertices: Float32[np.ndarray, "v 3"]
+) -> tuple[Float64[np.ndarray, "v 2"], Bool[np.ndarray, "v"]]:
+    """Pixel of each vertex, and whether the photo shows it: inside, and nothing before it."""
+    camera = photo.camera
+    cam_from_world = inverse(photo.world_from_cam)
+    points = vertices @ cam_from_world[:3, :3].T + cam_from_world[:3, 3]
+    z = np.where(points[:, 2] > 1e-9, points[:, 2], np.nan)
+    u = camera.fx * points[:, 0] / z + camera.cx
+    v = camera.fy * points[:, 1] / z + camera.cy
+    height, width = photo.depth.shape
+    inside = (u >= 0.5) & (u <= width - 1.5) & (v >= 0.5) & (v <= height - 1.5)
+    column = np.nan_to_num(u[inside]).round().astype(int)
+    row = np.nan_to_num(v[inside]).round().astype(int)
+    seen = photo.depth[row, column]
+    shown = np.zeros(len(vertices), bool)
+    shown[inside] = np.abs(seen - z[inside]) <= DEPTH_TOLERANCE * z[inside]
+    return np.stack([u, v], axis=-1), shown
+
+
+def face_scores(photo: Photo, mesh: Mesh) -> Float32[np.ndarray, "f"]:
+    """Pixels that each face has in the photo; 0 where it is not shown, or from behind or aslant."""
+    px, shown = projected(photo, mesh.vertices)
+    corners = px[mesh.faces]
+    first, second = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
+    # y points down, so a face that looks to the camera turns clockwise
+    area = 0.5 * (first[:, 1] * second[:, 0] - first[:, 0] * second[:, 1])
+    places = mesh.vertices[mesh.faces].astype(np.float64)
+    normals = np.cross(places[:, 1] - places[:, 0], places[:, 2] - places[:, 0])
+    ways = photo.world_from_cam[:3, 3] - places.mean(axis=1)
+    lengths = np.linalg.norm(normals, axis=1) * np.linalg.norm(ways, axis=1)
+    cosine = (normals * ways).sum(axis=1) / np.maximum(lengths, 1e-30)
+    good = shown[mesh.faces].all(axis=1) & (cosine > LEAST_COSINE) & (area > 0)
+    return np.asarray(np.where(good, area, 0.0), np.float32)
+
+
+def best_photos(mesh: Mesh, photos: Sequence[Photo]) -> Int32[np.ndarray, "f"]:
+    """Number of the photo for each face, or `NO_PHOTO`."""
+    scores = np.zeros((len(photos) + 1, len(mesh.faces)), np.float32)
+    for number, photo in enumerate(photos):
+        scores[number] = face_scores(photo, mesh)
+    best = scores.argmax(axis=0)
+    best[scores.max(axis=0) <= 0] = NO_PHOTO
+    neighbours = face_neighbours(mesh)
+    for _ in range(VOTES):
+        best = _voted(best, scores, neighbours)
+    return np.asarray(best, np.int32)
+
+
+def face_neighbours(mesh: Mesh) -> Int[np.ndarray, "n 2"]:
+    """Pairs of faces that share an edge."""
+    count = len(mesh.faces)
+    edges = np.sort(np.concatenate([mesh.faces[:, pair] for pair in ([0, 1], [1, 2], [2, 0])]), 1)
+    order = np.lexsort((edges[:, 1], edges[:, 0]))
+    face, edges = order % max(count, 1), edges[order]
+    same = (edges[1:] == edges[:-1]).all(axis=1)
+    return np.asarray(np.stack([face[:-1][same], face[1:][same]], axis=-1))
+
+
+def _voted(
+    best: Int[np.ndarray, "f"], scores: Float32[np.ndarray, "p f"], pairs: Int[np.ndarray, "n 2"]
+) -> Int[np.ndarray, "f"]:
+    """Each face takes the photo that most of its neighbours have, if it is good enough for it."""
+    votes: dict[int, list[int]] = {}
+    both = np.concatenate([pairs, pairs[:, ::-1]])
+    differ = best[both[:, 0]] != best[both[:, 1]]
+    for face, other in both[differ].tolist():
+        votes.setdefault(face, []).append(int(best[other]))
+    changed = best.copy()
+    for face, wanted in votes.items():
+        photo = max(set(wanted), key=wanted.count)
+        enough = scores[photo, face] >= GOOD_ENOUGH * scores[best[face], face]
+        if photo != NO_PHOTO and wanted.count(photo) >= 2 and scores[photo, face] > 0 and enough:
+            changed[face] = photo
+    return changed
