@@ -32,6 +32,7 @@ MEANINGS = {
     "made only while somebody listens",
     "MESH": "blocks of the surface that changed, blocks that are gone",
     "MESH_STREAM": "the surface in a byte budget, coded, coarse first; only while somebody listens",
+    "MESH_STATISTICS": "how the mesher stands, once a second; which method made which region",
     "TRACKS": "objects in a keyframe: id, label, box, mask",
     "LABELS": "the same as a picture of ids; 0 is no object",
     "OBJECTS": "objects of the map: id, label, 3D box",

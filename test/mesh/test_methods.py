@@ -232,25 +232,26 @@ def finished(worker: MethodWorker, limit_s: float = 60.0):
 
 
 def test_a_worker_survives_what_goes_wrong_in_its_process(ball_points):
-    worker = MethodWorker(timeout_s=40.0)
+    worker = MethodWorker(40.0, 2)
     try:
         worker.start("tsdf", ball_points)
-        result = finished(worker)
-        np.testing.assert_array_equal(result.mesh.faces, ball_points.surface.faces)
+        field = finished(worker).field
+        assert field.distances.shape == (25, 25, 25)
+        np.testing.assert_allclose(field.distances[4, 4, 14], -1.3, atol=0.1)  # at (10, 0, 0)
         worker.start("no such method", ball_points)
         assert "KeyError" in finished(worker).problem
         worker.start("tsdf", ball_points)
         worker._process.kill()
         assert "ended" in finished(worker).problem or not worker.busy
         worker.start("tsdf", ball_points)
-        assert finished(worker).mesh is not None
+        assert finished(worker).field is not None
     finally:
         worker.close()
     assert worker.poll() is None
 
 
 def test_a_job_that_takes_too_long_is_given_up(ball_points):
-    worker = MethodWorker(timeout_s=0.0)
+    worker = MethodWorker(0.0, 2)
     try:
         worker.start("poisson", ball_points)
         time.sleep(0.01)

@@ -115,7 +115,8 @@ def _parameters(name: str, choice: Choice) -> Parameters:
             "synchronous": choice.offline,
             "map_folder": str(choice.out / "map"),
         },
-        "mesher": {"device": choice.device},
+        # quality methods fill in as time allows; a file that is worked through gives the same again
+        "mesher": {"device": choice.device} | ({"method_still": "tsdf"} if choice.offline else {}),
         "viewer": {"rerun": True},
         "recorder": {"folder": str(choice.out), "name": "bag"},
         "reporter": {

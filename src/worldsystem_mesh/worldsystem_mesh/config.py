@@ -106,4 +106,10 @@ class MeshConfig(Config):
     method_only_fill: bool = param(
         True, "quality methods add surface where tsdf has none, and leave the rest as it is"
     )
+    metrics_host: str = param(
+        "127.0.0.1", "address of /metrics and /health; 0.0.0.0 = every network"
+    )
+    metrics_port: int = param(
+        8006, "port of /metrics and /health; 0 = any free one", low=0, high=65535
+    )
     method_timeout_s: float = param(60.0, "a region that takes longer keeps tsdf [s]", low=1.0)

@@ -10,14 +10,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Float64, Int32, Int64
 
 from worldsystem_core.reconstruction import Keyframe, ScaleState
 from worldsystem_core.surface import BlockIndex, Mesh, MeshDelta, join_blocks
 from worldsystem_mesh.cells import SurfaceCells
 from worldsystem_mesh.config import MeshConfig
 from worldsystem_mesh.drawing import BlockMeshes, SurfaceDrawer
-from worldsystem_mesh.extraction import SurfaceExtractor
+from worldsystem_mesh.extraction import Extracted, SurfaceExtractor
 from worldsystem_mesh.launcher import Launcher
 from worldsystem_mesh.mesher_state import Correction, MeshStats
 from worldsystem_mesh.pace import Pace
@@ -68,7 +68,7 @@ class Mesher:
         self._scale = ScaleState.SCENE
         self._integrate_ms = self._extract_ms = self._refusion_ms = 0.0
         self._extracted_blocks = 0
-        self._delivered = 0
+        self._delivered = self._replaced = 0
         self._pace = Pace(config.refusion_share)
         self._renewed = False
         self._has_pending = False
@@ -203,6 +203,24 @@ class Mesher:
         """Whether no moved keyframe waits, and no block that moved less than `redraw_voxels`."""
         return not self._has_pending and (self._refusion is None or self._refusion.is_idle)
 
+    def replace_blocks(self, cells: SurfaceCells, stamp_ns: int) -> MeshDelta | None:
+        """Show `cells` as these blocks' surface until they are next extracted; None: no change.
+
+        Blocks that the volume does not hold are left out.
+        """
+        if self._volume is None or not len(cells):
+            return None
+        ids = self._volume.numbers(cells.index)
+        held = np.flatnonzero(ids >= 0)
+        chosen = cells.taken(held)
+        given = Extracted(ids[held], chosen, self._replaced_marks(len(held)))
+        base = self._delivered
+        changed, gone = self._surface.update([given])
+        if self._surface.sequence == base:
+            return None
+        self._delivered = self._surface.sequence
+        return self._delta(changed, gone, base, stamp_ns)
+
     def all_blocks(self, newer_than: int, stamp_ns: int) -> MeshDelta:
         """All that changed after sequence `newer_than`, for a client that missed something.
 
@@ -262,6 +280,12 @@ class Mesher:
         self._release()
         self._launcher.close()
         self._drawing_launcher.close()
+
+    def _replaced_marks(self, count: int) -> Int64[np.ndarray, "n"]:
+        """Fingerprints that no extraction gives and none had before: such blocks always differ."""
+        first = self._replaced
+        self._replaced += count
+        return -1 - np.arange(first, self._replaced, dtype=np.int64)
 
     @property
     def _voxel(self) -> float:

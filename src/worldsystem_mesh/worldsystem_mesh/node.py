@@ -1,28 +1,30 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Keyframes in, mesh deltas out; the whole surface on request."""
+"""Keyframes in, mesh deltas out; the whole surface on request, and to files."""
 
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Any
 
 from rclpy.serialization import deserialize_message
-from worldsystem_msgs.srv import MeshRequest
+from worldsystem_msgs.srv import MeshRequest, SaveMesh
 
 from worldsystem_core.errors import WorldSystemError
 from worldsystem_core.mesh_stream.streamed import MeshEncoding, streamed
 from worldsystem_core.reconstruction import MovedKeyframes, NewKeyframe
 from worldsystem_core.ros import topics
 from worldsystem_core.ros.adapters.slam import KeyframeEvent
+from worldsystem_core.ros.adapters.surface import statistics_message
 from worldsystem_core.ros.container import run_node
 from worldsystem_core.ros.stage_node import StageNode
 from worldsystem_core.surface import MeshDelta
 from worldsystem_mesh.config import MeshConfig
 from worldsystem_mesh.mesher import Mesher
-from worldsystem_mesh.stream import MeshStreamer
+from worldsystem_mesh.services import MeshServices
 
-_STREAM_PERIOD_S = 0.1
-
+STREAM_PERIOD_S = 0.1
+STATISTICS_PERIOD_S = 1.0
 IDLE_S = 0.25
 """So long after the last keyframe, what it left undone goes on."""
 
@@ -35,14 +37,19 @@ class MesherNode(StageNode):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__("mesher", MeshConfig, **kwargs)
         self._mesher = Mesher(self.config)
+        self._surface_services = MeshServices(self.config, self._mesher)
+        self._figures: dict[str, object] = {}
         self._mesh_out = self.advertise(topics.MESH)
-        self._stream = MeshStreamer(self.config, lambda: self._mesher.all_blocks(0, time.time_ns()))
         self._stream_out = self.advertise(topics.MESH_STREAM)
-        self.create_timer(_STREAM_PERIOD_S, self._publish_stream)
-        self.listen(topics.KEYFRAME, self._on_keyframe, self._on_dropped)
+        self._statistics_out = self.advertise(topics.MESH_STATISTICS)
         self._busy_at = time.monotonic()
+        self.listen(topics.KEYFRAME, self._on_keyframe, self._on_dropped)
+        self.listen(topics.POSE, self._surface_services.camera)
         self.create_timer(IDLE_S, self._on_idle)
+        self.create_timer(STREAM_PERIOD_S, self._publish_stream)
+        self.create_timer(STATISTICS_PERIOD_S, self._publish_statistics)
         self.create_service(MeshRequest, "mesh/request", self._on_request)
+        self.create_service(SaveMesh, "mesh/save", self._on_save)
 
     def _on_dropped(self, event: KeyframeEvent) -> None:
         if isinstance(event, NewKeyframe):
@@ -68,17 +75,24 @@ class MesherNode(StageNode):
     def _on_idle(self) -> None:
         if time.monotonic() - self._busy_at > IDLE_S:
             self._publish(self._mesher.go_on(time.time_ns()))
+            better = self._surface_services.idle(time.time_ns())
+            if better is not None:
+                self._mesh_out.publish(better)
 
     def _publish(self, delta: MeshDelta | None) -> None:
         if delta is not None:
             self._mesh_out.publish(delta)
-            self._stream.take(delta)
+            self._surface_services.fused(delta)
 
     def _publish_stream(self) -> None:
-        self._stream.listeners(self._stream_out.readers)
-        message = self._stream.next(time.monotonic())
+        message = self._surface_services.stream(self._stream_out.readers, time.monotonic())
         if message is not None:
             self._stream_out.publish(message)
+
+    def _publish_statistics(self) -> None:
+        self._figures = self._surface_services.figures()
+        methods = self._surface_services.quality.methods()
+        self._statistics_out.publish(statistics_message(time.time_ns(), self._figures, methods))
 
     def _on_request(
         self, request: MeshRequest.Request, response: MeshRequest.Response
@@ -93,14 +107,27 @@ class MesherNode(StageNode):
         response.delta = deserialize_message(cdr, topics.MESH_STREAM.adapter.ros_type)
         return response
 
+    def _on_save(self, request: SaveMesh.Request, response: SaveMesh.Response) -> SaveMesh.Response:
+        try:
+            mesh = self._surface_services.save(
+                Path(request.path), max_faces=request.max_faces, texture=request.texture
+            )
+        except WorldSystemError as error:
+            response.message = str(error)
+            return response
+        response.success, response.message = True, f"{request.path} is being written"
+        response.vertex_count, response.face_count = len(mesh.vertices), len(mesh.faces)
+        return response
+
     def facts(self) -> dict[str, object]:
-        return dict(self._mesher.stats()) | {"stream_bytes": self._stream.bytes}
+        return self._figures or self._surface_services.figures()
 
     def input_ended(self) -> None:
         self._publish(self._mesher.settle(time.time_ns()))
 
     def close(self) -> None:
         super().close()
+        self._surface_services.close()
         self._mesher.close()
 
 

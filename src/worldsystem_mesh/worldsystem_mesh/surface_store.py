@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Int, Int32
 
 from worldsystem_core.surface import BlockIndex
-from worldsystem_mesh.cells import SurfaceCells, joined
+from worldsystem_mesh.cells import NO_CELLS, SurfaceCells, joined
 from worldsystem_mesh.extraction import Extracted
 from worldsystem_mesh.segments import SegmentStore
 
@@ -119,6 +119,24 @@ class SurfaceStore:
         if len(parts) > 1 or not (back == np.arange(len(ids))).all():
             together = together.taken(back)
         return replace(together, version=self.version(ids))
+
+    def cells_of(self, ids: Int[np.ndarray, "b"]) -> SurfaceCells:
+        """As `cells`, for any blocks; those without a surface have no cells."""
+        self._reach(int(ids.max(initial=-1)) + 1)
+        held = self._columns["segment"][ids] != NOWHERE
+        found = self.cells(ids[held]) if held.any() else NO_CELLS
+        counts = {}
+        for name, start in (("vertex", found.vertex_start), ("cell", found.cell_start)):
+            counts[name] = np.zeros(len(ids) + 1, np.int32)
+            counts[name][1:][held] = np.diff(start)
+        return replace(
+            found,
+            index=self.index(ids),
+            version=self.version(ids),
+            vertex_start=np.cumsum(counts["vertex"], dtype=np.int32),
+            cell_start=np.cumsum(counts["cell"], dtype=np.int32),
+            face_counts=np.where(held, self._columns["faces"][ids], 0).astype(np.int32),
+        )
 
     def renew(self) -> Int32[np.ndarray, "b"]:
         """Give all blocks a new version, as when the length of a voxel changed; return them."""

@@ -9,6 +9,7 @@ from typing import TypeVar
 from diagnostic_msgs.msg import DiagnosticArray
 from rosgraph_msgs.msg import Clock
 from tf2_msgs.msg import TFMessage
+from worldsystem_msgs.msg import MeshStatistics
 
 from worldsystem_core.cloud import PointCloud
 from worldsystem_core.frames import EncodedFrame, Frame, StampedCamera
@@ -49,6 +50,9 @@ POINTS: Topic[Keyframe] = Topic("slam/points", slam.PointsAdapter(), qos.IMAGE)
 CLOUD: Topic[PointCloud] = Topic("slam/cloud", slam.CloudAdapter(), qos.LATCHED)
 MESH: Topic[MeshDelta] = Topic("mesh/delta", surface.MeshDeltaAdapter(), qos.MESH)
 MESH_STREAM: Topic[StreamedDelta] = Topic("mesh/stream", surface.MeshStreamAdapter(), qos.MESH)
+MESH_STATISTICS: Topic[MeshStatistics] = Topic(
+    "mesh/statistics", PlainAdapter(MeshStatistics), qos.STATUS
+)
 TRACKS: Topic[TrackFrame] = Topic("segment/tracks", objects.TRACKS, qos.KEYFRAME)
 LABELS: Topic[TrackFrame] = Topic("segment/labels", objects.LabelImageAdapter(), qos.IMAGE)
 OBJECTS: Topic[MapObjects] = Topic("segment/objects", objects.OBJECTS, qos.LATCHED, latched=True)
@@ -79,6 +83,7 @@ ALL: tuple[Topic, ...] = (
     CLOUD,
     MESH,
     MESH_STREAM,
+    MESH_STATISTICS,
     TRACKS,
     LABELS,
     OBJECTS,

@@ -47,6 +47,11 @@ class RegionMap:
             self._blocks[block.index] = block
             self._touch(block.index, now_s, delta.sequence).blocks.add(block.index)
 
+    def is_stale(self, index: RegionIndex) -> bool:
+        """Whether the region has changed since a method meshed it."""
+        region = self._regions[index]
+        return region.meshed_at != region.change
+
     def methods(self) -> dict[RegionIndex, str]:
         """Regions whose newest surface is by another method than tsdf."""
         return {

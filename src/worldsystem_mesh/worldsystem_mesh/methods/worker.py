@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 
-from worldsystem_core.surface import Mesh
+from worldsystem_mesh.methods.fields import RegionField
 from worldsystem_mesh.methods.interface import RegionPoints
 
 log = logging.getLogger(__name__)
@@ -21,9 +21,9 @@ _JOIN_S = 2.0
 
 @dataclass(frozen=True, eq=False)
 class MethodResult:
-    """What became of a job: its mesh, or why there is none; and how long it took."""
+    """What became of a job: the region's field, or why there is none; and how long it took."""
 
-    mesh: Mesh | None
+    field: RegionField | None
     seconds: float
     problem: str = ""
 
@@ -31,8 +31,9 @@ class MethodResult:
 class MethodWorker:
     """One job at a time; a process that dies or takes too long is replaced. One thread."""
 
-    def __init__(self, timeout_s: float) -> None:
+    def __init__(self, timeout_s: float, region_blocks: int) -> None:
         self._timeout_s = timeout_s
+        self._region_blocks = region_blocks
         self._process: SpawnProcess | None = None
         self._pipe: Connection | None = None
         self._begun_s = 0.0
@@ -45,7 +46,7 @@ class MethodWorker:
         if self._process is None or not self._process.is_alive():
             self._spawn()
         assert self._pipe is not None
-        self._pipe.send((method, region))
+        self._pipe.send((method, region, self._region_blocks))
         self._begun_s = time.monotonic()
         self.busy = True
 
@@ -101,12 +102,13 @@ def _work(pipe: Connection) -> None:
     os.dup2(nowhere, 2)  # Open3D's Poisson prints a line for each of thousands of nodes
     while True:
         try:
-            method, region = pipe.recv()
+            method, region, side = pipe.recv()
         except (EOFError, OSError):
             return
         begun_s = time.monotonic()
         try:
-            result = MethodResult(METHODS[method].mesh(region), time.monotonic() - begun_s)
+            field = RegionField.of(METHODS[method].mesh(region), side)
+            result = MethodResult(field, time.monotonic() - begun_s)
         except Exception as error:  # the edge of a process: a region without quality is no disaster
             text = f"{type(error).__name__}: {error}"
             result = MethodResult(None, time.monotonic() - begun_s, text)

@@ -3,19 +3,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 from rclpy.serialization import deserialize_message
 from worldsystem_msgs.msg import MeshBlock as MeshBlockMessage
 from worldsystem_msgs.msg import MeshDelta as MeshDeltaMessage
+from worldsystem_msgs.msg import MeshStatistics
 
 from worldsystem_core.errors import ProtocolError
 from worldsystem_core.mesh_code.code import decode
 from worldsystem_core.mesh_code.draco import decode_draco
 from worldsystem_core.mesh_stream.streamed import MeshEncoding, StreamedDelta
 from worldsystem_core.reconstruction import ScaleState
-from worldsystem_core.ros.adapters.messages import nanoseconds, world_frame
+from worldsystem_core.ros.adapters.messages import nanoseconds, time_message, world_frame
 from worldsystem_core.ros.cdr import CdrWriter
-from worldsystem_core.surface import MeshBlock, MeshDelta
+from worldsystem_core.surface import BlockIndex, MeshBlock, MeshDelta
 
 
 class MeshDeltaAdapter:
@@ -130,3 +134,30 @@ def _raw_block(message: MeshBlockMessage) -> MeshBlock:
         faces=data[15 * v :].copy().view("<u4").astype(np.int32).reshape(-1, 3),
         level=message.level,
     )
+
+
+def statistics_message(
+    stamp_ns: int, figures: Mapping[str, Any], methods: Mapping[BlockIndex, str]
+) -> MeshStatistics:
+    """The mesher's figures as a message; `methods` by region, those of tsdf left out."""
+    message = MeshStatistics(
+        voxel=float(figures["voxel"]),
+        sequence=figures["sequence"],
+        keyframes=figures["keyframes"],
+        volume_blocks=figures["blocks"],
+        mesh_blocks=figures["mesh_blocks"],
+        vertices=figures["vertices"],
+        faces=figures["triangles"],
+        memory_bytes=figures["memory_bytes"],
+        integrate_ms=float(figures["last_integrate_ms"]),
+        extract_ms=float(figures["last_extract_ms"]),
+        extracted_blocks=figures["last_extracted_blocks"],
+        stream_mbps=float(figures["stream_mbps"]),
+        stream_missing_blocks=figures["stream_missing_blocks"],
+        camera_speed=float(figures["camera_speed"]),
+        method=str(figures["method"]),
+        region_index=[number for region in methods for number in region],
+        region_method=list(methods.values()),
+    )
+    message.header.stamp = time_message(stamp_ns)
+    return message

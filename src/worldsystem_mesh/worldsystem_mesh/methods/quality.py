@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Quality methods at work on the live surface: region after region, while the camera is still."""
+
+from __future__ import annotations
+
+import logging
+import time
+
+import numpy as np
+from jaxtyping import Float64
+
+from worldsystem_core.surface import MeshDelta
+from worldsystem_mesh.config import MeshConfig
+from worldsystem_mesh.mesher import Mesher
+from worldsystem_mesh.methods.choice import CameraSpeed, MethodChooser, world_per_metre
+from worldsystem_mesh.methods.fields import FieldBlend, RegionIndex
+from worldsystem_mesh.methods.fused import differing, fused_samples, with_face_counts
+from worldsystem_mesh.methods.regions import RegionMap
+from worldsystem_mesh.methods.worker import MethodResult, MethodWorker
+
+log = logging.getLogger(__name__)
+SILENCE_S = 2.0
+"""A camera of which nothing was heard for so long is still."""
+_LOOKED_AT = 32
+
+
+class QualityPass:
+    """Gives settled regions to methods and their results to the mesher.
+
+    `take` and `camera` return at once; `step` takes milliseconds, the methods run in a process of
+    their own. One thread.
+    """
+
+    def __init__(self, config: MeshConfig, mesher: Mesher) -> None:
+        self._mesher = mesher
+        self._chooser = MethodChooser(config)
+        self._regions = RegionMap(config)
+        self._side = config.method_region_blocks
+        self._blend = FieldBlend(self._side, only_fill=config.method_only_fill)
+        self._worker = MethodWorker(config.method_timeout_s, self._side)
+        self._speed = CameraSpeed()
+        self._metric = False
+        self._heard_s = -np.inf
+        self._job: tuple[RegionIndex, str, int] | None = None
+        self.failures = 0
+        self.seconds = 0.0
+
+    def camera(self, stamp_ns: int, position: Float64[np.ndarray, "3"], *, metric: bool) -> None:
+        """Where the camera is [world units]."""
+        self._speed.add(stamp_ns, position)
+        self._metric, self._heard_s = metric, time.monotonic()
+
+    def take(self, delta: MeshDelta) -> None:
+        """What fusion changed on the surface; fields of regions that changed are let go."""
+        self._regions.take(delta, time.monotonic())
+        for region in [region for region in self._blend.fields if self._regions.is_stale(region)]:
+            del self._blend.fields[region]
+
+    @property
+    def method(self) -> str:
+        """What the scheduler chooses for a dense region now."""
+        if time.monotonic() - self._heard_s > SILENCE_S:
+            return self._chooser.at_speed(0.0, 1.0)
+        return self._chooser.at_speed(self._speed.per_second(), self._metre())
+
+    @property
+    def camera_speed(self) -> float:
+        """Metres a second, or 50 voxels a second where the scale is unknown; 0 when silent."""
+        if time.monotonic() - self._heard_s > SILENCE_S:
+            return 0.0
+        return self._speed.per_second() / self._metre()
+
+    def methods(self) -> dict[RegionIndex, str]:
+        """Regions that another method than tsdf has meshed, and which."""
+        return self._regions.methods()
+
+    def step(self, stamp_ns: int) -> MeshDelta | None:
+        """Take in what is done, begin what is next; call it when the mesher is settled and idle."""
+        delta = None
+        if (result := self._worker.poll()) is not None and self._job is not None:
+            region, method, change = self._job
+            self._job = None
+            self.seconds += result.seconds
+            if change == self._regions.change(region):
+                delta = self._finished(region, method, result, stamp_ns)
+        if not self._worker.busy:
+            self._begin_next()
+        return delta
+
+    def close(self) -> None:
+        """End the methods' process."""
+        self._worker.close()
+
+    def _metre(self) -> float:
+        return max(world_per_metre(self._metric, self._regions.voxel), 1e-12)
+
+    def _begin_next(self) -> None:
+        method = self.method
+        if method == "tsdf":
+            return
+        for region in self._regions.settled(time.monotonic())[:_LOOKED_AT]:
+            chosen = self._chooser.for_region(method, *self._regions.size(region))
+            if chosen == "tsdf":
+                self._regions.mark(region, "tsdf")
+                continue
+            self._job = (region, chosen, self._regions.change(region))
+            self._worker.start(chosen, self._regions.points(region))
+            return
+
+    def _finished(
+        self, region: RegionIndex, method: str, result: MethodResult, stamp_ns: int
+    ) -> MeshDelta | None:
+        if result.field is None:
+            self.failures += 1
+            log.warning("region %s keeps tsdf, %s failed: %s", region, method, result.problem)
+            self._regions.mark(region, "tsdf")
+            return None
+        self._regions.mark(region, method)
+        self._blend.fields[region] = result.field
+        return self._shown(region, stamp_ns)
+
+    def _shown(self, region: RegionIndex, stamp_ns: int) -> MeshDelta | None:
+        """Blocks that the region's field reaches into, where it changes them."""
+        volume = self._mesher.volume
+        if volume is None:
+            return None
+        index = np.array(self._blend.affected(region), np.int32)
+        ids = volume.numbers(index)
+        index, ids = index[ids >= 0], ids[ids >= 0]
+        if not len(ids):
+            return None
+        made = with_face_counts(self._blend.cells(index, fused_samples(volume, index)))
+        changed = differing(made, self._mesher.surface.cells_of(ids))
+        return self._mesher.replace_blocks(made.taken(np.flatnonzero(changed)), stamp_ns)

@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is done with the surface beside making it: quality, the stream, files, figures."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from worldsystem_core.errors import WorldSystemError
+from worldsystem_core.mesh_stream.streamed import StreamedDelta
+from worldsystem_core.reconstruction import Pose, ScaleState, TrackingState
+from worldsystem_core.surface import Mesh, MeshDelta
+from worldsystem_mesh.config import MeshConfig
+from worldsystem_mesh.export.files import FORMATS, ExportError, save_mesh
+from worldsystem_mesh.export.textured import Photo
+from worldsystem_mesh.mesher import Mesher
+from worldsystem_mesh.methods.quality import QualityPass
+from worldsystem_mesh.metrics import MetricsServer
+from worldsystem_mesh.stream import MeshStreamer
+from worldsystem_mesh.view import StoredView
+
+log = logging.getLogger(__name__)
+_MAX_PHOTOS = 300
+_JOIN_S = 60.0
+
+
+class MeshServices:
+    """Everything around a `Mesher`; one thread, that of the mesher."""
+
+    def __init__(self, config: MeshConfig, mesher: Mesher) -> None:
+        self._mesher = mesher
+        self._quality = QualityPass(config, mesher)
+        self._stream = MeshStreamer(config, lambda: mesher.all_blocks(0, time.time_ns()))
+        self._facts: Mapping[str, object] = {}
+        self._problem = ""
+        self._saving: threading.Thread | None = None
+        self._sent = (time.monotonic(), 0)
+        self._metrics = MetricsServer(
+            config.metrics_host, config.metrics_port, lambda: self._facts, lambda: self._problem
+        )
+
+    @property
+    def metrics_port(self) -> int:
+        """Where `/metrics` and `/health` are; 0: nowhere."""
+        return self._metrics.port
+
+    @property
+    def quality(self) -> QualityPass:
+        """The quality methods."""
+        return self._quality
+
+    def camera(self, pose: Pose) -> None:
+        """Where the camera is; frames that are not located say nothing."""
+        if pose.state is TrackingState.TRACKED:
+            metric = pose.scale is ScaleState.METRIC
+            self._quality.camera(pose.stamp_ns, pose.world_from_cam[:3, 3], metric=metric)
+
+    def fused(self, delta: MeshDelta) -> None:
+        """What fusion changed on the surface."""
+        self._quality.take(delta)
+        self._stream.take(delta)
+
+    def idle(self, stamp_ns: int) -> MeshDelta | None:
+        """Use the time: what a quality method changed on the surface, if anything."""
+        if not self._mesher.is_settled:
+            return None
+        delta = self._quality.step(stamp_ns)
+        if delta is not None:
+            self._stream.take(delta)
+        return delta
+
+    def stream(self, listeners: int, now_s: float) -> StreamedDelta | None:
+        """What goes out on the stream now."""
+        self._stream.listeners(listeners)
+        return self._stream.next(now_s)
+
+    def figures(self) -> dict[str, object]:
+        """Figures of the last second, for people, Prometheus and the statistics topic."""
+        now_s, sent = time.monotonic(), self._stream.bytes
+        span_s = max(now_s - self._sent[0], 1e-3)
+        mbps = 8e-6 * (sent - self._sent[1]) / span_s
+        self._sent = (now_s, sent)
+        self._facts = dict(self._mesher.stats()) | {
+            "stream_bytes": sent,
+            "stream_messages": self._stream.messages,
+            "stream_mbps": round(mbps, 3),
+            "stream_missing_blocks": self._stream.missing_blocks,
+            "method": self._quality.method,
+            "camera_speed": round(float(np.nan_to_num(self._quality.camera_speed)), 3),
+            "quality_regions": len(self._quality.methods()),
+            "quality_failures": self._quality.failures,
+            "quality_seconds": round(self._quality.seconds, 2),
+            "metrics_port": self.metrics_port,
+        }
+        return dict(self._facts)
+
+    def save(self, path: Path, *, max_faces: int = 0, texture: bool = False) -> Mesh:
+        """Begin to write the surface as it is now; return what is being written.
+
+        The file appears when it is whole; what goes wrong later is logged. Raises `ExportError`
+        for what is known to be wrong at once, and while another file is being written.
+        """
+        if self._saving is not None and self._saving.is_alive():
+            raise ExportError(f"{path} not written: another file is still being written")
+        if path.suffix not in FORMATS or not path.parent.is_dir():
+            raise ExportError(
+                f"{path}: needs a folder that exists, and one of {', '.join(FORMATS)}"
+            )
+        mesh = self._mesher.mesh()
+        if not len(mesh.faces):
+            raise ExportError(f"{path} not written: there is no surface yet")
+        photos = self._photos() if texture else None
+        write: Callable[[], object] = lambda: save_mesh(  # noqa: E731
+            path, mesh, max_faces=max_faces, photos=photos
+        )
+        self._saving = threading.Thread(target=_logged, args=(write, path), name="mesh_saving")
+        self._saving.start()
+        return mesh
+
+    def close(self) -> None:
+        """End processes and threads; a file that is being written is waited for."""
+        if self._saving is not None:
+            self._saving.join(_JOIN_S)
+        self._metrics.close()
+        self._quality.close()
+
+    def _photos(self) -> list[Photo]:
+        """Keyframes evenly spread over the run, as sources of texture."""
+        ids = sorted(self._mesher.views.ids)
+        step = max(1, -(-len(ids) // _MAX_PHOTOS))
+        views = (self._mesher.views.get(number) for number in ids[::step])
+        return [_photo(view) for view in views if view is not None]
+
+
+def _photo(view: StoredView) -> Photo:
+    return Photo(
+        rgb=view.rgb,
+        depth=view.depth.astype(np.float32) * np.float32(view.depth_step),
+        camera=view.camera,
+        world_from_cam=view.world_from_cam,
+    )
+
+
+def _logged(write: Callable[[], object], path: Path) -> None:
+    try:
+        write()
+        log.info("the surface is in %s", path)
+    except WorldSystemError as error:
+        log.error("%s", error)
+    except Exception:  # the edge of a thread
+        log.exception("%s was not written", path)

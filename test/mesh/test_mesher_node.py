@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The mesher as a node: stream, snapshot, files and figures as other programs get them."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+import urllib.request
+
+import numpy as np
+import pytest
+import trimesh
+
+from worldsystem_core.surface import MeshAssembly
+
+rclpy = pytest.importorskip("rclpy", reason="ROS is not set up: run these through `make test`")
+pytestmark = pytest.mark.ros
+
+
+@pytest.fixture
+def context():
+    context = rclpy.Context()
+    rclpy.init(context=context, domain_id=10 + os.getpid() % 20)
+    yield context
+    rclpy.try_shutdown(context=context)
+
+
+@pytest.fixture
+def mesher(context):
+    from rclpy.parameter import Parameter
+
+    from worldsystem_core.ros.node_thread import NodeThread
+    from worldsystem_mesh.node import MesherNode
+
+    given = {"device": "cpu", "voxel": 0.1, "min_weight": 0.5, "metrics_port": 0}
+    given |= {"stream_mbps": 0.5, "method_still": "tsdf"}
+    node = MesherNode(
+        context=context,
+        parameter_overrides=[Parameter(name, value=value) for name, value in given.items()],
+    )
+    thread = NodeThread(node)
+    thread.start()
+    yield node
+    thread.stop()
+    node.close()
+
+
+@pytest.fixture
+def outside(context):
+    """A node of another program."""
+    node = rclpy.create_node("outside", context=context)
+    executor = rclpy.executors.SingleThreadedExecutor(context=context)
+    executor.add_node(node)
+    node.spin_some = lambda: executor.spin_once(timeout_sec=0.05)
+    yield node
+    executor.shutdown()
+    node.destroy_node()
+
+
+def until(outside, done, limit_s: float = 30.0):
+    deadline = time.monotonic() + limit_s
+    while not (result := done()):
+        assert time.monotonic() < deadline
+        outside.spin_some()
+    return result
+
+
+def call(outside, kind, name: str, **fields):
+    client = outside.create_client(kind, name)
+    until(outside, client.service_is_ready)
+    future = client.call_async(kind.Request(**fields))
+    until(outside, future.done)
+    return future.result()
+
+
+def fuse(context, keyframes) -> None:
+    from worldsystem_core.reconstruction import NewKeyframe
+    from worldsystem_core.ros import topics
+    from worldsystem_core.ros.reference_topic import ReferencePublisher
+
+    node = rclpy.create_node("slam", context=context)
+    publisher = ReferencePublisher(node, topics.KEYFRAME, outside=False)
+    for keyframe in keyframes:
+        publisher.publish(NewKeyframe(keyframe))
+    publisher.destroy()
+    node.destroy_node()
+
+
+def test_a_program_that_comes_late_gets_the_surface_streamed_saved_and_counted(
+    context, mesher, outside, sphere_keyframes, tmp_path
+):
+    from worldsystem_msgs.msg import MeshDelta, MeshStatistics
+    from worldsystem_msgs.srv import MeshRequest, SaveMesh
+
+    from worldsystem_core.ros.adapters.surface import mesh_delta
+
+    fuse(context, sphere_keyframes(6))
+    until(outside, lambda: mesher._mesher.stats()["keyframes"] == 6 and mesher.idle)
+    streamed, statistics, client = [], [], MeshAssembly()
+    outside.create_subscription(MeshDelta, "mesh/stream", streamed.append, 50)
+    outside.create_subscription(MeshStatistics, "mesh/statistics", statistics.append, 10)
+    until(outside, lambda: streamed and streamed[-1].sequence == mesher._mesher.surface.sequence)
+    assert [message.part for message in streamed] == list(range(1, len(streamed) + 1))
+    for message in streamed:
+        client.apply(mesh_delta(message))
+    expected = mesher._mesher.mesh()
+    assert len(client.mesh().faces) == len(expected.faces)
+
+    snapshot = call(outside, MeshRequest, "mesh/request", encoding=2)
+    assert {b.index for b in mesh_delta(snapshot.delta).blocks} == client.blocks.keys()
+    assert len(snapshot.delta.code) < 3.5 * len(expected.vertices)
+    assert "99" in call(outside, MeshRequest, "mesh/request", encoding=99).problem
+
+    path = tmp_path / "ball.glb"
+    answer = call(outside, SaveMesh, "mesh/save", path=str(path), texture=True)
+    assert (answer.success, answer.face_count) == (True, len(expected.faces))
+    until(outside, path.exists)
+    assert len(trimesh.load(path, force="mesh", process=False).faces) == len(expected.faces)
+    refused = call(outside, SaveMesh, "mesh/save", path="/nowhere/ball.ply")
+    assert not refused.success
+    assert "/nowhere" in refused.message
+
+    newest = until(outside, lambda: statistics and statistics[-1])
+    assert newest.keyframes == 6
+    assert newest.faces == len(expected.faces)
+    np.testing.assert_allclose(newest.voxel, 0.1)
+    port = mesher._surface_services.metrics_port
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5) as page:
+        health = json.loads(page.read())
+    assert (health["status"], health["keyframes"], health["method"]) == ("ok", 6, "tsdf")

@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Quality methods on the live surface: while the camera is still, region after region."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+
+from worldsystem_core.surface import MeshAssembly
+from worldsystem_mesh.config import MeshConfig
+from worldsystem_mesh.methods.quality import QualityPass
+
+SETTINGS = {"voxel": 0.08, "device": "cpu", "min_weight": 0.5, "free_space": False}
+METHODS = {"method_settle_s": 0.0, "method_region_blocks": 2}
+
+
+@pytest.fixture
+def make_quality():
+    made = []
+
+    def make(mesher, **settings) -> QualityPass:
+        made.append(QualityPass(MeshConfig(**SETTINGS, **METHODS, **settings), mesher))
+        return made[-1]
+
+    yield make
+    for quality in made:
+        quality.close()
+
+
+def stand_still(quality: QualityPass) -> None:
+    for i in range(5):
+        quality.camera(i * 200_000_000, np.zeros(3), metric=False)
+
+
+def work_through(quality: QualityPass, client: MeshAssembly, limit_s: float = 200.0) -> int:
+    """Step until nothing is left to do; the number of deltas that came of it."""
+    deltas, deadline = 0, time.monotonic() + limit_s
+    quality.step(0)
+    while quality._worker.busy:
+        assert time.monotonic() < deadline
+        delta = quality.step(0)
+        if delta is not None:
+            assert client.apply(delta)
+            deltas += 1
+        time.sleep(0.005)
+    return deltas
+
+
+@pytest.mark.timeout(100)
+def test_a_settled_region_is_given_to_the_method_and_shown(
+    make_mesher, make_quality, sphere_keyframes, triangle_set
+):
+    mesher, client = make_mesher(**SETTINGS), MeshAssembly()
+    quality = make_quality(mesher, method_still="ball_pivoting", method_only_fill=False)
+    for keyframe in sphere_keyframes(9):
+        mesher.integrate(keyframe)
+    fused = mesher.extract(0)
+    client.apply(fused)
+    quality.take(fused)
+    delta, deadline = None, time.monotonic() + 60.0
+    while delta is None:
+        assert time.monotonic() < deadline
+        delta = quality.step(0)
+        time.sleep(0.005)
+    assert client.apply(delta)
+    assert quality.failures == 0
+    assert set(quality.methods().values()) == {"ball_pivoting"}
+    assert triangle_set(client.mesh()) == triangle_set(mesher.mesh())
+    assert all(block.version == delta.sequence for block in delta.blocks)
+
+
+@pytest.mark.slow
+def test_a_still_camera_has_holes_closed_and_the_client_follows(
+    make_mesher, make_quality, sphere_keyframes, edge_uses, triangle_set
+):
+    mesher, client = make_mesher(**SETTINGS), MeshAssembly()
+    quality = make_quality(mesher)
+    for keyframe in sphere_keyframes(9):
+        mesher.integrate(keyframe)
+    fused = mesher.extract(0)
+    assert client.apply(fused)
+    quality.take(fused)
+    open_before = (edge_uses(mesher.mesh()) == 1).sum()
+    assert open_before > 20
+    stand_still(quality)
+    assert quality.method == "poisson"
+    deltas = work_through(quality, client)
+    assert quality.failures == 0
+    assert deltas > 0
+    assert set(quality.methods().values()) == {"poisson"}
+    assert (edge_uses(mesher.mesh()) == 1).sum() < 0.5 * open_before
+    off = np.abs(np.linalg.norm(mesher.mesh().vertices, axis=1) - 1.0) / SETTINGS["voxel"]
+    assert off.max() < 1.0
+    assert triangle_set(client.mesh()) == triangle_set(mesher.mesh())
+    # what is fused anew is tsdf again
+    mesher.remove([0])
+    delta = mesher.settle(1)
+    quality.take(delta)
+    touched = {tuple(i // 2 for i in block.index) for block in delta.blocks}
+    assert touched
+    assert not touched & quality.methods().keys()
+
+
+def test_nothing_is_done_while_the_camera_moves(make_mesher, make_quality, sphere_keyframes):
+    mesher = make_mesher(**SETTINGS)
+    quality = make_quality(mesher)
+    for keyframe in sphere_keyframes(3):
+        mesher.integrate(keyframe)
+    quality.take(mesher.extract(0))
+    for i in range(5):
+        quality.camera(i * 200_000_000, np.array([5.0 * i, 0.0, 0.0]), metric=True)
+    assert quality.method == "tsdf"
+    assert quality.camera_speed == pytest.approx(25.0)
+    assert quality.step(0) is None
+    assert not quality._worker.busy
+    assert quality.methods() == {}
+
+
+def test_a_camera_that_was_never_seen_is_still(make_mesher, make_quality):
+    quality = make_quality(make_mesher(**SETTINGS), method_still="ball_pivoting")
+    assert quality.method == "ball_pivoting"
+    assert quality.camera_speed == 0.0
+    assert quality.step(0) is None
