@@ -16,7 +16,7 @@ from block_lab import VOXEL, blocks_of, bumpy, delta
 
 from worldsystem_core.mesh_code.code import decode, encode
 from worldsystem_core.mesh_stream.catalogue import SurfaceCatalogue
-from worldsystem_core.mesh_stream.link import MeshLink
+from worldsystem_core.mesh_stream.link import PARCELS_AT_ONCE, MeshLink, Parcel
 
 SLOW_BITS_PER_S = 48_000
 TICK_S = 0.1
@@ -44,7 +44,10 @@ class Client:
 
     def tick(self, seconds: float = TICK_S, **hint) -> None:
         self.now_s += seconds
-        parcel = self.link.next(self.catalogue, self.now_s, **hint)
+        for _ in range(PARCELS_AT_ONCE):
+            self.take(self.link.next(self.catalogue, self.now_s, **hint))
+
+    def take(self, parcel: Parcel | None) -> None:
         if parcel is None:
             return
         self.parcel, code = parcel, parcel.code()

@@ -41,7 +41,7 @@ def received(message) -> list:
 
 def run(streamer: MeshStreamer, seconds: float, begin_s: float = 0.0) -> list:
     ticks = (streamer.next(begin_s + 0.1 * tick) for tick in range(int(10 * seconds)))
-    return [message for message in ticks if message is not None]
+    return [message for messages in ticks for message in messages]
 
 
 @pytest.mark.parametrize("encoding", ["code", "draco", "raw"])

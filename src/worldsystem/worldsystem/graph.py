@@ -105,6 +105,9 @@ def simulator_parameters(choice: Choice) -> Parameters:
 
 
 def _parameters(name: str, choice: Choice) -> Parameters:
+    mesher: Parameters = {"device": choice.device}
+    if choice.offline:  # quality methods work as time allows; a file shall give the same each time
+        mesher["method_still"] = "tsdf"
     given: dict[str, Parameters] = {
         "ingest": {
             "source": _SERVER_SOURCE if choice.simulated else choice.source,
@@ -115,8 +118,7 @@ def _parameters(name: str, choice: Choice) -> Parameters:
             "synchronous": choice.offline,
             "map_folder": str(choice.out / "map"),
         },
-        # quality methods fill in as time allows; a file that is worked through gives the same again
-        "mesher": {"device": choice.device} | ({"method_still": "tsdf"} if choice.offline else {}),
+        "mesher": mesher,
         "viewer": {"rerun": True},
         "recorder": {"folder": str(choice.out), "name": "bag"},
         "reporter": {

@@ -85,8 +85,8 @@ class MesherNode(StageNode):
             self._surface_services.fused(delta)
 
     def _publish_stream(self) -> None:
-        message = self._surface_services.stream(self._stream_out.readers, time.monotonic())
-        if message is not None:
+        readers = self._stream_out.readers
+        for message in self._surface_services.stream(readers, time.monotonic()):
             self._stream_out.publish(message)
 
     def _publish_statistics(self) -> None:

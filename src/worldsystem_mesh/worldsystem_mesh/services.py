@@ -6,7 +6,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -74,7 +74,7 @@ class MeshServices:
             self._stream.take(delta)
         return delta
 
-    def stream(self, listeners: int, now_s: float) -> StreamedDelta | None:
+    def stream(self, listeners: int, now_s: float) -> Iterator[StreamedDelta]:
         """What goes out on the stream now."""
         self._stream.listeners(listeners)
         return self._stream.next(now_s)

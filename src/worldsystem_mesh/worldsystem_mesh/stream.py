@@ -3,10 +3,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from worldsystem_core.mesh_stream.catalogue import SurfaceCatalogue
-from worldsystem_core.mesh_stream.link import MeshLink, Parcel
+from worldsystem_core.mesh_stream.link import PARCELS_AT_ONCE, MeshLink, Parcel
 from worldsystem_core.mesh_stream.streamed import MeshEncoding, StreamedDelta, streamed
 from worldsystem_core.surface import MeshDelta
 from worldsystem_mesh.config import MeshConfig
@@ -48,18 +48,19 @@ class MeshStreamer:
         if self._catalogue is not None:
             self._catalogue.apply(delta, delta.sequence)
 
-    def next(self, now_s: float) -> StreamedDelta | None:
-        """What the line may carry now, or None."""
-        if self._catalogue is None or self._latest is None:
-            return None
-        parcel = self._link.next(self._catalogue, now_s)
-        if parcel is None:
-            return None
-        message = self._encoded(parcel, self._latest)
-        self._link.account(parcel, message.bytes)
-        self.bytes += message.bytes
-        self.messages += 1
-        return message
+    def next(self, now_s: float) -> Iterator[StreamedDelta]:
+        """What the line may carry now."""
+        for _ in range(PARCELS_AT_ONCE):
+            if self._catalogue is None or self._latest is None:
+                return
+            parcel = self._link.next(self._catalogue, now_s)
+            if parcel is None:
+                return
+            message = self._encoded(parcel, self._latest)
+            self._link.account(parcel, message.bytes)
+            self.bytes += message.bytes
+            self.messages += 1
+            yield message
 
     @property
     def missing_blocks(self) -> int:

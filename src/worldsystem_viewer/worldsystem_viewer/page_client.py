@@ -117,7 +117,7 @@ class PageClients:
                 await visible.wait()
                 for message in self._newer(cursor):
                     await asyncio.wait_for(socket.send_bytes(message), _SEND_TIMEOUT_S)
-                if (data := await feed.next()) is not None:
+                for data in await feed.next():
                     await asyncio.wait_for(socket.send_bytes(data), _SEND_TIMEOUT_S)
                 await asyncio.sleep(1.0 / self._config.update_hz)
         except (ConnectionError, TimeoutError):

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from worldsystem_core.mesh_stream.link import MeshLink, Parcel
+from worldsystem_core.mesh_stream.link import PARCELS_AT_ONCE, MeshLink, Parcel
 from worldsystem_viewer.config import ViewerConfig
 from worldsystem_viewer.mesh_message import MeshChange
 from worldsystem_viewer.protocol import MeshCode, Message, encode
@@ -25,8 +25,8 @@ _LOOPBACK = ("127.0.0.1", "::1")
 class MeshFeed(Protocol):
     """What a page is sent of the surface, message by message."""
 
-    async def next(self) -> bytes | None:
-        """The next message, or None while there is nothing to send."""
+    async def next(self) -> list[bytes]:
+        """What is to be sent now."""
         ...
 
 
@@ -38,17 +38,17 @@ class RawFeed:
         self._cursor = cursor
         self._cache = cache
 
-    async def next(self) -> bytes | None:
+    async def next(self) -> list[bytes]:
         """About 60,000 vertices; pages that keep pace ask for the same, encoded once."""
         mesh = self._world.newer_mesh(self._cursor, _MESSAGE_VERTICES)
         if mesh is None:
-            return None
+            return []
         key = (mesh.since, mesh.change)
         if key not in self._cache:
             self._cache[key] = encode(mesh.to_message())
             while len(self._cache) > _CACHED_MESSAGES:
                 self._cache.popitem(last=False)
-        return self._cache[key]
+        return [self._cache[key]]
 
 
 class CodeFeed:
@@ -58,14 +58,21 @@ class CodeFeed:
         self._world = world
         self._link = MeshLink(1e6 * mbps, held_to)
 
-    async def next(self) -> bytes | None:
-        """Encoded in another thread, so that other pages do not wait for it."""
-        parcel = self._world.next_parcel(self._link, time.monotonic())
-        if parcel is None:
-            return None
-        data = await asyncio.to_thread(lambda: encode(_message(parcel)))
-        self._link.account(parcel, len(data))
-        return data
+    async def next(self) -> list[bytes]:
+        """What is new and coarse, then what is refined; encoded in another thread, so that other
+        pages do not wait for it."""
+        found: list[bytes] = []
+        while len(found) < PARCELS_AT_ONCE:
+            parcel = self._world.next_parcel(self._link, time.monotonic())
+            if parcel is None:
+                break
+            found.append(await asyncio.to_thread(_encoded, parcel))
+            self._link.account(parcel, len(found[-1]))
+        return found
+
+
+def _encoded(parcel: Parcel) -> bytes:
+    return encode(_message(parcel))
 
 
 def _message(parcel: Parcel) -> Message:

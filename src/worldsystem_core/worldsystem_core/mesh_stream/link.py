@@ -19,8 +19,11 @@ from worldsystem_core.mesh_stream.catalogue import SurfaceCatalogue
 from worldsystem_core.surface import BlockIndex, MeshBlock
 
 COARSE = 2
+PARCELS_AT_ONCE = 2
+"""How often to ask a link in one go: what is new goes first and coarse, the second refines."""
 _UNSEEN = 255
-_BURST_S = 0.5
+_BURST_S = 0.3
+_USED_SHARE = 0.97  # so that ten seconds with a burst are within the budget, too
 _QUANTUM_S = 0.25
 _AT_ONCE_S = 0.75
 _REMOVED_BYTES = 12
@@ -54,13 +57,13 @@ class Parcel:
 class MeshLink:
     """What one client has of a catalogue's surface; one thread at a time.
 
-    `bits_per_s` is kept over every span longer than half a second; 0: as fast as asked.
+    `bits_per_s` is kept over ten seconds and more, and 0.3 s of it may come at once; 0: no limit.
     """
 
     def __init__(
         self, bits_per_s: float, held_to: int = 0, *, bytes_per_vertex: float = 2.5
     ) -> None:
-        self._rate = bits_per_s / 8.0
+        self._rate = _USED_SHARE * bits_per_s / 8.0
         self._tokens = self._rate * _BURST_S
         self._last_s: float | None = None
         self._held_to = held_to
