@@ -11,58 +11,25 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
-from jaxtyping import Float32, Float64, Int, Int32, UInt8, UInt16
+from jaxtyping import Int, Int32
 
-POINTS_PER_SIDE = 9
-SHARE_STEPS = 65536.0
+from worldsystem_core.mesh_code import cells as mesh_code
+
+POINTS_PER_SIDE = mesh_code.POINTS
+SHARE_STEPS = float(mesh_code.SHARE_UNITS)
 
 
-@dataclass(frozen=True, eq=False)
-class SurfaceCells:
-    """Code of the surface of `b` blocks; block i owns the ranges from its starts to the next.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SurfaceCells(mesh_code.SurfaceCells):
+    """Code of the surface of `b` blocks, and how many triangles each has: what its cases add up
+    to."""
 
-    `cells` are numbers of cells' low points p = x + 9 y + 81 z, `edges` are 3 p + axis, a vertex
-    lies `shares` / 65536 along its edge. Cells ascend; vertices are in the order in which the
-    table's triangles first use them; `face_counts` is what the cases add up to.
-    """
-
-    index: Int32[np.ndarray, "b 3"]
-    version: Int32[np.ndarray, "b"]
-    vertex_start: Int32[np.ndarray, "b+1"]
-    cell_start: Int32[np.ndarray, "b+1"]
     face_counts: Int32[np.ndarray, "b"]
-    edges: UInt16[np.ndarray, "v"]
-    shares: UInt16[np.ndarray, "v"]
-    colours: UInt8[np.ndarray, "v 3"]
-    cells: UInt16[np.ndarray, "c"]
-    cases: UInt8[np.ndarray, "c"]
-
-    def __len__(self) -> int:
-        return len(self.index)
 
     @property
     def bytes(self) -> int:
         """Memory that the columns take."""
         return sum(int(getattr(self, field.name).nbytes) for field in fields(self))
-
-    def owner(self) -> Int32[np.ndarray, "v"]:
-        """Which of the blocks each vertex belongs to."""
-        counts = np.diff(self.vertex_start)
-        return np.repeat(np.arange(len(self), dtype=np.int32), counts)
-
-    def lattice_places(self) -> Float64[np.ndarray, "v 3"]:
-        """Places of the vertices [voxels], exact, from the block's low corner."""
-        point, axis = np.divmod(self.edges.astype(np.int32), 3)
-        places = np.empty((len(point), 3))
-        places[:, 2], rest = np.divmod(point, 81)
-        places[:, 1], places[:, 0] = np.divmod(rest, POINTS_PER_SIDE)
-        places[np.arange(len(point)), axis] += self.shares / SHARE_STEPS
-        return places
-
-    def vertices(self, voxel: float) -> Float32[np.ndarray, "v 3"]:
-        """Places of the vertices [world units]; equal, bit for bit, in blocks that share them."""
-        corners = 8.0 * self.index[self.owner()]
-        return np.asarray((corners + self.lattice_places()) * voxel, np.float32)
 
     def taken(self, chosen: Int[np.ndarray, "n"]) -> SurfaceCells:
         """The code of some of the blocks, in the order asked for."""

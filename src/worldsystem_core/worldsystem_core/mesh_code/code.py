@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
 
 from worldsystem_core.mesh_code.cells import SurfaceCells
 from worldsystem_core.mesh_code.clusters import decode_clusters, encode_clusters
@@ -13,6 +14,13 @@ from worldsystem_core.mesh_levels import clustered
 from worldsystem_core.surface import MeshBlock
 
 
+@runtime_checkable
+class CodedBlocks(Protocol):
+    """Blocks that know their lattice form in columns: they need not be drawn to be coded."""
+
+    cells: SurfaceCells
+
+
 def encode(blocks: Sequence[MeshBlock], voxel: float, level: int = 0) -> bytes:
     """The code of level-0 `blocks`, at `level`, for a voxel edge of `voxel` [world units].
 
@@ -20,7 +28,8 @@ def encode(blocks: Sequence[MeshBlock], voxel: float, level: int = 0) -> bytes:
     lattice form.
     """
     if level == 0:
-        return encode_lattice(SurfaceCells.of(blocks), voxel)
+        columns = blocks.cells if isinstance(blocks, CodedBlocks) else SurfaceCells.of(blocks)
+        return encode_lattice(columns, voxel)
     return encode_clusters(clustered(blocks, level), level, voxel)
 
 
