@@ -27,10 +27,10 @@ from worldsystem_core.surface import Mesh, join_blocks
 from worldsystem_mesh.config import MeshConfig
 from worldsystem_mesh.mesher import Mesher
 from worldsystem_mesh.methods.choice import METHODS
-from worldsystem_mesh.methods.fields import FieldBlend, RegionField, RegionIndex
+from worldsystem_mesh.methods.fields import FieldBlend, FusedSamples, RegionField, RegionIndex
 from worldsystem_mesh.methods.fused import fused_samples
-from worldsystem_mesh.methods.interface import RegionMethod
-from worldsystem_mesh.methods.regions import RegionMap
+from worldsystem_mesh.methods.interface import RegionMethod, RegionPoints
+from worldsystem_mesh.methods.regions import RegionMap, fused_points
 from worldsystem_mesh.precompile import precompile
 
 VOXEL_M = 0.02
@@ -52,6 +52,14 @@ class Room:
 
     def region_low_m(self, region: RegionIndex) -> np.ndarray:
         return 8 * SIDE * VOXEL_M * np.array(region)
+
+    def samples(self, index: np.ndarray) -> FusedSamples:
+        volume = self.mesher.volume
+        assert volume is not None
+        return fused_samples(volume, index)
+
+    def points(self, region: RegionIndex) -> RegionPoints:
+        return fused_points(region, SIDE, self.samples)
 
     def chosen(self) -> list[RegionIndex]:
         """Regions of middling to large surface, spread over the room."""
@@ -85,7 +93,7 @@ def alone(method: RegionMethod) -> Callable[[Room, RegionIndex], Mesh]:
     """The method's own mesh of a region, in the world, cut at the region's cube."""
 
     def make(room: Room, region: RegionIndex) -> Mesh:
-        mesh = method.mesh(room.regions.points(region))
+        mesh = method.mesh(room.points(region))
         middle = mesh.vertices[mesh.faces].mean(axis=1)
         inside = ((middle >= 0) & (middle < 8 * SIDE)).all(axis=1)
         places = mesh.vertices.astype(np.float64) * VOXEL_M + room.region_low_m(region)
@@ -101,14 +109,14 @@ def joined(*, only_fill: bool) -> Callable[[Room, RegionIndex], Mesh]:
 
     def make(room: Room, region: RegionIndex) -> Mesh:
         blend = FieldBlend(SIDE, only_fill=only_fill)
-        mesh = METHODS["poisson"].mesh(room.regions.points(region))
+        mesh = METHODS["poisson"].mesh(room.points(region))
         blend.fields[region] = RegionField.of(mesh, SIDE)
         index = np.array(blend.affected(region), np.int32)
         index = index[(index // SIDE == np.array(region)).all(axis=1)]
         volume = room.mesher.volume
         assert volume is not None
         index = index[volume.numbers(index) >= 0]
-        cells = blend.cells(index, fused_samples(volume, index))
+        cells = blend.cells(index, room.samples(index))
         return join_blocks([b for b in cells.blocks(VOXEL_M) if len(b.faces)])
 
     return make

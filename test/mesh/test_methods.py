@@ -26,7 +26,7 @@ from worldsystem_mesh.methods.choice import (
 )
 from worldsystem_mesh.methods.fields import FieldBlend, FusedSamples, RegionField
 from worldsystem_mesh.methods.lattice import cells_of_samples, mesh_distances
-from worldsystem_mesh.methods.regions import RegionMap, region_points
+from worldsystem_mesh.methods.regions import RegionMap, fused_points, region_points
 from worldsystem_mesh.methods.worker import MethodWorker
 from worldsystem_mesh.weld import weld
 
@@ -127,7 +127,12 @@ def fields_of_the_half_with_the_hole():
     regions = RegionMap(MeshConfig(method_region_blocks=2))
     regions.take(delta(fused_blocks(HOLE), 1), 0.0)
     return {
-        region: RegionField.of(usable_method("poisson").mesh(regions.points(region)), 2)
+        region: RegionField.of(
+            usable_method("poisson").mesh(
+                fused_points(region, 2, lambda index: ball_samples(index, HOLE))
+            ),
+            2,
+        )
         for region in regions.settled(10.0)
         if region[0] == 0
     }

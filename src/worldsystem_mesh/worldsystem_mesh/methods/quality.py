@@ -15,12 +15,14 @@ from worldsystem_mesh.mesher import Mesher
 from worldsystem_mesh.methods.choice import CameraSpeed, MethodChooser, world_per_metre
 from worldsystem_mesh.methods.fields import FieldBlend, RegionIndex
 from worldsystem_mesh.methods.fused import differing, fused_samples, with_face_counts
-from worldsystem_mesh.methods.regions import RegionMap
+from worldsystem_mesh.methods.regions import RegionMap, fused_points
 from worldsystem_mesh.methods.worker import MethodResult, MethodWorker
 
 log = logging.getLogger(__name__)
 SILENCE_S = 2.0
 """A camera of which nothing was heard for so long is still."""
+MAX_FIELDS = 256
+"""Regions whose fields are kept, 0.35 MB each at 4 blocks; older ones stay as they are shown."""
 _LOOKED_AT = 32
 
 
@@ -103,9 +105,15 @@ class QualityPass:
             if chosen == "tsdf":
                 self._regions.mark(region, "tsdf")
                 continue
-            self._job = (region, chosen, self._regions.change(region))
-            self._worker.start(chosen, self._regions.points(region))
+            self._start(region, chosen)
             return
+
+    def _start(self, region: RegionIndex, method: str) -> None:
+        volume = self._mesher.volume
+        assert volume is not None  # there is a region only where something was fused
+        points = fused_points(region, self._side, lambda index: fused_samples(volume, index))
+        self._job = (region, method, self._regions.change(region))
+        self._worker.start(method, points)
 
     def _finished(
         self, region: RegionIndex, method: str, result: MethodResult, stamp_ns: int
@@ -117,6 +125,8 @@ class QualityPass:
             return None
         self._regions.mark(region, method)
         self._blend.fields[region] = result.field
+        while len(self._blend.fields) > MAX_FIELDS:
+            del self._blend.fields[next(iter(self._blend.fields))]
         return self._shown(region, stamp_ns)
 
     def _shown(self, region: RegionIndex, stamp_ns: int) -> MeshDelta | None:

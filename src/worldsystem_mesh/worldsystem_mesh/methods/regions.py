@@ -3,24 +3,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Int32
 
+from worldsystem_core.mesh_code.code import CodedBlocks
 from worldsystem_core.mesh_normals import vertex_normals
 from worldsystem_core.surface import BlockIndex, Mesh, MeshBlock, MeshDelta, join_blocks
 from worldsystem_mesh.config import MeshConfig
-from worldsystem_mesh.methods.fields import RegionIndex
+from worldsystem_mesh.methods.fields import FusedSamples, RegionIndex
 from worldsystem_mesh.methods.interface import RegionPoints
+from worldsystem_mesh.methods.lattice import cells_of_samples
 from worldsystem_mesh.weld import weld
+
+SamplesOf = Callable[[Int32[np.ndarray, "b 3"]], FusedSamples]
 
 
 @dataclass
 class Region:
-    """Blocks of surface in one cube; `meshed_at` is the change that a method last saw."""
+    """Vertices of each block in one cube; `meshed_at` is the change that a method last saw."""
 
-    blocks: set[BlockIndex]
+    blocks: dict[BlockIndex, int]
     changed_s: float
     change: int
     meshed_at: int = -1
@@ -33,7 +38,6 @@ class RegionMap:
     def __init__(self, config: MeshConfig) -> None:
         self._config = config
         self._side = config.method_region_blocks
-        self._blocks: dict[BlockIndex, MeshBlock] = {}
         self._regions: dict[RegionIndex, Region] = {}
         self.voxel = 0.0
 
@@ -41,11 +45,9 @@ class RegionMap:
         """What changed on the surface."""
         self.voxel = delta.block_size / 8.0
         for index in delta.removed:
-            self._blocks.pop(index, None)
-            self._touch(index, now_s, delta.sequence).blocks.discard(index)
-        for block in delta.blocks:
-            self._blocks[block.index] = block
-            self._touch(block.index, now_s, delta.sequence).blocks.add(block.index)
+            self._touch(index, now_s, delta.sequence).blocks.pop(index, None)
+        for index, vertices in block_sizes(delta):
+            self._touch(index, now_s, delta.sequence).blocks[index] = vertices
 
     def is_stale(self, index: RegionIndex) -> bool:
         """Whether the region has changed since a method meshed it."""
@@ -74,7 +76,7 @@ class RegionMap:
     def size(self, index: RegionIndex) -> tuple[int, int]:
         """Vertices and blocks of a region's surface."""
         blocks = self._regions[index].blocks
-        return sum(len(self._blocks[block].vertices) for block in blocks), len(blocks)
+        return sum(blocks.values()), len(blocks)
 
     def change(self, index: RegionIndex) -> int:
         """Number of the region's last change."""
@@ -85,25 +87,33 @@ class RegionMap:
         region = self._regions[index]
         region.meshed_at, region.method = region.change, method
 
-    def points(self, index: RegionIndex) -> RegionPoints:
-        """The region's fused points and those of one block around it."""
-        low = self._side * np.array(index)
-        reach = range(-1, self._side + 1)
-        around = (
-            (int(low[0]) + x, int(low[1]) + y, int(low[2]) + z)
-            for z in reach
-            for y in reach
-            for x in reach
-        )
-        return region_points(
-            (self._blocks[place] for place in around if place in self._blocks), low, self.voxel
-        )
-
     def _touch(self, block: BlockIndex, now_s: float, change: int) -> Region:
         x, y, z = (place // self._side for place in block)
-        region = self._regions.setdefault((x, y, z), Region(set(), now_s, change))
+        region = self._regions.setdefault((x, y, z), Region({}, now_s, change))
         region.changed_s, region.change, region.method = now_s, change, "tsdf"
         return region
+
+
+def block_sizes(delta: MeshDelta) -> Iterator[tuple[BlockIndex, int]]:
+    """Index and number of vertices of each block; those that are not drawn yet stay so."""
+    blocks = delta.blocks
+    if isinstance(blocks, CodedBlocks):
+        counts = np.diff(blocks.cells.vertex_start).tolist()
+        places = ((x, y, z) for x, y, z in blocks.cells.index.tolist())
+        yield from zip(places, counts, strict=True)
+    else:
+        yield from ((block.index, len(block.vertices)) for block in blocks)
+
+
+def fused_points(region: RegionIndex, side: int, samples_of: SamplesOf) -> RegionPoints:
+    """The fused points of a region of `side` blocks an edge, and of one block around it."""
+    reach = np.arange(-1, side + 1)
+    z, y, x = (part.reshape(-1) for part in np.meshgrid(reach, reach, reach, indexing="ij"))
+    local = np.stack([x, y, z], axis=-1).astype(np.int32)
+    fused = samples_of(local + side * np.array(region, np.int32))
+    versions = np.zeros(len(local), np.int32)
+    cells = cells_of_samples(local, versions, fused.distances, fused.colours)
+    return region_points(cells.blocks(1.0), np.zeros(3, np.int64), 1.0)
 
 
 def region_points(blocks: Iterable[MeshBlock], low: np.ndarray, voxel: float) -> RegionPoints:
