@@ -18,7 +18,7 @@ import matplotlib as mpl
 import numpy as np
 import open3d as o3d
 from harness import QUICK, Benchmark
-from mesh_room import CAMERA, Rooms, film, flight, furnished, render
+from mesh_room import CAMERA, ROOM_M, Rooms, film, flight, furnished, render
 
 from worldsystem.evaluation.surface import SurfaceDistance, area_samples
 from worldsystem_core.geometry.pinhole import pointmap_from_depth
@@ -149,13 +149,12 @@ def _compare(bench: Benchmark, room: Room, data: str) -> None:
             begun = time.perf_counter()
             mesh = make(room, region)
             seconds.append(time.perf_counter() - begun)
-            if region == regions[len(regions) // 2]:
-                shown[name] = mesh
             samples = area_samples(mesh, 20_000)
             if len(samples):
                 accuracy.append(100 * float(np.abs(room.truth.distance(samples)).mean()))
             off = np.minimum(SurfaceDistance(mesh)(room.seen_in(region)), 0.1)
             completeness.append(100 * float(off.mean()))
+        shown[name] = make(room, max(regions, key=lambda region: room.regions.size(region)[0]))
         what = f"{len(regions)} regions of {8 * SIDE * VOXEL_M:.2f} m, {data} depth"
         note = f"{what}; {', '.join(missing)}" if missing else what
         bench.add(f"method_{name}_{data}_accuracy_cm", accuracy or [np.nan], "cm", note=note)
@@ -176,7 +175,7 @@ def _draw(meshes: dict[str, Mesh], data: str) -> None:
     for axis, (name, mesh) in zip(axes, meshes.items(), strict=True):
         axis.imshow(_shaded(mesh, low, high))
         axis.set_title(name.replace("_", " "), fontsize=9)
-        axis.axis("off")
+        axis.set_axis_off()
     figure.tight_layout()
     figure.savefig(PICTURES / f"mesh_methods_{data}.png")
     pyplot.close(figure)
@@ -193,7 +192,9 @@ def _shaded(mesh: Mesh, low: np.ndarray, high: np.ndarray) -> np.ndarray:
         o3d.core.Tensor.from_numpy(mesh.faces.astype(np.uint32)),
     )
     centre, size = (low + high) / 2, float(np.linalg.norm(high - low))
-    pose = look_at(centre + size * np.array([0.7, 0.9, 0.6]), centre, np.array([0.0, 0.0, 1.0]))
+    toward = ROOM_M / 2 - centre  # from the middle of the room, where the camera was
+    eye = centre + size * toward / np.linalg.norm(toward)
+    pose = look_at(eye, centre, np.array([0.0, 0.0, 1.0]))
     v, u = np.mgrid[0:PICTURE_PX, 0:PICTURE_PX] / PICTURE_PX - 0.5
     rays = np.stack([u, v, np.full_like(u, 1.0)], axis=-1) @ pose[:3, :3].T
     both = np.concatenate([np.broadcast_to(pose[:3, 3], rays.shape), rays], axis=-1)
