@@ -63,7 +63,11 @@ class Room:
 
     def chosen(self) -> list[RegionIndex]:
         """Regions of middling to large surface, spread over the room."""
-        regions = [r for r in self.regions.settled(1e9) if self.regions.size(r)[0] > 800]
+        regions = [
+            region
+            for region in self.regions.settled(1e9)
+            if self.regions.size(region)[0] > 800 and len(self.seen_in(region)) > 200
+        ]
         step = max(1, len(regions) // REGIONS)
         return sorted(regions)[::step][:REGIONS]
 
@@ -193,7 +197,7 @@ def _shaded(mesh: Mesh, low: np.ndarray, high: np.ndarray) -> np.ndarray:
     )
     centre, size = (low + high) / 2, float(np.linalg.norm(high - low))
     toward = ROOM_M / 2 - centre  # from the middle of the room, where the camera was
-    eye = centre + size * toward / np.linalg.norm(toward)
+    eye = centre + 0.75 * size * toward / np.linalg.norm(toward)
     pose = look_at(eye, centre, np.array([0.0, 0.0, 1.0]))
     v, u = np.mgrid[0:PICTURE_PX, 0:PICTURE_PX] / PICTURE_PX - 0.5
     rays = np.stack([u, v, np.full_like(u, 1.0)], axis=-1) @ pose[:3, :3].T

@@ -32,7 +32,7 @@ from worldsystem_mesh.weld import weld
 
 RADIUS = 11.0
 CENTRE = np.array([0.3, -0.2, 0.1])
-HOLE = 3.0
+HOLE = 2.2
 
 
 @pytest.fixture(scope="module")

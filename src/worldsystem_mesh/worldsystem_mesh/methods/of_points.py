@@ -20,8 +20,9 @@ from worldsystem_mesh.methods.interface import RegionPoints
 LEAST_POINTS = 16
 SPACING = 1.0
 """Distance between neighbouring fused points [voxels]."""
-FILL = 4.0
-"""Poisson's surface is kept to this distance from a point [voxels]: it closes smaller holes."""
+FILL = 2.5
+"""Poisson's surface is kept to this distance from a point [voxels]: holes of twice that are closed,
+and the borders of what was seen do not grow by more."""
 CUBE = 1.5
 """Poisson's cube over the points' extent; at 1.1 the surface bends where it nears the faces."""
 NKSR_INSTALL = (
