@@ -36,7 +36,7 @@ def test_far_from_the_origin_the_surface_is_as_exact_as_at_it(
     for mesher, centre in ((near, np.zeros(3)), (far, offset)):
         mesher.settle(0)
         cells = mesher.surface.cells(mesher.surface.all_ids())
-        corners = 8.0 * cells.index[cells.owner()].astype(np.float64)
+        corners = 8.0 * cells.index[cells.block_of_vertex()].astype(np.float64)
         places = (corners + cells.lattice_places()) * VOXEL - centre
         errors.append((np.linalg.norm(places, axis=1) - 1.0) / VOXEL)
     assert len(errors[1]) == pytest.approx(len(errors[0]), rel=0.01)
@@ -149,7 +149,7 @@ def test_a_cpu_and_a_cuda_device_build_the_same_surface(sphere_keyframes):
         places = {}
         for part in SurfaceExtractor(launcher).surfaces(volume, volume.dirty_blocks()):
             cells = part.cells
-            index = cells.index[cells.owner()]
+            index = cells.index[cells.block_of_vertex()]
             at = cells.lattice_places()
             for key, edge, place in zip(index.tolist(), cells.edges.tolist(), at, strict=True):
                 places[(*key, edge)] = place

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float32, Int, Int32, UInt8, UInt16
+from jaxtyping import Bool, Float32, Float64, Int, Int32, UInt8, UInt16
 
 from worldsystem_core import marching_cubes
 from worldsystem_core.surface import MeshBlock
@@ -88,9 +88,14 @@ class SurfaceCells:
 
     def vertices(self, voxel: float) -> Float32[np.ndarray, "V 3"]:
         """Places in world units; 64-bit arithmetic, so that neighbours agree on their rim."""
-        places = 8.0 * self.index[self.block_of_vertex()] + edge_points(self.edges)
+        corners = 8.0 * self.index[self.block_of_vertex()]
+        return np.asarray((corners + self.lattice_places()) * voxel, np.float32)
+
+    def lattice_places(self) -> Float64[np.ndarray, "V 3"]:
+        """Places of the vertices [voxels], exact, from the low corner of their blocks."""
+        places = edge_points(self.edges).astype(np.float64)
         places[np.arange(len(places)), self.edges % 3] += self.shares / SHARE_UNITS
-        return np.asarray(places * voxel, np.float32)
+        return places
 
     def _faces(self) -> tuple[Int32[np.ndarray, "F 3"], Int[np.ndarray, "b+1"]]:
         """All triangles, numbered within their blocks, and where each block's begin."""
