@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 import numpy as np
-from jaxtyping import Float64, Int32, Int64
+from jaxtyping import Float64, Int64
 
 from worldsystem_core.reconstruction import Keyframe, ScaleState
 from worldsystem_core.surface import BlockIndex, Mesh, MeshDelta, join_blocks
