@@ -123,7 +123,9 @@ def test_a_program_that_comes_late_gets_the_surface_streamed_saved_and_counted(
 
     newest = until(outside, lambda: statistics and statistics[-1])
     assert newest.keyframes == 6
-    assert newest.faces == len(expected.faces)
+    # block by block: joining them drops triangles whose corners meet on a rim
+    blocks = mesh_delta(snapshot.delta).blocks
+    assert newest.faces == sum(len(block.faces) for block in blocks)
     np.testing.assert_allclose(newest.voxel, 0.1)
     port = mesher._surface_services.metrics_port
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5) as page:

@@ -41,9 +41,7 @@ def mesher():
 
 
 def settled(mesher: Mesher) -> np.ndarray:
-    for _ in range(50):
-        if mesher.extract(0) is None:
-            break
+    mesher.settle(0)
     return mesher.mesh().vertices
 
 

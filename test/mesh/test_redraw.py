@@ -8,6 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from worldsystem_core.mesh_code.cells import edge_points
+
 VOXEL = 0.05
 
 
@@ -23,9 +25,8 @@ def places_by_edge(surface) -> tuple[int, int]:
     """Of the lattice edges that several blocks have a vertex on: how many there are, and on how
     many of them the blocks disagree about the place."""
     cells = surface.cells(surface.all_ids())
-    point, axis = np.divmod(cells.edges.astype(np.int64), 3)
-    local = np.stack([point % 9, point // 9 % 9, point // 81], axis=-1)
-    whole = local + 8 * cells.index[cells.owner()].astype(np.int64)
+    axis = cells.edges % 3
+    whole = edge_points(cells.edges) + 8 * cells.index[cells.block_of_vertex()].astype(np.int64)
     _, edge = np.unique(np.column_stack([whole, axis]), axis=0, return_inverse=True)
     edge = edge.reshape(-1)
     low = np.full(edge.max() + 1, 1 << 17)
