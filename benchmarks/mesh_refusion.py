@@ -20,7 +20,8 @@ TURN_RAD = 0.03
 
 @dataclass(frozen=True)
 class RefusionResult:
-    """`residual_voxels` is the RMS between the corrected and a fresh surface."""
+    """`residual_voxels` is the RMS between the corrected and a fresh surface; ratios compare live
+    updates with those of the same keyframes where nothing is moved."""
 
     residual_voxels: float
     keyframes_per_s: float
@@ -44,27 +45,25 @@ def close_a_loop(keyframes: list[Keyframe], config: MeshConfig) -> RefusionResul
     corrected, fresh = Mesher(config), Mesher(config)
     live = len(keyframes) // 10
     before, after = keyframes[:-live], keyframes[-live:]
-    usual = []
     for i, keyframe in enumerate(before):
-        usual.append(_update_s(corrected, drifted(keyframe, i / len(before))))
-    for keyframe in keyframes:
-        fresh.integrate(keyframe)
-    fresh.settle(0)
+        _update_s(corrected, drifted(keyframe, i / len(before)))
+        _update_s(fresh, keyframe)
     poses = {k.id: k.world_from_cam for k in before}
     moved = len(corrected.move(poses).applied)
-    meanwhile = []
+    ratios = []
     for keyframe in after:
+        usual_s = _update_s(fresh, keyframe)
         if not corrected.is_settled:
-            meanwhile.append(_update_s(corrected, keyframe))
+            ratios.append(_update_s(corrected, keyframe) / usual_s)
+        else:
+            _update_s(corrected, keyframe)
+    fresh.settle(0)
     corrected.settle(0)
     residual = rms_between(corrected.mesh(), fresh.mesh()) / corrected.stats()["voxel"]
     speed = _speed(corrected, before)
     corrected.close()
     fresh.close()
-    normal = float(np.median(usual[-2 * live :]))
-    return RefusionResult(
-        residual, speed, moved, float(np.median(meanwhile)) / normal, max(meanwhile) / normal
-    )
+    return RefusionResult(residual, speed, moved, float(np.median(ratios)), max(ratios))
 
 
 def _update_s(mesher: Mesher, keyframe: Keyframe) -> float:

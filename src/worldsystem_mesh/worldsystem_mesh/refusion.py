@@ -21,7 +21,9 @@ from worldsystem_mesh.view_store import ViewStore
 from worldsystem_mesh.volume import BlockVolume, DeviceView
 
 CHUNK_BLOCKS = 4
-CACHED_VIEWS = 128
+MOST_ON_CUDA = 256
+"""Views uploaded at once; on a CPU all that are in memory anyway are ready."""
+
 PAIRS_AT_ONCE = 16384
 CHUNKS_AT_ONCE = 64
 LEAST_BLOCKS = 8
@@ -46,6 +48,7 @@ class Refusion:
         self._pairs_per_s = FIRST_GUESS_PAIRS_PER_S
         self._pairs_per_block = 8.0
         self.pairs_done = 0
+        views.on_unloaded = self._unload
 
     @property
     def is_idle(self) -> bool:
@@ -256,6 +259,9 @@ class Refusion:
         self._volume.rebuild(blocks, views, start, view_of_pair)
         return len(view_of_pair)
 
+    def _unload(self, id: int) -> None:
+        self._on_device.pop(id, None)
+
     def _device_view(self, id: int) -> DeviceView:
         held = self._on_device.get(id)
         if held is None:
@@ -265,6 +271,6 @@ class Refusion:
             assert on_device is not None  # it has blocks, so its camera is within the lattice
             held = (view, on_device)
             self._on_device[id] = held
-            if len(self._on_device) > CACHED_VIEWS:
+            if self._volume.is_on_cuda and len(self._on_device) > MOST_ON_CUDA:
                 self._on_device.popitem(last=False)
         return held[1]

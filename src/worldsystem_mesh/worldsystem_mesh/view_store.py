@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import tempfile
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -34,6 +34,8 @@ class ViewStore:
         self._files: dict[int, PageFile] = {}
         self.bytes = 0
         self.evicted = 0
+        self.on_unloaded: Callable[[int], None] = lambda _id: None
+        """Called with the id of a view whose pictures leave memory, or that leaves altogether."""
 
     def __len__(self) -> int:
         return len(self._views)
@@ -98,6 +100,7 @@ class ViewStore:
         if view is None:
             return None
         self.bytes -= self._pictured.pop(id, 0)
+        self.on_unloaded(id)
         shape = self._shapes.pop(id)
         if _pixels(shape) in self._files:
             self._file(shape).forget(id)
@@ -127,6 +130,7 @@ class ViewStore:
             if oldest not in pages:
                 pages.write(oldest, _pictures(view))
             self._views[oldest] = _without_pictures(view)
+            self.on_unloaded(oldest)
         while self.disk_bytes > MOST_DISK_BYTES and len(self._views) > 1:
             self.pop(min(self._views, key=lambda number: self._views[number].order))
             self.evicted += 1

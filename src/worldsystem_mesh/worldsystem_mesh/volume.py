@@ -85,6 +85,10 @@ class BlockVolume:
         return self.pool.bytes + self._index_bytes()
 
     @property
+    def is_on_cuda(self) -> bool:
+        return self._launcher.device != "cpu"
+
+    @property
     def slot_limit(self) -> int:
         """How many blocks may be in memory at once."""
         return self.pool.limit(self._index_bytes())
