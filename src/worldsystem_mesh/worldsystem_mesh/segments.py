@@ -37,12 +37,12 @@ class SegmentStore:
     def disk_bytes(self) -> int:
         return self._pages.size_bytes if self._pages else 0
 
-    def add(self, cells: SurfaceCells) -> int:
-        """Keep a segment; return its number."""
+    def add(self, cells: SurfaceCells, other_bytes: int = 0) -> int:
+        """Keep a segment; return its number. Others use `other_bytes` of the budget."""
         number, self._next = self._next, self._next + 1
         self._held[number] = cells
         self.bytes += cells.bytes
-        while self.bytes > self._budget_bytes and len(self._held) > 1:
+        while self.bytes + other_bytes > self._budget_bytes and len(self._held) > 1:
             self._page_out()
         return number
 

@@ -196,7 +196,7 @@ class SurfaceStore:
 
     def _place(self, blocks: Int[np.ndarray, "n"], cells: SurfaceCells) -> None:
         """Keep the code as a segment and remember where each block is in it."""
-        segment = self._segments.add(cells)
+        segment = self._segments.add(cells, self._highest * INDEX_BYTES)
         self._columns["segment"][blocks] = segment
         self._columns["row"][blocks] = np.arange(len(blocks))
         self._columns["vertices"][blocks] = np.diff(cells.vertex_start)
