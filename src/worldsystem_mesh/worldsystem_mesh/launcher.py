@@ -73,13 +73,22 @@ class Launcher:
         wp.launch(kernel, dim=dim, inputs=inputs, device=self.device)
 
     def sliced(
-        self, kernel: Any, count: int, inputs: list[Any], *, inner: tuple[int, ...] = ()
+        self,
+        kernel: Any,
+        count: int,
+        inputs: list[Any],
+        *,
+        inner: tuple[int, ...] = (),
+        least: int = MIN_SLICE,
     ) -> None:
-        """Run `count` × `inner` threads; the kernel's first argument is where its slice begins."""
-        if self._pool is None or count < 2 * MIN_SLICE:
+        """Run `count` × `inner` threads; the kernel's first argument is where its slice begins.
+
+        A slice has at least `least` of `count`, so that starting it is worth its while.
+        """
+        if self._pool is None or count < 2 * least:
             wp.launch(kernel, dim=(count, *inner), inputs=[0, *inputs], device=self.device)
             return
-        slices = min(self._threads * SLICES_PER_THREAD, count // MIN_SLICE)
+        slices = min(self._threads * SLICES_PER_THREAD, count // least)
         edges = [count * i // slices for i in range(slices + 1)]
         jobs = [
             self._pool.submit(

@@ -21,7 +21,7 @@ from worldsystem_mesh import kernels_rays as rays
 from worldsystem_mesh import kernels_volume as kernels
 from worldsystem_mesh.block_pool import BlockPool
 from worldsystem_mesh.config import MeshConfig
-from worldsystem_mesh.launcher import Launcher, head, rows
+from worldsystem_mesh.launcher import MIN_SLICE, Launcher, head, rows
 from worldsystem_mesh.view import StoredView
 
 BAND_STRIDE_VOXELS = 4.0
@@ -245,7 +245,8 @@ class BlockVolume:
         pairs = [self._list(start), self._list(view_of_pair)]
         lanes = 1 if self._launcher.device == "cpu" else ROWS
         inputs = [self.state, together, self._list(blocks), *pairs, lanes]
-        self._launcher.sliced(fusion.fuse_views, len(blocks), inputs, inner=(lanes,))
+        least = max(MIN_SLICE * len(blocks) // max(len(view_of_pair), 1), 1)
+        self._launcher.sliced(fusion.fuse_views, len(blocks), inputs, inner=(lanes,), least=least)
 
     def _touched(self, view: StoredView, on_device: DeviceView | None) -> StoredView:
         if on_device is None:
