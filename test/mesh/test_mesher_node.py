@@ -97,6 +97,7 @@ def test_a_program_that_comes_late_gets_the_surface_streamed_saved_and_counted(
 
     fuse(context, sphere_keyframes(6))
     until(outside, lambda: mesher._mesher.stats()["keyframes"] == 6 and mesher.idle)
+    until(outside, lambda: mesher._mesher.is_settled)
     streamed, statistics, client = [], [], MeshAssembly()
     outside.create_subscription(MeshDelta, "mesh/stream", streamed.append, 50)
     outside.create_subscription(MeshStatistics, "mesh/statistics", statistics.append, 10)
