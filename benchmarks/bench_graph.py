@@ -41,14 +41,14 @@ from worldsystem_slam3r.maps.keeper import is_map
 
 ORBIT = SimConfig(flight="orbit", duration_s=50.0)
 if QUICK:
-    ORBIT = SimConfig(flight="orbit", duration_s=48.0, fps=5.0, width=480, height=270)
+    ORBIT = SimConfig(flight="orbit", duration_s=52.0, fps=5.0, width=480, height=270)
 GPS_SIGMA_M = 1.0
 GPS_HZ = 5.0
 GPS_RUNS = 3
 TELEMETRY_SIGMA_M = 0.5
 KILLED_KEYFRAMES, KILL_AFTER_S = 25 if QUICK else 35, 60.0
-SECOND_SESSION_S = 8.0
-"""When the second session begins, over ground that the first has seen."""
+SECOND_SESSION_S = 44.5
+"""When the second session begins: on a second round, over ground that the killed run has seen."""
 
 
 @dataclass(frozen=True, eq=False)

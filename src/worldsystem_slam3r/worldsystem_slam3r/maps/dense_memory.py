@@ -13,7 +13,7 @@ from worldsystem_slam3r.maps.keyframe_file import DensePart, encode_dense
 class DenseMemory:
     """Functions that give the bytes of each keyframe's dense part.
 
-    Those in memory (about 60 kB each) leave, oldest first, when they take more than `budget_bytes`
+    Those in memory (about 150 kB each) leave, oldest first, when they take more than `budget_bytes`
     (0: none are kept); such a keyframe is saved without its surface, and `let_go` counts it.
     """
 
