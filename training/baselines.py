@@ -38,16 +38,18 @@ def constant_prediction(
     return points / mean_distance(points, valid)[:, None, None, None, None]
 
 
-def as_the_first_reference(views: Views, references: int) -> Float[Tensor, "b v h w 3"]:
-    """Sources placed, with their true points, where and as large as the first view is.
+def as_a_reference(views: Views, references: int, which: int) -> Float[Tensor, "b v h w 3"]:
+    """Sources placed, with their true points, where and as large as reference `which` is.
 
-    The first `references` views are left as they are given. The place follows exactly from the
-    first view's points in both frames, which Local-to-World is shown.
+    The first `references` views are left as they are given. The place follows exactly from that
+    view's points in both frames, which Local-to-World is shown.
     """
     points = views.points.clone()
     for window in range(len(points)):
-        seen = views.valid[window, 0]
-        given = [x[window, 0][seen].numpy().astype(np.float64) for x in (views.points, views.own)]
+        seen = views.valid[window, which]
+        given = [
+            x[window, which][seen].numpy().astype(np.float64) for x in (views.points, views.own)
+        ]
         own = views.own[window, references:]
         if len(given[0]) < 3:
             points[window, references:] = own
@@ -55,3 +57,11 @@ def as_the_first_reference(views: Views, references: int) -> Float[Tensor, "b v 
         placed = fit_sim3(*given).apply(own.numpy().astype(np.float64))
         points[window, references:] = torch.from_numpy(placed.astype(np.float32))
     return points
+
+
+def as_the_best_reference(views: Views, references: int) -> Float[Tensor, "b v h w 3"]:
+    """Each source as the reference that suits it best; which that is, only the truth can tell."""
+    guesses = torch.stack([as_a_reference(views, references, i) for i in range(references)])
+    away = torch.where(views.valid, (guesses - views.points).norm(dim=-1), 0.0).sum(dim=(-1, -2))
+    best = away.argmin(dim=0)
+    return guesses.gather(0, best[None, ..., None, None, None].expand(1, *views.points.shape))[0]

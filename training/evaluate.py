@@ -7,7 +7,12 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
-from baselines import as_the_first_reference, constant_depth_points, constant_prediction
+from baselines import (
+    as_a_reference,
+    as_the_best_reference,
+    constant_depth_points,
+    constant_prediction,
+)
 from decoding import Seen
 from losses import mean_distance, relative_error
 from scipy.stats import spearmanr
@@ -32,7 +37,8 @@ def held_out_errors(
 
     Image-to-Points must beat `i2p_constant_depth`, fitted to the `known` rooms. Local-to-World, on
     its sources, must beat `l2w_unmoved` (each stands where the window's origin is, with its true
-    points) and `l2w_first_reference` (each stands where the first reference does).
+    points) and `l2w_first_reference` (each stands where the first reference does);
+    `l2w_best_reference` is a mark that takes the truth to reach: the reference nearest in effect.
     """
     fresh_i2p, fresh_l2w = ImageToPoints(i2p.sizes), LocalToWorld(l2w.sizes)
     examples = next(_windows(known, 1))
@@ -57,7 +63,10 @@ def held_out_errors(
         ),
         "l2w_unmoved": _mean(_source_error(v.own, v) for v in _worlds(unseen)),
         "l2w_first_reference": _mean(
-            _source_error(as_the_first_reference(v, REFERENCES), v) for v in _worlds(unseen)
+            _source_error(as_a_reference(v, REFERENCES, 0), v) for v in _worlds(unseen)
+        ),
+        "l2w_best_reference": _mean(
+            _source_error(as_the_best_reference(v, REFERENCES), v) for v in _worlds(unseen)
         ),
         "l2w_known_rooms": _mean(
             _source_error(predict_world(l2w, i2p, v).points, v) for v in _worlds(known)
