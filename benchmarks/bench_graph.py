@@ -20,9 +20,9 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from bench_reconstruction import DATA, karma
 from graph_pictures import draw_loop
 from harness import QUICK, Benchmark
+from reconstruction_films import DATA, karma
 
 from worldsystem_core.frames import Frame
 from worldsystem_core.geometry.sim3 import fit_sim3
