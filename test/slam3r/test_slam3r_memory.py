@@ -56,6 +56,7 @@ def test_the_number_of_frames_and_arrays_kept_does_not_grow():
     assert kept[2]["tensors"] <= kept[0]["tensors"] + 40
 
 
+@pytest.mark.slow
 def test_a_thousand_frames_leave_memory_where_it_was():
     golden_folder()
     memory, _ = stream(tiny_networks(), 1000, warm_up=400, **SMALL)
