@@ -32,7 +32,8 @@ class SurfaceCells(mesh_code.SurfaceCells):
         return sum(int(getattr(self, field.name).nbytes) for field in fields(self))
 
     def taken(self, chosen: Int[np.ndarray, "n"]) -> SurfaceCells:
-        """The code of some of the blocks, in the order asked for."""
+        """The code of some of the blocks, in the order asked for; not copied when only blocks
+        without a surface are left out."""
         vertex_rows, vertex_start = _ranges(self.vertex_start, chosen)
         cell_rows, cell_start = _ranges(self.cell_start, chosen)
         return SurfaceCells(
@@ -51,11 +52,13 @@ class SurfaceCells(mesh_code.SurfaceCells):
 
 def _ranges(
     start: Int32[np.ndarray, "b+1"], chosen: Int[np.ndarray, "n"]
-) -> tuple[Int[np.ndarray, "r"], Int32[np.ndarray, "n+1"]]:
+) -> tuple[Int[np.ndarray, "r"] | slice, Int32[np.ndarray, "n+1"]]:
     """Rows of the chosen ranges, one after the other, and where each begins in the result."""
     counts = (start[1:] - start[:-1])[chosen]
     begins = np.zeros(len(counts) + 1, np.int32)
     np.cumsum(counts, out=begins[1:])
+    if begins[-1] == start[-1] and (chosen[1:] > chosen[:-1]).all():
+        return slice(None), begins
     shift = start[:-1][chosen].astype(np.int64) - begins[:-1]
     return np.arange(begins[-1]) + np.repeat(shift, counts), begins
 

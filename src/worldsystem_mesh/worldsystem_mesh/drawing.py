@@ -48,7 +48,7 @@ class SurfaceDrawer:
             out.index = _cpu(cells.index[first:end], wp.int32)
             out.face_start = _cpu(starts[first:end], wp.int32)
             out.vertex_of_edge = wp.empty((end - first, EDGES), dtype=wp.int16, device="cpu")
-            out.vertices, out.faces = _cpu(vertices, wp.float32), _cpu(faces, wp.int32)
+            out.vertices, out.faces = _cpu(vertices, wp.vec3), _cpu(faces, wp.vec3i)
             inputs = [self._tables, code, out]
             self._launcher.sliced(kernels.draw_surface, end - first, inputs)
         return vertices, faces, starts

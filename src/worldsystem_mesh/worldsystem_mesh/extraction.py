@@ -68,7 +68,8 @@ class SurfaceExtractor:
         on_device = wp.array(blocks, dtype=wp.int32, device=device, copy=False)
         inputs = [volume.state, on_device, self._batch]
         self._launcher.whole(kernels.find_slots, (n, 8), inputs)
-        self._launcher.sliced(kernels.sample_rows, n, [volume.state, self._batch], inner=(81,))
+        inputs = [volume.state, self._batch, self._lanes]
+        self._launcher.sliced(kernels.sample_rows, n, inputs, inner=(self._lanes,))
         self._launcher.sliced(kernels.count_surface, n, [self._tables, self._batch])
         vertex_start = starts_of(head(self._batch.vertex_count, n))
         cell_start = starts_of(head(self._batch.cell_count, n))
@@ -95,8 +96,15 @@ def make_tables(device: str) -> Any:  # an instance of the Warp struct `kernels.
     made = kernels.Tables()
     made.triangle_count = wp.array(tables.triangle_count_table(), dtype=wp.int32, device=device)
     offsets = tables.edge_offset_table(POINTS_PER_SIDE)
-    corners = offsets[np.maximum(tables.edge_table(), 0)]
-    made.edge_of_corner = wp.array(corners, dtype=wp.int32, device=device)
+    named = tables.edge_table()
+    corners = offsets[np.maximum(named, 0)].astype(np.int32).reshape(len(named), -1, 3)
+    made.triangle = wp.array(corners, dtype=wp.vec3i, device=device)
+    once = [list(dict.fromkeys(edge for edge in case if edge >= 0)) for case in named.tolist()]
+    edges = np.zeros((len(once), len(tables.EDGES)), np.int32)
+    for case, found in enumerate(once):
+        edges[case, : len(found)] = offsets[found]
+    made.edge_count = wp.array([len(found) for found in once], dtype=wp.int32, device=device)
+    made.edge = wp.array(edges, dtype=wp.int32, device=device)
     return made
 
 
@@ -109,7 +117,7 @@ def empty_code(
     code.cell_start = wp.array(cell_start, dtype=wp.int32, device=device, copy=False)
     code.edges = wp.empty(vertices, dtype=wp.uint16, device=device)
     code.shares = wp.empty(vertices, dtype=wp.uint16, device=device)
-    code.colours = wp.empty((vertices, 3), dtype=wp.uint8, device=device)
+    code.colours = wp.empty(vertices, dtype=wp.vec3ub, device=device)
     code.cells = wp.empty(cells, dtype=wp.uint16, device=device)
     code.cases = wp.empty(cells, dtype=wp.uint8, device=device)
     code.fingerprint = wp.zeros(len(vertex_start) - 1, dtype=wp.int64, device=device)

@@ -41,61 +41,116 @@ def row_seed(seed: wp.uint32, x: wp.int32, y: wp.int32, z: wp.int32, row: wp.int
     return mixed_bits((h ^ (wp.uint32(z) * wp.uint32(0x62B2AE3D))) + wp.uint32(row))
 
 
-@wp.func
-def rounded(value: wp.float32, dither: wp.float32) -> wp.int32:
-    """Round up or down by chance, so that the mean of many roundings is right; for values above
-    -40000."""
-    return wp.int32(value + dither + 40000.0) - 40000
+# Eight neighbouring voxels at once, step by step and without branches, so that a compiler makes
+# vector instructions of each step; Warp's own language has no loops of that kind.
+FUSE_ROW = f"""
+    using namespace wp;
+    const int stride = int(depth.strides[0] / sizeof(uint16));
+    const float width = float(depth.shape[1]), height = float(depth.shape[0]);
+    const int least = rule[0], most = rule[1], watched = rule[2];
+    int16* row_sdf = &index(sdf, s, o);
+    uint32* row_paint = &index(paint, s, o);
+    float z[8], far_by[8], half[8];
+    int pixel[8], inside[8], steps[8], counts[8], any = 0, move = 0;
+    uint32 observed[8];
+
+    // the pixel that each voxel projects to: rounded, not cut
+    for (int i = 0; i < 8; ++i) {{
+        z[i] = p[2] + float(i) * along[2];
+        const float inverse = 1.0f / z[i];
+        const float u = k[0] * (p[0] + float(i) * along[0]) * inverse + k[2] + 0.5f;
+        const float v = k[1] * (p[1] + float(i) * along[1]) * inverse + k[3] + 0.5f;
+        inside[i] = (z[i] > 1.0f) & (u >= 0.0f) & (u < width) & (v >= 0.0f) & (v < height);
+        pixel[i] = inside[i] ? int(v) * stride + int(u) : 0;
+    }}
+    for (int i = 0; i < 8; ++i) steps[i] = depth.data[pixel[i]];
+
+    // how far in front of the measured surface it lies, and whether that is in the band
+    for (int i = 0; i < 8; ++i) {{
+        const float measured = float(steps[i]) * depth_step;
+        half[i] = min(max(noise * measured, truncation), 16.0f);
+        far_by[i] = measured - z[i];
+        counts[i] = inside[i] & (steps[i] > 0) & (far_by[i] > -half[i]);
+        any |= counts[i];
+    }}
+    if (!any) return 0;
+    for (int i = 0; i < 8; ++i) observed[i] = seen.data[pixel[i]];
+
+    for (int i = 0; i < 8; ++i) {{
+        uint32 bits = (seed + uint32(i) * 0x9E3779B9u) * 0x7FEB352Du;
+        bits ^= bits >> 15;
+        const float dither = float(bits & 0xFFFFu) * (1.0f / 65536.0f);
+
+        // weight: the pixel's confidence, falling to 0 in the last quarter behind the surface
+        const float behind = min(4.0f + 4.0f * far_by[i] / half[i], 1.0f);
+        const float exact = float(int(observed[i] >> 24)) * ({WEIGHT_UNITS}.0f / 255.0f) * behind;
+        const float weighed = exact + float(int(bits >> 16)) * (1.0f / 65536.0f);
+        const int weight = counts[i] ? int(weighed) : 0;
+
+        // running mean of the distance
+        const uint32 before = row_paint[i];
+        const int held = int(before >> 24), old = row_sdf[i];
+        const int total = min(held + weight, most);
+        const float share = float(weight) / float(max(held + weight, 1));
+        const float gap = min(far_by[i], half[i]) * {SDF_UNITS}f - float(old);
+        const int now = old + int(floorf(gap * share + dither));
+
+        // how far that counts as moved
+        const int edge = wp::abs(now), was = wp::abs(old);
+        const int appeared = edge < watched ? int({SDF_UNITS}f) : {FAR_BUT_KNOWN};
+        const int is_out = (min(edge, was) >= watched) & ((now ^ old) >= 0);
+        int moved = held < least ? appeared : (is_out ? 0 : wp::abs(now - old));
+
+        // colour, in the band; black is none
+        const int r = before & 255, g = (before >> 8) & 255, b = (before >> 16) & 255;
+        const float slow = float(weight) / float({COLOUR_MEMORY} + max(weight, 0));
+        const float kept = held > {COLOUR_MEMORY} ? slow : share;
+        const float part = (before & 0xFFFFFFu) == 0u ? 1.0f : kept;
+        const int red = int(floorf(float(int(observed[i] & 255) - r) * part + dither));
+        const int green = int(floorf(float(int((observed[i] >> 8) & 255) - g) * part + dither));
+        const int blue = int(floorf(float(int((observed[i] >> 16) & 255) - b) * part + dither));
+        const int new_blue = max(b + blue, 1);
+        const int in_band = far_by[i] < half[i];
+        const uint32 mixed = uint32((r + red) | ((g + green) << 8) | (new_blue << 16));
+        const uint32 colour = in_band ? mixed : before & 0xFFFFFFu;
+        const int shades = max(max(wp::abs(red), wp::abs(green)), wp::abs(new_blue - b));
+        const int repainted = (in_band & (now > -watched)) ? {COLOUR_CHANGE} * shades : 0;
+
+        const int is_seen = weight > 0;
+        moved = max(moved, repainted);
+        move = max(move, (is_seen & (total >= least)) ? moved : 0);
+        row_sdf[i] = int16(is_seen ? now : old);
+        row_paint[i] = is_seen ? colour | (uint32(total) << 24) : before;
+    }}
+    return move;
+"""
 
 
-@wp.func
-def move_of(
-    held: wp.int32, total: wp.int32, old: wp.int32, new: wp.int32, rule: wp.vec2i
+@wp.func_native(FUSE_ROW)
+def fuse_row(
+    depth: wp.array2d[wp.uint16],
+    seen: wp.array2d[wp.uint32],
+    sdf: wp.array2d[wp.int16],
+    paint: wp.array2d[wp.uint32],
+    s: wp.int32,
+    o: wp.int32,
+    p: wp.vec3,
+    along: wp.vec3,
+    k: wp.vec4,
+    depth_step: wp.float32,
+    truncation: wp.float32,
+    noise: wp.float32,
+    rule: wp.vec3i,
+    seed: wp.uint32,
 ) -> wp.int32:
-    """By how many steps a voxel's change from distance `old` to `new` counts as moved.
+    """Fuse pixels into the eight voxels from `o` on of slot `s`, the first of which lies at `p` in
+    the camera's frame and the others `along` from it; return by how many distance steps one of
+    them moved at most. `rule` is (least weight that counts, most weight, watched steps).
 
-    One that becomes known (weight from below to above the least, `rule[0]`) counts a whole voxel,
-    or little where it is farther from the surface than `rule[1]`; moves out there do not count.
+    A voxel that becomes known counts a whole voxel, or `FAR_BUT_KNOWN` where it is farther from the
+    surface than is watched; moves out there do not count.
     """
-    if total < rule[0]:
-        return wp.int32(0)
-    if held < rule[0]:
-        return wp.where(wp.abs(new) < rule[1], wp.int32(SDF_UNITS), FAR_BUT_KNOWN)
-    if wp.min(wp.abs(new), wp.abs(old)) >= rule[1] and (new ^ old) >= 0:
-        return wp.int32(0)
-    return wp.abs(new - old)
-
-
-@wp.func
-def blended(paint: wp.uint32, seen: wp.uint32, share: wp.float32, dither: wp.float32) -> wp.uint32:
-    """Colours that went `share` of the way to those seen, all of it from black, which is none."""
-    held = paint & wp.uint32(0xFFFFFF)
-    part = wp.where(held == wp.uint32(0), 1.0, share)
-    r = level_of(paint, 0)
-    g = level_of(paint, 1)
-    b = level_of(paint, 2)
-    r += rounded(float(level_of(seen, 0) - r) * part, dither)
-    g += rounded(float(level_of(seen, 1) - g) * part, dither)
-    b = wp.max(b + rounded(float(level_of(seen, 2) - b) * part, dither), 1)
-    return wp.uint32(r) | (wp.uint32(g) << wp.uint32(8)) | (wp.uint32(b) << wp.uint32(16))
-
-
-@wp.func
-def colour_gap(a: wp.uint32, b: wp.uint32) -> wp.int32:
-    """Largest difference of a channel."""
-    most = wp.abs(level_of(a, 0) - level_of(b, 0))
-    most = wp.max(most, wp.abs(level_of(a, 1) - level_of(b, 1)))
-    return wp.max(most, wp.abs(level_of(a, 2) - level_of(b, 2)))
-
-
-@wp.func
-def trusted_weight(confidence: wp.int32, sdf: wp.float32, half: wp.float32) -> wp.float32:
-    """Weight of an observation in `WEIGHT_UNITS`: the pixel's confidence; in the last quarter
-    of the band behind the surface it falls to 0 linearly."""
-    exact = float(confidence) * (float(WEIGHT_UNITS) / 255.0)
-    if sdf < -0.75 * half:
-        return exact * (4.0 + 4.0 * sdf / half)
-    return exact
+    ...
 
 
 @wp.func
@@ -114,59 +169,30 @@ def fuse_view(voxels: Voxels, view: View, block: wp.vec3i, s: wp.int32, lane: wp
     """Fuse the view into rows lane[0], lane[0] + lane[1], ... of a block's voxels; return by how
     many distance steps one of them moved at most.
 
-    Projective fusion of Curless & Levoy, SIGGRAPH 1996. Pixels are rounded, not cut.
+    Projective fusion of Curless & Levoy, SIGGRAPH 1996.
     """
     along = wp.vec3(view.cam_from_world[0, 0], view.cam_from_world[1, 0], view.cam_from_world[2, 0])
-    k = view.intrinsics
-    rule = wp.vec2i(voxels.min_weight, voxels.watched)
-    width = float(view.depth.shape[1])
-    height = float(view.depth.shape[0])
+    rule = wp.vec3i(voxels.min_weight, voxels.max_weight, voxels.watched)
     move = wp.int32(0)
     row = lane[0]
     while row < 64:
-        p = row_start(view, block, row)
-        bits = row_seed(view.seed, block[0], block[1], block[2], row)
-        for o in range(row * 8, row * 8 + 8):
-            inverse = 1.0 / p[2]
-            fu = k[0] * p[0] * inverse + k[2] + 0.5
-            fv = k[1] * p[1] * inverse + k[3] + 0.5
-            steps = wp.int32(0)
-            u = wp.int32(0)
-            v = wp.int32(0)
-            if p[2] > 1.0 and fu >= 0.0 and fu < width and fv >= 0.0 and fv < height:
-                u = wp.int32(fu)
-                v = wp.int32(fv)
-                steps = wp.int32(view.depth[v, u])
-            depth = float(steps) * view.depth_step
-            half = band(depth, view.truncation, view.depth_noise)
-            sdf = depth - p[2]
-            weight = wp.int32(0)
-            seen = wp.uint32(0)
-            if steps > 0 and sdf > -half:
-                bits = bits * wp.uint32(1664525) + wp.uint32(1013904223)
-                seen = view.paint[v, u]
-                exact = trusted_weight(weight_of(seen), sdf, half)
-                weight = rounded(exact, float(bits >> wp.uint32(16)) / 65536.0)
-            if weight > 0:
-                dither = float(bits & wp.uint32(0xFFFF)) / 65536.0
-                paint = voxels.paint[s, o]
-                old = wp.int32(voxels.sdf[s, o])
-                held = weight_of(paint)
-                share = float(weight) / float(held + weight)
-                gap = wp.min(sdf, half) * SDF_UNITS - float(old)
-                new = old + rounded(gap * share, dither)
-                total = wp.min(held + weight, voxels.max_weight)
-                move = wp.max(move, move_of(held, total, old, new, rule))
-                colour = paint & wp.uint32(0xFFFFFF)
-                if sdf < half:
-                    if held > COLOUR_MEMORY:
-                        share = float(weight) / float(COLOUR_MEMORY + weight)
-                    colour = blended(paint, seen, share, dither)
-                    if total >= rule[0] and new > -rule[1]:
-                        move = wp.max(move, COLOUR_CHANGE * colour_gap(colour, paint))
-                voxels.sdf[s, o] = wp.int16(new)
-                voxels.paint[s, o] = colour | (wp.uint32(total) << wp.uint32(24))
-            p = p + along
+        moved = fuse_row(
+            view.depth,
+            view.paint,
+            voxels.sdf,
+            voxels.paint,
+            s,
+            row * 8,
+            row_start(view, block, row),
+            along,
+            view.intrinsics,
+            view.depth_step,
+            view.truncation,
+            view.depth_noise,
+            rule,
+            row_seed(view.seed, block[0], block[1], block[2], row),
+        )
+        move = wp.max(move, moved)
         row += lane[1]
     return move
 

@@ -30,10 +30,14 @@ SHARE_MARGIN = 64.0
 
 @wp.struct
 class Tables:
-    """Marching cubes: triangles per case, and their corners' edges relative to the cell's first."""
+    """Marching cubes, per case: its triangles with the edges of their corners, and each of these
+    edges once, in the order in which the triangles first name it. Edges are relative to the cell's
+    first."""
 
     triangle_count: wp.array[wp.int32]
-    edge_of_corner: wp.array2d[wp.int32]
+    triangle: wp.array2d[wp.vec3i]
+    edge_count: wp.array[wp.int32]
+    edge: wp.array2d[wp.int32]
 
 
 @wp.struct
@@ -64,7 +68,7 @@ class Code:
     cell_start: wp.array[wp.int32]
     edges: wp.array[wp.uint16]
     shares: wp.array[wp.uint16]
-    colours: wp.array2d[wp.uint8]
+    colours: wp.array[wp.vec3ub]
     cells: wp.array[wp.uint16]
     cases: wp.array[wp.uint8]
     fingerprint: wp.array[wp.int64]
@@ -113,44 +117,82 @@ def find_slots(volume: Volume, blocks: wp.array[wp.int32], batch: Batch) -> None
         batch.slots[i, corner] = volume.slot[upper]
 
 
+# Eight neighbours at once: loops of a known length, which a compiler makes vector instructions of.
+VOXEL_BITS = """
+    using namespace wp;
+    const uint32* held = &index(paint, s, o);
+    const int16* at = &index(sdf, s, o);
+    int known = 0, inside = 0;
+    for (int x = 0; x < 8; ++x) known |= (held[x] >= least ? 1 : 0) << x;
+    for (int x = 0; x < 8; ++x) inside |= (at[x] < 0 ? 1 : 0) << x;
+    return known | ((known & inside) << 8);
+"""
+RIM_BITS = """
+    using namespace wp;
+    const int16* at = &index(rim, s, o);
+    int known = 0, inside = 0;
+    for (int x = 0; x < 8; ++x) known |= (at[x] != 0 ? 1 : 0) << x;
+    for (int x = 0; x < 8; ++x) inside |= (at[x] < 0 ? 1 : 0) << x;
+    return known | (inside << 8);
+"""
+
+
+@wp.func_native(VOXEL_BITS)
+def voxel_bits(
+    sdf: wp.array2d[wp.int16],
+    paint: wp.array2d[wp.uint32],
+    s: wp.int32,
+    o: wp.int32,
+    least: wp.uint32,
+) -> wp.int32:
+    """Which of the eight voxels from `o` on are known (low byte), their paint being at least
+    `least` because the weight is its highest byte, and inside (high byte)."""
+    ...
+
+
+@wp.func_native(RIM_BITS)
+def rim_bits(rim: wp.array2d[wp.int16], s: wp.int32, o: wp.int32) -> wp.int32:
+    """The same of eight rim samples from `o` on; `UNKNOWN` is 0."""
+    ...
+
+
 @wp.kernel
-def sample_rows(first: wp.int32, volume: Volume, batch: Batch) -> None:
-    """Who is inside and who is known in one row of nine samples."""
-    i, row = wp.tid()
+def sample_rows(first: wp.int32, volume: Volume, batch: Batch, lanes: wp.int32) -> None:
+    """Who is inside and who is known in the rows of nine samples; `lanes` threads share a block."""
+    i, lane = wp.tid()
     i = first + i
-    z = row // 9
-    y = row - z * 9
-    corner = ((y >> 3) << 1) | ((z >> 3) << 2)
-    s = batch.slots[i, corner]
-    y = y & 7
-    z = z & 7
-    inside = wp.int32(0)
-    known = wp.int32(0)
-    if s >= 0:
-        if y == 0 or z == 0:
+    sdf = volume.voxels.sdf
+    rim = volume.voxels.rim
+    paint = volume.voxels.paint
+    least = wp.uint32(volume.voxels.min_weight) << wp.uint32(24)
+    row = lane
+    while row < 81:
+        z = row // 9
+        y = row - z * 9
+        corner = ((y >> 3) << 1) | ((z >> 3) << 2)
+        s = batch.slots[i, corner]
+        y = y & 7
+        z = z & 7
+        bits = wp.int32(0)
+        if s >= 0:
             base = rim_index(0, y, z)
-            for x in range(8):
-                held = wp.int32(volume.voxels.rim[s, base + x])
-                known = known | (wp.where(held != UNKNOWN, 1, 0) << x)
-                inside = inside | (wp.where(held < 0, 1, 0) << x)
-        else:
-            held = wp.int32(volume.voxels.rim[s, rim_index(0, y, z)])
-            known = wp.where(held != UNKNOWN, 1, 0)
-            inside = wp.where(held < 0, 1, 0)
-            base = (z * 8 + y) * 8
-            for x in range(1, 8):
-                if weight_of(volume.voxels.paint[s, base + x]) >= volume.voxels.min_weight:
-                    known = known | (1 << x)
-                    inside = inside | (
-                        wp.where(volume.voxels.sdf[s, base + x] < wp.int16(0), 1, 0) << x
-                    )
-    far = batch.slots[i, corner | 1]
-    if far >= 0:
-        held = wp.int32(volume.voxels.rim[far, rim_index(0, y, z)])
-        known = known | (wp.where(held != UNKNOWN, 1, 0) << 8)
-        inside = inside | (wp.where(held < 0, 1, 0) << 8)
-    batch.inside[i, row] = wp.int16(inside)
-    batch.known[i, row] = wp.int16(known)
+            if y == 0 or z == 0:
+                bits = rim_bits(rim, s, base)
+            else:
+                first_held = wp.int32(rim[s, base])
+                bits = voxel_bits(sdf, paint, s, (z * 8 + y) * 8, least) & 0xFEFE
+                bits = bits | wp.where(first_held != UNKNOWN, 1, 0)
+                bits = bits | wp.where(first_held < 0, 256, 0)
+        known = bits & 255
+        inside = bits >> 8
+        far = batch.slots[i, corner | 1]
+        if far >= 0:
+            held = wp.int32(rim[far, rim_index(0, y, z)])
+            known = known | wp.where(held != UNKNOWN, 256, 0)
+            inside = inside | wp.where(held < 0, 256, 0)
+        batch.inside[i, row] = wp.int16(inside)
+        batch.known[i, row] = wp.int16(known)
+        row += lanes
 
 
 @wp.func
@@ -186,18 +228,25 @@ def count_surface(first: wp.int32, tables: Tables, batch: Batch) -> None:
     Rows of nine samples are bit masks, so that empty rows of cells are refused at once.
     """
     i = first + wp.tid()
+    rows_inside = batch.inside
+    rows_known = batch.known
+    vertex_of_edge = batch.vertex_of_edge
+    edge_of_vertex = batch.edge_of_vertex
+    triangle_count = tables.triangle_count
+    edge_count = tables.edge_count
+    edge_of_case = tables.edge
     cells = wp.int32(0)
     vertices = wp.int32(0)
     faces = wp.int32(0)
     for yz in range(64):
         row = (yz >> 3) * 9 + (yz & 7)
-        inside = rows_around(batch.inside, i, row)
+        inside = rows_around(rows_inside, i, row)
         if (inside[0] | inside[1] | inside[2] | inside[3]) != 0:
-            known = rows_around(batch.known, i, row)
+            known = rows_around(rows_known, i, row)
             crossed = crossed_cells(inside, known[0] & known[1] & known[2] & known[3])
             if crossed != 0 and cells == 0:
                 for edge in range(2187):
-                    batch.vertex_of_edge[i, edge] = wp.int16(-1)
+                    vertex_of_edge[i, edge] = wp.int16(-1)
             x = wp.int32(0)
             while (crossed >> x) != 0:
                 if ((crossed >> x) & 1) != 0:
@@ -206,13 +255,12 @@ def count_surface(first: wp.int32, tables: Tables, batch: Batch) -> None:
                     batch.cell[i, cells] = wp.uint16(point)
                     batch.case_of_cell[i, cells] = wp.uint8(case)
                     cells += 1
-                    corners = tables.triangle_count[case]
-                    faces += corners
-                    for corner in range(3 * corners):
-                        edge = point * 3 + tables.edge_of_corner[case, corner]
-                        if batch.vertex_of_edge[i, edge] < wp.int16(0):
-                            batch.vertex_of_edge[i, edge] = wp.int16(vertices)
-                            batch.edge_of_vertex[i, vertices] = wp.uint16(edge)
+                    faces += triangle_count[case]
+                    for e in range(edge_count[case]):
+                        edge = point * 3 + edge_of_case[case, e]
+                        if vertex_of_edge[i, edge] < wp.int16(0):
+                            vertex_of_edge[i, edge] = wp.int16(vertices)
+                            edge_of_vertex[i, vertices] = wp.uint16(edge)
                             vertices += 1
                 x += 1
     batch.cell_count[i] = cells
@@ -265,9 +313,20 @@ def emit_surface(
     """
     i, lane = wp.tid()
     i = first + i
+    # arrays and numbers that do not change, once: what is stored could be them, for all a compiler
+    # knows
+    sdf = volume.voxels.sdf
+    rim = volume.voxels.rim
+    paint = volume.voxels.paint
+    slots = batch.slots
+    edges = code.edges
+    shares = code.shares
+    colours = code.colours
+    vertices = batch.vertex_count[i]
+    v0 = code.vertex_start[i]
     total = wp.int64(0)
     m = lane
-    while m < batch.vertex_count[i]:
+    while m < vertices:
         edge = wp.int32(batch.edge_of_vertex[i, m])
         point = edge // 3
         axis = edge - point * 3
@@ -279,30 +338,31 @@ def emit_surface(
             low[1] + wp.where(axis == 1, 1, 0),
             low[2] + wp.where(axis == 2, 1, 0),
         )
-        q0 = batch.slots[i, corner_of(low)]
-        q1 = batch.slots[i, corner_of(high)]
-        s0 = sample(volume.voxels.sdf, volume.voxels.rim, q0, within(low))
-        share = s0 / (s0 - sample(volume.voxels.sdf, volume.voxels.rim, q1, within(high)))
-        a = colour_at(volume.voxels.paint, q0, within(low))
-        colour = colour_between(a, colour_at(volume.voxels.paint, q1, within(high)), share)
+        q0 = slots[i, corner_of(low)]
+        q1 = slots[i, corner_of(high)]
+        s0 = sample(sdf, rim, q0, within(low))
+        share = s0 / (s0 - sample(sdf, rim, q1, within(high)))
+        a = colour_at(paint, q0, within(low))
+        colour = colour_between(a, colour_at(paint, q1, within(high)), share)
         steps = wp.clamp(share * SHARE_STEPS + 0.5, SHARE_MARGIN, SHARE_STEPS - SHARE_MARGIN)
-        at = code.vertex_start[i] + m
-        code.edges[at] = wp.uint16(edge)
-        code.shares[at] = wp.uint16(wp.int32(steps))
-        shade = wp.int32(0)
-        for channel in range(3):
-            level = wp.int32(colour[channel] + 0.5)
-            code.colours[at, channel] = wp.uint8(level)
-            shade = (shade << 8) | level
+        edges[v0 + m] = wp.uint16(edge)
+        shares[v0 + m] = wp.uint16(wp.int32(steps))
+        red = wp.int32(colour[0] + 0.5)
+        green = wp.int32(colour[1] + 0.5)
+        blue = wp.int32(colour[2] + 0.5)
+        colours[v0 + m] = wp.vec3ub(wp.uint8(red), wp.uint8(green), wp.uint8(blue))
+        shade = (red << 16) | (green << 8) | blue
         place = wp.int64(edge) | (wp.int64(wp.int32(steps)) << wp.int64(16))
         total += fingerprint_of(m, place, wp.int64(shade))
         m += lanes
+    cells = batch.cell_count[i]
+    c0 = code.cell_start[i]
     c = lane
-    while c < batch.cell_count[i]:
+    while c < cells:
         cell = batch.cell[i, c]
         case = batch.case_of_cell[i, c]
-        code.cells[code.cell_start[i] + c] = cell
-        code.cases[code.cell_start[i] + c] = case
+        code.cells[c0 + c] = cell
+        code.cases[c0 + c] = case
         total += fingerprint_of(~c, wp.int64(cell), wp.int64(case))
         c += lanes
     wp.atomic_add(code.fingerprint, i, total)
@@ -316,8 +376,8 @@ class Drawing:
     index: wp.array2d[wp.int32]
     face_start: wp.array[wp.int32]
     vertex_of_edge: wp.array2d[wp.int16]
-    vertices: wp.array2d[wp.float32]
-    faces: wp.array2d[wp.int32]
+    vertices: wp.array[wp.vec3]
+    faces: wp.array[wp.vec3i]
 
 
 @wp.kernel
@@ -328,26 +388,47 @@ def draw_surface(first: wp.int32, tables: Tables, code: Code, out: Drawing) -> N
     same one.
     """
     i = first + wp.tid()
+    edges = code.edges
+    shares = code.shares
+    vertex_of_edge = out.vertex_of_edge
+    vertices = out.vertices
+    voxel = out.voxel
     v0 = code.vertex_start[i]
-    for at in range(v0, code.vertex_start[i + 1]):
-        edge = wp.int32(code.edges[at])
-        out.vertex_of_edge[i, edge] = wp.int16(at - v0)
+    v1 = code.vertex_start[i + 1]
+    x0 = out.index[i, 0] * 8
+    y0 = out.index[i, 1] * 8
+    z0 = out.index[i, 2] * 8
+    none = wp.float64(0.0)
+    for at in range(v0, v1):
+        edge = wp.int32(edges[at])
+        vertex_of_edge[i, edge] = wp.int16(at - v0)
         point = edge // 3
         axis = edge - point * 3
         z = point // 81
         y = (point - z * 81) // 9
-        low = wp.vec3i(point - z * 81 - y * 9, y, z)
-        for a in range(3):
-            place = wp.float64(out.index[i, a] * 8 + low[a])
-            if a == axis:
-                place = place + wp.float64(code.shares[at]) / wp.float64(SHARE_STEPS)
-            out.vertices[at, a] = wp.float32(place * out.voxel)
+        x = point - z * 81 - y * 9
+        share = wp.float64(shares[at]) * wp.float64(1.0 / SHARE_STEPS)
+        px = wp.float64(x0 + x) + wp.where(axis == 0, share, none)
+        py = wp.float64(y0 + y) + wp.where(axis == 1, share, none)
+        pz = wp.float64(z0 + z) + wp.where(axis == 2, share, none)
+        vertices[at] = wp.vec3(
+            wp.float32(px * voxel), wp.float32(py * voxel), wp.float32(pz * voxel)
+        )
+    cells = code.cells
+    cases = code.cases
+    triangle_count = tables.triangle_count
+    triangle = tables.triangle
+    faces = out.faces
     face = out.face_start[i]
-    for c in range(code.cell_start[i], code.cell_start[i + 1]):
-        case = wp.int32(code.cases[c])
-        base = wp.int32(code.cells[c]) * 3
-        for t in range(tables.triangle_count[case]):
-            for corner in range(3):
-                edge = base + tables.edge_of_corner[case, 3 * t + corner]
-                out.faces[face, corner] = wp.int32(out.vertex_of_edge[i, edge])
+    c1 = code.cell_start[i + 1]
+    for c in range(code.cell_start[i], c1):
+        case = wp.int32(cases[c])
+        base = wp.int32(cells[c]) * 3
+        for t in range(triangle_count[case]):
+            corner = triangle[case, t]
+            faces[face] = wp.vec3i(
+                wp.int32(vertex_of_edge[i, base + corner[0]]),
+                wp.int32(vertex_of_edge[i, base + corner[1]]),
+                wp.int32(vertex_of_edge[i, base + corner[2]]),
+            )
             face += 1

@@ -130,11 +130,11 @@ def fuse(
     for block in blocks:
         moves[block] = 0
         for z, y in product(range(8), repeat=2):
-            bits = row_seed((camera.view.id * 2654435761 + 97) & MASK, block, z * 8 + y)
+            seed = row_seed((camera.view.id * 2654435761 + 97) & MASK, block, z * 8 + y)
             for x in range(8):
                 point = (8 * block[0] + x, 8 * block[1] + y, 8 * block[2] + z)
                 voxel = voxels.setdefault(point, Voxel())
-                move, bits = _observe(voxel, point, camera, rules, bits)
+                move = _observe(voxel, point, camera, rules, dither_bits(seed, x))
                 moves[block] = max(moves[block], move)
     return moves
 
@@ -151,30 +151,33 @@ def row_seed(seed: int, block: BlockIndex, row: int) -> int:
     return h ^ (h >> 16)
 
 
-def _observe(
-    voxel: Voxel, point: Point, camera: Camera, rules: Rules, bits: int
-) -> tuple[int, int]:
-    """Fuse the pixel that a voxel projects to; the move and the next bits of the dither."""
+def dither_bits(seed: int, x: int) -> int:
+    """Random bits of the row's voxel `x`."""
+    bits = (seed + x * 0x9E3779B9) * 0x7FEB352D & MASK
+    return bits ^ (bits >> 15)
+
+
+def _observe(voxel: Voxel, point: Point, camera: Camera, rules: Rules, bits: int) -> int:
+    """Twin of `kernels_fusion.fuse_row` for one voxel: by how many steps it moved."""
     view, pinhole = camera.view, camera.view.camera
     x, y, z = view.world_from_cam[:3, :3].T @ (np.array(point) - camera.position)
     if z <= 1.0:
-        return 0, bits
+        return 0
     u = int(np.floor(pinhole.fx * x / z + pinhole.cx + 0.5))
     v = int(np.floor(pinhole.fy * y / z + pinhole.cy + 0.5))
     if not (0 <= u < pinhole.width and 0 <= v < pinhole.height):
-        return 0, bits
+        return 0
     depth = camera.depth(v, u)
     half = camera.band(depth)
     sdf = depth - z
     if depth <= 0 or sdf <= -half:
-        return 0, bits
-    bits = (bits * 1664525 + 1013904223) & MASK
+        return 0
     trust = min(4 * (1 + sdf / half), 1)
     weight = int(
         np.floor(int(view.confidence[v, u]) * WEIGHT_UNITS / 255 * trust + (bits >> 16) / 65536)
     )
     if weight <= 0:
-        return 0, bits
+        return 0
     dither, held, old = (bits & 0xFFFF) / 65536, voxel.weight, voxel.sdf
     share = weight / (held + weight)
     voxel.sdf += int(np.floor((min(sdf, half) * SDF_UNITS - old) * share + dither))
@@ -185,7 +188,7 @@ def _observe(
         change = blend_colour(voxel, view.rgb[v, u].astype(int), part, dither)
         if voxel.weight >= rules.min_weight and voxel.sdf > -rules.watched:
             move = max(move, COLOUR_CHANGE * change)
-    return move, bits
+    return move
 
 
 def move_of(held: int, total: int, old: int, new: int, rules: Rules) -> int:

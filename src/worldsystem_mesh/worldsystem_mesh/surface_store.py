@@ -27,8 +27,8 @@ class SurfaceStore:
     """Newest surface code of every block; a block's version is the sequence number of its last
     change, also when it lost its surface. Blocks have the volume's numbers.
 
-    No step takes time for the whole map: an update adds one segment of code, and segments that
-    have become mostly stale are copied together, a few at a time.
+    No step takes time for the whole map: an update adds one segment of code, and while most of what
+    is kept is stale, segments that are mostly stale are copied together, a few at a time.
     """
 
     def __init__(self, budget_bytes: int, page_dir: str = "") -> None:
@@ -38,6 +38,8 @@ class SurfaceStore:
         self.face_total = 0
         self._segments = SegmentStore(budget_bytes, page_dir)
         self._live: dict[int, int] = {}
+        self._size: dict[int, int] = {}
+        self._kept = 0
         self._members: dict[int, Int32[np.ndarray, "n"]] = {}
         self._turns: deque[int] = deque()
         self._index = np.zeros((FIRST_CAPACITY, 3), np.int32)
@@ -202,7 +204,8 @@ class SurfaceStore:
         self._columns["vertices"][blocks] = np.diff(cells.vertex_start)
         self._columns["cells"][blocks] = np.diff(cells.cell_start)
         self._columns["faces"][blocks] = cells.face_counts
-        self._live[segment] = len(cells.edges)
+        self._live[segment] = self._size[segment] = len(cells.edges)
+        self._kept += len(cells.edges)
         self._members[segment] = blocks.astype(np.int32)
         self._turns.append(segment)
 
@@ -224,10 +227,16 @@ class SurfaceStore:
 
     def _discard(self, segment: int) -> None:
         self._segments.drop(segment)
+        self._kept -= self._size.pop(segment)
         del self._live[segment], self._members[segment]
 
     def _tidy(self) -> None:
-        """Copy together what is live of some segments in memory that are mostly stale."""
+        """Copy together what is live of some segments in memory that are mostly stale.
+
+        Segments that nothing is live in any more go without this, so it waits until it must.
+        """
+        if self._kept * LEAST_LIVE_SHARE <= self.vertex_total:
+            return
         stale: list[int] = []
         for _ in range(min(TIDY_AMONG, len(self._turns))):
             segment = self._turns.popleft()
