@@ -18,8 +18,6 @@ from worldsystem_mesh.kernels_volume import (
     View,
     Volume,
     Voxels,
-    band,
-    level_of,
     weight_of,
 )
 
@@ -150,7 +148,6 @@ def fuse_row(
     A voxel that becomes known counts a whole voxel, or `FAR_BUT_KNOWN` where it is farther from the
     surface than is watched; moves out there do not count.
     """
-    ...
 
 
 @wp.func

@@ -18,7 +18,6 @@ from worldsystem_mesh.kernels_volume import (
     block_key,
     find_block,
     level_of,
-    weight_of,
 )
 
 wp.set_module_options({"enable_backward": False, "max_unroll": 1})
@@ -147,13 +146,11 @@ def voxel_bits(
 ) -> wp.int32:
     """Which of the eight voxels from `o` on are known (low byte), their paint being at least
     `least` because the weight is its highest byte, and inside (high byte)."""
-    ...
 
 
 @wp.func_native(RIM_BITS)
 def rim_bits(rim: wp.array2d[wp.int16], s: wp.int32, o: wp.int32) -> wp.int32:
     """The same of eight rim samples from `o` on; `UNKNOWN` is 0."""
-    ...
 
 
 @wp.kernel
