@@ -19,6 +19,7 @@ import numpy as np
 import reconstruction_films as films
 from harness import QUICK, Benchmark
 from reconstruction_scores import (
+    direction_error_deg,
     flight_fscore,
     living_room_error,
     run,
@@ -78,6 +79,7 @@ def watch(name: str, repeat: int) -> Scores:
     scores = {"tracked_percent": result.tracked_percent}
     scores["coverage_percent"] = result.coverage_percent
     if name == "karma":
+        scores["direction_deg"] = direction_error_deg(result.path)
         return {**scores, "speed_corr": speed_correlation(result.path)}
     return {**scores, "speed_variation": speed_variation(result.path)}
 
@@ -89,7 +91,7 @@ RECORDINGS = {
     "karma": "gopro_karma_drone",
     "hero7": "gopro_hero7_walk",
 }
-UNITS = {"cm": "cm", "percent": "%", "corr": "", "variation": ""}
+UNITS = {"cm": "cm", "deg": "deg", "percent": "%", "corr": "", "variation": ""}
 
 
 def _side_by_side() -> ProcessPoolExecutor:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 from reconstruction_films import DATA, Posed, living_room_poses
+from scipy.spatial.transform import Rotation
 
 from worldsystem.evaluation.cloud import CloudError, evaluate_cloud
 from worldsystem.evaluation.surface import area_samples, evaluate_surface, transformed
@@ -169,6 +170,33 @@ def speed_correlation(path: StampedPoses) -> float:
             speeds.append(distance / (stamps_s[b] - stamps_s[a]))
             wanted.append(math.hypot(float(row["vn_mps"]), float(row["ve_mps"])))
     return float(np.corrcoef(speeds, wanted)[0, 1]) if len(speeds) > 2 else float("nan")
+
+
+def direction_error_deg(path: StampedPoses) -> float:
+    """Angle between the drone's estimated and the autopilot's direction of travel, each over a
+    second, 90th percentile while it flies faster than 2 m/s.
+
+    One rotation for the whole flight is fitted first: how the camera hangs on the drone is unknown.
+    """
+    with (DATA / "gopro_karma_drone" / "telemetry_local_ned.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    at_s = np.array([float(row["t_video_approx_s"]) for row in rows])
+    ned = np.array([[float(row[axis]) for axis in ("n_m", "e_m", "d_m")] for row in rows])
+    stamps_s = path.stamps_ns * 1e-9
+    begins_s = np.arange(max(at_s[0], stamps_s[0]), min(at_s[-1], stamps_s[-1]) - 1.0, 0.25)
+
+    def steps(times_s: np.ndarray, places: np.ndarray) -> np.ndarray:
+        """How far it went in the second after each begin."""
+        at = [np.interp([begins_s, begins_s + 1.0], times_s, axis) for axis in places.T]
+        return np.stack([axis[1] - axis[0] for axis in at], axis=-1)
+
+    flown, true = steps(stamps_s, path.positions), steps(at_s, ned)
+    fast = np.linalg.norm(true, axis=1) > 2.0
+    flown = flown[fast] / np.linalg.norm(flown[fast], axis=1, keepdims=True)
+    true = true[fast] / np.linalg.norm(true[fast], axis=1, keepdims=True)
+    rotation, _ = Rotation.align_vectors(true, flown)
+    cosine = np.einsum("ij,ij->i", rotation.apply(flown), true)
+    return float(np.percentile(np.degrees(np.arccos(np.clip(cosine, -1.0, 1.0))), 90))
 
 
 def speed_variation(path: StampedPoses) -> float:

@@ -3,15 +3,18 @@
 
 from __future__ import annotations
 
+import threading
+
 import filmed_room
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
 from worldsystem_core.geometry.se3 import inverse, pose_from, rotation_angle_rad, transform
+from worldsystem_slam3r.geometric import densify
 from worldsystem_slam3r.geometric.bundle import FOCAL, FOCAL_AND_RADIAL, Bundle, adjust
 from worldsystem_slam3r.geometric.dense import Neighbour, Swept, View, judged, relative, sweep
-from worldsystem_slam3r.geometric.densify import dense_task
+from worldsystem_slam3r.geometric.densify import DenseStage, DenseTask, dense_task
 from worldsystem_slam3r.geometric.initialise import (
     flow_beyond_rotation_px,
     rays,
@@ -309,6 +312,28 @@ def test_flying_forward_depth_is_matched_to_keyframes_that_see_things_nearly_as_
     task = dense_task(world, world.keyframes[5], 2)
     forward = [abs(n.neighbour_from_reference[2, 3]) for n in task.neighbours]
     assert max(forward) == pytest.approx(1.0)  # the two nearest of five
+
+
+def test_dense_depth_that_is_behind_takes_fewer_neighbours_before_it_lets_keyframes_go(monkeypatch):
+    view = View.of(np.full((32, 48), 128, np.uint8), filmed_room.camera(48, 32))
+    neighbours = [Neighbour(view, _motion(0.0, (0.1 * i, 0.0, 0.0)), 100 + i) for i in range(4)]
+    used, all_submitted = [], threading.Event()
+
+    def noted(reference, neighbours, depth_range, planes):
+        assert all_submitted.wait(5.0)
+        used.append(len(neighbours))
+        return sweep(reference, [], depth_range, planes)
+
+    monkeypatch.setattr(densify, "sweep", noted)
+    stage = DenseStage(32, synchronous=False)
+    for i in range(6):
+        stage.submit(DenseTask(i, view, neighbours, (1.0, 10.0)))
+    all_submitted.set()
+    stage.close()
+    assert stage.dropped == 0
+    assert [number for number, _ in stage.results()] == list(range(6))
+    assert used[-3:] == [4, 4, 4]
+    assert used[:2].count(2) >= 1
 
 
 def test_flow_bears_a_change_of_exposure():

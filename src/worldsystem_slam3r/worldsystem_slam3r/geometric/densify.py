@@ -27,6 +27,8 @@ from worldsystem_slam3r.geometric.map_store import KeyframeRecord, Map, median_d
 log = logging.getLogger(__name__)
 
 QUEUE = 8
+BEHIND, NEIGHBOURS_BEHIND = 3, 2
+"""So many keyframes waiting is being behind; they are then matched to so few neighbours."""
 NICENESS = 5
 PATIENCE_S = 0.25
 """How long a swept keyframe waits for the next one to confirm it."""
@@ -61,9 +63,11 @@ class _Judgement:
         """Whether a swept keyframe waits for the next one."""
         return self._waiting is not None
 
-    def take(self, task: DenseTask) -> list[tuple[int, DepthMap]]:
-        """Sweep `task`; the depth of the keyframe before it, if one waited."""
-        swept = sweep(task.reference, task.neighbours, task.depth_range, self._planes)
+    def take(self, task: DenseTask, most_neighbours: int) -> list[tuple[int, DepthMap]]:
+        """Sweep `task` over its best neighbours; the depth of the keyframe before it, if one
+        waited."""
+        neighbours = task.neighbours[:most_neighbours]
+        swept = sweep(task.reference, neighbours, task.depth_range, self._planes)
         self._swept[task.keyframe_id] = swept
         while len(self._swept) > KEPT_SWEEPS:
             del self._swept[next(iter(self._swept))]
@@ -88,7 +92,8 @@ class _Judgement:
 class DenseStage:
     """Computes depth maps in order; `results` are collected by the owner, who also closes it.
 
-    When the worker falls behind, the oldest waiting keyframe goes without depth and is counted.
+    When the worker falls behind, keyframes are matched to fewer neighbours, at half the cost; when
+    that is not enough, the oldest waiting keyframe goes without depth and is counted.
     A keyframe's depth comes when the next one was swept, or after `PATIENCE_S` without one.
     """
 
@@ -112,7 +117,7 @@ class DenseStage:
         """Compute `task` now (synchronous) or queue it."""
         self._submitted += 1
         if self._thread is None:
-            self._done.extend(self._judgement.take(task))
+            self._done.extend(self._judgement.take(task, len(task.neighbours)))
         else:
             self._queue.put(task)
 
@@ -152,11 +157,15 @@ class DenseStage:
             while not (self._queue.closed and len(self._queue) == 0):
                 patience_s = PATIENCE_S if self._judgement.waits else 0.5
                 task = self._queue.get(timeout_s=patience_s)
-                self._tell(self._judgement.rest() if task is None else self._judgement.take(task))
+                self._tell(self._judgement.rest() if task is None else self._take(task))
             self._tell(self._judgement.rest())
         except Exception as failure:  # the thread's edge: handed to the owner by results()
             self._failure = failure
             self._queue.close()
+
+    def _take(self, task: DenseTask) -> list[tuple[int, DepthMap]]:
+        behind = len(self._queue) >= BEHIND
+        return self._judgement.take(task, NEIGHBOURS_BEHIND if behind else len(task.neighbours))
 
     def _tell(self, depths: list[tuple[int, DepthMap]]) -> None:
         self._done.extend(depths)
