@@ -79,3 +79,16 @@ def test_nothing_is_lost_or_doubled_between_threads():
     handoff.close()
     consumer.join(10.0)
     assert got == list(range(2000))
+
+
+def test_what_waits_can_be_let_go_and_is_counted():
+    lost: list[int] = []
+    handoff = Handoff(4, lost.append)
+    for number in range(3):
+        handoff.put(number)
+    handoff.close()
+    handoff.drop_all()
+    handoff.put(3)
+    assert lost == [0, 1, 2, 3]
+    assert handoff.dropped == 4
+    assert handoff.get(0) is None

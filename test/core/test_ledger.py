@@ -77,3 +77,24 @@ def test_a_percentile_is_the_upper_edge_of_its_bucket():
     assert histogram.percentile_s(100) == math.inf
     histogram.add(-1.0)
     assert histogram.counts()[0] == 1
+
+
+def test_a_fault_closes_only_what_came_in_since():
+    ledger = StageLedger("stage")
+    ledger.take(1)
+    ledger.use(1)
+    ledger.take(2)
+    before = ledger.taken
+    ledger.take(3)
+    ledger.drop_since(before, "failed")
+    state = ledger.state()
+    assert (state.taken, state.used, state.dropped, state.in_flight) == (3, 1, {"failed": 1}, 1)
+    ledger.use(2)
+    assert not ledger.violations
+
+
+def test_a_stage_that_ended_early_lets_all_that_comes_go_for_that():
+    ledger = StageLedger("stage")
+    ledger.end_as("stage_failed")
+    ledger.drop_untaken(1, "queue_full")
+    assert ledger.state().dropped == {"stage_failed": 1}

@@ -32,6 +32,8 @@ log = logging.getLogger(__name__)
 _FINISH_S = 60.0
 _TICK_S = 0.2
 _LINK_GRACE_S = 1.0
+_NEEDED = ("ingest", "slam3r", "reporter")
+"""Without one of these a run makes no sense; without another it goes on, and says so."""
 
 
 class App:
@@ -44,6 +46,7 @@ class App:
         self._threads: list[NodeThread] = []
         self._line = StatusLine(enabled=status)
         self._made_folder = False
+        self._missed: set[str] = set()
 
     def stop(self) -> None:
         """End the run in order; safe from a signal handler, and when called again."""
@@ -85,10 +88,21 @@ class App:
             if first_frame_s is None and ingest.frames_published:
                 first_frame_s = now
             self._line.show(reporter.live, self._simulator)
-            if self._source_ended(ingest) or any(thread.failure for thread in self._threads):
+            if self._source_ended(ingest) or self._cannot_go_on():
                 return
             if first_frame_s is not None and now - first_frame_s > self._limit_s():
                 return
+
+    def _cannot_go_on(self) -> bool:
+        """Whether a stage has ended that the run needs; others that ended are told once."""
+        ended = [thread.node.get_name() for thread in self._threads if thread.failure]
+        for name in ended:
+            if name not in _NEEDED and name not in self._missed:
+                self._missed.add(name)
+                text = f"{name} ended by an error; the rest goes on without it."
+                self._node("reporter").notes.append(text)
+                self._line.note(text)
+        return any(name in _NEEDED for name in ended)
 
     def _limit_s(self) -> float:
         """A simulator flies its whole duration by itself; everything else is cut off."""

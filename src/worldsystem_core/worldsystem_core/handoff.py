@@ -86,6 +86,17 @@ class Handoff(Generic[T]):
                 self._changed.wait(left)
         return True
 
+    def drop_all(self) -> None:
+        """Let go of everything that waits."""
+        with self._changed:
+            lost = list(self._items)
+            self._items.clear()
+            self.dropped += len(lost)
+            self._changed.notify_all()
+        if self._on_drop:
+            for item in lost:
+                self._on_drop(item)
+
     def close(self) -> None:
         """Take no more items and wake every waiting thread; what is queued can still be got."""
         with self._changed:

@@ -33,8 +33,9 @@ class StageLedger:
         self.stage = stage
         self.violations = 0
         self._lock = threading.Lock()
-        self._open: set[int] = set()
+        self._open: dict[int, int] = {}  # and how many had been taken before each
         self._taken = 0
+        self._only_reason = ""
         self._used = 0
         self._dropped: Counter[str] = Counter()
 
@@ -44,7 +45,7 @@ class StageLedger:
             if frame_id in self._open:
                 self.violations += 1
                 return
-            self._open.add(frame_id)
+            self._open[frame_id] = self._taken
             self._taken += 1
 
     def use(self, frame_id: int) -> None:
@@ -57,12 +58,32 @@ class StageLedger:
         """The frame was let go; `reason` is a short snake_case name."""
         with self._lock:
             if self._settled(frame_id):
-                self._dropped[reason] += 1
+                self._dropped[self._only_reason or reason] += 1
 
     def drop_untaken(self, frame_id: int, reason: str) -> None:
         """A frame that should have come never did (lost on the link): taken and dropped at once."""
         self.take(frame_id)
         self.drop(frame_id, reason)
+
+    @property
+    def taken(self) -> int:
+        """Frames that came in so far."""
+        return self._taken
+
+    def drop_since(self, taken: int, reason: str) -> None:
+        """Let go what is open of all that came in after the first `taken` frames."""
+        with self._lock:
+            newer = [frame for frame, before in self._open.items() if before >= taken]
+            for frame in newer:
+                del self._open[frame]
+            self._dropped[reason] += len(newer)
+            if not self._dropped[reason]:
+                del self._dropped[reason]
+
+    def end_as(self, reason: str) -> None:
+        """From now on every frame that is let go goes for `reason`: the stage has ended early."""
+        with self._lock:
+            self._only_reason = reason
 
     def drop_in_flight(self, reason: str) -> None:
         """Close the account: whatever is neither used nor dropped goes for `reason`."""
@@ -81,7 +102,7 @@ class StageLedger:
         if frame_id not in self._open:
             self.violations += 1
             return False
-        self._open.discard(frame_id)
+        del self._open[frame_id]
         return True
 
 

@@ -40,6 +40,13 @@ class NodeThread:
         except Exception as error:  # the edge of the thread: the stage stops and says why
             self.failure = error
             log.exception("%s stopped", self.node.get_name())
+            self._tell(error)
+
+    def _tell(self, error: Exception) -> None:
+        try:
+            self.node.gave_up(error)
+        except Exception:  # the same edge: what remains to be said is in the log
+            log.exception("%s could not say that it stopped", self.node.get_name())
 
     def wait_idle(self, timeout_s: float) -> bool:
         """Wait until the node has worked off its inboxes; False after `timeout_s`."""

@@ -210,6 +210,11 @@ class _Subscription(ABC):
             self._node.destroy_subscription(self._dds)
             self._dds = None
 
+    def give_up(self) -> None:
+        """Nobody will call back any more: what waits, and all that comes, is let go at once."""
+        self.inbox.close()
+        self.inbox.drop_all()
+
     def _greet(self, last: Any) -> None:
         self.offer(last, 0.0)
 

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import functools
+import logging
 import time
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -12,6 +14,8 @@ from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 
 from worldsystem_core.config import Config
+from worldsystem_core.errors import WorldSystemError
+from worldsystem_core.faults import FaultRecord
 from worldsystem_core.latency import LatencyHistogram
 from worldsystem_core.ledger import StageLedger, StageReport
 from worldsystem_core.ros import topics
@@ -23,6 +27,8 @@ from worldsystem_core.ros.reference_topic import (
     ReferenceSubscription,
     Topic,
 )
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 C = TypeVar("C", bound=Config)
@@ -37,6 +43,9 @@ class StageNode(Node):
     Whoever runs it calls `input_ended` once everything before it has ended and its inboxes are
     empty, then `close`. `niceness` says how readily its thread yields to the others: what frames
     wait for goes first.
+
+    An error in a callback costs the frame at hand, which is counted as `failed`; the stage goes on
+    unless there are too many (`worldsystem_core.faults`) or it is one that a person must act on.
     """
 
     niceness = 0
@@ -46,6 +55,8 @@ class StageNode(Node):
         self.config = declare_config(self, config_type)
         self.ledger = StageLedger(name)
         self.latency = LatencyHistogram()
+        self.faults = FaultRecord()
+        self._ended_by = ""
         self._further_ledgers: list[StageLedger] = []
         self._links: list[Any] = []
         self._ledger_out = self.advertise(topics.LEDGER)
@@ -61,7 +72,37 @@ class StageNode(Node):
         """
         if len(arguments) < 2:
             keywords.setdefault("clock", Clock(clock_type=ClockType.STEADY_TIME))
-        return super().create_timer(timer_period_sec, callback, *arguments, **keywords)
+        guarded = self._guarded(callback)
+        return super().create_timer(timer_period_sec, guarded, *arguments, **keywords)
+
+    def create_service(self, srv_type: Any, srv_name: str, callback: Any, **keywords: Any) -> Any:
+        """A service whose callback may fail: the caller then gets the answer as far as it is."""
+        guarded = self._guarded(callback)
+
+        def answered(request: Any, response: Any) -> Any:
+            return guarded(request, response) or response
+
+        return super().create_service(srv_type, srv_name, answered, **keywords)
+
+    def _guarded(self, callback: Callable[..., Any]) -> Callable[..., Any]:
+        """`callback`, whose unexpected errors cost no more than what it worked on."""
+
+        @functools.wraps(callback)
+        def guarded(*arguments: Any) -> Any:
+            ledgers = [(ledger, ledger.taken) for ledger in self.all_ledgers()]
+            try:
+                return callback(*arguments)
+            except WorldSystemError:
+                raise
+            except Exception as error:  # the edge of the stage: the others shall not notice
+                for ledger, taken in ledgers:
+                    ledger.drop_since(taken, "failed")
+                if not self.faults.survives(error):
+                    raise
+                log.exception("%s goes on without what it worked on", self.get_name())
+                return None
+
+        return guarded
 
     def advertise(self, topic: Topic[T], *, outside: bool = True) -> ReferencePublisher[T]:
         """A publisher of `topic` that `close` destroys."""
@@ -81,7 +122,8 @@ class StageNode(Node):
 
         `depth` objects may wait (0: as the topic's quality of service says).
         """
-        link = ReferenceSubscription(self, topic, callback, on_drop, depth)
+        guarded = self._guarded(callback)
+        link = ReferenceSubscription(self, topic, guarded, on_drop, depth)
         self._links.append(link)
 
     def listen_bytes(
@@ -97,7 +139,8 @@ class StageNode(Node):
 
         `depth` messages may wait (0: as the topic's quality of service says).
         """
-        link = BytesSubscription(self, topic, callback, wanted=wanted, on_drop=on_drop, depth=depth)
+        guarded = self._guarded(callback)
+        link = BytesSubscription(self, topic, guarded, wanted=wanted, on_drop=on_drop, depth=depth)
         self._links.append(link)
 
     def further_ledger(self, name: str) -> StageLedger:
@@ -124,6 +167,17 @@ class StageNode(Node):
         """What is wrong now, in words; empty while all is well."""
         return ""
 
+    def gave_up(self, error: Exception) -> None:
+        """The stage's thread ended with `error`: say so, and let go of all that comes, counted."""
+        self._ended_by = f"ended by {type(error).__name__}: {error}"
+        for ledger in self.all_ledgers():
+            ledger.end_as("stage_failed")
+            ledger.drop_in_flight("stage_failed")
+        for link in self._links:
+            if isinstance(link, ReferenceSubscription | BytesSubscription):
+                link.give_up()
+        self.report()
+
     def report(self) -> None:
         """Publish the ledger and the diagnostics."""
         none = tuple(LatencyHistogram().counts())
@@ -143,11 +197,16 @@ class StageNode(Node):
         )
 
     def _diagnostics(self) -> DiagnosticArray:
-        state, problem = self.ledger.state(), self.problem()
+        state, problem = self.ledger.state(), self._ended_by or self.problem()
+        if not problem and self.faults.recent:
+            problem = f"a callback failed: {self.faults.recent}"
+        level = DiagnosticStatus.WARN if problem else DiagnosticStatus.OK
         facts = {"taken": state.taken, "used": state.used, **self.facts()}
         facts |= {f"dropped.{reason}": count for reason, count in state.dropped.items()}
+        if self.faults.total:
+            facts["faults"] = self.faults.total
         status = DiagnosticStatus(
-            level=DiagnosticStatus.WARN if problem else DiagnosticStatus.OK,
+            level=DiagnosticStatus.ERROR if self._ended_by else level,
             name=f"worldsystem: {self.get_name()}",
             message=problem or "running",
             values=[KeyValue(key=key, value=str(value)) for key, value in facts.items()],
