@@ -283,3 +283,31 @@ def test_the_command_lists_formats_and_writes_beside_the_run(run, capsys):
     assert main(["export", os.fspath(run), "--to", "tum"]) == 0
     assert (run / "export" / "tum" / "trajectory.tum").is_file()
     assert main(["export", os.fspath(run), "--to", "nothing"]) == 2
+
+
+def test_the_surface_can_have_fewer_faces_and_a_texture_made_of_keyframes(run, tmp_path, capsys):
+    from worldsystem.cli import main
+
+    side = np.linspace(-1.0, 2.0, 31)
+    x, y = np.meshgrid(side, side)
+    at = np.arange(31 * 31).reshape(31, 31)
+    a, b, c, d = at[:-1, :-1], at[:-1, 1:], at[1:, :-1], at[1:, 1:]
+    faces = np.concatenate([np.stack(t, -1).reshape(-1, 3) for t in ((a, b, c), (b, d, c))])
+    ground = np.stack([x, y, np.zeros_like(x)], -1).reshape(-1, 3).astype(np.float32)
+    grey = np.full(ground.shape, 90, np.uint8)
+    shutil.copytree(run, tmp_path / "run")
+    write_ply(
+        tmp_path / "run" / "mesh.ply",
+        Mesh(vertices=ground, colours=grey, faces=faces.astype(np.int32)),
+    )
+    command = ["export", str(tmp_path / "run"), "--to", "glb"]
+    assert main([*command, "--texture", "--out", str(tmp_path / "textured.glb")]) == 0
+    (part,) = trimesh.load_scene(tmp_path / "textured.glb").geometry.values()
+    assert len(part.faces) == len(faces)
+    picture = np.asarray(part.visual.material.baseColorTexture.convert("RGB"), np.float64)
+    assert picture.std() > 30.0, "the keyframes are noise, so their texture is"
+    assert main([*command, "--faces", "200", "--out", str(tmp_path / "few.glb")]) == 0
+    (part,) = trimesh.load_scene(tmp_path / "few.glb").geometry.values()
+    assert 0 < len(part.faces) <= 210
+    assert main(["export", str(tmp_path / "run"), "--to", "las", "--texture"]) == 2
+    assert "--texture are for ply, obj, glb" in capsys.readouterr().err

@@ -40,6 +40,12 @@ def add_export(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     command.add_argument(
         "--out", type=Path, help="folder or file to write (default: RUN/export/FORMAT)"
     )
+    command.add_argument(
+        "--faces", type=int, default=0, metavar="N", help="of ply, obj, glb: about N faces at most"
+    )
+    command.add_argument(
+        "--texture", action="store_true", help="of obj, glb: a texture made of keyframes"
+    )
     command.set_defaults(command=_export)
 
 
@@ -67,5 +73,14 @@ def _export(options: argparse.Namespace) -> int:
             print(f"{name:12s} {meaning}")
         return 0 if options.run is None else _WRONG_USE
     out = options.out or options.run / "export" / options.to
+    if options.faces or options.texture:
+        from worldsystem.export_surface import export_surface
+
+        print(
+            export_surface(
+                options.run, options.to, out, max_faces=options.faces, texture=options.texture
+            )
+        )
+        return 0
     print(export(options.run, options.to, out))
     return 0
