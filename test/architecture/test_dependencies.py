@@ -40,8 +40,11 @@ def knows_ros(path: Path) -> bool:
     return (
         path.name == "node.py"
         or parts[:3] == ("worldsystem_core", "worldsystem_core", "ros")
-        or parts == ("worldsystem", "worldsystem", "app.py")
+        or parts in RUNNERS
     )
+
+
+RUNNERS = {("worldsystem", "worldsystem", name) for name in ("app.py", "separate.py")}
 
 
 def test_there_is_something_to_check():

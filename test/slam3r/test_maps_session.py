@@ -13,6 +13,7 @@ from worldsystem_core.telemetry import GpsFix
 from worldsystem_slam3r.config import Slam3rConfig
 from worldsystem_slam3r.graph.backend import GraphBackend
 from worldsystem_slam3r.graph.restartable import RenewableBackend
+from worldsystem_slam3r.graph.services import tell_again
 from worldsystem_slam3r.maps.content import SavedMap
 
 COUNT = 16
@@ -128,3 +129,21 @@ def test_a_map_folder_that_does_not_exist_begins_a_new_map(first, tmp_path):
     _, graph = session(first, 1.0, map=str(tmp_path / "new"), map_every_s=60.0)
     assert graph.counts.submaps == 1
     assert len(SavedMap(tmp_path / "new").nodes) == 8  # saved at the end
+
+
+def test_a_stage_that_began_anew_is_told_every_keyframe_again(first):
+    backend = RenewableBackend(DriftingBackend([first]), None)
+    graph = GraphBackend(backend, Slam3rConfig())
+    told = [e.keyframe for frame in first.frames[:6] for e in graph.feed(frame) if is_new(e)]
+    assert tell_again(graph) == "6 keyframes are told again"
+    again = [e.keyframe for frame in first.frames[6:] for e in graph.feed(frame) if is_new(e)]
+    assert sorted(k.id for k in again) == list(range(8))
+    for before, after in zip(told, sorted(again, key=lambda k: k.id)[:6], strict=True):
+        assert np.allclose(before.world_from_cam, after.world_from_cam, atol=0.02)
+        both = np.isfinite(before.pointmap) & np.isfinite(after.pointmap)
+        assert both.mean() > 0.9
+        assert np.allclose(before.pointmap[both], after.pointmap[both], rtol=0.02)
+
+
+def is_new(event: Event) -> bool:
+    return isinstance(event, NewKeyframe)

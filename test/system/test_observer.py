@@ -10,6 +10,7 @@ from worldsystem.observer import Observer, welded
 from worldsystem_core.latency import LatencyHistogram
 from worldsystem_core.ledger import LedgerState, StageReport
 from worldsystem_core.surface import Mesh
+from worldsystem_core.trajectory import StampedPoses
 
 SECOND_NS = 10**9
 
@@ -53,3 +54,23 @@ def test_welding_merges_rims_and_changes_no_triangle():
     assert len(whole.vertices) == 4
     np.testing.assert_array_equal(whole.vertices[whole.faces], mesh.vertices[mesh.faces])
     assert len(welded(Mesh.empty()).faces) == 0
+
+
+def test_the_account_goes_on_when_a_stage_is_begun_anew(tmp_path):
+    observer = Observer(delivered_by_reference=False)
+    observer.stage(report("ingest", 1, 100, 100))
+    observer.stage(report("slam3r", 1, 40, 37, queue_full=2))  # one was being worked on
+    observer.path(path_at(1, 2, 3))
+    observer.began_anew("slam3r")
+    observer.stage(report("slam3r", 2, 50, 50))
+    observer.path(path_at(3, 4))
+    record = observer.record(tmp_path, source="sim", backend="geometric", frames_sent=100)
+    (slam3r,) = (ledger for ledger in record.ledgers if ledger.stage == "slam3r")
+    assert slam3r.dropped == {"queue_full": 2, "killed": 1, "not_delivered": 10}
+    assert (slam3r.taken, slam3r.used, slam3r.in_flight) == (100, 87, 0)
+    assert record.unexplained_frames == 0
+    assert record.poses.stamps_ns.tolist() == [1, 2, 3, 4]
+
+
+def path_at(*stamps: int) -> StampedPoses:
+    return StampedPoses(np.array(stamps), np.tile(np.eye(4), (len(stamps), 1, 1)))

@@ -76,7 +76,7 @@ class App:
 
     def _start(self) -> None:
         for stage, parameters in reversed(stages(self.choice)):
-            self._threads.insert(0, _started(stage, parameters))
+            self._threads.insert(0, started(stage, parameters))
         if self.choice.simulated:
             self._simulator = SimulatorProcess(self.choice)
 
@@ -121,7 +121,7 @@ class App:
             if thread.node.get_name() != "reporter":
                 thread.node.input_ended()
             thread.node.close()
-        rclpy.try_shutdown()
+        self._close()
         if self._made_folder:
             shutil.rmtree(self.choice.out, ignore_errors=True)
 
@@ -129,10 +129,16 @@ class App:
         self._line.end()
         if self._simulator is not None:
             self._simulator.stop()
-        with suppress(ValueError):  # signals can only be set from the main thread
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
+        self._leave_signals_alone()
         self._tell_how_the_source_ended()
         finish_all(self._threads, _FINISH_S)
+        self._close()
+
+    def _leave_signals_alone(self) -> None:
+        with suppress(ValueError):  # signals can only be set from the main thread
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def _close(self) -> None:
         rclpy.try_shutdown()
 
     def _tell_how_the_source_ended(self) -> None:
@@ -164,7 +170,8 @@ def run_until_interrupted(app: App) -> Path:
     return app.run()
 
 
-def _started(stage: Stage, parameters: Parameters) -> NodeThread:
+def started(stage: Stage, parameters: Parameters) -> NodeThread:
+    """The stage's node, spinning in a thread of this process."""
     overrides = [Parameter(name, value=value) for name, value in parameters.items()]
     node = load_class(stage.plugin)(parameter_overrides=overrides)
     thread = NodeThread(node)

@@ -87,6 +87,11 @@ def _add_common(command: argparse.ArgumentParser) -> None:
     command.add_argument("--out", type=Path, help="folder of the run (default: runs/<time>)")
     command.add_argument("--headless", action="store_true", help="no viewers, no servers for them")
     command.add_argument("--no-record", action="store_true", help="write no MCAP")
+    command.add_argument(
+        "--separate",
+        action="store_true",
+        help="each stage a process of its own, begun anew when it dies; files at their own pace",
+    )
     command.add_argument("--port", type=int, default=5001, help="port of the video server")
     command.add_argument("--web-port", type=int, default=8080, help="port of the web page")
     command.add_argument("--foxglove-port", type=int, default=8765, help="port for Foxglove")
@@ -132,8 +137,10 @@ def _run(options: argparse.Namespace) -> int:
         folder = run_pipeline(choice, truth=options.truth)
     else:
         from worldsystem.app import App, run_until_interrupted
+        from worldsystem.separate import SeparateApp
 
-        folder = run_until_interrupted(App(choice))
+        app = SeparateApp(choice) if options.separate else App(choice)
+        folder = run_until_interrupted(app)
     print(f"done: {folder / 'report.html'}")
     return 0
 

@@ -4,8 +4,12 @@
 from __future__ import annotations
 
 import logging
+import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from diagnostic_msgs.msg import DiagnosticArray
 
 from worldsystem.config import ReporterConfig
 from worldsystem.graph import new_run_folder
@@ -22,6 +26,15 @@ log = logging.getLogger(__name__)
 _TICK_S = 1.0
 
 
+@dataclass(frozen=True)
+class Sign:
+    """A stage's last sign of life, on a monotonic clock, and what it said of itself."""
+
+    heard_s: float
+    message: str
+    facts: dict[str, str]
+
+
 class ReporterNode(StageNode):
     """Feeds an `Observer` from the topics and writes what the run leaves."""
 
@@ -33,11 +46,26 @@ class ReporterNode(StageNode):
         self.observer = Observer()
         self.live: Live = self.observer.tick()
         self.notes: list[str] = []
+        self.signs: dict[str, Sign] = {}
+        self.supervised: dict[str, object] = {}
         self.listen(topics.LEDGER, self.observer.stage)
         self.listen(topics.MESH, self.observer.mesh)
         self.listen(topics.PATH, self.observer.path)
         self.listen(topics.KEYFRAME, self._on_keyframe)
+        self.listen(topics.DIAGNOSTICS, self._on_diagnostics)
         self.create_timer(_TICK_S, self._tick)
+
+    def _on_diagnostics(self, told: DiagnosticArray) -> None:
+        """Every stage tells about once a second how it is: its sign of life."""
+        for status in told.status:
+            prefix, _, stage = status.name.partition("worldsystem: ")
+            if stage and not prefix:
+                facts = {value.key: value.value for value in status.values}
+                self.signs[stage] = Sign(time.monotonic(), status.message, facts)
+
+    def facts(self) -> dict[str, object]:
+        """What the supervisor, if there is one, knows of the stages' processes."""
+        return self.supervised
 
     def _on_keyframe(self, event: KeyframeEvent) -> None:
         self.observer.keyframes += isinstance(event, NewKeyframe)

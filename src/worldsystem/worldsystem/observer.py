@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from worldsystem.accounts import StageAccount
 from worldsystem.evaluation.truth import GroundTruth
 from worldsystem.provenance import commit, versions
 from worldsystem.report.record import GLASS_TO_MAP, RunRecord, RunSample
@@ -45,7 +46,11 @@ class Live:
 
 @dataclass
 class Observer:
-    """Takes stage reports, mesh deltas and the path; call from one thread."""
+    """Takes stage reports, mesh deltas and the path; call from one thread.
+
+    Within a process every frame is delivered, so that one that is missing is a fault in the
+    accounts; between processes (`delivered_by_reference` false) it was not delivered.
+    """
 
     started_ns: int = 0
     ended_ns: int = 0
@@ -58,7 +63,9 @@ class Observer:
     triangles: int = 0
     samples: list[RunSample] = field(default_factory=list)
     missed_deltas: int = 0
-    _reports: dict[str, StageReport] = field(default_factory=dict)
+    delivered_by_reference: bool = True
+    _accounts: dict[str, StageAccount] = field(default_factory=dict)
+    _poses_before: StampedPoses | None = None
     _last_used: tuple[float, int] = (0.0, 0)
 
     def stage(self, report: StageReport) -> None:
@@ -70,7 +77,15 @@ class Observer:
             self.started_ns = report.stamp_ns
         if report.ledger.stage == "slam3r" and report.ledger.used > self._used("slam3r"):
             self.ended_ns = report.stamp_ns
-        self._reports[report.ledger.stage] = report
+        self._accounts.setdefault(report.ledger.stage, StageAccount()).add(report)
+
+    def began_anew(self, stage: str) -> None:
+        """A stage's process was started again: what it tells from now on comes after the rest."""
+        for name, account in self._accounts.items():
+            if name.partition("/")[0] == stage:
+                account.begin_anew()
+        if stage == "slam3r":
+            self._poses_before = self.poses
 
     def mesh(self, delta: MeshDelta) -> None:
         """The surface changed."""
@@ -80,7 +95,16 @@ class Observer:
 
     def path(self, poses: StampedPoses) -> None:
         """The camera's path as it stands now."""
-        self.poses = poses
+        before = self._poses_before
+        if before is None or not len(before) or not len(poses):
+            self.poses = poses if len(poses) or before is None else before
+            return
+        older = before.stamps_ns < poses.stamps_ns[0]
+        self.poses = StampedPoses(
+            np.concatenate([before.stamps_ns[older], poses.stamps_ns]),
+            np.concatenate([before.world_from_cam[older], poses.world_from_cam]),
+            poses.scale,
+        )
 
     def tick(self) -> Live:
         """The state now; call about once a second, each call is one sample of the report."""
@@ -121,18 +145,21 @@ class Observer:
         """Frames let go so far, as `stage.reason`."""
         return {
             f"{name}.{reason}": count
-            for name, report in self._reports.items()
-            for reason, count in report.ledger.dropped.items()
+            for name, account in self._accounts.items()
+            for reason, count in account.ledger.dropped.items()
         }
 
-    def ledgers(self) -> tuple[LedgerState, ...]:
+    def ledgers(self, frames_sent: int | None = None) -> tuple[LedgerState, ...]:
         """The accounts of the stages that take frames or keyframes, in the order of the flow."""
-        names = (*FRAME_STAGES, *KEYFRAME_STAGES)
-        return tuple(self._reports[name].ledger for name in names if name in self._reports)
+        expected: dict[str, int | None] = {"ingest": frames_sent, **self._expected()}
+        names = [n for n in (*FRAME_STAGES, *KEYFRAME_STAGES) if n in self._accounts]
+        if self.delivered_by_reference:
+            return tuple(self._accounts[name].ledger for name in names)
+        return tuple(self._accounts[name].closed(expected.get(name)) for name in names)
 
     def violations(self) -> int:
         """Frames settled twice or never taken; not 0 means that the accounting is at fault."""
-        return sum(report.violations for report in self._reports.values())
+        return sum(account.violations for account in self._accounts.values())
 
     def record(
         self,
@@ -155,7 +182,7 @@ class Observer:
             mesh=welded(self.surface.mesh()),
             keyframe_count=self.keyframes,
             scale=self.scale,
-            ledgers=self.ledgers(),
+            ledgers=self.ledgers(frames_sent),
             frames_sent=frames_sent,
             expected=self._expected(),
             latency_counts=self._latencies(),
@@ -168,22 +195,22 @@ class Observer:
 
     def _expected(self) -> dict[str, int]:
         """What later stages should have taken: what the stages before them passed on."""
-        expected = {name: self.keyframes for name in KEYFRAME_STAGES if name in self._reports}
-        if "ingest" in self._reports:
+        expected = {name: self.keyframes for name in KEYFRAME_STAGES if name in self._accounts}
+        if "ingest" in self._accounts:
             expected["slam3r"] = self._used("ingest")
         return expected
 
     def _used(self, stage: str) -> int:
-        return self._reports[stage].ledger.used if stage in self._reports else 0
+        return self._accounts[stage].ledger.used if stage in self._accounts else 0
 
     def _latency(self, name: str) -> list[int]:
         return self._latencies().get(name, [])
 
     def _latencies(self) -> dict[str, list[int]]:
         return {
-            label: list(self._reports[stage].latency_counts)
+            label: list(self._accounts[stage].latency_counts)
             for stage, label in _LATENCIES.items()
-            if stage in self._reports and any(self._reports[stage].latency_counts)
+            if stage in self._accounts and any(self._accounts[stage].latency_counts)
         }
 
 

@@ -98,7 +98,9 @@ class MeshAssembly:
             self.blocks.pop(index, None)
         for block in delta.blocks:
             self.blocks[block.index] = block
-        self.sequence = max(self.sequence, delta.sequence)
+        # A delta from nothing comes from a mesher that began anew, too: its numbers begin again.
+        anew = delta.base_sequence == 0
+        self.sequence = delta.sequence if anew else max(self.sequence, delta.sequence)
         return True
 
     def mesh(self) -> Mesh:

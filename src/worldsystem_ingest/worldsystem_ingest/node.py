@@ -118,7 +118,7 @@ class IngestNode(StageNode):
         self._out(stream).ledger.drop_untaken(frame_id, reason)
 
     def facts(self) -> dict[str, object]:
-        return self._source.facts()
+        return {"ended": self.ended.is_set(), **self._source.facts()}
 
     def problem(self) -> str:
         return str(self.error) if self.error else self._source.problem()

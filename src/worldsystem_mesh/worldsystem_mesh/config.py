@@ -106,6 +106,9 @@ class MeshConfig(Config):
     method_only_fill: bool = param(
         True, "quality methods add surface where tsdf has none, and leave the rest as it is"
     )
+    restore: bool = param(
+        False, "ask at the start for the keyframes of before: after a crash of this stage alone"
+    )
     metrics_host: str = param(
         "127.0.0.1", "address of /metrics and /health; 0.0.0.0 = every network"
     )

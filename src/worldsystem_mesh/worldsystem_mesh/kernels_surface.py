@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Warp kernels of the extraction: sample, count, emit, and draw triangles from what was emitted.
+"""Warp kernels of the extraction: sample, count and emit.
 
 Block b's cells need the 9³ samples that begin at its low corner; points of that lattice are
 numbered x fastest, and edge 3 p + a starts at point p along axis a. A surface is kept as its code:
 the crossed cells and their marching-cubes cases, and per vertex its edge, its share of the edge and
-its colour. Twins in plain numpy: `reference.surface`, `reference.faces`.
+its colour. Twins in plain numpy: `reference.surface`.
 """
 # mypy: disable-error-code="untyped-decorator, misc, index"
 
@@ -300,6 +300,27 @@ def within(at: wp.vec3i) -> wp.vec3i:
     return wp.vec3i(at[0] & 7, at[1] & 7, at[2] & 7)
 
 
+@wp.func
+def emit_cells(batch: Batch, code: Code, i: wp.int32, lane: wp.int32, lanes: wp.int32) -> wp.int64:
+    """Write the crossed cells of block i and their cases; return their part of the fingerprint."""
+    listed = batch.cell
+    case_of_cell = batch.case_of_cell
+    cells = code.cells
+    cases = code.cases
+    c0 = code.cell_start[i]
+    total = wp.int64(0)
+    c = lane
+    count = batch.cell_count[i]
+    while c < count:
+        cell = listed[i, c]
+        case = case_of_cell[i, c]
+        cells[c0 + c] = cell
+        cases[c0 + c] = case
+        total += fingerprint_of(~c, wp.int64(cell), wp.int64(case))
+        c += lanes
+    return total
+
+
 @wp.kernel
 def emit_surface(
     first: wp.int32, volume: Volume, batch: Batch, code: Code, lanes: wp.int32
@@ -352,80 +373,5 @@ def emit_surface(
         place = wp.int64(edge) | (wp.int64(wp.int32(steps)) << wp.int64(16))
         total += fingerprint_of(m, place, wp.int64(shade))
         m += lanes
-    cells = batch.cell_count[i]
-    c0 = code.cell_start[i]
-    c = lane
-    while c < cells:
-        cell = batch.cell[i, c]
-        case = batch.case_of_cell[i, c]
-        code.cells[c0 + c] = cell
-        code.cases[c0 + c] = case
-        total += fingerprint_of(~c, wp.int64(cell), wp.int64(case))
-        c += lanes
+    total += emit_cells(batch, code, i, lane, lanes)
     wp.atomic_add(code.fingerprint, i, total)
-
-
-@wp.struct
-class Drawing:
-    """Triangles of blocks: where block i's faces begin, and room for vertices and faces."""
-
-    voxel: wp.float64
-    index: wp.array2d[wp.int32]
-    face_start: wp.array[wp.int32]
-    vertex_of_edge: wp.array2d[wp.int16]
-    vertices: wp.array[wp.vec3]
-    faces: wp.array[wp.vec3i]
-
-
-@wp.kernel
-def draw_surface(first: wp.int32, tables: Tables, code: Code, out: Drawing) -> None:
-    """Vertices [world units] and faces (numbered within their block) of block i from its code.
-
-    A place is worked out from the lattice of the whole map in 64 bits, so that neighbours get the
-    same one.
-    """
-    i = first + wp.tid()
-    edges = code.edges
-    shares = code.shares
-    vertex_of_edge = out.vertex_of_edge
-    vertices = out.vertices
-    voxel = out.voxel
-    v0 = code.vertex_start[i]
-    v1 = code.vertex_start[i + 1]
-    x0 = out.index[i, 0] * 8
-    y0 = out.index[i, 1] * 8
-    z0 = out.index[i, 2] * 8
-    none = wp.float64(0.0)
-    for at in range(v0, v1):
-        edge = wp.int32(edges[at])
-        vertex_of_edge[i, edge] = wp.int16(at - v0)
-        point = edge // 3
-        axis = edge - point * 3
-        z = point // 81
-        y = (point - z * 81) // 9
-        x = point - z * 81 - y * 9
-        share = wp.float64(shares[at]) * wp.float64(1.0 / SHARE_STEPS)
-        px = wp.float64(x0 + x) + wp.where(axis == 0, share, none)
-        py = wp.float64(y0 + y) + wp.where(axis == 1, share, none)
-        pz = wp.float64(z0 + z) + wp.where(axis == 2, share, none)
-        vertices[at] = wp.vec3(
-            wp.float32(px * voxel), wp.float32(py * voxel), wp.float32(pz * voxel)
-        )
-    cells = code.cells
-    cases = code.cases
-    triangle_count = tables.triangle_count
-    triangle = tables.triangle
-    faces = out.faces
-    face = out.face_start[i]
-    c1 = code.cell_start[i + 1]
-    for c in range(code.cell_start[i], c1):
-        case = wp.int32(cases[c])
-        base = wp.int32(cells[c]) * 3
-        for t in range(triangle_count[case]):
-            corner = triangle[case, t]
-            faces[face] = wp.vec3i(
-                wp.int32(vertex_of_edge[i, base + corner[0]]),
-                wp.int32(vertex_of_edge[i, base + corner[1]]),
-                wp.int32(vertex_of_edge[i, base + corner[2]]),
-            )
-            face += 1

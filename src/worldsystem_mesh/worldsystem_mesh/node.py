@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from pathlib import Path
 from typing import Any
 
 from rclpy.serialization import deserialize_message
+from rclpy.task import Future
+from std_srvs.srv import Trigger
 from worldsystem_msgs.srv import MeshRequest, SaveMesh
 
 from worldsystem_core.errors import WorldSystemError
@@ -27,6 +30,8 @@ STREAM_PERIOD_S = 0.1
 STATISTICS_PERIOD_S = 1.0
 IDLE_S = 0.25
 """So long after the last keyframe, what it left undone goes on."""
+
+log = logging.getLogger(__name__)
 
 
 class MesherNode(StageNode):
@@ -50,6 +55,16 @@ class MesherNode(StageNode):
         self.create_timer(STATISTICS_PERIOD_S, self._publish_statistics)
         self.create_service(MeshRequest, "mesh/request", self._on_request)
         self.create_service(SaveMesh, "mesh/save", self._on_save)
+        if self.config.restore:
+            self._keyframes_of_before = self.create_client(Trigger, "slam3r/tell_again")
+            self._asking = self.create_timer(IDLE_S, self._ask_for_keyframes)
+
+    def _ask_for_keyframes(self) -> None:
+        """Ask once, as soon as the reconstruction can be reached."""
+        if self._keyframes_of_before.service_is_ready():
+            self._asking.cancel()
+            answer = self._keyframes_of_before.call_async(Trigger.Request())
+            answer.add_done_callback(_log_answer)
 
     def _on_dropped(self, event: KeyframeEvent) -> None:
         if isinstance(event, NewKeyframe):
@@ -129,6 +144,11 @@ class MesherNode(StageNode):
         super().close()
         self._surface_services.close()
         self._mesher.close()
+
+
+def _log_answer(answer: Future) -> None:
+    response = answer.result()
+    log.log(logging.INFO if response.success else logging.WARNING, "%s", response.message)
 
 
 def main() -> None:

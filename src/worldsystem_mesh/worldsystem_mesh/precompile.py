@@ -9,6 +9,7 @@ import warp as wp
 
 from worldsystem_mesh import (
     kernels_changes,
+    kernels_drawing,
     kernels_fusion,
     kernels_rays,
     kernels_surface,
@@ -24,6 +25,7 @@ MODULES = (
     kernels_fusion,
     kernels_changes,
     kernels_surface,
+    kernels_drawing,
 )
 
 

@@ -257,7 +257,7 @@ def _crossing(low: Point, high: Point, sdf: dict[Point, int]) -> Position:
 
 
 def drawn(cells: SurfaceCells) -> list[tuple[Position, Position, Position]]:
-    """Twin of `kernels_surface.draw_surface`: triangles [voxels] of all blocks of a code."""
+    """Twin of `kernels_drawing.draw_surface`: triangles [voxels] of all blocks of a code."""
     triangles = []
     for i, (bx, by, bz) in enumerate(cells.index.tolist()):
         v0, v1 = cells.vertex_start[i : i + 2]

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from geometry_msgs.msg import TransformStamped
+from std_srvs.srv import Trigger
 from tf2_msgs.msg import TFMessage
 from worldsystem_msgs.srv import LoadMap, SaveMap
 
@@ -29,7 +30,7 @@ from worldsystem_core.trajectory import Trajectory
 from worldsystem_slam3r.backend import open_backend
 from worldsystem_slam3r.cloud import BoundedCloud
 from worldsystem_slam3r.config import Slam3rConfig
-from worldsystem_slam3r.graph.services import graph_of, map_service
+from worldsystem_slam3r.graph.services import graph_of, map_service, tell_again
 from worldsystem_slam3r.health import health_of
 
 _PATH_PERIOD_S = 1.0
@@ -72,6 +73,7 @@ class Slam3rNode(StageNode):
             self.listen(topic, self._on_measured)
         self.create_service(SaveMap, "slam3r/save_map", self._on_save)
         self.create_service(LoadMap, "slam3r/load_map", self._on_load)
+        self.create_service(Trigger, "slam3r/tell_again", self._on_tell_again)
         self.create_timer(_PATH_PERIOD_S, self._publish_path)
         if self.config.cloud_period_s:
             self.create_timer(self.config.cloud_period_s, self._publish_cloud)
@@ -89,6 +91,13 @@ class Slam3rNode(StageNode):
 
     def _on_load(self, request: LoadMap.Request, response: LoadMap.Response) -> LoadMap.Response:
         return self._answered(response, "load_map", request.path or self.config.map)
+
+    def _on_tell_again(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        try:
+            response.message, response.success = tell_again(self._graph), True
+        except MapError as error:
+            response.message = str(error)
+        return response
 
     def _answered(self, response: Any, what: str, place: str) -> Any:
         """Save or load, and say what came of it."""

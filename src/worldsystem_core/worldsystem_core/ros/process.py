@@ -16,6 +16,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from ament_index_python.packages import get_package_prefix
+
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
 _PROFILE_VARIABLES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
 _CLEAN_TIMEOUT_S = 10.0
@@ -35,6 +37,11 @@ def tune_process() -> None:
     mallopt(_M_MMAP_MAX, 0)
     mallopt(_M_TRIM_THRESHOLD, 1 << 30)
     mallopt(_M_TOP_PAD, 64 << 20)
+
+
+def installed_executable(package: str, name: str) -> Path:
+    """Where the program `name` of a ROS package is; raises `PackageNotFoundError` (a KeyError)."""
+    return Path(get_package_prefix(package)) / "lib" / package / name
 
 
 def use_dds_profile(profile: Path) -> None:

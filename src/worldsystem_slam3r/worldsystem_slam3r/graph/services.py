@@ -22,6 +22,14 @@ def graph_of(backend: ReconstructionBackend) -> GraphBackend | None:
     return backend if isinstance(backend, GraphBackend) else None
 
 
+def tell_again(graph: GraphBackend | None) -> str:
+    """Have all keyframes told again with the next pictures; the sentence about it, or a
+    `MapError`."""
+    if graph is None:
+        raise MapError("there is no graph that keeps keyframes: start with slam3r.graph=true")
+    return f"{graph.maps.tell_again()} keyframes are told again"
+
+
 def map_service(graph: GraphBackend | None, what: str, place: str) -> str:
     """`save_map` or `load_map` at `place`; the sentence about it, or a `MapError`."""
     if graph is None:

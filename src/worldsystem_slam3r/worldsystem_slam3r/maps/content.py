@@ -56,6 +56,17 @@ _NODE = np.dtype(
 )
 
 
+def dense_keyframes(kept: list[Kept], dense: DenseMemory, place: Path) -> Iterator[Keyframe]:
+    """Those that have a dense part, one by one, in world units; `place` is named in errors."""
+    for each in kept:
+        packed = dense.packed(each.id)
+        if packed is None:
+            continue
+        part = decode_dense(packed(), str(place / _dense_name(each)))
+        ids = (each.id, each.frame_id, each.stamp_ns)
+        yield part.keyframe(ids, each.world.pose, each.first_unit)
+
+
 @dataclass(frozen=True, eq=False)
 class MapContent:
     """A map taken out of an atlas at one moment: later changes of the atlas do not show in it.
@@ -181,14 +192,7 @@ class SavedMap:
 
     def keyframes(self, restored: list[Kept], dense: DenseMemory) -> Iterator[Keyframe]:
         """The dense keyframes one by one, in world units."""
-        for kept in restored:
-            packed = dense.packed(kept.id)
-            if packed is None:
-                continue
-            where = str(self.folder / _dense_name(kept))
-            part = decode_dense(packed(), where)
-            ids = (kept.id, kept.frame_id, kept.stamp_ns)
-            yield part.keyframe(ids, kept.world.pose, kept.first_unit)
+        return dense_keyframes(restored, dense, self.folder)
 
     def _kept(self, node: np.ndarray) -> Kept:
         world = _sim3(node["world"])

@@ -14,7 +14,7 @@ from worldsystem_core.reconstruction import Keyframe
 from worldsystem_slam3r.graph.atlas import Atlas, Kept
 from worldsystem_slam3r.graph.loops import LoopFinder
 from worldsystem_slam3r.maps.autosave import MapSaver
-from worldsystem_slam3r.maps.content import MapContent, SavedMap
+from worldsystem_slam3r.maps.content import MapContent, SavedMap, dense_keyframes
 from worldsystem_slam3r.maps.dense_memory import DenseMemory
 from worldsystem_slam3r.maps.folder import MANIFEST
 from worldsystem_slam3r.scale.metric import MetricScale
@@ -124,8 +124,17 @@ class MapKeeper:
             max((kept.submap for kept in restored), default=-1) + 1,
         )
 
+    def tell_again(self) -> int:
+        """Have every placed keyframe told again, a few at a time; returns how many there are.
+
+        For a stage that began anew and has lost what it was told before.
+        """
+        placed = [k for k in self._atlas.keyframes.values() if self._atlas.is_placed(k.submap)]
+        self._loading = dense_keyframes(placed, self.dense, Path("memory"))
+        return len(placed)
+
     def loaded_keyframes(self, *, everything: bool = False) -> list[Keyframe]:
-        """The next keyframes of a loaded map that have to be told, a few at a time."""
+        """The next keyframes that have to be told again, a few at a time."""
         found: list[Keyframe] = []
         while everything or len(found) < TOLD_AT_ONCE:
             keyframe = next(self._loading, None)

@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The supervised runner: every stage a process of its own, begun anew when it dies.
+
+What came before survives: the reconstruction goes on in the map that it keeps saving, the mesher is
+told all keyframes again, the recorder begins a further bag. The reporter stays in this process and
+keeps the accounts of all lives.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from worldsystem.app import App, started
+from worldsystem.graph import Choice, Parameters, Stage, stages
+from worldsystem.simulator_process import SimulatorProcess
+from worldsystem.stage_process import WRONG_SETTINGS, StageProcess
+from worldsystem.supervision import STARTING_S, Action, StageWatch
+from worldsystem_core.errors import WorldSystemError
+from worldsystem_core.ros.node_thread import finish_all
+from worldsystem_core.ros.process import installed_executable
+
+log = logging.getLogger(__name__)
+
+TICK_S = 0.1
+MAP_EVERY_S = 1.0
+REPORTER_S = 60.0
+
+
+class SeparateApp(App):
+    """Runs a `Choice` with one process a stage; see `App`. Files are played at their own pace."""
+
+    def __init__(self, choice: Choice, *, status: bool = True) -> None:
+        super().__init__(replace(choice, realtime=True), status=status)
+        self._settings = TemporaryDirectory(prefix="worldsystem-")
+        self._processes: dict[str, StageProcess] = {}
+        self._watches: dict[str, StageWatch] = {}
+
+    def _start(self) -> None:
+        """The reporter here, then the others in the opposite order of the flow; the source last."""
+        for stage, parameters in reversed(stages(self.choice)):
+            if stage.name == "reporter":
+                self._threads.append(started(stage, parameters))
+                self._threads[0].node.observer.delivered_by_reference = False
+                continue
+            if stage.name == "ingest":
+                self._wait_until_heard()
+            self._start_process(stage, parameters)
+        self._wait_until_heard()
+        if self.choice.simulated:
+            self._simulator = SimulatorProcess(self.choice)
+
+    def _start_process(self, stage: Stage, parameters: Parameters) -> None:
+        given = self._kept_map(parameters) if stage.name == "slam3r" else parameters
+        executable = installed_executable(stage.package, stage.executable)
+        process = StageProcess(stage, executable, given, Path(self._settings.name))
+        process.start()
+        self._processes[stage.name] = process
+        self._watches[stage.name] = StageWatch(time.monotonic())
+
+    def _kept_map(self, parameters: Parameters) -> Parameters:
+        """Have the map saved all the time, to go on in it after a crash."""
+        folder = str(self.choice.out / "map")
+        return {"map": folder, "map_every_s": MAP_EVERY_S} | parameters
+
+    def _wait_until_heard(self) -> None:
+        deadline = time.monotonic() + STARTING_S
+        while not self._stop.wait(TICK_S):
+            self._supervise()
+            if all(watch.state == "running" for watch in self._watches.values()):
+                return
+            if time.monotonic() > deadline:
+                late = [name for name, w in self._watches.items() if w.state != "running"]
+                raise WorldSystemError(
+                    f"{', '.join(late)} did not start within {STARTING_S:.0f} s; "
+                    "what they printed is above"
+                )
+
+    def _wait(self) -> None:
+        reporter = self._node("reporter")
+        first_frame_s = None
+        while not self._stop.wait(TICK_S):
+            now = time.monotonic()
+            self._supervise()
+            if first_frame_s is None and reporter.live.frames:
+                first_frame_s = now
+            self._line.show(reporter.live, self._simulator)
+            if self._source_is_at_its_end() or self._threads[0].failure:
+                return
+            if first_frame_s is not None and now - first_frame_s > self._limit_s():
+                return
+
+    def _source_is_at_its_end(self) -> bool:
+        if self._simulator is not None:
+            return self._simulator.ended
+        sign = self._node("reporter").signs.get("ingest")
+        return sign is not None and sign.facts.get("ended") == "True"
+
+    def _supervise(self) -> None:
+        """Take every sign of life and of death, and do what is due."""
+        reporter, now = self._node("reporter"), time.monotonic()
+        for name, process in self._processes.items():
+            watch, sign = self._watches[name], reporter.signs.get(name)
+            if sign is not None and sign.heard_s > watch.started_s:
+                watch.heard(sign.heard_s)
+            if process.exit_code is not None and watch.ended_s is None:
+                self._note_end(name, process, watch, now)
+            action = watch.due(now)
+            if action is Action.KILL:
+                log.error("%s gives no sign of life and is killed", name)
+                process.kill()
+            elif action is Action.START:
+                self._begin_anew(name, process, watch)
+        reporter.supervised = {
+            **{f"state.{name}": watch.state for name, watch in self._watches.items()},
+            **{f"restarts.{name}": watch.restarts for name, watch in self._watches.items()},
+        }
+
+    def _note_end(self, name: str, process: StageProcess, watch: StageWatch, now: float) -> None:
+        code = process.exit_code
+        if code == WRONG_SETTINGS and watch.heard_s is None and not watch.restarts:
+            raise WorldSystemError(f"{name} cannot run so; what it printed is above")
+        watch.ended(now)
+        text = f"{name} ended ({_in_words(code)}) and is begun anew."
+        self._line.note(text)
+        self._node("reporter").notes.append(text)
+
+    def _begin_anew(self, name: str, process: StageProcess, watch: StageWatch) -> None:
+        self._node("reporter").observer.began_anew(name)
+        further: dict[str, object] = {}
+        if name == "mesher":
+            further["restore"] = True
+        if name == "recorder":
+            further["name"] = f"bag_{watch.restarts + 2}"
+        process.start(**further)
+        watch.started(time.monotonic())
+
+    def _end(self) -> None:
+        self._line.end()
+        if self._simulator is not None:
+            self._simulator.stop()
+        self._leave_signals_alone()
+        for process in self._in_order():
+            if self._watches[process.stage.name].state == "running":
+                process.end()
+            else:
+                process.kill()
+        finish_all(self._threads, REPORTER_S)
+        self._close()
+
+    def _abandon(self) -> None:
+        for process in self._in_order():
+            process.kill()
+        super()._abandon()
+
+    def _close(self) -> None:
+        self._settings.cleanup()
+        super()._close()
+
+    def _in_order(self) -> list[StageProcess]:
+        """The processes in the order the data flows."""
+        return [
+            self._processes[stage.name]
+            for stage, _ in stages(self.choice)
+            if stage.name in self._processes
+        ]
+
+
+def _in_words(exit_code: int | None) -> str:
+    if exit_code is not None and exit_code < 0:
+        return f"signal {-exit_code}"
+    return f"exit code {exit_code}"

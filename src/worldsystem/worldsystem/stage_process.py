@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One stage as a process of its own: started with its parameters, ended as Ctrl-C would."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import signal
+import subprocess
+from pathlib import Path
+
+import yaml
+
+from worldsystem.graph import Parameters, Stage
+
+log = logging.getLogger(__name__)
+
+WRONG_SETTINGS = 2
+"""Exit code of a stage that a person must help: its settings or this machine do not suit it."""
+_PR_SET_PDEATHSIG = 1
+_END_S = 45.0
+_KILL_S = 5.0
+
+
+class StageProcess:
+    """Starts, ends and begins anew the `executable` of a stage; `folder` is for its settings."""
+
+    def __init__(
+        self, stage: Stage, executable: Path, parameters: Parameters, folder: Path
+    ) -> None:
+        self.stage = stage
+        self._executable = executable
+        self._parameters = dict(parameters)
+        self._file = folder / f"{stage.name}.yaml"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def exit_code(self) -> int | None:
+        """None while it runs and before it ran."""
+        return None if self._process is None else self._process.poll()
+
+    @property
+    def pid(self) -> int | None:
+        """Of the process that was started last."""
+        return None if self._process is None else self._process.pid
+
+    def start(self, **further: object) -> None:
+        """Start it, with `further` parameters beside its own."""
+        given = {self.stage.name: {"ros__parameters": self._parameters | further}}
+        self._file.write_text(yaml.safe_dump(given))
+        self._process = subprocess.Popen(
+            [
+                str(self._executable),
+                *("--ros-args", "-r", f"__node:={self.stage.name}"),
+                *("--params-file", str(self._file)),
+            ],
+            start_new_session=True,  # Ctrl-C is for the one who ends them in order
+            preexec_fn=_end_with_parent,
+        )
+
+    def kill(self) -> None:
+        """End it at once; for one that does not answer."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.kill()
+            self._process.wait(_KILL_S)
+
+    def end(self) -> None:
+        """Let it work off what it holds and end; kill it when that takes too long."""
+        if self._process is None or self._process.poll() is not None:
+            return
+        self._process.send_signal(signal.SIGINT)
+        try:
+            self._process.wait(_END_S)
+        except subprocess.TimeoutExpired:
+            log.warning("%s did not end within %.0f s and was killed", self.stage.name, _END_S)
+            self.kill()
+
+
+def _end_with_parent() -> None:
+    """Have the kernel interrupt this process when its parent dies, however it dies."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGINT)

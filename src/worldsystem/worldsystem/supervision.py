@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""When a stage that runs as a process of its own is begun anew. No ROS, no processes: rules."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+SILENT_S = 20.0
+"""A stage that was heard of once and then not for so long hangs. One whose process ended is seen at
+once; a living one tells of itself between two pieces of work, which may take long under load."""
+STARTING_S = 60.0
+"""So long a stage may take until it is first heard of: it may compile kernels or load weights."""
+FIRST_DELAY_S, LONGEST_DELAY_S = 0.25, 8.0
+WELL_S = 30.0
+"""A stage that ran for so long is well again: its next restart comes at once."""
+
+
+class Action(Enum):
+    """What to do about a stage now."""
+
+    NOTHING = "nothing"
+    KILL = "kill"
+    START = "start"
+
+
+@dataclass
+class StageWatch:
+    """One stage's life, told by whoever watches it; times are of a monotonic clock [s].
+
+    It asks for a new start after a delay that doubles with each one that did not last, and for
+    a kill when a living process has not been heard of for `SILENT_S`.
+    """
+
+    started_s: float
+    heard_s: float | None = None
+    ended_s: float | None = None
+    restarts: int = 0
+    _delay_s: float = FIRST_DELAY_S
+
+    @property
+    def state(self) -> str:
+        """In one word, for people."""
+        if self.ended_s is not None:
+            return "restarting"
+        return "starting" if self.heard_s is None else "running"
+
+    def heard(self, now_s: float) -> None:
+        """The stage gave a sign of life."""
+        if self.ended_s is None:
+            self.heard_s = now_s
+
+    def ended(self, now_s: float) -> None:
+        """Its process is gone, and nobody had asked it to go."""
+        if self.ended_s is None:
+            self.ended_s = now_s
+            if now_s - self.started_s >= WELL_S:
+                self._delay_s = FIRST_DELAY_S
+
+    def started(self, now_s: float) -> None:
+        """It was begun anew."""
+        self.started_s, self.heard_s, self.ended_s = now_s, None, None
+        self.restarts += 1
+        self._delay_s = min(2.0 * self._delay_s, LONGEST_DELAY_S)
+
+    def due(self, now_s: float) -> Action:
+        """What to do now."""
+        if self.ended_s is not None:
+            return Action.START if now_s - self.ended_s >= self._delay_s else Action.NOTHING
+        if self.heard_s is None:
+            silent = now_s - self.started_s > STARTING_S
+        else:
+            silent = now_s - self.heard_s > SILENT_S
+        return Action.KILL if silent else Action.NOTHING

@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A stage that dies is begun anew, in time, and what came before it is kept."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from demo_run import free_ports
+from rosbags.highlevel import AnyReader
+
+from worldsystem.supervision import (
+    LONGEST_DELAY_S,
+    SILENT_S,
+    STARTING_S,
+    WELL_S,
+    Action,
+    StageWatch,
+)
+from worldsystem_core.trajectory import read_tum
+
+CLIP = Path(__file__).parents[3] / "shared" / "data" / "gopro_karma_drone" / "karma.mp4"
+
+
+def test_a_stage_that_dies_once_is_back_at_once():
+    watch = StageWatch(0.0)
+    watch.heard(1.0)
+    assert watch.state == "running"
+    watch.ended(10.0)
+    assert watch.state == "restarting"
+    assert watch.due(10.1) is Action.NOTHING
+    assert watch.due(10.3) is Action.START
+    watch.started(10.3)
+    assert watch.state == "starting"
+    assert watch.restarts == 1
+
+
+def test_one_that_dies_again_and_again_waits_longer_each_time_but_never_for_ever():
+    watch, now, waits = StageWatch(0.0), 0.0, []
+    for _ in range(10):
+        watch.ended(now)
+        begin = now
+        while watch.due(now) is not Action.START:
+            now += 0.05
+        waits.append(round(now - begin, 2))
+        watch.started(now)
+    assert waits == sorted(waits)
+    assert waits[-1] == pytest.approx(LONGEST_DELAY_S, abs=0.1)
+    now += WELL_S
+    watch.ended(now)
+    assert watch.due(now + 0.3) is Action.START, "it was well for long, so it is back at once"
+
+
+def test_one_that_hangs_is_killed_and_one_that_starts_slowly_is_not():
+    watch = StageWatch(0.0)
+    assert watch.due(STARTING_S - 1) is Action.NOTHING
+    assert watch.due(STARTING_S + 1) is Action.KILL
+    watch.heard(STARTING_S - 1)
+    assert watch.due(STARTING_S + SILENT_S - 2) is Action.NOTHING
+    assert watch.due(STARTING_S + SILENT_S) is Action.KILL
+
+
+def test_a_sign_of_life_of_the_process_before_does_not_count():
+    watch = StageWatch(0.0)
+    watch.ended(1.0)
+    watch.heard(1.1)
+    watch.started(2.0)
+    assert watch.state == "starting"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.skipif(not CLIP.exists(), reason="the recordings are not here")
+def test_every_stage_killed_in_a_run_is_back_and_every_frame_accounted_for(tmp_path):
+    web, fox = free_ports(2)
+    run = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "worldsystem.cli", "run", str(CLIP), "--separate"),
+            *("--out", str(tmp_path / "run"), "--web-port", str(web), "--foxglove-port", str(fox)),
+            *("--duration", "45"),
+            *("--set", "viewer.rerun=false", "mesher.metrics_port=0", "ingest.loop=true"),
+        ],
+        env=os.environ | {"ROS_DOMAIN_ID": str(80 + os.getpid() % 20)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    lines: list[str] = []
+    killed = []
+    for line in run.stdout:
+        lines.append(line)
+        frames = re.search(r"(\d+) frames", line)
+        if frames and int(frames[1]) > 60 and len(killed) < 4:
+            name = ("mesher", "viewer", "segmenter", "slam3r")[len(killed)]
+            kill(name, run.pid)
+            killed.append(name)
+    assert run.wait() == 0, "".join(lines)
+    output = "".join(lines)
+    for name in killed:
+        assert f"{name} ended (signal 9) and is begun anew" in output
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    figures = {entry["id"]: entry["value"] for entry in summary["results"]}
+    assert figures["demo.unexplained_frames"] == 0
+    poses = read_tum(tmp_path / "run" / "trajectory.tum")
+    assert len(poses) > 60
+    with AnyReader([tmp_path / "run" / "bag"]) as reader:
+        assert any(c.topic == "/slam/pose" and c.msgcount for c in reader.connections)
+
+
+def kill(stage: str, parent: int) -> None:
+    """Kill the process of a stage that `parent` runs, as the kernel would for want of memory."""
+    found = subprocess.run(
+        ["pgrep", "-P", str(parent), "-f", f"/{stage} --ros-args"], capture_output=True, text=True
+    ).stdout.split()
+    assert found, f"{stage} does not run"
+    os.kill(int(found[0]), signal.SIGKILL)
+    time.sleep(0.1)
