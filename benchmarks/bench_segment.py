@@ -25,10 +25,12 @@ from segment_scenes import ROOM_EYE, Caster, hamlet, hamlet_view, room  # noqa: 
 
 from worldsystem_core.geometry.se3 import transform  # noqa: E402
 from worldsystem_core.reconstruction import Keyframe  # noqa: E402
+from worldsystem_segment.geometric.voxels import voxel_keys  # noqa: E402
 from worldsystem_segment.segmenter import Segmenter  # noqa: E402
 
 NOISE = 0.01
 VISIBLE_PX = 80
+STEP_PX = 3
 VOXEL_M = {"room": 0.05, "hamlet": 0.2}
 Shot = tuple[Keyframe, np.ndarray]
 
@@ -100,12 +102,13 @@ def ap_3d(
     """AP at IoU 0.25 over voxels of all seen points; a voxel is what most of its points are."""
     points, truth, given = [], [], []
     for (keyframe, true_ids), label in zip(shots, labels, strict=True):
-        known = np.isfinite(keyframe.pointmap[..., 2])
-        points.append(transform(keyframe.world_from_cam, keyframe.pointmap[known]))
+        some = (slice(None, None, STEP_PX), slice(None, None, STEP_PX))
+        pointmap, true_ids, label = keyframe.pointmap[some], true_ids[some], label[some]
+        known = np.isfinite(pointmap[..., 2])
+        points.append(transform(keyframe.world_from_cam, pointmap[known]))
         truth.append(true_ids[known])
         given.append(np.where(np.isin(label, list(certain)), label, 0)[known])
-    cells = np.floor(np.concatenate(points) / voxel).astype(np.int64)
-    _, cell = np.unique(cells, axis=0, return_inverse=True)
+    _, cell = np.unique(voxel_keys(np.concatenate(points), voxel), return_inverse=True)
     true_of = _majority(cell, np.concatenate(truth))
     given_of = _majority(cell, np.concatenate(given))
     names = sorted(certain)

@@ -39,42 +39,48 @@ class Scene:
             self.meshes.append((part, self.object_count, colour))
         return self.object_count
 
-    def caster(self) -> Caster:
-        return Caster(self)
+    def caster(self, camera: Camera = CAMERA) -> Caster:
+        return Caster(self, camera)
 
 
 class Caster:
     """Renders keyframes of a scene."""
 
-    def __init__(self, scene: Scene) -> None:
+    def __init__(self, scene: Scene, camera: Camera = CAMERA) -> None:
+        self.camera = camera
         self._scene = o3d.t.geometry.RaycastingScene()
-        self._ids, self._colours = [], []
+        self._ids, self._colours, self._centres = [], [], []
         for mesh, truth_id, colour in scene.meshes:
             self._scene.add_triangles(o3d.t.geometry.TriangleMesh.from_legacy(mesh))
             self._ids.append(truth_id)
             self._colours.append(colour)
+            self._centres.append(mesh.get_center())
 
     def shot(
-        self, index: int, eye, target, *, noise: float = 0.0, scale: float = 1.0
+        self, index: int, eye, target, *, noise: float = 0.0, scale: float = 1.0, texture=0.0
     ) -> tuple[Keyframe, np.ndarray]:
         """Keyframe `index` from `eye` towards `target`, and the truth ids of its pixels.
 
         `noise` is the relative error of depth along the ray: four fifths of it smooth over some
-        12 px, as networks err, the rest white. `scale` multiplies the whole world.
+        12 of 320 px, as networks err, the rest white. `scale` multiplies the whole world.
+        `texture` is the contrast of a pattern that each thing carries along with it.
         """
         world_from_cam = look_at(np.asarray(eye, float), np.asarray(target, float), UP)
-        rays = self._scene.create_rays_pinhole(
-            CAMERA.K, np.linalg.inv(world_from_cam), CAMERA.width, CAMERA.height
-        )
-        # Open3D puts the ray through the pixel's corner + 0.5; our centres are at integers
-        cast = self._scene.cast_rays(_centred(rays, CAMERA, world_from_cam))
+        # Open3D's own rays go through the pixel's corner + 0.5; our centres are at integers
+        rays = _rays(self.camera, world_from_cam)
+        cast = self._scene.cast_rays(o3d.core.Tensor(rays))
         depth = cast["t_hit"].numpy().astype(np.float32)
         hit = cast["geometry_ids"].numpy().astype(np.int64)
         known = np.isfinite(depth)
         hit = np.where(known, hit, len(self._ids))
         truth = np.append(self._ids, 0)[hit]
-        depth = depth * np.float32(scale) * _errors(index, noise)
+        if texture:
+            where = rays[..., :3] + rays[..., 3:] * np.where(known, depth, 0)[..., None]
+            local = where - np.array([*self._centres, (0, 0, 0)])[hit]
+            pattern = 1.0 + texture * _pattern(local)
+        depth = depth * np.float32(scale) * _errors(self.camera, index, noise)
         shade = 0.65 + 0.35 * np.abs(cast["primitive_normals"].numpy() @ np.array([0.3, 0.5, 0.8]))
+        shade = shade * pattern if texture else shade
         rgb = (
             np.array([*self._colours, (160, 190, 230)])[hit]
             * np.where(known, shade, 1.0)[..., None]
@@ -86,30 +92,37 @@ class Caster:
             frame_id=10 * index,
             stamp_ns=1_000_000 * index,
             world_from_cam=pose,
-            camera=CAMERA,
-            pointmap=pointmap_from_depth(np.where(known, depth, np.nan), CAMERA),
+            camera=self.camera,
+            pointmap=pointmap_from_depth(np.where(known, depth, np.nan), self.camera),
             confidence=known.astype(np.float32),
             rgb=np.clip(rgb, 0, 255).astype(np.uint8),
         )
         return keyframe, truth
 
 
-def _centred(rays, camera: Camera, world_from_cam: np.ndarray):
+def _rays(camera: Camera, world_from_cam: np.ndarray):
     # directions with z = 1 in the camera frame, so that t_hit is the depth
     u, v = np.meshgrid(np.arange(camera.width), np.arange(camera.height))
     directions = np.stack(
         [(u - camera.cx) / camera.fx, (v - camera.cy) / camera.fy, np.ones_like(u)], axis=-1
     )
-    bundle = rays.numpy()
+    bundle = np.empty((camera.height, camera.width, 6))
     bundle[..., :3] = world_from_cam[:3, 3]
     bundle[..., 3:] = directions @ world_from_cam[:3, :3].T
-    return o3d.core.Tensor(bundle.astype(np.float32))
+    return bundle.astype(np.float32)
 
 
-def _errors(seed: int, noise: float) -> np.ndarray:
+def _pattern(local: np.ndarray) -> np.ndarray:
+    """Waves of some 10 to 40 cm in all directions, about in [-1, 1]."""
+    waves = np.random.default_rng(5).standard_normal((3, 12)) * np.linspace(9.0, 36.0, 12)
+    return np.sin(local.astype(np.float32) @ waves.astype(np.float32)).mean(axis=-1) * 2.0
+
+
+def _errors(camera: Camera, seed: int, noise: float) -> np.ndarray:
     random = np.random.default_rng(seed)
-    shape = (CAMERA.height, CAMERA.width)
-    smooth = cv2.GaussianBlur(random.standard_normal(shape).astype(np.float32), (0, 0), 12.0)
+    shape = (camera.height, camera.width)
+    sigma_px = 12.0 * camera.width / CAMERA.width
+    smooth = cv2.GaussianBlur(random.standard_normal(shape).astype(np.float32), (0, 0), sigma_px)
     smooth /= smooth.std()
     white = random.standard_normal(shape).astype(np.float32)
     return 1.0 + np.float32(noise) * (0.8 * smooth + 0.6 * white * 0.33)

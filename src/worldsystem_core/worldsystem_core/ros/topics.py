@@ -15,10 +15,24 @@ from worldsystem_core.cloud import PointCloud
 from worldsystem_core.frames import EncodedFrame, Frame, StampedCamera
 from worldsystem_core.ledger import StageReport
 from worldsystem_core.mesh_stream.streamed import StreamedDelta
-from worldsystem_core.objects import MapObjects, TrackFrame
+from worldsystem_core.objects import (
+    MapObjects,
+    ObjectCrop,
+    ObjectIdentity,
+    ShownTracks,
+    TrackFrame,
+)
 from worldsystem_core.reconstruction import Keyframe, Pose
 from worldsystem_core.ros import qos
-from worldsystem_core.ros.adapters import camera, objects, slam, status, surface, telemetry
+from worldsystem_core.ros.adapters import (
+    camera,
+    object_pictures,
+    objects,
+    slam,
+    status,
+    surface,
+    telemetry,
+)
 from worldsystem_core.ros.adapters.messages import PlainAdapter
 from worldsystem_core.ros.reference_topic import Topic
 from worldsystem_core.surface import MeshDelta
@@ -56,6 +70,16 @@ MESH_STATISTICS: Topic[MeshStatistics] = Topic(
 TRACKS: Topic[TrackFrame] = Topic("segment/tracks", objects.TRACKS, qos.KEYFRAME)
 LABELS: Topic[TrackFrame] = Topic("segment/labels", objects.LabelImageAdapter(), qos.IMAGE)
 OBJECTS: Topic[MapObjects] = Topic("segment/objects", objects.OBJECTS, qos.LATCHED, latched=True)
+OVERLAY: Topic[ShownTracks] = Topic(
+    "segment/overlay", object_pictures.OverlayAdapter(), qos.IMAGE
+)
+MARKERS: Topic[MapObjects] = Topic(
+    "segment/markers", object_pictures.MARKERS, qos.LATCHED, latched=True
+)
+CROPS: Topic[ObjectCrop] = Topic("segment/crops", object_pictures.CROPS, qos.KEYFRAME)
+IDENTITIES: Topic[ObjectIdentity] = Topic(
+    "segment/identities", object_pictures.IDENTITIES, qos.STATUS
+)
 TF: Topic[TFMessage] = Topic("/tf", PlainAdapter(TFMessage), qos.TF)
 TF_STATIC: Topic[TFMessage] = Topic(
     "/tf_static", PlainAdapter(TFMessage), qos.LATCHED, latched=True
@@ -87,6 +111,10 @@ ALL: tuple[Topic, ...] = (
     TRACKS,
     LABELS,
     OBJECTS,
+    OVERLAY,
+    MARKERS,
+    CROPS,
+    IDENTITIES,
     TF,
     TF_STATIC,
     CLOCK,
@@ -99,7 +127,7 @@ OF_A_STREAM = (IMAGE, CAMERA_INFO, VIDEO, IMU, ATTITUDE, GPS, PRESSURE, BATTERY,
 
 # What the recorder leaves out unless asked: pictures are in the video, points in the keyframes, and
 # what the stream tells is in the deltas.
-BULKY = (IMAGE, POINTS, CLOUD, LABELS, MESH_STREAM)
+BULKY = (IMAGE, POINTS, CLOUD, LABELS, OVERLAY, MARKERS, MESH_STREAM)
 
 
 def in_namespace(topic: Topic[T], namespace: str) -> Topic[T]:

@@ -16,12 +16,16 @@ from worldsystem_segment.geometric.boxes import oriented_box
 from worldsystem_segment.geometric.detections import detections_of
 from worldsystem_segment.geometric.instances import cut_instances
 from worldsystem_segment.geometric.labels import colour_name, size_name
+from worldsystem_segment.geometric.movers import MoverFinder
 from worldsystem_segment.geometric.structure import Structure, StructureFinder
 from worldsystem_segment.geometric.view import enough, make_view, scene_unit, usable
-from worldsystem_segment.geometric.world_tracker import WorldTrack, WorldTracker
+from worldsystem_segment.geometric.world_track import WorldTrack
+from worldsystem_segment.geometric.world_tracker import WorldTracker
+from worldsystem_segment.pixel_boxes import PixelBox, pixel_boxes
 from worldsystem_segment.prompt import Description, Phrase, selects
 
 KEYFRAMES_BETWEEN_CLEANINGS = 64
+KEYFRAMES_BETWEEN_TAGS = 3  # looking costs 5 ms, and a tag stays with its object
 METRIC_UP = np.array([0.0, 0.0, 1.0], np.float32)
 
 
@@ -46,6 +50,7 @@ class GeometricBackend:
         self.config = config
         self._tracker = WorldTracker(config)
         self._structure = StructureFinder(config, self._tracker.take_id)
+        self._movers = MoverFinder()
         self._unit: float | None = None
         self._scale = ScaleState.SCENE
         self._unit_at: dict[int, float] = {}
@@ -62,8 +67,12 @@ class GeometricBackend:
         self._scale = keyframe.scale
         view = make_view(keyframe, mask, self._unit, self.config.work_width_px)
         structure = self._structure.find(view, self._fixed_up(), self._tracker.pose)
+        flow = self._movers.compare(view)
         labels = cut_instances(view, structure.pool, structure.up_cam, self.config)
-        labels, detections = detections_of(view, labels, structure, self.config.max_extent)
+        look = self._tracker.feed_count % KEYFRAMES_BETWEEN_TAGS == 0
+        labels, detections = detections_of(
+            view, labels, structure, self.config.max_extent, flow=flow, look_for_tags=look
+        )
         ids = self._tracker.update(view, detections, keyframe.stamp_ns)
         regions = self._regions(labels, ids, structure)
         self._clean()
@@ -88,6 +97,7 @@ class GeometricBackend:
         for keyframe_id, pose in world_from_cam.items():
             scaled[keyframe_id] = pose.astype(np.float64).copy()
             scaled[keyframe_id][:3, 3] /= self._unit
+        self._movers.forget()
         self._tracker.move(scaled, sizes)
 
     def remove(self, ids: Sequence[int]) -> None:
@@ -100,7 +110,8 @@ class GeometricBackend:
         found = []
         for track in self._tracker.tracks.values():
             described = self._describe(track)
-            if self._tracker.confirmed(track) and _wanted(described, phrases):
+            known = self._tracker.confirmed(track) and self._tracker.present(track)
+            if known and _wanted(described, phrases):
                 found.append(self._map_object(track, described.label))
         return MapObjects(stamp_ns=stamp_ns, objects=tuple(found), scale=self._scale)
 
@@ -112,6 +123,7 @@ class GeometricBackend:
             "births_refused": self._tracker.births_refused,
             "tentative_dropped": self._tracker.tentative_dropped,
             "vanished": self._tracker.vanished,
+            "merged": self._tracker.merged,
         }
 
     def _fixed_up(self) -> Float32[np.ndarray, "3"] | None:
@@ -124,16 +136,16 @@ class GeometricBackend:
     def _box(
         self, track: WorldTrack
     ) -> tuple[Float64[np.ndarray, "4 4"], Float64[np.ndarray, "3"]]:
-        return oriented_box(track.points_world, self._up_world())
+        return oriented_box(track.points.solid, self._up_world())
 
     def _describe(self, track: WorldTrack) -> Description:
-        longest = float((track.high - track.low).max())
+        longest = float((track.points.high - track.points.low).max())
         noun, votes = track.nouns.most_common(1)[0]
         return Description(
             colour=colour_name(track.lab),
             size=size_name(longest),
             state="moving" if track.moving else "static",
-            noun=noun if votes >= 0.4 * track.hits else "object",
+            noun=noun if votes >= 0.4 * track.nouns.total() else "object",
             tags=frozenset(track.tags),
         )
 
@@ -158,18 +170,19 @@ class GeometricBackend:
     ) -> TrackFrame:
         height, width = usable_px.shape
         stride = max(1, round(width / self.config.work_width_px))
-        labels = np.zeros((height, width), np.uint16)
-        tracks = []
-        for region in (r for r in regions if _wanted(r.described, phrases)):
-            mask = region.mask.repeat(stride, axis=0).repeat(stride, axis=1)[:height, :width]
-            mask = mask & usable_px
-            if mask.any():
-                labels[mask] = region.id
-                tracks.append(self._track(region, mask))
-        return _frame(keyframe, tuple(tracks), labels)
+        wanted = [region for region in regions if _wanted(region.described, phrases)]
+        small = np.zeros(-(-height // stride) * -(-width // stride), np.uint16)
+        small = small.reshape(-(-height // stride), -1)
+        for index, region in enumerate(wanted, start=1):
+            small[region.mask] = index
+        drawn = small.repeat(stride, axis=0).repeat(stride, axis=1)[:height, :width]
+        drawn = np.where(usable_px, drawn, np.uint16(0))
+        places = pixel_boxes(drawn, len(wanted))
+        pairs = [(r, place) for r, place in zip(wanted, places, strict=True) if place is not None]
+        ids = np.array([0, *(region.id for region in wanted)], np.uint16)
+        return _frame(keyframe, tuple(self._track(*pair) for pair in pairs), ids[drawn])
 
-    def _track(self, region: _Region, mask: Bool[np.ndarray, "h w"]) -> Track:
-        rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    def _track(self, region: _Region, place: PixelBox) -> Track:
         track = region.track
         sure = track is None or self._tracker.confirmed(track)
         hits = track.hits if track else self.config.confirm_hits
@@ -177,8 +190,8 @@ class GeometricBackend:
             id=region.id,
             label=region.described.label,
             score=hits / (hits + 1.0),
-            box_px=(int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1),
-            area_px=int(np.count_nonzero(mask)),
+            box_px=place.box_px,
+            area_px=place.area_px,
             age_frames=self._tracker.feed_count - track.first_feed if track else 0,
             state=TrackState.CONFIRMED if sure else TrackState.TENTATIVE,
         )
@@ -193,8 +206,11 @@ class GeometricBackend:
             score=track.hits / (track.hits + 1.0),
             world_from_box=world_from_box,
             size=size * unit,
-            point_count=len(track.points_world),
+            point_count=len(track.points),
             last_seen_ns=track.last_seen_ns,
+            first_seen_ns=track.first_seen_ns,
+            sightings=track.hits,
+            moving=track.moving,
         )
 
     def _clean(self) -> None:

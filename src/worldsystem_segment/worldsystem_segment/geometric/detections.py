@@ -8,10 +8,11 @@ from jaxtyping import Float32, Int32, Int64
 
 from worldsystem_segment.geometric.instances import seen_extent
 from worldsystem_segment.geometric.labels import median_lab, shape_name
+from worldsystem_segment.geometric.movers import EgoFlow
 from worldsystem_segment.geometric.structure import Structure
 from worldsystem_segment.geometric.tags import find_tags
 from worldsystem_segment.geometric.view import View
-from worldsystem_segment.geometric.world_tracker import Detection
+from worldsystem_segment.geometric.world_track import Detection
 
 RIM_PX = 3  # normals this near the outline see past it
 MIN_TALL_SHARE = 0.2
@@ -23,12 +24,15 @@ def detections_of(
     labels: Int32[np.ndarray, "h w"],
     structure: Structure,
     max_extent: float,
+    *,
+    flow: EgoFlow | None = None,
+    look_for_tags: bool = True,
 ) -> tuple[Int32[np.ndarray, "h w"], list[Detection]]:
     """Describe each instance; what is too long or hardly leaves the ground is erased.
 
     The returned labels number the detections from 1 in their order.
     """
-    tags = find_tags(np.ascontiguousarray(view.rgb))
+    tags = find_tags(view.rgb) if look_for_tags else []
     kept = np.zeros(int(labels.max()) + 1, np.int32)
     detections: list[Detection] = []
     for number, pixels in enumerate(_pixels_by_label(labels), start=1):
@@ -37,7 +41,15 @@ def detections_of(
         if not stands or seen_extent(points) > max_extent:
             continue
         on_it = (t for t, (u, v) in tags if labels[int(v), int(u)] == number)
-        detections.append(_detection(view, pixels, structure.up_cam, frozenset(on_it)))
+        detections.append(
+            _detection(
+                view,
+                pixels,
+                structure.up_cam,
+                tags=frozenset(on_it),
+                motion=flow.motion_of(pixels) if flow else None,
+            )
+        )
         kept[number] = len(detections)
     return kept[labels], detections
 
@@ -46,7 +58,9 @@ def _detection(
     view: View,
     pixels: Int64[np.ndarray, "n"],
     up_cam: Float32[np.ndarray, "3"] | None,
+    *,
     tags: frozenset[int],
+    motion: float | None,
 ) -> Detection:
     width, height = view.camera.width, view.camera.height
     rows, columns = np.divmod(pixels, width)
@@ -57,15 +71,17 @@ def _detection(
         or columns.max() >= width - 1
     )  # fmt: skip
     points_cam, points_world = view.points_cam.reshape(-1, 3), view.points_world.reshape(-1, 3)
+    seen, normals = points_cam[core], view.normals.reshape(-1, 3)[core]
     sample = pixels[:: max(1, len(pixels) // MAX_SHAPE_POINTS)]
     return Detection(
         points_cam=points_cam[pixels],
         points_world=points_world[pixels],
         centre=np.median(points_world[sample], axis=0).astype(np.float32),
         lab=median_lab(view.rgb.reshape(-1, 3)[sample]),
-        noun=shape_name(points_cam[core], view.normals.reshape(-1, 3)[core], up_cam),
+        shape=lambda: shape_name(seen, normals, up_cam),
         truncated=bool(truncated),
         tags=tags,
+        motion=motion,
     )
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, Int32, Int64
 
 from worldsystem_segment.config import SegmentConfig
+from worldsystem_segment.geometric.colour_split import split_by_colour
 from worldsystem_segment.geometric.normals import dot
 from worldsystem_segment.geometric.overhang import join_overhangs
 from worldsystem_segment.geometric.view import View
@@ -39,6 +40,7 @@ def cut_instances(
     labels = _regrown(labels, pool, view, config.jump)
     if up_cam is not None:
         labels = join_overhangs(labels, view, up_cam)
+    labels = split_by_colour(labels, view.rgb, min_area_px)
     return _renumbered(labels, min_area_px)
 
 
@@ -140,6 +142,6 @@ def _renumbered(labels: Int32[np.ndarray, "h w"], min_area_px: int) -> Int32[np.
 
 def seen_extent(points: Float32[np.ndarray, "n 3"]) -> float:
     """Diagonal of the axis-aligned box around the middle 96 % of the points."""
-    sample = points[:: max(1, len(points) // 300)]
-    low, high = np.percentile(sample, (2.0, 98.0), axis=0)
-    return float(np.linalg.norm(high - low))
+    sample = np.sort(points[:: max(1, len(points) // 300)], axis=0)
+    trim = len(sample) // 50
+    return float(np.linalg.norm(sample[len(sample) - 1 - trim] - sample[trim]))

@@ -64,7 +64,7 @@ def make_view(
 ) -> View:
     """Thin, scale by 1 / `unit`, smooth along the rays and add normals."""
     stride = max(1, round(keyframe.pointmap.shape[1] / work_width_px))
-    valid = mask[::stride, ::stride]
+    valid = np.ascontiguousarray(mask[::stride, ::stride])
     raw = keyframe.pointmap[::stride, ::stride] / np.float32(unit)
     camera = _thinned(keyframe.camera, stride, valid.shape)
     depth, noise = smooth_depth(raw[..., 2], valid)
@@ -77,7 +77,7 @@ def make_view(
         keyframe_id=keyframe.id,
         stride=stride,
         camera=camera,
-        rgb=keyframe.rgb[::stride, ::stride],
+        rgb=np.ascontiguousarray(keyframe.rgb[::stride, ::stride]),
         valid=valid,
         points_cam=points,
         points_world=transform(pose, points),

@@ -11,7 +11,14 @@ from worldsystem_msgs.msg import MapObject as MapObjectMessage
 from worldsystem_msgs.msg import MapObjectArray, TrackArray
 from worldsystem_msgs.msg import Track as TrackMessage
 
-from worldsystem_core.objects import MapObject, MapObjects, Track, TrackFrame, TrackState
+from worldsystem_core.objects import (
+    Candidates,
+    MapObject,
+    MapObjects,
+    Track,
+    TrackFrame,
+    TrackState,
+)
 from worldsystem_core.reconstruction import ScaleState
 from worldsystem_core.ros.adapters.camera import image_cdr
 from worldsystem_core.ros.adapters.messages import (
@@ -43,7 +50,9 @@ def _track_message(track: Track, labels: np.ndarray) -> TrackMessage:
         area=track.area_px,
         age=track.age_frames,
         state=track.state.value,
-        mask_rle=run_lengths(labels == track.id),
+        mask_rle=run_lengths(labels == track.id) if track.area_px else [],
+        candidate_labels=[label for label, _ in track.candidates],
+        candidate_scores=[share for _, share in track.candidates],
     )
 
 
@@ -65,7 +74,7 @@ def mask_from_run_lengths(runs: list[int], height: int, width: int) -> np.ndarra
 
 def _track_frame(message: TrackArray) -> TrackFrame:
     labels = np.zeros((message.height, message.width), np.uint16)
-    for track in message.tracks:
+    for track in (t for t in message.tracks if len(t.mask_rle)):
         labels[mask_from_run_lengths(list(track.mask_rle), *labels.shape)] = track.id
     return TrackFrame(
         frame_id=message.frame_id,
@@ -86,18 +95,25 @@ def _track(message: TrackMessage) -> Track:
         area_px=message.area,
         age_frames=message.age,
         state=TrackState(message.state),
+        candidates=_candidates(message),
     )
+
+
+def _candidates(message: TrackMessage | MapObjectMessage) -> Candidates:
+    shares = (float(share) for share in message.candidate_scores)
+    return tuple(zip(message.candidate_labels, shares, strict=True))
 
 
 def _object_array(item: MapObjects) -> list[MapObjectArray]:
     message = MapObjectArray(scale_state=item.scale.value)
     message.header.stamp = time_message(item.stamp_ns)
     message.header.frame_id = world_frame(item.scale)
-    message.objects = [_object_message(thing) for thing in item.objects]
+    message.objects = [object_message(thing) for thing in item.objects]
     return [message]
 
 
-def _object_message(thing: MapObject) -> MapObjectMessage:
+def object_message(thing: MapObject) -> MapObjectMessage:
+    """One object of the map as its message."""
     x, y, z = (float(edge) for edge in thing.size)
     return MapObjectMessage(
         id=thing.id,
@@ -107,18 +123,25 @@ def _object_message(thing: MapObject) -> MapObjectMessage:
         size=Vector3(x=x, y=y, z=z),
         point_count=thing.point_count,
         last_seen=time_message(thing.last_seen_ns),
+        first_seen=time_message(thing.first_seen_ns),
+        sightings=thing.sightings,
+        moving=thing.moving,
+        candidate_labels=[label for label, _ in thing.candidates],
+        candidate_scores=[share for _, share in thing.candidates],
+        identity=thing.identity,
     )
 
 
 def _map_objects(message: MapObjectArray) -> MapObjects:
     return MapObjects(
         stamp_ns=nanoseconds(message.header.stamp),
-        objects=tuple(_map_object(thing) for thing in message.objects),
+        objects=tuple(map_object(thing) for thing in message.objects),
         scale=ScaleState(message.scale_state),
     )
 
 
-def _map_object(message: MapObjectMessage) -> MapObject:
+def map_object(message: MapObjectMessage) -> MapObject:
+    """The object that a message tells of."""
     return MapObject(
         id=message.id,
         label=message.label,
@@ -127,6 +150,11 @@ def _map_object(message: MapObjectMessage) -> MapObject:
         size=np.array([message.size.x, message.size.y, message.size.z]),
         point_count=message.point_count,
         last_seen_ns=nanoseconds(message.last_seen),
+        first_seen_ns=nanoseconds(message.first_seen),
+        sightings=message.sightings,
+        moving=message.moving,
+        candidates=_candidates(message),
+        identity=message.identity,
     )
 
 

@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Parting what geometry leaves in one piece: large parts of clearly different colour.
+
+A box on a box seen at a grazing angle, or two boxes side by side with one front, have no crease
+that a noisy pointmap shows. Print on a box or a stripe on a ball is too small a part to count.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from jaxtyping import Bool, Float32, Int32, UInt8
+
+EDGE_REACH_PX = 2
+EDGE = 16.0  # difference of chroma (CIE ab) across an edge
+LIGHT_EDGE = 45.0  # of lightness: more than two faces of one thing in one light differ
+APART = 20.0  # least difference of the parts' median chroma
+LIGHT_APART = 40.0
+MIN_SHARE = 0.1  # of the piece, for a part of its own
+
+
+def split_by_colour(
+    labels: Int32[np.ndarray, "h w"], rgb: UInt8[np.ndarray, "h w 3"], min_area_px: int
+) -> Int32[np.ndarray, "h w"]:
+    """Give large parts of another colour numbers of their own, above those that `labels` holds."""
+    if not labels.any():
+        return labels
+    lab = _smooth_lab(rgb)
+    cut = _colour_edges(lab) | _borders(labels)
+    _, parts = cv2.connectedComponents(((labels > 0) & ~cut).astype(np.uint8), connectivity=4)
+    joint = labels.astype(np.int64) * (int(parts.max()) + 1) + parts
+    pairs, sizes = np.unique(joint[(labels > 0) & (parts > 0)], return_counts=True)
+    owner, part = np.divmod(pairs, int(parts.max()) + 1)
+    whole = np.bincount(labels.ravel())
+    large = sizes >= np.maximum(min_area_px // 2, MIN_SHARE * whole[owner])
+    result, following = labels, int(labels.max()) + 1
+    for label in np.flatnonzero(np.bincount(owner[large], minlength=1) > 1):
+        groups = _groups(lab, parts, part[large & (owner == label)])
+        if len(groups) > 1:
+            result = _split(result, int(label), parts, groups, following)
+            following += len(groups) - 1
+    return result
+
+
+def _smooth_lab(rgb: UInt8[np.ndarray, "h w 3"]) -> Float32[np.ndarray, "h w 3"]:
+    smooth = cv2.medianBlur(rgb, 5).astype(np.float32) / np.float32(255)
+    return np.asarray(cv2.cvtColor(smooth, cv2.COLOR_RGB2LAB))
+
+
+def _colour_edges(lab: Float32[np.ndarray, "h w 3"]) -> Bool[np.ndarray, "h w"]:
+    cut = np.zeros(lab.shape[:2], bool)
+    half = EDGE_REACH_PX // 2
+    for axis in (0, 1):
+        step = lab.take(range(EDGE_REACH_PX, lab.shape[axis]), axis) - lab.take(
+            range(lab.shape[axis] - EDGE_REACH_PX), axis
+        )
+        found = np.hypot(step[..., 1], step[..., 2]) > EDGE
+        found |= np.abs(step[..., 0]) > LIGHT_EDGE
+        middle = (slice(half, half - EDGE_REACH_PX), slice(None))
+        cut[middle if axis == 0 else middle[::-1]] |= found
+    return cut
+
+
+def _borders(labels: Int32[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
+    border = np.zeros(labels.shape, bool)
+    border[1:] |= labels[1:] != labels[:-1]
+    border[:, 1:] |= labels[:, 1:] != labels[:, :-1]
+    return border
+
+
+def _groups(
+    lab: Float32[np.ndarray, "h w 3"], parts: Int32[np.ndarray, "h w"], numbers: np.ndarray
+) -> list[list[int]]:
+    """Parts of like colour together, greedily, the first ones first."""
+    groups: list[tuple[Float32[np.ndarray, "3"], list[int]]] = []
+    for number in numbers:
+        colour = np.median(lab[parts == number], axis=0)
+        for mean, members in groups:
+            apart = float(np.hypot(*(colour - mean)[1:]))
+            if apart < APART and abs(float(colour[0] - mean[0])) < LIGHT_APART:
+                members.append(int(number))
+                break
+        else:
+            groups.append((colour, [int(number)]))
+    return [members for _, members in groups]
+
+
+def _split(
+    labels: Int32[np.ndarray, "h w"],
+    label: int,
+    parts: Int32[np.ndarray, "h w"],
+    groups: list[list[int]],
+    following: int,
+) -> Int32[np.ndarray, "h w"]:
+    """Every pixel of `label` goes to the group whose part is nearest; the first keeps the number."""
+    rows, columns = np.nonzero(labels == label)
+    area = (slice(rows.min(), rows.max() + 1), slice(columns.min(), columns.max() + 1))
+    own = labels[area] == label
+    distances = [
+        cv2.distanceTransform((~(np.isin(parts[area], g) & own)).astype(np.uint8), cv2.DIST_L2, 3)
+        for g in groups
+    ]
+    nearest = np.argmin(distances, axis=0)
+    numbers = np.array([label, *range(following, following + len(groups) - 1)], np.int32)
+    result = labels.copy()
+    result[area] = np.where(own, numbers[nearest], labels[area])
+    return result
