@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,11 +14,12 @@ from worldsystem_core.objects import MapObject, MapObjects, Track, TrackFrame, T
 from worldsystem_core.reconstruction import Keyframe, ScaleState
 from worldsystem_segment.config import SegmentConfig
 from worldsystem_segment.geometric.boxes import oriented_box
-from worldsystem_segment.geometric.detections import detections_of
+from worldsystem_segment.geometric.detections import Evidence, detections_of
 from worldsystem_segment.geometric.instances import cut_instances
 from worldsystem_segment.geometric.labels import colour_name, size_name
 from worldsystem_segment.geometric.movers import MoverFinder
 from worldsystem_segment.geometric.structure import Structure, StructureFinder
+from worldsystem_segment.geometric.tags import find_tags
 from worldsystem_segment.geometric.view import enough, make_view, scene_unit, usable
 from worldsystem_segment.geometric.world_track import WorldTrack
 from worldsystem_segment.geometric.world_tracker import WorldTracker
@@ -66,12 +68,15 @@ class GeometricBackend:
         self._unit_at[keyframe.id] = self._unit
         self._scale = keyframe.scale
         view = make_view(keyframe, mask, self._unit, self.config.work_width_px)
-        structure = self._structure.find(view, self._fixed_up(), self._tracker.pose)
-        flow = self._movers.compare(view)
-        labels = cut_instances(view, structure.pool, structure.up_cam, self.config)
         look = self._tracker.feed_count % KEYFRAMES_BETWEEN_TAGS == 0
+        with ThreadPoolExecutor(1) as beside:  # pictures there, geometry here: OpenCV shares cores
+            flow = beside.submit(self._movers.compare, view)
+            tags = beside.submit(find_tags, view.rgb) if look else None
+            structure = self._structure.find(view, self._fixed_up(), self._tracker.pose)
+            labels = cut_instances(view, structure.pool, structure.up_cam, self.config)
+        evidence = Evidence(flow.result(), tuple(tags.result()) if tags else ())
         labels, detections = detections_of(
-            view, labels, structure, self.config.max_extent, flow=flow, look_for_tags=look
+            view, labels, structure, self.config.max_extent, evidence=evidence
         )
         ids = self._tracker.update(view, detections, keyframe.stamp_ns)
         regions = self._regions(labels, ids, structure)

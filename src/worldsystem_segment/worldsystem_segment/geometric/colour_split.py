@@ -12,7 +12,8 @@ import numpy as np
 from jaxtyping import Bool, Float32, Int32, UInt8
 
 EDGE_REACH_PX = 2
-EDGE = 16.0  # difference of chroma (CIE ab) across an edge
+EDGE = 20  # difference of chroma (|a| + |b| of CIE Lab) across an edge
+LIGHT_SCALE = 2.55  # 8-bit pictures hold L times this
 LIGHT_EDGE = 45.0  # of lightness: more than two faces of one thing in one light differ
 APART = 20.0  # least difference of the parts' median chroma
 LIGHT_APART = 40.0
@@ -42,22 +43,21 @@ def split_by_colour(
     return result
 
 
-def _smooth_lab(rgb: UInt8[np.ndarray, "h w 3"]) -> Float32[np.ndarray, "h w 3"]:
-    smooth = cv2.medianBlur(rgb, 5).astype(np.float32) / np.float32(255)
-    return np.asarray(cv2.cvtColor(smooth, cv2.COLOR_RGB2LAB))
+def _smooth_lab(rgb: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w 3"]:
+    return np.asarray(cv2.cvtColor(cv2.medianBlur(rgb, 5), cv2.COLOR_RGB2LAB))
 
 
-def _colour_edges(lab: Float32[np.ndarray, "h w 3"]) -> Bool[np.ndarray, "h w"]:
+def _colour_edges(lab: UInt8[np.ndarray, "h w 3"]) -> Bool[np.ndarray, "h w"]:
     cut = np.zeros(lab.shape[:2], bool)
     half = EDGE_REACH_PX // 2
     for axis in (0, 1):
-        step = lab.take(range(EDGE_REACH_PX, lab.shape[axis]), axis) - lab.take(
-            range(lab.shape[axis] - EDGE_REACH_PX), axis
-        )
-        found = np.hypot(step[..., 1], step[..., 2]) > EDGE
-        found |= np.abs(step[..., 0]) > LIGHT_EDGE
+        ahead = (slice(EDGE_REACH_PX, None), slice(None))
+        behind = (slice(None, -EDGE_REACH_PX), slice(None))
         middle = (slice(half, half - EDGE_REACH_PX), slice(None))
-        cut[middle if axis == 0 else middle[::-1]] |= found
+        if axis == 1:
+            ahead, behind, middle = ahead[::-1], behind[::-1], middle[::-1]
+        light, a, b = cv2.split(cv2.absdiff(lab[ahead], lab[behind]))
+        cut[middle] |= (cv2.add(a, b) > EDGE) | (light > LIGHT_EDGE * LIGHT_SCALE)
     return cut
 
 
@@ -69,7 +69,7 @@ def _borders(labels: Int32[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
 
 
 def _groups(
-    lab: Float32[np.ndarray, "h w 3"], parts: Int32[np.ndarray, "h w"], numbers: np.ndarray
+    lab: UInt8[np.ndarray, "h w 3"], parts: Int32[np.ndarray, "h w"], numbers: np.ndarray
 ) -> list[list[int]]:
     """Parts of like colour together, greedily, the first ones first."""
     groups: list[tuple[Float32[np.ndarray, "3"], list[int]]] = []
@@ -77,7 +77,7 @@ def _groups(
         colour = np.median(lab[parts == number], axis=0)
         for mean, members in groups:
             apart = float(np.hypot(*(colour - mean)[1:]))
-            if apart < APART and abs(float(colour[0] - mean[0])) < LIGHT_APART:
+            if apart < APART and abs(float(colour[0] - mean[0])) < LIGHT_APART * LIGHT_SCALE:
                 members.append(int(number))
                 break
         else:

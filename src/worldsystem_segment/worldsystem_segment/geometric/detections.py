@@ -3,14 +3,16 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from jaxtyping import Float32, Int32, Int64
 
+from worldsystem_core.geometry.se3 import transform
 from worldsystem_segment.geometric.instances import seen_extent
 from worldsystem_segment.geometric.labels import median_lab, shape_name
 from worldsystem_segment.geometric.movers import EgoFlow
 from worldsystem_segment.geometric.structure import Structure
-from worldsystem_segment.geometric.tags import find_tags
 from worldsystem_segment.geometric.view import View
 from worldsystem_segment.geometric.world_track import Detection
 
@@ -19,35 +21,41 @@ MIN_TALL_SHARE = 0.2
 MAX_SHAPE_POINTS = 250
 
 
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """What the picture says beside the geometry: own motion, and printed tags with their places."""
+
+    flow: EgoFlow | None = None
+    tags: tuple[tuple[int, tuple[float, float]], ...] = ()
+
+
 def detections_of(
     view: View,
     labels: Int32[np.ndarray, "h w"],
     structure: Structure,
     max_extent: float,
     *,
-    flow: EgoFlow | None = None,
-    look_for_tags: bool = True,
+    evidence: Evidence,
 ) -> tuple[Int32[np.ndarray, "h w"], list[Detection]]:
     """Describe each instance; what is too long or hardly leaves the ground is erased.
 
     The returned labels number the detections from 1 in their order.
     """
-    tags = find_tags(view.rgb) if look_for_tags else []
     kept = np.zeros(int(labels.max()) + 1, np.int32)
     detections: list[Detection] = []
     for number, pixels in enumerate(_pixels_by_label(labels), start=1):
-        points = view.points_cam.reshape(-1, 3)[pixels]
+        points = view.points_at(pixels)
         stands = structure.tall.reshape(-1)[pixels].mean() > MIN_TALL_SHARE
         if not stands or seen_extent(points) > max_extent:
             continue
-        on_it = (t for t, (u, v) in tags if labels[int(v), int(u)] == number)
+        on_it = (t for t, (u, v) in evidence.tags if labels[int(v), int(u)] == number)
         detections.append(
             _detection(
                 view,
                 pixels,
                 structure.up_cam,
                 tags=frozenset(on_it),
-                motion=flow.motion_of(pixels) if flow else None,
+                motion=evidence.flow.motion_of(pixels) if evidence.flow else None,
             )
         )
         kept[number] = len(detections)
@@ -70,14 +78,15 @@ def _detection(
         rows.min() == 0 or columns.min() == 0 or rows.max() >= height - 1
         or columns.max() >= width - 1
     )  # fmt: skip
-    points_cam, points_world = view.points_cam.reshape(-1, 3), view.points_world.reshape(-1, 3)
-    seen, normals = points_cam[core], view.normals.reshape(-1, 3)[core]
-    sample = pixels[:: max(1, len(pixels) // MAX_SHAPE_POINTS)]
+    points = view.points_at(pixels)
+    points_world = transform(view.world_from_cam, points)
+    seen, normals = view.points_at(core), view.normals_at(core)
+    some = slice(None, None, max(1, len(pixels) // MAX_SHAPE_POINTS))
     return Detection(
-        points_cam=points_cam[pixels],
-        points_world=points_world[pixels],
-        centre=np.median(points_world[sample], axis=0).astype(np.float32),
-        lab=median_lab(view.rgb.reshape(-1, 3)[sample]),
+        points_cam=points,
+        points_world=points_world,
+        centre=np.median(points_world[some], axis=0).astype(np.float32),
+        lab=median_lab(view.rgb.reshape(-1, 3)[pixels[some]]),
         shape=lambda: shape_name(seen, normals, up_cam),
         truncated=bool(truncated),
         tags=tags,

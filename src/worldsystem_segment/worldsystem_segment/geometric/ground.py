@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Bool, Float32
 
 from worldsystem_segment.config import SegmentConfig
+from worldsystem_segment.geometric.normals import along
 from worldsystem_segment.geometric.view import View
 
 UP_PRIOR_CAM = np.array([0.0, -1.0, -0.5], np.float32) / np.float32(np.sqrt(1.25))
@@ -49,7 +50,7 @@ def find_ground(
     up = estimate_up(view, up_known_cam)
     if up is None:
         return None
-    level = view.valid & (view.normals @ up > LEVEL)
+    level = view.valid & (along(view.normals, up) > LEVEL)
     if level.mean() < MIN_GROUND_FRACTION:
         return None
     plane = _fit_plane(view, level, up, config.relief)
@@ -58,7 +59,7 @@ def find_ground(
     height, sigma = _height_above_relief(view, plane, level, config)
     up = plane[:3] / np.float32(np.linalg.norm(plane[:3]))
     tolerance = np.maximum(config.ground_tolerance * view.depth, 3.5 * sigma * view.depth)
-    upward = view.normals @ up > 0.5
+    upward = along(view.normals, up) > 0.5
     mask = view.valid & (np.abs(height) < np.where(upward, tolerance, 0.6 * tolerance))
     if mask.mean() < MIN_GROUND_FRACTION:
         return None
@@ -140,7 +141,7 @@ def _height_above_relief(
     config: SegmentConfig,
 ) -> tuple[Float32[np.ndarray, "h w"], float]:
     """Height of every pixel above the relief, and the relative scatter of the ground about it."""
-    height = view.points_cam @ plane[:3] + plane[3]
+    height = along(view.points_cam, plane[:3]) + plane[3]
     coarse, depth = height[::COARSE, ::COARSE], view.depth[::COARSE, ::COARSE]
     relative = np.nan_to_num(coarse / depth)
     candidate = level[::COARSE, ::COARSE] & np.isfinite(coarse)

@@ -14,13 +14,13 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Float32, Int64, UInt8
 
-from worldsystem_core.geometry.se3 import inverse, transform
+from worldsystem_core.geometry.se3 import inverse
+from worldsystem_segment.geometric.normals import along
 from worldsystem_segment.geometric.view import View
 
 MIN_TEXTURE = 3.0  # grey levels a pixel; flow on flatter parts is a guess
 MAX_PHOTO_ERROR = 25.0  # grey levels: flow that does not explain the picture is no evidence
 MIN_EVIDENCE_PX = 20
-HIDDEN = 0.05  # of depth: what lay behind something else before is not seen twice
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,6 +63,7 @@ class MoverFinder:
         where, shared = _seen_before(view, before[0])
         if shared.mean() < 0.1:
             return None
+        where[~shared] = -1.0
         warped = cv2.remap(before[1], where, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         expected = np.where(shared, warped, grey)
         flow = self._flow.calc(grey, expected, None)
@@ -80,15 +81,13 @@ def _seen_before(
 ) -> tuple[Float32[np.ndarray, "h w 2"], Bool[np.ndarray, "h w"]]:
     """Pixel of the view before that shows each point, and which points it saw at that depth."""
     before_from_now = (inverse(before.world_from_cam) @ view.world_from_cam).astype(np.float32)
-    points = transform(before_from_now, view.points_cam)
     camera = before.camera
+    x, y, z = (along(view.points_cam, row[:3]) + row[3] for row in before_from_now[:3])
     with np.errstate(invalid="ignore", divide="ignore"):
-        u = camera.fx * points[..., 0] / points[..., 2] + camera.cx
-        v = camera.fy * points[..., 1] / points[..., 2] + camera.cy
-        inside = (points[..., 2] > 0) & (u > 1) & (v > 1)
-        inside &= (u < camera.width - 2) & (v < camera.height - 2)
-    where = np.where(inside[..., None], np.stack([u, v], axis=-1), -1.0).astype(np.float32)
-    return where, np.asarray(inside)
+        u = np.float32(camera.fx) * x / z + np.float32(camera.cx)
+        v = np.float32(camera.fy) * y / z + np.float32(camera.cy)
+        inside = (z > 0) & (u > 1) & (v > 1) & (u < camera.width - 2) & (v < camera.height - 2)
+    return np.stack([u, v], axis=-1), np.asarray(inside)
 
 
 def _textured(grey: UInt8[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:

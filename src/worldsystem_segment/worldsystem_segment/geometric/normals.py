@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
-from jaxtyping import Bool, Float32
+from jaxtyping import Bool, Float, Float32
 
 from worldsystem_core.frames import Camera
 
@@ -19,6 +19,14 @@ def dot(
 ) -> Float32[np.ndarray, "..."]:
     """Scalar product along the last axis; three products beat a reduction over three items."""
     return np.asarray(a[..., 0] * b[..., 0] + a[..., 1] * b[..., 1] + a[..., 2] * b[..., 2])
+
+
+def along(
+    vectors: Float32[np.ndarray, "... 3"], direction: Float[np.ndarray, "3"]
+) -> Float32[np.ndarray, "..."]:
+    """Scalar product of each vector with one direction."""
+    x, y, z = (np.float32(part) for part in direction)
+    return np.asarray(vectors[..., 0] * x + vectors[..., 1] * y + vectors[..., 2] * z)
 
 
 def smooth_depth(
@@ -62,11 +70,15 @@ def normals_cam(
     u = np.arange(camera.width, dtype=np.float32)[None, :] - np.float32(camera.cx)
     v = np.arange(camera.height, dtype=np.float32)[:, None] - np.float32(camera.cy)
     z = inverse - u * w_u - v * w_v
-    normals = -np.stack([camera.fx * w_u, camera.fy * w_v, z], axis=-1).astype(np.float32)
-    length = np.sqrt(dot(normals, normals))
-    normals /= np.maximum(length, np.float32(1e-20))[..., None]
-    normals[~valid] = np.nan
-    return normals
+    x, y = np.float32(camera.fx) * w_u, np.float32(camera.fy) * w_v
+    shorten = np.float32(-1) / np.maximum(np.sqrt(x * x + y * y + z * z), np.float32(1e-20))
+    shorten[~valid] = np.nan
+    return planar(x * shorten, y * shorten, z * shorten)
+
+
+def planar(*parts: Float32[np.ndarray, "h w"]) -> Float32[np.ndarray, "h w c"]:
+    """An (h, w, c) view of c planes: whole-picture sums over one channel then run in sequence."""
+    return np.moveaxis(np.stack(parts), 0, -1)
 
 
 def _filled(

@@ -12,7 +12,7 @@ from jaxtyping import Float32, Int32
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from worldsystem_segment.geometric.normals import dot
+from worldsystem_segment.geometric.normals import along, dot
 from worldsystem_segment.geometric.view import View
 
 REACH_PX = (1, 3, 5, 8)
@@ -48,7 +48,7 @@ def _pairs(
     labels: Int32[np.ndarray, "h w"], view: View, up_cam: Float32[np.ndarray, "3"]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Per picture column: labels of a piece and of the piece it overhangs, and their distance."""
-    tilt = view.normals @ up_cam
+    tilt = along(view.normals, up_cam)
     found = []
     taken = np.zeros(labels.shape, bool)
     for reach in REACH_PX:
@@ -75,7 +75,7 @@ def _widths_and_extents(
     width = seen.reshape(labels.shape[1], count + 1).sum(axis=0)
     pixels = np.flatnonzero(labels)
     pixels = pixels[np.argsort(labels.ravel()[pixels], kind="stable")]
-    points = view.points_cam.reshape(-1, 3)[pixels]
+    points = view.points_at(pixels)
     starts = np.searchsorted(labels.ravel()[pixels], np.arange(1, count + 1))
     low, high = np.minimum.reduceat(points, starts), np.maximum.reduceat(points, starts)
     return width, np.append(0.0, (high - low).max(axis=1))

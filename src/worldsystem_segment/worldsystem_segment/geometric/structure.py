@@ -131,7 +131,7 @@ class StructureFinder:
                 continue
             centre = transform(cam_from_world @ pose, wall.centre_cam)
             surface = on_plane(view, plane_in(cam_from_world, plane), self.config)
-            found.append((wall.id, surface & within(view, centre, wall.radius + MARGIN)))
+            found.append((wall.id, within(view, surface, centre, wall.radius + MARGIN)))
         return found
 
 

@@ -6,12 +6,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float32, Float64, UInt8
+from jaxtyping import Bool, Float32, Float64, Int64, UInt8
 
 from worldsystem_core.frames import Camera
-from worldsystem_core.geometry.se3 import transform
 from worldsystem_core.reconstruction import Keyframe
-from worldsystem_segment.geometric.normals import normals_cam, smooth_depth
+from worldsystem_segment.geometric.normals import normals_cam, planar, smooth_depth
 
 MIN_VALID_FRACTION = 0.02
 
@@ -26,7 +25,6 @@ class View:
     rgb: UInt8[np.ndarray, "h w 3"]
     valid: Bool[np.ndarray, "h w"]
     points_cam: Float32[np.ndarray, "h w 3"]
-    points_world: Float32[np.ndarray, "h w 3"]
     normals: Float32[np.ndarray, "h w 3"]  # camera frame, facing the camera
     world_from_cam: Float64[np.ndarray, "4 4"]
     noise: float  # of depth along the ray, relative
@@ -34,6 +32,14 @@ class View:
     @property
     def depth(self) -> Float32[np.ndarray, "h w"]:
         return self.points_cam[..., 2]
+
+    def points_at(self, pixels: Int64[np.ndarray, "n"]) -> Float32[np.ndarray, "n 3"]:
+        """Camera-frame points of flat pixel numbers."""
+        return self.points_cam[np.unravel_index(pixels, self.valid.shape)]
+
+    def normals_at(self, pixels: Int64[np.ndarray, "n"]) -> Float32[np.ndarray, "n 3"]:
+        """Camera-frame normals of flat pixel numbers."""
+        return self.normals[np.unravel_index(pixels, self.valid.shape)]
 
     @property
     def rotation(self) -> Float32[np.ndarray, "3 3"]:
@@ -69,8 +75,8 @@ def make_view(
     camera = _thinned(keyframe.camera, stride, valid.shape)
     depth, noise = smooth_depth(raw[..., 2], valid)
     with np.errstate(invalid="ignore", divide="ignore"):
-        points = raw * (depth / raw[..., 2])[..., None]
-    points[~valid] = np.nan
+        stretch = np.where(valid, depth / raw[..., 2], np.float32(np.nan))
+    points = planar(raw[..., 0] * stretch, raw[..., 1] * stretch, depth)
     pose = keyframe.world_from_cam.astype(np.float64).copy()
     pose[:3, 3] /= unit
     return View(
@@ -80,7 +86,6 @@ def make_view(
         rgb=np.ascontiguousarray(keyframe.rgb[::stride, ::stride]),
         valid=valid,
         points_cam=points,
-        points_world=transform(pose, points),
         normals=normals_cam(depth, valid, camera),
         world_from_cam=pose,
         noise=noise,

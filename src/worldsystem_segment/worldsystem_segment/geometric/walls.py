@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, Float64, UInt8
 
 from worldsystem_segment.config import SegmentConfig
-from worldsystem_segment.geometric.normals import dot
+from worldsystem_segment.geometric.normals import along, dot
 from worldsystem_segment.geometric.up import PoseOf
 from worldsystem_segment.geometric.view import View
 
@@ -76,18 +76,24 @@ def plane_in(
 
 def reach_of(view: View, region: Bool[np.ndarray, "h w"]) -> tuple[Float64[np.ndarray, "3"], float]:
     """Centre in the camera frame and radius of a region's points, without the farthest tenth."""
-    points = view.points_cam[region][:: max(1, int(region.sum()) // 300)]
+    pixels = np.flatnonzero(region)
+    points = view.points_at(pixels[:: max(1, len(pixels) // 300)])
     centre = np.median(points, axis=0).astype(np.float64)
     return centre, float(np.percentile(np.linalg.norm(points - centre, axis=1), 90.0))
 
 
 def within(
-    view: View, centre_cam: Float64[np.ndarray, "3"], radius: float
+    view: View,
+    surface: Bool[np.ndarray, "h w"],
+    centre_cam: Float64[np.ndarray, "3"],
+    radius: float,
 ) -> Bool[np.ndarray, "h w"]:
-    """Pixels whose points lie within `radius` of a point of the camera frame."""
-    away = view.points_cam - centre_cam.astype(np.float32)
-    with np.errstate(invalid="ignore"):
-        return np.asarray(dot(away, away) < np.float32(radius) ** 2)
+    """Pixels of `surface` whose points lie within `radius` of a point of the camera frame."""
+    pixels = np.flatnonzero(surface)
+    away = view.points_at(pixels) - centre_cam.astype(np.float32)
+    near = np.zeros(surface.size, bool)
+    near[pixels] = dot(away, away) < np.float32(radius) ** 2
+    return near.reshape(surface.shape)
 
 
 def find_planes(
@@ -154,9 +160,10 @@ def on_plane(
     view: View, plane: Float64[np.ndarray, "4"], config: SegmentConfig
 ) -> Bool[np.ndarray, "h w"]:
     """Pixels of the plane's surface: near it and looking its way, or very near it."""
-    normal = plane[:3].astype(np.float32)
-    tolerance = np.maximum(2.0 * config.ground_tolerance, 3.0 * view.noise) * view.depth
-    distance = np.abs(view.points_cam @ normal + np.float32(plane[3]))
-    facing = view.normals @ normal > 0.8
-    near = (distance < tolerance) & facing | (distance < 0.5 * tolerance)
-    return np.asarray(view.valid & near)
+    tolerance = np.float32(max(2.0 * config.ground_tolerance, 3.0 * view.noise)) * view.depth
+    distance = np.abs(along(view.points_cam, plane[:3]) + np.float32(plane[3]))
+    near = distance < tolerance
+    if not near.any():
+        return near
+    facing = along(view.normals, plane[:3]) > 0.8
+    return np.asarray(near & (facing | (distance < np.float32(0.5) * tolerance)))
