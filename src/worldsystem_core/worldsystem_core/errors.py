@@ -58,6 +58,10 @@ class FetchError(WorldSystemError):
     """A file could not be brought here, or is not what it should be."""
 
 
+class PromptError(WorldSystemError):
+    """A prompt or its thresholds cannot be what they are."""
+
+
 class MapError(WorldSystemError):
     """A map on disk is missing, damaged, of another version, or cannot be used now."""
 

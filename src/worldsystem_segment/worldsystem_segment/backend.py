@@ -13,11 +13,18 @@ from worldsystem_core.errors import BackendError
 from worldsystem_core.objects import MapObjects, TrackFrame
 from worldsystem_core.reconstruction import Keyframe, ScaleState
 from worldsystem_segment.config import SegmentConfig
-from worldsystem_segment.prompt import Phrase
+from worldsystem_segment.objects.object_map import ObjectMap
+from worldsystem_segment.prompt import Phrase, PromptAnswer
 
 
 class SegmentBackend(Protocol):
     """Finds objects in keyframes and remembers them in the map."""
+
+    map: ObjectMap
+
+    def understand(self, text: str) -> PromptAnswer:
+        """Which phrases of `text` this back-end can look for, and which it refuses."""
+        ...
 
     def feed(self, keyframe: Keyframe, phrases: Sequence[Phrase]) -> TrackFrame:
         """Track the objects of `keyframe`; report those that a phrase selects (none = all)."""
@@ -38,6 +45,10 @@ class SegmentBackend(Protocol):
 
     def objects(self, stamp_ns: int, phrases: Sequence[Phrase]) -> MapObjects:
         """Confirmed objects of the map that a phrase selects."""
+        ...
+
+    def close(self) -> None:
+        """End what runs by itself; waits for it."""
         ...
 
     def counters(self) -> dict[str, int]:

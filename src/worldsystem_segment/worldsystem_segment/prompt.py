@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The small honest grammar of prompts: what geometry and colour can tell, and nothing else.
 
-    phrase = [colour] [size] [state] [noun]        noun: box, ball, cylinder, flat, object, floor …
+    phrase = [colour] [size] [state] [noun] [@score]   noun: box, ball, cylinder, object, floor …
 
 A phrase with any other word is refused as a whole; nothing is ever guessed for it.
 """
@@ -9,7 +9,8 @@ A phrase with any other word is refused as a whole; nothing is ever guessed for 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 COLOURS = (
     "red", "orange", "yellow", "green", "cyan", "blue", "purple", "pink", "brown", "black", "grey",
@@ -41,6 +42,7 @@ class Phrase:
     state: str = ""
     noun: str = "object"
     tag: int | None = None
+    threshold: float = 0.0  # least score of what is reported for it
 
 
 @dataclass(frozen=True)
@@ -75,12 +77,20 @@ class PromptAnswer:
         """The text of each understood phrase."""
         return [phrase.text for phrase in self.phrases]
 
+    advice: str = ""  # what can be said instead
+
     @property
     def message(self) -> str:
         """What to do about the refused phrases; empty when there are none."""
         if not self.refused:
             return ""
-        return f"not understood: {', '.join(self.refused)}; {vocabulary()}"
+        advice = self.advice or vocabulary()
+        return f"not understood: {', '.join(self.refused)}; {advice}"
+
+    def with_thresholds(self, thresholds: Sequence[float]) -> PromptAnswer:
+        """The same with these least scores, one for each understood phrase, in their order."""
+        pairs = zip(self.phrases, thresholds, strict=True)
+        return replace(self, phrases=tuple(replace(p, threshold=float(t)) for p, t in pairs))
 
 
 def vocabulary() -> str:
@@ -97,16 +107,28 @@ def parse_prompt(text: str) -> PromptAnswer:
 
     An empty text gives no phrase at all, which means every object.
     """
-    parts = re.split(r"[.,;\n]|\band\b|\bor\b", text.lower())
     phrases: list[Phrase] = []
     refused: list[str] = []
-    for part in (" ".join(p.split()) for p in parts):
-        phrase = parse_phrase(part) if part else None
+    for part, threshold in phrases_of(text):
+        phrase = parse_phrase(part)
         if phrase is not None:
-            phrases.append(phrase)
-        elif part:
+            phrases.append(replace(phrase, threshold=threshold or 0.0))
+        else:
             refused.append(part)
     return PromptAnswer(tuple(phrases), tuple(refused))
+
+
+def phrases_of(text: str) -> list[tuple[str, float | None]]:
+    """The phrases of a prompt in lower case, each with the least score after its `@`, if any."""
+    parts = re.split(r"\.(?!\d)|[,;\n]|\band\b|\bor\b", text.lower())
+    found = []
+    for part in (" ".join(p.split()) for p in parts):
+        match = re.fullmatch(r"(.+?)\s*@\s*(0?\.\d+|[01](?:\.\d*)?)", part)
+        if match and float(match[2]) <= 1.0:
+            found.append((match[1], float(match[2])))
+        elif part:
+            found.append((part, None))
+    return found
 
 
 def parse_phrase(text: str) -> Phrase | None:

@@ -11,12 +11,14 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Float32, Int32, UInt8
 
+from worldsystem_segment.objects.normals import planar
+
 EDGE_REACH_PX = 2
-EDGE = 20  # difference of chroma (|a| + |b| of CIE Lab) across an edge
-LIGHT_SCALE = 2.55  # 8-bit pictures hold L times this
-LIGHT_EDGE = 45.0  # of lightness: more than two faces of one thing in one light differ
-APART = 20.0  # least difference of the parts' median chroma
+EDGE = 24.0  # difference of tint across an edge
+LIGHT_EDGE = 45.0  # of CIE lightness: more than two faces of one thing in one light differ
+APART = 24.0  # least difference of the parts' median tint
 LIGHT_APART = 40.0
+MID_LIGHT, DARK = 60.0, 20.0
 MIN_SHARE = 0.1  # of the piece, for a part of its own
 
 
@@ -26,7 +28,7 @@ def split_by_colour(
     """Give large parts of another colour numbers of their own, above those that `labels` holds."""
     if not labels.any():
         return labels
-    lab = _smooth_lab(rgb)
+    lab = _tinted(rgb)
     cut = _colour_edges(lab) | _borders(labels)
     _, parts = cv2.connectedComponents(((labels > 0) & ~cut).astype(np.uint8), connectivity=4)
     joint = labels.astype(np.int64) * (int(parts.max()) + 1) + parts
@@ -43,11 +45,18 @@ def split_by_colour(
     return result
 
 
-def _smooth_lab(rgb: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w 3"]:
-    return np.asarray(cv2.cvtColor(cv2.medianBlur(rgb, 5), cv2.COLOR_RGB2LAB))
+def _tinted(rgb: UInt8[np.ndarray, "h w 3"]) -> Float32[np.ndarray, "h w 3"]:
+    """Lightness and tint: the chroma (CIE ab) that a thing would have at middle lightness.
+
+    Shade scales lightness and chroma alike, so that the faces of one thing have one tint.
+    """
+    lab = cv2.cvtColor(cv2.medianBlur(rgb, 5), cv2.COLOR_RGB2LAB).astype(np.float32)
+    light = lab[..., 0] * np.float32(100 / 255)
+    raise_ = np.float32(MID_LIGHT) / np.maximum(light, np.float32(DARK))
+    return planar(light, (lab[..., 1] - 128) * raise_, (lab[..., 2] - 128) * raise_)
 
 
-def _colour_edges(lab: UInt8[np.ndarray, "h w 3"]) -> Bool[np.ndarray, "h w"]:
+def _colour_edges(lab: Float32[np.ndarray, "h w 3"]) -> Bool[np.ndarray, "h w"]:
     cut = np.zeros(lab.shape[:2], bool)
     half = EDGE_REACH_PX // 2
     for axis in (0, 1):
@@ -56,8 +65,8 @@ def _colour_edges(lab: UInt8[np.ndarray, "h w 3"]) -> Bool[np.ndarray, "h w"]:
         middle = (slice(half, half - EDGE_REACH_PX), slice(None))
         if axis == 1:
             ahead, behind, middle = ahead[::-1], behind[::-1], middle[::-1]
-        light, a, b = cv2.split(cv2.absdiff(lab[ahead], lab[behind]))
-        cut[middle] |= (cv2.add(a, b) > EDGE) | (light > LIGHT_EDGE * LIGHT_SCALE)
+        light, a, b = np.moveaxis(np.abs(lab[ahead] - lab[behind]), -1, 0)
+        cut[middle] |= (a + b > EDGE) | (light > LIGHT_EDGE)
     return cut
 
 
@@ -69,7 +78,7 @@ def _borders(labels: Int32[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
 
 
 def _groups(
-    lab: UInt8[np.ndarray, "h w 3"], parts: Int32[np.ndarray, "h w"], numbers: np.ndarray
+    lab: Float32[np.ndarray, "h w 3"], parts: Int32[np.ndarray, "h w"], numbers: np.ndarray
 ) -> list[list[int]]:
     """Parts of like colour together, greedily, the first ones first."""
     groups: list[tuple[Float32[np.ndarray, "3"], list[int]]] = []
@@ -77,7 +86,7 @@ def _groups(
         colour = np.median(lab[parts == number], axis=0)
         for mean, members in groups:
             apart = float(np.hypot(*(colour - mean)[1:]))
-            if apart < APART and abs(float(colour[0] - mean[0])) < LIGHT_APART * LIGHT_SCALE:
+            if apart < APART and abs(float(colour[0] - mean[0])) < LIGHT_APART:
                 members.append(int(number))
                 break
         else:

@@ -13,12 +13,13 @@ from worldsystem_segment.geometric.instances import seen_extent
 from worldsystem_segment.geometric.labels import median_lab, shape_name
 from worldsystem_segment.geometric.movers import EgoFlow
 from worldsystem_segment.geometric.structure import Structure
-from worldsystem_segment.geometric.view import View
-from worldsystem_segment.geometric.world_track import Detection
+from worldsystem_segment.objects.view import View
+from worldsystem_segment.objects.world_track import Detection
 
 RIM_PX = 3  # normals this near the outline see past it
 MIN_TALL_SHARE = 0.2
 MAX_SHAPE_POINTS = 250
+MAX_POINTS = 2500  # of one detection: near things have many times more pixels than voxels
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +56,7 @@ def detections_of(
                 pixels,
                 structure.up_cam,
                 tags=frozenset(on_it),
-                motion=evidence.flow.motion_of(pixels) if evidence.flow else None,
+                motion=evidence.flow.motion_of(_inner(pixels, view)) if evidence.flow else None,
             )
         )
         kept[number] = len(detections)
@@ -78,20 +79,27 @@ def _detection(
         rows.min() == 0 or columns.min() == 0 or rows.max() >= height - 1
         or columns.max() >= width - 1
     )  # fmt: skip
-    points = view.points_at(pixels)
+    points = view.points_at(pixels[:: max(1, len(pixels) // MAX_POINTS)])
     points_world = transform(view.world_from_cam, points)
     seen, normals = view.points_at(core), view.normals_at(core)
-    some = slice(None, None, max(1, len(pixels) // MAX_SHAPE_POINTS))
+    some = slice(None, None, max(1, len(points) // MAX_SHAPE_POINTS))
+    look = pixels[:: max(1, len(pixels) // MAX_SHAPE_POINTS)]
     return Detection(
         points_cam=points,
         points_world=points_world,
         centre=np.median(points_world[some], axis=0).astype(np.float32),
-        lab=median_lab(view.rgb.reshape(-1, 3)[pixels[some]]),
+        lab=median_lab(view.rgb.reshape(-1, 3)[look]),
         shape=lambda: shape_name(seen, normals, up_cam),
         truncated=bool(truncated),
         tags=tags,
         motion=motion,
     )
+
+
+def _inner(pixels: Int64[np.ndarray, "n"], view: View) -> Int64[np.ndarray, "m"]:
+    # flow at an outline is half of what lies behind it
+    rows, columns = np.divmod(pixels, view.camera.width)
+    return pixels[_is_core(rows, columns)]
 
 
 def _is_core(rows: Int64[np.ndarray, "n"], columns: Int64[np.ndarray, "n"]) -> np.ndarray:

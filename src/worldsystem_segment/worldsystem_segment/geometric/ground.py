@@ -15,8 +15,8 @@ import numpy as np
 from jaxtyping import Bool, Float32
 
 from worldsystem_segment.config import SegmentConfig
-from worldsystem_segment.geometric.normals import along
-from worldsystem_segment.geometric.view import View
+from worldsystem_segment.objects.normals import along
+from worldsystem_segment.objects.view import View
 
 UP_PRIOR_CAM = np.array([0.0, -1.0, -0.5], np.float32) / np.float32(np.sqrt(1.25))
 MIN_GROUND_FRACTION = 0.03
@@ -127,7 +127,8 @@ def _refit(
     local = (points - mean) @ basis
     a = np.column_stack([local, np.ones(len(local), np.float32)]).astype(np.float64)
     weight = 1.0 / np.maximum(points[:, 2], 1e-6)
-    solution, *_ = np.linalg.lstsq(a * weight[:, None], distance * weight, rcond=1e-4)
+    a *= weight[:, None]
+    solution = np.linalg.pinv(a.T @ a, rcond=1e-8) @ (a.T @ (distance * weight))
     normal = plane[:3] + basis @ solution[:2].astype(np.float32)
     offset = plane[3] + np.float32(solution[2]) - (normal - plane[:3]) @ mean
     length = np.float32(np.linalg.norm(normal))

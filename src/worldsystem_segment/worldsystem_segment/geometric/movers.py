@@ -15,8 +15,8 @@ import numpy as np
 from jaxtyping import Bool, Float32, Int64, UInt8
 
 from worldsystem_core.geometry.se3 import inverse
-from worldsystem_segment.geometric.normals import along
-from worldsystem_segment.geometric.view import View
+from worldsystem_segment.objects.normals import along
+from worldsystem_segment.objects.view import View
 
 MIN_TEXTURE = 3.0  # grey levels a pixel; flow on flatter parts is a guess
 MAX_PHOTO_ERROR = 25.0  # grey levels: flow that does not explain the picture is no evidence

@@ -12,8 +12,8 @@ from jaxtyping import Float32, Int32
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from worldsystem_segment.geometric.normals import along, dot
-from worldsystem_segment.geometric.view import View
+from worldsystem_segment.objects.normals import along, dot
+from worldsystem_segment.objects.view import View
 
 REACH_PX = (1, 3, 5, 8)
 MIN_SHARE = 0.5  # of the narrower piece's width that lies under the other

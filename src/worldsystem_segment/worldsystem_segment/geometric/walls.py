@@ -10,9 +10,9 @@ import numpy as np
 from jaxtyping import Bool, Float32, Float64, UInt8
 
 from worldsystem_segment.config import SegmentConfig
-from worldsystem_segment.geometric.normals import along, dot
+from worldsystem_segment.objects.normals import along, dot
 from worldsystem_segment.geometric.up import PoseOf
-from worldsystem_segment.geometric.view import View
+from worldsystem_segment.objects.view import View
 
 BLOCK_PX = 16
 PLANE_ROUGHNESS = 0.02  # scene unit at the median depth
@@ -109,10 +109,8 @@ def find_planes(
     half = pool[::2, ::2]
     median = float(np.median(view.depth[::2, ::2][half]))
     # findPlanes reads four channels, whatever its manual says
-    points = np.full((*half.shape, 4), np.nan, np.float32)
-    normals = np.full((*half.shape, 4), np.nan, np.float32)
-    points[..., :3][half] = view.points_cam[::2, ::2][half]
-    normals[..., :3][half] = view.normals[::2, ::2][half]
+    points = _four_channels(view.points_cam[::2, ::2], half)
+    normals = _four_channels(view.normals[::2, ::2], half)
     sizes = (BLOCK_PX // 2, BLOCK_PX**2 // 2, PLANE_ROUGHNESS * median)
     labels, found = cv2.findPlanes(points, normals, None, None, *sizes)
     if found is None:
@@ -122,6 +120,14 @@ def find_planes(
     height, width = pool.shape
     full = labels.repeat(2, axis=0).repeat(2, axis=1)[:height, :width]
     return np.where(pool, full, 255).astype(np.uint8), planes
+
+
+def _four_channels(
+    vectors: Float32[np.ndarray, "h w 3"], which: Bool[np.ndarray, "h w"]
+) -> Float32[np.ndarray, "h w 4"]:
+    unknown = np.float32(np.nan)
+    parts = [np.where(which, vectors[..., axis], unknown) for axis in range(3)]
+    return np.asarray(cv2.merge([*parts, np.full(which.shape, unknown)]))
 
 
 def pixel_area(view: View) -> Float32[np.ndarray, "h w"]:

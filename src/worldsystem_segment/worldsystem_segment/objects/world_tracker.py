@@ -15,12 +15,12 @@ from jaxtyping import Bool, Float32, Float64, Int64
 from worldsystem_core.geometry.pinhole import project
 from worldsystem_core.geometry.se3 import inverse, transform
 from worldsystem_segment.config import SegmentConfig
-from worldsystem_segment.geometric.association import match
-from worldsystem_segment.geometric.duplicates import duplicates
-from worldsystem_segment.geometric.track_points import TrackPoints
-from worldsystem_segment.geometric.view import View
-from worldsystem_segment.geometric.voxels import voxel_keys
-from worldsystem_segment.geometric.world_track import Detection, WorldTrack
+from worldsystem_segment.objects.association import RECENT_FEEDS, match
+from worldsystem_segment.objects.duplicates import duplicates
+from worldsystem_segment.objects.track_points import TrackPoints
+from worldsystem_segment.objects.view import View
+from worldsystem_segment.objects.voxels import voxel_keys
+from worldsystem_segment.objects.world_track import Detection, WorldTrack
 
 MAX_ID = 65535  # label pictures hold 16 bits
 SEEN_THROUGH = 0.10  # relative depth by which the world lies behind a vanished thing
@@ -86,6 +86,30 @@ class WorldTracker:
             return self._next_id - 1
         return self._unused_ids.popleft() if self._unused_ids else 0
 
+    @property
+    def next_id(self) -> int:
+        """The id that the next new thing gets."""
+        return self._next_id
+
+    def size_of(self, keyframe_id: int) -> float:
+        """Factor on a keyframe's points as they were first seen."""
+        return self._sizes.get(keyframe_id, 1.0)
+
+    def restore(
+        self,
+        tracks: Iterable[WorldTrack],
+        poses: dict[int, Float64[np.ndarray, "4 4"]],
+        sizes: dict[int, float],
+        next_id: int,
+    ) -> None:
+        """Go on with the things of a saved map instead of those found until now."""
+        self.tracks = {track.id: track for track in tracks}
+        for track in self.tracks.values():
+            track.first_feed = track.last_feed = self.feed_count - RECENT_FEEDS - 1
+        self._poses |= poses
+        self._sizes |= sizes
+        self._next_id = max(self._next_id, next_id)
+
     def move(
         self,
         world_from_cam: dict[int, Float64[np.ndarray, "4 4"]],
@@ -112,6 +136,10 @@ class WorldTracker:
                     del self.tracks[track.id]
         for keyframe_id in gone:
             self._poses.pop(keyframe_id, None)
+
+    def knows(self, keyframe_id: int) -> bool:
+        """Whether something hangs on this keyframe."""
+        return keyframe_id in self._poses
 
     def pose(self, keyframe_id: int) -> Float64[np.ndarray, "4 4"] | None:
         """Current pose of a keyframe that something hangs on [scene units]."""

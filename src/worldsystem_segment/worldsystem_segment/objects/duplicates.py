@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from worldsystem_segment.geometric.voxels import dilated, is_in
-from worldsystem_segment.geometric.world_track import WorldTrack
+from worldsystem_segment.objects.voxels import dilated, is_in
+from worldsystem_segment.objects.world_track import WorldTrack
 
 SHARED = 0.6  # of the smaller one's voxels
 COLOUR_APART = 18.0

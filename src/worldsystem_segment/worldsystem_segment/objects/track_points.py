@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int64
 
 from worldsystem_core.geometry.se3 import transform
-from worldsystem_segment.geometric.voxels import is_in, voxel_keys
+from worldsystem_segment.objects.voxels import is_in, voxel_keys
 
 MAX_VOTES = 30
 SOLID_VOTES = 2
@@ -118,6 +118,26 @@ class TrackPoints:
         self._key = voxel_keys(self.world, self._edge)
         self._refresh()
 
+    def arrays(self) -> dict[str, np.ndarray]:
+        """What `restore` needs."""
+        return {
+            "cam": self._cam,
+            "anchor": self._anchor,
+            "world": self.world,
+            "votes": self.votes,
+        }
+
+    def restore(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Take the points of another session; a `ValueError` when the arrays do not fit together."""
+        cam, world = arrays["cam"].reshape(-1, 3), arrays["world"].reshape(-1, 3)
+        if not len(cam) == len(world) == len(arrays["anchor"]) == len(arrays["votes"]):
+            raise ValueError("points, anchors and votes differ in number")
+        self._cam, self.world = cam.astype(np.float32), world.astype(np.float32)
+        self._anchor = arrays["anchor"].astype(np.int64)
+        self.votes = arrays["votes"].astype(np.int16)
+        self._key = voxel_keys(self.world, self._edge)
+        self._refresh()
+
     def _weakest(self, count: int) -> Bool[np.ndarray, "n"]:
         single = np.flatnonzero(self.votes < SOLID_VOTES)[:count]
         return np.isin(np.arange(len(self)), single)
@@ -130,4 +150,5 @@ class TrackPoints:
     def _refresh(self) -> None:
         self.keys = np.unique(self._key)
         if len(self.world):
-            self.low, self.high = self.world.min(axis=0), self.world.max(axis=0)
+            columns = self.world.T.copy()
+            self.low, self.high = columns.min(axis=1), columns.max(axis=1)

@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One HTTP request to a vision service: OpenAI-compatible chat, or a plain multipart POST."""
+
+from __future__ import annotations
+
+import base64
+import json
+import urllib.error
+import urllib.request
+import uuid
+from dataclasses import dataclass
+from typing import Any
+
+MAX_ANSWER_BYTES = 1_000_000
+MAX_ANSWER_CHARACTERS = 2000
+_TEXT_FIELDS = ("answer", "label", "text", "identity", "caption", "name")
+
+
+class IdentifyError(Exception):
+    """The service did not answer as it should; `again` says whether trying again may help."""
+
+    def __init__(self, problem: str, *, again: bool) -> None:
+        super().__init__(problem)
+        self.again = again
+
+
+@dataclass(frozen=True)
+class Service:
+    """Where and how to ask. `style` is `chat` (OpenAI-compatible) or `multipart`."""
+
+    url: str
+    style: str = "chat"
+    model: str = ""
+    key: str = ""
+    question: str = "What is this object? Answer with a short noun phrase."
+    timeout_s: float = 20.0
+
+
+def ask(service: Service, jpeg: bytes, label: str, question: str = "") -> str:
+    """The service's answer to a picture, as one trimmed text; raises `IdentifyError`."""
+    question = question or service.question
+    make = _chat_request if service.style == "chat" else _multipart_request
+    request = make(service, jpeg, label, question)
+    if service.key:
+        request.add_header("Authorization", f"Bearer {service.key}")
+    try:
+        with urllib.request.urlopen(request, timeout=service.timeout_s) as response:
+            body = response.read(MAX_ANSWER_BYTES + 1)
+    except urllib.error.HTTPError as error:
+        again = error.code in (408, 425, 429) or error.code >= 500
+        raise IdentifyError(f"{service.url} answered {error.code} {error.reason}", again=again) from error
+    except (urllib.error.URLError, TimeoutError, OSError, ValueError) as error:
+        reason = getattr(error, "reason", error)
+        raise IdentifyError(f"{service.url} cannot be reached: {reason}", again=True) from error
+    if len(body) > MAX_ANSWER_BYTES:
+        raise IdentifyError(f"the answer is longer than {MAX_ANSWER_BYTES} bytes", again=False)
+    return _text_of(body, service.style)
+
+
+def _chat_request(service: Service, jpeg: bytes, label: str, question: str) -> urllib.request.Request:
+    picture = "data:image/jpeg;base64," + base64.b64encode(jpeg).decode()
+    content = [
+        {"type": "text", "text": f"{question} (A tracker calls it '{label}'.)"},
+        {"type": "image_url", "image_url": {"url": picture}},
+    ]
+    body = {
+        "model": service.model,
+        "messages": [{"role": "user", "content": content}],
+        "max_tokens": 100,
+    }
+    headers = {"Content-Type": "application/json"}
+    return urllib.request.Request(service.url, json.dumps(body).encode(), headers, method="POST")
+
+
+def _multipart_request(
+    service: Service, jpeg: bytes, label: str, question: str
+) -> urllib.request.Request:
+    border = uuid.uuid4().hex
+    parts = [
+        f'--{border}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{text}\r\n'.encode()
+        for name, text in (("label", label), ("question", question))
+    ]
+    parts.append(
+        f'--{border}\r\nContent-Disposition: form-data; name="image"; filename="object.jpg"\r\n'
+        "Content-Type: image/jpeg\r\n\r\n".encode()
+    )
+    body = b"".join([*parts, jpeg, f"\r\n--{border}--\r\n".encode()])
+    headers = {"Content-Type": f"multipart/form-data; boundary={border}"}
+    return urllib.request.Request(service.url, body, headers, method="POST")
+
+
+def _text_of(body: bytes, style: str) -> str:
+    try:
+        answer = json.loads(body)
+    except ValueError as error:
+        if style == "multipart" and body.strip() and not body.lstrip().startswith((b"{", b"<")):
+            return _trimmed(body.decode(errors="replace"))
+        raise IdentifyError("the answer is not JSON", again=True) from error
+    text = _chat_text(answer) if style == "chat" else _field_text(answer)
+    if not isinstance(text, str) or not text.strip():
+        raise IdentifyError("the answer holds no text where it should", again=True)
+    return _trimmed(text)
+
+
+def _chat_text(answer: Any) -> Any:  # whatever the service sent
+    try:
+        return answer["choices"][0]["message"]["content"]
+    except (KeyError, IndexError, TypeError):
+        return None
+
+
+def _field_text(answer: Any) -> Any:  # whatever the service sent
+    if isinstance(answer, dict):
+        return next((answer[name] for name in _TEXT_FIELDS if name in answer), None)
+    return answer
+
+
+def _trimmed(text: str) -> str:
+    return " ".join(text.split())[:MAX_ANSWER_CHARACTERS]

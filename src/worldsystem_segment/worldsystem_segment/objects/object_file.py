@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The objects of a map as a file beside it, so that they keep their ids in the next session.
+
+`objects.npz`, a NumPy archive without pickles: a JSON header, and the points of all objects with
+the keyframes they hang on. It is written whole and moved over the old one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import zipfile
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from worldsystem_core.errors import MapError
+from worldsystem_core.reconstruction import ScaleState
+from worldsystem_segment.objects.object_map import ObjectMap
+from worldsystem_segment.objects.track_points import TrackPoints
+from worldsystem_segment.objects.world_track import WorldTrack
+
+NAME = "objects.npz"
+FORMAT, VERSION = "worldsystem-objects", 1
+
+
+def save_objects(objects: ObjectMap, folder: Path) -> int:
+    """Write the confirmed objects into `folder`; returns how many. A `MapError` says why not."""
+    tracker = objects.tracker
+    kept = [t for t in tracker.tracks.values() if tracker.confirmed(t) and len(t.points)]
+    header = {
+        "format": FORMAT,
+        "version": VERSION,
+        "scale": objects.scale.name,
+        "unit": objects.unit,
+        "up": None if objects.up is None else [float(x) for x in objects.up],
+        "next_id": tracker.next_id,
+        "objects": [_facts(track) for track in kept],
+    }
+    arrays: dict[str, Any] = {"header": np.frombuffer(json.dumps(header).encode(), np.uint8)}
+    for track in kept:
+        for name, array in track.points.arrays().items():
+            arrays[f"{track.id}/{name}"] = array
+    poses = {k: p for t in kept for k in t.points.anchors if (p := tracker.pose(k)) is not None}
+    arrays["keyframes"] = np.array(list(poses), np.int64)
+    arrays["poses"] = np.array(list(poses.values()), np.float64).reshape(-1, 4, 4)
+    arrays["sizes"] = np.array([tracker.size_of(k) for k in poses], np.float64)
+    new = folder / f".{NAME}.new"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with new.open("wb") as file:
+            np.savez_compressed(file, **arrays)
+            file.flush()
+            os.fsync(file.fileno())
+        new.replace(folder / NAME)
+    except OSError as error:
+        raise MapError(f"objects cannot be saved in {folder}: {error}") from error
+    return len(kept)
+
+
+def load_objects(objects: ObjectMap, folder: Path) -> int:
+    """Make the objects saved in `folder` those of the map; returns how many.
+
+    What has been found until now goes: its ids may be those of others. A `MapError` says why a file
+    cannot be used, and then nothing has changed.
+    """
+    path = folder / NAME
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            content = {name: archive[name] for name in archive.files}
+        header = json.loads(content["header"].tobytes())
+        if header["format"] != FORMAT or header["version"] != VERSION:
+            raise MapError(f"{path} is of version {header['version']}, not {VERSION}")
+        tracks = [_track(facts, content, objects) for facts in header["objects"]]
+        places = list(zip(content["keyframes"].tolist(), content["poses"], strict=True))
+        up = None if header["up"] is None else np.array(header["up"], np.float32)
+        sizes = dict(zip(content["keyframes"].tolist(), content["sizes"].tolist(), strict=True))
+    except FileNotFoundError as error:
+        raise MapError(f"no objects are saved in {folder}; there is no {NAME}") from error
+    except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+        raise MapError(f"{path} is damaged ({error}); save the objects again") from error
+    objects.restore(header["unit"], ScaleState[header["scale"]], up, list(sizes))
+    objects.tracker.restore(tracks, dict(places), sizes, int(header["next_id"]))
+    return len(tracks)
+
+
+def _facts(track: WorldTrack) -> dict[str, Any]:
+    return {
+        "id": track.id,
+        "lab": track.lab.tolist(),
+        "centre": track.centre.tolist(),
+        "first_seen_ns": track.first_seen_ns,
+        "last_seen_ns": track.last_seen_ns,
+        "hits": track.hits,
+        "misses": track.misses,
+        "extent": track.extent,
+        "motion": track.motion,
+        "votes": dict(track.nouns),
+        "tags": sorted(track.tags),
+    }
+
+
+def _track(facts: dict[str, Any], content: dict[str, np.ndarray], objects: ObjectMap) -> WorldTrack:
+    points = TrackPoints(objects.config.voxel, objects.config.max_voxels)
+    names = ("cam", "anchor", "world", "votes")
+    points.restore({name: content[f"{facts['id']}/{name}"] for name in names})
+    return WorldTrack(
+        id=int(facts["id"]),
+        lab=np.array(facts["lab"], np.float32),
+        centre=np.array(facts["centre"], np.float32),
+        points=points,
+        first_feed=0,
+        first_seen_ns=int(facts["first_seen_ns"]),
+        last_seen_ns=int(facts["last_seen_ns"]),
+        hits=int(facts["hits"]),
+        misses=int(facts["misses"]),
+        extent=float(facts["extent"]),
+        motion=float(facts["motion"]),
+        moving=float(facts["motion"]) >= 1.5,
+        nouns=Counter(facts["votes"]),
+        tags=set(facts["tags"]),
+    )

@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The objects of the map, whoever finds them: units, identities, boxes, moves of keyframes.
+
+Everything inside is in scene units: positions divided by the median depth of the first usable
+keyframe, so that results do not depend on the scale of the world.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float, Float64
+
+from worldsystem_core.objects import Candidates, MapObject, MapObjects
+from worldsystem_core.reconstruction import Keyframe, ScaleState
+from worldsystem_segment.config import SegmentConfig
+from worldsystem_segment.objects.boxes import oriented_box
+from worldsystem_segment.objects.view import View, enough, make_view, scene_unit, usable
+from worldsystem_segment.objects.world_track import Detection, WorldTrack
+from worldsystem_segment.objects.world_tracker import WorldTracker
+
+KEYFRAMES_BETWEEN_CLEANINGS = 64
+
+
+@dataclass(frozen=True)
+class Named:
+    """What a back-end calls an object."""
+
+    label: str
+    candidates: Candidates = ()
+
+
+Naming = Callable[[WorldTrack], Named | None]  # None: not asked for
+
+
+class ObjectMap:
+    """Takes detections keyframe by keyframe; not thread-safe."""
+
+    def __init__(self, config: SegmentConfig) -> None:
+        self.config = config
+        self.tracker = WorldTracker(config)
+        self.scale = ScaleState.SCENE
+        self.unit: float | None = None  # world units in a scene unit
+        self.up: Float[np.ndarray, "3"] | None = None  # of the world, as far as is known
+        self._unit_at: dict[int, float] = {}
+        self._unusable = 0
+
+    def view_of(self, keyframe: Keyframe) -> tuple[View, Bool[np.ndarray, "h w"]] | None:
+        """The keyframe in scene units and its usable pixels; None (and counted) with too few."""
+        mask = usable(keyframe, self.config.min_confidence)
+        if not enough(keyframe, mask):
+            self._unusable += 1
+            return None
+        self.unit = self.unit or scene_unit(keyframe, mask)
+        self._unit_at[keyframe.id] = self.unit
+        self.scale = keyframe.scale
+        return make_view(keyframe, mask, self.unit, self.config.work_width_px), mask
+
+    def update(
+        self, view: View, detections: list[Detection], stamp_ns: int, needed: Iterable[int] = ()
+    ) -> list[int]:
+        """Ids of the detections (0 = refused); keyframes in `needed` keep their poses, too."""
+        ids = self.tracker.update(view, detections, stamp_ns)
+        if self.tracker.feed_count % KEYFRAMES_BETWEEN_CLEANINGS == 0:
+            self.tracker.forget_poses(set(needed))
+            self._unit_at = {k: u for k, u in self._unit_at.items() if self.tracker.knows(k)}
+        return ids
+
+    def move(
+        self,
+        world_from_cam: dict[int, Float64[np.ndarray, "4 4"]],
+        point_scale: dict[int, float] | None = None,
+        scale: ScaleState | None = None,
+    ) -> None:
+        """Let what hangs on the named keyframes follow their new poses and sizes."""
+        if self.unit is None:
+            return
+        told = {k: v for k, v in (point_scale or {}).items() if k in self._unit_at}
+        if scale is not None and scale is not self.scale and told:
+            self.scale = scale
+            units = [factor * self._unit_at[keyframe_id] for keyframe_id, factor in told.items()]
+            self.unit = float(np.median(units))
+        sizes = {k: factor * self._unit_at[k] / self.unit for k, factor in told.items()}
+        scaled = {}
+        for keyframe_id, pose in world_from_cam.items():
+            scaled[keyframe_id] = pose.astype(np.float64).copy()
+            scaled[keyframe_id][:3, 3] /= self.unit
+        self.tracker.move(scaled, sizes)
+
+    def restore(
+        self,
+        unit: float | None,
+        scale: ScaleState,
+        up: Float[np.ndarray, "3"] | None,
+        keyframe_ids: Iterable[int],
+    ) -> None:
+        """Go on in the units of a saved map."""
+        self.unit, self.scale, self.up = unit, scale, up
+        self._unit_at = dict.fromkeys(keyframe_ids, unit or 1.0)
+
+    def objects(
+        self, stamp_ns: int, naming: Naming, up: Float[np.ndarray, "3"] | None
+    ) -> MapObjects:
+        """Confirmed objects that are where they were seen last, as oriented boxes [world units]."""
+        self.up = self.up if up is None else up
+        found = []
+        for track in self.tracker.tracks.values():
+            if self.tracker.confirmed(track) and self.tracker.present(track):
+                named = naming(track)
+                if named is not None:
+                    found.append(self._map_object(track, named))
+        return MapObjects(stamp_ns=stamp_ns, objects=tuple(found), scale=self.scale)
+
+    def counters(self) -> dict[str, int]:
+        """What was let go and why, since the start."""
+        return {
+            "keyframes_unusable": self._unusable,
+            "voxels_dropped": self.tracker.voxels_dropped,
+            "births_refused": self.tracker.births_refused,
+            "tentative_dropped": self.tracker.tentative_dropped,
+            "vanished": self.tracker.vanished,
+            "merged": self.tracker.merged,
+        }
+
+    def _map_object(self, track: WorldTrack, named: Named) -> MapObject:
+        unit = self.unit or 1.0
+        world_from_box, size = oriented_box(track.points.solid, self.up)
+        world_from_box[:3, 3] *= unit
+        return MapObject(
+            id=track.id,
+            label=named.label,
+            score=track.certainty,
+            world_from_box=world_from_box,
+            size=size * unit,
+            point_count=len(track.points),
+            last_seen_ns=track.last_seen_ns,
+            first_seen_ns=track.first_seen_ns,
+            sightings=track.hits,
+            moving=track.moving,
+            candidates=named.candidates,
+        )

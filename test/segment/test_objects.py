@@ -1,0 +1,226 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Objects of the map: occlusion, motion, parting, merging, keeping, and asking for them."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from segment_scenes import ROOM_EYE, Scene, box, room
+
+from worldsystem_core.errors import MapError, PromptError
+from worldsystem_core.objects import MapObject, TrackState
+from worldsystem_segment.geometric.colour_split import split_by_colour
+from worldsystem_segment.objects.object_file import NAME
+from worldsystem_segment.objects.track_points import TrackPoints
+from worldsystem_segment.objects.voxels import voxel_keys
+from worldsystem_segment.query import query
+from worldsystem_segment.segmenter import Segmenter
+
+AHEAD = (0.0, 1.5, 0.3)
+
+
+def _floor(*things) -> Scene:
+    scene = Scene()
+    scene.structure(box((0, 0, -0.05), (12, 12, 0.1)), (150, 140, 130))
+    for mesh, colour in things:
+        scene.put(mesh, colour=colour)
+    return scene
+
+
+def _shot(scene: Scene, index: int, **given):
+    keyframe, truth = scene.caster().shot(index, ROOM_EYE, AHEAD, **given)
+    return dataclasses.replace(keyframe, stamp_ns=index * 500_000_000), truth
+
+
+RED, BLUE = (200, 30, 30), (40, 60, 200)
+
+
+def _walk(positions, *, texture=0.2):
+    """Keyframes of a blue box that is at these x, before a red one that stays."""
+    for index, x in enumerate(positions):
+        things = [(box((1.0, 2.0, 0.3), (0.6, 0.6, 0.6)), RED)]
+        if x is not None:
+            things.append((box((x, 0.6, 0.35), (0.5, 0.5, 0.7)), BLUE))
+        yield _shot(_floor(*things), index, texture=texture, noise=0.003)
+
+
+def test_a_thing_that_drives_keeps_its_id_and_is_called_moving() -> None:
+    segmenter = Segmenter()
+    held = set()
+    for keyframe, truth in _walk(np.arange(-1.4, 0.7, 0.3)):
+        frame = segmenter.feed(keyframe)
+        held |= {int(np.bincount(frame.labels[truth == 2]).argmax())}
+    assert len(held - {0}) == 1
+    moving = [o for o in segmenter.objects(0).objects if o.moving]
+    assert [o.label for o in moving] == ["moving blue box"]
+    assert abs(moving[0].world_from_box[0, 3] - 0.4) < 0.2  # where it is, not where it was
+
+
+def test_what_stands_still_is_never_called_moving_while_the_camera_flies() -> None:
+    caster = room().caster()
+    segmenter = Segmenter()
+    for k in range(6):
+        eye = (0.3 * k - 0.8, -2.5, 1.7)
+        segmenter.feed(caster.shot(k, eye, AHEAD, noise=0.01, texture=0.2)[0])
+    assert not any(o.moving for o in segmenter.objects(0).objects)
+
+
+def test_a_hidden_object_is_occluded_and_comes_back_with_its_id() -> None:
+    hidden_by_blue = [None, None, None, None, 0.65, 0.65, None]
+    segmenter, states = Segmenter(), []
+    for keyframe, _ in _walk(hidden_by_blue):
+        frame = segmenter.feed(keyframe)
+        states.append({t.id: t.state for t in frame.tracks if "red" in t.label})
+    (red,) = states[3]
+    assert states[3][red] is TrackState.CONFIRMED
+    assert states[6] == {red: TrackState.CONFIRMED}
+
+
+def test_an_object_that_leaves_the_view_is_lost_once_and_then_not_told() -> None:
+    caster = room().caster()
+    away = (0.0, -8.0, 1.7)
+    segmenter, told = Segmenter(), []
+    for k, target in enumerate([AHEAD] * 4 + [away] * 2):
+        frame = segmenter.feed(caster.shot(k, ROOM_EYE, target)[0])
+        told.append({t.state for t in frame.tracks})
+    assert TrackState.LOST in told[4]
+    assert TrackState.LOST not in told[5]
+
+
+def test_two_boxes_with_one_front_are_parted_by_their_colours() -> None:
+    labels = np.ones((60, 80), np.int32)
+    rgb = np.full((60, 80, 3), RED, np.uint8)
+    rgb[:, 40:] = BLUE
+    rgb[5:9, 5:9] = (255, 255, 255)  # print is no part of its own
+    parted = split_by_colour(labels, rgb, 50)
+    assert len(np.unique(parted)) == 2
+    assert (parted[:, :38] == parted[0, 0]).all()
+    assert (parted[:, 42:] == parted[0, 79]).all()
+    assert not split_by_colour(np.zeros((60, 80), np.int32), rgb, 50).any()
+
+
+def test_shade_alone_parts_nothing() -> None:
+    shade = np.linspace(0.6, 1.0, 80)[None, :, None]
+    rgb = (np.array(RED) * np.where(shade > 0.8, 1.0, 0.65)).astype(np.uint8).repeat(60, axis=0)
+    assert len(np.unique(split_by_colour(np.ones((60, 80), np.int32), rgb, 50))) == 1
+
+
+def _points(xs) -> np.ndarray:
+    return np.stack([np.asarray(xs, np.float32), np.zeros(len(xs)), np.ones(len(xs))], 1).astype(
+        np.float32
+    )
+
+
+def _add(points: TrackPoints, keyframe_id: int, xs) -> int:
+    cloud = _points(xs)
+    return points.add(keyframe_id, cloud, cloud, voxel_keys(cloud, 1.0))
+
+
+def test_voxels_are_voted_for_doubted_and_bounded() -> None:
+    points = TrackPoints(1.0, 4)
+    assert _add(points, 1, [0.5, 1.5, 2.5]) == 0
+    assert _add(points, 2, [0.5, 1.5]) == 0
+    assert sorted(points.votes.tolist()) == [1, 2, 2]
+    points.doubt(points.votes == 1)
+    assert len(points) == 2
+    assert _add(points, 3, [5.5, 6.5, 7.5, 8.5]) == 2  # the voted ones stay, two of four find room
+    assert len(points) == 4
+    points.withdraw({1})
+    assert points.anchors == {3}
+
+
+def test_one_views_two_things_keep_no_voxel_of_each_other() -> None:
+    points = TrackPoints(1.0, 10)
+    _add(points, 1, [0.5, 1.5, 2.5])
+    points.give_up(voxel_keys(_points([2.5]), 1.0))
+    assert len(points) == 2
+
+
+def test_objects_saved_with_the_map_keep_their_ids_in_the_next_session(tmp_path) -> None:
+    caster = room().caster()
+    shots = [caster.shot(k, ROOM_EYE, AHEAD)[0] for k in range(4)]
+    first, second = Segmenter(), Segmenter()
+    for shot in shots:
+        first.feed(shot)
+    before = {o.id: o for o in first.objects(0).objects}
+    assert first.save(tmp_path) == len(before) > 5
+    assert second.load(tmp_path) == len(before)
+    restored = {o.id: o for o in second.objects(0).objects}
+    assert restored.keys() == before.keys()
+    for key, thing in before.items():
+        assert restored[key].label == thing.label
+        assert np.allclose(restored[key].world_from_box, thing.world_from_box)
+    frame = second.feed(dataclasses.replace(shots[0], id=50))
+    seen = {t.id for t in frame.tracks if t.area_px}
+    assert len(seen & before.keys()) >= 0.9 * len(before)
+
+
+def test_a_damaged_or_missing_file_of_objects_changes_nothing(tmp_path) -> None:
+    segmenter = Segmenter()
+    for k in range(4):
+        segmenter.feed(room().caster().shot(k, ROOM_EYE, AHEAD)[0])
+    count = len(segmenter.objects(0).objects)
+    with pytest.raises(MapError, match="no objects are saved"):
+        segmenter.load(tmp_path)
+    segmenter.save(tmp_path)
+    whole = (tmp_path / NAME).read_bytes()
+    for cut in (0, 100, len(whole) // 2, len(whole) - 1):
+        (tmp_path / NAME).write_bytes(whole[:cut])
+        with pytest.raises(MapError, match="damaged"):
+            segmenter.load(tmp_path)
+    assert len(segmenter.objects(0).objects) == count
+
+
+def _thing(number: int, label: str, x: float, **given) -> MapObject:
+    place = np.eye(4)
+    place[0, 3] = x
+    return MapObject(
+        id=number, label=label, score=0.9, world_from_box=place, size=np.ones(3) * 0.5,
+        point_count=9, last_seen_ns=0, **given,
+    )  # fmt: skip
+
+
+THINGS = (
+    _thing(1, "red chair", 1.0, first_seen_ns=5),
+    _thing(2, "blue chair", 4.0, first_seen_ns=9),
+    _thing(3, "table", 2.0, candidates=(("table", 0.6), ("desk", 0.4)), identity="an oak desk"),
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "ids"),
+    [
+        ("chairs", [1, 2]), ("the blue chair", [2]), ("nearest chair", [1]), ("desk", [3]),
+        ("farthest chair", [2]), ("newest", [2]), ("oak", [3]), ("zebra", []), ("moving chair", []),
+        ("which objects are like a table", [3]), ("largest", [1]),
+    ],
+)  # fmt: skip
+def test_a_query_finds_what_every_word_is_said_of(text, ids) -> None:
+    found = [f.thing.id for f in query(THINGS, text, np.zeros(3)).found]
+    assert found[: len(ids) or 1] == ids
+
+
+def test_a_query_says_what_there_is_instead_and_what_it_needs() -> None:
+    assert "red chair" in query(THINGS, "zebra").message
+    assert "place" in query(THINGS, "nearest chair").message
+    assert "one of them" in query(THINGS, "nearest largest chair").message
+    assert "no object is known" in query((), "chair").message
+    (found,) = query(THINGS, "nearest chair", np.zeros(3), limit=1).found
+    assert found.distance == pytest.approx(0.75)  # to the surface of a half-metre box
+
+
+def test_thresholds_come_in_the_text_or_beside_it() -> None:
+    segmenter = Segmenter()
+    answer = segmenter.set_prompt("red box @0.9. ball")
+    assert [p.threshold for p in answer.phrases] == [0.9, 0.0]
+    for k in range(4):
+        frame = segmenter.feed(room().caster().shot(k, ROOM_EYE, AHEAD)[0])
+    assert {t.label.split()[-1] for t in frame.tracks} == {"ball"}
+    answer = segmenter.set_prompt("red box, ball", thresholds=[0.1, 0.99])
+    assert {o.label for o in segmenter.objects(0).objects} == {"red box"}  # four sightings: 0.8
+    with pytest.raises(PromptError, match="one for each"):
+        segmenter.set_prompt("ball", thresholds=[0.1, 0.2])
+    with pytest.raises(PromptError, match=r"\[0, 1\]"):
+        segmenter.set_prompt("ball", thresholds=[1.5])
