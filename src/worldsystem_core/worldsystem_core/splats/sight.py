@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a keyframe says of splats that were there before: confirmed, seen through, or not seen."""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Float32, Float64, Int8
+
+from worldsystem_core.geometry.se3 import inverse
+from worldsystem_core.geometry.sim3 import Sim3
+from worldsystem_core.reconstruction import Keyframe
+
+_SEEN_THROUGH = 0.92
+_AGREES = 0.05
+_LEAST_CONFIDENCE = 0.3
+_SAMPLES = 64
+
+
+def contradictions(
+    means: Float32[np.ndarray, "n 3"], world_from_chunk: Sim3, keyframe: Keyframe
+) -> Int8[np.ndarray, "n"] | None:
+    """1 for each point that `keyframe` sees through, -1 for each that it confirms, else 0.
+
+    A point is seen through when every pixel of the 3 × 3 around it lies clearly behind, so that an
+    edge that is a pixel off contradicts nothing. None where the keyframe sees none of the points.
+    """
+    cam_from_chunk = Sim3.from_pose(inverse(keyframe.world_from_cam)) @ world_from_chunk
+    rotation = (cam_from_chunk.scale * cam_from_chunk.rotation).astype(np.float32)
+    translation = cam_from_chunk.translation.astype(np.float32)
+    few = means[:: max(1, len(means) // _SAMPLES)] @ rotation.T + translation
+    if not _inside(few, keyframe, margin=0.5).any():
+        return None
+    points = means @ rotation.T + translation
+    seen = np.nonzero(_inside(points, keyframe))[0]
+    verdict = np.zeros(len(means), np.int8)
+    nearest, here = _depths(keyframe)
+    camera, (x, y, z) = keyframe.camera, points[seen].T
+    u = np.rint(camera.fx * x / z + camera.cx).astype(np.int64)
+    v = np.rint(camera.fy * y / z + camera.cy).astype(np.int64)
+    u, v = np.clip(u, 0, camera.width - 1), np.clip(v, 0, camera.height - 1)
+    verdict[seen[z < _SEEN_THROUGH * nearest[v, u]]] = 1
+    verdict[seen[np.abs(z - here[v, u]) < _AGREES * z]] = -1
+    return verdict
+
+
+def _inside(
+    points: Float32[np.ndarray, "n 3"], keyframe: Keyframe, margin: float = 0.0
+) -> np.ndarray:
+    """Which points lie in the picture, or within `margin` pictures beside it."""
+    camera, z = keyframe.camera, points[:, 2]
+    safe = np.maximum(z, 1e-9)
+    u = (camera.fx * points[:, 0] / safe + camera.cx + 0.5) / camera.width
+    v = (camera.fy * points[:, 1] / safe + camera.cy + 0.5) / camera.height
+    inside = (z > 1e-6) & (u > -margin) & (u < 1 + margin) & (v > -margin) & (v < 1 + margin)
+    return np.asarray(inside)
+
+
+def _depths(
+    keyframe: Keyframe,
+) -> tuple[Float64[np.ndarray, "h w"], Float64[np.ndarray, "h w"]]:
+    """The nearest depth of the 3 × 3 around each pixel, 0 where one is unknown; and its own."""
+    z = keyframe.pointmap[..., 2]
+    depth = np.where(np.isfinite(z) & (keyframe.confidence >= _LEAST_CONFIDENCE), z, 0.0)
+    nearest = depth.copy()
+    for axis in (0, 1):
+        before, after = np.roll(nearest, 1, axis), np.roll(nearest, -1, axis)
+        nearest = np.minimum(nearest, np.minimum(before, after))
+    nearest[0] = nearest[-1] = 0.0
+    nearest[:, 0] = nearest[:, -1] = 0.0
+    return nearest, depth

@@ -1,0 +1,276 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A lasting world of splats: each keyframe adds what was not shown yet as finely, and takes back
+what it sees through.
+
+Splats hang on the keyframe that gave them, in its camera's frame, as a chunk. So a correction of
+poses moves them without touching them. Voxels hash where the surface is covered already
+(`coverage`): the count grows with the area that was seen, not with the time it was looked at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float32, Float64, Int64, UInt8
+
+from worldsystem_core.geometry.sim3 import Sim3
+from worldsystem_core.reconstruction import Keyframe
+from worldsystem_core.splats.coverage import Coverage, areas
+from worldsystem_core.splats.discs import discs_from_pointmap
+from worldsystem_core.splats.gaussians import Gaussians
+from worldsystem_core.splats.sight import contradictions
+
+NEAR_DISTANCE_SHARE = 0.01
+"""Voxel edge, when none is given, by the first keyframe's median distance: 3 cm at 3 m."""
+_ALONG_RAY = (0.0, -0.01, 0.01, -0.025, 0.025)
+_DOUBTS = 2
+_LEAST_SPLATS = 16
+_RECHECK_VOXELS = 2.0
+
+
+@dataclass(eq=False)
+class Chunk:
+    """The splats of one keyframe, in its camera's frame, and where their voxels were counted."""
+
+    id: int
+    world_from_chunk: Sim3
+    gaussians: Gaussians
+    doubts: UInt8[np.ndarray, "n"]
+    keys: Int64[np.ndarray, "n"]
+    levels: Int64[np.ndarray, "n"]
+    area: Float32[np.ndarray, "n"]
+    counted_at: Sim3
+
+    def __len__(self) -> int:
+        return len(self.gaussians)
+
+    @property
+    def reach(self) -> float:
+        """Distance of the farthest splat from the chunk's camera [chunk units]."""
+        means = self.gaussians.means
+        return float(np.sqrt(np.einsum("ij,ij->i", means, means).max())) if len(means) else 0.0
+
+    def distance(self, point: Float64[np.ndarray, "3"]) -> float:
+        """From the chunk's camera to `point` (world)."""
+        return float(np.linalg.norm(self.world_from_chunk.translation - point))
+
+
+class SplatWorld:
+    """Chunks of splats, at most `most_splats`; `changed` and `moved` say what to tell a client.
+
+    `voxel` [world units] is the finest spacing at which surfaces are told apart; 0 takes it from
+    the first keyframe.
+    """
+
+    def __init__(self, *, voxel: float = 0.0, most_splats: int = 500_000) -> None:
+        self.chunks: dict[int, Chunk] = {}
+        self.changed: dict[int, None] = {}
+        self.moved: dict[int, None] = {}
+        self.removed: dict[int, None] = {}
+        self.duplicates = self.contradicted = self.replaced = self.thinned = 0
+        self._most = most_splats
+        self._voxel = voxel
+        self._coverage: Coverage | None = None
+        self._recheck: dict[int, None] = {}
+
+    def __len__(self) -> int:
+        return sum(len(chunk) for chunk in self.chunks.values())
+
+    @property
+    def voxel(self) -> float:
+        """Edge of the finest voxels [world units]; 0 before the first keyframe."""
+        return self._coverage.voxel if self._coverage else self._voxel
+
+    @property
+    def memory_bytes(self) -> int:
+        """What splats and voxels take."""
+        return 77 * len(self) + (16 * len(self._coverage) if self._coverage else 0)
+
+    def add(self, keyframe: Keyframe) -> int:
+        """Take a keyframe in; returns how many splats it adds."""
+        found = discs_from_pointmap(keyframe.pointmap, keyframe.rgb, keyframe.confidence)
+        return self.add_gaussians(keyframe, found)
+
+    def add_gaussians(self, keyframe: Keyframe, found: Gaussians) -> int:
+        """As `add`, with Gaussians (in the keyframe's camera frame) from elsewhere, a network."""
+        self.remove([keyframe.id])
+        if not len(found):
+            return 0
+        coverage = self._coverage or self._begin(found)
+        self._doubt(keyframe)
+        pose = Sim3.from_pose(keyframe.world_from_cam)
+        levels = coverage.levels(areas(found))
+        keys = coverage.keys(pose.apply(found.means), levels)
+        covered = _covered(coverage, found, pose, levels)
+        self.duplicates += int(covered.sum())
+        new = ~covered
+        if new.sum() >= _LEAST_SPLATS:
+            self._insert(keyframe.id, pose, found[new], keys[new], levels[new])
+        self._recheck_one()
+        coverage.forget_empty()
+        self._keep_budget(keyframe.world_from_cam[:3, 3])
+        return len(self.chunks[keyframe.id]) if keyframe.id in self.chunks else 0
+
+    def move(
+        self,
+        world_from_cam: Mapping[int, Float64[np.ndarray, "4 4"]],
+        point_scale: Mapping[int, float] | None = None,
+    ) -> None:
+        """Chunks follow their keyframes' corrected poses and sizes."""
+        for number, pose in world_from_cam.items():
+            chunk = self.chunks.get(number)
+            if chunk is None:
+                continue
+            size = (point_scale or {}).get(number, chunk.world_from_chunk.scale)
+            chunk.world_from_chunk = Sim3.from_pose(pose, size)
+            self.moved[number] = None
+            if self._way(chunk) > self.voxel:
+                self._recount(chunk)
+
+    def remove(self, ids: Iterable[int]) -> None:
+        """Take the chunks of withdrawn keyframes out."""
+        for number in ids:
+            chunk = self.chunks.pop(number, None)
+            if chunk is not None:
+                self._count(chunk, -1)
+                self._forget(number)
+
+    def gaussians(self) -> Gaussians:
+        """All splats in the world frame."""
+        return Gaussians.joined(
+            [chunk.gaussians.transformed(chunk.world_from_chunk) for chunk in self.chunks.values()]
+        )
+
+    def _begin(self, found: Gaussians) -> Coverage:
+        distance = float(np.median(np.linalg.norm(found.means, axis=1)))
+        self._coverage = Coverage(self._voxel or NEAR_DISTANCE_SHARE * max(distance, 1e-6))
+        return self._coverage
+
+    def _insert(
+        self,
+        id: int,
+        pose: Sim3,
+        found: Gaussians,
+        keys: Int64[np.ndarray, "n"],
+        levels: Int64[np.ndarray, "n"],
+    ) -> None:
+        doubts = np.zeros(len(found), np.uint8)
+        chunk = Chunk(id, pose, found, doubts, keys, levels, areas(found), pose)
+        self.chunks[id] = chunk
+        self.changed[id] = None
+        self.removed.pop(id, None)
+        self._count(chunk, 1)
+        self._replace_coarser(chunk)
+
+    def _replace_coarser(self, newest: Chunk) -> None:
+        """Splats go whose voxels the newest chunk shows in more detail."""
+        assert self._coverage is not None
+        finest = int(newest.levels.min())
+        for chunk in list(self.chunks.values()):
+            coarse = chunk.levels > finest
+            if chunk is newest or not coarse.any():
+                continue
+            goes = np.zeros(len(chunk), bool)
+            goes[coarse] = self._coverage.replaced(chunk.keys[coarse], chunk.levels[coarse])
+            self.replaced += int(goes.sum())
+            self._drop(chunk, goes)
+
+    def _doubt(self, keyframe: Keyframe) -> None:
+        """Splats that two keyframes have seen through go."""
+        for chunk in list(self.chunks.values()):
+            verdict = contradictions(chunk.gaussians.means, chunk.world_from_chunk, keyframe)
+            if verdict is None:
+                continue
+            chunk.doubts[verdict < 0] = 0
+            chunk.doubts[verdict > 0] += 1
+            goes = chunk.doubts >= _DOUBTS
+            self.contradicted += int(goes.sum())
+            self._drop(chunk, goes)
+
+    def _recheck_one(self) -> None:
+        """A chunk that moved far may lie on others now: what they show already goes."""
+        if not self._recheck:
+            return
+        number = next(iter(self._recheck))
+        del self._recheck[number]
+        chunk, coverage = self.chunks.get(number), self._coverage
+        if chunk is None or coverage is None:
+            return
+        self._count(chunk, -1)
+        covered = _covered(coverage, chunk.gaussians, chunk.world_from_chunk, chunk.levels)
+        self._count(chunk, 1)
+        self.duplicates += int(covered.sum())
+        self._drop(chunk, covered)
+
+    def _keep_budget(self, eye: Float64[np.ndarray, "3"]) -> None:
+        """While there are too many, half of a far, large chunk's splats go, and the rest widen."""
+        while len(self) > self._most:
+            chunk = max(self.chunks.values(), key=lambda c: len(c) * c.distance(eye))
+            goes = np.arange(len(chunk)) % 2 == 1
+            self.thinned += int(goes.sum())
+            self._drop(chunk, goes)
+            wider = chunk.gaussians.scales * np.array([np.sqrt(2), np.sqrt(2), 1], np.float32)
+            kept = chunk.gaussians
+            chunk.gaussians = Gaussians(kept.means, wider, kept.rotations, kept.rgb, kept.opacities)
+
+    def _drop(self, chunk: Chunk, goes: Bool[np.ndarray, "n"]) -> None:
+        if not goes.any():
+            return
+        kept = ~goes
+        if kept.sum() < _LEAST_SPLATS:
+            self._count(chunk, -1)
+            del self.chunks[chunk.id]
+            self._forget(chunk.id)
+            return
+        self._count(chunk, -1, goes)
+        chunk.gaussians = chunk.gaussians[kept]
+        chunk.doubts, chunk.keys = chunk.doubts[kept], chunk.keys[kept]
+        chunk.levels, chunk.area = chunk.levels[kept], chunk.area[kept]
+        self.changed[chunk.id] = None
+
+    def _forget(self, id: int) -> None:
+        self.changed.pop(id, None)
+        self.moved.pop(id, None)
+        self._recheck.pop(id, None)
+        self.removed[id] = None
+
+    def _count(self, chunk: Chunk, sign: int, part: Bool[np.ndarray, "n"] | None = None) -> None:
+        assert self._coverage is not None
+        which = slice(None) if part is None else part
+        area = np.float32(sign) * chunk.area[which]
+        self._coverage.add(chunk.keys[which], chunk.levels[which], area)
+
+    def _way(self, chunk: Chunk) -> float:
+        """How far the chunk's splats have moved at most since their voxels were counted."""
+        new, old = chunk.world_from_chunk, chunk.counted_at
+        turn = np.linalg.norm(new.scale * new.rotation - old.scale * old.rotation, ord=2)
+        return float(np.linalg.norm(new.translation - old.translation) + turn * chunk.reach)
+
+    def _recount(self, chunk: Chunk) -> None:
+        assert self._coverage is not None
+        far = self._way(chunk) > _RECHECK_VOXELS * self.voxel
+        self._count(chunk, -1)
+        growth = chunk.world_from_chunk.scale / chunk.counted_at.scale
+        chunk.area = chunk.area * np.float32(growth**2)
+        chunk.levels = self._coverage.levels(chunk.area)
+        means = chunk.world_from_chunk.apply(chunk.gaussians.means)
+        chunk.keys = self._coverage.keys(means, chunk.levels)
+        chunk.counted_at = chunk.world_from_chunk
+        self._count(chunk, 1)
+        if far:
+            self._recheck[chunk.id] = None
+
+
+def _covered(
+    coverage: Coverage, found: Gaussians, pose: Sim3, levels: Int64[np.ndarray, "n"]
+) -> Bool[np.ndarray, "n"]:
+    """Which splats show nothing new, allowing for depths that are off by 2.5 %."""
+    covered = np.zeros(len(found), bool)
+    for share in _ALONG_RAY:
+        rest = np.nonzero(~covered)[0]
+        points = pose.apply(found.means[rest] * np.float32(1 + share))
+        keys = coverage.keys(points, levels[rest])
+        covered[rest] = coverage.is_covered(keys, levels[rest])
+    return covered

@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The world grows with what is seen, not with time; it follows corrections and forgets errors."""
+
+from __future__ import annotations
+
+import numpy as np
+from splat_scenes import CAMERA, wall_seen_from
+
+from worldsystem_core.geometry.sim3 import Sim3
+from worldsystem_core.splats.raster import draw
+from worldsystem_core.splats.world import SplatWorld
+
+
+def test_looking_again_adds_next_to_nothing():
+    world = SplatWorld()
+    first = world.add(wall_seen_from([0, 0, 0], 0))
+    again = [world.add(wall_seen_from([0.02 * i, 0, 0.01 * i], i)) for i in range(1, 6)]
+    assert first == CAMERA.width * CAMERA.height
+    assert max(again) < 0.1 * first
+    assert world.duplicates > 4.5 * first
+
+
+def test_a_new_place_adds_its_splats():
+    world = SplatWorld()
+    first = world.add(wall_seen_from([0, 0, 0], 0))
+    assert world.add(wall_seen_from([20, 0, 0], 1)) == first
+
+
+def test_going_near_replaces_coarse_splats_by_fine_ones():
+    world = SplatWorld(voxel=0.01)
+    first = world.add(wall_seen_from([0, 0, 0], 0))
+    near = world.add(wall_seen_from([0, 2.0, 0], 1))
+    assert near > 0.9 * first  # three times as fine
+    gone = first - len(world.chunks[0])
+    assert 0.05 * first < gone < 0.2 * first  # a ninth of the picture was looked at
+    drawn = draw(world.gaussians(), wall_seen_from([0, 0.5, 0], 2).world_from_cam, CAMERA)
+    assert drawn.alpha[3:-3, 3:-3].min() > 0.6  # and no hole is left
+
+
+def test_what_two_keyframes_see_through_goes():
+    world = SplatWorld()
+    world.add(wall_seen_from([0, 0, 0], 0, wall_y=1.5))  # a wall that is not there
+    world.add(wall_seen_from([0, 0, 0], 1))
+    assert len(world.chunks[0]) > 0  # one look may be wrong
+    world.add(wall_seen_from([0.05, 0, 0], 2))
+    assert world.contradicted > 0.8 * CAMERA.width * CAMERA.height
+    assert len(world.chunks.get(0, ())) < 0.2 * CAMERA.width * CAMERA.height
+
+
+def test_a_correction_moves_chunks_and_touches_no_splat():
+    world = SplatWorld()
+    keyframe = wall_seen_from([0, 0, 0], 7)
+    world.add(keyframe)
+    world.changed.clear()
+    before = world.chunks[7].gaussians
+    moved = keyframe.world_from_cam.copy()
+    moved[:3, 3] += [5.0, 0, 0]
+    world.move({7: moved, 99: moved}, {7: 2.0})
+    assert world.chunks[7].gaussians is before
+    assert list(world.moved) == [7]
+    assert not world.changed
+    centre = np.median(world.gaussians().means, axis=0)
+    assert np.allclose(centre, [5.0, 6.0, 0.0], atol=0.2)
+    # what was counted moved along: the same look from there adds nothing
+    assert world.add(wall_seen_from([5, 0, 0], 8, wall_y=6.0)) < 100
+
+
+def test_chunks_that_a_correction_laid_over_each_other_are_thinned():
+    world = SplatWorld()
+    keyframe = wall_seen_from([0, 0, 0], 0)
+    world.add(keyframe)
+    world.add(wall_seen_from([30, 0, 0], 1))
+    world.move({1: keyframe.world_from_cam})
+    world.add(wall_seen_from([0.01, 0, 0], 2))
+    assert len(world) < 1.2 * CAMERA.width * CAMERA.height
+
+
+def test_a_withdrawn_keyframe_takes_its_splats_along():
+    world = SplatWorld()
+    world.add(wall_seen_from([0, 0, 0], 0))
+    world.remove([0, 5])
+    assert len(world) == 0
+    assert list(world.removed) == [0]
+    assert world.add(wall_seen_from([0, 0, 0], 1)) == CAMERA.width * CAMERA.height
+
+
+def test_the_budget_thins_what_is_far_and_leaves_no_hole():
+    world = SplatWorld(most_splats=4000)
+    for i in range(6):
+        world.add(wall_seen_from([6.0 * i, 0, 0], i))
+    assert len(world) <= 4000
+    assert set(world.chunks) == set(range(6))
+    assert len(world.chunks[5]) == CAMERA.width * CAMERA.height
+    far = wall_seen_from([0, 0, 0], 9)
+    assert draw(world.gaussians(), far.world_from_cam, CAMERA).alpha[5:-5, 5:-5].mean() > 0.5
+
+
+def test_a_keyframe_without_points_adds_nothing():
+    keyframe = wall_seen_from([0, 0, 0], 0)
+    world = SplatWorld()
+    world.add_gaussians(keyframe, world.gaussians())
+    assert len(world) == 0
+    assert Sim3.identity().scale == 1.0
