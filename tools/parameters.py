@@ -26,6 +26,7 @@ from worldsystem_sim.config import SimConfig
 from worldsystem_slam3r.config import Slam3rConfig
 from worldsystem_storage.config import StorageConfig
 from worldsystem_viewer.config import ViewerConfig
+from worldsystem_viewer.splats.config import SplatsConfig
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIGS: dict[str, type[Config]] = {
@@ -33,6 +34,7 @@ CONFIGS: dict[str, type[Config]] = {
     "slam3r": Slam3rConfig,
     "mesher": MeshConfig,
     "segmenter": SegmentConfig,
+    "splats": SplatsConfig,
     "viewer": ViewerConfig,
     "recorder": StorageConfig,
     "reporter": ReporterConfig,

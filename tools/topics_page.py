@@ -31,6 +31,7 @@ MEANINGS = {
     "CLOUD": "points of all keyframes, corrected, at most `slam3r.cloud_points`, `scene` or `map`; "
     "made only while somebody listens",
     "MESH": "blocks of the surface that changed, blocks that are gone",
+    "SPLATS": "chunks of splats that are new, changed, moved or gone; one chunk a keyframe",
     "MESH_STREAM": "the surface in a byte budget, coded, coarse first; only while somebody listens",
     "MESH_STATISTICS": "how the mesher stands, once a second; which method made which region",
     "TRACKS": "objects in a keyframe: id, label, box, mask",

@@ -24,9 +24,11 @@ setup(
     entry_points={
         "console_scripts": [
             "viewer = worldsystem_viewer.node:main",
+            "splats = worldsystem_viewer.splats.node:main",
         ],
         "rclpy_components": [
             "worldsystem_viewer::Viewer = worldsystem_viewer.node:ViewerNode",
+            "worldsystem_viewer::Splats = worldsystem_viewer.splats.node:SplatsNode",
         ],
     },
 )

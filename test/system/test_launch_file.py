@@ -115,6 +115,7 @@ def test_every_parameter_the_graph_sets_is_one_of_the_stages_settings(tmp_path):
         "slam3r": "worldsystem_slam3r.config:Slam3rConfig",
         "mesher": "worldsystem_mesh.config:MeshConfig",
         "segmenter": "worldsystem_segment.config:SegmentConfig",
+        "splats": "worldsystem_viewer.splats.config:SplatsConfig",
         "viewer": "worldsystem_viewer.config:ViewerConfig",
         "recorder": "worldsystem_storage.config:StorageConfig",
         "reporter": "worldsystem.config:ReporterConfig",

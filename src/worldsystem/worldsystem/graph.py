@@ -35,6 +35,7 @@ STAGES: tuple[Stage, ...] = (
     Stage(
         "segmenter", "worldsystem_segment", "worldsystem_segment.node:SegmenterNode", "segmenter"
     ),
+    Stage("splats", "worldsystem_viewer", "worldsystem_viewer.splats.node:SplatsNode", "splats"),
     Stage("viewer", "worldsystem_viewer", "worldsystem_viewer.node:ViewerNode", "viewer"),
     Stage("recorder", "worldsystem_storage", "worldsystem_storage.node:RecorderNode", "recorder"),
     Stage("reporter", "worldsystem", "worldsystem.node:ReporterNode", "reporter"),
@@ -86,7 +87,7 @@ class Choice:
 
 def stages(choice: Choice) -> list[tuple[Stage, Parameters]]:
     """The nodes to run, each with the parameters that `choice` sets, in the order data flows."""
-    wanted = {"viewer": choice.viewer, "recorder": choice.record}
+    wanted = {"viewer": choice.viewer, "splats": choice.viewer, "recorder": choice.record}
     return [
         (stage, _parameters(stage.name, choice)) for stage in STAGES if wanted.get(stage.name, True)
     ]

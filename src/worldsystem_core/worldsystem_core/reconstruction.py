@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Float32, Float64, UInt8
 
 from worldsystem_core.frames import Camera, Frame
+from worldsystem_core.splats.gaussians import Gaussians
 
 
 class TrackingState(Enum):
@@ -58,7 +59,8 @@ class Keyframe:
     `pointmap[v, u]` projects to pixel (u, v) of `camera`, which has the pointmap's size and no
     distortion; NaN marks unknown points, whose `confidence` is 0. Confidence lies in [0, 1].
     Keyframes of one `submap` share origin, axes and unit; a back-end that begins anew after a loss
-    counts it up.
+    counts it up. `gaussians`, in the camera frame, are there where the back-end makes some itself;
+    they stay within the process.
     """
 
     id: int
@@ -71,6 +73,7 @@ class Keyframe:
     rgb: UInt8[np.ndarray, "h w 3"]
     scale: ScaleState = ScaleState.SCENE
     submap: int = 0
+    gaussians: Gaussians | None = None
 
     def __post_init__(self) -> None:
         for array in (self.world_from_cam, self.pointmap, self.confidence, self.rgb):

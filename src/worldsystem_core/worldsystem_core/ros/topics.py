@@ -29,12 +29,14 @@ from worldsystem_core.ros.adapters import (
     object_pictures,
     objects,
     slam,
+    splats,
     status,
     surface,
     telemetry,
 )
 from worldsystem_core.ros.adapters.messages import PlainAdapter
 from worldsystem_core.ros.reference_topic import Topic
+from worldsystem_core.splats.delta import SplatDelta
 from worldsystem_core.surface import MeshDelta
 from worldsystem_core.telemetry import (
     AttitudeSample,
@@ -67,6 +69,7 @@ MESH_STREAM: Topic[StreamedDelta] = Topic("mesh/stream", surface.MeshStreamAdapt
 MESH_STATISTICS: Topic[MeshStatistics] = Topic(
     "mesh/statistics", PlainAdapter(MeshStatistics), qos.STATUS
 )
+SPLATS: Topic[SplatDelta] = Topic("splats/delta", splats.SplatDeltaAdapter(), qos.MESH)
 TRACKS: Topic[TrackFrame] = Topic("segment/tracks", objects.TRACKS, qos.KEYFRAME)
 LABELS: Topic[TrackFrame] = Topic("segment/labels", objects.LabelImageAdapter(), qos.IMAGE)
 OBJECTS: Topic[MapObjects] = Topic("segment/objects", objects.OBJECTS, qos.LATCHED, latched=True)
@@ -108,6 +111,7 @@ ALL: tuple[Topic, ...] = (
     MESH,
     MESH_STREAM,
     MESH_STATISTICS,
+    SPLATS,
     TRACKS,
     LABELS,
     OBJECTS,
@@ -126,8 +130,8 @@ ALL: tuple[Topic, ...] = (
 OF_A_STREAM = (IMAGE, CAMERA_INFO, VIDEO, IMU, ATTITUDE, GPS, PRESSURE, BATTERY, ODOMETRY)
 
 # What the recorder leaves out unless asked: pictures are in the video, points in the keyframes, and
-# what the stream tells is in the deltas.
-BULKY = (IMAGE, POINTS, CLOUD, LABELS, OVERLAY, MARKERS, MESH_STREAM)
+# what the stream tells is in the deltas; splats are made of keyframes.
+BULKY = (IMAGE, POINTS, CLOUD, LABELS, OVERLAY, MARKERS, MESH_STREAM, SPLATS)
 
 
 def in_namespace(topic: Topic[T], namespace: str) -> Topic[T]:

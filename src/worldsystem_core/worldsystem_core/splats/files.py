@@ -24,6 +24,20 @@ _SPZ_COLOUR = 0.15
 _SQRT_HALF = np.sqrt(0.5)
 
 
+def save_splats(gaussians: Gaussians, path: Path) -> tuple[bool, str]:
+    """Write `path`, whose suffix says the form (.ply or .spz); whether it worked, and in words."""
+    writers = {".ply": write_ply, ".spz": write_spz}
+    write = writers.get(path.suffix.lower())
+    if write is None:
+        return False, f"'{path.name}' must end in .ply or .spz"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(gaussians, path)
+    except OSError as error:
+        return False, f"{path} cannot be written: {error}"
+    return True, f"{len(gaussians)} splats in {path.resolve()}"
+
+
 def write_ply(gaussians: Gaussians, path: Path) -> Path:
     """The PLY of 3DGS: scales as logarithms, opacities as logits, rotations (w, x, y, z)."""
     rows = np.zeros((len(gaussians), len(_PLY_FIELDS)), "<f4")

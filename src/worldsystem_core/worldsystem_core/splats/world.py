@@ -89,8 +89,10 @@ class SplatWorld:
         return 77 * len(self) + (16 * len(self._coverage) if self._coverage else 0)
 
     def add(self, keyframe: Keyframe) -> int:
-        """Take a keyframe in; returns how many splats it adds."""
-        found = discs_from_pointmap(keyframe.pointmap, keyframe.rgb, keyframe.confidence)
+        """Take a keyframe in, its own Gaussians or discs; returns how many splats it adds."""
+        found = keyframe.gaussians
+        if found is None:
+            found = discs_from_pointmap(keyframe.pointmap, keyframe.rgb, keyframe.confidence)
         return self.add_gaussians(keyframe, found)
 
     def add_gaussians(self, keyframe: Keyframe, found: Gaussians) -> int:

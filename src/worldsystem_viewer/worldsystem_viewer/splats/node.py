@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Keyframes in; chunks of splats out, and the world of splats as a file by service."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from worldsystem_msgs.srv import SaveMap
+
+from worldsystem_core.reconstruction import (
+    Keyframe,
+    MovedKeyframes,
+    NewKeyframe,
+    ScaleState,
+)
+from worldsystem_core.ros import topics
+from worldsystem_core.ros.adapters.slam import KeyframeEvent
+from worldsystem_core.ros.container import run_node
+from worldsystem_core.ros.stage_node import StageNode
+from worldsystem_core.splats.files import save_splats
+from worldsystem_core.splats.world import SplatWorld
+from worldsystem_viewer.splats.config import SplatsConfig
+from worldsystem_viewer.splats.frame_server import FrameServer
+from worldsystem_viewer.splats.stream import SplatStream
+
+_PERIOD_S = 0.2
+
+
+class SplatsNode(StageNode):
+    """Keeps the world of splats and streams what changes in it."""
+
+    niceness = 15
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__("splats", SplatsConfig, **kwargs)
+        config = self.config
+        self._world = SplatWorld(voxel=config.voxel, most_splats=config.most_splats)
+        self._stream = SplatStream(self._world, mbps=config.mbps, renew_s=config.renew_s)
+        self._frames = FrameServer(config) if config.frames else None
+        self._scale = ScaleState.SCENE
+        self._deltas_out = self.advertise(topics.SPLATS)
+        if self._frames is not None:
+            self._frames.start()
+        if config.enabled:
+            self.listen(topics.KEYFRAME, self._on_keyframe, self._on_dropped)
+        self.create_service(SaveMap, "splats/save", self._on_save)
+        self.create_timer(_PERIOD_S, self._publish)
+
+    def _on_dropped(self, event: KeyframeEvent) -> None:
+        if isinstance(event, NewKeyframe):
+            self.ledger.drop_untaken(event.keyframe.frame_id, "queue_full")
+
+    def _on_keyframe(self, event: KeyframeEvent) -> None:
+        if isinstance(event, NewKeyframe):
+            self._add(event.keyframe)
+        elif isinstance(event, MovedKeyframes):
+            self._scale = event.scale or self._scale
+            self._world.move(event.world_from_cam, event.point_scale)
+        else:
+            self._world.remove(event.ids)
+        self._publish()
+
+    def _add(self, keyframe: Keyframe) -> None:
+        self.ledger.take(keyframe.frame_id)
+        self._scale = keyframe.scale
+        if self._frames is not None:
+            self._frames.put(keyframe)
+        self._world.add(keyframe)
+        self.measure_latency(keyframe.stamp_ns)
+        self.ledger.use(keyframe.frame_id)
+
+    def _publish(self, everything: bool = False) -> None:
+        deltas = self._stream.take(
+            time.monotonic(), time.time_ns(), self._scale, everything=everything
+        )
+        for delta in deltas:
+            self._deltas_out.publish(delta)
+
+    def _on_save(self, request: SaveMap.Request, response: SaveMap.Response) -> SaveMap.Response:
+        saved = save_splats(self._world.gaussians(), Path(request.path or "splats.spz"))
+        response.success, response.message = saved
+        return response
+
+    def facts(self) -> dict[str, object]:
+        world, stream = self._world, self._stream
+        found: dict[str, object] = {
+            "splats": len(world),
+            "chunks": len(world.chunks),
+            "memory_bytes": world.memory_bytes,
+            "duplicates": world.duplicates,
+            "contradicted": world.contradicted,
+            "replaced": world.replaced,
+            "thinned": world.thinned,
+            "waiting_chunks": stream.waiting,
+            "sent_bytes": stream.sent_bytes,
+        }
+        if self._frames is not None:
+            found |= {"clients": self._frames.client_count, "skipped": self._frames.skipped}
+        return found
+
+    def input_ended(self) -> None:
+        self._publish(everything=True)
+        if self._frames is not None:
+            self._frames.stop()
+
+
+def main() -> None:
+    run_node(SplatsNode)

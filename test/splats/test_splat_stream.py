@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A client that follows the deltas has the server's world; the budget holds; poses cost little."""
+
+from __future__ import annotations
+
+import msgpack
+import numpy as np
+import pytest
+from splat_scenes import CAMERA, wall_seen_from
+from websockets.sync.client import connect
+
+from worldsystem_core.reconstruction import ScaleState
+from worldsystem_core.splats.delta import SplatAssembly, SplatOperation
+from worldsystem_core.splats.packed import pack
+from worldsystem_core.splats.world import SplatWorld
+from worldsystem_viewer.splats.config import SplatsConfig
+from worldsystem_viewer.splats.frame_server import FrameServer
+from worldsystem_viewer.splats.stream import SplatStream
+
+PIXELS = CAMERA.width * CAMERA.height
+
+
+def same_world(client: SplatAssembly, world: SplatWorld) -> bool:
+    return client.words.keys() == world.chunks.keys() and all(
+        np.array_equal(client.words[n], pack(c.gaussians))
+        and client.world_from_chunk[n] is c.world_from_chunk
+        for n, c in world.chunks.items()
+    )
+
+
+def test_a_client_that_follows_the_deltas_has_the_whole_world():
+    world, client = SplatWorld(voxel=0.01), SplatAssembly()
+    stream = SplatStream(world, mbps=0, renew_s=5.0)
+    for i in range(8):
+        keyframe = wall_seen_from([0.3 * i, 0.25 * i, 0], i)
+        world.add(keyframe)
+        if i == 4:
+            moved = keyframe.world_from_cam.copy()
+            moved[0, 3] += 0.4
+            world.move({2: moved}, {2: 1.1})
+        if i == 6:
+            world.remove([1])
+        for delta in stream.take(float(i), i, ScaleState.SCENE):
+            client.apply(delta)
+    for delta in stream.take(9.0, 9, ScaleState.SCENE, everything=True):
+        client.apply(delta)
+    assert client.missed == 0
+    assert same_world(client, world)
+
+
+def test_a_correction_is_sent_as_poses_alone():
+    world = SplatWorld()
+    stream = SplatStream(world, mbps=0, renew_s=5.0)
+    poses = {}
+    for i in range(3):
+        keyframe = wall_seen_from([20.0 * i, 0, 0], i)
+        world.add(keyframe)
+        poses[i] = keyframe.world_from_cam.copy()
+        poses[i][0, 3] += 1.0
+    stream.take(0.0, 0, ScaleState.SCENE)
+    before = stream.sent_bytes
+    world.move(poses)
+    deltas = stream.take(1.0, 1, ScaleState.SCENE)
+    assert [delta.operation for delta in deltas] == [SplatOperation.POSE] * 3
+    assert stream.sent_bytes - before < 3 * 128
+
+
+def test_the_budget_is_kept_and_what_waits_comes_later():
+    world = SplatWorld()
+    chunk_bits = 8 * 16 * PIXELS
+    stream = SplatStream(world, mbps=chunk_bits / 1e6, renew_s=5.0)  # one such chunk a second
+    for i in range(10):
+        world.add(wall_seen_from([20.0 * i, 0, 0], i))
+    first = stream.take(0.0, 0, ScaleState.SCENE)
+    assert len(first) == 2  # the burst of two seconds
+    assert first[0].chunk == 9  # the newest before the others
+    later = [len(stream.take(float(t), t, ScaleState.SCENE)) for t in range(1, 12)]
+    assert max(later) <= 2
+    assert len(first) + sum(later) == 10
+    assert stream.waiting == 0
+
+
+def test_a_chunk_that_lost_little_waits_before_it_is_sent_again():
+    world = SplatWorld(voxel=0.01)
+    stream = SplatStream(world, mbps=0, renew_s=5.0)
+    world.add(wall_seen_from([0, 0, 0], 0))
+    stream.take(0.0, 0, ScaleState.SCENE)
+    world.add(wall_seen_from([0, 2.3, 0], 1))
+    lost = 1 - len(world.chunks[0]) / PIXELS
+    assert 0 < lost < 0.1
+    assert [d.chunk for d in stream.take(1.0, 0, ScaleState.SCENE)] == [1]
+    assert [d.chunk for d in stream.take(6.0, 0, ScaleState.SCENE)] == [0]
+
+
+@pytest.fixture
+def frames():
+    server = FrameServer(SplatsConfig(frames=True, frames_port=0))
+    server.start()
+    yield server
+    server.stop()
+
+
+def test_a_client_of_frames_gets_each_keyframe_in_the_form_it_knows(frames):
+    with connect(f"ws://127.0.0.1:{frames.port}") as client:
+        frames.put(wall_seen_from([0, 0, 0], 0))
+        message = msgpack.unpackb(client.recv(timeout=10.0))
+    count = message["num_gaussians"]
+    assert message["type"] == "gaussians"
+    assert message["timestamp"].startswith("1970-01-01T00:00:00")
+    assert message["sh_degree"] == 0
+    assert count == PIXELS
+    widths = {"means": 3, "scales": 3, "rotations": 4, "colors": 3, "opacities": 1}
+    arrays = {name: np.frombuffer(message[name], "<f4").reshape(count, -1) for name in widths}
+    assert {name: array.shape[1] for name, array in arrays.items()} == widths
+    assert np.allclose(arrays["means"][:, 1], 3.0, atol=1e-4)
+    assert np.allclose(np.linalg.norm(arrays["rotations"], axis=1), 1.0, atol=1e-5)
+    assert message["scales_are"] == "linear"
+    assert arrays["scales"].min() > 0
+
+
+def test_a_client_that_comes_late_gets_the_newest_frame_only(frames):
+    for i in range(5):
+        frames.put(wall_seen_from([float(i), 0, 0], i))
+    with connect(f"ws://127.0.0.1:{frames.port}") as client:
+        first = msgpack.unpackb(client.recv(timeout=10.0))
+        means = np.frombuffer(first["means"], "<f4").reshape(-1, 3)
+        assert abs(np.median(means[:, 0]) - 4.0) < 0.1
+        with pytest.raises(TimeoutError):
+            client.recv(timeout=0.2)

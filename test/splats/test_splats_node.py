@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The node: keyframes in, chunks out for other programs, a file by service."""
+
+from __future__ import annotations
+
+import os
+import time
+
+import numpy as np
+import pytest
+from splat_scenes import CAMERA, wall_seen_from
+
+from worldsystem_core.geometry.sim3 import Sim3
+from worldsystem_core.reconstruction import MovedKeyframes, NewKeyframe, ScaleState
+from worldsystem_core.splats.delta import SplatAssembly, SplatDelta, SplatOperation
+from worldsystem_core.splats.packed import deflate, pack
+from worldsystem_core.splats.world import SplatWorld
+
+rclpy = pytest.importorskip("rclpy", reason="ROS is not set up: run these through `make test`")
+pytestmark = pytest.mark.ros
+
+PIXELS = CAMERA.width * CAMERA.height
+
+
+@pytest.fixture
+def context():
+    context = rclpy.Context()
+    rclpy.init(context=context, domain_id=10 + os.getpid() % 20)
+    yield context
+    rclpy.try_shutdown(context=context)
+
+
+@pytest.fixture
+def node(context):
+    from worldsystem_core.ros.node_thread import NodeThread
+    from worldsystem_viewer.splats.node import SplatsNode
+
+    node = SplatsNode(context=context)
+    thread = NodeThread(node)
+    thread.start()
+    yield node
+    thread.stop()
+    node.close()
+
+
+def delta_of_a_wall() -> SplatDelta:
+    world = SplatWorld()
+    keyframe = wall_seen_from([1, 2, 3], 5)
+    world.add(keyframe)
+    return SplatDelta(
+        stamp_ns=12_345_678_901,
+        sequence=7,
+        chunk=5,
+        operation=SplatOperation.PUT,
+        world_from_chunk=Sim3.from_pose(keyframe.world_from_cam, 1.25),
+        words=pack(world.chunks[5].gaussians),
+        total=PIXELS,
+        scale=ScaleState.METRIC,
+    )
+
+
+def test_a_message_holds_the_whole_delta_packed_or_deflated():
+    from rclpy.serialization import deserialize_message, serialize_message
+    from worldsystem_msgs.msg import SplatDelta as SplatDeltaMessage
+
+    from worldsystem_core.ros.adapters.splats import SplatDeltaAdapter
+
+    delta = delta_of_a_wall()
+    (cdr,) = SplatDeltaAdapter().dump(delta)
+    message = deserialize_message(cdr, SplatDeltaMessage)
+    message.encoding = SplatDeltaMessage.ENCODING_DEFLATED
+    message.data = deflate(delta.words)
+    for form in (cdr, serialize_message(message)):
+        back = SplatDeltaAdapter().load(form)
+        assert np.array_equal(back.words, delta.words)
+        assert (back.chunk, back.sequence, back.total) == (5, 7, PIXELS)
+        assert (back.operation, back.scale, back.stamp_ns) == (
+            SplatOperation.PUT,
+            ScaleState.METRIC,
+            12_345_678_901,
+        )
+        assert abs(back.world_from_chunk.scale - 1.25) < 1e-12
+        assert np.allclose(back.world_from_chunk.pose, delta.world_from_chunk.pose)
+
+
+def test_a_listener_gets_the_world_and_its_corrections_and_can_have_it_saved(
+    context, node, tmp_path
+):
+    from worldsystem_msgs.srv import SaveMap
+
+    from worldsystem_core.ros import topics
+    from worldsystem_core.ros.reference_topic import ReferencePublisher, ReferenceSubscription
+
+    outside = rclpy.create_node("outside", context=context)
+    executor = rclpy.executors.SingleThreadedExecutor(context=context)
+    executor.add_node(outside)
+    keyframes = ReferencePublisher(outside, topics.KEYFRAME)
+    client = SplatAssembly()
+    ReferenceSubscription(outside, topics.SPLATS, client.apply)
+    keyframe = wall_seen_from([0, 0, 0], 3)
+    moved = keyframe.world_from_cam.copy()
+    moved[0, 3] = 2.0
+
+    def wait_until(condition):
+        until = time.monotonic() + 10.0
+        while not condition() and time.monotonic() < until:
+            executor.spin_once(timeout_sec=0.05)
+        assert condition()
+
+    keyframes.publish(NewKeyframe(keyframe))
+    wait_until(lambda: 3 in client.words)
+    assert client.words[3].shape == (PIXELS, 4)
+    keyframes.publish(MovedKeyframes({3: moved}))
+    wait_until(lambda: client.world_from_chunk[3].translation[0] == 2.0)
+    service = outside.create_client(SaveMap, "splats/save")
+    assert service.wait_for_service(timeout_sec=5.0)
+    answer = service.call_async(SaveMap.Request(path=str(tmp_path / "world.spz")))
+    wait_until(answer.done)
+    assert answer.result().success, answer.result().message
+    assert (tmp_path / "world.spz").stat().st_size > 1000
+    assert node.ledger.state().used == 1
+    executor.shutdown()
+    outside.destroy_node()
