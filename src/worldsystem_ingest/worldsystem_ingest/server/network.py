@@ -14,9 +14,9 @@ from collections.abc import Callable
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
+from worldsystem_core.access import Access, tls_context
 from worldsystem_core.errors import PortInUse, SourceError
 from worldsystem_ingest.config import IngestConfig
-from worldsystem_ingest.server.access import Access, tls_context
 from worldsystem_ingest.server.consumers import Consumers
 from worldsystem_ingest.server.gate import Gate
 from worldsystem_ingest.server.metrics import ServerStatus

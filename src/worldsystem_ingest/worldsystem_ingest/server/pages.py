@@ -8,8 +8,8 @@ from dataclasses import asdict
 
 from aiohttp import web
 
+from worldsystem_core.access import Access
 from worldsystem_ingest.rtsp_push.push import PushStatus
-from worldsystem_ingest.server.access import Access
 from worldsystem_ingest.server.metrics import ServerStatus, exposition
 from worldsystem_ingest.server.sockets import refusal
 

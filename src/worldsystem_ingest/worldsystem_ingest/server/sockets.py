@@ -11,8 +11,8 @@ from collections.abc import AsyncIterator, Awaitable
 
 from aiohttp import WSCloseCode, web
 
+from worldsystem_core.access import Access, from_foreign_page
 from worldsystem_ingest.config import IngestConfig
-from worldsystem_ingest.server.access import Access, from_foreign_page
 from worldsystem_ingest.server.streams import (
     BadStreamName,
     StreamRegistry,

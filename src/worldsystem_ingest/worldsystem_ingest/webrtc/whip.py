@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
+from worldsystem_core.access import Access, from_foreign_page
 from worldsystem_core.errors import BackendError
 from worldsystem_ingest.config import IngestConfig
-from worldsystem_ingest.server.access import Access, from_foreign_page
 from worldsystem_ingest.server.streams import (
     BadStreamName,
     Failed,

@@ -9,15 +9,28 @@ import json
 import logging
 import ssl
 from pathlib import Path
+from typing import Protocol
 from urllib.parse import urlsplit
 
 from aiohttp import web
 
 from worldsystem_core.errors import ConfigError
-from worldsystem_ingest.config import IngestConfig
 
 _log = logging.getLogger(__name__)
 _ALL_OTHERS = "*"
+
+
+class ServerSettings(Protocol):
+    """The settings of a server that says who may connect: where it listens, tokens, TLS."""
+
+    @property
+    def host(self) -> str: ...
+    @property
+    def token_file(self) -> str: ...
+    @property
+    def tls_certificate(self) -> str: ...
+    @property
+    def tls_key(self) -> str: ...
 
 
 class Access:
@@ -27,13 +40,11 @@ class Access:
     headers. Raises `ConfigError` when `token_file` cannot be used. Tokens are never logged.
     """
 
-    def __init__(self, config: IngestConfig) -> None:
+    def __init__(self, config: ServerSettings) -> None:
         self._tokens = _read_tokens(config.token_file)
         if not self._tokens and not _only_this_machine(config.host):
             _log.warning(
-                "everybody who reaches %s:%d may send and watch; `token_file` sets tokens",
-                config.host,
-                config.port,
+                "everybody who reaches %s may connect; `token_file` sets tokens", config.host
             )
 
     @property
@@ -54,7 +65,7 @@ class Access:
         return not self._tokens or any(_same(given, token) for token in self._tokens.values())
 
 
-def tls_context(config: IngestConfig) -> ssl.SSLContext | None:
+def tls_context(config: ServerSettings) -> ssl.SSLContext | None:
     """What wss and https need, or None without TLS; raises `ConfigError` naming the parameter."""
     certificate, key = config.tls_certificate, config.tls_key
     if not certificate and not key:
