@@ -22,7 +22,7 @@ from worldsystem_mesh.config import MeshConfig
 from worldsystem_mesh.mesher import Mesher
 from worldsystem_sim.config import SimConfig
 from worldsystem_sim.flight import flight
-from worldsystem_sim.render import Renderer
+from worldsystem_sim.render import RenderedView, Renderer
 from worldsystem_sim.scene import Scene, build_scene
 
 PICTURE = (640, 360)
@@ -83,7 +83,7 @@ def film(duration_s: float, *, voxel: float = 0.1, metric: bool = True) -> Itera
     mesher.close()
 
 
-def _keyframe(number: int, pose: np.ndarray, view: object, camera: Camera) -> Keyframe:
+def _keyframe(number: int, pose: np.ndarray, view: RenderedView, camera: Camera) -> Keyframe:
     small = camera.resized(PICTURE[0] // 2, PICTURE[1] // 2)
     depth_m = np.where(np.isfinite(view.depth_m), view.depth_m, np.float32(np.nan))[::2, ::2]
     depth_m[depth_m > 45.0] = np.nan
@@ -126,13 +126,13 @@ def tracks_of(ids: np.ndarray, scene: Scene, frame: Keyframe) -> TrackFrame:
         if len(rows) < SMALLEST_PX:
             labels[labels == number] = 0
             continue
-        box = (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
+        low, high = (columns.min(), rows.min()), (columns.max() + 1, rows.max() + 1)
         found.append(
             Track(
                 id=number,
                 label=scene.class_names[number].replace("_", " "),
                 score=0.9,
-                box_px=tuple(int(edge) for edge in box),
+                box_px=(int(low[0]), int(low[1]), int(high[0]), int(high[1])),
                 area_px=len(rows),
                 age_frames=1,
                 state=TrackState.CONFIRMED,

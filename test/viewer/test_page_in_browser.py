@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """The page in a headless browser: a growing surface, pixels that change, and a restart."""
 
+import dataclasses
 import shutil
 import sys
 import time
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +16,10 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "mesh"))
 
 from block_lab import blocks_of, sphere
 from block_lab import delta as lattice_delta
+from cable import Cable
 from world_for_viewers import (
+    delta,
+    ground_block,
     growing_ground,
     keyframe,
     map_objects,
@@ -52,6 +57,40 @@ def browser() -> Iterator:
         running = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
         yield running
         running.close()
+
+
+# In the page: index -> checksum of the vertices, colours and faces of each block that it holds.
+CHECKSUMS = """() => {
+  const sum = (crc, bytes) => {
+    for (const byte of bytes) {
+      crc ^= byte;
+      for (let k = 0; k < 8; k += 1) crc = (crc >>> 1) ^ (crc & 1 ? 0xedb88320 : 0);
+    }
+    return crc;
+  };
+  const found = {};
+  for (const { blocks } of worldsystem.mesh.chunks.values()) {
+    for (const [name, { vertices, colours, faces }] of blocks) {
+      let crc = -1;
+      for (const a of [vertices, colours, faces]) {
+        crc = sum(crc, new Uint8Array(a.buffer, a.byteOffset, a.byteLength));
+      }
+      found[name] = ~crc >>> 0;
+    }
+  }
+  return found;
+}"""
+
+
+def checksums(blocks) -> dict[str, int]:
+    """The same of the server's blocks."""
+    found = {}
+    for block in blocks:
+        crc = zlib.crc32(block.vertices.tobytes())
+        crc = zlib.crc32(block.colours.tobytes(), crc)
+        name = ",".join(map(str, block.index))
+        found[name] = zlib.crc32(block.faces.astype(np.uint32).tobytes(), crc)
+    return found
 
 
 @pytest.fixture
@@ -119,19 +158,17 @@ def test_the_page_shows_everything_else(page, page_server):
         page,
         "worldsystem.pictures > 0 && worldsystem.objects === 2 && worldsystem.pathLength === 20",
     )
-    until(page, "document.getElementById('status').innerText.includes('41 ms')")
-    assert page.locator(".object").all_inner_texts() == ["mound", "crate"]
+    until(page, "document.getElementById('status').innerText.includes('41ms')")
+    until(page, "document.querySelectorAll('.label:not([hidden])').length === 2")
+    assert sorted(page.locator(".label").all_inner_texts()) == ["crate", "mound"]
     assert page.locator("#scale").inner_text() == "scale unknown"
-    assert page.locator("#seen").inner_text() == "1 tracked"
+    assert page.locator("#seen").inner_text() == "1 seen"
     page.get_by_role("button", name="Objects").click()
-    page.wait_for_timeout(500)
-    assert not page.locator(".object").first.is_visible()
+    until(page, "!document.querySelector('.label')")
     assert page.complaints == []
 
 
 def test_replaced_and_removed_blocks_leave_nothing_behind(page, page_server):
-    from world_for_viewers import delta, ground_block
-
     for n in range(30):
         page_server.mesh(delta([ground_block(i, 0, n) for i in range(4)], n + 1))
         page.wait_for_timeout(30)
@@ -182,3 +219,140 @@ def test_a_page_on_a_thin_line_refines_the_surface_until_it_is_the_same(browser,
     until(page, "worldsystem.triangles === 0 && worldsystem.drawnObjects === 0")
     assert complaints == []
     page.close()
+
+
+def test_a_word_highlights_what_it_names_and_a_click_tells_about_it(page, page_server):
+    page_server.mesh(growing_ground()[0])
+    page_server.image(picture(0.5), 1)
+    page_server.tracks(track_frame(0.5))
+    page_server.objects(map_objects())
+    until(page, "worldsystem.objects === 2 && worldsystem.triangles > 0")
+    page.keyboard.press("/")
+    page.keyboard.type("moun")
+    until(page, "worldsystem.matches === 1")
+    assert page.locator("#matches").inner_text() == "1 found"
+    assert page.locator(".label.match").all_inner_texts() == ["mound"]
+    page.keyboard.press("Enter")
+    until(page, "worldsystem.chosen === 7 && !document.getElementById('card').hidden")
+    until(page, "document.getElementById('card-facts').innerText.includes('once')")
+    until(page, "document.getElementById('card-crop').naturalWidth > 50")
+    assert page.locator("#card-label").inner_text() == "mound"
+    assert "1.60 × 1.00 × 1.60 u" in page.locator("#card-facts").inner_text()
+    page.keyboard.press("Escape")
+    page.keyboard.press("Escape")
+    until(page, "worldsystem.chosen === null && worldsystem.matches === null")
+    assert page.complaints == []
+
+
+def test_two_clicks_measure_a_distance(page, page_server):
+    for step in growing_ground():
+        page_server.mesh(step)
+    until(page, "worldsystem.triangles === 144 * 288 && worldsystem.mesh.dirty.size === 0")
+    page.wait_for_timeout(1500)
+    page.keyboard.press("m")
+    page.mouse.click(440, 330)
+    page.mouse.click(520, 330)
+    until(page, "worldsystem.distances.length === 1")
+    picked = page.evaluate("worldsystem.distances[0]")
+    label = page.locator(".label.distance").inner_text()
+    assert label == f"{picked:.2f} u"
+    assert 0.2 < picked < 6.0  # the ground is 6 wide
+    page.keyboard.press("Escape")
+    until(page, "worldsystem.distances.length === 0")
+
+
+def test_the_slider_shows_the_past_and_live_returns(page, page_server):
+    for number, step in enumerate(growing_ground()[:4]):
+        page_server.mesh(dataclasses.replace(step, capture_ns=3 * number * 10**9))
+    until(page, "worldsystem.triangles === 4 * 12 * 288")
+    until(page, "!document.getElementById('timeline').hidden")
+    page.evaluate(
+        "(slider) => { slider.value = 500; slider.dispatchEvent(new Event('input')); }",
+        page.query_selector("#slider"),
+    )
+    until(page, "worldsystem.triangles === 2 * 12 * 288")
+    assert page.locator("#connection").inner_text() == "looking back"
+    page.locator("#live").click()
+    until(page, "worldsystem.triangles === 4 * 12 * 288")
+    assert page.locator("#connection").inner_text() == "live"
+
+
+def test_everything_that_is_shown_can_be_switched(page, page_server):
+    page_server.mesh(growing_ground()[0])
+    page_server.keyframe(keyframe(1, 0.1))
+    until(page, "worldsystem.triangles > 0")
+    page.get_by_role("button", name="Points").click()
+    until(page, "worldsystem.points > 500 && !worldsystem.mesh.group.visible")
+    for key in "12345678fgt":
+        page.keyboard.press(key)
+    page.keyboard.down("w")
+    until(page, "worldsystem.frames > 5")
+    page.keyboard.up("w")
+    for key in ("r", "1"):
+        page.keyboard.press(key)
+    until(page, "worldsystem.mesh.group.visible")
+    assert page.evaluate("document.documentElement.dataset.theme") == "light"
+    with page.expect_download() as download:
+        page.keyboard.press("p")
+    assert Path(download.value.path()).read_bytes()[:4] == b"\x89PNG"
+    assert page.complaints == []
+
+
+@pytest.mark.parametrize("offline_s", [2.0, pytest.param(10.0, marks=pytest.mark.slow)])
+def test_after_being_cut_off_the_page_has_the_servers_very_blocks(browser, page_server, offline_s):
+    deltas = growing_ground()
+    for step in deltas[:6]:
+        page_server.mesh(step)
+    with Cable(page_server.port) as cable:
+        page = browser.new_page()
+        page.goto(f"http://127.0.0.1:{cable.port}/")
+        until(page, "window.worldsystem?.triangles === 6 * 12 * 288")
+        received = page.evaluate("worldsystem.connection.bytes")
+        cable.cut()
+        until(page, "!worldsystem.connected")
+        changed = [ground_block(i, 0, 50) for i in range(5)]
+        for step in [*deltas[6:], delta(changed, 13, removed=((7, 0, 1), (8, 0, 1)))]:
+            page_server.mesh(step)
+        page.wait_for_timeout(1000 * offline_s)
+        cable.mend()
+        until(page, "worldsystem.connected && worldsystem.triangles === 142 * 288")
+        blocks = {block.index: block for step in deltas for block in step.blocks}
+        blocks |= {block.index: block for block in changed}
+        kept = [block for index, block in blocks.items() if index not in ((7, 0, 1), (8, 0, 1))]
+        assert page.evaluate(CHECKSUMS) == checksums(kept)
+        caught_up = page.evaluate("worldsystem.connection.bytes") - received
+        assert caught_up < 1.3 * received  # 77 blocks of 142: only what it lacked came
+        page.close()
+
+
+def test_a_viewer_on_a_slow_line_does_not_slow_another(browser, page_server):
+    with Cable(page_server.port) as cable:
+        slow, quick = browser.new_page(), browser.new_page()
+        slow.goto(f"http://127.0.0.1:{cable.port}/")
+        quick.goto(f"http://127.0.0.1:{page_server.port}/")
+        for each in (slow, quick):
+            until(each, "window.worldsystem?.connected")
+        cable.bytes_per_s = 150_000
+        for step in growing_ground():
+            page_server.mesh(step)
+        until(quick, "worldsystem.triangles === 144 * 288")
+        assert triangles(slow) < 144 * 288
+        cable.bytes_per_s = 0
+        until(slow, "worldsystem.triangles === 144 * 288")
+        slow.close()
+        quick.close()
+
+
+def test_a_page_without_its_token_asks_for_it(browser, tmp_path):
+    tokens = tmp_path / "tokens.json"
+    tokens.write_text('{"viewer": "secret"}')
+    server = PageServer(ViewerConfig(web_port=0, token_file=str(tokens)))
+    server.start()
+    page = browser.new_page()
+    page.goto(f"http://127.0.0.1:{server.port}/")
+    until(page, "document.getElementById('token').open")
+    page.locator("#token-text").fill("secret")
+    page.locator("#token button").click()
+    until(page, "window.worldsystem?.connected")
+    page.close()
+    server.stop()

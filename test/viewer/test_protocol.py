@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The page's protocol: a round trip loses nothing, damage is refused."""
 
+import dataclasses
 from dataclasses import fields
 from typing import get_type_hints
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 from worldsystem_core.errors import ProtocolError
-from worldsystem_viewer import protocol
+from worldsystem_viewer import protocol, protocol_text
 from worldsystem_viewer.page_files import WEB
 
 RNG = np.random.default_rng(0)
@@ -78,7 +79,14 @@ def test_a_damaged_message_is_refused(damage):
         protocol.decode(damage(data))
 
 
-def test_the_pages_decoder_is_the_one_that_protocol_py_prints():
-    assert (WEB / "protocol.js").read_text() == protocol.javascript(), (
-        "run `python -m worldsystem_viewer.protocol > .../web/protocol.js`"
-    )
+def test_what_is_made_from_the_definition_is_fresh():
+    assert protocol_text.SCRIPT == WEB / "protocol.js"
+    assert protocol_text.main(["--check"]) == 0, "run `python -m worldsystem_viewer.protocol_text`"
+
+
+def test_the_docs_name_every_field_and_every_wish():
+    page = protocol_text.docs()
+    for message_type in protocol.KINDS.values():
+        for item in dataclasses.fields(message_type):
+            assert f"| `{item.name}` |" in page
+    assert all(f"| `{name}` |" in page for name in protocol.WISHES)

@@ -23,6 +23,7 @@ class CameraPath:
         self._local = np.zeros((capacity, 3), np.float64)
         self._anchor = np.full(capacity, _NO_KEYFRAME, np.int64)
         self._baked = np.zeros((capacity, 3), np.float32)
+        self._stamps_ns = np.zeros(capacity, np.int64)
         self._length = 0
         self._keyframes: dict[int, np.ndarray] = {}
         self._sizes: dict[int, float] = {}
@@ -57,6 +58,7 @@ class CameraPath:
             self._local[at] = local / self._sizes.get(pose.keyframe_id, 1.0)
             self._anchor[at] = pose.keyframe_id
         self._baked[at] = centre
+        self._stamps_ns[at] = pose.stamp_ns
         self._length += 1
 
     def move(
@@ -78,9 +80,13 @@ class CameraPath:
         """A copy of the centres from number `start` on [world units]."""
         return self._baked[start : self._length].copy()
 
+    def positions_until(self, stamp_ns: int) -> Float32[np.ndarray, "n 3"]:
+        """A copy of the centres up to a capture time [world units]."""
+        return self._baked[: self._length][self._stamps_ns[: self._length] <= stamp_ns].copy()
+
     def _thin_out(self) -> None:
         kept = len(self._baked[::2])
-        for array in (self._local, self._anchor, self._baked):
+        for array in (self._local, self._anchor, self._baked, self._stamps_ns):
             array[:kept] = array[::2]
         self._length = kept
         self.epoch += 1

@@ -25,6 +25,34 @@ class ViewerConfig(Config):
     mesh_mbps: float = param(
         1.0, "most that the coded surface takes of one page's line [Mbit/s]; 0: no limit", low=0.0
     )
+    rest_mbps: float = param(
+        0.5,
+        "most that pictures, points and objects take of a line where the surface comes coded "
+        "[Mbit/s]; 0: no limit",
+        low=0.0,
+    )
+    cloud_points: int = param(
+        2_000_000, "points that pages may show at once; the oldest go", low=10_000
+    )
+    surface_mb: float = param(
+        1024.0,
+        "surface held for pages; above it what changed longest ago goes [MiB]",
+        low=1.0,
+    )
+    history_mb: float = param(512.0, "past held for pages that look back; 0: none [MiB]", low=0.0)
+    token_file: str = param(
+        "",
+        "JSON file with the page's token under `viewer` or `*`; empty: everybody who reaches the "
+        "address may look",
+    )
+    tls_certificate: str = param("", "certificate chain (PEM) for https and wss; empty: no TLS")
+    tls_key: str = param("", "private key (PEM) of the certificate")
+    website_mesh: bool = param(
+        False, "also serve the surface to the website of before, on /ws/mesh of the web page's port"
+    )
+    control: bool = param(
+        False, "let Foxglove call services and set parameters; without it viewers only look"
+    )
     image_fps: float = param(5.0, "live pictures sent to a page [1/s]", low=0.1, high=30.0)
     image_width: int = param(640, "width of the live picture [px]", low=64, high=4096)
     jpeg_quality: int = param(75, "JPEG quality of the live picture", low=10, high=100)

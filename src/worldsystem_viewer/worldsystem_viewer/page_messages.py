@@ -6,16 +6,12 @@ from __future__ import annotations
 import numpy as np
 
 from worldsystem_core.objects import MapObjects, TrackFrame
-from worldsystem_core.reconstruction import Keyframe, Pose
+from worldsystem_core.reconstruction import Pose
 from worldsystem_viewer.protocol import (
-    KeyframesUpdate,
     ObjectsUpdate,
-    PointsUpdate,
     PoseUpdate,
     TracksUpdate,
 )
-
-_PREVIEW_POINTS = 6_000
 
 
 def pose_message(pose: Pose) -> PoseUpdate:
@@ -27,36 +23,6 @@ def pose_message(pose: Pose) -> PoseUpdate:
         scale=pose.scale.name.lower(),
         confidence=float(pose.confidence),
         world_from_cam=pose.world_from_cam.astype(np.float32),
-    )
-
-
-def keyframes_message(
-    poses: dict[int, np.ndarray], newest: Keyframe | None, limit: int = 2_000
-) -> KeyframesUpdate:
-    """The `limit` newest keyframe poses."""
-    shown = list(poses.items())[-limit:]
-    camera = newest.camera if newest else None
-    return KeyframesUpdate(
-        width=camera.width if camera else 0,
-        height=camera.height if camera else 0,
-        fx=float(camera.fx) if camera else 0.0,
-        fy=float(camera.fy) if camera else 0.0,
-        id=np.array([keyframe_id for keyframe_id, _ in shown], np.int32),
-        world_from_cam=np.array([pose for _, pose in shown], np.float32).reshape(-1, 4, 4),
-    )
-
-
-def points_message(keyframe: Keyframe) -> PointsUpdate:
-    """Every n-th confident point of `keyframe`, in the world frame."""
-    step = max(1, int(np.sqrt(keyframe.confidence.size / _PREVIEW_POINTS)))
-    points = keyframe.pointmap[::step, ::step].reshape(-1, 3)
-    colours = keyframe.rgb[::step, ::step].reshape(-1, 3)
-    confident = keyframe.confidence[::step, ::step].reshape(-1) > 0
-    kept = confident & np.isfinite(points).all(axis=1)
-    pose = keyframe.world_from_cam
-    world = points[kept] @ pose[:3, :3].T + pose[:3, 3]
-    return PointsUpdate(
-        keyframe_id=keyframe.id, points=world.astype(np.float32), colours=colours[kept]
     )
 
 
@@ -85,4 +51,6 @@ def objects_message(objects: MapObjects) -> ObjectsUpdate:
         score=np.array([item.score for item in found], np.float32),
         world_from_box=np.array([i.world_from_box for i in found], np.float32).reshape(-1, 4, 4),
         size=np.array([item.size for item in found], np.float32).reshape(-1, 3),
+        points=np.array([item.point_count for item in found], np.uint32),
+        last_seen_s=np.array([item.last_seen_ns / 1e9 for item in found], np.float64),
     )

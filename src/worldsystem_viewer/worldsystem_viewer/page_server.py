@@ -15,27 +15,29 @@ import numpy as np
 from aiohttp import web
 from jaxtyping import UInt8, UInt16
 
+from worldsystem_core.access import tls_context
 from worldsystem_core.errors import PortInUse
 from worldsystem_core.objects import MapObjects, TrackFrame
 from worldsystem_core.reconstruction import Keyframe, MovedKeyframes, Pose, RemovedKeyframes
 from worldsystem_core.surface import MeshDelta
+from worldsystem_viewer.album import Album
 from worldsystem_viewer.config import ViewerConfig
-from worldsystem_viewer.page_client import PageClients
+from worldsystem_viewer.history import History
+from worldsystem_viewer.page_client import PageClients, Shown
 from worldsystem_viewer.page_files import add_page
 from worldsystem_viewer.page_messages import (
-    keyframes_message,
     objects_message,
-    points_message,
     pose_message,
     tracks_message,
 )
 from worldsystem_viewer.picture import PictureEncoder
-from worldsystem_viewer.protocol import StatusUpdate
+from worldsystem_viewer.protocol import ImageUpdate, Message, StatusUpdate
 from worldsystem_viewer.world import World
 
 log = logging.getLogger(__name__)
 _START_TIMEOUT_S = 10.0
 _STATUS_PERIOD_S = 1.0
+_BYTES_PER_VERTEX = 40  # with its share of faces
 
 
 class PageServer:
@@ -47,15 +49,19 @@ class PageServer:
 
     def __init__(self, config: ViewerConfig) -> None:
         self._config = config
-        self._world = World()
-        self._clients = PageClients(config, self._world, session=uuid.uuid4().hex)
+        vertices = int(config.surface_mb * 2**20 / _BYTES_PER_VERTEX)
+        self._world = World(config.cloud_points, vertices)
+        self._history = History(int(config.history_mb * 2**20)) if config.history_mb else None
+        self._album = Album()
+        shown = Shown(self._world, self._history or History(0), self._album, uuid.uuid4().hex)
+        self._clients = PageClients(config, shown)
+        self._tls = tls_context(config)
         self._picture = PictureEncoder(
             config,
             wanted=lambda: self._clients.count > 0,
-            publish=lambda update: self._world.put("image", update),
+            publish=self._put_picture,
+            remembered=self._history is not None,
         )
-        self._keyframes: dict[int, np.ndarray] = {}
-        self._newest_keyframe: Keyframe | None = None
         self._values: dict[str, Any] = {}
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="page_server", daemon=True)
@@ -72,7 +78,16 @@ class PageServer:
     @property
     def dropped(self) -> dict[str, int]:
         """What was let go so far: pictures never encoded, states that a slow page skipped."""
-        return {"pictures": self._picture.dropped, "skipped": self._clients.skipped}
+        return {
+            "pictures": self._picture.dropped,
+            "skipped": self._clients.skipped,
+            "blocks": self._world.let_go,
+        }
+
+    @property
+    def history_bytes(self) -> int:
+        """What is held of the past."""
+        return self._history.bytes if self._history else 0
 
     def start(self) -> None:
         """Listen; raises `PortInUse` when the port is taken."""
@@ -95,34 +110,27 @@ class PageServer:
 
     def pose(self, pose: Pose) -> None:
         """The newest camera pose; a tracked one also extends the path."""
-        self._world.put("pose", pose_message(pose))
+        self._put("pose", pose.stamp_ns, pose_message(pose))
         self._world.add_pose(pose)
 
     def keyframe(self, keyframe: Keyframe) -> None:
-        """A new keyframe: its frustum, and a sample of its points until the next one."""
-        self._keyframes[keyframe.id] = keyframe.world_from_cam
-        self._newest_keyframe = keyframe
-        with self._world.edit_path() as path:
-            path.add_keyframe(keyframe.id, keyframe.world_from_cam)
-        self._world.put("points", points_message(keyframe))
-        self._put_keyframes()
+        """A new keyframe: its frustum, and a sample of its points."""
+        self._world.add_keyframe(keyframe)
+        self._album.keyframe(keyframe)
 
     def moved(self, moved: MovedKeyframes) -> None:
-        """Keyframes were corrected; the path hanging on them follows."""
-        self._keyframes.update(moved.world_from_cam)
-        with self._world.edit_path() as path:
-            path.move(moved.world_from_cam, moved.point_scale)
-        self._put_keyframes()
+        """Keyframes were corrected; what hangs on them follows."""
+        self._world.move_keyframes(moved)
 
     def removed(self, removed: RemovedKeyframes) -> None:
-        """Keyframes were withdrawn; their frusta go."""
-        for keyframe_id in removed.ids:
-            self._keyframes.pop(keyframe_id, None)
-        self._put_keyframes()
+        """Keyframes were withdrawn; their frusta and points go."""
+        self._world.remove_keyframes(removed.ids)
 
     def mesh(self, delta: MeshDelta) -> None:
         """What changed on the surface."""
         self._world.apply(delta)
+        if self._history is not None:
+            self._history.surface(delta)
 
     def image(
         self,
@@ -131,15 +139,18 @@ class PageServer:
         labels: UInt16[np.ndarray, "h2 w2"] | None = None,
     ) -> None:
         """The newest picture, and the track ids in it; encoded later, when a page wants it."""
+        self._album.picture(rgb, stamp_ns)
         self._picture.put(rgb, stamp_ns, labels)
 
     def tracks(self, frame: TrackFrame) -> None:
         """What is seen in the newest segmented frame."""
-        self._world.put("tracks", tracks_message(frame))
+        self._put("tracks", frame.stamp_ns, tracks_message(frame))
+        self._album.tracks(frame)
 
     def objects(self, objects: MapObjects) -> None:
         """The objects of the map, replacing those before."""
-        self._world.put("objects", objects_message(objects))
+        self._put("objects", objects.stamp_ns, objects_message(objects))
+        self._album.objects(objects)
 
     def status(self, values: dict[str, Any]) -> None:
         """Values for the status bar; `up` ([x, y, z] in the world) turns the view upright."""
@@ -150,8 +161,13 @@ class PageServer:
         own = {"viewers": self._clients.count, "viewer_dropped": self._clients.skipped}
         self._world.put("status", StatusUpdate(values={**own, **self._values}))
 
-    def _put_keyframes(self) -> None:
-        self._world.put("keyframes", keyframes_message(self._keyframes, self._newest_keyframe))
+    def _put(self, name: str, stamp_ns: int, message: Message) -> None:
+        self._world.put(name, message)
+        if self._history is not None:
+            self._history.state(name, stamp_ns, message)
+
+    def _put_picture(self, update: ImageUpdate) -> None:
+        self._put("image", update.stamp_ns, update)
 
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
@@ -167,13 +183,17 @@ class PageServer:
         app = web.Application()
         add_page(app)
         app.router.add_get("/ws", self._clients.connect)
+        app.router.add_get("/access", self._clients.access)
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
         await runner.setup()
         try:
-            site = web.TCPSite(runner, self._config.host, self._config.web_port)
+            site = web.TCPSite(
+                runner, self._config.host, self._config.web_port, ssl_context=self._tls
+            )
             await site.start()
             self.port = runner.addresses[0][1]
-            log.info("web page on http://%s:%d", self._config.host, self.port)
+            scheme = "https" if self._tls else "http"
+            log.info("web page on %s://%s:%d", scheme, self._config.host, self.port)
             self._ready.set()
             await self._report_until_stopped()
             await self._clients.close()

@@ -18,10 +18,12 @@ from worldsystem_viewer.protocol import ImageUpdate
 
 log = logging.getLogger(__name__)
 _POLL_S = 0.2
+_REMEMBER_S = 2.0
 
 
 class PictureEncoder:
-    """Encodes at most `image_fps` pictures a second, and only while `wanted()`.
+    """Encodes at most `image_fps` pictures a second while `wanted()`, else one every other second
+    where `remembered`.
 
     `labels` (track ids, 0 = none) are drawn as tinted areas over the picture.
     """
@@ -31,10 +33,13 @@ class PictureEncoder:
         config: ViewerConfig,
         wanted: Callable[[], bool],
         publish: Callable[[ImageUpdate], None],
+        *,
+        remembered: bool = False,
     ) -> None:
         self._config = config
         self._wanted = wanted
         self._publish = publish
+        self._remembered = remembered
         self._newest: Handoff[tuple[np.ndarray, int, np.ndarray | None]] = Handoff(1)
         self._thread = threading.Thread(target=self._run, name="picture", daemon=True)
 
@@ -59,11 +64,14 @@ class PictureEncoder:
         self._newest.put((rgb, stamp_ns, labels))
 
     def _run(self) -> None:
+        idle_due = 0.0
         while not self._newest.closed:
             begun = time.monotonic()
             item = self._newest.get(_POLL_S)
-            if item is None or not self._wanted():
+            watched = self._wanted()
+            if item is None or not (watched or (self._remembered and begun >= idle_due)):
                 continue
+            idle_due = begun + _REMEMBER_S
             try:
                 self._publish(self._encoded(*item))
             except (cv2.error, ValueError):

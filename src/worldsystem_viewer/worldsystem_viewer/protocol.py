@@ -4,33 +4,26 @@
 A message is `WS`, version (u8), kind (u8), header length (u32), header, zeros up to a multiple of
 8, then the arrays, each starting at a multiple of 8; all little-endian. The header is msgpack:
 `[{plain field: value}, {array field: [byte offset behind the header, *shape]}]`.
-`python -m worldsystem_viewer.protocol` prints the page's decoder, `web/protocol.js`.
+`python -m worldsystem_viewer.protocol_text` makes the page's decoder, `web/protocol.js`, and the
+protocol's page in the docs, `docs/page_protocol.md`, from this file.
 """
 
 from __future__ import annotations
 
-import json
 import struct
-import sys
 from dataclasses import dataclass, fields
 from typing import Any, get_type_hints
 
 import msgpack
 import numpy as np
-from jaxtyping import Float32, Int32, UInt8, UInt32
+from jaxtyping import Float32, Float64, Int32, UInt8, UInt16, UInt32
 
 from worldsystem_core.errors import ProtocolError
 
-VERSION = 1
+VERSION = 2
 _HEAD = struct.Struct("<2sBBI")
 _MAGIC = b"WS"
-_ALIGNMENT = 8
-_JS_ARRAYS = {
-    "uint8": "Uint8Array",
-    "int32": "Int32Array",
-    "uint32": "Uint32Array",
-    "float32": "Float32Array",
-}
+ALIGNMENT = 8
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -102,22 +95,32 @@ class PoseUpdate:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class KeyframesUpdate:
-    """All keyframe poses, and the camera [px] that took the newest."""
+    """Keyframes that are new or corrected, ids that are gone, and the camera [px] of the newest.
+
+    `point_scale` is the size of a keyframe's points, relative to that in which they were sent.
+    """
 
     width: int
     height: int
     fx: float
     fy: float
+    removed: Int32[np.ndarray, "r"]
     id: Int32[np.ndarray, "k"]
     world_from_cam: Float32[np.ndarray, "k 4 4"]
+    point_scale: Float32[np.ndarray, "k"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PointsUpdate:
-    """A sample of the newest keyframe's points, in the world frame as its pose was then."""
+    """A sample of one keyframe's points, in its camera frame: `low + step * points`.
+
+    They hang on their keyframe: its corrections move them, and they go when it goes.
+    """
 
     keyframe_id: int
-    points: Float32[np.ndarray, "n 3"]
+    step: float
+    low: Float32[np.ndarray, "3"]
+    points: UInt16[np.ndarray, "n 3"]
     colours: UInt8[np.ndarray, "n 3"]
 
 
@@ -147,13 +150,43 @@ class TracksUpdate:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ObjectsUpdate:
-    """All objects of the map; oriented boxes with edge lengths `size` [world units]."""
+    """All objects of the map; oriented boxes with edge lengths `size` [world units].
+
+    `last_seen_s` is the capture time [s].
+    """
 
     label: list[str]
     id: Int32[np.ndarray, "o"]
     score: Float32[np.ndarray, "o"]
     world_from_box: Float32[np.ndarray, "o 4 4"]
     size: Float32[np.ndarray, "o 3"]
+    points: UInt32[np.ndarray, "o"]
+    last_seen_s: Float64[np.ndarray, "o"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ObjectDetail:
+    """Answer to `object`: its best picture (empty: none yet) and each time that it was seen.
+
+    `seen_s` are capture times [s], ascending, thinned out where there are many of them.
+    """
+
+    id: int
+    label: str
+    sightings: int
+    jpeg: UInt8[np.ndarray, "n"]
+    seen_s: Float64[np.ndarray, "s"]
+    score: Float32[np.ndarray, "s"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FoundUpdate:
+    """Answer to `find`: the objects that match, best first; `note` says what else is to be said."""
+
+    text: str
+    note: str
+    id: Int32[np.ndarray, "f"]
+    score: Float32[np.ndarray, "f"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -161,6 +194,18 @@ class StatusUpdate:
     """Named values for the status bar; the pipeline decides which."""
 
     values: dict[str, Any]  # whatever msgpack carries
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TimelineUpdate:
+    """The span of capture time that this page may look back on, and where it looks now.
+
+    `at_ns` is -1 while it shows the newest; `first_ns` equals `last_ns` while there is nothing.
+    """
+
+    first_ns: int
+    last_ns: int
+    at_ns: int
 
 
 Message = (
@@ -175,7 +220,22 @@ Message = (
     | ObjectsUpdate
     | StatusUpdate
     | MeshCode
+    | ObjectDetail
+    | FoundUpdate
+    | TimelineUpdate
 )
+# What a page tells the server, as JSON text: any of these names with a value.
+WISHES: dict[str, str] = {
+    "session": "first message only: the `session` of the connection before, to go on from there",
+    "change": "first message only: the `change` of the last mesh message",
+    "mesh": "first message only: `raw` or `code`",
+    "mbps": "first message only: less than the server's budget for the surface [Mbit/s]",
+    "visible": "false: send nothing until true comes; the newest then is what was missed",
+    "layers": "list of what is shown of `points` and `image`, which are sent only then",
+    "seek": "capture time [ns] that the page wants to see; null: what is newest",
+    "find": "text; answered by `FoundUpdate`",
+    "object": "id; answered by `ObjectDetail`",
+}
 KINDS: dict[int, type[Message]] = {
     1: Hello,
     2: MeshUpdate,
@@ -188,6 +248,9 @@ KINDS: dict[int, type[Message]] = {
     9: ObjectsUpdate,
     10: StatusUpdate,
     11: MeshCode,
+    20: ObjectDetail,
+    21: FoundUpdate,
+    22: TimelineUpdate,
 }
 
 
@@ -238,10 +301,10 @@ def decode(data: bytes) -> Message:
     if magic != _MAGIC or version != VERSION:
         raise ProtocolError(f"not a message of version {VERSION}: starts with {data[:4].hex()}")
     if kind not in KINDS:
-        raise ProtocolError(f"unknown message kind {kind}; known: 1 to {max(KINDS)}")
+        raise ProtocolError(f"unknown message kind {kind}; known: {sorted(KINDS)}")
     try:
         plain, places = msgpack.unpackb(data[_HEAD.size : _HEAD.size + size])
-        body = _HEAD.size + size + -(_HEAD.size + size) % _ALIGNMENT
+        body = _HEAD.size + size + -(_HEAD.size + size) % ALIGNMENT
         values = {**plain, **_arrays(_DTYPES[KINDS[kind]], data, body, places)}
         return KINDS[kind](**values)
     except (ValueError, TypeError, KeyError, msgpack.UnpackException) as error:
@@ -259,56 +322,4 @@ def _arrays(
 
 
 def _padded(data: bytes) -> bytes:
-    return data + bytes(-len(data) % _ALIGNMENT)
-
-
-def javascript() -> str:
-    """The page's decoder as an ES module; `web/protocol.js` must hold exactly this."""
-    kinds = {
-        str(kind): {"name": message_type.__name__, "arrays": _DTYPES[message_type]}
-        for kind, message_type in KINDS.items()
-    }
-    arrays = ", ".join(f"{dtype}: {name}" for dtype, name in _JS_ARRAYS.items())
-    return _JS.format(
-        version=VERSION, kinds=json.dumps(kinds, indent=2), arrays=arrays, alignment=_ALIGNMENT
-    )
-
-
-_JS = """\
-// SPDX-License-Identifier: Apache-2.0
-// Generated by `python -m worldsystem_viewer.protocol`; edit protocol.py instead.
-
-import {{ decode as unpack }} from "./vendor/msgpack.min.js";
-
-export const VERSION = {version};
-
-const KINDS = {kinds};
-
-const ARRAYS = {{ {arrays} }};
-
-// Array fields become typed arrays that view `buffer`, with their shape in `shapes`.
-export function decode(buffer) {{
-  const head = new DataView(buffer);
-  if (buffer.byteLength < 8 || head.getUint16(0, true) !== 0x5357) {{
-    throw new Error("not a WorldSystem message");
-  }}
-  if (head.getUint8(2) !== VERSION) {{
-    throw new Error(`server speaks protocol ${{head.getUint8(2)}}, this page ${{VERSION}}: reload`);
-  }}
-  const kind = KINDS[head.getUint8(3)];
-  if (!kind) throw new Error(`unknown message kind ${{head.getUint8(3)}}`);
-  const size = head.getUint32(4, true);
-  const [plain, places] = unpack(new Uint8Array(buffer, 8, size));
-  const body = Math.ceil((8 + size) / {alignment}) * {alignment};
-  const shapes = {{}};
-  for (const [name, [offset, ...shape]] of Object.entries(places)) {{
-    const count = shape.reduce((product, length) => product * length, 1);
-    plain[name] = new ARRAYS[kind.arrays[name]](buffer, body + offset, count);
-    shapes[name] = shape;
-  }}
-  return {{ kind: kind.name, shapes, ...plain }};
-}}
-"""
-
-if __name__ == "__main__":
-    sys.stdout.write(javascript())
+    return data + bytes(-len(data) % ALIGNMENT)

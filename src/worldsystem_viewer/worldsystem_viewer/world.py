@@ -9,20 +9,30 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from dataclasses import dataclass, field
+from collections.abc import Container
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from jaxtyping import Float32
 
 from worldsystem_core.mesh_stream.catalogue import SurfaceCatalogue
 from worldsystem_core.mesh_stream.link import MeshLink, Parcel
-from worldsystem_core.reconstruction import Pose
+from worldsystem_core.reconstruction import Keyframe, MovedKeyframes, Pose
 from worldsystem_core.surface import BlockIndex, MeshBlock, MeshDelta
 from worldsystem_viewer.camera_path import CameraPath
+from worldsystem_viewer.keyframe_store import KeyframeCursor, KeyframeStore, cloud_of
 from worldsystem_viewer.mesh_message import MeshChange
-from worldsystem_viewer.protocol import Message, PathUpdate, encode
+from worldsystem_viewer.protocol import (
+    KeyframesUpdate,
+    Message,
+    PathUpdate,
+    PointsUpdate,
+    encode,
+)
 
 _MAX_TOMBSTONES = 65_536
+_MOST_POINTS = 2_000_000
+_MOST_VERTICES = 25_000_000
 COUNTED = "image"  # poses come faster than pages are drawn: merging those is no loss
 
 
@@ -49,15 +59,23 @@ class Cursor:
     path_epoch: int = -1
     path_length: int = 0
     skipped: int = 0
+    keyframes: KeyframeCursor = field(default_factory=KeyframeCursor)
 
 
 class World:
     """Newest state, written by the pipeline's thread and read by the server's; never blocks long.
 
-    Every operation under the lock moves references only; encoding happens outside it.
+    Every operation under the lock moves references only; encoding happens outside it. Above
+    `most_vertices` the blocks that changed longest ago go, to 90 %; `let_go` counts them.
     """
 
-    def __init__(self) -> None:
+    def __init__(
+        self, most_points: int = _MOST_POINTS, most_vertices: int = _MOST_VERTICES
+    ) -> None:
+        self._most_vertices = most_vertices
+        self._vertices = 0
+        self.let_go = 0
+        self._keyframes = KeyframeStore(most_points)
         self._lock = threading.Lock()
         self._slots: dict[str, Slot] = {}
         self._blocks: OrderedDict[BlockIndex, tuple[int, MeshBlock | None]] = OrderedDict()
@@ -84,14 +102,32 @@ class World:
             for block in delta.blocks:
                 self._replace(block.index, block)
             self._totals = (delta.total_vertices, delta.total_faces)
+            if self._vertices > self._most_vertices:
+                self._let_go_of_old(delta)
             if self._tombstones > _MAX_TOMBSTONES:
                 self._forget_tombstones()
+
+    def _let_go_of_old(self, delta: MeshDelta) -> None:
+        excess, old = self._vertices - 0.9 * self._most_vertices, []
+        for index, (_, block) in self._blocks.items():
+            if excess <= 0:
+                break
+            if block is not None:
+                excess -= len(block.vertices)
+                old.append(index)
+        for index in old:
+            self._replace(index, None)
+        self._catalogue.apply(replace(delta, blocks=(), removed=tuple(old)))
+        self.let_go += len(old)
 
     def _replace(self, index: BlockIndex, block: MeshBlock | None) -> None:
         self._change += 1
         before = self._blocks.pop(index, None)
         self._tombstones -= before is not None and before[1] is None
         self._tombstones += block is None
+        if before is not None and before[1] is not None:
+            self._vertices -= len(before[1].vertices)
+        self._vertices += 0 if block is None else len(block.vertices)
         self._blocks[index] = (self._change, block)
 
     def _forget_tombstones(self) -> None:
@@ -107,9 +143,23 @@ class World:
             self._path.add(pose)
             self._viewpoint = pose.world_from_cam[:3, 3].astype(np.float32)
 
-    def edit_path(self) -> _LockedPath:
-        """The path under the lock: `with world.edit_path() as path: ...`."""
-        return _LockedPath(self._lock, self._path)
+    def add_keyframe(self, keyframe: Keyframe) -> None:
+        """A new keyframe: the path hangs on it, and a sample of its points."""
+        cloud = cloud_of(keyframe)
+        with self._lock:
+            self._path.add_keyframe(keyframe.id, keyframe.world_from_cam)
+            self._keyframes.add(keyframe, cloud)
+
+    def move_keyframes(self, moved: MovedKeyframes) -> None:
+        """Keyframes were corrected; the path and the points that hang on them follow."""
+        with self._lock:
+            self._path.move(moved.world_from_cam, moved.point_scale)
+            self._keyframes.move(moved)
+
+    def remove_keyframes(self, ids: tuple[int, ...]) -> None:
+        """Keyframes were withdrawn."""
+        with self._lock:
+            self._keyframes.remove(ids)
 
     def can_resume(self, change: int) -> bool:
         """Whether a page that has the mesh up to `change` can go on from there."""
@@ -126,11 +176,13 @@ class World:
         with self._lock:
             return link.next(self._catalogue, now_s, self._viewpoint)
 
-    def newer_slots(self, cursor: Cursor) -> list[Slot]:
+    def newer_slots(self, cursor: Cursor, left_out: Container[str] = ()) -> list[Slot]:
         """The states that the page has not got, in the order in which they first appeared."""
         found = []
         with self._lock:
             for name, slot in self._slots.items():
+                if name in left_out:
+                    continue
                 seen = cursor.slots.get(name, slot.version - 1)
                 if name not in cursor.slots or slot.version > seen:
                     if name == COUNTED:
@@ -138,6 +190,31 @@ class World:
                     cursor.slots[name] = slot.version
                     found.append(slot)
         return found
+
+    def newer_keyframes(self, cursor: Cursor) -> KeyframesUpdate | None:
+        """The keyframes that are new or corrected."""
+        with self._lock:
+            return self._keyframes.newer(cursor.keyframes)
+
+    def next_cloud(self, cursor: Cursor) -> PointsUpdate | None:
+        """The points nearest to the camera that the page has not got."""
+        with self._lock:
+            return self._keyframes.next_cloud(cursor.keyframes, self._viewpoint)
+
+    @property
+    def viewpoint(self) -> Float32[np.ndarray, "3"] | None:
+        """Where the camera is."""
+        return self._viewpoint
+
+    @property
+    def voxel(self) -> float:
+        """Edge of a voxel [world units]; 0 before the first delta."""
+        return self._catalogue.voxel
+
+    def path_at(self, stamp_ns: int) -> PathUpdate:
+        """The path as far as it went at a capture time, with all corrections since."""
+        with self._lock:
+            return PathUpdate(start=0, positions=self._path.positions_until(stamp_ns))
 
     def newer_path(self, cursor: Cursor) -> PathUpdate | None:
         """The centres that the page has not got; all of them after a correction."""
@@ -177,18 +254,3 @@ class World:
                 removed=tuple(index for _, index, block in entries if block is None),
                 totals=self._totals,
             )
-
-
-class _LockedPath:
-    """Context manager around the path and the world's lock."""
-
-    def __init__(self, lock: threading.Lock, path: CameraPath) -> None:
-        self._lock = lock
-        self._path = path
-
-    def __enter__(self) -> CameraPath:
-        self._lock.acquire()
-        return self._path
-
-    def __exit__(self, *_: object) -> None:
-        self._lock.release()

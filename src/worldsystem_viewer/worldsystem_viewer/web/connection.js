@@ -1,38 +1,53 @@
 // SPDX-License-Identifier: Apache-2.0
 // The WebSocket to the server: reconnects with back-off and says how far the page had come.
 
-import { decode } from "./protocol.js";
+import { decode, wish } from "./protocol.js";
 
 const FIRST_WAIT_MS = 300;
 const LONGEST_WAIT_MS = 8000;
 
 export class Connection {
-  // `onMessage(message)` for each message, `onState("connected" | "connecting" | "lost")`.
-  constructor({ onMessage, onState }) {
-    this.onMessage = onMessage;
-    this.onState = onState;
+  // `onMessage(message)` for each message, `onState("connected" | "connecting" | "lost")`,
+  // `onRefused(status)` when the server lets this page not in: 401 or 503.
+  constructor({ onMessage, onState, onRefused }) {
+    Object.assign(this, { onMessage, onState, onRefused });
     this.session = "";
     this.change = 0;
     this.connected = false;
     this.bytes = 0;
     this.waitMs = FIRST_WAIT_MS;
-    this.wish = meshWish();
+    this.given = new URLSearchParams(location.search);
+    this.token = this.given.get("token") ?? sessionStorage.getItem("token") ?? "";
     document.addEventListener("visibilitychange", () => this.tell({ visible: !document.hidden }));
+    addEventListener("online", () => this.hurry());
     this.open();
   }
 
   open() {
+    clearTimeout(this.retrying);
     this.onState("connecting");
     const scheme = location.protocol === "https:" ? "wss" : "ws";
-    const socket = new WebSocket(`${scheme}://${location.host}/ws`);
+    const socket = new WebSocket(`${scheme}://${location.host}/ws${this.query()}`);
     this.socket = socket;
     socket.binaryType = "arraybuffer";
     socket.onopen = () => {
-      this.tell({ session: this.session, change: this.change, ...this.wish });
+      this.tell({ session: this.session, change: this.change, ...this.meshWish() });
       this.tell({ visible: !document.hidden });
     };
-    socket.onmessage = ({ data }) => this.take(data);
-    socket.onclose = () => this.retry();
+    socket.onmessage = ({ data }) => socket === this.socket && this.take(data);
+    socket.onclose = () => socket === this.socket && this.retry();
+  }
+
+  query() {
+    return this.token ? `?token=${encodeURIComponent(this.token)}` : "";
+  }
+
+  // How the surface is to come: `?mesh=raw` or `?mesh=code`, and `?mbps=0.5` of the line at most.
+  meshWish() {
+    const asked = {};
+    if (this.given.has("mesh")) asked.mesh = this.given.get("mesh");
+    if (this.given.has("mbps")) asked.mbps = Number(this.given.get("mbps"));
+    return asked;
   }
 
   take(data) {
@@ -50,23 +65,34 @@ export class Connection {
     this.onMessage(message);
   }
 
-  retry() {
+  async retry() {
+    const never = !this.connected && this.session === "";
     this.connected = false;
     this.onState("lost");
-    setTimeout(() => this.open(), this.waitMs * (0.75 + 0.5 * Math.random()));
+    this.retrying = setTimeout(() => this.open(), this.waitMs * (0.75 + 0.5 * Math.random()));
     this.waitMs = Math.min(2 * this.waitMs, LONGEST_WAIT_MS);
+    if (!never) return;
+    try {
+      const { status } = await fetch(`/access${this.query()}`, { cache: "no-store" });
+      if (status === 401 || status === 503) this.onRefused(status);
+    } catch {
+      // nobody is there: the next try will tell
+    }
   }
 
-  tell(wish) {
-    if (this.socket.readyState === WebSocket.OPEN) this.socket.send(JSON.stringify(wish));
+  useToken(token) {
+    this.token = token;
+    sessionStorage.setItem("token", token);
+    this.hurry();
   }
-}
 
-// How the surface is to come: `?mesh=raw` or `?mesh=code`, and `?mbps=0.5` of the line at most.
-function meshWish() {
-  const given = new URLSearchParams(location.search);
-  const wish = {};
-  if (given.has("mesh")) wish.mesh = given.get("mesh");
-  if (given.has("mbps")) wish.mbps = Number(given.get("mbps"));
-  return wish;
+  hurry() {
+    if (this.connected || this.socket.readyState === WebSocket.CONNECTING) return;
+    this.waitMs = FIRST_WAIT_MS;
+    this.open();
+  }
+
+  tell(values) {
+    if (this.socket.readyState === WebSocket.OPEN) this.socket.send(wish(values));
+  }
 }

@@ -6,6 +6,7 @@ import * as THREE from "./vendor/three.module.min.js";
 
 const CHUNK_BLOCKS = 4;
 const REBUILD_MS = 6; // per drawn frame, so that the view stays fluid while a large map comes in
+const MOST_DRAWN = 6_000_000; // triangles; of a larger surface the nearest are drawn
 
 export class MeshLayer {
   constructor(stage) {
@@ -13,6 +14,9 @@ export class MeshLayer {
     this.group = new THREE.Group();
     stage.world.add(this.group);
     this.material = new THREE.MeshLambertMaterial({ vertexColors: true, side: THREE.DoubleSide });
+    this.drawn = 0;
+    this.beyond = false; // whether some chunks are not drawn because they are far
+    this.buildMs = [];
     this.chunks = new Map();
     this.dirty = new Set();
     this.places = new ClusterPlaces();
@@ -112,9 +116,13 @@ export class MeshLayer {
     const until = performance.now() + REBUILD_MS;
     for (const key of this.dirty) {
       this.dirty.delete(key);
+      const begun = performance.now();
       this.build(key);
-      if (performance.now() > until) break;
+      const ended = performance.now();
+      this.buildMs.push(ended - begun);
+      if (ended > until) break;
     }
+    if (this.buildMs.length > 2000) this.buildMs.splice(0, 1000);
     return this.dirty.size > 0;
   }
 
@@ -127,14 +135,69 @@ export class MeshLayer {
     }
     const geometry = joined([...chunk.blocks.values()], this.places);
     if (geometry === null) return;
+    chunk.box = geometry.boundingBox;
+    const triangles = geometry.index.count / 3;
+    if (this.drawn + triangles > MOST_DRAWN) {
+      this.beyond = true;
+      geometry.dispose();
+      return;
+    }
     chunk.mesh = new THREE.Mesh(geometry, this.material);
     chunk.mesh.matrixAutoUpdate = false;
+    this.drawn += triangles;
     this.group.add(chunk.mesh);
+  }
+
+  // Of a surface that is too large, what is near the view; call it now and then.
+  keepNearest() {
+    if (!this.beyond) return;
+    this.beyond = false;
+    const eye = this.stage.world.worldToLocal(this.stage.camera.position.clone());
+    const far = [...this.chunks].filter(([, chunk]) => chunk.box);
+    far.sort(([, a], [, b]) => a.box.distanceToPoint(eye) - b.box.distanceToPoint(eye));
+    let count = 0;
+    for (const [key, chunk] of far) {
+      let triangles = 0;
+      for (const block of chunk.blocks.values()) triangles += block.faces.length / 3;
+      count += triangles;
+      if (count > MOST_DRAWN) {
+        this.dispose(chunk);
+        this.beyond = true;
+      } else if (!chunk.mesh) this.dirty.add(key);
+    }
+    this.stage.redraw();
+  }
+
+  // The graphics were lost and are back: build everything again.
+  rebuildAll() {
+    for (const key of this.chunks.keys()) this.dirty.add(key);
+    this.stage.redraw();
+  }
+
+  // Where the ray (THREE.Raycaster) meets the surface first, in the stage's frame, or null.
+  pick(caster) {
+    if (!this.group.visible) return null;
+    return caster.intersectObjects(this.group.children, false)[0]?.point ?? null;
+  }
+
+  // The box around nearly all of the surface: stray pieces far away must not make it small.
+  core() {
+    const boxes = [...this.chunks.values()].filter(({ mesh }) => mesh);
+    const core = new THREE.Box3();
+    if (boxes.length === 0) return core;
+    for (const side of ["x", "y", "z"]) {
+      const weighed = boxes.map(({ box, mesh }) => [box, mesh.geometry.index.count]);
+      const total = weighed.reduce((sum, [, count]) => sum + count, 0);
+      core.min[side] = quantile(weighed.map(([box, count]) => [box.min[side], count]), 0.01 * total);
+      core.max[side] = -quantile(weighed.map(([box, count]) => [-box.max[side], count]), 0.01 * total);
+    }
+    return core;
   }
 
   dispose(chunk) {
     if (!chunk.mesh) return;
     this.group.remove(chunk.mesh);
+    this.drawn -= chunk.mesh.geometry.index.count / 3;
     chunk.mesh.geometry.dispose();
     chunk.mesh = null;
   }
@@ -144,6 +207,17 @@ export class MeshLayer {
     for (const { mesh } of this.chunks.values()) if (mesh) box.union(mesh.geometry.boundingBox);
     return box;
   }
+}
+
+// The value below which `weight` of the weighed values lie.
+function quantile(weighed, weight) {
+  weighed.sort(([a], [b]) => a - b);
+  let sum = 0;
+  for (const [value, count] of weighed) {
+    sum += count;
+    if (sum > weight) return value;
+  }
+  return weighed.at(-1)[0];
 }
 
 function chunkOf(index) {
@@ -171,12 +245,70 @@ function joined(blocks, places) {
   }
   const geometry = new THREE.BufferGeometry();
   geometry.setAttribute("position", new THREE.BufferAttribute(position, 3));
-  geometry.setAttribute("color", new THREE.BufferAttribute(linear(colour), 3, true));
+  geometry.setAttribute("color", uploaded(new THREE.BufferAttribute(linear(colour), 3, true)));
+  geometry.setAttribute("normal", uploaded(new THREE.BufferAttribute(normals(position, index), 3, true)));
   geometry.setIndex(new THREE.BufferAttribute(index, 1));
-  geometry.computeVertexNormals();
   geometry.computeBoundingBox();
   geometry.computeBoundingSphere();
   return geometry;
+}
+
+// Once the graphics have it, the page need not: places and faces stay, for picking.
+function uploaded(attribute) {
+  attribute.onUpload(() => { attribute.array = new attribute.array.constructor(0); });
+  return attribute;
+}
+
+// Normals as bytes; vertices at one place, on the rims of two blocks, have one normal.
+function normals(position, index) {
+  const count = position.length / 3;
+  const first = sharedPlaces(position, count);
+  const sum = new Float32Array(3 * count);
+  for (let f = 0; f < index.length; f += 3) {
+    const [a, b, c] = [3 * index[f], 3 * index[f + 1], 3 * index[f + 2]];
+    const [ux, uy, uz] = [position[b] - position[a], position[b + 1] - position[a + 1], position[b + 2] - position[a + 2]];
+    const [vx, vy, vz] = [position[c] - position[a], position[c + 1] - position[a + 1], position[c + 2] - position[a + 2]];
+    const [nx, ny, nz] = [uy * vz - uz * vy, uz * vx - ux * vz, ux * vy - uy * vx];
+    for (let k = 0; k < 3; k += 1) {
+      const at = 3 * first[index[f + k]];
+      sum[at] += nx;
+      sum[at + 1] += ny;
+      sum[at + 2] += nz;
+    }
+  }
+  const out = new Int8Array(3 * count);
+  for (let i = 0; i < count; i += 1) {
+    const at = 3 * first[i];
+    const scale = 127 / (Math.hypot(sum[at], sum[at + 1], sum[at + 2]) || 1);
+    for (let k = 0; k < 3; k += 1) out[3 * i + k] = Math.round(sum[at + k] * scale);
+  }
+  return out;
+}
+
+// For each vertex the first one that lies at the very same place.
+function sharedPlaces(position, count) {
+  const bits = new Uint32Array(position.buffer, position.byteOffset, position.length);
+  const size = 2 ** Math.ceil(Math.log2(2 * count + 1));
+  const table = new Int32Array(size).fill(-1);
+  const first = new Uint32Array(count);
+  for (let i = 0; i < count; i += 1) {
+    const [x, y, z] = [bits[3 * i], bits[3 * i + 1], bits[3 * i + 2]];
+    let slot = (Math.imul(x, 0x9e3779b1) ^ Math.imul(y, 0x85ebca6b) ^ Math.imul(z, 0xc2b2ae35)) >>> 0;
+    slot = (slot ^ (slot >>> 15)) & (size - 1);
+    for (;;) {
+      const held = table[slot];
+      if (held < 0) {
+        table[slot] = first[i] = i;
+        break;
+      }
+      if (bits[3 * held] === x && bits[3 * held + 1] === y && bits[3 * held + 2] === z) {
+        first[i] = held;
+        break;
+      }
+      slot = (slot + 1) & (size - 1);
+    }
+  }
+  return first;
 }
 
 // Colours come as sRGB; lighting is computed on linear values.
@@ -185,7 +317,7 @@ const LINEAR = Uint16Array.from({ length: 256 }, (_, value) => {
   return Math.round(65535 * (c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4));
 });
 
-function linear(colour) {
+export function linear(colour) {
   const out = new Uint16Array(colour.length);
   for (let i = 0; i < colour.length; i += 1) out[i] = LINEAR[colour[i]];
   return out;

@@ -1,72 +1,177 @@
 // SPDX-License-Identifier: Apache-2.0
-// The objects of the map: an oriented box and a name for each.
+// Objects of the map: the corners of their boxes, their names, and the one that is chosen.
 
-import * as THREE from "./vendor/three.module.min.js";
-import { CSS2DObject } from "./vendor/three.module.min.js";
 import { colourOf } from "./colour.js";
+import * as THREE from "./vendor/three.module.min.js";
+import { LineMaterial, LineSegments2, LineSegmentsGeometry } from "./vendor/three.module.min.js";
 
-const MOST_LABELS = 12; // every object has a box, the largest have a name: more would hide the map
-const UNIT_BOX = new THREE.EdgesGeometry(new THREE.BoxGeometry(1, 1, 1));
+const ARM = 0.22; // of an edge, drawn from each corner
+const FAINT = 0.16;
+const UNIT_BOX = new THREE.Box3(new THREE.Vector3(-0.5, -0.5, -0.5), new THREE.Vector3(0.5, 0.5, 0.5));
 
 export class ObjectsLayer {
-  constructor(stage) {
+  constructor(stage, labels) {
     this.stage = stage;
+    this.labels = labels;
+    this.items = [];
+    this.matches = null; // ids, or null while nothing is looked for
+    this.chosen = null;
+    this.hovered = null;
+    this.shown = true;
+    this.material = new THREE.LineBasicMaterial({ vertexColors: true, transparent: true });
+    this.boxes = new THREE.LineSegments(new THREE.BufferGeometry(), this.material);
+    this.boxes.frustumCulled = false;
+    this.bold = new LineSegments2(new LineSegmentsGeometry(), new LineMaterial({ linewidth: 3, vertexColors: true }));
+    this.bold.frustumCulled = false;
+    this.fill = new THREE.Mesh(new THREE.BoxGeometry(1, 1, 1), new THREE.MeshBasicMaterial({ transparent: true, opacity: 0.13, depthWrite: false }));
+    this.fill.matrixAutoUpdate = false;
     this.group = new THREE.Group();
-    this.count = 0;
+    this.group.add(this.boxes, this.bold, this.fill);
     stage.world.add(this.group);
+    this.draw();
+  }
+
+  get count() {
+    return this.items.length;
   }
 
   clear() {
-    for (const box of [...this.group.children]) {
-      for (const label of [...box.children]) box.remove(label); // removes its HTML element as well
-      box.material.dispose();
-      this.group.remove(box);
-    }
-    this.count = 0;
-    this.stage.redraw();
+    this.items = [];
+    this.chosen = this.hovered = this.matches = null;
+    this.draw();
   }
 
-  update({ label, id, world_from_box, size }) {
-    this.clear();
-    const named = largest(size, MOST_LABELS);
-    for (let at = 0; at < id.length; at += 1) {
-      const matrix = new THREE.Matrix4().set(...world_from_box.subarray(16 * at, 16 * at + 16));
+  update({ label, id, score, world_from_box, size, points, last_seen_s }) {
+    this.items = Array.from(id, (number, at) => {
       const extent = new THREE.Vector3().fromArray(size, 3 * at);
-      const name = named.has(at) ? label[at] : "";
-      this.group.add(namedBox(name, colourOf(id[at]), matrix.scale(extent)));
-    }
-    this.count = id.length;
-    this.group.updateMatrixWorld(true);
-    this.stage.redraw();
+      const pose = new THREE.Matrix4().set(...world_from_box.subarray(16 * at, 16 * at + 16));
+      return {
+        id: number, label: label[at], score: score[at], points: points[at], lastSeen: last_seen_s[at],
+        extent, pose, world_from_unit: pose.clone().scale(extent), colour: colourOf(number),
+      };
+    });
+    this.draw();
+  }
+
+  find(id) {
+    return this.items.find((item) => item.id === id);
+  }
+
+  centre(item) {
+    return new THREE.Vector3().setFromMatrixPosition(item.pose);
+  }
+
+  match(ids) {
+    this.matches = ids && new Set(ids);
+    this.draw();
+  }
+
+  choose(id) {
+    if (this.chosen === id) return;
+    this.chosen = id;
+    this.draw();
+  }
+
+  hover(id) {
+    if (this.hovered === id) return;
+    this.hovered = id;
+    this.draw();
   }
 
   show(visible) {
-    this.group.visible = visible;
-    this.group.traverse((node) => {
-      if (node.isCSS2DObject) node.visible = visible;
-    });
+    this.shown = visible;
+    this.draw();
+  }
+
+  // The nearest box that the ray (THREE.Raycaster) meets before `limit`, or null. Small boxes go
+  // before large ones that hold them.
+  pick(caster, limit = Infinity) {
+    if (!this.shown) return null;
+    let best = null;
+    for (const item of this.items) {
+      const world = this.stage.world.matrixWorld.clone().multiply(item.world_from_unit);
+      const ray = caster.ray.clone().applyMatrix4(world.clone().invert());
+      const hit = ray.intersectBox(UNIT_BOX, new THREE.Vector3());
+      if (!hit) continue;
+      const distance = hit.applyMatrix4(world).distanceTo(caster.ray.origin);
+      const rank = distance + item.extent.length();
+      if (distance < limit && (!best || rank < best.rank)) best = { item, rank };
+    }
+    return best?.item ?? null;
+  }
+
+  draw() {
+    this.group.visible = this.shown;
+    const special = (item) => item.id === this.chosen || item.id === this.hovered || this.matches?.has(item.id);
+    const plain = this.items.filter((item) => !special(item));
+    const bold = this.items.filter(special);
+    setLines(this.boxes, plain, this.matches ? FAINT : 0.85);
+    this.bold.geometry.dispose();
+    this.bold.geometry = new LineSegmentsGeometry();
+    this.bold.visible = bold.length > 0;
+    if (bold.length) {
+      this.bold.geometry.setPositions(bold.flatMap((item) => edges(item.world_from_unit, 0.5)));
+      this.bold.geometry.setColors(bold.flatMap((item) => repeated(item.colour, 24)));
+    }
+    const filled = this.find(this.hovered) ?? this.find(this.chosen);
+    this.fill.visible = Boolean(filled);
+    if (filled) {
+      this.fill.matrix.copy(filled.world_from_unit);
+      this.fill.matrixWorldNeedsUpdate = true;
+      this.fill.material.color.setStyle(filled.colour);
+    }
+    this.labels.set("objects", this.shown ? this.items.flatMap((item) => this.tag(item)) : []);
     this.stage.redraw();
+  }
+
+  tag(item) {
+    const chosen = item.id === this.chosen || item.id === this.hovered;
+    const match = this.matches?.has(item.id);
+    if (this.matches && !match && !chosen) return [];
+    const up = this.stage.up;
+    const reach = 0.5 * [0, 1, 2].reduce((sum, axis) => {
+      const direction = new THREE.Vector3().setFromMatrixColumn(item.world_from_unit, axis);
+      return sum + Math.abs(direction.dot(up));
+    }, 0);
+    const place = new THREE.Vector3().setFromMatrixPosition(item.pose).addScaledVector(up, reach);
+    const look = chosen ? "chosen" : match ? "match" : "object";
+    const weight = item.extent.length() + (chosen ? 1e9 : match ? 1e6 : 0);
+    return [{ text: item.label, colour: item.colour, place, weight, look }];
   }
 }
 
-// The places of the `count` boxes with the longest diagonals; `size` has three edges a box.
-function largest(size, count) {
-  const places = Array.from({ length: size.length / 3 }, (_, at) => at);
-  const diagonal = (at) => Math.hypot(size[3 * at], size[3 * at + 1], size[3 * at + 2]);
-  places.sort((a, b) => diagonal(b) - diagonal(a));
-  return new Set(places.slice(0, count));
+function setLines(object, items, opacity) {
+  object.geometry.dispose();
+  object.geometry = new THREE.BufferGeometry();
+  const positions = items.flatMap((item) => edges(item.world_from_unit, ARM));
+  const colours = items.flatMap((item) => repeated(item.colour, 48));
+  object.geometry.setAttribute("position", new THREE.Float32BufferAttribute(positions, 3));
+  object.geometry.setAttribute("color", new THREE.Float32BufferAttribute(colours, 3));
+  object.material.opacity = opacity;
+  object.visible = items.length > 0;
 }
 
-function namedBox(name, colour, world_from_unit) {
-  const box = new THREE.LineSegments(UNIT_BOX, new THREE.LineBasicMaterial({ color: colour }));
-  box.matrixAutoUpdate = false;
-  box.matrix.copy(world_from_unit);
-  if (!name) return box;
-  const element = document.createElement("div");
-  element.className = "object";
-  element.textContent = name;
-  element.style.background = colour;
-  const tag = new CSS2DObject(element);
-  box.add(tag);
-  return box;
+// Both arms of each of the 12 edges, each `arm` of the edge long.
+function edges(world_from_unit, arm) {
+  const out = [];
+  const point = new THREE.Vector3();
+  for (let axis = 0; axis < 3; axis += 1) {
+    for (let c = 0; c < 4; c += 1) {
+      const corner = [0, 0, 0];
+      corner[(axis + 1) % 3] = c & 1 ? 0.5 : -0.5;
+      corner[(axis + 2) % 3] = c & 2 ? 0.5 : -0.5;
+      for (const [from, to] of arm < 0.5 ? [[-0.5, -0.5 + arm], [0.5, 0.5 - arm]] : [[-0.5, 0.5]]) {
+        for (const at of [from, to]) {
+          corner[axis] = at;
+          out.push(...point.fromArray(corner).applyMatrix4(world_from_unit).toArray());
+        }
+      }
+    }
+  }
+  return out;
+}
+
+function repeated(colour, count) {
+  const { r, g, b } = new THREE.Color().setStyle(colour);
+  return Array.from({ length: count }, () => [r, g, b]).flat();
 }

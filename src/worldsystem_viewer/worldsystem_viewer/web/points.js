@@ -1,31 +1,79 @@
 // SPDX-License-Identifier: Apache-2.0
-// A sample of the newest keyframe's points.
+// Points of all keyframes: each cloud hangs on its keyframe and moves when that is corrected.
 
+import { linear } from "./mesh.js";
 import * as THREE from "./vendor/three.module.min.js";
+
+const MOST_POINTS = 2_000_000; // then the oldest clouds go, to 90 %
 
 export class PointsLayer {
   constructor(stage) {
     this.stage = stage;
-    this.cloud = new THREE.Points(
-      new THREE.BufferGeometry(),
-      new THREE.PointsMaterial({ size: 3, sizeAttenuation: false, vertexColors: true }),
-    );
-    this.cloud.frustumCulled = false;
-    this.cloud.visible = false;
-    stage.world.add(this.cloud);
+    this.group = new THREE.Group();
+    this.group.visible = false;
+    this.material = new THREE.PointsMaterial({ size: 2.2 * stage.renderer.getPixelRatio(), sizeAttenuation: false, vertexColors: true });
+    this.clouds = new Map();
+    this.keyframes = new Map();
+    this.count = 0;
+    stage.world.add(this.group);
   }
 
-  update({ points, colours }) {
+  update({ keyframe_id, step, low, points, colours }) {
+    this.drop(keyframe_id);
     const geometry = new THREE.BufferGeometry();
-    const linear = Float32Array.from(colours, (value) => (value / 255) ** 2.2);
-    geometry.setAttribute("position", new THREE.BufferAttribute(points, 3));
-    geometry.setAttribute("color", new THREE.BufferAttribute(linear, 3));
-    this.cloud.geometry.dispose();
-    this.cloud.geometry = geometry;
+    geometry.setAttribute("position", new THREE.BufferAttribute(points.slice(), 3));
+    geometry.setAttribute("color", new THREE.BufferAttribute(linear(colours), 3, true));
+    const cloud = new THREE.Points(geometry, this.material);
+    cloud.matrixAutoUpdate = false;
+    cloud.frustumCulled = false; // three would compute bounds before the matrix is known
+    cloud.grid = new THREE.Matrix4().makeTranslation(...low).scale(new THREE.Vector3(step, step, step));
+    this.clouds.set(keyframe_id, cloud);
+    this.count += points.length / 3;
+    this.place(keyframe_id);
+    this.group.add(cloud);
+    if (this.count > MOST_POINTS) {
+      for (const id of this.clouds.keys()) {
+        if (this.count <= 0.9 * MOST_POINTS) break;
+        this.drop(id);
+      }
+    }
     this.stage.redraw();
   }
 
+  // Keyframes are where they are told to be, and their points with them.
+  frames({ removed, id, world_from_cam, point_scale }) {
+    for (const gone of removed) {
+      this.drop(gone);
+      this.keyframes.delete(gone);
+    }
+    for (let at = 0; at < id.length; at += 1) {
+      const matrix = new THREE.Matrix4().set(...world_from_cam.subarray(16 * at, 16 * at + 16));
+      this.keyframes.set(id[at], matrix.scale(new THREE.Vector3().setScalar(point_scale[at])));
+      this.place(id[at]);
+    }
+    this.stage.redraw();
+  }
+
+  place(id) {
+    const cloud = this.clouds.get(id);
+    const keyframe = this.keyframes.get(id);
+    if (!cloud || !keyframe) return;
+    cloud.matrix.multiplyMatrices(keyframe, cloud.grid);
+    cloud.matrixWorldNeedsUpdate = true;
+  }
+
+  drop(id) {
+    const cloud = this.clouds.get(id);
+    if (!cloud) return;
+    this.group.remove(cloud);
+    cloud.geometry.dispose();
+    this.count -= cloud.geometry.getAttribute("position").count;
+    this.clouds.delete(id);
+  }
+
   clear() {
-    this.update({ points: new Float32Array(0), colours: new Uint8Array(0) });
+    for (const id of [...this.clouds.keys()]) this.drop(id);
+    this.keyframes.clear();
+    this.stage.redraw();
   }
 }

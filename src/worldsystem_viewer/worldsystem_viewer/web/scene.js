@@ -1,20 +1,24 @@
 // SPDX-License-Identifier: Apache-2.0
-// The 3D stage: renderer, lights, ground grid, orbit controls, and a loop that draws on demand.
+// The 3D stage: renderer, lights, the view and how it is moved, and a loop that draws on demand.
 
+import { Flight } from "./fly.js";
 import * as THREE from "./vendor/three.module.min.js";
-import { CSS2DRenderer, OrbitControls } from "./vendor/three.module.min.js";
+import { OrbitControls } from "./vendor/three.module.min.js";
 
 const CALM_RAD = 0.05; // an estimate that wavers by less must not make the view tremble
 const IDLE_UP = [0, -1, 0]; // the first camera's frame: x right, y down, z forward
+const GLIDE_MS = 650;
+const SLOW_MS = 60;
+const LONGEST_REST_MS = 1000;
+const FILL = 1.25; // of the view that a box takes when it is shown
 
 export class Stage {
   constructor(element) {
     this.element = element;
-    this.renderer = new THREE.WebGLRenderer({ antialias: true, alpha: true, powerPreference: "high-performance" });
-    this.renderer.setPixelRatio(Math.min(devicePixelRatio, 2));
-    this.labels = new CSS2DRenderer();
-    this.labels.domElement.className = "labels";
-    element.append(this.renderer.domElement, this.labels.domElement);
+    this.software = drawsInSoftware();
+    this.renderer = new THREE.WebGLRenderer({ antialias: !this.software, alpha: true, powerPreference: "high-performance" });
+    this.renderer.setPixelRatio(this.software ? 1 : Math.min(devicePixelRatio, 2));
+    element.append(this.renderer.domElement);
     this.scene = new THREE.Scene();
     this.world = new THREE.Group(); // everything in the world frame hangs here
     this.scene.add(this.world);
@@ -24,20 +28,28 @@ export class Stage {
     this.controls.enableDamping = true;
     this.controls.dampingFactor = 0.12;
     this.controls.addEventListener("change", () => this.redraw());
-    this.beforeDraw = [];
+    this.controls.addEventListener("start", () => this.userMoves());
+    this.flight = new Flight(this);
+    this.beforeDraw = []; // each returns whether it goes on
+    this.afterDraw = [];
     this.frames = 0;
+    this.radius = 4; // of what is there; speeds follow it
+    this.onUserMoves = () => {};
+    this.onRestored = () => {};
     this.addLights();
     this.turnUpright(IDLE_UP);
     addEventListener("resize", () => this.resize());
     document.addEventListener("visibilitychange", () => this.redraw());
+    this.renderer.domElement.addEventListener("webglcontextrestored", () => this.onRestored());
     this.resize();
   }
 
   addLights() {
-    this.scene.add(new THREE.HemisphereLight(0xffffff, 0x6b7280, 2.2));
-    const sun = new THREE.DirectionalLight(0xfff4e2, 1.5);
-    sun.position.set(0.6, 1, 0.8);
-    this.scene.add(sun);
+    // colours come from pictures and have their light in them: only enough is added to tell shape
+    this.scene.add(new THREE.HemisphereLight(0xffffff, 0x8f959e, 2.5));
+    this.sun = new THREE.DirectionalLight(0xfff1dc, 1.25);
+    this.sun.position.set(0.5, 1, 0.7);
+    this.scene.add(this.sun);
   }
 
   // Turn the world so that `up` (a direction in the world frame) points up on the screen.
@@ -54,42 +66,134 @@ export class Stage {
   resize() {
     const { clientWidth: width, clientHeight: height } = this.element;
     this.renderer.setSize(width, height);
-    this.labels.setSize(width, height);
     this.camera.aspect = width / Math.max(height, 1);
     this.camera.updateProjectionMatrix();
     this.redraw();
   }
 
+  // Draw once the browser is ready. Where it is slow, messages get as much time as drawing does.
   redraw() {
     if (this.pending || document.hidden) return;
-    this.pending = requestAnimationFrame(() => {
-      this.pending = undefined;
-      this.draw();
+    this.pending = true;
+    if (this.restMs > 0) setTimeout(() => this.drawSoon(), this.restMs);
+    else this.drawSoon();
+  }
+
+  drawSoon() {
+    const asked = performance.now();
+    requestAnimationFrame((now) => {
+      this.pending = false;
+      const late = performance.now() - asked;
+      this.restMs = late > SLOW_MS ? Math.min(late, LONGEST_REST_MS) : 0;
+      this.draw(now);
     });
   }
 
-  draw() {
-    let busy = false;
-    for (const step of this.beforeDraw) busy = step() || busy;
-    this.controls.update();
+  draw(now = performance.now()) {
+    let busy = this.glide(now);
+    busy = this.flight.step(now) || busy;
+    for (const step of this.beforeDraw) busy = step(now) || busy;
+    if (this.controls.enabled) this.controls.update();
     this.renderer.render(this.scene, this.camera);
-    this.labels.render(this.scene, this.camera);
+    for (const step of this.afterDraw) step();
     this.frames += 1;
     if (busy) this.redraw();
   }
 
-  // Look at the box (THREE.Box3 in the world frame) from behind and above.
-  show(box) {
-    if (box.isEmpty()) return;
-    const seen = box.clone().applyMatrix4(this.world.matrixWorld);
-    const sphere = seen.getBoundingSphere(new THREE.Sphere());
-    const distance = (0.62 * sphere.radius) / Math.sin((0.5 * this.camera.fov * Math.PI) / 180);
-    const direction = new THREE.Vector3(0.55, 0.6, 0.85).normalize();
-    this.controls.target.copy(sphere.center);
-    this.camera.position.copy(sphere.center).addScaledVector(direction, distance);
-    this.camera.near = distance / 500;
-    this.camera.far = distance * 50;
-    this.camera.updateProjectionMatrix();
+  userMoves() {
+    this.gliding = null;
+    this.onUserMoves();
+  }
+
+  // Move the view to `position`, looking at `target`, in one smooth motion.
+  glideTo(position, target) {
+    this.gliding = {
+      from: this.camera.position.clone(), to: position.clone(),
+      fromTarget: this.controls.target.clone(), toTarget: target.clone(),
+    };
     this.redraw();
   }
+
+  glide(now) {
+    const way = this.gliding;
+    if (!way) return false;
+    way.begun ??= now;
+    const t = Math.min(1, (now - way.begun) / GLIDE_MS);
+    const eased = t < 0.5 ? 4 * t ** 3 : 1 - (-2 * t + 2) ** 3 / 2;
+    this.camera.position.lerpVectors(way.from, way.to, eased);
+    this.controls.target.lerpVectors(way.fromTarget, way.toTarget, eased);
+    if (!this.controls.enabled) this.camera.lookAt(this.controls.target);
+    if (t === 1) this.gliding = null;
+    return t < 1;
+  }
+
+  // Look at the box (THREE.Box3 in the world frame) from where the view is, or from behind and above.
+  show(box, { fromHere = false } = {}) {
+    if (box.isEmpty()) return;
+    const centre = box.getCenter(new THREE.Vector3()).applyMatrix4(this.world.matrixWorld);
+    const direction = fromHere
+      ? this.camera.position.clone().sub(this.controls.target).normalize()
+      : new THREE.Vector3(0.5, 0.62, 0.85).normalize();
+    const distance = this.distanceTo(box, centre, direction);
+    this.radius = 0.5 * box.getSize(new THREE.Vector3()).length();
+    this.setRange(distance);
+    this.glideTo(centre.clone().addScaledVector(direction, distance), centre);
+  }
+
+  // How far away the box's corners just fit.
+  distanceTo(box, centre, direction) {
+    const view = new THREE.Matrix4().lookAt(direction, new THREE.Vector3(), this.camera.up);
+    const right = new THREE.Vector3().setFromMatrixColumn(view, 0);
+    const above = new THREE.Vector3().setFromMatrixColumn(view, 1);
+    const tall = Math.tan((0.5 * this.camera.fov * Math.PI) / 180) * FILL;
+    const wide = tall * this.camera.aspect;
+    let distance = 0;
+    for (let c = 0; c < 8; c += 1) {
+      const corner = new THREE.Vector3(c & 1 ? box.max.x : box.min.x, c & 2 ? box.max.y : box.min.y, c & 4 ? box.max.z : box.min.z);
+      corner.applyMatrix4(this.world.matrixWorld).sub(centre);
+      const near = corner.dot(direction);
+      distance = Math.max(distance, near + Math.abs(corner.dot(right)) / wide, near + Math.abs(corner.dot(above)) / tall);
+    }
+    return distance;
+  }
+
+  setRange(distance) {
+    this.camera.near = Math.min(distance, this.radius) / 300;
+    this.camera.far = 40 * Math.max(distance, this.radius);
+    this.camera.updateProjectionMatrix();
+  }
+
+  // Look at a place (in the stage's frame) from nearer by.
+  focus(place, distance = 0.35 * this.camera.position.distanceTo(place)) {
+    const direction = this.camera.position.clone().sub(place).normalize();
+    this.glideTo(place.clone().addScaledVector(direction, distance), place);
+  }
+
+  // A ray through the pixel, in the stage's frame.
+  ray(clientX, clientY) {
+    const { left, top, width, height } = this.renderer.domElement.getBoundingClientRect();
+    const caster = new THREE.Raycaster();
+    const place = new THREE.Vector2(((clientX - left) / width) * 2 - 1, 1 - ((clientY - top) / height) * 2);
+    caster.setFromCamera(place, this.camera);
+    return caster;
+  }
+
+  setMode(mode) {
+    this.controls.enabled = mode !== "fly";
+    this.flight.looking = mode === "fly";
+    if (mode === "fly") return;
+    const ahead = this.camera.getWorldDirection(new THREE.Vector3());
+    const distance = Math.min(this.camera.position.distanceTo(this.controls.target), 2 * this.radius);
+    this.controls.target.copy(this.camera.position).addScaledVector(ahead, Math.max(distance, 0.05 * this.radius));
+    this.redraw();
+  }
+}
+
+// Whether the browser draws without a graphics processor: then everything costly is left out.
+function drawsInSoftware() {
+  const gl = document.createElement("canvas").getContext("webgl");
+  const told = gl?.getExtension("WEBGL_debug_renderer_info");
+  const name = told ? String(gl.getParameter(told.UNMASKED_RENDERER_WEBGL)) : "";
+  gl?.getExtension("WEBGL_lose_context")?.loseContext();
+  return /swiftshader|llvmpipe|software|basic render/i.test(name);
 }

@@ -1,18 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
-// The live picture with the boxes of what is seen in it.
+// The live picture with the boxes of what is seen in it; what was seen is tinted in it already.
 
 import { colourOf } from "./colour.js";
 
 const LOST = 3;
+const MOST_NAMES = 5; // of the largest; more would hide the picture
 
 export class VideoInset {
-  constructor(figure, canvas, caption) {
-    this.figure = figure;
-    this.canvas = canvas;
-    this.caption = caption;
+  // `onPicture(bitmap)` for each picture, `onPick(track id)` for a click on one.
+  constructor({ figure, canvas, caption, onPicture, onPick }) {
+    Object.assign(this, { figure, canvas, caption, onPicture });
     this.enabled = true;
     this.tracks = null;
     this.pictures = 0;
+    canvas.addEventListener("click", (event) => {
+      const id = this.trackAt(event);
+      if (id !== null) onPick(id);
+    });
   }
 
   // Pictures that arrive while one is being decoded replace each other.
@@ -25,11 +29,13 @@ export class VideoInset {
       this.next = null;
       try {
         const bitmap = await createImageBitmap(blob);
-        this.bitmap?.close();
+        const before = this.bitmap;
         this.bitmap = bitmap;
         this.full = full;
         this.pictures += 1;
         this.draw();
+        this.onPicture(bitmap);
+        before?.close();
       } catch (error) {
         console.warn("a picture could not be decoded", error);
       }
@@ -39,13 +45,34 @@ export class VideoInset {
 
   show(message) {
     this.tracks = message;
-    this.caption.textContent = message.id.length ? `${message.id.length} tracked` : "";
+    const seen = message.state.filter((state) => state !== LOST).length;
+    this.caption.textContent = seen ? `${seen} seen` : "";
     this.draw();
   }
 
   enable(enabled) {
     this.enabled = enabled;
     this.figure.hidden = !enabled || !this.bitmap;
+  }
+
+  trackAt({ offsetX, offsetY }) {
+    if (!this.tracks) return null;
+    const x = (offsetX / this.canvas.clientWidth) * this.tracks.width;
+    const y = (offsetY / this.canvas.clientHeight) * this.tracks.height;
+    const inside = this.boxes().filter(({ box: [x0, y0, x1, y1] }) => x >= x0 && x < x1 && y >= y0 && y < y1);
+    return inside.at(-1)?.id ?? null;
+  }
+
+  // Large ones first.
+  boxes() {
+    const { id, label, state, box_px } = this.tracks;
+    const found = [];
+    for (let at = 0; at < id.length; at += 1) {
+      if (state[at] === LOST) continue;
+      const box = box_px.subarray(4 * at, 4 * at + 4);
+      found.push({ id: id[at], label: label[at], box, area: (box[2] - box[0]) * (box[3] - box[1]) });
+    }
+    return found.sort((a, b) => b.area - a.area);
   }
 
   draw() {
@@ -58,34 +85,38 @@ export class VideoInset {
     }
     const pen = this.canvas.getContext("2d");
     pen.drawImage(this.bitmap, 0, 0);
-    if (this.tracks) this.drawTracks(pen, width, height);
+    if (this.tracks?.width) this.drawTracks(pen, width, height);
   }
 
   drawTracks(pen, width, height) {
-    const { label, id, state, box_px } = this.tracks;
     const sx = width / this.tracks.width;
     const sy = height / this.tracks.height;
-    pen.lineWidth = Math.max(1.5, width / 260);
-    pen.font = `600 ${Math.max(11, width / 38)}px system-ui, sans-serif`;
-    pen.textBaseline = "top";
-    for (let at = 0; at < id.length; at += 1) {
-      if (state[at] === LOST) continue;
-      const [x0, y0, x1, y1] = box_px.subarray(4 * at, 4 * at + 4);
-      const text = `${label[at]} ${id[at]}`;
-      pen.strokeStyle = pen.fillStyle = colourOf(id[at]);
-      pen.strokeRect(x0 * sx, y0 * sy, (x1 - x0) * sx, (y1 - y0) * sy);
-      const tall = 1.3 * parseInt(pen.font.split(" ")[1], 10);
-      pen.fillRect(x0 * sx, y0 * sy, pen.measureText(text).width + 8, tall);
+    const size = Math.max(11, width / 36);
+    pen.lineWidth = Math.max(1.5, width / 320);
+    pen.font = `600 ${size}px system-ui, "DejaVu Sans", sans-serif`;
+    pen.textBaseline = "middle";
+    const boxes = this.boxes();
+    for (const { id, box: [x0, y0, x1, y1] } of boxes) {
+      pen.strokeStyle = colourOf(id);
+      pen.beginPath();
+      pen.roundRect(x0 * sx, y0 * sy, (x1 - x0) * sx, (y1 - y0) * sy, 4);
+      pen.stroke();
+    }
+    for (const { id, label, box: [x0, y0] } of boxes.slice(0, MOST_NAMES)) {
+      const wide = pen.measureText(label).width + size;
+      const left = Math.min(Math.max(x0 * sx, 2), width - wide - 2);
+      const top = Math.min(Math.max(y0 * sy + 3, 3), height - 1.6 * size);
+      pen.fillStyle = colourOf(id);
+      pen.beginPath();
+      pen.roundRect(left + 2, top, wide, 1.45 * size, 5);
+      pen.fill();
       pen.fillStyle = "#fff";
-      pen.fillText(text, x0 * sx + 4, y0 * sy + 2);
+      pen.fillText(label, left + 2 + 0.5 * size, top + 0.75 * size);
     }
   }
 
   clear() {
-    this.bitmap?.close();
-    this.bitmap = null;
     this.tracks = null;
     this.caption.textContent = "";
-    this.figure.hidden = true;
   }
 }

@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every keyframe's pose, and a sample of its points that hangs on it."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass, field
+
+import numpy as np
+from jaxtyping import Float32
+
+from worldsystem_core.frames import Camera
+from worldsystem_core.reconstruction import Keyframe, MovedKeyframes
+from worldsystem_viewer.protocol import KeyframesUpdate, PointsUpdate
+
+_MOST_KEYFRAMES = 5_000
+_MOST_GONE = 10_000
+_SAMPLE_POINTS = 6_000
+_STEPS = 65_535
+
+
+@dataclass
+class KeyframeCursor:
+    """What one page has: everything up to `change`, and the points of `clouds`."""
+
+    change: int = 0
+    clouds: set[int] = field(default_factory=set)
+
+
+class KeyframeStore:
+    """Newest poses, oldest keyframes first; one thread at a time.
+
+    Holds `most_points` points at most: beyond it the oldest keyframes lose theirs, to 90 %.
+    """
+
+    def __init__(self, most_points: int) -> None:
+        self._most_points = most_points
+        self._poses: OrderedDict[int, tuple[int, np.ndarray, float]] = OrderedDict()
+        self._gone: OrderedDict[int, int] = OrderedDict()
+        self._clouds: OrderedDict[int, PointsUpdate] = OrderedDict()
+        self._points = 0
+        self._change = 0
+        self._camera: Camera | None = None
+
+    def __len__(self) -> int:
+        return len(self._poses)
+
+    def add(self, keyframe: Keyframe, cloud: PointsUpdate) -> None:
+        """A new keyframe, with its points in its camera frame."""
+        self._camera = keyframe.camera
+        self._forget_cloud(keyframe.id)
+        self._put(keyframe.id, keyframe.world_from_cam, 1.0)
+        self._clouds[keyframe.id] = cloud
+        self._points += len(cloud.points)
+        if self._points > self._most_points:
+            while self._clouds and self._points > 0.9 * self._most_points:
+                self._forget_cloud(next(iter(self._clouds)))
+        if len(self._poses) > _MOST_KEYFRAMES:
+            self.remove((next(iter(self._poses)),))
+
+    def move(self, moved: MovedKeyframes) -> None:
+        """Corrected poses and sizes; those of unknown keyframes are left out."""
+        for keyframe_id, pose in moved.world_from_cam.items():
+            if keyframe_id in self._poses:
+                size = moved.point_scale.get(keyframe_id, self._poses[keyframe_id][2])
+                self._put(keyframe_id, pose, size)
+
+    def remove(self, ids: tuple[int, ...]) -> None:
+        """Keyframes that are withdrawn."""
+        for keyframe_id in ids:
+            if self._poses.pop(keyframe_id, None) is not None:
+                self._change += 1
+                self._gone[keyframe_id] = self._change
+                self._forget_cloud(keyframe_id)
+        while len(self._gone) > _MOST_GONE:
+            self._gone.popitem(last=False)
+
+    def newer(self, cursor: KeyframeCursor) -> KeyframesUpdate | None:
+        """What changed since the page was last told."""
+        if cursor.change == self._change:
+            return None
+        since, cursor.change = cursor.change, self._change
+        new = [(i, at) for i, at in self._poses.items() if at[0] > since]
+        gone = [i for i, change in self._gone.items() if change > since]
+        cursor.clouds.difference_update(gone)
+        camera = self._camera
+        return KeyframesUpdate(
+            width=camera.width if camera else 0,
+            height=camera.height if camera else 0,
+            fx=float(camera.fx) if camera else 0.0,
+            fy=float(camera.fy) if camera else 0.0,
+            removed=np.array(gone, np.int32),
+            id=np.array([i for i, _ in new], np.int32),
+            world_from_cam=np.array([at[1] for _, at in new], np.float32).reshape(-1, 4, 4),
+            point_scale=np.array([at[2] for _, at in new], np.float32),
+        )
+
+    def next_cloud(
+        self, cursor: KeyframeCursor, viewpoint: Float32[np.ndarray, "3"] | None
+    ) -> PointsUpdate | None:
+        """The points nearest to `viewpoint` that the page has not got."""
+        lacking = [i for i in self._clouds if i not in cursor.clouds]
+        if not lacking:
+            return None
+        nearest = lacking[-1]
+        if viewpoint is not None and len(lacking) > 1:
+            centres = np.array([self._poses[i][1][:3, 3] for i in lacking])
+            nearest = lacking[int(np.argmin(np.linalg.norm(centres - viewpoint, axis=1)))]
+        cursor.clouds.add(nearest)
+        return self._clouds[nearest]
+
+    def _put(self, keyframe_id: int, pose: np.ndarray, size: float) -> None:
+        self._change += 1
+        self._gone.pop(keyframe_id, None)
+        self._poses[keyframe_id] = (self._change, pose, size)
+
+    def _forget_cloud(self, keyframe_id: int) -> None:
+        cloud = self._clouds.pop(keyframe_id, None)
+        self._points -= 0 if cloud is None else len(cloud.points)
+
+
+def cloud_of(keyframe: Keyframe) -> PointsUpdate:
+    """Every n-th confident point of `keyframe`, in its camera frame, as 16-bit numbers."""
+    step = max(1, int(np.sqrt(keyframe.confidence.size / _SAMPLE_POINTS)))
+    points = keyframe.pointmap[::step, ::step].reshape(-1, 3)
+    confident = keyframe.confidence[::step, ::step].reshape(-1) > 0
+    kept = confident & np.isfinite(points).all(axis=1)
+    points = points[kept]
+    low = points.min(axis=0) if len(points) else np.zeros(3, np.float32)
+    span = float((points - low).max()) if len(points) else 0.0
+    grid = span / _STEPS or 1.0
+    return PointsUpdate(
+        keyframe_id=keyframe.id,
+        step=grid,
+        low=low.astype(np.float32),
+        points=np.rint((points - low) / grid).clip(0, _STEPS).astype(np.uint16),
+        colours=keyframe.rgb[::step, ::step].reshape(-1, 3)[kept],
+    )

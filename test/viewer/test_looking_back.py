@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The past: what was there at a time, within its memory, and a page that goes there and returns."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from page_reader import PageReader
+from world_for_viewers import delta, ground_block, map_objects, picture, pose_event, track_frame
+
+from worldsystem_core.objects import MapObjects
+from worldsystem_viewer.history import History
+from worldsystem_viewer.protocol import (
+    FoundUpdate,
+    ObjectDetail,
+    ObjectsUpdate,
+    PoseUpdate,
+    TimelineUpdate,
+)
+
+SECOND_NS = 10**9
+
+
+def step(blocks, at_s: float, removed: tuple = ()):
+    made = delta(blocks, 1 + int(at_s), removed)
+    return dataclasses.replace(made, capture_ns=int(at_s * SECOND_NS))
+
+
+def there(history: History, at_s: float) -> dict:
+    found = history.blocks_at(int(at_s * SECOND_NS))
+    return {index: block.version for index, block in found.items() if block is not None}
+
+
+def test_the_surface_is_as_it_was_at_each_time():
+    history = History(2**30)
+    history.surface(step([ground_block(0, 0, 1), ground_block(1, 0, 1)], 0))
+    history.surface(step([ground_block(0, 0, 2)], 5, removed=((1, 0, 0),)))
+    history.surface(step([ground_block(2, 0, 1)], 9))
+    assert there(history, 0) == there(history, 4.9) == {(0, 0, 0): 1, (1, 0, 0): 1}
+    assert there(history, 5) == {(0, 0, 0): 2}
+    assert there(history, 100) == {(0, 0, 0): 2, (2, 0, 0): 1}
+    assert set(history.blocks_at(0)) == {
+        (0, 0, 0),
+        (1, 0, 0),
+        (2, 0, 0),
+    }  # all that a page may have
+    assert history.span_ns == (0, 9 * SECOND_NS)
+
+
+def test_a_full_history_forgets_its_beginning_and_is_right_about_the_rest():
+    block = ground_block(0, 0)
+    history = History(10 * 40 * len(block.vertices))
+    for n in range(100):
+        history.surface(step([ground_block(n % 7, 0, n)], n))
+    first_ns, last_ns = history.span_ns
+    assert history.bytes <= 10 * 40 * len(block.vertices)
+    assert 85 * SECOND_NS < first_ns < last_ns == 99 * SECOND_NS
+    assert there(history, 95) == {(n % 7, 0, 0): n for n in range(89, 96)}
+
+
+def test_a_recording_that_begins_again_begins_the_history_anew():
+    history = History(2**30)
+    history.surface(step([ground_block(0, 0)], 50))
+    history.surface(step([ground_block(1, 0)], 0))
+    assert history.span_ns == (0, 0)
+    assert list(there(history, 0)) == [(1, 0, 0)]
+
+
+def test_an_empty_history_has_nothing():
+    history = History(0)
+    assert history.blocks_at(5) == {}
+    assert history.states_at(5) == {}
+
+
+@pytest.mark.parametrize("mesh", ["raw", "code"])
+def test_a_page_sees_the_past_and_comes_back(page_server, mesh):
+    page_server.mesh(step([ground_block(0, 0, 1), ground_block(1, 0, 1)], 0))
+    page_server.pose(pose_event(1, 0.1, stamp_ns=0))
+    page_server.mesh(step([ground_block(0, 0, 2), ground_block(2, 0, 1)], 8, ((1, 0, 0),)))
+    page_server.pose(pose_event(2, 0.9, stamp_ns=8 * SECOND_NS))
+    now, then = {(0, 0, 0), (2, 0, 0)}, {(0, 0, 0), (1, 0, 0)}
+    page = PageReader(page_server.port, mesh=mesh)
+    page.read_until(lambda p: p.assembly.blocks.keys() == now and len(p.path) == 2)
+    page.tell(seek=3 * SECOND_NS)
+    page.read_until(lambda p: p.assembly.blocks.keys() == then and len(p.path) == 1)
+    page.read_until(lambda p: p.newest[TimelineUpdate].at_ns == 3 * SECOND_NS)
+    assert page.newest[PoseUpdate].frame_id == 1
+    page_server.pose(pose_event(3, 1.0, stamp_ns=9 * SECOND_NS))
+    page_server.mesh(step([ground_block(3, 0, 1)], 9))
+    page.tell(seek=None)
+    page.read_until(lambda p: p.assembly.blocks.keys() == now | {(3, 0, 0)} and len(p.path) == 3)
+    assert page.newest[PoseUpdate].frame_id == 3
+    page.close()
+
+
+@pytest.mark.parametrize("seek", ["x", True, [1], float("1e300"), -5])
+def test_a_strange_time_harms_nobody(page_server, seek):
+    page_server.mesh(step([ground_block(0, 0)], 0))
+    page_server.mesh(step([ground_block(1, 0)], 8))
+    page = PageReader(page_server.port)
+    page.tell(seek=seek)
+    page.read_until(lambda p: (0, 0, 0) in p.assembly.blocks)
+    page.close()
+
+
+def test_an_object_has_its_picture_and_history(page_server):
+    rgb = picture(0.5)
+    for n in range(3):
+        frame = dataclasses.replace(track_frame(0.5), stamp_ns=n * SECOND_NS)
+        page_server.image(rgb, frame.stamp_ns)
+        page_server.tracks(frame)
+    page_server.objects(map_objects())
+    page = PageReader(page_server.port)
+    page.tell(object=7)
+    page.read_until(lambda p: ObjectDetail in p.newest)
+    detail = page.newest[ObjectDetail]
+    assert (detail.label, detail.sightings, detail.seen_s.tolist()) == ("mound", 3, [0, 1, 2])
+    import cv2
+
+    crop = cv2.imdecode(detail.jpeg, cv2.IMREAD_COLOR)
+    box = track_frame(0.5).tracks[0].box_px
+    assert crop.shape[1] == pytest.approx(1.4 * (box[2] - box[0]), abs=3)
+    middle = crop[crop.shape[0] // 2, crop.shape[1] // 2, ::-1].astype(int)
+    assert np.abs(middle - [214, 120, 64]).max() < 12  # the disc itself
+    page.tell(object=999)
+    page.read_until(lambda p: p.newest[ObjectDetail].id == 999)
+    assert len(page.newest[ObjectDetail].jpeg) == 0
+    page.close()
+
+
+@pytest.mark.parametrize(
+    ("text", "found"), [("crate", [12]), ("MOU", [7]), ("big crate", []), ("", []), ("  ", [])]
+)
+def test_objects_are_found_by_their_words(page_server, text, found):
+    page_server.objects(map_objects())
+    page = PageReader(page_server.port)
+    page.read_until(lambda p: ObjectsUpdate in p.newest)
+    page.tell(find=text)
+    page.read_until(lambda p: FoundUpdate in p.newest)
+    assert page.newest[FoundUpdate].id.tolist() == found
+    page_server.objects(MapObjects(stamp_ns=2, objects=()))
+    page.close()

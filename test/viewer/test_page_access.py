@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Who may look: tokens and TLS; and what a page on a thin line is sent beside the surface."""
+
+from __future__ import annotations
+
+import json
+import ssl
+import subprocess
+import time
+import urllib.error
+import urllib.request
+
+import pytest
+from page_reader import PageReader
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
+from world_for_viewers import keyframe, map_objects, picture, pose_event
+
+from worldsystem_core.errors import ConfigError
+from worldsystem_viewer.config import ViewerConfig
+from worldsystem_viewer.page_server import PageServer
+from worldsystem_viewer.protocol import ImageUpdate, PointsUpdate, PoseUpdate
+
+
+@pytest.fixture
+def started():
+    servers = []
+
+    def start(**settings) -> PageServer:
+        server = PageServer(ViewerConfig(web_port=0, **settings))
+        server.start()
+        servers.append(server)
+        return server
+
+    yield start
+    for server in servers:
+        server.stop()
+
+
+def status_of(url: str) -> int:
+    try:
+        return int(urllib.request.urlopen(url, timeout=5).status)
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
+def test_without_its_token_nobody_sees_the_world(started, tmp_path):
+    tokens = tmp_path / "tokens.json"
+    tokens.write_text(json.dumps({"viewer": "secret"}))
+    server = started(token_file=str(tokens))
+    base = f"127.0.0.1:{server.port}"
+    with pytest.raises(InvalidStatus, match="401"):
+        PageReader(server.port)
+    with pytest.raises(InvalidStatus, match="401"):
+        connect(f"ws://{base}/ws?token=guess", proxy=None).__enter__()
+    with connect(f"ws://{base}/ws?token=secret", proxy=None, close_timeout=0.2) as socket:
+        socket.send("{}")
+        assert socket.recv(5)[:2] == b"WS"
+    assert status_of(f"http://{base}/access?token=secret") == 204
+    assert status_of(f"http://{base}/access") == 401
+    assert status_of(f"http://{base}/") == 200  # the page itself asks for the token
+
+
+def test_with_a_certificate_the_page_is_encrypted(started, tmp_path):
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    command = "openssl req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=localhost"
+    subprocess.run(
+        [*command.split(), "-keyout", key, "-out", certificate], check=True, capture_output=True
+    )
+    server = started(tls_certificate=str(certificate), tls_key=str(key))
+    context = ssl.create_default_context(cafile=certificate)
+    context.check_hostname = False
+    url = f"wss://127.0.0.1:{server.port}/ws"
+    with connect(url, ssl=context, proxy=None, close_timeout=0.2) as socket:
+        socket.send("{}")
+        assert socket.recv(5)[:2] == b"WS"
+
+
+def test_half_of_tls_is_refused():
+    with pytest.raises(ConfigError, match="tls_key"):
+        PageServer(ViewerConfig(tls_certificate="certificate.pem"))
+
+
+def test_a_thin_line_gets_few_pictures_and_every_pose(started):
+    server = started(rest_mbps=0.1, image_fps=20.0)
+    page = PageReader(server.port, mesh="code", layers=["image", "points"])
+    page.read_one()
+    begun, received = time.monotonic(), 0
+    while time.monotonic() - begun < 2.0:
+        server.image(picture((time.monotonic() - begun) / 2), 1)
+        server.pose(pose_event(1, 0.5))
+        server.objects(map_objects())
+        message = page.read_one()
+        received += len(message.jpeg) if isinstance(message, ImageUpdate) else 0
+    spent_s = time.monotonic() - begun
+    assert page.counts[PoseUpdate] >= 5
+    assert 1 <= page.counts[ImageUpdate] < 12
+    assert 8 * received < 1e5 * (spent_s + 0.5) + 8 * len(page.newest[ImageUpdate].jpeg)
+    page.close()
+
+
+def test_what_a_page_does_not_show_it_is_not_sent(started):
+    server = started()
+    page = PageReader(server.port, layers=[])
+    page.read_one()
+    for n in range(10):
+        server.keyframe(keyframe(n, n / 10))
+        server.image(picture(0.5), n)
+        server.pose(pose_event(n, n / 10))
+        time.sleep(0.05)
+    page.read_until(lambda p: PoseUpdate in p.newest and p.newest[PoseUpdate].frame_id == 9)
+    assert not {ImageUpdate, PointsUpdate} & page.counts.keys()
+    page.tell(layers=["points"])
+    page.read_until(lambda p: p.counts.get(PointsUpdate) == 10)
+    page.close()
