@@ -103,7 +103,8 @@ def watched_demo(folder: Path) -> Run:
         text=True,
     )
     triangles: list[int] = []
-    watcher = threading.Thread(target=watch_page, args=(web, demo, triangles), daemon=True)
+    polite = polite_browser(folder.parent)
+    watcher = threading.Thread(target=watch_page, args=(web, demo, triangles, polite), daemon=True)
     watcher.start()
     try:
         output, _ = demo.communicate(timeout=_LIMIT_S)
@@ -120,9 +121,22 @@ def browser_path() -> str | None:
     return next((path for name in names if (path := shutil.which(name))), None)
 
 
-def watch_page(port: int, demo: subprocess.Popen, triangles: list[int]) -> None:
-    """Look at the web page a few times while it grows, then close it: software WebGL is costly."""
-    browser = browser_path()
+def polite_browser(folder: Path) -> Path | None:
+    """A browser that yields to everything else: WebGL in software would take a core of two."""
+    path = browser_path()
+    if path is None:
+        return None
+    folder.mkdir(parents=True, exist_ok=True)
+    polite = folder / "polite_browser"
+    polite.write_text(f'#!/bin/sh\nexec nice -n 19 {path} "$@"\n')
+    polite.chmod(0o755)
+    return polite
+
+
+def watch_page(
+    port: int, demo: subprocess.Popen, triangles: list[int], browser: Path | None
+) -> None:
+    """Look at the web page a few times while it grows, then close it."""
     if browser is None:
         return
     from playwright.sync_api import Error, sync_playwright
