@@ -2,7 +2,7 @@
 """Segmentation: ids, 3D instances and time on flights with true ids; masks on a real film.
 
 The flights' seeds were not looked at while thresholds were set (that was done on seeds from 100
-on); the room and the hamlet were. Depth has 1 % of error that is mostly smooth, poses drift by 3 cm.
+on); the room and the hamlet were. Depth has 1 % of error, mostly smooth; poses drift by 3 cm.
 """
 
 from __future__ import annotations
@@ -57,7 +57,9 @@ def measure_flights(bench: Benchmark) -> None:
     note = f"median of a 640x480 keyframe; load of the machine {os.getloadavg()[0]:.1f}"
     bench.add("frame_ms", [t for run in runs for t in run.wall_ms], "ms", note=note)
     processor = [t for run in runs for t in run.processor_ms]
-    bench.add("frame_processor_ms", processor, "ms", note="the same, processor time of both threads")
+    bench.add(
+        "frame_processor_ms", processor, "ms", note="the same, processor time of both threads"
+    )
 
 
 def measure_scenes(bench: Benchmark) -> None:

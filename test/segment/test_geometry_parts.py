@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from worldsystem_core.frames import Camera
-from worldsystem_segment.objects.boxes import oriented_box
 from worldsystem_segment.geometric.labels import colour_name, median_lab, shape_name, size_name
-from worldsystem_segment.objects.normals import normals_cam, smooth_depth
 from worldsystem_segment.geometric.tags import find_tags
+from worldsystem_segment.objects.boxes import oriented_box
+from worldsystem_segment.objects.normals import normals_cam, smooth_depth
 from worldsystem_segment.objects.voxels import dilated, is_in, voxel_keys
 
 CAMERA = Camera.from_horizontal_fov(160, 90, np.deg2rad(70.0))

@@ -93,4 +93,4 @@ def test_a_prompt_refused_as_a_whole_leaves_the_one_before_in_force() -> None:
     segmenter = Segmenter()
     assert segmenter.set_prompt("ball").understood == ["ball"]
     assert segmenter.set_prompt("zebra").refused == ("zebra",)
-    assert [phrase.text for phrase in segmenter._phrases] == ["ball"]
+    assert [phrase.text for phrase in segmenter.phrases] == ["ball"]

@@ -12,20 +12,24 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import rclpy
 from ament_index_python.packages import get_package_share_path
+from geometry_msgs.msg import Point
 from rclpy.parameter import Parameter
-from worldsystem_msgs.srv import LoadMap, SaveMap
+from worldsystem_msgs.srv import Identify, LoadMap, QueryObjects, SaveMap, SetPrompt
 
 from worldsystem.graph import Choice, Parameters, Stage, stages
 from worldsystem.simulator_process import SimulatorProcess
 from worldsystem.status_line import StatusLine
 from worldsystem_core.errors import WorldSystemError
+from worldsystem_core.ros.adapters.objects import map_object
 from worldsystem_core.ros.container import load_class
 from worldsystem_core.ros.log_forwarding import forward_logging
 from worldsystem_core.ros.node_thread import NodeThread, finish_all
 from worldsystem_core.ros.process import clean_stale_segments, tune_process, use_dds_profile
 from worldsystem_core.ros.service_call import call_service
+from worldsystem_segment.query import Answer, Found
 
 log = logging.getLogger(__name__)
 
@@ -188,4 +192,33 @@ def ask_map_service(service: str, path: str, namespace: str) -> tuple[bool, str]
     """Call `save_map` or `load_map` of the system that runs; whether it worked, and its words."""
     kind = SaveMap if service == "save_map" else LoadMap
     answer = call_service(kind, f"slam3r/{service}", kind.Request(path=path), namespace)
-    return bool(answer.success), str(answer.message)
+    if not answer.success:
+        return False, str(answer.message)
+    beside = f"segment/{service.replace('_map', '_objects')}"
+    said = call_service(kind, beside, kind.Request(path=path), namespace)
+    return True, f"{answer.message}; {said.message}"
+
+
+def ask_for_objects(text: str, near: np.ndarray | None, limit: int, namespace: str) -> Answer:
+    """What the system that runs answers to a query."""
+    request = QueryObjects.Request(text=text, limit=limit, use_near=near is not None)
+    if near is not None:
+        request.near = Point(x=float(near[0]), y=float(near[1]), z=float(near[2]))
+    answer = call_service(QueryObjects, "segment/query", request, namespace)
+    rows = zip(answer.objects, answer.scores, answer.distances, strict=True)
+    found = (Found(map_object(thing), float(s), float(d)) for thing, s, d in rows)
+    return Answer(tuple(found), str(answer.message))
+
+
+def set_prompt(text: str, namespace: str) -> tuple[bool, str]:
+    """Set the prompt of the system that runs; whether all was understood, and what was."""
+    answer = call_service(SetPrompt, "segment/set_prompt", SetPrompt.Request(text=text), namespace)
+    known = ", ".join(answer.understood) or "every object"
+    return bool(answer.success), str(answer.message) or f"looking for {known}"
+
+
+def ask_to_identify(object_id: int, again: bool, namespace: str) -> tuple[bool, str]:
+    """Ask the system that runs to have an object identified; whether it will, and its words."""
+    request = Identify.Request(id=object_id, again=again)
+    answer = call_service(Identify, "segment/identify", request, namespace)
+    return bool(answer.success), str(answer.answer) or str(answer.message)

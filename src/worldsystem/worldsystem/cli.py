@@ -15,6 +15,7 @@ from worldsystem.dataset_commands import add_export, add_import
 from worldsystem.evaluation_command import add_eval
 from worldsystem.graph import Choice, new_run_folder
 from worldsystem.map_command import add_map
+from worldsystem.objects_command import add_objects
 from worldsystem.replay_command import add_replay
 from worldsystem.settings_text import parse_settings
 from worldsystem_core.errors import WorldSystemError
@@ -45,6 +46,7 @@ def _parser() -> argparse.ArgumentParser:
     add_bag(commands)
     add_runs(commands)
     add_map(commands)
+    add_objects(commands)
     add_import(commands)
     add_export(commands)
     add_eval(commands)

@@ -120,6 +120,7 @@ def _parameters(name: str, choice: Choice) -> Parameters:
             "map_folder": str(choice.out / "map"),
         },
         "mesher": mesher,
+        "segmenter": {"map_folder": str(choice.out / "map")},
         "viewer": {"rerun": True},
         "recorder": {"folder": str(choice.out), "name": "bag"},
         "reporter": {

@@ -11,7 +11,6 @@ from jaxtyping import Float64, UInt8, UInt16
 
 from worldsystem_core.reconstruction import ScaleState
 
-
 Candidates = tuple[tuple[str, float], ...]
 
 

@@ -13,7 +13,8 @@ from worldsystem_core.errors import BackendError
 from worldsystem_core.objects import MapObjects, TrackFrame
 from worldsystem_core.reconstruction import Keyframe, ScaleState
 from worldsystem_segment.config import SegmentConfig
-from worldsystem_segment.objects.object_map import ObjectMap
+from worldsystem_segment.objects.object_map import Named, ObjectMap
+from worldsystem_segment.objects.world_track import WorldTrack
 from worldsystem_segment.prompt import Phrase, PromptAnswer
 
 
@@ -45,6 +46,10 @@ class SegmentBackend(Protocol):
 
     def objects(self, stamp_ns: int, phrases: Sequence[Phrase]) -> MapObjects:
         """Confirmed objects of the map that a phrase selects."""
+        ...
+
+    def name(self, track: WorldTrack, phrases: Sequence[Phrase]) -> Named | None:
+        """What an object is called; None when no phrase selects it."""
         ...
 
     def close(self) -> None:

@@ -45,4 +45,28 @@ class SegmentConfig(Config):
         3, "sightings of empty space in a row that end a confirmed track", low=1
     )
     max_tracks: int = param(500, "tracks kept at most; births beyond it are counted", low=1)
+    map: str = param("", "folder whose objects it goes on with, and saves them to at its end")
+    map_folder: str = param(
+        "", "where the service `save_objects` saves that is told no path; empty: `map`"
+    )
+
+    crops_per_object: int = param(30, "pictures kept of each object", low=1, high=1000)
+    crops_mb: float = param(200.0, "pictures of all objects together [MB]", low=1.0)
+    crop_period_s: float = param(2.0, "an object's best picture is told at most so often [s]")
+
+    identify_url: str = param("", "vision service that is asked what objects are; empty: nobody is")
+    identify_style: str = param(
+        "chat",
+        "`chat` (OpenAI-compatible) or `multipart` (POST of a form)",
+        choices=("chat", "multipart"),
+    )
+    identify_model: str = param("", "model that a chat service is asked for")
+    identify_question: str = param(
+        "What is this object? Answer with a short noun phrase.", "what it is asked"
+    )
+    identify_by_itself: bool = param(False, "ask about each new object, not only when called")
+    identify_timeout_s: float = param(20.0, "longest wait for an answer [s]", low=0.1, high=300.0)
+    identify_per_minute: int = param(10, "requests at most, retries included", low=1, high=600)
+    identify_attempts: int = param(3, "tries before giving up", low=1, high=10)
+
     max_voxels: int = param(4000, "voxels per track at most; more are counted", low=16)

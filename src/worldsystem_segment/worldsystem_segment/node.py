@@ -1,19 +1,30 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Keyframes in; tracks, the label image and the map's objects out; a prompt by service."""
+"""Keyframes in; tracks and the map's objects out; prompts, queries and files by service."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
-from worldsystem_msgs.srv import SetPrompt
+import numpy as np
+from worldsystem_msgs.srv import Identify, LoadMap, QueryObjects, SaveMap, SetPrompt
 
+from worldsystem_core.errors import MapError, PromptError
+from worldsystem_core.handoff import Handoff
+from worldsystem_core.objects import ObjectIdentity, ShownTracks
 from worldsystem_core.reconstruction import Keyframe, MovedKeyframes, NewKeyframe
 from worldsystem_core.ros import topics
+from worldsystem_core.ros.adapters.objects import object_message
 from worldsystem_core.ros.adapters.slam import KeyframeEvent
 from worldsystem_core.ros.container import run_node
 from worldsystem_core.ros.stage_node import StageNode
 from worldsystem_segment.config import SegmentConfig
+from worldsystem_segment.identify.asking import Asking
+from worldsystem_segment.objects.object_file import NAME
 from worldsystem_segment.segmenter import Segmenter
+
+_IDENTITIES_WAITING = 64
+_IDENTITY_PERIOD_S = 0.2
 
 
 class SegmenterNode(StageNode):
@@ -24,12 +35,30 @@ class SegmenterNode(StageNode):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__("segmenter", SegmentConfig, **kwargs)
         self._segmenter = Segmenter(self.config)
+        self._identities: Handoff[ObjectIdentity] = Handoff(_IDENTITIES_WAITING)
+        self._asking = Asking(self.config, self._segmenter, self._identities.put)
         self._tracks_out = self.advertise(topics.TRACKS)
         self._labels_out = self.advertise(topics.LABELS)
+        self._overlay_out = self.advertise(topics.OVERLAY)
+        self._crops_out = self.advertise(topics.CROPS)
         self._objects_out = self.advertise(topics.OBJECTS)
+        self._markers_out = self.advertise(topics.MARKERS)
+        self._identities_out = self.advertise(topics.IDENTITIES)
         self._newest_ns = 0
+        self._go_on_in_map()
         self.listen(topics.KEYFRAME, self._on_keyframe, self._on_dropped)
         self.create_service(SetPrompt, "segment/set_prompt", self._on_prompt)
+        self.create_service(QueryObjects, "segment/query", self._on_query)
+        self.create_service(Identify, "segment/identify", self._on_identify)
+        self.create_service(SaveMap, "segment/save_objects", self._on_save)
+        self.create_service(LoadMap, "segment/load_objects", self._on_load)
+        self.create_timer(_IDENTITY_PERIOD_S, self._tell_identities)
+
+    def _go_on_in_map(self) -> None:
+        if self.config.map and (Path(self.config.map) / NAME).exists():
+            count = self._segmenter.load(Path(self.config.map))
+            self.get_logger().info(f"{count} objects from {self.config.map}")
+            self._tell_objects()
 
     def _on_dropped(self, event: KeyframeEvent) -> None:
         if isinstance(event, NewKeyframe):
@@ -42,7 +71,7 @@ class SegmenterNode(StageNode):
             self._segmenter.move(event.world_from_cam, event.point_scale, event.scale)
         else:
             self._segmenter.remove(event.ids)
-        self._objects_out.publish(self._segmenter.objects(self._newest_ns))
+        self._tell_objects()
 
     def _segment(self, keyframe: Keyframe) -> None:
         self.ledger.take(keyframe.frame_id)
@@ -50,8 +79,23 @@ class SegmenterNode(StageNode):
         self._newest_ns = keyframe.stamp_ns
         self._tracks_out.publish(tracks)
         self._labels_out.publish(tracks)
+        self._overlay_out.publish(ShownTracks(rgb=keyframe.rgb, tracks=tracks))
+        for crop in self._segmenter.crops:
+            self._crops_out.publish(crop)
         self.measure_latency(keyframe.stamp_ns)
         self.ledger.use(keyframe.frame_id)
+
+    def _tell_objects(self) -> None:
+        objects = self._segmenter.objects(self._newest_ns)
+        self._objects_out.publish(objects)
+        self._markers_out.publish(objects)
+        self._asking.look_at(objects)
+
+    def _tell_identities(self) -> None:
+        while (said := self._identities.get(timeout_s=0.0)) is not None:
+            if said.answer:
+                self._segmenter.identify(said.id, said.answer)
+            self._identities_out.publish(said)
 
     def facts(self) -> dict[str, object]:
         return dict(self._segmenter.counters())
@@ -59,12 +103,71 @@ class SegmenterNode(StageNode):
     def _on_prompt(
         self, request: SetPrompt.Request, response: SetPrompt.Response
     ) -> SetPrompt.Response:
-        result = self._segmenter.set_prompt(request.text)
+        try:
+            result = self._segmenter.set_prompt(request.text, list(request.thresholds))
+        except PromptError as error:
+            response.message = str(error)
+            return response
         response.understood = list(result.understood)
         response.refused = list(result.refused)
         response.message = result.message
         response.success = not result.refused
+        response.thresholds = [phrase.threshold for phrase in result.phrases]
         return response
+
+    def _on_query(
+        self, request: QueryObjects.Request, response: QueryObjects.Response
+    ) -> QueryObjects.Response:
+        near = np.array([request.near.x, request.near.y, request.near.z])
+        place = near if request.use_near else None
+        answer = self._segmenter.query(request.text, place, request.limit)
+        response.success = bool(answer.found)
+        response.message = answer.message
+        response.objects = [object_message(found.thing) for found in answer.found]
+        response.scores = [found.score for found in answer.found]
+        response.distances = [found.distance for found in answer.found]
+        response.scale_state = self._segmenter.objects(0).scale.value
+        return response
+
+    def _on_identify(
+        self, request: Identify.Request, response: Identify.Response
+    ) -> Identify.Response:
+        response.answer = "" if request.again else self._asking.kept(request.id)
+        response.success, response.message = self._asking.ask(request.id, again=request.again)
+        return response
+
+    def _on_save(self, request: SaveMap.Request, response: SaveMap.Response) -> SaveMap.Response:
+        return self._answered(response, self._segmenter.save, "saved", request.path)
+
+    def _on_load(self, request: LoadMap.Request, response: LoadMap.Response) -> LoadMap.Response:
+        answer = self._answered(response, self._segmenter.load, "loaded", request.path)
+        self._tell_objects()
+        return answer
+
+    def _answered(self, response: Any, act: Any, done: str, path: str) -> Any:
+        folder = path or self.config.map_folder or self.config.map
+        try:
+            if not folder:
+                raise MapError("no folder is named, and segmenter.map_folder is empty")
+            response.message = f"{done} {act(Path(folder))} objects ({folder})"
+            response.success = True
+        except MapError as error:
+            response.message, response.success = str(error), False
+        return response
+
+    def _keep_map(self) -> None:
+        if not self.config.map:
+            return
+        try:
+            self._segmenter.save(Path(self.config.map))
+        except MapError as error:
+            self.get_logger().error(str(error))
+
+    def close(self) -> None:
+        self._asking.close()
+        self._keep_map()
+        self._segmenter.close()
+        super().close()
 
 
 def main() -> None:

@@ -121,7 +121,7 @@ def parse_prompt(text: str) -> PromptAnswer:
 def phrases_of(text: str) -> list[tuple[str, float | None]]:
     """The phrases of a prompt in lower case, each with the least score after its `@`, if any."""
     parts = re.split(r"\.(?!\d)|[,;\n]|\band\b|\bor\b", text.lower())
-    found = []
+    found: list[tuple[str, float | None]] = []
     for part in (" ".join(p.split()) for p in parts):
         match = re.fullmatch(r"(.+?)\s*@\s*(0?\.\d+|[01](?:\.\d*)?)", part)
         if match and float(match[2]) <= 1.0:
@@ -142,7 +142,7 @@ def parse_phrase(text: str) -> Phrase | None:
         if not field or field in found:
             return None
         found[field] = value
-    return Phrase(text=text, tag=tag, **found) if found else None
+    return replace(Phrase(text=text, tag=tag), **found) if found else None
 
 
 def selects(phrase: Phrase, described: Description) -> bool:

@@ -11,7 +11,7 @@ no object is like gives nothing, and says which labels there are.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,11 +24,19 @@ ORDERS = {
     "largest": "largest", "biggest": "largest", "smallest": "smallest",
     "newest": "newest", "latest": "newest",
 }  # fmt: skip
-_FILLERS = {"a", "an", "the", "any", "all", "every", "which", "objects", "object", "thing", "things",
-            "is", "are", "like", "where", "of", "to", "me", "what", "my"}  # fmt: skip
+_FILLERS = {
+    "a", "an", "the", "any", "all", "every", "which", "object", "thing", "is", "are", "like",
+    "where", "of", "to", "me", "what", "my", "show", "find",
+}  # fmt: skip
 _SAME = {"gray": "grey", "violet": "purple", "ground": "floor", "cube": "box", "sphere": "ball",
          "big": "large", "little": "small", "tiny": "small", "tube": "cylinder"}  # fmt: skip
-_IRREGULAR = {"boxes": "box", "people": "person", "shelves": "shelf", "men": "man", "women": "woman"}
+_IRREGULAR = {
+    "boxes": "box",
+    "people": "person",
+    "shelves": "shelf",
+    "men": "man",
+    "women": "woman",
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,9 +74,7 @@ def query(
     if orders and orders[0] in ("nearest", "farthest") and near is None:
         return Answer((), f"'{text}' needs a place: no camera position is known yet, give `near`")
     scored = [(thing, likeness(wanted, thing)) for thing in objects]
-    found = [
-        Found(thing, score, _distance(thing, near)) for thing, score in scored if score > 0.0
-    ]
+    found = [Found(thing, score, _distance(thing, near)) for thing, score in scored if score > 0.0]
     found.sort(key=_ranking(orders[0] if orders else "best"))
     if not found:
         return Answer((), _nothing(objects, text))
@@ -113,8 +119,8 @@ def _distance(thing: MapObject, near: Float64[np.ndarray, "3"] | None) -> float:
     return float(np.linalg.norm(outside))
 
 
-def _ranking(order: str):  # type: ignore[no-untyped-def]
-    ranks = {
+def _ranking(order: str) -> Callable[[Found], tuple[float, ...] | float]:
+    ranks: dict[str, Callable[[Found], tuple[float, ...] | float]] = {
         "best": lambda f: (-f.score, f.distance if np.isfinite(f.distance) else 0.0),
         "nearest": lambda f: f.distance,
         "farthest": lambda f: -f.distance,

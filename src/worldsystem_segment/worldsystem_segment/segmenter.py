@@ -3,20 +3,25 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float64
 
 from worldsystem_core.errors import PromptError
-from worldsystem_core.objects import MapObjects, TrackFrame
+from worldsystem_core.objects import MapObjects, ObjectCrop, TrackFrame
 from worldsystem_core.reconstruction import Keyframe, ScaleState
 from worldsystem_segment.backend import create_backend
 from worldsystem_segment.config import SegmentConfig
+from worldsystem_segment.crops.pictures import ObjectPictures
 from worldsystem_segment.objects.object_file import load_objects, save_objects
 from worldsystem_segment.prompt import Phrase, PromptAnswer
 from worldsystem_segment.query import Answer, query
+
+MAX_IDENTITIES = 1000
 
 
 class Segmenter:
@@ -29,14 +34,24 @@ class Segmenter:
         """Build the back-end; raises BackendError for an unknown one."""
         self.config = config or SegmentConfig()
         self._backend = create_backend(self.config.backend, self.config)
-        self._phrases: tuple[Phrase, ...] = ()
+        self._pictures = ObjectPictures(self.config)
+        self._identities: OrderedDict[int, str] = OrderedDict()
         self._camera_at: Float64[np.ndarray, "3"] | None = None
+        self._crops: list[ObjectCrop] = []
+        self.phrases: tuple[Phrase, ...] = ()
         self.set_prompt(self.config.prompt)
 
     def feed(self, keyframe: Keyframe) -> TrackFrame:
         """Track the objects of `keyframe`; a keyframe without usable points has no tracks."""
         self._camera_at = keyframe.world_from_cam[:3, 3].copy()
-        return self._backend.feed(keyframe, self._phrases)
+        frame = self._backend.feed(keyframe, self.phrases)
+        self._crops = self._pictures.add(keyframe, frame, self._backend.map.tracker.take_joined())
+        return frame
+
+    @property
+    def crops(self) -> list[ObjectCrop]:
+        """Of the last keyframe, the crops that are their object's best until now."""
+        return self._crops
 
     def move(
         self,
@@ -57,29 +72,30 @@ class Segmenter:
 
     def objects(self, stamp_ns: int) -> MapObjects:
         """Every confirmed object that the prompt selects, with its oriented box [world units]."""
-        return self._backend.objects(stamp_ns, self._phrases)
+        return self._identified(self._backend.objects(stamp_ns, self.phrases))
 
     def query(
         self, text: str, near: Float64[np.ndarray, "3"] | None = None, limit: int = 0
     ) -> Answer:
-        """The objects of the whole map that `text` asks for, whatever the prompt; see `query`.
+        """The objects of the whole map that `text` asks for, whatever the prompt.
 
         Distances are from `near`, or from the newest keyframe's camera [world units].
         """
         place = self._camera_at if near is None else near
-        return query(self._backend.objects(0, ()).objects, text, place, limit)
+        everything = self._identified(self._backend.objects(0, ()))
+        return query(everything.objects, text, place, limit)
 
-    def save(self, folder: Path) -> int:
-        """Save the objects beside a map in `folder`; returns how many, raises `MapError`."""
-        return save_objects(self._backend.map, folder)
+    def enhanced(self, object_id: int) -> ObjectCrop | None:
+        """All crops of an object fused into one picture of twice the size; None without any."""
+        track = self._backend.map.tracker.tracks.get(object_id)
+        named = self._backend.name(track, ()) if track else None
+        return self._pictures.enhanced(object_id, named.label if named else "")
 
-    def load(self, folder: Path) -> int:
-        """Go on with the objects saved in `folder`; returns how many, raises `MapError`."""
-        return load_objects(self._backend.map, folder)
-
-    def close(self) -> None:
-        """End what runs by itself."""
-        self._backend.close()
+    def identify(self, object_id: int, identity: str) -> None:
+        """Remember what an identify service said of an object."""
+        self._identities[object_id] = identity
+        while len(self._identities) > MAX_IDENTITIES:
+            self._identities.popitem(last=False)
 
     def set_prompt(self, text: str, thresholds: Sequence[float] = ()) -> PromptAnswer:
         """Report only what the understood phrases of `text` ask for; an empty text reports all.
@@ -92,12 +108,32 @@ class Segmenter:
         if thresholds:
             answer = _with(answer, thresholds)
         if answer.phrases or not answer.refused:
-            self._phrases = answer.phrases
+            self.phrases = answer.phrases
         return answer
 
+    def save(self, folder: Path) -> int:
+        """Save the objects beside a map in `folder`; returns how many, raises `MapError`."""
+        return save_objects(self._backend.map, folder)
+
+    def load(self, folder: Path) -> int:
+        """Go on with the objects saved in `folder`; returns how many, raises `MapError`."""
+        return load_objects(self._backend.map, folder)
+
     def counters(self) -> dict[str, int]:
-        """Tracks, voxels and keyframes let go since the start, by reason."""
-        return self._backend.counters()
+        """Tracks, voxels, crops and keyframes let go since the start, by reason."""
+        forgotten = {"crops_forgotten": self._pictures.history.forgotten}
+        return self._backend.counters() | forgotten
+
+    def close(self) -> None:
+        """End what runs by itself."""
+        self._backend.close()
+
+    def _identified(self, objects: MapObjects) -> MapObjects:
+        if not self._identities:
+            return objects
+        said = self._identities
+        named = (replace(o, identity=said.get(o.id, "")) for o in objects.objects)
+        return replace(objects, objects=tuple(named))
 
 
 def _with(answer: PromptAnswer, thresholds: Sequence[float]) -> PromptAnswer:

@@ -73,9 +73,7 @@ SPLATS: Topic[SplatDelta] = Topic("splats/delta", splats.SplatDeltaAdapter(), qo
 TRACKS: Topic[TrackFrame] = Topic("segment/tracks", objects.TRACKS, qos.KEYFRAME)
 LABELS: Topic[TrackFrame] = Topic("segment/labels", objects.LabelImageAdapter(), qos.IMAGE)
 OBJECTS: Topic[MapObjects] = Topic("segment/objects", objects.OBJECTS, qos.LATCHED, latched=True)
-OVERLAY: Topic[ShownTracks] = Topic(
-    "segment/overlay", object_pictures.OverlayAdapter(), qos.IMAGE
-)
+OVERLAY: Topic[ShownTracks] = Topic("segment/overlay", object_pictures.OverlayAdapter(), qos.IMAGE)
 MARKERS: Topic[MapObjects] = Topic(
     "segment/markers", object_pictures.MARKERS, qos.LATCHED, latched=True
 )

@@ -44,7 +44,7 @@ class CropHistory:
         self.forgotten = 0
 
     def add(self, rgb: UInt8[np.ndarray, "h w 3"], frame: TrackFrame) -> list[int]:
-        """Keep a crop of each confirmed track in view; ids of those whose best crop is a new one."""
+        """Keep a crop of each confirmed track in view; ids of those whose best is a new one."""
         better = []
         for track in frame.tracks:
             if track.state is not TrackState.CONFIRMED or not track.area_px:

@@ -31,7 +31,7 @@ _PLAIN_NOUN_SHARE = 0.4
 
 
 class GeometricBackend:
-    """Instances of a keyframe's pointmap with ids that live in the map; see docs/segmentation.md."""
+    """Instances of a keyframe's pointmap; ids live in the map (docs/segmentation.md)."""
 
     def __init__(self, config: SegmentConfig) -> None:
         self.config = config

@@ -101,7 +101,7 @@ def _split(
     groups: list[list[int]],
     following: int,
 ) -> Int32[np.ndarray, "h w"]:
-    """Every pixel of `label` goes to the group whose part is nearest; the first keeps the number."""
+    """Every pixel of `label` goes to the group of the nearest part; the first keeps the number."""
     rows, columns = np.nonzero(labels == label)
     area = (slice(rows.min(), rows.max() + 1), slice(columns.min(), columns.max() + 1))
     own = labels[area] == label

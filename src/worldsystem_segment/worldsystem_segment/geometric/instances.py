@@ -13,8 +13,8 @@ from jaxtyping import Bool, Float32, Int32, Int64
 
 from worldsystem_segment.config import SegmentConfig
 from worldsystem_segment.geometric.colour_split import split_by_colour
-from worldsystem_segment.objects.normals import dot
 from worldsystem_segment.geometric.overhang import join_overhangs
+from worldsystem_segment.objects.normals import dot
 from worldsystem_segment.objects.view import View
 
 JUMP_REACH_PX = 2

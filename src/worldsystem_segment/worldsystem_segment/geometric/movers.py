@@ -64,7 +64,9 @@ class MoverFinder:
         if shared.mean() < 0.1:
             return None
         where[~shared] = -1.0
-        warped = cv2.remap(before[1], where, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        warped = cv2.remap(
+            before[1], where, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+        )
         expected = np.where(shared, warped, grey)
         flow = self._flow.calc(grey, expected, None)
         trusted = shared & _textured(grey) & _explained(grey, expected, flow)

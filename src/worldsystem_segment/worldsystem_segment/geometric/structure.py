@@ -14,7 +14,6 @@ from worldsystem_core.geometry.se3 import inverse, transform
 from worldsystem_segment.config import SegmentConfig
 from worldsystem_segment.geometric.ground import find_ground
 from worldsystem_segment.geometric.up import PoseOf, UpMemory
-from worldsystem_segment.objects.view import View
 from worldsystem_segment.geometric.walls import (
     MARGIN,
     Wall,
@@ -28,6 +27,7 @@ from worldsystem_segment.geometric.walls import (
     same_plane,
     within,
 )
+from worldsystem_segment.objects.view import View
 
 PlacedWalls = list[tuple[Wall, Float64[np.ndarray, "4"]]]
 

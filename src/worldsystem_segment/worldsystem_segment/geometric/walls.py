@@ -10,8 +10,8 @@ import numpy as np
 from jaxtyping import Bool, Float32, Float64, UInt8
 
 from worldsystem_segment.config import SegmentConfig
-from worldsystem_segment.objects.normals import along, dot
 from worldsystem_segment.geometric.up import PoseOf
+from worldsystem_segment.objects.normals import along, dot
 from worldsystem_segment.objects.view import View
 
 BLOCK_PX = 16

@@ -40,7 +40,10 @@ def ask(service: Service, jpeg: bytes, label: str, question: str = "") -> str:
     """The service's answer to a picture, as one trimmed text; raises `IdentifyError`."""
     question = question or service.question
     make = _chat_request if service.style == "chat" else _multipart_request
-    request = make(service, jpeg, label, question)
+    try:
+        request = make(service, jpeg, label, question)
+    except ValueError as error:
+        raise IdentifyError(f"{service.url} cannot be reached: {error}", again=False) from error
     if service.key:
         request.add_header("Authorization", f"Bearer {service.key}")
     try:
@@ -48,7 +51,9 @@ def ask(service: Service, jpeg: bytes, label: str, question: str = "") -> str:
             body = response.read(MAX_ANSWER_BYTES + 1)
     except urllib.error.HTTPError as error:
         again = error.code in (408, 425, 429) or error.code >= 500
-        raise IdentifyError(f"{service.url} answered {error.code} {error.reason}", again=again) from error
+        raise IdentifyError(
+            f"{service.url} answered {error.code} {error.reason}", again=again
+        ) from error
     except (urllib.error.URLError, TimeoutError, OSError, ValueError) as error:
         reason = getattr(error, "reason", error)
         raise IdentifyError(f"{service.url} cannot be reached: {reason}", again=True) from error
@@ -57,7 +62,9 @@ def ask(service: Service, jpeg: bytes, label: str, question: str = "") -> str:
     return _text_of(body, service.style)
 
 
-def _chat_request(service: Service, jpeg: bytes, label: str, question: str) -> urllib.request.Request:
+def _chat_request(
+    service: Service, jpeg: bytes, label: str, question: str
+) -> urllib.request.Request:
     picture = "data:image/jpeg;base64," + base64.b64encode(jpeg).decode()
     content = [
         {"type": "text", "text": f"{question} (A tracker calls it '{label}'.)"},

@@ -128,7 +128,7 @@ class TrackPoints:
         }
 
     def restore(self, arrays: Mapping[str, np.ndarray]) -> None:
-        """Take the points of another session; a `ValueError` when the arrays do not fit together."""
+        """Take the points of another session; a `ValueError` when arrays do not fit together."""
         cam, world = arrays["cam"].reshape(-1, 3), arrays["world"].reshape(-1, 3)
         if not len(cam) == len(world) == len(arrays["anchor"]) == len(arrays["votes"]):
             raise ValueError("points, anchors and votes differ in number")

@@ -43,9 +43,7 @@ class View:
         """Camera-frame normals of flat pixel numbers."""
         return self.normals[np.unravel_index(pixels, self.valid.shape)]
 
-    def box_of(
-        self, points_world: Float32[np.ndarray, "n 3"]
-    ) -> tuple[int, int, int, int] | None:
+    def box_of(self, points_world: Float32[np.ndarray, "n 3"]) -> tuple[int, int, int, int] | None:
         """Box (x0, y0, x1, y1) [px of the whole picture] of points; None with under half in it."""
         cam = transform(inverse(self.world_from_cam), points_world)
         pixels, inside = project(cam, self.camera)

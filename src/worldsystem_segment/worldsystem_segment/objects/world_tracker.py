@@ -45,6 +45,7 @@ class WorldTracker:
         self._sizes: dict[int, float] = {}
         self._next_id = 1
         self._unused_ids: deque[int] = deque(maxlen=MAX_ID)
+        self._joined: deque[tuple[int, int]] = deque(maxlen=MAX_ID)
 
     def update(self, view: View, detections: list[Detection], stamp_ns: int) -> list[int]:
         """Match, extend and create tracks; returns the track id of each detection (0 = refused)."""
@@ -85,6 +86,12 @@ class WorldTracker:
             self._next_id += 1
             return self._next_id - 1
         return self._unused_ids.popleft() if self._unused_ids else 0
+
+    def take_joined(self) -> list[tuple[int, int]]:
+        """Ids (kept, gone) of things that turned out to be one since the last call."""
+        joined = list(self._joined)
+        self._joined.clear()
+        return joined
 
     @property
     def next_id(self) -> int:
@@ -177,9 +184,7 @@ class WorldTracker:
         if track.moving:  # where it was is no longer where it is
             track.points.clear()
         unscaled = detection.points_cam / np.float32(self._sizes.get(keyframe_id, 1.0))
-        self.voxels_dropped += track.points.add(
-            keyframe_id, unscaled, detection.points_world, keys
-        )
+        self.voxels_dropped += track.points.add(keyframe_id, unscaled, detection.points_world, keys)
 
     def _part(self, seen: dict[int, Int64[np.ndarray, "n"]]) -> None:
         # what one view shows as two things is two: neither keeps voxels that the other one fills
@@ -244,6 +249,7 @@ class WorldTracker:
             kept.tags |= gone.tags
             del self.tracks[gone.id]
             self.merged += 1
+            self._joined.append((kept.id, gone.id))
 
 
 class _Sight:

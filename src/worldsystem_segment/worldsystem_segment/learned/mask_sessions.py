@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Masks of many objects through a video: one SAM 2 session for each, the encoder run once a frame.
+
+Sessions of their own make objects come and go at any frame without touching one another (in a
+shared session a new prompt changes the others' masks), and what an object no longer needs goes with
+its session.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, UInt8
+from torch import Tensor
+
+from worldsystem_segment.learned.pixels import SAM2_MEAN, SAM2_STD, picture_masks, square_pixels
+from worldsystem_segment.learned.pruning import prune
+
+Box = tuple[float, float, float, float]  # x0 y0 x1 y1 [px]
+
+
+@dataclass(frozen=True, eq=False)
+class ObjectMask:
+    """One object's mask in one picture; `presence` is the logit of its being there."""
+
+    mask: Bool[np.ndarray, "h w"]
+    presence: float
+
+    @property
+    def area_px(self) -> int:
+        return int(self.mask.sum())
+
+
+class MaskSessions:
+    """Follows objects by their masks; not thread-safe.
+
+    `model` is a `Sam2VideoModel` or `EdgeTamVideoModel` (transformers), in whatever precision it
+    is. An object is given by a box, or by a mask, in the picture of the next `step`.
+    """
+
+    def __init__(self, model: Any, session_type: type) -> None:  # transformers' own types
+        self._model = model.eval()
+        self._session_type = session_type
+        self._size = int(model.config.vision_config.image_size) if hasattr(
+            model.config.vision_config, "image_size"
+        ) else int(model.config.image_size)
+        self._sessions: dict[int, Any] = {}
+        self._prompts: dict[int, Box | Bool[np.ndarray, "h w"]] = {}
+        self.frame = -1
+        self.encoder_runs = 0
+        # all anchors would be attended to, so that time grew with each new one
+        model.config.max_cond_frame_num = 4
+
+    def __len__(self) -> int:
+        return len(self._sessions.keys() | self._prompts.keys())
+
+    @property
+    def ids(self) -> set[int]:
+        """The objects that are followed, and those that will be from the next picture on."""
+        return set(self._sessions) | set(self._prompts)
+
+    def prompt(self, object_id: int, where: Box | Bool[np.ndarray, "h w"]) -> None:
+        """Begin to follow an object, or anchor it anew, at the next picture."""
+        self._prompts[object_id] = where
+
+    def remove(self, object_id: int) -> None:
+        """Stop following an object; the others do not notice."""
+        self._sessions.pop(object_id, None)
+        self._prompts.pop(object_id, None)
+
+    @torch.inference_mode()
+    def step(self, rgb: UInt8[np.ndarray, "h w 3"]) -> dict[int, ObjectMask]:
+        """The masks of all objects in the next picture. Without objects no network is run."""
+        self.frame += 1
+        if not len(self):
+            return {}
+        dtype, device = self._model.dtype, self._model.device
+        pixels = square_pixels(rgb, self._size, SAM2_MEAN, SAM2_STD).to(device, dtype)
+        found: dict[int, ObjectMask] = {}
+        features: dict[Any, Any] | None = None
+        for object_id in sorted(self.ids):
+            session = self._session_of(object_id, rgb.shape)
+            if object_id in self._prompts:
+                self._anchor(session, self._prompts.pop(object_id), rgb.shape)
+            if features is not None:
+                session.cache._vision_features = dict(features)
+            else:
+                self.encoder_runs += 1
+            output = self._model(inference_session=session, frame=pixels, frame_idx=self.frame)
+            features = dict(session.cache._vision_features)
+            session.cache._vision_features = {}
+            prune(session, self.frame, self._model.config)
+            found[object_id] = _object_mask(output, rgb.shape)
+        return found
+
+    def sessions(self) -> dict[int, Any]:
+        """The sessions by object, for tests."""
+        return self._sessions
+
+    def _session_of(self, object_id: int, shape: tuple[int, ...]) -> Any:
+        session = self._sessions.get(object_id)
+        if session is None or (session.video_height, session.video_width) != shape[:2]:
+            device = self._model.device
+            session = self._session_type(
+                video=None,
+                video_height=shape[0],
+                video_width=shape[1],
+                inference_device=device,
+                inference_state_device=device,
+                video_storage_device=device,
+                dtype=self._model.dtype,
+            )
+            self._sessions[object_id] = session
+        return session
+
+    def _anchor(
+        self, session: Any, where: Box | Bool[np.ndarray, "h w"], shape: tuple[int, ...]
+    ) -> None:
+        index = session.obj_id_to_idx(1)
+        if isinstance(where, np.ndarray):
+            mask = torch.tensor(where)[None, None].float()
+            size = (self._size, self._size)
+            fitted = torch.nn.functional.interpolate(mask, size, mode="bilinear") > 0.5
+            session.add_mask_inputs(index, self.frame, fitted.to(session.inference_device).float())
+            session.remove_point_inputs(index, self.frame)
+        else:
+            session.add_point_inputs(index, self.frame, self._box_points(where, shape, session))
+            session.remove_mask_inputs(index, self.frame)
+        session.obj_with_new_inputs = [1]
+
+    def _box_points(self, box: Box, shape: tuple[int, ...], session: Any) -> dict[str, Tensor]:
+        # SAM takes a box as two points, labelled as its top left and its bottom right corner
+        scale: Float[Tensor, "2"] = torch.tensor([self._size / shape[1], self._size / shape[0]])
+        corners = torch.tensor(box).float().reshape(1, 1, 2, 2) * scale
+        device = session.inference_device
+        labels = torch.tensor([[[2, 3]]], dtype=torch.int32)
+        return {"point_coords": corners.to(device), "point_labels": labels.to(device)}
+
+
+def _object_mask(output: Any, shape: tuple[int, ...]) -> ObjectMask:
+    masks = picture_masks(output.pred_masks, shape[0], shape[1])
+    presence = float(output.object_score_logits.flatten()[0])
+    return ObjectMask(masks[0] & (presence > 0), presence)

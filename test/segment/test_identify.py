@@ -1,0 +1,196 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Asking a vision service: what goes out, and what its slow, failing and broken answers do."""
+
+from __future__ import annotations
+
+import base64
+import json
+import threading
+import time
+from contextlib import contextmanager
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from worldsystem_core.objects import IdentifyOutcome
+from worldsystem_segment.identify import identifier as module
+from worldsystem_segment.identify.client import IdentifyError, Service, ask
+from worldsystem_segment.identify.identifier import QUEUE, Identifier, Inquiry
+
+JPEG = b"\xff\xd8 not really a picture \xff\xd9"
+CHAT = {"choices": [{"message": {"content": "  an oak \n chair "}}]}
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def __init__(self, answers) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.answers, self.seen, self.lock = list(answers), [], threading.Lock()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}/v1/chat/completions"
+
+
+class _Handler(BaseHTTPRequestHandler):
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        with self.server.lock:
+            self.server.seen.append((dict(self.headers), body))
+            answers = self.server.answers
+            code, content, wait_s = answers.pop(0) if len(answers) > 1 else answers[0]
+        time.sleep(wait_s)
+        data = content if isinstance(content, bytes) else json.dumps(content).encode()
+        try:
+            self.send_response(code)
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+        except OSError:
+            pass  # the asker has gone
+
+    def log_message(self, *_) -> None:
+        pass
+
+
+@contextmanager
+def serving(*answers):
+    server = _Server(answers)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join(5.0)
+
+
+@contextmanager
+def identifying(server, **settings):
+    said, arrived = [], threading.Condition()
+
+    def told(identity) -> None:
+        with arrived:
+            said.append(identity)
+            arrived.notify_all()
+
+    service = Service(url=server.url, timeout_s=settings.pop("timeout_s", 2.0))
+    asker = Identifier(service, told, **settings)
+
+    def wait_for(count: int):
+        with arrived:
+            assert arrived.wait_for(lambda: len(said) >= count, 10.0)
+            return list(said)
+
+    try:
+        yield asker, wait_for
+    finally:
+        asker.close()
+
+
+@pytest.fixture(autouse=True)
+def quick_retries(monkeypatch) -> None:
+    monkeypatch.setattr(module, "FIRST_WAIT_S", 0.01)
+
+
+def test_a_chat_service_gets_the_question_and_the_picture_and_its_text_is_trimmed() -> None:
+    with serving((200, CHAT, 0)) as server:
+        service = Service(url=server.url, model="eyes", key="secret")
+        assert ask(service, JPEG, "brown box", "What?") == "an oak chair"
+        headers, body = server.seen[0]
+    sent = json.loads(body)
+    text, picture = sent["messages"][0]["content"]
+    assert sent["model"] == "eyes"
+    assert text["text"].startswith("What?")
+    assert "brown box" in text["text"]
+    assert base64.b64decode(picture["image_url"]["url"].split(",")[1]) == JPEG
+    assert headers["Authorization"] == "Bearer secret"
+
+
+@pytest.mark.parametrize("answer", [{"label": "chair"}, "chair", b"chair"])
+def test_a_form_carries_the_picture_and_takes_json_or_plain_text(answer) -> None:
+    with serving((200, answer, 0)) as server:
+        assert ask(Service(url=server.url, style="multipart"), JPEG, "box") == "chair"
+        headers, body = server.seen[0]
+    border = headers["Content-Type"].split("boundary=")[1].encode()
+    assert body.count(b"--" + border) == 4
+    assert JPEG in body
+
+
+@pytest.mark.parametrize(
+    "answer", [b"", b"{", b"<html>", [], {}, {"choices": []}, {"choices": [{"message": None}]},
+               {"choices": [{"message": {"content": 5}}]}, b"{\xff\xfe\x00", b"x" * 1_000_001],
+    ids=range(10),
+)  # fmt: skip
+@pytest.mark.parametrize("style", ["chat", "multipart"])
+def test_a_malformed_answer_is_a_problem_in_words(answer, style) -> None:
+    with serving((200, answer, 0)) as server, pytest.raises(IdentifyError, match="answer"):
+        ask(Service(url=server.url, style=style), JPEG, "box")
+
+
+def test_a_slow_service_is_given_up_after_the_time_out() -> None:
+    with serving((200, CHAT, 1.0)) as server:
+        start = time.monotonic()
+        with pytest.raises(IdentifyError, match="timed out"):
+            ask(Service(url=server.url, timeout_s=0.1), JPEG, "box")
+        assert time.monotonic() - start < 0.8
+
+
+def test_an_overloaded_service_is_asked_again_and_its_answer_is_kept() -> None:
+    answers = (503, b"", 0), (429, b"", 0), (200, CHAT, 0)
+    with serving(*answers) as server, identifying(server) as (asker, wait_for):
+        assert asker.submit(Inquiry(4, "box", JPEG)) == ""
+        (said,) = wait_for(1)
+        assert (said.outcome, said.answer) == (IdentifyOutcome.ANSWERED, "an oak chair")
+        assert said.attempts == 3
+        assert asker.submit(Inquiry(4, "box", JPEG)) == ""
+        assert wait_for(2)[1].outcome is IdentifyOutcome.FROM_CACHE
+        assert len(server.seen) == 3
+        asker.submit(Inquiry(4, "box", JPEG), again=True)
+        assert wait_for(3)[2].outcome is IdentifyOutcome.ANSWERED
+        assert len(server.seen) == 4
+
+
+def test_a_refusal_is_final_and_failures_end_after_the_attempts() -> None:
+    with serving((401, b"", 0)) as server, identifying(server) as (asker, wait_for):
+        asker.submit(Inquiry(1, "box", JPEG))
+        (said,) = wait_for(1)
+        assert (said.outcome, said.attempts) == (IdentifyOutcome.FAILED, 1)
+        assert "401" in said.problem
+    with serving((500, b"", 0)) as server, identifying(server, attempts=2) as (asker, wait_for):
+        asker.submit(Inquiry(1, "box", JPEG))
+        assert wait_for(1)[0].attempts == 2
+        assert asker.answer_of(1) == ""
+
+
+def test_nobody_there_is_a_problem_that_names_the_address() -> None:
+    with serving((200, CHAT, 0)) as server:
+        url = server.url
+    with pytest.raises(IdentifyError, match="cannot be reached"):
+        ask(replace(Service(url=url), timeout_s=0.5), JPEG, "box")
+    with pytest.raises(IdentifyError, match="cannot be reached"):
+        ask(Service(url="no address"), JPEG, "box")
+
+
+def test_the_queue_is_bounded_each_object_waits_once_and_refusals_are_told() -> None:
+    with serving((200, CHAT, 0.3)) as server, identifying(server) as (asker, wait_for):
+        problems = [asker.submit(Inquiry(n, "box", JPEG)) for n in range(QUEUE + 3)]
+        assert sum(bool(p) for p in problems) == 3
+        assert "already being asked" in asker.submit(Inquiry(QUEUE - 1, "box", JPEG))
+        refused = [s for s in wait_for(4) if s.outcome is IdentifyOutcome.REFUSED]
+        assert len(refused) == asker.dropped == 4
+
+
+def test_no_more_requests_go_out_in_a_minute_than_allowed_and_closing_waits_for_none() -> None:
+    with serving((200, CHAT, 0)) as server:
+        with identifying(server, per_minute=2) as (asker, wait_for):
+            for number in range(4):
+                asker.submit(Inquiry(number, "box", JPEG))
+            wait_for(2)
+            time.sleep(0.2)
+            assert len(server.seen) == 2
+            start = time.monotonic()
+        assert time.monotonic() - start < 1.0
