@@ -67,7 +67,23 @@ def _geometric(config: SegmentConfig) -> SegmentBackend:
     return GeometricBackend(config)
 
 
-BACKENDS: dict[str, Callable[[SegmentConfig], SegmentBackend]] = {"geometric": _geometric}
+def _grounded_sam2(config: SegmentConfig) -> SegmentBackend:
+    from worldsystem_segment.learned.loading import grounded_sam2
+
+    return grounded_sam2(config)
+
+
+def _sam3(config: SegmentConfig) -> SegmentBackend:
+    from worldsystem_segment.learned.loading import sam3
+
+    return sam3(config)
+
+
+BACKENDS: dict[str, Callable[[SegmentConfig], SegmentBackend]] = {
+    "geometric": _geometric,
+    "grounded_sam2": _grounded_sam2,
+    "sam3": _sam3,
+}
 
 
 def create_backend(name: str, config: SegmentConfig) -> SegmentBackend:

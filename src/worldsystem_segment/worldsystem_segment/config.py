@@ -15,8 +15,23 @@ class SegmentConfig(Config):
     The scene unit is the median depth of the first usable keyframe; it never changes afterwards.
     """
 
-    backend: str = param("geometric", "what finds the objects; `geometric` needs no weights")
+    backend: str = param("geometric", "what finds the objects: geometric (no weights), grounded_sam2 or sam3")
     prompt: str = param("", "phrases that select what is reported; empty = every object")
+    prompt_threshold: float = param(
+        0.3, "least score of phrases that tell none (networks)", low=0.0, high=1.0
+    )
+    detect_every: int = param(10, "pictures from one detection to the next (networks)", low=1)
+    detector: str = param(
+        "", "folder of Grounding DINO, MM-Grounding-DINO or LLMDet weights (grounded_sam2)"
+    )
+    masks: str = param("", "folder of SAM 2.1, EdgeTAM or SAM 3 weights")
+    device: str = param("auto", "where networks run: auto, cpu or cuda")
+    max_followed: int = param(20, "objects followed at once (networks)", low=1, high=200)
+    lost_frames: int = param(150, "pictures after which an unseen one is no longer followed", low=1)
+    every_picture: bool = param(
+        True, "networks follow objects through every picture, not only keyframes"
+    )
+
     work_width_px: int = param(320, "wider keyframes are thinned to about this width [px]", low=32)
     min_confidence: float = param(0.1, "points below it are unknown", low=0.0, high=1.0)
     min_area_fraction: float = param(

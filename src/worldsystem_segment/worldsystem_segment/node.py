@@ -47,6 +47,8 @@ class SegmenterNode(StageNode):
         self._newest_ns = 0
         self._go_on_in_map()
         self.listen(topics.KEYFRAME, self._on_keyframe, self._on_dropped)
+        if self.config.backend != "geometric" and self.config.every_picture:
+            self.listen(topics.IMAGE, self._segmenter.look)
         self.create_service(SetPrompt, "segment/set_prompt", self._on_prompt)
         self.create_service(QueryObjects, "segment/query", self._on_query)
         self.create_service(Identify, "segment/identify", self._on_identify)

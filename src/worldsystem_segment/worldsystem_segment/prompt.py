@@ -142,7 +142,10 @@ def parse_phrase(text: str) -> Phrase | None:
         if not field or field in found:
             return None
         found[field] = value
-    return replace(Phrase(text=text, tag=tag), **found) if found else None
+    if not found:
+        return None
+    said = Phrase(text=text, tag=tag)
+    return replace(said, **{k: v for k, v in found.items()})  # type: ignore[arg-type]
 
 
 def selects(phrase: Phrase, described: Description) -> bool:

@@ -90,7 +90,8 @@ def likeness(wanted: Sequence[str], thing: MapObject) -> float:
         return thing.score
     best = _share_by_word(thing)
     fits = [best.get(word, 0.0) for word in wanted]
-    return float(np.prod(fits)) ** (1.0 / len(fits)) * max(thing.score, 1e-3)
+    mean: float = float(np.prod(fits)) ** (1.0 / len(fits))
+    return mean * max(thing.score, 1e-3)
 
 
 def _share_by_word(thing: MapObject) -> dict[str, float]:

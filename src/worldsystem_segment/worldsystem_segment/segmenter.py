@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from worldsystem_core.errors import PromptError
+from worldsystem_core.frames import Frame
 from worldsystem_core.objects import MapObjects, ObjectCrop, TrackFrame
 from worldsystem_core.reconstruction import Keyframe, ScaleState
 from worldsystem_segment.backend import create_backend
@@ -47,6 +48,14 @@ class Segmenter:
         frame = self._backend.feed(keyframe, self.phrases)
         self._crops = self._pictures.add(keyframe, frame, self._backend.map.tracker.take_joined())
         return frame
+
+    def look(self, frame: Frame) -> bool:
+        """Follow objects through a picture between keyframes; False where that is not done."""
+        follow = getattr(self._backend, "look", None)
+        if follow is None or not self.config.every_picture:
+            return False
+        follow(frame.id, frame.rgb, self.phrases)
+        return True
 
     @property
     def crops(self) -> list[ObjectCrop]:

@@ -101,4 +101,4 @@ def _fused(layers: Float32[np.ndarray, "n H W 3"]) -> UInt8[np.ndarray, "H W 3"]
     weight = (away < 24.0).astype(np.float32)
     weight[0] = np.maximum(weight[0], 0.25)  # the reference is never quite left out
     mean = (layers * weight).sum(axis=0) / weight.sum(axis=0)
-    return np.clip(np.rint(mean), 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(np.rint(mean), 0, 255).astype(np.uint8))

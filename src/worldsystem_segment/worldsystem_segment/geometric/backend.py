@@ -105,7 +105,7 @@ class GeometricBackend:
             tags = beside.submit(find_tags, view.rgb) if look else None
             structure = self._structure.find(view, self._fixed_up(), self.map.tracker.pose)
             labels = cut_instances(view, structure.pool, structure.up_cam, self.config)
-        evidence = Evidence(flow.result(), tuple(tags.result()) if tags else ())
+        evidence = Evidence(flow.result(), tags.result() if tags else ())
         self.instances, detections = detections_of(
             view, labels, structure, self.config.max_extent, evidence=evidence
         )

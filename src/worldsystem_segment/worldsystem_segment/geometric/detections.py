@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float32, Int32, Int64
+from jaxtyping import Float, Float32, Int32, Int64
 
 from worldsystem_core.geometry.se3 import transform
 from worldsystem_segment.geometric.instances import seen_extent
@@ -27,7 +28,7 @@ class Evidence:
     """What the picture says beside the geometry: own motion, and printed tags with their places."""
 
     flow: EgoFlow | None = None
-    tags: tuple[tuple[int, tuple[float, float]], ...] = ()
+    tags: Sequence[tuple[int, Float[np.ndarray, "2"]]] = ()
 
 
 def detections_of(
@@ -99,7 +100,7 @@ def _detection(
 def _inner(pixels: Int64[np.ndarray, "n"], view: View) -> Int64[np.ndarray, "m"]:
     # flow at an outline is half of what lies behind it
     rows, columns = np.divmod(pixels, view.camera.width)
-    return pixels[_is_core(rows, columns)]
+    return np.asarray(pixels[_is_core(rows, columns)])
 
 
 def _is_core(rows: Int64[np.ndarray, "n"], columns: Int64[np.ndarray, "n"]) -> np.ndarray:

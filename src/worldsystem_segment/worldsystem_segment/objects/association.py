@@ -73,6 +73,8 @@ def _score(detection: Detection, track: WorldTrack, shared: float, now: tuple[in
     by_voxels = shared * (0.4 + 0.6 * alike)
     if detection.moves and not track.moving:
         by_voxels *= 0.5  # a mover where something stands is more often passing it than it
+    if detection.held_id == track.id and by_voxels + alike > 0.3:
+        return 1.0 + by_voxels  # followed from picture to picture: stronger than any likeness
     if feed - track.last_feed > RECENT_FEEDS:
         return by_voxels
     step = float(np.linalg.norm(detection.centre - track.centre_at(stamp_ns)))

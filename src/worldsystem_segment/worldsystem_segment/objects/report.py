@@ -93,7 +93,7 @@ def _drawn(
     small = np.zeros(regions[0].mask.shape, np.uint16)
     for index, region in enumerate(regions, start=1):
         small[region.mask] = index
-    stride = -(-width // small.shape[1])
+    stride = -(-width // regions[0].mask.shape[-1])
     drawn = small.repeat(stride, axis=0).repeat(stride, axis=1)[:height, :width]
     return np.where(usable_px, drawn, np.uint16(0))
 

@@ -29,6 +29,7 @@ class Detection:
     truncated: bool  # touches the picture's border
     tags: frozenset[int] = frozenset()
     motion: float | None = None  # own motion since the view before [of depth]; None: unknown
+    held_id: int = 0  # the track it was, as far as following it through the pictures tells
 
     @property
     def moves(self) -> bool:

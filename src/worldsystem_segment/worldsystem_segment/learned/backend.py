@@ -1,0 +1,183 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Back-ends with networks: what they see in the picture becomes objects of the map."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import replace
+
+import cv2
+import numpy as np
+from jaxtyping import Bool, Float64, Int64, UInt8
+
+from worldsystem_core.geometry.se3 import transform
+from worldsystem_core.objects import MapObjects, TrackFrame
+from worldsystem_core.reconstruction import Keyframe, ScaleState
+from worldsystem_segment.config import SegmentConfig
+from worldsystem_segment.geometric.labels import median_lab
+from worldsystem_segment.geometric.movers import EgoFlow, MoverFinder
+from worldsystem_segment.learned.mask_sessions import ObjectMask
+from worldsystem_segment.learned.mask_tracker import MaskTracker
+from worldsystem_segment.objects.object_map import Named, ObjectMap
+from worldsystem_segment.objects.report import Region, empty_report, report, unseen_tracks
+from worldsystem_segment.objects.view import View
+from worldsystem_segment.objects.world_track import Detection, WorldTrack
+from worldsystem_segment.prompt import Phrase, PromptAnswer, phrases_of
+
+MAX_POINTS = 2500
+MIN_PIXELS = 12
+KEPT_PICTURES = 64
+RIM_PX = 2  # masks reach a little over the edge, on to what lies behind
+DEPTH_SPREAD = 3.0  # times the middle spread: farther points belong to something else
+
+
+class LearnedBackend:
+    """Masks of a `MaskTracker`, lifted with the keyframe's pointmap; see docs/segmentation.md.
+
+    `look` takes every picture of the video where that is possible; a keyframe whose picture has
+    been looked at costs no network any more.
+    """
+
+    def __init__(self, config: SegmentConfig, tracker: MaskTracker) -> None:
+        self.config = config
+        self.map = ObjectMap(config)
+        self._tracker = tracker
+        self._movers = MoverFinder()
+        self._seen: OrderedDict[int, dict[int, ObjectMask]] = OrderedDict()
+        self._last_id: dict[int, int] = {}  # followed object → id in the map
+
+    def understand(self, text: str) -> PromptAnswer:
+        """Any phrase can be looked for."""
+        least = self.config.prompt_threshold
+        phrases = tuple(
+            Phrase(part, threshold=least if given is None else given)
+            for part, given in phrases_of(text)
+        )
+        return PromptAnswer(phrases, ())
+
+    def look(
+        self, frame_id: int, rgb: UInt8[np.ndarray, "h w 3"], phrases: Sequence[Phrase]
+    ) -> None:
+        """Follow the objects through one picture of the video."""
+        least = min((phrase.threshold for phrase in phrases), default=1.0)
+        texts = [phrase.text for phrase in phrases]
+        self._seen[frame_id] = self._tracker.step(rgb, texts, least)
+        while len(self._seen) > KEPT_PICTURES:
+            self._seen.popitem(last=False)
+
+    def feed(self, keyframe: Keyframe, phrases: Sequence[Phrase]) -> TrackFrame:
+        """Lift the masks of a keyframe's picture into the map."""
+        if keyframe.frame_id not in self._seen:
+            self.look(keyframe.frame_id, keyframe.rgb, phrases)
+        masks = self._seen[keyframe.frame_id]
+        seen = self.map.view_of(keyframe)
+        if seen is None:
+            return empty_report(keyframe)
+        view, usable_px = seen
+        flow = self._movers.compare(view)
+        found = ((i, self._lifted(view, flow, i, mask)) for i, mask in masks.items())
+        lifted = {i: detection for i, detection in found if detection is not None}
+        ids = self.map.update(view, list(lifted.values()), keyframe.stamp_ns)
+        self._last_id |= dict(zip(lifted, ids, strict=True))
+        self._last_id = {k: v for k, v in self._last_id.items() if k in self._tracker.followed}
+        regions = self._regions(view, masks, phrases)
+        frame = report(keyframe, usable_px, regions, self.map.tracker)
+        tracks = self.map.tracker.tracks.values()
+        names = {t.id: named for t in tracks if (named := self.name(t, phrases)) is not None}
+        return replace(frame, tracks=frame.tracks + unseen_tracks(view, self.map.tracker, names))
+
+    def move(
+        self,
+        world_from_cam: dict[int, Float64[np.ndarray, "4 4"]],
+        point_scale: dict[int, float] | None = None,
+        scale: ScaleState | None = None,
+    ) -> None:
+        """Let what the named keyframes saw follow them."""
+        self._movers.forget()
+        self.map.move(world_from_cam, point_scale, scale)
+
+    def remove(self, ids: Sequence[int]) -> None:
+        """Forget what only the named keyframes saw."""
+        self.map.tracker.remove(ids)
+
+    def objects(self, stamp_ns: int, phrases: Sequence[Phrase]) -> MapObjects:
+        """Confirmed objects, in boxes that stand upright where the map is metric."""
+        metric = self.map.scale is ScaleState.METRIC
+        up = np.array([0.0, 0.0, 1.0]) if metric else None
+        return self.map.objects(stamp_ns, lambda track: self.name(track, phrases), up)
+
+    def name(self, track: WorldTrack, phrases: Sequence[Phrase]) -> Named | None:
+        """The phrase most votes are for, among those of the prompt; None when it holds none."""
+        votes = track.nouns.most_common()
+        total = max(sum(share for _, share in votes), 1e-9)
+        candidates = tuple((label, share / total) for label, share in votes)
+        if phrases:
+            wanted = {phrase.text for phrase in phrases}
+            if not votes or votes[0][0] not in wanted:
+                return None
+        return Named(votes[0][0] if votes else "object", candidates)
+
+    def counters(self) -> dict[str, int]:
+        """What was let go and why, since the start."""
+        return self.map.counters() | self._tracker.counters()
+
+    def close(self) -> None:
+        """End the detector's thread."""
+        self._tracker.close()
+
+    def _lifted(
+        self, view: View, flow: EgoFlow | None, object_id: int, mask: ObjectMask
+    ) -> Detection | None:
+        pixels = _inner_pixels(view, mask.mask)
+        if len(pixels) < MIN_PIXELS:
+            return None
+        points = view.points_at(pixels[:: max(1, len(pixels) // MAX_POINTS)])
+        points = points[_one_thing(points[:, 2])]
+        world = transform(view.world_from_cam, points)
+        low, high = np.flatnonzero(mask.mask.any(axis=1)), np.flatnonzero(mask.mask.any(axis=0))
+        height, width = mask.mask.shape
+        cut = low[0] == 0 or high[0] == 0 or low[-1] == height - 1 or high[-1] == width - 1
+        votes = dict(self._tracker.followed[object_id].votes)
+        return Detection(
+            points_cam=points,
+            points_world=world,
+            lab=median_lab(view.rgb.reshape(-1, 3)[pixels[:: max(1, len(pixels) // 250)]]),
+            shape=lambda: max(votes, key=lambda label: votes[label]),
+            centre=np.median(world, axis=0).astype(np.float32),
+            truncated=bool(cut),
+            motion=flow.motion_of(pixels) if flow else None,
+            held_id=self._last_id.get(object_id, 0),
+        )
+
+    def _regions(
+        self, view: View, masks: dict[int, ObjectMask], phrases: Sequence[Phrase]
+    ) -> list[Region]:
+        regions = []
+        for object_id, mask in masks.items():
+            track = self.map.tracker.tracks.get(self._last_id.get(object_id, 0))
+            named = self.name(track, phrases) if track else None
+            if track is not None and named is not None:
+                fitted = _fitted(mask.mask, view.valid.shape)
+                regions.append(Region(track.id, fitted, named, track))
+        return sorted(regions, key=lambda r: -int(r.mask.sum()))  # the smaller one on top
+
+
+def _fitted(mask: Bool[np.ndarray, "a b"], shape: tuple[int, ...]) -> Bool[np.ndarray, "h w"]:
+    size = (shape[1], shape[0])
+    return cv2.resize(mask.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST) > 0
+
+
+def _inner_pixels(view: View, mask: Bool[np.ndarray, "a b"]) -> Int64[np.ndarray, "n"]:
+    fitted = _fitted(mask, view.valid.shape)
+    kernel = np.ones((2 * RIM_PX + 1, 2 * RIM_PX + 1), np.uint8)
+    core = cv2.erode(fitted.astype(np.uint8), kernel) > 0
+    chosen = core if core.sum() >= MIN_PIXELS else fitted
+    return np.flatnonzero(chosen & view.valid)
+
+
+def _one_thing(depth: np.ndarray) -> Bool[np.ndarray, "n"]:
+    """Points near the middle depth: what shows through a mask's holes lies far from it."""
+    middle = np.median(depth)
+    spread = 1.4826 * np.median(np.abs(depth - middle))
+    return np.asarray(np.abs(depth - middle) <= DEPTH_SPREAD * spread + 0.03 * middle)

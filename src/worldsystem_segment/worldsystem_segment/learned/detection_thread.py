@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The detector beside the video: it sees the newest picture whenever it has finished one."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import UInt8
+
+from worldsystem_core.handoff import Handoff
+from worldsystem_segment.learned.detector import Detector, Found
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class Sighting:
+    """What the detector found in the picture of `frame`, for which phrases."""
+
+    frame: int
+    phrases: tuple[str, ...]
+    found: tuple[Found, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class _Picture:
+    frame: int
+    rgb: UInt8[np.ndarray, "h w 3"]
+    phrases: tuple[str, ...]
+    least: float
+
+
+class DetectionThread:
+    """Runs a detector on one picture at a time; a picture that waits gives way to a newer one.
+
+    With `synchronous` there is no thread: `offer` returns when the detector has. A detector that
+    fails stops being asked, and `problem` says why.
+    """
+
+    def __init__(self, detector: Detector, *, synchronous: bool = False) -> None:
+        self._detector = detector
+        self._pictures: Handoff[_Picture] = Handoff(1)
+        self._sightings: Handoff[Sighting] = Handoff(4)
+        self.problem = ""
+        self.runs = 0
+        self._thread = None if synchronous else threading.Thread(
+            target=self._work, name="detector", daemon=True
+        )
+        if self._thread is not None:
+            self._thread.start()
+
+    @property
+    def skipped(self) -> int:
+        """Pictures that gave way to newer ones."""
+        return self._pictures.dropped
+
+    def offer(
+        self, frame: int, rgb: UInt8[np.ndarray, "h w 3"], phrases: Sequence[str], least: float
+    ) -> None:
+        """Look for the phrases in this picture as soon as possible."""
+        picture = _Picture(frame, rgb, tuple(phrases), least)
+        if self._thread is None:
+            self._look(picture)
+        else:
+            self._pictures.put(picture)
+
+    def take(self) -> list[Sighting]:
+        """What has been found since the last call."""
+        taken = []
+        while (sighting := self._sightings.get(timeout_s=0.0)) is not None:
+            taken.append(sighting)
+        return taken
+
+    def close(self, timeout_s: float = 30.0) -> None:
+        """End; waits for the picture at hand."""
+        self._pictures.close()
+        if self._thread is not None:
+            self._thread.join(timeout_s)
+
+    def _work(self) -> None:
+        while not (self._pictures.closed and not len(self._pictures)):
+            picture = self._pictures.get(timeout_s=0.5)
+            if picture is not None and not self.problem:
+                self._look(picture)
+
+    def _look(self, picture: _Picture) -> None:
+        try:
+            found = self._detector.detect(picture.rgb, picture.phrases, picture.least)
+        except Exception as error:
+            self.problem = f"the detector failed: {error}"
+            log.exception("detector failed; objects are only followed from now on")
+            return
+        self.runs += 1
+        self._sightings.put(Sighting(picture.frame, picture.phrases, tuple(found)))

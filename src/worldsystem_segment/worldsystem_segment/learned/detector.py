@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Boxes for phrases: Grounding DINO, and its relatives that load as it (MM-Grounding-DINO, LLMDet).
+
+The library pastes every token above a threshold into a label, so that two phrases may come back as
+one. Here a phrase's score is the best of its own tokens, and a box's label is exactly one phrase.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor
+
+from worldsystem_segment.learned.mask_sessions import Box
+from worldsystem_segment.learned.pixels import dino_pixels
+
+SEPARATORS = (0, 101, 102, 1012, 1029)  # padding, [CLS], [SEP], '.', '?': fixed in the model
+MAX_TOKENS = 256
+OVERLAP = 0.7  # IoU at which two boxes are one
+
+
+@dataclass(frozen=True)
+class Found:
+    """One box, the phrase it is most like, and how much it is like each phrase, in [0, 1]."""
+
+    box: Box
+    label: str
+    score: float
+    scores: tuple[tuple[str, float], ...]
+
+
+class Detector(Protocol):
+    """Finds boxes in one picture; may be slow, and runs in a thread of its own."""
+
+    def detect(
+        self, rgb: UInt8[np.ndarray, "h w 3"], phrases: Sequence[str], least: float
+    ) -> list[Found]:
+        """Boxes [px] of things that are like a phrase by at least `least`."""
+        ...
+
+
+class GroundingDetector:
+    """Grounding DINO: `model` and `tokenizer` are transformers' own."""
+
+    def __init__(self, model: Any, tokenizer: Any, short_edge: int = 800) -> None:
+        self._model = model.eval()
+        self._tokenizer = tokenizer
+        self._short_edge = short_edge
+
+    @torch.inference_mode()
+    def detect(
+        self, rgb: UInt8[np.ndarray, "h w 3"], phrases: Sequence[str], least: float
+    ) -> list[Found]:
+        """See `Detector`; phrases that do not fit into one text are asked for in several passes."""
+        height, width = rgb.shape[:2]
+        pixels = dino_pixels(rgb, self._short_edge, round(self._short_edge * 1333 / 800))
+        pixels = pixels.to(self._model.device, self._model.dtype)
+        boxes, scores = [], []
+        for part in self._chunks(phrases):
+            ids, mask = self._tokens(part)
+            output = self._model(pixel_values=pixels, input_ids=ids, attention_mask=mask)
+            boxes.append(_corners(output.pred_boxes[0].float(), width, height))
+            own = phrase_scores(output.logits[0].float(), ids[0], len(part))
+            before = sum(len(p) for p in self._chunks(phrases)[: len(scores)])
+            whole = torch.zeros(len(own), len(phrases))
+            whole[:, before : before + len(part)] = own.cpu()
+            scores.append(whole)
+        if not boxes:
+            return []
+        return _kept(torch.cat(boxes).cpu().numpy(), torch.cat(scores).numpy(), phrases, least)
+
+    def _tokens(self, phrases: Sequence[str]) -> tuple[Tensor, Tensor]:
+        text = ". ".join(phrase.strip().rstrip(".") for phrase in phrases) + "."
+        encoded = self._tokenizer([text], return_tensors="pt")
+        device = self._model.device
+        return encoded["input_ids"].to(device), encoded["attention_mask"].to(device)
+
+    def _chunks(self, phrases: Sequence[str]) -> list[list[str]]:
+        longest = min(MAX_TOKENS, int(self._model.config.max_text_len))
+        chunks: list[list[str]] = []
+        for phrase in phrases:
+            trial = [*chunks[-1], phrase] if chunks else [phrase]
+            if chunks and self._tokens(trial)[0].shape[1] <= longest:
+                chunks[-1] = trial
+            else:
+                chunks.append([phrase])
+        return chunks
+
+
+def phrase_scores(
+    logits: Float[Tensor, "q t"], token_ids: Int[Tensor, "n"], count: int
+) -> Float[Tensor, "q p"]:
+    """Each query's likeness to each of `count` phrases: the best of the phrase's tokens."""
+    scores = torch.zeros(len(logits), count)
+    spans, start = [], None
+    for index, token in enumerate([*token_ids.tolist(), SEPARATORS[0]]):
+        if token in SEPARATORS:
+            if start is not None:
+                spans.append((start, index))
+            start = None
+        elif start is None:
+            start = index
+    probability = torch.sigmoid(logits)
+    for phrase, (first, end) in enumerate(spans[:count]):
+        if first < probability.shape[1]:
+            scores[:, phrase] = probability[:, first:end].max(dim=1).values
+    return scores
+
+
+def _corners(boxes: Float[Tensor, "q 4"], width: int, height: int) -> Float[Tensor, "q 4"]:
+    centre, half = boxes[:, :2], 0.5 * boxes[:, 2:]
+    corners = torch.cat([centre - half, centre + half], dim=1).clamp(0.0, 1.0)
+    return corners * torch.tensor([width, height, width, height], device=boxes.device)
+
+
+def _kept(
+    boxes: Float[np.ndarray, "q 4"],
+    scores: Float[np.ndarray, "q p"],
+    phrases: Sequence[str],
+    least: float,
+) -> list[Found]:
+    """Boxes above the threshold, the best of those that overlap."""
+    best = scores.max(axis=1)
+    found: list[Found] = []
+    for query in np.argsort(-best, kind="stable"):
+        x0, y0, x1, y1 = (float(edge) for edge in boxes[query])
+        if best[query] < least or x1 - x0 < 2 or y1 - y0 < 2:
+            continue
+        box = (x0, y0, x1, y1)
+        if all(box_iou(box, other.box) < OVERLAP for other in found):
+            label = phrases[int(scores[query].argmax())]
+            pairs = zip(phrases, scores[query].tolist(), strict=True)
+            found.append(Found(box, label, float(best[query]), tuple(pairs)))
+    return found
+
+
+def box_iou(a: Box, b: Box) -> float:
+    """Intersection over union of two boxes."""
+    across = max(0.0, min(a[2], b[2]) - max(a[0], b[0]))
+    down = max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
+    both = across * down
+    union = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - both
+    return both / union if union > 0 else 0.0

@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Networks from folders of published weights; nothing is ever downloaded."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from worldsystem_core.errors import BackendError, MissingDependency, WeightsMissing
+from worldsystem_segment.backend import SegmentBackend
+from worldsystem_segment.config import SegmentConfig
+from worldsystem_segment.learned.backend import LearnedBackend
+from worldsystem_segment.learned.detection_thread import DetectionThread
+from worldsystem_segment.learned.detector import GroundingDetector
+from worldsystem_segment.learned.mask_sessions import MaskSessions
+from worldsystem_segment.learned.mask_tracker import MaskTracker
+
+MASKS = {"sam2_video": "Sam2Video", "edgetam_video": "EdgeTamVideo", "sam2": "Sam2Video"}
+DETECTORS = {"grounding-dino": "GroundingDino", "mm-grounding-dino": "MMGroundingDino"}
+
+
+def grounded_sam2(config: SegmentConfig) -> SegmentBackend:
+    """Grounding DINO's boxes, SAM 2.1's or EdgeTAM's masks."""
+    device = device_of(config.device)
+    transformers = _transformers()
+    name = _family(config.detector, DETECTORS, "detector")
+    detector = _network(transformers, f"{name}ForObjectDetection", config.detector, device)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(config.detector, local_files_only=True)
+    family = _family(config.masks, MASKS, "masks")
+    model = _network(transformers, f"{family}Model", config.masks, device)
+    sessions = MaskSessions(model, getattr(transformers, f"{family}InferenceSession"))
+    detections = DetectionThread(GroundingDetector(detector, tokenizer))
+    return LearnedBackend(config, mask_tracker(config, sessions, detections))
+
+
+def mask_tracker(config: SegmentConfig, masks: Any, detections: DetectionThread) -> MaskTracker:
+    """A tracker with the settings of `config`."""
+    return MaskTracker(
+        masks,
+        detections,
+        every=config.detect_every,
+        max_objects=config.max_followed,
+        lost_frames=config.lost_frames,
+    )
+
+
+def device_of(wanted: str) -> str:
+    """`cuda` where there is one and it is not refused; a BackendError where it is missing."""
+    if wanted == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise BackendError("segmenter.device is cuda, but torch sees none; set it to cpu or auto")
+    return wanted
+
+
+def _network(transformers: Any, name: str, folder: str, device: str) -> Any:
+    """The network in evaluation mode: half precision on CUDA."""
+    dtype = torch.bfloat16 if device == "cuda" else torch.float32
+    network = getattr(transformers, name).from_pretrained(
+        folder, local_files_only=True, dtype=dtype
+    )
+    return network.to(device).eval()
+
+
+def _family(folder: str, known: dict[str, str], setting: str) -> str:
+    path = Path(folder) / "config.json"
+    if not folder or not path.is_file():
+        raise WeightsMissing(f"segmenter.{setting}", folder or "(no folder is set)")
+    kind = str(json.loads(path.read_text()).get("model_type", "")).lower()
+    if kind not in known:
+        raise BackendError(
+            f"segmenter.{setting}: '{folder}' holds a '{kind}'; known: {sorted(known)}"
+        )
+    return known[kind]
+
+
+def _transformers() -> Any:
+    try:
+        import transformers
+        from transformers import Sam2VideoModel  # noqa: F401 - fails where torchvision is broken
+    except ImportError as error:
+        raise MissingDependency(
+            "transformers", "segmentation with networks", "pip install transformers"
+        ) from error
+    except RuntimeError as error:
+        raise BackendError(
+            "transformers cannot import its vision models; a torchvision that does not fit this "
+            "torch does that: run `pip uninstall torchvision`"
+        ) from error
+    return transformers

@@ -1,0 +1,247 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The logic around the networks, with a detector and masks that know the truth."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+import time
+
+import numpy as np
+import pytest
+from oracle import OracleDetector, OracleMasks, box_around
+from segment_scenes import ROOM_EYE, room
+
+from worldsystem_core.errors import BackendError, WeightsMissing
+from worldsystem_core.objects import TrackState
+from worldsystem_segment.backend import create_backend
+from worldsystem_segment.config import SegmentConfig
+from worldsystem_segment.learned.backend import LearnedBackend
+from worldsystem_segment.learned.detection_thread import DetectionThread
+from worldsystem_segment.learned.detector import Found, box_iou
+from worldsystem_segment.learned.mask_tracker import MaskTracker
+
+NAMES = {1: "red box", 2: "table", 3: "lamp", 4: "ball", 5: "tower", 6: "chest", 7: "box", 8: "bin",
+         9: "drum"}  # fmt: skip
+PHRASES = tuple(NAMES.values())
+
+
+class _Film:
+    """Pictures whose truth is found again by the picture itself."""
+
+    def __init__(self) -> None:
+        self._truths: dict[bytes, np.ndarray] = {}
+
+    def add(self, rgb: np.ndarray, truth: np.ndarray) -> None:
+        self._truths[rgb.tobytes()] = truth
+
+    def __call__(self, rgb: np.ndarray) -> np.ndarray:
+        return self._truths[rgb.tobytes()]
+
+
+def _tracker(film, *, every=2, names=NAMES, masks=None, **errors) -> MaskTracker:
+    detections = DetectionThread(OracleDetector(film, names, **errors), synchronous=True)
+    return MaskTracker(masks or OracleMasks(film), detections, every=every, max_objects=20)
+
+
+def _moving_squares(count: int, frames: int, away=(0, 0)):
+    """Squares in rows that wander; those of odd number are gone for the pictures `away`."""
+    film, pictures = _Film(), []
+    for frame in range(frames):
+        truth = np.zeros((120, 240), np.int64)
+        for number in range(1, count + 1):
+            if number % 2 and away[0] <= frame < away[1]:
+                continue
+            row, column = divmod(number - 1, 7)
+            x = 6 + 33 * column + int(4 * np.sin(0.2 * frame + number))
+            y = 6 + 38 * row + int(4 * np.cos(0.3 * frame + number))
+            truth[y : y + 24, x : x + 20] = number
+        rgb = np.random.default_rng(frame).integers(0, 255, (120, 240, 3), np.uint8)
+        film.add(rgb, truth)
+        pictures.append(rgb)
+    return film, pictures
+
+
+@pytest.fixture(scope="module")
+def room_film():
+    """A look around the room: away from everything and back."""
+    caster, film = room().caster(), _Film()
+    turns = np.deg2rad([0, 0, -2, -4, -6, -8, -40, -100, -150, -180, -150, -100, -40, -5, 0, 0, 2, 4])
+    shots = []
+    for k, turn in enumerate(turns):
+        target = (4 * np.sin(turn), ROOM_EYE[1] + 4 * np.cos(turn), 0.3)
+        keyframe, truth = caster.shot(k, ROOM_EYE, target, noise=0.005, texture=0.1)
+        film.add(keyframe.rgb, truth)
+        shots.append((dataclasses.replace(keyframe, stamp_ns=k * 500_000_000), truth))
+    return film, shots
+
+
+def _phrases(backend):
+    return backend.understand(". ".join(PHRASES) + ".").phrases
+
+
+def test_objects_of_the_picture_become_objects_of_the_map_with_their_phrases(room_film) -> None:
+    film, shots = room_film
+    backend = LearnedBackend(SegmentConfig(), _tracker(film, every=1))
+    for keyframe, truth in shots[:6]:
+        frame = backend.feed(keyframe, _phrases(backend))
+    for track in (t for t in frame.tracks if t.area_px):
+        pixels = truth[frame.labels == track.id]
+        assert NAMES[int(np.bincount(pixels).argmax())] == track.label
+    labels = sorted(o.label for o in backend.objects(0, ()).objects)
+    assert len(labels) == len(set(labels)) >= 7
+    box = next(o for o in backend.objects(0, ()).objects if o.label == "red box")
+    assert np.allclose(box.world_from_box[:3, 3], (-1.2, 1.6, 0.25), atol=0.2)
+    assert box.candidates[0][0] == "red box"
+
+
+def test_what_was_out_of_view_and_is_detected_anew_gets_its_old_id_from_the_map(room_film) -> None:
+    film, shots = room_film
+    # masks that forget at once: every return is a new object for the picture
+    backend = LearnedBackend(SegmentConfig(), _tracker(film, every=1, masks=OracleMasks(film, 0)))
+    phrases, held = _phrases(backend), []
+    for keyframe, truth in shots:
+        frame = backend.feed(keyframe, phrases)
+        held.append(
+            {
+                int(np.bincount(truth[frame.labels == t.id]).argmax()): t.id
+                for t in frame.tracks
+                if t.area_px
+            }
+        )
+    before, after = held[5], held[-1]
+    common = before.keys() & after.keys()
+    assert len(common) >= 5
+    assert all(before[number] == after[number] for number in common)
+    assert not held[9]
+
+
+def test_a_prompt_that_changes_reports_other_objects_without_a_restart(room_film) -> None:
+    film, shots = room_film
+    backend = LearnedBackend(SegmentConfig(), _tracker(film, every=1))
+    for keyframe, _ in shots[:6]:
+        backend.feed(keyframe, _phrases(backend))
+    only = backend.understand("table @0.5").phrases
+    assert [o.label for o in backend.objects(0, only).objects] == ["table"]
+    frame = backend.feed(dataclasses.replace(shots[5][0], id=99, frame_id=999), only)
+    assert {t.label for t in frame.tracks if t.state is TrackState.CONFIRMED} == {"table"}
+
+
+def test_phrases_without_a_threshold_of_their_own_have_the_parameters() -> None:
+    backend = LearnedBackend(SegmentConfig(prompt_threshold=0.4), _tracker(_Film()))
+    answer = backend.understand("any thing at all @0.7, zebra")
+    assert not answer.refused
+    assert [p.threshold for p in answer.phrases] == [0.7, 0.4]
+
+
+def test_twenty_objects_are_followed_and_ids_stay_while_half_of_them_come_and_go() -> None:
+    film, pictures = _moving_squares(20, 60, away=(20, 26))
+    names = {n: f"thing {n}" for n in range(1, 21)}
+    tracker = _tracker(film, every=3, names=names, missed=0.3, jitter=0.03, seed=1)
+    held: dict[int, set[int]] = {n: set() for n in names}
+    for frame, rgb in enumerate(pictures):
+        masks = tracker.step(rgb, tuple(names.values()), 0.3)
+        for object_id, mask in masks.items():
+            number = int(np.bincount(film(rgb)[mask.mask]).argmax())
+            held[number].add(object_id)
+            assert tracker.followed[object_id].label == names[number] or frame < 9
+    assert len(tracker.followed) == 20
+    assert all(len(ids) == 1 for ids in held.values())
+
+
+def test_inventions_are_not_born_and_births_beyond_the_limit_are_counted() -> None:
+    film, pictures = _moving_squares(8, 40)
+    names = {n: f"thing {n}" for n in range(1, 9)}
+    detector = OracleDetector(film, names, invented=0.3, seed=3)
+    tracker = MaskTracker(
+        OracleMasks(film), DetectionThread(detector, synchronous=True), every=2, max_objects=5
+    )
+    for rgb in pictures:
+        tracker.step(rgb, tuple(names.values()), 0.3)
+    assert len(tracker.followed) == 5
+    assert tracker.counters()["objects_refused"] > 0
+
+
+def test_an_object_unseen_for_long_is_retired_and_two_with_one_mask_are_joined() -> None:
+    film, pictures = _moving_squares(4, 40, away=(10, 40))
+    names = {n: f"thing {n}" for n in range(1, 5)}
+    tracker = _tracker(film, every=2, names=names)
+    tracker._lost = 15
+    for rgb in pictures[:12]:
+        tracker.step(rgb, tuple(names.values()), 0.3)
+    two = sorted(i for i, f in tracker.followed.items() if f.label == "thing 2")
+    twin = 77
+    tracker.followed[twin] = dataclasses.replace(tracker.followed[two[0]], id=twin)
+    tracker._masks.prompt(twin, box_around(film(pictures[12]) == 2))
+    for rgb in pictures[12:]:
+        tracker.step(rgb, tuple(names.values()), 0.3)
+    assert {f.label for f in tracker.followed.values()} == {"thing 2", "thing 4"}
+    assert tracker.counters()["objects_retired"] == 2
+    assert tracker.counters()["objects_joined"] == 1
+    assert two[0] in tracker.followed
+
+
+def test_a_slow_detector_never_holds_up_the_pictures_and_its_boxes_still_fit() -> None:
+    film, pictures = _moving_squares(6, 40)
+    names = {n: f"thing {n}" for n in range(1, 7)}
+    release = threading.Event()
+
+    class Slow(OracleDetector):
+        def detect(self, rgb, phrases, least):
+            release.wait(2.0)
+            return super().detect(rgb, phrases, least)
+
+    tracker = MaskTracker(OracleMasks(film), DetectionThread(Slow(film, names)), every=1)
+    start = time.monotonic()
+    for rgb in pictures[:20]:
+        tracker.step(rgb, tuple(names.values()), 0.3)
+    assert time.monotonic() - start < 1.5
+    release.set()
+    deadline = time.monotonic() + 5.0
+    following = iter(pictures[20:])
+    while len(tracker.followed) < 6 and time.monotonic() < deadline:
+        rgb = next(following, pictures[-1])
+        masks = tracker.step(rgb, tuple(names.values()), 0.3)
+        time.sleep(0.01)
+    assert len(tracker.followed) == 6
+    assert tracker.counters()["detections_skipped"] > 10
+    tracker.close()
+    assert masks is not None
+
+
+def test_a_detector_that_fails_is_told_and_objects_are_followed_on() -> None:
+    film, pictures = _moving_squares(3, 30)
+    names = {n: f"thing {n}" for n in range(1, 4)}
+
+    class Breaking(OracleDetector):
+        left = 4
+
+        def detect(self, rgb, phrases, least):
+            self.left -= 1
+            if self.left < 0:
+                raise RuntimeError("out of memory")
+            return super().detect(rgb, phrases, least)
+
+    detections = DetectionThread(Breaking(film, names), synchronous=True)
+    tracker = MaskTracker(OracleMasks(film), detections, every=2)
+    for rgb in pictures:
+        masks = tracker.step(rgb, tuple(names.values()), 0.3)
+    assert len(masks) == 3
+    assert "out of memory" in detections.problem
+
+
+def test_boxes_overlap_as_geometry_says() -> None:
+    assert box_iou((0, 0, 2, 2), (1, 0, 3, 2)) == pytest.approx(1 / 3)
+    assert box_iou((0, 0, 1, 1), (2, 2, 3, 3)) == 0.0
+    assert Found((0, 0, 1, 1), "a", 0.5, ()).label == "a"
+
+
+@pytest.mark.parametrize("name", ["grounded_sam2", "sam3"])
+def test_a_back_end_without_its_weights_says_which_setting_names_them(name, tmp_path) -> None:
+    with pytest.raises(WeightsMissing, match=r"segmenter\.(detector|masks)"):
+        create_backend(name, SegmentConfig(backend=name))
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    with pytest.raises(BackendError, match="bert"):
+        create_backend(
+            name, SegmentConfig(backend=name, detector=str(tmp_path), masks=str(tmp_path))
+        )
