@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Protocol
 
 import cv2
 import numpy as np
@@ -18,7 +19,7 @@ from worldsystem_segment.config import SegmentConfig
 from worldsystem_segment.geometric.labels import median_lab
 from worldsystem_segment.geometric.movers import EgoFlow, MoverFinder
 from worldsystem_segment.learned.mask_sessions import ObjectMask
-from worldsystem_segment.learned.mask_tracker import MaskTracker
+from worldsystem_segment.learned.mask_tracker import Followed
 from worldsystem_segment.objects.object_map import Named, ObjectMap
 from worldsystem_segment.objects.report import Region, empty_report, report, unseen_tracks
 from worldsystem_segment.objects.view import View
@@ -32,14 +33,26 @@ RIM_PX = 2  # masks reach a little over the edge, on to what lies behind
 DEPTH_SPREAD = 3.0  # times the middle spread: farther points belong to something else
 
 
+class ObjectFollower(Protocol):
+    """What follows objects through the pictures: a `MaskTracker`, or SAM 3."""
+
+    followed: dict[int, Followed]
+
+    def step(
+        self, rgb: UInt8[np.ndarray, "h w 3"], phrases: Sequence[str], least: float
+    ) -> dict[int, ObjectMask]: ...
+    def counters(self) -> dict[str, int]: ...
+    def close(self) -> None: ...
+
+
 class LearnedBackend:
-    """Masks of a `MaskTracker`, lifted with the keyframe's pointmap; see docs/segmentation.md.
+    """Masks of an `ObjectFollower`, lifted with the keyframe's pointmap; see docs/segmentation.md.
 
     `look` takes every picture of the video where that is possible; a keyframe whose picture has
     been looked at costs no network any more.
     """
 
-    def __init__(self, config: SegmentConfig, tracker: MaskTracker) -> None:
+    def __init__(self, config: SegmentConfig, tracker: ObjectFollower) -> None:
         self.config = config
         self.map = ObjectMap(config)
         self._tracker = tracker

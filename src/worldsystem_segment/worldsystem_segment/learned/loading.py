@@ -17,6 +17,7 @@ from worldsystem_segment.learned.detection_thread import DetectionThread
 from worldsystem_segment.learned.detector import GroundingDetector
 from worldsystem_segment.learned.mask_sessions import MaskSessions
 from worldsystem_segment.learned.mask_tracker import MaskTracker
+from worldsystem_segment.learned.sam3_tracker import TEXT_LENGTH, Sam3Tracker
 
 MASKS = {"sam2_video": "Sam2Video", "edgetam_video": "EdgeTamVideo", "sam2": "Sam2Video"}
 DETECTORS = {"grounding-dino": "GroundingDino", "mm-grounding-dino": "MMGroundingDino"}
@@ -34,6 +35,24 @@ def grounded_sam2(config: SegmentConfig) -> SegmentBackend:
     sessions = MaskSessions(model, getattr(transformers, f"{family}InferenceSession"))
     detections = DetectionThread(GroundingDetector(detector, tokenizer))
     return LearnedBackend(config, mask_tracker(config, sessions, detections))
+
+
+def sam3(config: SegmentConfig) -> SegmentBackend:
+    """SAM 3's concepts; the weights have a licence of their own (SAM License) and are gated."""
+    device = device_of(config.device)
+    transformers = _transformers()
+    name = _family(config.masks, {"sam3_video": "Sam3Video"}, "masks")
+    model = _network(transformers, f"{name}Model", config.masks, device)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(config.masks, local_files_only=True)
+
+    def tokens(text: str) -> tuple[torch.Tensor, torch.Tensor]:
+        padded = {"padding": "max_length", "max_length": TEXT_LENGTH, "truncation": True}
+        encoded = tokenizer([text], return_tensors="pt", **padded)
+        return encoded["input_ids"], encoded["attention_mask"]
+
+    session_type = getattr(transformers, f"{name}InferenceSession")
+    tracker = Sam3Tracker(model, session_type, tokens, config.max_followed)
+    return LearnedBackend(config, tracker)
 
 
 def mask_tracker(config: SegmentConfig, masks: Any, detections: DetectionThread) -> MaskTracker:
