@@ -79,8 +79,8 @@ class OracleMasks:
         for object_id, number in self._held.items():
             mask = truth == number
             away = self._unseen.get(object_id, 0) > self._memory
-            self._unseen[object_id] = 0 if mask.any() and not away else (
-                self._unseen.get(object_id, 0) + 1
+            self._unseen[object_id] = (
+                0 if mask.any() and not away else (self._unseen.get(object_id, 0) + 1)
             )
             masks[object_id] = ObjectMask(mask & (not away), 1.0 if mask.any() else -1.0)
         return masks

@@ -66,7 +66,9 @@ def _moving_squares(count: int, frames: int, away=(0, 0)):
 def room_film():
     """A look around the room: away from everything and back."""
     caster, film = room().caster(), _Film()
-    turns = np.deg2rad([0, 0, -2, -4, -6, -8, -40, -100, -150, -180, -150, -100, -40, -5, 0, 0, 2, 4])
+    turns = np.deg2rad(
+        [0, 0, -2, -4, -6, -8, -40, -100, -150, -180, -150, -100, -40, -5, 0, 0, 2, 4]
+    )
     shots = []
     for k, turn in enumerate(turns):
         target = (4 * np.sin(turn), ROOM_EYE[1] + 4 * np.cos(turn), 0.3)

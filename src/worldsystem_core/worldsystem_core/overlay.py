@@ -34,7 +34,7 @@ def draw_tracks(shown: ShownTracks) -> UInt8[np.ndarray, "h w 3"]:
     edge = cv2.morphologyEx(labels, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8)) > 0
     outline = edge & inside
     picture[outline] = colours[place[outline]].astype(np.uint8)
-    for track in shown.tracks.tracks:
+    for track in (t for t in shown.tracks.tracks if t.area_px):
         _draw_box(picture, track)
     return picture
 

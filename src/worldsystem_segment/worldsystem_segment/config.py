@@ -15,7 +15,9 @@ class SegmentConfig(Config):
     The scene unit is the median depth of the first usable keyframe; it never changes afterwards.
     """
 
-    backend: str = param("geometric", "what finds the objects: geometric (no weights), grounded_sam2 or sam3")
+    backend: str = param(
+        "geometric", "what finds the objects: geometric (no weights), grounded_sam2 or sam3"
+    )
     prompt: str = param("", "phrases that select what is reported; empty = every object")
     prompt_threshold: float = param(
         0.3, "least score of phrases that tell none (networks)", low=0.0, high=1.0

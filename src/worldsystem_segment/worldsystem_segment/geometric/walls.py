@@ -17,6 +17,7 @@ from worldsystem_segment.objects.view import View
 BLOCK_PX = 16
 PLANE_ROUGHNESS = 0.02  # scene unit at the median depth
 MAX_BEHIND_FRACTION = 0.05  # a house stands before the land; a room's wall ends it
+RIM_PX = 2
 MAX_WALLS = 64
 MARGIN = 0.15  # scene unit: how far beyond what was seen a wall may go on
 
@@ -156,8 +157,19 @@ def closes_scene(
 
 
 def is_wall(view: View, region: Bool[np.ndarray, "h w"], min_area: float) -> bool:
-    """Whether a region of a plane that closes the scene is large and runs out of the picture."""
-    if np.count_nonzero(region[2:-2, 2:-2]) == np.count_nonzero(region):
+    """Whether a region of a plane that closes the scene is large and runs out of the picture.
+
+    Out of its known part: dense depth from motion ends before the picture does.
+    """
+    rows = np.flatnonzero(view.valid.mean(axis=1) > 0.05)
+    columns = np.flatnonzero(view.valid.mean(axis=0) > 0.05)
+    if not len(rows) or not len(columns):
+        return False
+    inner = np.zeros(region.shape, bool)
+    inner[
+        rows[0] + RIM_PX : rows[-1] + 1 - RIM_PX, columns[0] + RIM_PX : columns[-1] + 1 - RIM_PX
+    ] = True
+    if not (region & ~inner).any():
         return False
     return bool(pixel_area(view)[region].sum() >= min_area)
 

@@ -47,8 +47,10 @@ class DetectionThread:
         self._sightings: Handoff[Sighting] = Handoff(4)
         self.problem = ""
         self.runs = 0
-        self._thread = None if synchronous else threading.Thread(
-            target=self._work, name="detector", daemon=True
+        self._thread = (
+            None
+            if synchronous
+            else threading.Thread(target=self._work, name="detector", daemon=True)
         )
         if self._thread is not None:
             self._thread.start()

@@ -44,9 +44,11 @@ class MaskSessions:
     def __init__(self, model: Any, session_type: type) -> None:  # transformers' own types
         self._model = model.eval()
         self._session_type = session_type
-        self._size = int(model.config.vision_config.image_size) if hasattr(
-            model.config.vision_config, "image_size"
-        ) else int(model.config.image_size)
+        self._size = (
+            int(model.config.vision_config.image_size)
+            if hasattr(model.config.vision_config, "image_size")
+            else int(model.config.image_size)
+        )
         self._sessions: dict[int, Any] = {}
         self._prompts: dict[int, Box | Bool[np.ndarray, "h w"]] = {}
         self.frame = -1

@@ -163,7 +163,9 @@ class MaskTracker:
                 self._masks.prompt(followed.id, box)
 
     def _covered(self, found: Found, boxes: list[Box]) -> bool:
-        return any(box_iou(found.box, box) > SAME or _inside(found.box, box) > INSIDE for box in boxes)
+        return any(
+            box_iou(found.box, box) > SAME or _inside(found.box, box) > INSIDE for box in boxes
+        )
 
     def _propose(self, found: Found, frame: int) -> None:
         """A birth needs two sightings of the last three: one is often wrong."""

@@ -54,7 +54,9 @@ class _Concepts:
 class Sam3Tracker:
     """A `MaskTracker` by another network: `model` is a `Sam3VideoModel`; not thread-safe."""
 
-    def __init__(self, model: Any, session_type: type, tokens: Tokens, max_objects: int = 20) -> None:
+    def __init__(
+        self, model: Any, session_type: type, tokens: Tokens, max_objects: int = 20
+    ) -> None:
         self._model = model.eval()
         self._session_type, self._tokens = session_type, tokens
         self._size = int(model.config.image_size)
