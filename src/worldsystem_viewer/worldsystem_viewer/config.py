@@ -53,6 +53,12 @@ class ViewerConfig(Config):
     control: bool = param(
         False, "let Foxglove call services and set parameters; without it viewers only look"
     )
+    splats_mbps: float = param(
+        4.0,
+        "most that splats take of a line to another machine while a page shows them; 0: no limit "
+        "[Mbit/s]",
+        low=0.0,
+    )
     image_fps: float = param(5.0, "live pictures sent to a page [1/s]", low=0.1, high=30.0)
     image_width: int = param(640, "width of the live picture [px]", low=64, high=4096)
     jpeg_quality: int = param(75, "JPEG quality of the live picture", low=10, high=100)

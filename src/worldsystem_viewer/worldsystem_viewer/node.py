@@ -53,6 +53,8 @@ class ViewerNode(StageNode):
         self.listen(topics.POSE, self._on_pose)
         self.listen(topics.KEYFRAME, self._on_keyframe)
         self.listen(topics.MESH, self._on_mesh)
+        if self._page is not None:
+            self.listen(topics.SPLATS, self._page.splats)
         self.listen(topics.IMAGE, self._on_image)
         self.listen(topics.TRACKS, self._on_tracks)
         self.listen(topics.OBJECTS, self._on_objects)

@@ -58,12 +58,12 @@ class PageClients:
 
     async def access(self, request: web.Request) -> web.StreamResponse:
         """Says whether a page would be let in: a browser hides why a WebSocket was refused."""
-        self._check(request)
+        self.check(request)
         return web.Response(status=204)
 
     async def connect(self, request: web.Request) -> web.StreamResponse:
         """One page, from handshake to its end."""
-        self._check(request)
+        self.check(request)
         socket = web.WebSocketResponse(
             compress=False, heartbeat=15.0, writer_limit=_WRITE_BUFFER_BYTES, max_msg_size=4096
         )
@@ -80,7 +80,8 @@ class PageClients:
             self._skipped_before += self._live.pop(id(cursor)).skipped
         return socket
 
-    def _check(self, request: web.Request) -> None:
+    def check(self, request: web.Request) -> None:
+        """Raise an HTTP error for whoever may not connect."""
         if not same_origin(request):
             raise web.HTTPForbidden(text="another site's page may not connect")
         if not self._access.allows(request, _NAME):

@@ -19,6 +19,7 @@ from worldsystem_core.access import tls_context
 from worldsystem_core.errors import PortInUse
 from worldsystem_core.objects import MapObjects, TrackFrame
 from worldsystem_core.reconstruction import Keyframe, MovedKeyframes, Pose, RemovedKeyframes
+from worldsystem_core.splats.delta import SplatDelta
 from worldsystem_core.surface import MeshDelta
 from worldsystem_viewer.album import Album
 from worldsystem_viewer.config import ViewerConfig
@@ -32,6 +33,7 @@ from worldsystem_viewer.page_messages import (
 )
 from worldsystem_viewer.picture import PictureEncoder
 from worldsystem_viewer.protocol import ImageUpdate, Message, StatusUpdate
+from worldsystem_viewer.splats.page_feed import SplatPages
 from worldsystem_viewer.world import World
 
 log = logging.getLogger(__name__)
@@ -56,6 +58,7 @@ class PageServer:
         shown = Shown(self._world, self._history or History(0), self._album, uuid.uuid4().hex)
         self._clients = PageClients(config, shown)
         self._tls = tls_context(config)
+        self._splats = SplatPages(self._clients.check, config.splats_mbps)
         self._picture = PictureEncoder(
             config,
             wanted=lambda: self._clients.count > 0,
@@ -132,6 +135,10 @@ class PageServer:
         if self._history is not None:
             self._history.surface(delta)
 
+    def splats(self, delta: SplatDelta) -> None:
+        """What changed in the world of splats."""
+        self._splats.shelf.apply(delta)
+
     def image(
         self,
         rgb: UInt8[np.ndarray, "h w 3"],
@@ -184,6 +191,7 @@ class PageServer:
         add_page(app)
         app.router.add_get("/ws", self._clients.connect)
         app.router.add_get("/access", self._clients.access)
+        app.router.add_get("/ws/splats", self._splats.connect)
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
         await runner.setup()
         try:
@@ -197,6 +205,7 @@ class PageServer:
             self._ready.set()
             await self._report_until_stopped()
             await self._clients.close()
+            await self._splats.close()
         finally:
             await runner.cleanup()
 

@@ -208,6 +208,25 @@ class TimelineUpdate:
     at_ns: int
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SplatsUpdate:
+    """On `/ws/splats`: chunks of splats that are gone, moved (`count` -1) or replaced.
+
+    `words` holds `count` splats of 16 bytes for each replaced chunk, as `worldsystem_core.splats.
+    packed` lays them out; where `deflated`, byte plane by byte plane and deflated (zlib), of one
+    chunk. `world_from_chunk` is row-major and has the chunk's scale in it. `total` is how many
+    splats the world holds.
+    """
+
+    total: int
+    deflated: bool
+    removed: UInt32[np.ndarray, "r"]
+    chunk: UInt32[np.ndarray, "k"]
+    world_from_chunk: Float32[np.ndarray, "k 4 4"]
+    count: Int32[np.ndarray, "k"]
+    words: UInt8[np.ndarray, "n"]
+
+
 Message = (
     Hello
     | MeshUpdate
@@ -223,6 +242,7 @@ Message = (
     | ObjectDetail
     | FoundUpdate
     | TimelineUpdate
+    | SplatsUpdate
 )
 # What a page tells the server, as JSON text: any of these names with a value.
 WISHES: dict[str, str] = {
@@ -251,6 +271,7 @@ KINDS: dict[int, type[Message]] = {
     20: ObjectDetail,
     21: FoundUpdate,
     22: TimelineUpdate,
+    30: SplatsUpdate,
 }
 
 

@@ -14,6 +14,7 @@ import { PointsLayer } from "./points.js";
 import { Stage } from "./scene.js";
 import { screenshot } from "./screenshot.js";
 import { Search } from "./search.js";
+import { SplatsLayer } from "./splats.js";
 import { StatusBar } from "./status.js";
 import { Timeline } from "./timeline.js";
 import { TrajectoryLayer } from "./trajectory.js";
@@ -29,6 +30,7 @@ const mesh = new MeshLayer(stage);
 const path = new TrajectoryLayer(stage);
 const camera = new CameraLayer(stage);
 const points = new PointsLayer(stage);
+const splats = new SplatsLayer(stage);
 const objects = new ObjectsLayer(stage, labels);
 const status = new StatusBar(element("status"), {
   connection: element("connection"), tracking: element("tracking"), scale: element("scale"),
@@ -45,7 +47,7 @@ const card = new Card({
   onFocus: () => lookAt(objects.chosen),
 });
 // What can stand for the surface; another layer adds itself here and a button to #surface.
-const surfaces = { mesh: mesh.group, points: points.group };
+const surfaces = { mesh: mesh.group, points: points.group, splats: splats.group };
 const counts = { poses: 0 };
 let surface = "mesh";
 let framedRadius = 0;
@@ -325,7 +327,7 @@ everySecond();
 
 // For tests and measurements.
 window.worldsystem = {
-  stage, mesh, connection, timeline,
+  stage, mesh, connection, timeline, splats,
   get triangles() { return mesh.triangles; },
   get vertices() { return mesh.vertices; },
   get coarseBlocks() { return mesh.coarse; },

@@ -106,6 +106,16 @@ const KINDS = {
   "22": {
     "name": "TimelineUpdate",
     "arrays": {}
+  },
+  "30": {
+    "name": "SplatsUpdate",
+    "arrays": {
+      "removed": "uint32",
+      "chunk": "uint32",
+      "world_from_chunk": "float32",
+      "count": "int32",
+      "words": "uint8"
+    }
   }
 };
 

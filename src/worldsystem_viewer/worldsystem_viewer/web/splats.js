@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: Apache-2.0
+// Gaussian splats: chunks that hang on keyframes, fetched only while they are shown.
+
+import { decode } from "./protocol.js";
+import { SplatPool } from "./splat_pool.js";
+
+const RETRY_MS = 1500;
+
+export class SplatsLayer {
+  constructor(stage) {
+    this.stage = stage;
+    this.pool = new SplatPool(stage);
+    this.group = this.pool.group;
+    this.group.visible = false;
+    this.socket = null;
+    this.bytes = this.total = this.messages = 0;
+    this.busyMs = []; // time of the main thread for each message
+    this.queue = Promise.resolve(); // inflating takes turns, so that messages stay in order
+    stage.beforeDraw.push(() => {
+      this.follow();
+      return false;
+    });
+  }
+
+  get count() { return this.pool.count; }
+  get chunks() { return this.pool.chunks.size; }
+
+  // Connected exactly while visible: whoever shows the group gets the newest.
+  follow() {
+    if (this.group.visible && !this.socket) this.open();
+    else if (!this.group.visible && this.socket) this.close();
+  }
+
+  open() {
+    const scheme = location.protocol === "https:" ? "wss" : "ws";
+    const given = new URLSearchParams(location.search);
+    const token = given.get("token") ?? sessionStorage.getItem("token");
+    const query = new URLSearchParams();
+    if (token) query.set("token", token);
+    if (given.has("splats")) query.set("splats", given.get("splats"));
+    const socket = new WebSocket(`${scheme}://${location.host}/ws/splats?${query}`);
+    this.socket = socket;
+    this.fresh = true; // what is there stays until something newer comes
+    socket.binaryType = "arraybuffer";
+    socket.onmessage = ({ data }) => {
+      this.bytes += data.byteLength;
+      this.queue = this.queue.then(() => this.take(socket, data));
+    };
+    socket.onclose = () => {
+      if (this.socket !== socket) return;
+      setTimeout(() => {
+        if (this.socket !== socket) return;
+        this.socket = null;
+        this.follow();
+      }, RETRY_MS);
+    };
+  }
+
+  close() {
+    const socket = this.socket;
+    this.socket = null;
+    socket.close();
+  }
+
+  async take(socket, data) {
+    const message = decode(data);
+    const words = message.deflated ? await inflated(message.words, message.count[0]) : message.words;
+    if (socket !== this.socket) return;
+    const begun = performance.now();
+    if (this.fresh) this.pool.clear();
+    this.fresh = false;
+    this.apply(message, words);
+    this.busyMs.push(performance.now() - begun);
+    if (this.busyMs.length > 1000) this.busyMs.shift();
+    this.messages += 1;
+    this.total = message.total;
+    this.stage.redraw();
+  }
+
+  apply({ removed, chunk, count, world_from_chunk }, words) {
+    for (const gone of removed) this.pool.remove(gone);
+    let at = 0;
+    for (let k = 0; k < chunk.length; k += 1) {
+      const matrix = world_from_chunk.subarray(16 * k, 16 * k + 16);
+      if (count[k] < 0) {
+        this.pool.move(chunk[k], matrix);
+        continue;
+      }
+      const octets = words.slice(at, at + 16 * count[k]); // a view would keep the message alive
+      this.pool.put(chunk[k], new Uint32Array(octets.buffer), matrix);
+      at += 16 * count[k];
+    }
+  }
+
+  clear() {
+    this.pool.clear();
+  }
+}
+
+// Sixteen byte planes, one behind the other, back to sixteen bytes a splat.
+async function inflated(data, count) {
+  const stream = new Blob([data]).stream().pipeThrough(new DecompressionStream("deflate"));
+  const planes = new Uint8Array(await new Response(stream).arrayBuffer());
+  if (planes.length !== 16 * count) throw new Error(`${count} splats in ${planes.length} bytes`);
+  const octets = new Uint8Array(16 * count);
+  for (let plane = 0, from = 0; plane < 16; plane += 1) {
+    for (let to = plane; to < octets.length; to += 16, from += 1) octets[to] = planes[from];
+  }
+  return octets;
+}

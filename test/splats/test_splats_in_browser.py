@@ -1,0 +1,192 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Splats in a headless browser: they come when they are wanted, and look as the reference says."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from splat_scenes import plane_pointmap
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "viewer"))
+
+from test_page_in_browser import ARGUMENTS, drawn_pixels, until
+
+from worldsystem_core.frames import Camera
+from worldsystem_core.geometry.sim3 import Sim3
+from worldsystem_core.splats.delta import SplatDelta, SplatOperation
+from worldsystem_core.splats.discs import discs_from_pointmap
+from worldsystem_core.splats.packed import pack, unpack
+from worldsystem_core.splats.raster import draw
+from worldsystem_viewer.config import ViewerConfig
+from worldsystem_viewer.page_server import PageServer
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
+
+CAMERA = Camera.from_horizontal_fov(40, 30, np.radians(50.0))
+SIZE = {"width": 400, "height": 300}
+LOOK_FROM_THE_CAMERA = """() => {
+  const { stage } = window.worldsystem.splats;
+  stage.controls.minDistance = 0;
+  stage.camera.position.set(0, 0, 0.001);
+  stage.controls.target.set(0, 0, -3);
+  stage.camera.near = 0.01;
+  stage.camera.far = 100;
+  stage.camera.updateProjectionMatrix();
+  stage.redraw();
+}"""
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator:
+    with sync_api.sync_playwright() as playwright:
+        running = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield running
+        running.close()
+
+
+@pytest.fixture
+def page_server() -> Iterator[PageServer]:
+    server = PageServer(ViewerConfig(web_port=0))
+    server.start()
+    yield server
+    server.stop()
+
+
+def opened(browser, page_server, query: str = ""):
+    page = browser.new_page(viewport=SIZE)
+    page.complaints = []
+    page.on("console", lambda m: m.type == "error" and page.complaints.append(m.text))
+    page.on("pageerror", lambda error: page.complaints.append(str(error)))
+    page.goto(f"http://127.0.0.1:{page_server.port}/{query}")
+    until(page, "window.worldsystem?.connected")
+    return page
+
+
+def coloured_wall():
+    """Discs of a slanted wall with stripes, before a camera at the origin of a y-down world."""
+    points = plane_pointmap(np.array([0.5, -0.2, -0.8426]), 3.0, CAMERA)
+    stripes = np.zeros((*points.shape[:2], 3), np.uint8)
+    stripes[..., 0] = np.where(np.floor(3 * points[..., 0]) % 2, 230, 40)
+    stripes[..., 1] = np.where(np.floor(3 * points[..., 1]) % 2, 200, 60)
+    stripes[..., 2] = 90
+    discs = discs_from_pointmap(points, stripes)
+    # the page magnifies them tenfold: wider ones still close the wall
+    return replace(discs, scales=discs.scales * np.array([1.6, 1.6, 1], np.float32))
+
+
+def put(gaussians, chunk=1, sequence=1, place=None) -> SplatDelta:
+    return SplatDelta(
+        stamp_ns=sequence,
+        sequence=sequence,
+        chunk=chunk,
+        operation=SplatOperation.PUT,
+        world_from_chunk=place or Sim3.identity(),
+        words=pack(gaussians),
+        total=len(gaussians),
+    )
+
+
+def hide_panels(page) -> None:
+    page.evaluate(
+        "document.querySelectorAll('.panel, #hint')"
+        ".forEach((e) => { e.style.visibility = 'hidden'; })"
+    )
+
+
+def show_splats(page) -> None:
+    button = page.locator("[data-toggle=splats], [data-surface=splats]")
+    button.evaluate("(b) => b.click()")
+
+
+def settled(page) -> np.ndarray:
+    """The picture once two in a row are alike and the order is made."""
+    until(page, "worldsystem.splats.pool.sorts > 0 && !worldsystem.splats.pool.sorting")
+    last = drawn_pixels(page)
+    for _ in range(40):
+        page.wait_for_timeout(150)
+        now = drawn_pixels(page)
+        if np.array_equal(now, last):
+            return now[..., ::-1].astype(float)
+        last = now
+    raise AssertionError("the picture does not come to rest")
+
+
+def reference(gaussians, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    f = 0.5 * height / np.tan(np.radians(25.0))
+    camera = Camera(
+        width=width, height=height, fx=f, fy=f, cx=0.5 * (width - 1), cy=0.5 * (height - 1)
+    )
+    drawn = draw(gaussians, np.eye(4), camera)
+    return drawn.over(np.zeros(3, np.float32)).astype(float), drawn.alpha
+
+
+def test_splats_look_in_the_page_as_the_reference_draws_them(browser, page_server):
+    discs = coloured_wall()
+    page_server.splats(put(discs))
+    page = opened(browser, page_server)
+    page.evaluate(LOOK_FROM_THE_CAMERA)
+    hide_panels(page)
+    empty = drawn_pixels(page)
+    assert page.evaluate("worldsystem.splats.bytes") == 0  # nothing is fetched unasked
+    show_splats(page)
+    until(page, f"worldsystem.splats.count === {len(discs)}")
+    page.evaluate(LOOK_FROM_THE_CAMERA)
+    seen = settled(page)
+    wanted, alpha = reference(unpack(pack(discs)), *seen.shape[:2])
+    solid = alpha > 0.98  # elsewhere the page's background shines through
+    assert solid.mean() > 0.5
+    assert np.abs(seen - empty[..., ::-1])[solid].mean() > 20
+    error = np.abs(seen - wanted)[solid]
+    assert np.median(error) <= 2  # 8 bits, blended one after the other
+    assert np.percentile(error, 95) <= 8
+    assert page.complaints == []
+    page.close()
+
+
+def test_chunks_move_are_replaced_and_go(browser, page_server):
+    discs = coloured_wall()
+    page = opened(browser, page_server, "?splats=deflated")
+    show_splats(page)
+    page_server.splats(put(discs))
+    page_server.splats(put(discs[np.arange(len(discs) // 2)], chunk=2, sequence=2))
+    until(page, f"worldsystem.splats.count === {len(discs) + len(discs) // 2}")
+    before = page.evaluate("worldsystem.splats.bytes")
+    aside = Sim3(1.0, np.eye(3), np.array([5.0, 0, 0]))
+    moved = SplatDelta(
+        stamp_ns=3,
+        sequence=3,
+        chunk=2,
+        operation=SplatOperation.POSE,
+        world_from_chunk=aside,
+        words=np.zeros((0, 4), np.uint32),
+        total=len(discs),
+    )
+    page_server.splats(moved)
+    pool = "worldsystem.splats.pool"
+    page_number = f"{pool}.chunks.get(2).pages[0]"
+    until(page, f"{pool}.places.image.data[12 * {page_number} + 3] === 5")
+    assert page.evaluate("worldsystem.splats.bytes") - before < 300
+    page_server.splats(put(discs[np.arange(10)], chunk=1, sequence=4))
+    gone = SplatDelta(
+        stamp_ns=5,
+        sequence=5,
+        chunk=2,
+        operation=SplatOperation.REMOVE,
+        world_from_chunk=aside,
+        words=np.zeros((0, 4), np.uint32),
+        total=10,
+    )
+    page_server.splats(gone)
+    until(page, "worldsystem.splats.count === 10 && worldsystem.splats.chunks === 1")
+    show_splats(page)  # off again: no byte more
+    until(page, "worldsystem.splats.socket === null")
+    assert page.complaints == []
+    page.close()
