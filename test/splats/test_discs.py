@@ -46,6 +46,16 @@ def test_an_edge_in_depth_is_not_bridged():
     assert discs.scales.max() < 0.7 * pixel
 
 
+def test_the_ramp_of_a_blurred_edge_is_left_out_and_a_grazing_floor_is_kept():
+    wall = plane_pointmap(np.array([0.0, 0.0, -1.0]), 3.0)
+    wall[:, 24:] *= 0.5
+    wall[:, 24] = 0.8 * plane_pointmap(np.array([0.0, 0.0, -1.0]), 3.0)[:, 24]
+    assert len(discs_from_pointmap(wall, GREY)) == GREY[..., 0].size - CAMERA.height
+    floor = plane_pointmap(np.array([0.0, -1.0, 0.0]), 1.5)
+    floor[:23] = np.nan  # above the horizon, and just below it
+    assert len(discs_from_pointmap(floor, GREY)) == 13 * CAMERA.width
+
+
 def test_unknown_and_doubtful_pixels_get_no_disc():
     pointmap = plane_pointmap(SLANTED, 3.0)
     pointmap[3, 4] = np.nan

@@ -58,7 +58,7 @@ def test_none_packs_to_nothing():
 def test_spz_and_ply_hold_the_same_splats(tmp_path):
     some = scattered(300)
     back = read_spz(write_spz(some, tmp_path / "world.spz"))
-    assert np.abs(back.means - some.means).max() < 1e-5
+    assert np.abs(back.means - some.means).max() < np.median(some.scales.max(axis=1)) / 8
     assert np.abs(np.log(back.scales / some.scales)).max() < 0.5 / 16 + 1e-4
     assert np.abs(np.abs((back.rotations * some.rotations).sum(axis=1)) - 1).max() < 1e-4
     assert np.abs(back.rgb - some.rgb).max() < 0.02

@@ -65,6 +65,16 @@ def test_a_correction_moves_chunks_and_touches_no_splat():
     assert world.add(wall_seen_from([5, 0, 0], 8, wall_y=6.0)) < 100
 
 
+def test_voxels_follow_when_the_world_becomes_metric():
+    world = SplatWorld()
+    keyframe = wall_seen_from([0, 0, 0], 0)
+    world.add(keyframe)
+    before = world.voxel
+    world.move({0: keyframe.world_from_cam}, {0: 10.0})
+    assert abs(world.voxel - 10 * before) < 1e-9
+    assert world.add(wall_seen_from([0.1, 0, 0], 1, wall_y=30.0)) < 100
+
+
 def test_chunks_that_a_correction_laid_over_each_other_are_thinned():
     world = SplatWorld()
     keyframe = wall_seen_from([0, 0, 0], 0)

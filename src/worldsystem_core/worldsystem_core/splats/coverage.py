@@ -33,10 +33,9 @@ class Coverage:
     def __len__(self) -> int:
         return len(self._keys)
 
-    def levels(self, area: Float32[np.ndarray, "n"]) -> Int64[np.ndarray, "n"]:
-        """The level of each splat, by the surface that it stands for [square world units]."""
-        width = _WIDER * np.sqrt(area)
-        level = np.ceil(np.log2(np.maximum(width / self.voxel, 1e-9)))
+    def levels(self, width: Float32[np.ndarray, "n"]) -> Int64[np.ndarray, "n"]:
+        """The level of splats of a `width` [world units]."""
+        level = np.ceil(np.log2(np.maximum(_WIDER * width / self.voxel, 1e-9)))
         return np.asarray(np.clip(level, 0, LEVELS - 1).astype(np.int64))
 
     def keys(
@@ -123,6 +122,12 @@ class Coverage:
 def areas(gaussians: Gaussians) -> Float32[np.ndarray, "n"]:
     """The surface that each disc stands for [square units]."""
     return np.asarray(gaussians.scales[:, 0] * gaussians.scales[:, 1] / np.float32(WIDTH**2))
+
+
+def widths(gaussians: Gaussians) -> Float32[np.ndarray, "n"]:
+    """The narrower way across the pixel that each disc stands for."""
+    narrow = np.minimum(gaussians.scales[:, 0], gaussians.scales[:, 1])
+    return np.asarray(narrow / np.float32(WIDTH))
 
 
 def level_of(keys: Int64[np.ndarray, "n"]) -> Int64[np.ndarray, "n"]:

@@ -57,11 +57,11 @@ def write_spz(gaussians: Gaussians, path: Path) -> Path:
     """SPZ version 3 (Niantic): about 10 bytes a splat, what most web viewers open.
 
     The format's axes are right, up, back by convention; points are written in the frame that they
-    are in, and no viewer is told otherwise. The spacing of positions is chosen so that the
-    farthest still fits in 24 bits.
+    are in, and no viewer is told otherwise. Positions are told to an eighth of a splat,
+    as far as 24 bits reach.
     """
     reach = float(np.abs(gaussians.means).max()) if len(gaussians) else 1.0
-    bits = int(np.clip(np.floor(np.log2((1 << 22) / max(reach, 1e-9))), 0, 24))
+    bits = _fraction_bits(gaussians, reach)
     head = _SPZ_HEAD.pack(_SPZ_MAGIC, _SPZ_VERSION, len(gaussians), 0, bits, 0, 0)
     opacity = np.clip(gaussians.opacities, 0, 1)
     coefficient = (gaussians.rgb - 0.5) / SH_BAND_0
@@ -99,6 +99,13 @@ def read_spz(path: Path) -> Gaussians:
         np.clip(0.5 + np.float32(SH_BAND_0) * coefficient, 0, 1),
         parts[1][:, 0] / np.float32(255),
     )
+
+
+def _fraction_bits(gaussians: Gaussians, reach: float) -> int:
+    """Bits behind the point that tell an eighth of the median splat, while `reach` fits."""
+    most = np.floor(np.log2((1 << 22) / max(reach, 1e-9)))
+    width = float(np.median(gaussians.scales.max(axis=1))) if len(gaussians) else 1.0
+    return int(np.clip(min(np.ceil(np.log2(8 / max(width, 1e-9))), most), 0, 24))
 
 
 def _octets(values: Float32[np.ndarray, "*n"]) -> UInt8[np.ndarray, "*n"]:

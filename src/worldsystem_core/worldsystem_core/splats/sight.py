@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from jaxtyping import Float32, Float64, Int8
 
@@ -16,14 +18,29 @@ _LEAST_CONFIDENCE = 0.3
 _SAMPLES = 64
 
 
+@dataclass(frozen=True, eq=False)
+class Sight:
+    """A keyframe with, for each pixel, its depth and the nearest depth around it (0: unknown)."""
+
+    keyframe: Keyframe
+    nearest: Float64[np.ndarray, "h w"]
+    depth: Float64[np.ndarray, "h w"]
+
+    @staticmethod
+    def of(keyframe: Keyframe) -> Sight:
+        """What `keyframe` knows of the space before it."""
+        return Sight(keyframe, *_depths(keyframe))
+
+
 def contradictions(
-    means: Float32[np.ndarray, "n 3"], world_from_chunk: Sim3, keyframe: Keyframe
+    means: Float32[np.ndarray, "n 3"], world_from_chunk: Sim3, sight: Sight
 ) -> Int8[np.ndarray, "n"] | None:
-    """1 for each point that `keyframe` sees through, -1 for each that it confirms, else 0.
+    """1 for each point that the keyframe sees through, -1 for each that it confirms, else 0.
 
     A point is seen through when every pixel of the 3 × 3 around it lies clearly behind, so that an
     edge that is a pixel off contradicts nothing. None where the keyframe sees none of the points.
     """
+    keyframe = sight.keyframe
     cam_from_chunk = Sim3.from_pose(inverse(keyframe.world_from_cam)) @ world_from_chunk
     rotation = (cam_from_chunk.scale * cam_from_chunk.rotation).astype(np.float32)
     translation = cam_from_chunk.translation.astype(np.float32)
@@ -33,13 +50,12 @@ def contradictions(
     points = means @ rotation.T + translation
     seen = np.nonzero(_inside(points, keyframe))[0]
     verdict = np.zeros(len(means), np.int8)
-    nearest, here = _depths(keyframe)
     camera, (x, y, z) = keyframe.camera, points[seen].T
     u = np.rint(camera.fx * x / z + camera.cx).astype(np.int64)
     v = np.rint(camera.fy * y / z + camera.cy).astype(np.int64)
     u, v = np.clip(u, 0, camera.width - 1), np.clip(v, 0, camera.height - 1)
-    verdict[seen[z < _SEEN_THROUGH * nearest[v, u]]] = 1
-    verdict[seen[np.abs(z - here[v, u]) < _AGREES * z]] = -1
+    verdict[seen[z < _SEEN_THROUGH * sight.nearest[v, u]]] = 1
+    verdict[seen[np.abs(z - sight.depth[v, u]) < _AGREES * z]] = -1
     return verdict
 
 

@@ -17,10 +17,10 @@ from jaxtyping import Bool, Float32, Float64, Int64, UInt8
 
 from worldsystem_core.geometry.sim3 import Sim3
 from worldsystem_core.reconstruction import Keyframe
-from worldsystem_core.splats.coverage import Coverage, areas
-from worldsystem_core.splats.discs import discs_from_pointmap
+from worldsystem_core.splats.coverage import Coverage, areas, widths
+from worldsystem_core.splats.discs import SurfacePoints, discs_at
 from worldsystem_core.splats.gaussians import Gaussians
-from worldsystem_core.splats.sight import contradictions
+from worldsystem_core.splats.sight import Sight, contradictions
 
 NEAR_DISTANCE_SHARE = 0.01
 """Voxel edge, when none is given, by the first keyframe's median distance: 3 cm at 3 m."""
@@ -28,6 +28,10 @@ _ALONG_RAY = (0.0, -0.01, 0.01, -0.025, 0.025)
 _DOUBTS = 2
 _LEAST_SPLATS = 16
 _RECHECK_VOXELS = 2.0
+_WORTH_DROPPING = 0.005
+_CHUNKS_A_TURN = 3
+_RESCALED = 1.02
+_UNALIKE = 1.3
 
 
 @dataclass(eq=False)
@@ -74,6 +78,7 @@ class SplatWorld:
         self._voxel = voxel
         self._coverage: Coverage | None = None
         self._recheck: dict[int, None] = {}
+        self._turn = 0
 
     def __len__(self) -> int:
         return sum(len(chunk) for chunk in self.chunks.values())
@@ -90,27 +95,41 @@ class SplatWorld:
 
     def add(self, keyframe: Keyframe) -> int:
         """Take a keyframe in, its own Gaussians or discs; returns how many splats it adds."""
-        found = keyframe.gaussians
-        if found is None:
-            found = discs_from_pointmap(keyframe.pointmap, keyframe.rgb, keyframe.confidence)
+        if keyframe.gaussians is not None:
+            return self.add_gaussians(keyframe, keyframe.gaussians)
+        surface = SurfacePoints.of(keyframe.pointmap, keyframe.confidence)
+        chosen = surface.usable
+        if self._coverage is not None:
+            chosen = chosen & ~self._shown_already(surface, keyframe)
+        self.duplicates += int(surface.usable.sum() - chosen.sum())
+        found = discs_at(surface, chosen, keyframe.rgb, keyframe.confidence)
         return self.add_gaussians(keyframe, found)
+
+    def _shown_already(self, surface: SurfacePoints, keyframe: Keyframe) -> Bool[np.ndarray, "h w"]:
+        """Pixels whose disc would be a duplicate, told before it is made, by their footprints."""
+        assert self._coverage is not None
+        usable, covered = surface.usable, np.zeros(surface.usable.shape, bool)
+        levels = self._coverage.levels(_UNALIKE * surface.footprint[usable])
+        pose = Sim3.from_pose(keyframe.world_from_cam)
+        covered[usable] = _covered(self._coverage, surface.points[usable], pose, levels)
+        return covered
 
     def add_gaussians(self, keyframe: Keyframe, found: Gaussians) -> int:
         """As `add`, with Gaussians (in the keyframe's camera frame) from elsewhere, a network."""
         self.remove([keyframe.id])
+        self._doubt(keyframe)
+        self._recheck_one()
         if not len(found):
             return 0
         coverage = self._coverage or self._begin(found)
-        self._doubt(keyframe)
         pose = Sim3.from_pose(keyframe.world_from_cam)
-        levels = coverage.levels(areas(found))
+        levels = coverage.levels(widths(found))
         keys = coverage.keys(pose.apply(found.means), levels)
-        covered = _covered(coverage, found, pose, levels)
+        covered = _covered(coverage, found.means, pose, levels)
         self.duplicates += int(covered.sum())
         new = ~covered
         if new.sum() >= _LEAST_SPLATS:
             self._insert(keyframe.id, pose, found[new], keys[new], levels[new])
-        self._recheck_one()
         coverage.forget_empty()
         self._keep_budget(keyframe.world_from_cam[:3, 3])
         return len(self.chunks[keyframe.id]) if keyframe.id in self.chunks else 0
@@ -128,7 +147,10 @@ class SplatWorld:
             size = (point_scale or {}).get(number, chunk.world_from_chunk.scale)
             chunk.world_from_chunk = Sim3.from_pose(pose, size)
             self.moved[number] = None
-            if self._way(chunk) > self.voxel:
+        self._rescale()
+        for number in world_from_cam:
+            chunk = self.chunks.get(number)
+            if chunk is not None and self._way(chunk) > self.voxel:
                 self._recount(chunk)
 
     def remove(self, ids: Iterable[int]) -> None:
@@ -167,29 +189,39 @@ class SplatWorld:
         self._replace_coarser(chunk)
 
     def _replace_coarser(self, newest: Chunk) -> None:
-        """Splats go whose voxels the newest chunk shows in more detail."""
+        """Splats go whose voxels are shown in more detail by now; a few chunks a turn."""
         assert self._coverage is not None
         finest = int(newest.levels.min())
-        for chunk in list(self.chunks.values()):
-            coarse = chunk.levels > finest
-            if chunk is newest or not coarse.any():
+        for chunk in self._next_in_turn(newest):
+            if chunk.levels.max() <= finest:
                 continue
-            goes = np.zeros(len(chunk), bool)
-            goes[coarse] = self._coverage.replaced(chunk.keys[coarse], chunk.levels[coarse])
-            self.replaced += int(goes.sum())
-            self._drop(chunk, goes)
+            goes = self._coverage.replaced(chunk.keys, chunk.levels)
+            if goes.sum() > _WORTH_DROPPING * len(chunk):
+                self.replaced += int(goes.sum())
+                self._drop(chunk, goes)
+
+    def _next_in_turn(self, newest: Chunk) -> list[Chunk]:
+        """The newest chunks before `newest`, and some of the others one after the other."""
+        others = [chunk for chunk in self.chunks.values() if chunk is not newest]
+        if len(others) <= 2 * _CHUNKS_A_TURN:
+            return others
+        recent, rest = others[-_CHUNKS_A_TURN:], others[:-_CHUNKS_A_TURN]
+        self._turn = (self._turn + _CHUNKS_A_TURN) % len(rest)
+        return recent + (rest + rest)[self._turn : self._turn + _CHUNKS_A_TURN]
 
     def _doubt(self, keyframe: Keyframe) -> None:
         """Splats that two keyframes have seen through go."""
+        sight = Sight.of(keyframe)
         for chunk in list(self.chunks.values()):
-            verdict = contradictions(chunk.gaussians.means, chunk.world_from_chunk, keyframe)
+            verdict = contradictions(chunk.gaussians.means, chunk.world_from_chunk, sight)
             if verdict is None:
                 continue
             chunk.doubts[verdict < 0] = 0
             chunk.doubts[verdict > 0] += 1
             goes = chunk.doubts >= _DOUBTS
-            self.contradicted += int(goes.sum())
-            self._drop(chunk, goes)
+            if goes.sum() > _WORTH_DROPPING * len(chunk):
+                self.contradicted += int(goes.sum())
+                self._drop(chunk, goes)
 
     def _recheck_one(self) -> None:
         """A chunk that moved far may lie on others now: what they show already goes."""
@@ -201,7 +233,7 @@ class SplatWorld:
         if chunk is None or coverage is None:
             return
         self._count(chunk, -1)
-        covered = _covered(coverage, chunk.gaussians, chunk.world_from_chunk, chunk.levels)
+        covered = _covered(coverage, chunk.gaussians.means, chunk.world_from_chunk, chunk.levels)
         self._count(chunk, 1)
         self.duplicates += int(covered.sum())
         self._drop(chunk, covered)
@@ -244,19 +276,33 @@ class SplatWorld:
         area = np.float32(sign) * chunk.area[which]
         self._coverage.add(chunk.keys[which], chunk.levels[which], area)
 
+    def _rescale(self) -> None:
+        """Where the world's unit has changed, as when it became metric, voxels change with it."""
+        if self._coverage is None or not self.moved or len(self.moved) < len(self.chunks):
+            return
+        chunks = self.chunks.values()
+        growth = np.median([c.world_from_chunk.scale / c.counted_at.scale for c in chunks])
+        if max(growth, 1 / growth) < _RESCALED:
+            return
+        self._coverage = Coverage(self._coverage.voxel * float(growth))
+        for chunk in chunks:
+            self._recount(chunk, counted=False)
+
     def _way(self, chunk: Chunk) -> float:
         """How far the chunk's splats have moved at most since their voxels were counted."""
         new, old = chunk.world_from_chunk, chunk.counted_at
         turn = np.linalg.norm(new.scale * new.rotation - old.scale * old.rotation, ord=2)
         return float(np.linalg.norm(new.translation - old.translation) + turn * chunk.reach)
 
-    def _recount(self, chunk: Chunk) -> None:
+    def _recount(self, chunk: Chunk, *, counted: bool = True) -> None:
         assert self._coverage is not None
-        far = self._way(chunk) > _RECHECK_VOXELS * self.voxel
-        self._count(chunk, -1)
+        far = counted and self._way(chunk) > _RECHECK_VOXELS * self.voxel
+        if counted:
+            self._count(chunk, -1)
         growth = chunk.world_from_chunk.scale / chunk.counted_at.scale
         chunk.area = chunk.area * np.float32(growth**2)
-        chunk.levels = self._coverage.levels(chunk.area)
+        size = np.float32(chunk.world_from_chunk.scale)
+        chunk.levels = self._coverage.levels(size * widths(chunk.gaussians))
         means = chunk.world_from_chunk.apply(chunk.gaussians.means)
         chunk.keys = self._coverage.keys(means, chunk.levels)
         chunk.counted_at = chunk.world_from_chunk
@@ -266,13 +312,16 @@ class SplatWorld:
 
 
 def _covered(
-    coverage: Coverage, found: Gaussians, pose: Sim3, levels: Int64[np.ndarray, "n"]
+    coverage: Coverage,
+    means: Float32[np.ndarray, "n 3"],
+    world_from_chunk: Sim3,
+    levels: Int64[np.ndarray, "n"],
 ) -> Bool[np.ndarray, "n"]:
-    """Which splats show nothing new, allowing for depths that are off by 2.5 %."""
-    covered = np.zeros(len(found), bool)
+    """Which points show nothing new, allowing for depths that are off by 2.5 %."""
+    covered = np.zeros(len(means), bool)
     for share in _ALONG_RAY:
         rest = np.nonzero(~covered)[0]
-        points = pose.apply(found.means[rest] * np.float32(1 + share))
+        points = world_from_chunk.apply(means[rest] * np.float32(1 + share))
         keys = coverage.keys(points, levels[rest])
         covered[rest] = coverage.is_covered(keys, levels[rest])
     return covered
