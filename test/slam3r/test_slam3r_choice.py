@@ -68,9 +68,9 @@ def tiny_folder(tmp_path) -> Path:
 
 
 def test_an_unknown_backend_is_refused_with_the_known_ones():
-    with pytest.raises(BackendError, match="geometric, slam3r, slam3r_tiny, auto"):
+    with pytest.raises(BackendError, match="geometric, slam3r, slam3r_tiny, da3, auto"):
         create_backend("oracle")
-    assert backend_names() == ["geometric", "slam3r", "slam3r_tiny", "auto"]
+    assert backend_names() == ["geometric", "slam3r", "slam3r_tiny", "da3", "auto"]
 
 
 def test_without_weights_the_error_says_what_to_do():
@@ -141,7 +141,7 @@ def test_every_backend_is_listed_with_its_licence_and_whether_it_runs(tiny_folde
 
 
 def test_too_little_memory_keeps_a_backend_from_running(tiny_folder, monkeypatch):
-    monkeypatch.setattr(catalogue, "_free_memory_bytes", lambda: 10**8)
+    monkeypatch.setattr(catalogue, "free_memory_bytes", lambda: 10**8)
     config = Slam3rConfig(weights=str(tiny_folder), device="cpu")
     state = next(state for state in backend_states(config) if state.name == "slam3r")
     assert not state.runs

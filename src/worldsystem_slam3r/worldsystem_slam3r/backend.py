@@ -42,6 +42,16 @@ def _slam3r_tiny(config: Slam3rConfig) -> ReconstructionBackend:
     return _neural("slam3r_tiny", config)
 
 
+def _da3(config: Slam3rConfig) -> ReconstructionBackend:
+    from worldsystem_slam3r.da3.package import package_problem
+
+    if problem := package_problem():
+        raise BackendError(f"back-end 'da3' cannot run: {problem}")
+    from worldsystem_slam3r.da3.create import create
+
+    return create(config)
+
+
 def _neural(name: str, config: Slam3rConfig) -> ReconstructionBackend:
     from worldsystem_slam3r.weight_files import find_weights
 
@@ -57,6 +67,7 @@ _MAKERS: dict[str, Callable[[Slam3rConfig], ReconstructionBackend]] = {
     "geometric": _geometric,
     "slam3r": _slam3r,
     "slam3r_tiny": _slam3r_tiny,
+    "da3": _da3,
 }
 _CHEAP_TO_RENEW = ("geometric",)
 """Back-ends that may be opened anew for a new sub-map; the others begin one by themselves."""

@@ -4,12 +4,17 @@
 from __future__ import annotations
 
 import importlib.util
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from worldsystem_core.errors import BackendError, WeightsMissing
 from worldsystem_slam3r.config import Slam3rConfig
-from worldsystem_slam3r.weight_files import PUBLISHED_LICENCE, WeightFiles, find_weights
+from worldsystem_slam3r.weight_files import (
+    PUBLISHED_LICENCE,
+    WeightFiles,
+    find_weights,
+    weights_folder,
+)
 
 OURS = "Apache-2.0"
 SMALL_WEIGHTS_BYTES = 100_000_000
@@ -57,6 +62,7 @@ def backend_states(config: Slam3rConfig | None = None) -> list[BackendState]:
             "torch, its own small weights",
             config,
         ),
+        _da3(config),
     ]
 
 
@@ -73,6 +79,31 @@ def _neural(name: str, what: str, needs: str, config: Slam3rConfig) -> BackendSt
     return BackendState(name, what, needs, files.licence, why_not, fast)
 
 
+def _da3(config: Slam3rConfig) -> BackendState:
+    """Depth Anything 3: the largest variant that is there and fits, with its licence."""
+    from worldsystem_slam3r.da3.package import package_problem
+    from worldsystem_slam3r.da3.variants import APACHE, NON_COMMERCIAL, choose, find_da3
+
+    needs = "torch, depth-anything-3 without its own requirements, the weights of a variant"
+    licence = f"{APACHE} (small, base), {NON_COMMERCIAL} (large, giant, nested)"
+    state = BackendState("da3", "Depth Anything 3 in a sliding window", needs, licence, fast=False)
+    if problem := package_problem():
+        return replace(state, why_not=problem)
+    there, folder = find_da3(config.weights), weights_folder(config.weights)
+    if not there:  # torch takes its time to import
+        return replace(state, why_not=str(WeightsMissing("da3/base", folder)))
+    from worldsystem_slam3r.slam3r.create import chosen_device, free_gpu_bytes
+
+    try:
+        on_gpu = chosen_device(config.device) == "cuda"
+        free = free_gpu_bytes() if on_gpu else free_memory_bytes()
+        weights, _ = choose(config.da3_variant, there, free, folder)
+    except (WeightsMissing, BackendError) as error:
+        return replace(state, why_not=str(error))
+    what = f"{state.what}: {weights.variant.published}"
+    return replace(state, what=what, licence=weights.variant.licence, fast=on_gpu)
+
+
 def _obstacle(files: WeightFiles, config: Slam3rConfig) -> tuple[str, bool]:
     """What keeps networks of these files from running, if anything; else whether they are fast."""
     from worldsystem_slam3r.slam3r.create import chosen_device, free_gpu_bytes
@@ -82,7 +113,7 @@ def _obstacle(files: WeightFiles, config: Slam3rConfig) -> tuple[str, bool]:
     except BackendError as error:
         return str(error), False
     on_gpu = device == "cuda"
-    free = free_gpu_bytes() if on_gpu else _free_memory_bytes()
+    free = free_gpu_bytes() if on_gpu else free_memory_bytes()
     wanted = files.bytes_on_disk + _STATE_BYTES
     if free is not None and free < wanted:
         where = "the GPU" if on_gpu else "this machine"
@@ -94,7 +125,7 @@ def _obstacle(files: WeightFiles, config: Slam3rConfig) -> tuple[str, bool]:
     return "", on_gpu or files.bytes_on_disk <= SMALL_WEIGHTS_BYTES
 
 
-def _free_memory_bytes() -> int | None:
+def free_memory_bytes() -> int | None:
     """Memory that can be had [bytes]; None where the system does not tell."""
     if not _MEMORY_INFO.is_file():
         return None

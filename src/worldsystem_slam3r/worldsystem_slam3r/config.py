@@ -127,6 +127,12 @@ class Slam3rConfig(Config):
     register_together: int = param(
         2, "frames registered in one call: more is faster, and later by as many", low=1, high=20
     )
+    da3_variant: str = param(
+        "auto", "network of `da3`: auto (the largest that fits), small, base, large, giant, nested"
+    )
+    da3_window: int = param(8, "pictures that `da3` sees together", low=2, high=64)
+    da3_overlap: int = param(4, "pictures that two of its windows share", low=1, high=32)
+    da3_px: int = param(504, "longer side of its pictures [px]", low=56, high=1008)
     local_confidence: float = param(
         1.5, "points of a frame's own geometry below this confidence count as unknown", low=1
     )

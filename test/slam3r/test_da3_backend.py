@@ -1,0 +1,190 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Windows of Depth Anything 3 become one world; its own code runs, small, with random weights."""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import pytest
+from tiny_da3 import CAMERA, TruthfulNetwork, frame, tiny_network, true_pose
+
+from worldsystem_core.errors import BackendError, WeightsMissing
+from worldsystem_core.geometry.sim3 import fit_sim3
+from worldsystem_core.reconstruction import NewKeyframe, Pose, TrackingState
+from worldsystem_slam3r.backend import open_backend
+from worldsystem_slam3r.catalogue import backend_states
+from worldsystem_slam3r.config import Slam3rConfig
+from worldsystem_slam3r.da3.backend import Da3Backend
+from worldsystem_slam3r.da3.pace import Pace
+from worldsystem_slam3r.da3.package import package_problem
+from worldsystem_slam3r.da3.variants import VARIANTS, Da3Weights, choose, find_da3
+
+needs_package = pytest.mark.skipif(bool(package_problem()), reason=package_problem() or "there")
+
+
+def run(network, count: int, **settings):
+    config = Slam3rConfig(backend="da3", synchronous=True, **settings)
+    backend = Da3Backend(network, config)
+    events = [event for n in range(count) for event in backend.feed(frame(n))]
+    return backend, events + backend.finish()
+
+
+def test_windows_with_units_of_their_own_become_one_world():
+    network = TruthfulNetwork()
+    _, events = run(network, 40, da3_window=6, da3_overlap=3)
+    poses = [event for event in events if isinstance(event, Pose)]
+    assert [pose.frame_id for pose in poses] == list(range(40))
+    found = np.array([pose.world_from_cam[:3, 3] for pose in poses])
+    wanted = np.array([true_pose(n)[:3, 3] for n in range(40)])
+    fit = fit_sim3(wanted, found)
+    assert np.abs(fit.apply(found) - wanted).max() < 2e-3  # float32 depths
+    assert np.allclose(poses[0].world_from_cam, np.eye(4), atol=1e-6)
+    assert len({pose.submap for pose in poses}) == 1
+
+
+def test_keyframes_hold_points_in_the_unit_of_the_world():
+    _, events = run(TruthfulNetwork(), 20, da3_window=6, da3_overlap=3)
+    keyframes = [event.keyframe for event in events if isinstance(event, NewKeyframe)]
+    assert [keyframe.id for keyframe in keyframes] == list(range(len(keyframes)))
+    size = keyframes[0].pointmap[0, 0, 2] / keyframes[-1].pointmap[0, 0, 2]
+    wanted = (3.0 - true_pose(0)[1, 3]) / (3.0 - true_pose(keyframes[-1].frame_id)[1, 3])
+    assert abs(size / wanted - 1) < 0.3  # the same unit, though seen a little aslant
+    assert all(keyframe.camera == CAMERA for keyframe in keyframes)
+
+
+def test_each_window_shares_pictures_with_the_one_before():
+    network = TruthfulNetwork()
+    run(network, 24, da3_window=6, da3_overlap=3)
+    for before, after in zip(network.calls, network.calls[1:], strict=False):
+        assert before[-3:] == after[:3]
+
+
+def test_frames_between_the_pictures_get_poses_between_theirs():
+    backend, events = run(TruthfulNetwork(), 31, da3_window=4, da3_overlap=2, keyframe_stride=3)
+    poses = {event.frame_id: event for event in events if isinstance(event, Pose)}
+    keyframes = [e.keyframe.frame_id for e in events if isinstance(e, NewKeyframe)]
+    assert keyframes == list(range(0, 31, 3))
+    assert sorted(poses) == list(range(31))
+    middle = poses[10].world_from_cam[:3, 3]
+    ends = [poses[n].world_from_cam[:3, 3] for n in (9, 12)]
+    assert np.allclose(middle, (2 * ends[0] + ends[1]) / 3, atol=1e-9)
+    assert backend.pace.skipped == 20
+
+
+def test_a_slow_network_looks_at_fewer_frames():
+    pace = Pace(0, 1, 30)
+    pace.learn(window_s=2.0, fresh=4, frame_s=0.1)
+    assert pace.step == 5  # 4 pictures in 2 s, frames every 0.1 s
+    for _ in range(10):
+        pace.learn(window_s=0.1, fresh=4, frame_s=0.1)
+    assert pace.step == 1
+    fixed = Pace(3, 1, 30)
+    fixed.learn(window_s=9.0, fresh=4, frame_s=0.1)
+    assert fixed.step == 3
+
+
+def test_a_window_that_fits_nowhere_begins_a_new_submap():
+    network = TruthfulNetwork()
+    truthful = network._view
+
+    def broken(number, window_from_world):
+        view = truthful(number, window_from_world)
+        if len(network.calls) >= 3:  # every depth is another one, from one call to the next
+            view.depth[:] = np.random.default_rng(number + len(network.calls)).uniform(
+                0.5, 5, view.depth.shape
+            )
+        return view
+
+    network._view = broken
+    _, events = run(network, 30, da3_window=6, da3_overlap=3)
+    poses = [event for event in events if isinstance(event, Pose)]
+    assert [pose.frame_id for pose in poses] == list(range(30))
+    assert max(pose.submap for pose in poses) > 0
+
+
+def test_a_few_frames_alone_still_get_their_poses():
+    _, events = run(TruthfulNetwork(), 2)
+    poses = [event for event in events if isinstance(event, Pose)]
+    assert [pose.state for pose in poses] == [TrackingState.TRACKED] * 2
+    assert run(TruthfulNetwork(), 0)[1] == []
+
+
+def test_too_little_memory_takes_a_smaller_network_and_says_what_is_lost(tmp_path):
+    there = [Da3Weights(VARIANTS[name], tmp_path / name) for name in ("giant", "base")]
+    taken, note = choose("giant", there, int(80e9), tmp_path)
+    assert (taken.variant.name, note) == ("giant", "")
+    taken, note = choose("giant", there, int(6e9), tmp_path)
+    assert taken.variant.name == "base"
+    assert "'base' runs instead" in note
+    assert "predicts no Gaussians" in note
+    with pytest.raises(BackendError, match="needs 3 GB"):
+        choose("giant", there, int(1e9), tmp_path)
+    with pytest.raises(BackendError, match="known: auto, small"):
+        choose("huge", there, None, tmp_path)
+    with pytest.raises(WeightsMissing):
+        choose("small", there, None, tmp_path)
+
+
+def test_weights_are_found_where_they_are_published(tmp_path):
+    assert find_da3(str(tmp_path)) == []
+    for place in ("da3/DA3-GIANT-1.1/model.safetensors", "da3/base.safetensors"):
+        (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / place).write_bytes(b"x")
+    assert [item.variant.name for item in find_da3(str(tmp_path))] == ["giant", "base"]
+
+
+def test_the_list_of_back_ends_shows_its_licences(tmp_path):
+    state = next(s for s in backend_states(Slam3rConfig(weights=str(tmp_path))) if s.name == "da3")
+    assert not state.runs
+    assert "CC BY-NC 4.0" in state.licence
+    assert "Apache-2.0" in state.licence
+    with pytest.raises((WeightsMissing, BackendError), match="da3"):
+        open_backend("da3", Slam3rConfig(backend="da3", weights=str(tmp_path)))
+
+
+@needs_package
+def test_the_packages_own_network_runs_with_random_weights_and_gives_gaussians():
+    from worldsystem_slam3r.da3.network import Da3Network
+
+    network = Da3Network(tiny_network(), device="cpu", long_side_px=84, metric=False)
+    assert network.has_gaussians
+    rng = np.random.default_rng(0)
+    views = network.see([rng.integers(0, 255, (120, 160, 3), np.uint8) for _ in range(3)])
+    assert len(views) == 3
+    for view in views:
+        assert view.rgb.shape == (56, 84, 3)  # multiples of 14
+        assert view.depth.shape == view.confidence.shape == (56, 84)
+        assert 0 <= view.confidence.min() <= view.confidence.max() <= 1
+        turn = view.window_from_cam[:3, :3]
+        assert np.allclose(turn @ turn.T, np.eye(3), atol=1e-4)
+        assert view.gaussians is not None
+        assert 0 < len(view.gaussians) <= 52 * 80
+        assert np.allclose(np.linalg.norm(view.gaussians.rotations, axis=1), 1, atol=1e-3)
+        assert view.gaussians.opacities.min() > 0.05
+
+
+@needs_package
+def test_weights_on_disk_are_loaded_by_path_and_foreign_ones_refused(tmp_path, monkeypatch):
+    import torch
+    from safetensors.torch import save_file
+
+    from worldsystem_slam3r.da3 import network as da3_network
+
+    monkeypatch.setattr(da3_network, "build", lambda _: tiny_network())
+    state = {f"model.{key}": value.clone() for key, value in tiny_network().state_dict().items()}
+    path = tmp_path / "da3" / "small.safetensors"
+    path.parent.mkdir()
+    save_file(state, path)
+    (weights,) = find_da3(str(tmp_path))
+    loaded = da3_network.Da3Network.load(weights, device="cpu", long_side_px=84)
+    assert loaded.has_gaussians
+    save_file({"something": torch.zeros(3)}, path)
+    with pytest.raises(BackendError, match="values are missing"):
+        da3_network.Da3Network.load(weights, device="cpu", long_side_px=84)
+
+
+@needs_package
+def test_the_package_brings_nothing_else_along():
+    for name in ("omegaconf", "addict", "e3nn", "torchvision", "xformers"):
+        assert not getattr(sys.modules.get(name), "__file__", None)
