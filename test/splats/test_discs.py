@@ -46,14 +46,21 @@ def test_an_edge_in_depth_is_not_bridged():
     assert discs.scales.max() < 0.7 * pixel
 
 
-def test_the_ramp_of_a_blurred_edge_is_left_out_and_a_grazing_floor_is_kept():
+def test_the_ramp_of_a_blurred_edge_gives_dots_and_no_spikes():
     wall = plane_pointmap(np.array([0.0, 0.0, -1.0]), 3.0)
+    ramp = 0.8 * wall[:, 24]
     wall[:, 24:] *= 0.5
-    wall[:, 24] = 0.8 * plane_pointmap(np.array([0.0, 0.0, -1.0]), 3.0)[:, 24]
-    assert len(discs_from_pointmap(wall, GREY)) == GREY[..., 0].size - CAMERA.height
+    wall[:, 24] = ramp
+    discs = discs_from_pointmap(wall, GREY)
+    assert len(discs) == GREY[..., 0].size
+    assert discs.scales.max() < 0.8 * 3.0 / CAMERA.fx
+
+
+def test_a_floor_seen_at_a_grazing_angle_stays_a_floor():
     floor = plane_pointmap(np.array([0.0, -1.0, 0.0]), 1.5)
     floor[:23] = np.nan  # above the horizon, and just below it
-    assert len(discs_from_pointmap(floor, GREY)) == 13 * CAMERA.width
+    normals = matrices_of(discs_from_pointmap(floor, GREY).rotations)[:, :, 2]
+    assert (normals @ [0.0, -1.0, 0.0]).min() > 0.999
 
 
 def test_unknown_and_doubtful_pixels_get_no_disc():

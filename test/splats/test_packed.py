@@ -11,6 +11,7 @@ from worldsystem_core.errors import ProtocolError
 from worldsystem_core.splats.files import read_spz, write_ply, write_spz
 from worldsystem_core.splats.gaussians import Gaussians, matrices_of
 from worldsystem_core.splats.packed import deflate, inflate, pack, unpack
+from worldsystem_core.splats.raster_reference import pack_plainly
 
 
 def test_packing_keeps_what_can_be_seen():
@@ -39,6 +40,14 @@ def test_the_words_are_those_of_spark():
     assert words[1] == 0x3C00 | 0xC000 << 16
     assert words[2] == 0x3800 | 128 << 16 | 128 << 24
     assert words[3] == 146 | 1 << 8 | 0 << 16 | 128 << 24
+
+
+def test_packing_is_that_of_the_plain_twin():
+    some = scattered(2000)
+    words, twin = pack(some), pack_plainly(some)
+    octets = [w.view(np.uint8).astype(int) for w in (words, twin)]
+    assert np.abs(octets[0] - octets[1]).max() <= 1  # where rounding is a toss-up
+    assert (octets[0] != octets[1]).mean() < 1e-3
 
 
 def test_deflated_planes_come_back_and_damage_is_an_error():

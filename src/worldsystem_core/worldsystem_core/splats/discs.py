@@ -43,14 +43,15 @@ class SurfaceFrame:
 
 @dataclass(frozen=True, eq=False)
 class SurfacePoints:
-    """A pointmap that is ready for discs: smoothed, and which pixels may have one.
+    """A pointmap that is ready for discs: smoothed, and which pixels lie in no surface.
 
-    `known` are all finite, trusted pixels; `usable` those of them that lie on no depth edge.
+    `known` are all finite, trusted pixels; `loose` those of them on a depth edge or in foliage,
+    whose neighbours tell nothing of their surface.
     """
 
     points: Float32[np.ndarray, "h w 3"]
     known: Bool[np.ndarray, "h w"]
-    usable: Bool[np.ndarray, "h w"]
+    loose: Bool[np.ndarray, "h w"]
     footprint: Float32[np.ndarray, "h w"]
 
     @staticmethod
@@ -67,8 +68,8 @@ class SurfacePoints:
         distance = np.where(known, distance, np.float32(0))
         points, distance = smoothed(pointmap, distance, known)
         footprint = pixel_footprints(points, distance, known)
-        usable = known & ~_lies_on_an_edge(distance, known, footprint)
-        return SurfacePoints(points, known, usable, footprint)
+        loose = _lies_in_no_surface(distance, known, footprint)
+        return SurfacePoints(points, known, loose, footprint)
 
 
 def discs_from_pointmap(
@@ -76,9 +77,9 @@ def discs_from_pointmap(
     rgb: UInt8[np.ndarray, "h w 3"],
     confidence: Float32[np.ndarray, "h w"] | None = None,
 ) -> Gaussians:
-    """One disc for each usable pixel, row-major, in the pointmap's frame."""
+    """One disc for each known pixel, row-major, in the pointmap's frame."""
     surface = SurfacePoints.of(pointmap, confidence)
-    return discs_at(surface, surface.usable, rgb, confidence)
+    return discs_at(surface, surface.known, rgb, confidence)
 
 
 def discs_at(
@@ -87,7 +88,7 @@ def discs_at(
     rgb: UInt8[np.ndarray, "h w 3"],
     confidence: Float32[np.ndarray, "h w"] | None = None,
 ) -> Gaussians:
-    """One disc for each `chosen` pixel, row-major; they must be among the usable.
+    """One disc for each `chosen` pixel, row-major; they must be among the known.
 
     Opacity is 0.7 at the least confidence and `OPACITY` at 1.
     """
@@ -123,13 +124,15 @@ def pixel_footprints(
 def surface_frame(surface: SurfacePoints, chosen: Bool[np.ndarray, "h w"]) -> SurfaceFrame:
     """The surface at the `chosen` pixels, from differences to known neighbours.
 
-    A pixel without a neighbour on either side of an axis faces the camera there.
+    A loose pixel, and one without a neighbour on either side of an axis, faces the camera.
     """
     footprint = surface.footprint[chosen]
     points = surface.points[chosen]
     ray = _unit(points)
     right = _nearer_difference(surface, chosen, 1)
     down = _nearer_difference(surface, chosen, 0)
+    loose = surface.loose[chosen]
+    right[loose] = down[loose] = np.nan
     # square to the ray, so that what has no neighbour is a disc that faces the camera
     across = np.stack([ray[:, 2], 0 * ray[:, 0], -ray[:, 0]], -1)
     _replace_missing(right, _unit(across), footprint)
@@ -181,13 +184,14 @@ def _nearer_difference(
     return np.where(np.isfinite(np.minimum(*lengths))[:, None], way, np.float32(np.nan))
 
 
-def _lies_on_an_edge(
+def _lies_in_no_surface(
     distance: Float32[np.ndarray, "h w"],
     known: Bool[np.ndarray, "h w"],
     footprint: Float32[np.ndarray, "h w"],
 ) -> Bool[np.ndarray, "h w"]:
-    """Pixels on the ramp that blurred depth makes of an edge: far from both neighbours, and not
-    half-way between them, as they would be on a surface seen at a grazing angle."""
+    """Pixels in foliage, or on the ramp that blurred depth makes of an edge: far from both
+    neighbours, and not half-way between them, as on a surface seen at a grazing angle. Discs
+    through their neighbours would be long spikes."""
     found = np.zeros(known.shape, bool)
     for turned in (False, True):
         d, k, f, out = (a.T if turned else a for a in (distance, known, footprint, found))

@@ -13,6 +13,7 @@ import zlib
 
 import numpy as np
 from jaxtyping import Float32, UInt32
+from numba import njit
 
 from worldsystem_core.errors import ProtocolError
 from worldsystem_core.splats.gaussians import Gaussians
@@ -26,19 +27,41 @@ _FAR = 65_000.0  # half floats end at 65,504
 
 def pack(gaussians: Gaussians) -> UInt32[np.ndarray, "n 4"]:
     """The words of `gaussians`; raises no error: what is out of range is clipped."""
-    words = np.empty((len(gaussians), 4), np.uint32)
-    octets = words.view(np.uint8).reshape(-1, BYTES)
-    halves = words.view(np.uint16).reshape(-1, BYTES // 2)
-    octets[:, 0:3] = _octet(255 * gaussians.rgb)
-    octets[:, 3] = _octet(255 * gaussians.opacities)
+    octets = np.empty((len(gaussians), BYTES), np.uint8)
+    _pack_octets(gaussians.rgb, gaussians.opacities, gaussians.scales, gaussians.rotations, octets)
+    halves = octets.view(np.uint16)
     halves[:, 2:5] = np.clip(gaussians.means, -_FAR, _FAR).astype(np.float16).view(np.uint16)
-    logs = np.log(np.maximum(gaussians.scales, _SCALE_ZERO))
-    steps = np.clip(np.rint((logs - np.float32(_LN_LEAST)) * np.float32(_STEPS)) + 1, 1, 255)
-    octets[:, 12:15] = np.where(gaussians.scales <= _SCALE_ZERO, 0, steps)
-    axis, angle = _axis_angle(gaussians.rotations)
-    octets[:, 10:12] = axis
-    octets[:, 15] = angle
-    return words
+    return octets.view("<u4")
+
+
+@njit(cache=True, nogil=True)
+def _pack_octets(rgb, opacities, scales, rotations, octets):  # type: ignore[no-untyped-def]
+    """All but the positions: colours, scales, and octahedral axes (Meyer et al., 2010)."""
+    for i in range(len(octets)):
+        octets[i, 0], octets[i, 1] = _octet(255 * rgb[i, 0]), _octet(255 * rgb[i, 1])
+        octets[i, 2], octets[i, 3] = _octet(255 * rgb[i, 2]), _octet(255 * opacities[i])
+        for k in range(3):
+            steps = 0.0
+            if scales[i, k] > _SCALE_ZERO:
+                steps = max(1.0, (np.log(scales[i, k]) - _LN_LEAST) * _STEPS + 1.0)
+            octets[i, 12 + k] = _octet(steps)
+        sign = -1.0 if rotations[i, 0] < 0 else 1.0
+        x, y, z = sign * rotations[i, 1], sign * rotations[i, 2], sign * rotations[i, 3]
+        length = np.sqrt(x * x + y * y + z * z)
+        angle = 2.0 * np.arctan2(length, sign * rotations[i, 0])
+        if length < 1e-6:
+            x, y, z = 1.0, 0.0, 0.0
+        total = abs(x) + abs(y) + abs(z)
+        u, v = x / total, y / total
+        if z < 0:
+            u, v = (1 - abs(v)) * (1 if u >= 0 else -1), (1 - abs(u)) * (1 if v >= 0 else -1)
+        octets[i, 10], octets[i, 11] = _octet(127.5 * u + 127.5), _octet(127.5 * v + 127.5)
+        octets[i, 15] = _octet(angle * (255.0 / np.pi))
+
+
+@njit(cache=True, nogil=True)
+def _octet(value):  # type: ignore[no-untyped-def]
+    return np.uint8(min(255.0, max(0.0, np.rint(value))))
 
 
 def unpack(words: UInt32[np.ndarray, "n 4"]) -> Gaussians:
@@ -74,26 +97,6 @@ def inflate(data: bytes, count: int) -> UInt32[np.ndarray, "n 4"]:
         raise ProtocolError(f"{count} splats are {BYTES * count} bytes, not {len(planes)} or more")
     octets = np.frombuffer(planes, np.uint8).reshape(BYTES, count).T
     return np.ascontiguousarray(octets).view("<u4")
-
-
-def _octet(values: Float32[np.ndarray, "*n"]) -> Float32[np.ndarray, "*n"]:
-    return np.asarray(np.rint(np.clip(values, 0, 255)))
-
-
-def _axis_angle(
-    rotations: Float32[np.ndarray, "n 4"],
-) -> tuple[Float32[np.ndarray, "n 2"], Float32[np.ndarray, "n"]]:
-    """Octahedral axis (Meyer et al., 2010) and angle, in steps of 8 bits."""
-    turned = rotations * np.where(rotations[:, :1] < 0, np.float32(-1), np.float32(1))
-    length = np.sqrt(np.sum(turned[:, 1:] ** 2, axis=1))
-    angle = 2 * np.arctan2(length, turned[:, 0])
-    axis = turned[:, 1:] / np.maximum(length, np.float32(1e-20))[:, None]
-    axis[length < 1e-6] = (1, 0, 0)
-    folded = axis[:, :2] / np.sum(np.abs(axis), axis=1)[:, None]
-    under = axis[:, 2] < 0
-    sign = np.where(folded >= 0, np.float32(1), np.float32(-1))
-    folded = np.where(under[:, None], (1 - np.abs(folded[:, ::-1])) * sign, folded)
-    return _octet(255 * (0.5 * folded + 0.5)), _octet(angle * np.float32(255 / np.pi))
 
 
 def _rotations(octets: np.ndarray) -> Float32[np.ndarray, "n 4"]:

@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The plain twin of the rasteriser and of the discs: one pixel after the other, by the book."""
+"""The plain twins of rasteriser, discs and packing: one after the other, by the book."""
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
-from jaxtyping import Float32, Float64
+from jaxtyping import Float32, Float64, UInt32
 
 from worldsystem_core.frames import Camera
 from worldsystem_core.geometry.se3 import inverse
@@ -75,3 +77,29 @@ def surface_at(
     sigma = discs.WIDTH * np.array([wide, high, discs.FLATNESS * min(wide, high)])
     axes = np.stack([first, second, normal], axis=-1)
     return normal, axes @ np.diag(sigma**2) @ axes.T
+
+
+def pack_plainly(gaussians: Gaussians) -> UInt32[np.ndarray, "n 4"]:
+    """The packed words, one Gaussian after the other."""
+    rows = []
+    for i in range(len(gaussians)):
+        rgba = [*gaussians.rgb[i], gaussians.opacities[i]]
+        octets = [round(255 * min(max(float(c), 0.0), 1.0)) for c in rgba]
+        logs = [
+            (math.log(s) + 12) * 254 / 21 if s > math.exp(-30) else -1 for s in gaussians.scales[i]
+        ]
+        scales = [0 if step == -1 else min(max(round(step + 1), 1), 255) for step in logs]
+        w, *axis = gaussians.rotations[i].astype(float) * (
+            -1 if gaussians.rotations[i][0] < 0 else 1
+        )
+        length = math.sqrt(sum(part * part for part in axis))
+        x, y, z = (part / length for part in axis) if length > 1e-6 else (1.0, 0.0, 0.0)
+        total = abs(x) + abs(y) + abs(z)
+        u, v = x / total, y / total
+        if z < 0:
+            u, v = (1 - abs(v)) * math.copysign(1, u), (1 - abs(u)) * math.copysign(1, v)
+        turn = [round(127.5 * u + 127.5), round(127.5 * v + 127.5)]
+        angle = round(2 * math.atan2(length, w) * 255 / math.pi)
+        place = np.asarray(gaussians.means[i], np.float16).tobytes()
+        rows.append(bytes(octets) + place + bytes(turn) + bytes(scales) + bytes([angle]))
+    return np.frombuffer(b"".join(rows), "<u4").reshape(-1, 4)

@@ -98,20 +98,20 @@ class SplatWorld:
         if keyframe.gaussians is not None:
             return self.add_gaussians(keyframe, keyframe.gaussians)
         surface = SurfacePoints.of(keyframe.pointmap, keyframe.confidence)
-        chosen = surface.usable
+        chosen = surface.known
         if self._coverage is not None:
             chosen = chosen & ~self._shown_already(surface, keyframe)
-        self.duplicates += int(surface.usable.sum() - chosen.sum())
+        self.duplicates += int(surface.known.sum() - chosen.sum())
         found = discs_at(surface, chosen, keyframe.rgb, keyframe.confidence)
         return self.add_gaussians(keyframe, found)
 
     def _shown_already(self, surface: SurfacePoints, keyframe: Keyframe) -> Bool[np.ndarray, "h w"]:
         """Pixels whose disc would be a duplicate, told before it is made, by their footprints."""
         assert self._coverage is not None
-        usable, covered = surface.usable, np.zeros(surface.usable.shape, bool)
-        levels = self._coverage.levels(_UNALIKE * surface.footprint[usable])
+        known, covered = surface.known, np.zeros(surface.known.shape, bool)
+        levels = self._coverage.levels(_UNALIKE * surface.footprint[known])
         pose = Sim3.from_pose(keyframe.world_from_cam)
-        covered[usable] = _covered(self._coverage, surface.points[usable], pose, levels)
+        covered[known] = _covered(self._coverage, surface.points[known], pose, levels)
         return covered
 
     def add_gaussians(self, keyframe: Keyframe, found: Gaussians) -> int:
