@@ -190,7 +190,7 @@ def long_run(bench: Benchmark) -> None:
             naive.look(own.transformed(Sim3.from_pose(keyframe.world_from_cam)))
     fresh = [16 * n / 1e3 for n in added[1:LAP]]
     bench.add("orbit_kb_per_keyframe", fresh, "kB", note="new splats of a slow orbit, 3 cm")
-    bench.add("orbit_sent_kb", [n / 1e3 for n in sent[1:]], "kB", note="with chunks sent again")
+    bench.add("orbit_sent_kb", [n / 1e3 for n in sent[1:LAP]], "kB", note="with chunks sent again")
     bench.add("second_lap_growth_percent", 100 * (counts[-1] / counts[LAP - 1] - 1), "%")
     bench.add("world_splats", counts[-1], "splats", note=f"after {2 * LAP} keyframes")
     share = 100 * counts[-1] / (21_168 * 2 * LAP)

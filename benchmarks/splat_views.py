@@ -167,7 +167,8 @@ def mesh_picture(mesh: Mesh, pose: Float64[np.ndarray, "4 4"]) -> UInt8[np.ndarr
     """The surface with its vertex colours, by exact rays (Open3D)."""
     scene = o3d.t.geometry.RaycastingScene()
     scene.add_triangles(
-        o3d.core.Tensor(mesh.vertices), o3d.core.Tensor(mesh.faces.astype(np.uint32))
+        o3d.core.Tensor.from_numpy(mesh.vertices),
+        o3d.core.Tensor.from_numpy(mesh.faces.astype(np.uint32)),
     )
     v, u = np.mgrid[0 : TARGET.height, 0 : TARGET.width]
     rays = np.stack(
@@ -175,7 +176,9 @@ def mesh_picture(mesh: Mesh, pose: Float64[np.ndarray, "4 4"]) -> UInt8[np.ndarr
     )
     world = rays.reshape(-1, 3) @ pose[:3, :3].T
     eyes = np.broadcast_to(pose[:3, 3], world.shape)
-    hit = scene.cast_rays(o3d.core.Tensor(np.concatenate([eyes, world], 1).astype(np.float32)))
+    hit = scene.cast_rays(
+        o3d.core.Tensor.from_numpy(np.concatenate([eyes, world], 1).astype(np.float32))
+    )
     triangle = hit["primitive_ids"].numpy().astype(np.int64)
     met = np.isfinite(hit["t_hit"].numpy())
     uv = hit["primitive_uvs"].numpy()[met]

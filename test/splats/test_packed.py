@@ -31,7 +31,7 @@ def test_the_words_are_those_of_spark():
     one = Gaussians(
         np.float32([[1.0, -2.0, 0.5]]),
         np.float32([[1.0, np.exp(-12.0), 0.0]]),
-        np.float32([[np.cos(np.pi / 4), 0, 0, np.sin(np.pi / 4)]]),
+        np.float32([[np.cos(np.pi / 6), 0, 0, np.sin(np.pi / 6)]]),
         np.float32([[1.0, 0.0, 0.2]]),
         np.float32([0.4]),
     )
@@ -39,7 +39,7 @@ def test_the_words_are_those_of_spark():
     assert words[0] == 255 | 0 << 8 | 51 << 16 | 102 << 24
     assert words[1] == 0x3C00 | 0xC000 << 16
     assert words[2] == 0x3800 | 128 << 16 | 128 << 24
-    assert words[3] == 146 | 1 << 8 | 0 << 16 | 128 << 24
+    assert words[3] == 146 | 1 << 8 | 0 << 16 | 85 << 24
 
 
 def test_packing_is_that_of_the_plain_twin():

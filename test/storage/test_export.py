@@ -33,6 +33,7 @@ from worldsystem_core.reconstruction import (
 )
 from worldsystem_core.ros import topics
 from worldsystem_core.ros.definitions import share_folders, type_name
+from worldsystem_core.splats.files import read_spz
 from worldsystem_core.surface import Mesh
 from worldsystem_core.trajectory import StampedPoses
 from worldsystem_storage.bag_writer import BagWriter
@@ -236,17 +237,18 @@ def test_clouds_lie_on_the_ground_that_was_seen(run, tmp_path):
     assert int(np.asarray(las.red).max()) > 255
 
 
-def test_gaussians_are_as_large_as_their_points_are_apart(run, tmp_path):
+def test_gaussians_lie_in_the_ground_that_was_seen_and_close_it(run, tmp_path):
     vertex = PlyData.read(str(export(run, "3dgs", tmp_path)))["vertex"]
-    scales = np.exp(vertex["scale_0"])
-    assert 1e-3 < np.median(scales) < 0.2
-    assert np.array_equal(vertex["scale_0"], vertex["scale_2"])
-    assert np.allclose(1 / (1 + np.exp(-vertex["opacity"])), 0.8)
+    assert np.abs(vertex["z"]).max() < 1e-3
+    scales = np.exp(np.stack([vertex[f"scale_{i}"] for i in range(3)], axis=-1))
+    assert np.all(scales[:, 2] < 0.2 * scales[:, :2].min(axis=1))  # flat
+    assert 1e-3 < np.median(scales[:, 0]) < 0.2
     turn = np.stack([vertex[f"rot_{i}"] for i in range(4)], axis=-1)
     assert np.allclose(np.linalg.norm(turn, axis=1), 1.0)
     colour = 0.5 + 0.28209479177387814 * np.asarray(vertex["f_dc_0"])
     assert -1e-6 < colour.min() < 0.1
     assert 0.9 < colour.max() < 1.0 + 1e-6
+    assert len(read_spz(export(run, "spz", tmp_path))) == len(vertex)
 
 
 def test_cocotools_decodes_the_masks(run, tmp_path):

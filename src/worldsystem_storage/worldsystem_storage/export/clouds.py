@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One point cloud of all keyframes, thinned to a grid, and its files: PLY, LAS, 3DGS."""
+"""One point cloud of all keyframes, thinned to a grid, and its files: PLY, LAS."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float, Float32, UInt8
-from scipy.spatial import cKDTree
 
 from worldsystem_core.geometry.se3 import transform
 from worldsystem_storage.errors import StorageError
@@ -18,8 +17,6 @@ from worldsystem_storage.export.recorded import RecordedKeyframe, RecordedRun
 MOST_POINTS = 2_000_000
 _LEAST_CONFIDENCE = 0.3
 _CELLS_ACROSS = 1024
-_SH_BAND_0 = 0.28209479177387814
-_NEIGHBOURS = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,25 +77,6 @@ def export_las(run: RecordedRun, out: Path) -> Path:
     return out
 
 
-def export_gaussians(run: RecordedRun, out: Path) -> Path:
-    """A 3DGS PLY to start training or viewing from: one round Gaussian for each point.
-
-    Its size is the mean distance to the nearest four others, its colour the zeroth band of
-    spherical harmonics; scales are logarithms and opacities logits, as that format has them.
-    """
-    cloud, out = merged_cloud(run.keyframes, cells=512), output_file(out, "gaussians.ply")
-    names = ["x", "y", "z", "nx", "ny", "nz", "f_dc_0", "f_dc_1", "f_dc_2", "opacity"]
-    names += [*(f"scale_{i}" for i in range(3)), *(f"rot_{i}" for i in range(4))]
-    rows = np.zeros((len(cloud), len(names)), np.float32)
-    rows[:, :3] = cloud.points
-    rows[:, 6:9] = (cloud.colours / 255.0 - 0.5) / _SH_BAND_0
-    rows[:, 9] = np.log(0.8 / 0.2)
-    rows[:, 10:13] = np.log(_spacing(cloud.points))[:, None]
-    rows[:, 13] = 1.0
-    out.write_bytes(_ply_header(len(cloud), tuple(f"float {n}" for n in names)) + rows.tobytes())
-    return out
-
-
 def _points_of(
     keyframe: RecordedKeyframe,
 ) -> tuple[Float32[np.ndarray, "n 3"], UInt8[np.ndarray, "n 3"]]:
@@ -124,12 +102,6 @@ def _thinned(
     origin = points.min(axis=0).astype(np.float64)
     middle = mean(points.astype(np.float64) - origin) + origin
     return Cloud(middle.astype(np.float32), np.round(mean(colours)).astype(np.uint8))
-
-
-def _spacing(points: Float32[np.ndarray, "n 3"]) -> Float[np.ndarray, "n"]:
-    distances, _ = cKDTree(points).query(points, k=min(_NEIGHBOURS + 1, len(points)), workers=-1)
-    spacing = np.atleast_2d(distances)[:, 1:].mean(axis=1)
-    return np.asarray(np.maximum(spacing, 1e-6))
 
 
 def _ply_header(count: int, properties: tuple[str, ...]) -> bytes:

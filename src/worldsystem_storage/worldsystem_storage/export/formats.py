@@ -13,9 +13,10 @@ from worldsystem_storage.export.cameras import (
     export_colmap_text,
     export_nerfstudio,
 )
-from worldsystem_storage.export.clouds import export_gaussians, export_las, export_points
+from worldsystem_storage.export.clouds import export_las, export_points
 from worldsystem_storage.export.meshes import export_glb, export_obj, export_ply
 from worldsystem_storage.export.recorded import RecordedRun, read_run
+from worldsystem_storage.export.splats import export_gaussians, export_spz
 from worldsystem_storage.export.trajectories import export_kitti, export_tum
 
 FORMATS: dict[str, tuple[Callable[[RecordedRun, Path], Path], str]] = {
@@ -29,7 +30,8 @@ FORMATS: dict[str, tuple[Callable[[RecordedRun, Path], Path], str]] = {
     "obj": (export_obj, "mesh, Wavefront OBJ with vertex colours"),
     "points": (export_points, "point cloud, PLY"),
     "las": (export_las, "point cloud, LAS 1.4"),
-    "3dgs": (export_gaussians, "Gaussians made of the points, 3DGS PLY"),
+    "3dgs": (export_gaussians, "Gaussian splats, 3DGS PLY"),
+    "spz": (export_spz, "Gaussian splats, SPZ"),
     "mp4": (export_mp4, "video as it was received"),
     "coco": (export_coco, "objects in keyframes, COCO"),
 }
