@@ -31,6 +31,29 @@ def message_definition(type_name: str, search_paths: Sequence[Path]) -> str:
     return "\n".join(part.rstrip("\n") for part in parts) + "\n"
 
 
+def service_definitions(type_name: str, search_paths: Sequence[Path]) -> tuple[str, str]:
+    """The `ros2msg` texts of the request and of the answer of `pkg/srv/Type`.
+
+    Raises `InterfaceMissing` when it, or a type within it, is in none of the `share` folders.
+    """
+    package, _, name = type_name.split("/")
+    path = next(
+        (p for s in search_paths if (p := s / package / "srv" / f"{name}.srv").is_file()), None
+    )
+    if path is None:
+        raise InterfaceMissing(f"{type_name} not found; install {package} or source its workspace")
+    request, _, answer = path.read_text(encoding="utf-8").partition("---")
+    return _with_inner(request, package, search_paths), _with_inner(answer, package, search_paths)
+
+
+def _with_inner(text: str, package: str, search_paths: Sequence[Path]) -> str:
+    parts = [text.strip("\n")]
+    for inner_package, name in dict.fromkeys(_inner_types(text, package)):
+        inner = message_definition(f"{inner_package}/msg/{name}", search_paths)
+        parts.append(f"{SEPARATOR}\nMSG: {inner_package}/{name}\n{inner}".rstrip("\n"))
+    return "\n".join(parts) + "\n"
+
+
 def type_hash(type_name: str, search_paths: Sequence[Path]) -> str:
     """The `RIHS01_…` hash of `pkg/msg/Type` from the JSON that rosidl installs beside it."""
     package, name = _split_name(type_name)

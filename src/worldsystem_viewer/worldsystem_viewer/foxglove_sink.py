@@ -1,21 +1,33 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A Foxglove server: ROS 2 messages as they are (CDR), and the surface as embedded models."""
+"""A Foxglove server: ROS 2 messages as they are (CDR), surface and objects as scenes, the log."""
 
 from __future__ import annotations
 
 import logging
 import threading
+from pathlib import Path
 from typing import Any
 
 from worldsystem_core.errors import MissingDependency, PortInUse
-from worldsystem_core.reconstruction import ScaleState
-from worldsystem_core.surface import Mesh, MeshDelta
-from worldsystem_viewer.chunks import ChunkedSurface, ChunkIndex
+from worldsystem_core.handoff import Handoff
+from worldsystem_core.objects import MapObjects
+from worldsystem_core.surface import MeshDelta
+from worldsystem_viewer.chunks import ChunkedSurface
 from worldsystem_viewer.config import ViewerConfig
-from worldsystem_viewer.glb import glb_from_mesh
+from worldsystem_viewer.foxglove_control import (
+    Listener,
+    LogHandler,
+    Remote,
+    ServiceText,
+    listener,
+    services,
+)
+from worldsystem_viewer.foxglove_scene import chunk_update, frame_of, objects_update
 
 log = logging.getLogger(__name__)
 MESH_TOPIC = "/world/mesh"
+OBJECTS_TOPIC = "/world/objects"
+LOG_TOPIC = "/world/log"
 _WAIT_S = 0.5
 
 
@@ -23,12 +35,22 @@ class FoxgloveSink:
     """Serves topics to Foxglove; every input returns at once.
 
     Advertise each topic once, then serialise and publish only while `wanted(topic)`. One thread
-    turns changed chunks of the surface into models, only while somebody looks at them. `start`
-    raises `MissingDependency` or `PortInUse`.
+    turns changed chunks of the surface into models, only while somebody looks at them. `remote`
+    answers for parameters and, with `control`, services. `start` raises `MissingDependency` or
+    `PortInUse`.
     """
 
-    def __init__(self, config: ViewerConfig) -> None:
+    def __init__(
+        self,
+        config: ViewerConfig,
+        remote: Remote | None = None,
+        service_texts: dict[str, ServiceText] | None = None,
+    ) -> None:
         self._config = config
+        self._remote = remote
+        self._service_texts = service_texts or {}
+        self._objects: Handoff[MapObjects] = Handoff(1)
+        self._newest_objects: MapObjects | None = None
         self._surface = ChunkedSurface()
         self._frame_id = "scene"
         self._stamp_ns = 0
@@ -49,31 +71,56 @@ class FoxgloveSink:
         self._foxglove = foxglove
         self._context = foxglove.Context()
         try:
-            self._server = foxglove.start_server(
-                name="WorldSystem",
-                host=self._config.host,
-                port=self._config.foxglove_port,
-                server_listener=_Listener(self._on_subscribe),
-                context=self._context,
-            )
+            self._server = self._serve(foxglove)
         except RuntimeError as error:
             if "in use" not in str(error):
                 raise
             raise PortInUse("Foxglove", self._config.foxglove_port, "foxglove_port") from error
         self.port = self._server.port
-        self._mesh = foxglove.channels.SceneUpdateChannel(MESH_TOPIC, context=self._context)
+        channels, context = foxglove.channels, self._context
+        self._mesh = channels.SceneUpdateChannel(MESH_TOPIC, context=context)
+        self._boxes = channels.SceneUpdateChannel(OBJECTS_TOPIC, context=context)
+        self._log_channel = channels.LogChannel(LOG_TOPIC, context=context)
+        self._log_handler = LogHandler(foxglove.messages, self._log_channel)
+        logging.getLogger().addHandler(self._log_handler)
         self._thread.start()
         log.info("Foxglove server on ws://%s:%d", self._config.host, self.port)
+
+    def _serve(self, foxglove: Any) -> Any:
+        controlled = self._config.control and self._remote is not None
+        capability = foxglove.websocket.Capability
+        capabilities = [capability.Parameters] if self._remote is not None else []
+        offered: list[Any] = []
+        if controlled and self._remote is not None:
+            offered = services(foxglove, self._remote, self._service_texts)
+            capabilities.append(capability.Services)
+        tls = _tls_files(self._config)
+        listening = Listener(
+            foxglove, self._remote, may_set=controlled, on_subscribe=self._on_subscribe
+        )
+        return foxglove.start_server(
+            name="WorldSystem",
+            host=self._config.host,
+            port=self._config.foxglove_port,
+            capabilities=capabilities,
+            supported_encodings=["cdr"],
+            services=offered or None,
+            server_listener=listener(foxglove, listening),
+            context=self._context,
+            **tls,
+        )
 
     def stop(self) -> None:
         """Disconnect everybody and join the thread; does nothing when not started."""
         if not self._thread.is_alive():
             return
+        logging.getLogger().removeHandler(self._log_handler)
         self._stopping.set()
         self._changed.set()
         self._thread.join(timeout=5.0)
         self._server.stop()
-        for channel in (*self._channels.values(), self._mesh):
+        own = (self._mesh, self._boxes, self._log_channel)
+        for channel in (*self._channels.values(), *own):
             channel.close()
         self._channels.clear()
 
@@ -99,54 +146,47 @@ class FoxgloveSink:
 
     def mesh(self, delta: MeshDelta) -> None:
         """What changed on the surface."""
-        self._frame_id = "map" if delta.scale is ScaleState.METRIC else "scene"
+        self._frame_id = frame_of(delta.scale)
         self._stamp_ns = delta.stamp_ns
         self._surface.apply(delta)
+        self._changed.set()
+
+    def objects(self, objects: MapObjects) -> None:
+        """The objects of the map, replacing those before."""
+        self._newest_objects = objects
+        self._objects.put(objects)
         self._changed.set()
 
     def _on_subscribe(self, topic: str) -> None:
         if topic == MESH_TOPIC:
             self._surface.mark_all_changed()
-            self._changed.set()
+        elif topic == OBJECTS_TOPIC and self._newest_objects is not None:
+            self._objects.put(self._newest_objects)
+        self._changed.set()
 
     def _run(self) -> None:
         while not self._stopping.is_set():
             self._changed.wait(_WAIT_S)
             self._changed.clear()
+            messages = self._foxglove.messages
+            objects = self._objects.get(0.0)
+            if objects is not None and self._boxes.has_sinks():
+                update = objects_update(messages, objects)
+                self._boxes.log(update, log_time=objects.stamp_ns)
             while self._mesh.has_sinks() and (part := self._surface.take_changed()):
-                self._send(*part)
+                update = chunk_update(
+                    messages, *part, frame_id=self._frame_id, stamp_ns=self._stamp_ns
+                )
+                self._mesh.log(update, log_time=self._stamp_ns)
                 if self._stopping.is_set():
                     return
 
-    def _send(self, chunk: ChunkIndex, mesh: Mesh) -> None:
-        messages = self._foxglove.messages
-        stamp = messages.Timestamp(*divmod(self._stamp_ns, 10**9))
-        name = "_".join(map(str, chunk))
-        if len(mesh.faces) == 0:
-            deletion = messages.SceneEntityDeletion(
-                timestamp=stamp, type=messages.SceneEntityDeletionType.MatchingId, id=name
-            )
-            self._mesh.log(messages.SceneUpdate(deletions=[deletion]), log_time=self._stamp_ns)
-            return
-        model = messages.ModelPrimitive(
-            pose=messages.Pose(
-                position=messages.Vector3(), orientation=messages.Quaternion(x=0, y=0, z=0, w=1)
-            ),
-            scale=messages.Vector3(x=1, y=1, z=1),
-            media_type="model/gltf-binary",
-            data=glb_from_mesh(mesh),
-        )
-        entity = messages.SceneEntity(
-            timestamp=stamp, frame_id=self._frame_id, id=name, models=[model]
-        )
-        self._mesh.log(messages.SceneUpdate(entities=[entity]), log_time=self._stamp_ns)
 
-
-class _Listener:
-    """Tells which topic somebody subscribed to; called from the server's own threads."""
-
-    def __init__(self, on_subscribe: Any) -> None:  # a callable that takes the topic
-        self._on_subscribe = on_subscribe
-
-    def on_subscribe(self, _client: Any, channel: Any) -> None:
-        self._on_subscribe(channel.topic)
+def _tls_files(config: ViewerConfig) -> dict[str, bytes]:
+    """What the server needs for wss; the page's server has checked both files already."""
+    if not config.tls_certificate:
+        return {}
+    certificate, key = (
+        Path(name).expanduser() for name in (config.tls_certificate, config.tls_key)
+    )
+    return {"tls_cert": certificate.read_bytes(), "tls_key": key.read_bytes()}

@@ -11,7 +11,7 @@ import numpy as np
 
 from worldsystem_core.frames import Frame
 from worldsystem_core.geometry.vertical import estimate_up
-from worldsystem_core.message_definitions import message_definition
+from worldsystem_core.message_definitions import message_definition, service_definitions
 from worldsystem_core.objects import MapObjects, TrackFrame
 from worldsystem_core.reconstruction import (
     MovedKeyframes,
@@ -24,9 +24,11 @@ from worldsystem_core.ros.adapters.slam import KeyframeEvent
 from worldsystem_core.ros.container import run_node
 from worldsystem_core.ros.definitions import share_folders, type_name
 from worldsystem_core.ros.reference_topic import Topic
+from worldsystem_core.ros.remote_control import RemoteControl
 from worldsystem_core.ros.stage_node import StageNode
 from worldsystem_core.surface import MeshDelta
 from worldsystem_viewer.config import ViewerConfig
+from worldsystem_viewer.foxglove_control import ServiceText
 from worldsystem_viewer.foxglove_sink import FoxgloveSink
 from worldsystem_viewer.page_server import PageServer
 from worldsystem_viewer.rerun_sink import RerunSink
@@ -44,7 +46,8 @@ class ViewerNode(StageNode):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__("viewer", ViewerConfig, **kwargs)
         self._page = PageServer(self.config) if self.config.web else None
-        self._foxglove = FoxgloveSink(self.config) if self.config.foxglove else None
+        self._remote = RemoteControl(self)
+        self._foxglove = self._foxglove_sink() if self.config.foxglove else None
         self._rerun = RerunSink(self.config) if self.config.rerun else None
         self._board = StatusBoard()
         self._keyframe_poses: dict[int, np.ndarray] = {}
@@ -63,6 +66,13 @@ class ViewerNode(StageNode):
             for topic in topics.ALL:
                 self._bridge(topic, self._foxglove)
         self.create_timer(_STATUS_PERIOD_S, self._publish_status)
+
+    def _foxglove_sink(self) -> FoxgloveSink:
+        shares, texts = share_folders(), {}
+        for name, kind in self._remote.services().items():
+            kind_name = f"{kind.__module__.partition('.')[0]}/srv/{kind.__name__}"
+            texts[name] = ServiceText(kind_name, *service_definitions(kind_name, shares))
+        return FoxgloveSink(self.config, self._remote, texts)
 
     def _start(self) -> None:
         """Start all or none, so that a port in use leaves no server behind."""
@@ -131,9 +141,8 @@ class ViewerNode(StageNode):
             self._page.tracks(tracks)
 
     def _on_objects(self, objects: MapObjects) -> None:
-        for viewer in (self._page, self._rerun):
-            if viewer is not None:
-                viewer.objects(objects)
+        for viewer in self._viewers():
+            viewer.objects(objects)
 
     def _publish_status(self) -> None:
         if self._page is not None:
