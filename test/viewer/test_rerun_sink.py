@@ -5,6 +5,7 @@ import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,9 +16,11 @@ from world_for_viewers import (
     map_objects,
     picture,
     pose_event,
+    track_frame,
 )
 
 from worldsystem_core.errors import MissingDependency, PortInUse
+from worldsystem_core.frames import EncodedFrame
 from worldsystem_core.objects import MapObjects
 from worldsystem_viewer.config import ViewerConfig
 from worldsystem_viewer.rerun_sink import RerunSink
@@ -36,6 +39,56 @@ def feed(sink: RerunSink) -> None:
     sink.objects(MapObjects(stamp_ns=2, objects=()))
     sink.mesh(delta([], 99, removed=tuple((i, 0, k) for i in range(4) for k in range(4))))
     sink.image(np.zeros((0, 0, 3), np.uint8), 10**12)
+
+
+def rows_of(path) -> dict[str, int]:
+    """Rows by entity, read by Rerun's own data API; what is static ends with `!`."""
+    from rerun.chunk import RrdReader
+
+    counts: dict[str, int] = {}
+    for chunk in RrdReader(path).stream():
+        name = chunk.entity_path + ("!" if chunk.is_static else "")
+        counts[name] = counts.get(name, 0) + chunk.num_rows
+    return counts
+
+
+def access_unit(number: int, is_key: bool) -> EncodedFrame:
+    return EncodedFrame(
+        id=number, stamp_ns=number * 10**9, arrival_ns=0, data=b"\0\0\0\1\x65", is_key=is_key
+    )
+
+
+def test_everything_that_was_logged_is_counted_in_the_file(tmp_path):
+    path = tmp_path / "world.rrd"
+    sink = RerunSink(ViewerConfig(rerun_serve=False, rerun_file=str(path)))
+    sink.start()
+    sink.keyframe(keyframe(1, 0.0))
+    for n in range(10):
+        sink.pose(pose_event(n, n / 10, keyframe_id=1))
+    for n in range(8):
+        sink.video(access_unit(n, is_key=n == 2))  # the first key frame is the third picture
+    sink.tracks(track_frame(0.5))
+    sink.objects(map_objects())
+    for step in growing_ground():
+        sink.mesh(step)
+    sink.stop()
+    rows = rows_of(path)
+    assert rows["/world/camera"] == 10
+    assert rows["/world/camera/picture"] == 6 + 1 + 1  # access units, shape, end of pictures
+    assert rows["/world/camera/picture/tracks"] == rows["/world/objects"] == 1
+    assert rows["/world/camera/picture!"] == 1  # the codec
+    chunks = {name for name in rows if name.startswith("/world/mesh/")}
+    assert len(chunks) == 9
+    assert all(name.endswith("!") for name in chunks)  # a viewer keeps the newest alone
+    assert sink.dropped == 0
+
+
+def test_the_shipped_blueprint_is_one_that_rerun_reads():
+    from rerun.chunk import RrdReader
+
+    path = Path(__file__).parents[2] / "config" / "rerun.rbl"
+    (stored,) = RrdReader(path).blueprints()
+    assert stored.application_id == "worldsystem"
 
 
 def free_port() -> int:

@@ -62,6 +62,8 @@ class ViewerNode(StageNode):
         self.listen(topics.TRACKS, self._on_tracks)
         self.listen(topics.OBJECTS, self._on_objects)
         self.listen(topics.LEDGER, self._board.take)
+        if self._rerun is not None:
+            self.listen(topics.VIDEO, self._rerun.video)
         if self._foxglove is not None:
             for topic in topics.ALL:
                 self._bridge(topic, self._foxglove)
@@ -137,8 +139,9 @@ class ViewerNode(StageNode):
 
     def _on_tracks(self, tracks: TrackFrame) -> None:
         self._labels = tracks.labels
-        if self._page is not None:
-            self._page.tracks(tracks)
+        for viewer in (self._page, self._rerun):
+            if viewer is not None:
+                viewer.tracks(tracks)
 
     def _on_objects(self, objects: MapObjects) -> None:
         for viewer in self._viewers():

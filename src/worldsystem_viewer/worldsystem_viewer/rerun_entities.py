@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which Rerun entity shows what: `world/mesh/*`, `world/camera`, `world/path`, `world/objects`."""
+"""Which Rerun entity shows what: `world/mesh/*`, `world/camera`, `world/path`, `world/objects`.
+
+Time lines: `capture` is the time of capture, `frame` the number of the picture. The surface is
+static data: a viewer holds its newest state alone, and its memory follows the map, not the hours.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +14,10 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
-from worldsystem_core.frames import Camera
+from worldsystem_core.frames import Camera, EncodedFrame
 from worldsystem_core.geometry.rotation import quaternion_xyzw_from_matrix
 from worldsystem_core.mesh_normals import vertex_normals
-from worldsystem_core.objects import MapObjects
+from worldsystem_core.objects import MapObjects, TrackFrame, TrackState
 from worldsystem_core.reconstruction import Keyframe, Pose, ScaleState, TrackingState
 from worldsystem_core.surface import Mesh
 from worldsystem_viewer.camera_path import CameraPath
@@ -21,6 +25,8 @@ from worldsystem_viewer.chunks import ChunkIndex
 
 _PATH_PERIOD_S = 0.5
 _PICTURE = "world/camera/picture"
+_TRACKS = f"{_PICTURE}/tracks"
+_CODECS = {"h264": "H264", "h265": "H265"}
 
 
 class RerunEntities:
@@ -35,10 +41,11 @@ class RerunEntities:
         self._picture_size = (0, 0)
         self._scale: ScaleState | None = None
         self._path_due_s = 0.0
+        self._codec = ""
 
     def pose(self, pose: Pose, path: CameraPath) -> None:
         """The camera, unless it is lost, and twice a second its path."""
-        self._at(pose.stamp_ns)
+        self._at(pose.stamp_ns, pose.frame_id)
         self._turn_upright(pose.scale)
         if pose.state is not TrackingState.TRACKED:
             return
@@ -55,7 +62,7 @@ class RerunEntities:
 
     def keyframe(self, keyframe: Keyframe) -> None:
         """Its camera gives the frustum its shape."""
-        self._at(keyframe.stamp_ns)
+        self._at(keyframe.stamp_ns, keyframe.frame_id)
         self._camera = keyframe.camera
         self._log_pinhole(self._picture_size)
 
@@ -72,22 +79,58 @@ class RerunEntities:
             self._log_pinhole(size)
         self._log(_PICTURE, self._rr.EncodedImage(contents=jpeg.tobytes(), media_type="image/jpeg"))
 
-    def chunk(self, chunk: ChunkIndex, mesh: Mesh, stamp_ns: int) -> None:
-        """One chunk of the surface, replacing what was there."""
-        self._at(stamp_ns)
-        path = "world/mesh/" + "_".join(map(str, chunk))
-        if len(mesh.faces) == 0:
-            self._log(path, self._rr.Clear(recursive=False))
+    def video(self, frame: EncodedFrame) -> None:
+        """One picture as received, without decoding it."""
+        self._at(frame.stamp_ns, frame.id)
+        video = self._rr.VideoStream
+        if frame.codec != self._codec:
+            if not self._codec:  # pictures from before the first key frame must not lie beneath
+                self._log(_PICTURE, self._rr.EncodedImage.from_fields(clear_unset=True))
+            self._codec = frame.codec
+            codec = getattr(self._rr.VideoCodec, _CODECS[frame.codec])
+            self._stream.log(_PICTURE, video(codec=codec), static=True)
+        self._log(_PICTURE, video.from_fields(sample=frame.data, is_keyframe=frame.is_key))
+
+    def size_of_video(self, size: tuple[int, int]) -> None:
+        """The video's pictures are so wide and high [px], which the camera's shape must fit."""
+        if size != self._picture_size:
+            self._picture_size = size
+            self._log_pinhole(size)
+
+    def tracks(self, frame: TrackFrame) -> None:
+        """Boxes around what is seen, over the picture."""
+        self._at(frame.stamp_ns, frame.frame_id)
+        height, width = frame.labels.shape
+        shown = self._picture_size if self._picture_size != (0, 0) else (width, height)
+        scale = np.array([shown[0] / width, shown[1] / height] * 2)
+        seen = [track for track in frame.tracks if track.state is not TrackState.LOST]
+        if not seen:
+            self._log(_TRACKS, self._rr.Clear(recursive=False))
             return
+        boxes = np.array([track.box_px for track in seen]) * scale
         self._log(
-            path,
-            self._rr.Mesh3D(
-                vertex_positions=mesh.vertices,
-                triangle_indices=mesh.faces,
-                vertex_normals=vertex_normals(mesh.vertices, mesh.faces),
-                vertex_colors=mesh.colours,
+            _TRACKS,
+            self._rr.Boxes2D(
+                array=boxes,
+                array_format=self._rr.Box2DFormat.XYXY,
+                labels=[track.label for track in seen],
+                class_ids=[track.id % 2**16 for track in seen],
             ),
         )
+
+    def chunk(self, chunk: ChunkIndex, mesh: Mesh) -> None:
+        """One chunk of the surface, replacing what was there."""
+        path, mesh_type = "world/mesh/" + "_".join(map(str, chunk)), self._rr.Mesh3D
+        if len(mesh.faces) == 0:
+            self._stream.log(path, mesh_type.from_fields(clear_unset=True), static=True)
+            return
+        shown = mesh_type(
+            vertex_positions=mesh.vertices,
+            triangle_indices=mesh.faces,
+            vertex_normals=vertex_normals(mesh.vertices, mesh.faces),
+            vertex_colors=mesh.colours,
+        )
+        self._stream.log(path, shown, static=True)
 
     def objects(self, objects: MapObjects) -> None:
         """All objects as labelled boxes."""
@@ -124,8 +167,12 @@ class RerunEntities:
         upright = axes.RIGHT_HAND_Z_UP if scale is ScaleState.METRIC else axes.RDF
         self._stream.log("world", upright, static=True)
 
-    def _at(self, stamp_ns: int) -> None:
+    def _at(self, stamp_ns: int, frame: int | None = None) -> None:
         self._stream.set_time("capture", timestamp=np.datetime64(stamp_ns, "ns"))
+        if frame is None:
+            self._stream.disable_timeline("frame")
+        else:
+            self._stream.set_time("frame", sequence=frame)
 
     def _log(self, path: str, archetype: Any) -> None:  # any Rerun archetype
         self._stream.log(path, archetype)

@@ -18,13 +18,15 @@ import numpy as np
 from jaxtyping import UInt8
 
 from worldsystem_core.errors import MissingDependency, PortInUse
+from worldsystem_core.frames import EncodedFrame
 from worldsystem_core.handoff import Handoff
-from worldsystem_core.objects import MapObjects
+from worldsystem_core.objects import MapObjects, TrackFrame
 from worldsystem_core.reconstruction import Keyframe, MovedKeyframes, Pose
 from worldsystem_core.surface import MeshDelta
 from worldsystem_viewer.camera_path import CameraPath
 from worldsystem_viewer.chunks import ChunkedSurface
 from worldsystem_viewer.config import ViewerConfig
+from worldsystem_viewer.rerun_blueprint import blueprint
 from worldsystem_viewer.rerun_entities import RerunEntities
 
 log = logging.getLogger(__name__)
@@ -47,7 +49,8 @@ class RerunSink:
         self._inbox: Handoff[Callable[[RerunEntities], None]] = Handoff(_QUEUE)
         self._pictures: Handoff[tuple[np.ndarray, int]] = Handoff(1)
         self._surface = ChunkedSurface()
-        self._stamp_ns = 0
+        self._video_size: tuple[int, int] | None = None
+        self._waits_for_key = True
         self._picture_ns = -_SECOND_NS * 3600
         self._path = CameraPath()
         self._server: subprocess.Popen[bytes] | None = None
@@ -75,6 +78,7 @@ class RerunSink:
             sinks.append(rerun.FileSink(self._config.rerun_file))
         if sinks:
             self._stream.set_sinks(*sinks)
+            self._stream.send_blueprint(blueprint(rerun))
         self._entities = RerunEntities(rerun, self._stream, self._config.jpeg_quality)
         self._thread.start()
 
@@ -105,17 +109,35 @@ class RerunSink:
 
     def mesh(self, delta: MeshDelta) -> None:
         """What changed on the surface."""
-        self._stamp_ns = delta.stamp_ns
         self._surface.apply(delta)
 
     def image(self, rgb: UInt8[np.ndarray, "h w 3"], stamp_ns: int) -> None:
         """A picture, logged as JPEG `image_fps` times a second at most, by its capture time.
 
-        One that waited is dropped and counted.
+        One that waited is dropped and counted. Where the video itself is logged, only its size
+        is taken.
         """
+        if not self._waits_for_key:
+            size = (int(rgb.shape[1]), int(rgb.shape[0]))
+            if size != self._video_size:
+                self._video_size = size
+                self._inbox.put(lambda entities: entities.size_of_video(size))
+            return
         if abs(stamp_ns - self._picture_ns) * self._config.image_fps >= _SECOND_NS:
             self._picture_ns = stamp_ns
             self._pictures.put((rgb, stamp_ns))
+
+    def video(self, frame: EncodedFrame) -> None:
+        """One access unit as received; after a loss nothing until the next key frame."""
+        if self._waits_for_key and not frame.is_key:
+            return
+        before = self._inbox.dropped
+        self._inbox.put(lambda entities: entities.video(frame))
+        self._waits_for_key = self._inbox.dropped > before
+
+    def tracks(self, frame: TrackFrame) -> None:
+        """What is seen in the newest segmented frame."""
+        self._inbox.put(lambda entities: entities.tracks(frame))
 
     def objects(self, objects: MapObjects) -> None:
         """The objects of the map, replacing those before."""
@@ -146,7 +168,7 @@ class RerunSink:
         if (picture := self._pictures.get(0.0)) is not None:
             self._entities.picture(*picture)
         while (part := self._surface.take_changed()) is not None:
-            self._entities.chunk(*part, self._stamp_ns)
+            self._entities.chunk(*part)
 
 
 def _start_server(config: ViewerConfig) -> subprocess.Popen[bytes]:
