@@ -19,6 +19,7 @@ from worldsystem_viewer.protocol import ImageUpdate
 log = logging.getLogger(__name__)
 _POLL_S = 0.2
 _REMEMBER_S = 2.0
+_TINT = 0.35
 
 
 class PictureEncoder:
@@ -98,8 +99,9 @@ class PictureEncoder:
 
 
 def _tinted(bgr: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Labelled areas half covered with a colour that depends on the id alone, as on the page."""
+    """Labelled areas tinted with a colour that depends on the id alone, as on the page."""
     hue = (labels.astype(np.uint32) * 67 % 180).astype(np.uint8)
     full = np.full_like(hue, 210)
     tint = cv2.cvtColor(np.dstack([hue, full, full]), cv2.COLOR_HSV2BGR)
-    return np.where((labels > 0)[..., None], bgr // 2 + tint // 2, bgr)
+    mixed = cv2.addWeighted(bgr, 1.0 - _TINT, tint, _TINT, 0.0)
+    return np.where((labels > 0)[..., None], mixed, bgr)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Services and parameters of the system, called with CDR bytes by a bridge that is no ROS client."""
+"""Services and parameters of the system, called with CDR bytes by a bridge that is no client."""
 
 from __future__ import annotations
 

@@ -191,7 +191,8 @@ function lookAt(id) {
   if (!item) return;
   setMode("orbit");
   userMoved = true;
-  stage.focus(stage.world.localToWorld(objects.centre(item)), 2.6 * item.extent.length());
+  const centre = stage.world.localToWorld(objects.centre(item));
+  stage.focusClear(centre, 2.2 * item.extent.length(), (eye, way) => mesh.distance(eye, way));
 }
 
 const pressed = (button) => button.getAttribute("aria-pressed") === "true";

@@ -180,6 +180,12 @@ export class MeshLayer {
     return caster.intersectObjects(this.group.children, false)[0]?.point ?? null;
   }
 
+  // How far from `origin` along `direction` (in the stage's frame) the surface is.
+  distance(origin, direction) {
+    const caster = new THREE.Raycaster(origin, direction);
+    return caster.intersectObjects(this.group.children, false)[0]?.distance ?? Infinity;
+  }
+
   // The box around nearly all of the surface: stray pieces far away must not make it small.
   core() {
     const boxes = [...this.chunks.values()].filter(({ mesh }) => mesh);

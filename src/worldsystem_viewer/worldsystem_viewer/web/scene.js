@@ -169,6 +169,26 @@ export class Stage {
     this.glideTo(place.clone().addScaledVector(direction, distance), place);
   }
 
+  // Look at a place from where nothing is in between: `hits(origin, direction)` says how far away
+  // a ray meets the surface. From as near to the present direction as may be.
+  focusClear(place, distance, hits) {
+    const now = this.camera.position.clone().sub(place).normalize();
+    const turn = Math.atan2(now.z, now.x);
+    let best = { free: -1 };
+    for (const rise of [Math.max(0.35, Math.asin(now.y)), 0.75, 1.15]) {
+      for (const off of [0, 0.7, -0.7, 1.4, -1.4, 2.1, -2.1, 3.1]) {
+        const flat = Math.cos(rise);
+        const direction = new THREE.Vector3(flat * Math.cos(turn + off), Math.sin(rise), flat * Math.sin(turn + off));
+        const eye = place.clone().addScaledVector(direction, distance);
+        const free = Math.min(1, hits(eye, direction.clone().negate()) / (0.7 * distance));
+        if (free > best.free + 0.05) best = { free, eye };
+        if (best.free >= 1) break;
+      }
+      if (best.free >= 1) break;
+    }
+    this.glideTo(best.eye, place);
+  }
+
   // A ray through the pixel, in the stage's frame.
   ray(clientX, clientY) {
     const { left, top, width, height } = this.renderer.domElement.getBoundingClientRect();
