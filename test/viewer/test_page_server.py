@@ -85,6 +85,27 @@ def test_a_late_page_gets_the_whole_world(page_server):
     page.close()
 
 
+def test_a_late_page_gets_what_is_nearest_first(page_server):
+    from world_for_viewers import BLOCK
+
+    for step in growing_ground():
+        page_server.mesh(step)
+    for k in range(60):  # several messages of them
+        blocks = [ground_block(i, 20 + k) for i in range(12)]
+        page_server.mesh(delta(blocks, 13 + k))
+    pose = pose_event(1, 0.0)
+    pose.world_from_cam[:3, 3] = (3.0, 0.0, 60 * BLOCK)
+    page_server.pose(pose)
+    page = PageReader(page_server.port)
+    page.read_until(lambda p: len(p.assembly.blocks) > 0)
+    rows = {index[2] for index in page.assembly.blocks}
+    assert min(rows) > 20
+    assert {58, 59, 60, 61} <= rows
+    page.read_until(lambda p: len(p.assembly.blocks) == 72 * 12)
+    assert page.assembly.sequence == 72 * 12
+    page.close()
+
+
 def test_what_comes_later_follows_as_changes(page_server):
     deltas = growing_ground()
     page_server.mesh(deltas[0])

@@ -26,11 +26,11 @@ class ChunkedSurface:
         """Take changed and removed blocks."""
         with self._lock:
             for index in delta.removed:
-                chunk = _chunk_of(index)
+                chunk = chunk_of(index)
                 if self._chunks.get(chunk, {}).pop(index, None) is not None:
                     self._changed[chunk] = None
             for block in delta.blocks:
-                chunk = _chunk_of(block.index)
+                chunk = chunk_of(block.index)
                 self._chunks.setdefault(chunk, {})[block.index] = block
                 self._changed[chunk] = None
 
@@ -52,6 +52,7 @@ class ChunkedSurface:
         return chunk, join_blocks(blocks)
 
 
-def _chunk_of(index: BlockIndex) -> ChunkIndex:
+def chunk_of(index: BlockIndex) -> ChunkIndex:
+    """The chunk that a block belongs to."""
     x, y, z = (part // _CHUNK_BLOCKS for part in index)
     return x, y, z

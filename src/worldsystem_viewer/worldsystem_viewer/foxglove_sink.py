@@ -11,6 +11,7 @@ from typing import Any
 from worldsystem_core.errors import MissingDependency, PortInUse
 from worldsystem_core.handoff import Handoff
 from worldsystem_core.objects import MapObjects
+from worldsystem_core.priority import lower_thread_priority
 from worldsystem_core.surface import MeshDelta
 from worldsystem_viewer.chunks import ChunkedSurface
 from worldsystem_viewer.config import ViewerConfig
@@ -29,6 +30,7 @@ MESH_TOPIC = "/world/mesh"
 OBJECTS_TOPIC = "/world/objects"
 LOG_TOPIC = "/world/log"
 _WAIT_S = 0.5
+_NICENESS = 10
 
 
 class FoxgloveSink:
@@ -165,6 +167,7 @@ class FoxgloveSink:
         self._changed.set()
 
     def _run(self) -> None:
+        lower_thread_priority(_NICENESS)
         while not self._stopping.is_set():
             self._changed.wait(_WAIT_S)
             self._changed.clear()

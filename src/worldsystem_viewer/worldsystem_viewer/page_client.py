@@ -18,6 +18,7 @@ from worldsystem_viewer.config import ViewerConfig
 from worldsystem_viewer.history import History
 from worldsystem_viewer.page_files import same_origin
 from worldsystem_viewer.page_talk import PageTalk
+from worldsystem_viewer.website import WebsiteMesh
 from worldsystem_viewer.world import Cursor, World
 
 log = logging.getLogger(__name__)
@@ -34,6 +35,7 @@ class Shown:
     album: Album
     session: str
     mesh_cache: OrderedDict[Any, bytes] = field(default_factory=OrderedDict)
+    pages: set[web.WebSocketResponse] = field(default_factory=set)
 
 
 class PageClients:
@@ -43,7 +45,7 @@ class PageClients:
         self._config = config
         self._shown = shown
         self._access = Access(config)
-        self._sockets: set[web.WebSocketResponse] = set()
+        self._sockets = shown.pages
         self._skipped_before = 0
         self._live: dict[int, Cursor] = {}
 
@@ -60,6 +62,26 @@ class PageClients:
         """Says whether a page would be let in: a browser hides why a WebSocket was refused."""
         self.check(request)
         return web.Response(status=204)
+
+    async def connect_website(self, request: web.Request) -> web.StreamResponse:
+        """One client of the website of before, which gets the surface alone."""
+        self.check(request, any_origin=True)
+        socket = web.WebSocketResponse(
+            compress=False, heartbeat=15.0, writer_limit=_WRITE_BUFFER_BYTES, max_msg_size=4096
+        )
+        await socket.prepare(request)
+        self._sockets.add(socket)
+        mesh = WebsiteMesh(self._shown.world, self._config.mesh_mbps, request.query)
+        sending = asyncio.create_task(mesh.run(socket))
+        try:
+            async for _ in socket:  # it has nothing to say
+                continue
+        finally:
+            self._sockets.discard(socket)
+            sending.cancel()
+            with contextlib.suppress(asyncio.CancelledError, ConnectionError, TimeoutError):
+                await sending
+        return socket
 
     async def connect(self, request: web.Request) -> web.StreamResponse:
         """One page, from handshake to its end."""
@@ -80,9 +102,9 @@ class PageClients:
             self._skipped_before += self._live.pop(id(cursor)).skipped
         return socket
 
-    def check(self, request: web.Request) -> None:
+    def check(self, request: web.Request, *, any_origin: bool = False) -> None:
         """Raise an HTTP error for whoever may not connect."""
-        if not same_origin(request):
+        if not any_origin and not same_origin(request):
             raise web.HTTPForbidden(text="another site's page may not connect")
         if not self._access.allows(request, _NAME):
             raise web.HTTPUnauthorized(

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from worldsystem_core.mesh_stream.link import PARCELS_AT_ONCE, MeshLink, Parcel
+from worldsystem_core.surface import MeshBlock
 from worldsystem_viewer.config import ViewerConfig
 from worldsystem_viewer.mesh_message import MeshChange
 from worldsystem_viewer.protocol import MeshCode, Message, encode
@@ -31,15 +32,21 @@ class MeshFeed(Protocol):
 
 
 class RawFeed:
-    """Oldest changes first, as fast as the page takes them."""
+    """As fast as the page takes it: to a new page what is nearest, then oldest changes first."""
 
     def __init__(self, world: World, cursor: Cursor, cache: OrderedDict[Any, bytes]) -> None:
         self._world = world
         self._cursor = cursor
         self._cache = cache
+        self._first: list[MeshBlock] = []
+        self._first_change, self._totals = 0, (0, 0)
+        if cursor.mesh_change == 0:
+            self._first_change, self._first, self._totals = world.nearest_blocks()
 
     async def next(self) -> list[bytes]:
         """About 60,000 vertices; pages that keep pace ask for the same, encoded once."""
+        if self._first:
+            return [await asyncio.to_thread(self._next_of_first)]
         mesh = self._world.newer_mesh(self._cursor, _MESSAGE_VERTICES)
         if mesh is None:
             return []
@@ -49,6 +56,23 @@ class RawFeed:
             while len(self._cache) > _CACHED_MESSAGES:
                 self._cache.popitem(last=False)
         return [self._cache[key]]
+
+    def _next_of_first(self) -> bytes:
+        """Until all of it is there, the page has nothing that it could go on from."""
+        count, vertices = 0, 0
+        while count < len(self._first) and vertices < _MESSAGE_VERTICES:
+            vertices += len(self._first[count].vertices)
+            count += 1
+        taken, self._first = self._first[:count], self._first[count:]
+        self._cursor.mesh_change = 0 if self._first else self._first_change
+        change = MeshChange(
+            since=0,
+            change=self._cursor.mesh_change,
+            blocks=tuple(taken),
+            removed=(),
+            totals=self._totals,
+        )
+        return encode(change.to_message())
 
 
 class CodeFeed:

@@ -18,6 +18,7 @@ from jaxtyping import UInt8, UInt16
 from worldsystem_core.access import tls_context
 from worldsystem_core.errors import PortInUse
 from worldsystem_core.objects import MapObjects, TrackFrame
+from worldsystem_core.priority import lower_thread_priority
 from worldsystem_core.reconstruction import Keyframe, MovedKeyframes, Pose, RemovedKeyframes
 from worldsystem_core.splats.delta import SplatDelta
 from worldsystem_core.surface import MeshDelta
@@ -39,6 +40,7 @@ from worldsystem_viewer.world import World
 log = logging.getLogger(__name__)
 _START_TIMEOUT_S = 10.0
 _STATUS_PERIOD_S = 1.0
+_NICENESS = 10  # those who map go before those who look
 _BYTES_PER_VERTEX = 40  # with its share of faces
 
 
@@ -177,6 +179,7 @@ class PageServer:
         self._put("image", update.stamp_ns, update)
 
     def _run(self) -> None:
+        lower_thread_priority(_NICENESS)
         asyncio.set_event_loop(self._loop)
         try:
             self._loop.run_until_complete(self._serve())
@@ -190,6 +193,8 @@ class PageServer:
         app = web.Application()
         add_page(app)
         app.router.add_get("/ws", self._clients.connect)
+        if self._config.website_mesh:
+            app.router.add_get("/ws/mesh", self._clients.connect_website)
         app.router.add_get("/access", self._clients.access)
         app.router.add_get("/ws/splats", self._splats.connect)
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)

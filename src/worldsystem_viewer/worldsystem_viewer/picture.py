@@ -13,11 +13,13 @@ import numpy as np
 from jaxtyping import UInt8, UInt16
 
 from worldsystem_core.handoff import Handoff
+from worldsystem_core.priority import lower_thread_priority
 from worldsystem_viewer.config import ViewerConfig
 from worldsystem_viewer.protocol import ImageUpdate
 
 log = logging.getLogger(__name__)
 _POLL_S = 0.2
+_NICENESS = 10
 _REMEMBER_S = 2.0
 _TINT = 0.35
 
@@ -65,6 +67,7 @@ class PictureEncoder:
         self._newest.put((rgb, stamp_ns, labels))
 
     def _run(self) -> None:
+        lower_thread_priority(_NICENESS)
         idle_due = 0.0
         while not self._newest.closed:
             begun = time.monotonic()

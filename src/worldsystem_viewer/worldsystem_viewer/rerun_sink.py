@@ -21,6 +21,7 @@ from worldsystem_core.errors import MissingDependency, PortInUse
 from worldsystem_core.frames import EncodedFrame
 from worldsystem_core.handoff import Handoff
 from worldsystem_core.objects import MapObjects, TrackFrame
+from worldsystem_core.priority import lower_thread_priority
 from worldsystem_core.reconstruction import Keyframe, MovedKeyframes, Pose
 from worldsystem_core.surface import MeshDelta
 from worldsystem_viewer.camera_path import CameraPath
@@ -32,6 +33,7 @@ from worldsystem_viewer.rerun_entities import RerunEntities
 log = logging.getLogger(__name__)
 _QUEUE = 128
 _WAIT_S = 0.2
+_NICENESS = 10
 _FLUSH_S = 5.0
 _SECOND_NS = 10**9
 _SERVER_MEMORY = "512MiB"
@@ -152,6 +154,7 @@ class RerunSink:
         entities.keyframe(keyframe)
 
     def _run(self) -> None:
+        lower_thread_priority(_NICENESS)
         try:
             while not self._inbox.closed:
                 self._log_queued(_WAIT_S)

@@ -229,6 +229,18 @@ class World:
             cursor.path_epoch, cursor.path_length = self._path.epoch, len(self._path)
         return update
 
+    def nearest_blocks(self) -> tuple[int, list[MeshBlock], tuple[int, int]]:
+        """Everything up to a change, which is the first: blocks nearest to the camera first."""
+        with self._lock:
+            change, totals, viewpoint = self._change, self._totals, self._viewpoint
+            blocks = [block for _, block in self._blocks.values() if block is not None]
+            edge = self._catalogue.block_size
+        if viewpoint is not None and blocks:
+            centres = (np.array([block.index for block in blocks]) + 0.5) * edge
+            order = np.argsort(np.linalg.norm(centres - viewpoint, axis=1), kind="stable")
+            blocks = [blocks[at] for at in order]
+        return change, blocks, totals
+
     def newer_mesh(self, cursor: Cursor, budget_vertices: int) -> MeshChange | None:
         """The oldest changes that the page has not got, about `budget_vertices` of them."""
         with self._lock:

@@ -9,6 +9,11 @@ const CLUSTERS = [0, 5, 3]; // along a block's edge, at levels 1 and 2
 const CLUSTER_VOXELS = [0, 2, 4];
 const CLUSTER_STEPS = 16;
 
+const EDGES = 3 * POINTS ** 3;
+const EDGE_X = Uint8Array.from({ length: EDGES }, (_, edge) => Math.floor(edge / 3) % POINTS);
+const EDGE_Y = Uint8Array.from({ length: EDGES }, (_, edge) => Math.floor(edge / (3 * POINTS)) % POINTS);
+const EDGE_Z = Uint8Array.from({ length: EDGES }, (_, edge) => Math.floor(edge / (3 * POINTS ** 2)));
+
 const pointAt = (x, y, z) => x + POINTS * (y + POINTS * z);
 const CORNER_POINTS = Array.from({ length: 8 }, (_, c) => pointAt(c & 1, (c >> 1) & 1, c >> 2));
 // What to add to 3 * (number of a cell's low point) to get the number of each of its edges.
@@ -83,16 +88,19 @@ class Reader {
   }
 
   colours(count) {
-    const channels = [0, 1, 2].map(() => this.take(count));
+    const [lightness, oranges, greens] = [this.take(count), this.take(count), this.take(count)];
     const rgb = new Uint8ClampedArray(3 * count);
-    const sum = [0, 0, 0];
+    let [light, orange, green] = [0, 0, 0];
     for (let i = 0; i < count; i += 1) {
-      for (let c = 0; c < 3; c += 1) sum[c] = (sum[c] + channels[c][i]) & 255;
-      const orange = 8 * ((sum[1] << 24) >> 24);
-      const difference = 8 * ((sum[2] << 24) >> 24);
-      const middle = 4 * sum[0] + 2 - (difference >> 1);
-      const blue = middle - (orange >> 1);
-      rgb.set([blue + orange, difference + middle, blue], 3 * i);
+      light = (light + lightness[i]) & 255;
+      orange = (orange + oranges[i]) & 255;
+      green = (green + greens[i]) & 255;
+      const difference = 8 * ((green << 24) >> 24);
+      const middle = 4 * light + 2 - (difference >> 1);
+      const blue = middle - ((8 * ((orange << 24) >> 24)) >> 1);
+      rgb[3 * i] = blue + 8 * ((orange << 24) >> 24);
+      rgb[3 * i + 1] = difference + middle;
+      rgb[3 * i + 2] = blue;
     }
     return rgb;
   }
@@ -129,100 +137,141 @@ function decodeLattice(reader, blocks, voxel) {
   const cells = takeCells(reader, blocks.length);
   const homes = new Homes(blocks, POINTS - 1);
   const rowOfKey = new Map();
-  const writtenAxes = [];
-  const rows = cells.map((own, b) => {
-    const edges = crossedEdges(own);
-    const row = new Int32Array(3 * POINTS ** 3).fill(-1);
-    for (const edge of edges) row[edge] = rowOf(edge, b, privacy[b]);
+  const axes = []; // of the written vertices
+  const edges = cells.map(crossedEdges);
+  const rows = edges.map((own, b) => {
+    const row = new Int32Array(own.length);
+    for (let i = 0; i < own.length; i += 1) {
+      const edge = own[i];
+      const axis = edge % 3;
+      if (privacy[b]) row[i] = axes.push(axis) - 1;
+      else {
+        const key = 3 * homes.key(b, EDGE_X[edge], EDGE_Y[edge], EDGE_Z[edge]) + axis;
+        const known = rowOfKey.get(key);
+        row[i] = known ?? axes.push(axis) - 1;
+        if (known === undefined) rowOfKey.set(key, row[i]);
+      }
+    }
     return row;
   });
-
-  function rowOf(edge, block, alone) {
-    const [x, y, z] = edgePoint(edge);
-    const key = 3 * homes.key(block, x, y, z) + (edge % 3);
-    const known = alone ? undefined : rowOfKey.get(key);
-    if (known !== undefined) return known;
-    if (!alone) rowOfKey.set(key, writtenAxes.length);
-    writtenAxes.push(edge % 3);
-    return writtenAxes.length - 1;
-  }
-
-  const offsets = takeOffsets(reader, writtenAxes);
-  const colours = reader.colours(writtenAxes.length);
-  blocks.forEach((block, b) => Object.assign(block, latticeMesh(block, cells[b], rows[b], { offsets, colours, voxel })));
+  const offsets = takeOffsets(reader, axes);
+  const colours = reader.colours(axes.length);
+  blocks.forEach((block, b) => {
+    Object.assign(block, latticeMesh(block, cells[b], { edges: edges[b], rows: rows[b], offsets, colours, voxel }));
+  });
 }
 
-// Low point and case of the crossed cells of each block.
+// Low points and cases of the crossed cells of each block.
 function takeCells(reader, count) {
-  const bit = reader.bits(512 * count);
-  const corner = [];
-  let corners = 0;
-  const cells = Array.from({ length: count }, () => {
+  const crossed = reader.take(64 * count);
+  const points = [];
+  const corners = new Uint8Array(POINTS ** 3);
+  let total = 0;
+  for (let b = 0; b < count; b += 1) {
     const own = [];
-    const isCorner = new Uint8Array(POINTS ** 3);
     for (let i = 0; i < 512; i += 1) {
-      if (!bit()) continue;
-      const point = pointAt(i & 7, (i >> 3) & 7, i >> 6);
-      own.push({ point, marching: 0 });
-      for (const offset of CORNER_POINTS) isCorner[point + offset] = 1;
+      const byte = crossed[64 * b + (i >> 3)];
+      if (byte === 0) i |= 7;
+      else if ((byte >> (i & 7)) & 1) own.push(pointAt(i & 7, (i >> 3) & 7, i >> 6));
     }
-    corner.push(isCorner);
-    corners += isCorner.reduce((sum, one) => sum + one, 0);
-    return own;
+    markCorners(corners, own);
+    for (let point = 0; point < corners.length; point += 1) total += corners[point];
+    points.push(own);
+  }
+  const sign = reader.bits(total);
+  return points.map((own) => {
+    markCorners(corners, own);
+    for (let point = 0; point < corners.length; point += 1) if (corners[point]) corners[point] = sign();
+    return { points: own, cases: Uint8Array.from(own, (point) => caseAt(corners, point)) };
   });
-  const sign = reader.bits(corners);
-  cells.forEach((own, b) => {
-    const inside = corner[b].map((one) => (one ? sign() : 0));
-    for (const cell of own) {
-      CORNER_POINTS.forEach((offset, c) => { cell.marching |= inside[cell.point + offset] << c; });
-      if (cell.marching === 0 || cell.marching === 255) throw new Error("mesh code has a cell that is not crossed");
-    }
-  });
-  return cells;
 }
 
-function crossedEdges(cells) {
-  const used = new Uint8Array(3 * POINTS ** 3);
-  for (const { point, marching } of cells) for (const edge of CASE_EDGES[marching]) used[3 * point + EDGE_OFFSETS[edge]] = 1;
-  const edges = [];
-  used.forEach((one, edge) => { if (one) edges.push(edge); });
+function markCorners(corners, points) {
+  corners.fill(0);
+  for (const point of points) for (let c = 0; c < 8; c += 1) corners[point + CORNER_POINTS[c]] = 1;
+}
+
+function caseAt(inside, point) {
+  let marching = 0;
+  for (let c = 0; c < 8; c += 1) marching |= inside[point + CORNER_POINTS[c]] << c;
+  if (marching === 0 || marching === 255) throw new Error("mesh code has a cell that is not crossed");
+  return marching;
+}
+
+// The edges that the block's faces use, ascending.
+function crossedEdges({ points, cases }) {
+  const used = new Uint8Array(EDGES);
+  let count = 0;
+  for (let i = 0; i < points.length; i += 1) {
+    for (const local of CASE_EDGES[cases[i]]) {
+      const edge = 3 * points[i] + EDGE_OFFSETS[local];
+      count += 1 - used[edge];
+      used[edge] = 1;
+    }
+  }
+  const edges = new Uint16Array(count);
+  for (let edge = 0, at = 0; at < count; edge += 1) if (used[edge]) edges[at++] = edge;
   return edges;
-}
-
-function edgePoint(edge) {
-  const point = Math.floor(edge / 3);
-  return [point % POINTS, Math.floor(point / POINTS) % POINTS, Math.floor(point / POINTS ** 2)];
 }
 
 function takeOffsets(reader, axes) {
   const steps = reader.take(axes.length);
   const last = [32, 32, 32];
-  return axes.map((axis, i) => (last[axis] = (last[axis] + steps[i]) & 63));
+  const offsets = new Uint8Array(axes.length);
+  for (let i = 0; i < axes.length; i += 1) offsets[i] = last[axes[i]] = (last[axes[i]] + steps[i]) & 63;
+  return offsets;
 }
 
+// Of the block at hand.
+const ROW_OF_EDGE = new Int32Array(EDGES);
+const NUMBER_OF_EDGE = new Int32Array(EDGES);
+
 // Vertices are numbered in the order in which the faces use them.
-function latticeMesh({ index }, cells, rowOfEdge, { offsets, colours, voxel }) {
-  const number = new Int16Array(3 * POINTS ** 3).fill(-1);
-  const [vertices, rgb, faces, places, rims] = [[], [], [], [], []];
-  const add = (edge) => {
-    number[edge] = vertices.length / 3;
-    const local = edgePoint(edge);
-    rims.push(local.some((p, axis) => axis !== edge % 3 && p % (POINTS - 1) === 0) ? 1 : 0);
-    const point = local.map((p, axis) => 8 * index[axis] + p);
-    places.push(...point);
-    const row = rowOfEdge[edge];
-    point[edge % 3] += (2 * offsets[row] + 1) / 128;
-    vertices.push(...point.map((place) => place * voxel));
-    rgb.push(colours[3 * row], colours[3 * row + 1], colours[3 * row + 2]);
-  };
-  for (const { point, marching } of cells) {
-    for (const local of CASE_EDGES[marching]) {
-      const edge = 3 * point + EDGE_OFFSETS[local];
-      if (number[edge] < 0) add(edge);
-      faces.push(number[edge]);
+function latticeMesh({ index }, { points, cases }, { edges, rows, offsets, colours, voxel }) {
+  for (let i = 0; i < edges.length; i += 1) {
+    ROW_OF_EDGE[edges[i]] = rows[i];
+    NUMBER_OF_EDGE[edges[i]] = -1;
+  }
+  let corners = 0;
+  for (const marching of cases) corners += CASE_EDGES[marching].length;
+  const made = emptyMesh(edges.length, corners);
+  let [vertex, corner] = [0, 0];
+  for (let i = 0; i < points.length; i += 1) {
+    for (const local of CASE_EDGES[cases[i]]) {
+      const edge = 3 * points[i] + EDGE_OFFSETS[local];
+      if (NUMBER_OF_EDGE[edge] < 0) {
+        NUMBER_OF_EDGE[edge] = vertex;
+        putVertex(made, vertex, edge, { index, row: ROW_OF_EDGE[edge], offsets, colours, voxel });
+        vertex += 1;
+      }
+      made.faces[corner++] = NUMBER_OF_EDGE[edge];
     }
   }
-  return arrays({ vertices, rgb, faces, places, rims });
+  return made;
+}
+
+function emptyMesh(vertices, corners) {
+  return {
+    vertices: new Float32Array(3 * vertices),
+    colours: new Uint8Array(3 * vertices),
+    faces: new Uint32Array(corners),
+    places: new Int32Array(3 * vertices),
+    rims: new Uint8Array(vertices),
+  };
+}
+
+function putVertex({ vertices, colours: rgb, places, rims }, vertex, edge, { index, row, offsets, colours, voxel }) {
+  const axis = edge % 3;
+  const share = (2 * offsets[row] + 1) / 128;
+  const at = 3 * vertex;
+  for (let k = 0; k < 3; k += 1) {
+    const local = (k === 0 ? EDGE_X : k === 1 ? EDGE_Y : EDGE_Z)[edge];
+    const place = 8 * index[k] + local;
+    if (k !== axis && local % (POINTS - 1) === 0) rims[vertex] = 1;
+    places[at + k] = place;
+    vertices[at + k] = (k === axis ? place + share : place) * voxel;
+    rgb[at + k] = colours[3 * row + k];
+  }
 }
 
 function decodeClusters(reader, blocks, level, voxel) {

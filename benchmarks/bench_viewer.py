@@ -1,0 +1,271 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The web page and its server: the line, catching up, memory, twenty viewers, the browser's part.
+
+The demo flight (`viewer_film.py`) is shown at its own pace. `SOAK_MIN=30` makes the soak so long.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import viewer_in_browser
+from harness import QUICK, Benchmark
+from scipy.spatial import cKDTree
+from viewer_client import Client
+from viewer_film import KEYFRAMES_PER_S, Moment, film
+
+from worldsystem_core.mesh_code.code import decode, encode
+from worldsystem_core.surface import BlockIndex, MeshBlock, join_blocks
+from worldsystem_mesh.config import MeshConfig
+from worldsystem_mesh.mesher import Mesher
+from worldsystem_mesh.precompile import precompile
+from worldsystem_viewer.config import ViewerConfig
+from worldsystem_viewer.page_server import PageServer
+
+FILM_S = 14.0 if QUICK else 40.0
+OFFLINE_S = 3.0 if QUICK else 10.0
+SOAK_MIN = float(os.environ.get("SOAK_MIN", "0.5" if QUICK else "1.5"))
+VOXEL = 0.15
+SAMPLES = 4_000
+FURTHEST_M = 1.0
+VIEWERS = 20
+PAIRS = 1 if QUICK else 2
+PICTURE = Path(__file__).parents[1] / "docs" / "pictures" / "viewer_error.png"
+
+
+@dataclass
+class Shown:
+    """What the server had, block by block, at each moment."""
+
+    moments: list[Moment]
+    blocks: dict[BlockIndex, MeshBlock] = field(default_factory=dict)
+
+    def tell(self, server: PageServer, moment: Moment) -> None:
+        for pose in moment.poses:
+            server.pose(pose)
+        server.keyframe(moment.keyframe)
+        server.image(moment.rgb, moment.keyframe.stamp_ns, moment.tracks.labels)
+        server.tracks(moment.tracks)
+        server.objects(moment.objects)
+        if moment.delta is not None:
+            server.mesh(replace(moment.delta, capture_ns=moment.keyframe.stamp_ns))
+            for index in moment.delta.removed:
+                self.blocks.pop(index, None)
+            self.blocks |= {block.index: block for block in moment.delta.blocks}
+
+
+def main() -> None:
+    """Run all and write `results/viewer.json`."""
+    precompile()
+    moments = [_frozen(moment) for moment in film(FILM_S, voxel=VOXEL)]
+    bench = Benchmark("viewer")
+    _line(bench, moments)
+    _load(bench, moments)
+    if viewer_in_browser.chromium() is not None:
+        _browser(bench, moments)
+        _soak(bench, moments)
+    bench.write()
+
+
+def _frozen(moment: Moment) -> Moment:
+    """With its blocks made, so that showing it costs no mesher's time."""
+    if moment.delta is None:
+        return moment
+    return replace(moment, delta=moment.delta.with_blocks(tuple(moment.delta.blocks)))
+
+
+def _line(bench: Benchmark, moments: list[Moment]) -> None:
+    """A thin line, an unlimited one, and one that is cut for a while, beside each other."""
+    server = PageServer(ViewerConfig(web_port=0, mesh="code"))
+    server.start()
+    thin = Client(server.port, mesh="code")
+    quick = Client(server.port, mesh="raw")
+    cut = Client(server.port, mesh="raw")
+    shown, errors = Shown(moments), []
+    begun = time.monotonic()
+    for number, moment in enumerate(moments):
+        at_s = number / KEYFRAMES_PER_S
+        time.sleep(max(0.0, begun + at_s - time.monotonic()))
+        shown.tell(server, moment)
+        if number == len(moments) // 3:
+            cut.close()
+        if number == len(moments) // 3 + round(OFFLINE_S * KEYFRAMES_PER_S):
+            cut.open()
+        if number % 2 == 1:
+            errors.append((at_s, _error_m(shown, thin), _error_m(shown, quick)))
+    spent_s = time.monotonic() - begun
+    mesh_mbps = 8e-6 * thin.mesh_bytes / spent_s
+    note = f"surface to one page, demo flight of {FILM_S:.0f} s at its pace, budget 1 Mbit/s"
+    bench.add("mbps", mesh_mbps, "Mbit/s", note=note)
+    note = "all that page is sent, with pictures, objects and poses"
+    bench.add("all_mbps", 8e-6 * thin.bytes / spent_s, "Mbit/s", note=note)
+    bench.add("raw_mbps", 8e-6 * quick.mesh_bytes / spent_s, "Mbit/s", note="raw, no limit")
+    _catch_up(bench, shown, thin, cut)
+    for name, column in (("thin", 1), ("unlimited", 2)):
+        values = [row[column] for row in errors]
+        note = f"of {SAMPLES} vertices to the page's nearest, {FURTHEST_M:.0f} m at most"
+        bench.add(f"error_{name}_m", values, "m", note=note)
+    _plot(errors)
+    for client in (thin, quick, cut):
+        client.close()
+    server.stop()
+
+
+def _catch_up(bench: Benchmark, shown: Shown, thin: Client, cut: Client) -> None:
+    begun = time.monotonic()
+    wanted = {b.index: b for b in decode(encode(list(shown.blocks.values()), VOXEL))}
+    settled_s = float("nan")
+    while time.monotonic() - begun < 60.0:
+        if _same(thin, wanted) and _same(cut, shown.blocks):
+            settled_s = time.monotonic() - begun
+            break
+        time.sleep(0.1)
+    note = f"1: blocks of a page that was away for {OFFLINE_S:.0f} s are the server's, bit for bit"
+    bench.add("catch_up_identical", float(_same(cut, shown.blocks)), "", note=note)
+    note = "the same of the page on 1 Mbit/s, after the code's rounding"
+    bench.add("thin_identical", float(_same(thin, wanted)), "", note=note)
+    bench.add("settled_s", settled_s, "s", note="from the last change until both are whole")
+
+
+def _same(client: Client, wanted: dict[BlockIndex, MeshBlock]) -> bool:
+    with client.lock:
+        held = dict(client.surface.blocks)
+    return held.keys() == wanted.keys() and all(
+        np.array_equal(getattr(held[index], part), getattr(block, part))
+        for index, block in wanted.items()
+        for part in ("vertices", "colours", "faces")
+    )
+
+
+def _error_m(shown: Shown, client: Client) -> float:
+    with client.lock:
+        held = join_blocks(list(client.surface.blocks.values())).vertices
+    there = join_blocks(list(shown.blocks.values())).vertices
+    if not len(held) or not len(there):
+        return FURTHEST_M if len(there) else 0.0
+    sample = there[:: max(1, len(there) // SAMPLES)]
+    distance, _ = cKDTree(held).query(sample, distance_upper_bound=FURTHEST_M)
+    return float(np.minimum(distance, FURTHEST_M).mean())
+
+
+def _plot(errors: list[tuple[float, float, float]]) -> None:
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot
+
+    at_s, thin, quick = np.array(errors).T
+    figure, axes = pyplot.subplots(figsize=(7, 3.2), layout="constrained")
+    axes.semilogy(at_s, np.maximum(100 * thin, 1e-2), label="1 Mbit/s")
+    axes.semilogy(at_s, np.maximum(100 * quick, 1e-2), label="no limit")
+    axes.set(xlabel="time of flight [s]", ylabel="error of the page's surface [cm]")
+    axes.legend(frameon=False)
+    axes.spines[["top", "right"]].set_visible(False)
+    PICTURE.parent.mkdir(exist_ok=True)
+    if not QUICK:
+        figure.savefig(PICTURE, dpi=130)
+
+
+def _load(bench: Benchmark, moments: list[Moment]) -> None:
+    """Mapping at full rate into the server, with nobody watching and with twenty pages."""
+    rates: dict[int, list[float]] = {0: [], VIEWERS: []}
+    for _ in range(PAIRS):
+        for viewers in (0, VIEWERS):
+            rates[viewers].append(_pipeline_rate(moments, viewers))
+    note = "keyframes a second mapped and handed over with 20 pages on loopback, over without"
+    pairs = [a / b for a, b in zip(rates[VIEWERS], rates[0], strict=True)]
+    note += f"; {os.cpu_count()} cores, pages in another process that only reads"
+    bench.add("pipeline_fps_with_20", pairs, "x", note=note)
+    bench.add("pipeline_fps", rates[0], "1/s", note="without viewers")
+
+
+def _pipeline_rate(moments: list[Moment], viewers: int) -> float:
+    server, mesher = PageServer(ViewerConfig(web_port=0)), Mesher(MeshConfig(voxel=VOXEL))
+    server.start()
+    shown, crowd = Shown(moments), None
+    if viewers:
+        command = [sys.executable, str(Path(__file__).parent / "viewer_client.py")]
+        command += [str(server.port), str(viewers), "600"]
+        crowd = subprocess.Popen(command, stdout=subprocess.PIPE)
+        assert crowd.stdout is not None
+        crowd.stdout.readline()
+    begun = time.monotonic()
+    for moment in moments:
+        mesher.integrate(moment.keyframe)
+        shown.tell(server, replace(moment, delta=mesher.extract(moment.keyframe.stamp_ns)))
+    rate = len(moments) / (time.monotonic() - begun)
+    if crowd is not None:
+        crowd.kill()
+        crowd.wait()
+    server.stop()
+    mesher.close()
+    return rate
+
+
+def _browser(bench: Benchmark, moments: list[Moment]) -> None:
+    server, shown = PageServer(ViewerConfig(web_port=0)), Shown(moments)
+    server.start()
+    for moment in moments:
+        shown.tell(server, moment)
+    faces = sum(len(block.faces) for block in shown.blocks.values())
+    with viewer_in_browser.opened(server.port) as page:
+        viewer_in_browser.until(page, f"worldsystem.triangles === {faces}")
+        viewer_in_browser.until(page, "worldsystem.mesh.dirty.size === 0")
+        code = viewer_in_browser.delta_of(list(shown.blocks.values()), VOXEL)
+        runs = viewer_in_browser.delta_ms(page, code)
+        note = f"20,000 triangles, {len(code) / 1e3:.0f} kB, in Chromium"
+        bench.add("delta_decode_ms", runs[:, 0].tolist(), "ms", note=f"{note}; in the worker")
+        bench.add("delta_build_ms", runs[:, 1].tolist(), "ms", note=f"{note}; 6 ms a picture")
+        bench.add("delta_upload_ms", runs[:, 2].tolist(), "ms", note=f"{note}; SwiftShader")
+        fps = viewer_in_browser.orbit_fps(page, 4.0)
+        note = f"orbit, {faces / 1e6:.2f} M triangles, 1280 × 720, SwiftShader (no GPU)"
+        bench.add("software_fps", fps, "1/s", note=note)
+    server.stop()
+
+
+def _soak(bench: Benchmark, moments: list[Moment]) -> None:
+    """The flight again and again, with a page open and a past that is held within 32 MiB."""
+    server, shown = PageServer(ViewerConfig(web_port=0, history_mb=32.0)), Shown(moments)
+    server.start()
+    stopping = threading.Event()
+
+    def loop() -> None:
+        while not stopping.is_set():
+            for moment in moments:
+                shown.tell(server, moment)
+                if stopping.wait(0.25):
+                    return
+
+    with viewer_in_browser.opened(server.port) as page:
+        feeding = threading.Thread(target=loop)
+        feeding.start()
+        page.wait_for_timeout(250 * len(moments) + 5_000)  # once around: everything is there
+        samples, begun = [], time.monotonic()
+        while time.monotonic() - begun < 60 * SOAK_MIN:
+            at_min = (time.monotonic() - begun) / 60
+            samples.append(
+                (at_min, viewer_in_browser.heap_mb(page), viewer_in_browser.resident_mb())
+            )
+            page.wait_for_timeout(3_000)
+        stopping.set()
+        feeding.join()
+    server.stop()
+    at_min, heap, resident = np.array(samples).T
+    note = (
+        f"page's heap after collection, {SOAK_MIN:g} min of looped flight; {heap[-1]:.0f} MB held"
+    )
+    bench.add("heap_slope_mb_per_min", float(np.polyfit(at_min, heap, 1)[0]), "MB/min", note=note)
+    note = f"the server's process, the same time; {resident[-1]:.0f} MB held"
+    slope = float(np.polyfit(at_min, resident, 1)[0])
+    bench.add("server_slope_mb_per_min", slope, "MB/min", note=note)
+
+
+if __name__ == "__main__":
+    main()
