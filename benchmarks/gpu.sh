@@ -14,3 +14,4 @@ python3 benchmarks/bench_mesh.py
 python3 benchmarks/bench_slam3r.py --device cuda
 BENCH_SUFFIX="${BENCH_SUFFIX}_graphs" python3 benchmarks/bench_slam3r.py --device cuda --graphs
 BENCH_SUFFIX="${BENCH_SUFFIX}_compiled" python3 benchmarks/bench_slam3r.py --device cuda --compiled
+python3 benchmarks/bench_segment_gpu.py

@@ -20,6 +20,8 @@ from worldsystem_segment.segmenter import Segmenter
 from worldsystem_slam3r.config import Slam3rConfig
 
 ICL_HZ = 30.0
+DAVIS_HZ = 24.0
+DAVIS = Camera(width=854, height=480, fx=800.0, fy=800.0, cx=426.5, cy=239.5)
 ICL = Camera(width=640, height=480, fx=525.0, fy=525.0, cx=319.5, cy=239.5)
 
 
@@ -55,6 +57,26 @@ def davis_dog() -> list[tuple[UInt8[np.ndarray, "h w 3"], Bool[np.ndarray, "h w"
     pictures = sorted((folder / "JPEGImages").glob("*.jpg"))
     masks = sorted((folder / "Annotations").glob("*.png"))
     return [(_read(p), _read(m)[..., 0] > 0) for p, m in zip(pictures, masks, strict=True)]
+
+
+def follow_the_dog() -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Label pictures of the keyframes that the film yields, and the true masks of the dog.
+
+    The camera's focal length is a guess: the film does not tell it.
+    """
+    pipeline = Pipeline(Slam3rConfig(backend="geometric", synchronous=True))
+    labels, truths = [], []
+    film = davis_dog()
+    for index, (rgb, _) in enumerate(film):
+        stamp_ns = int(index * 1e9 / DAVIS_HZ)
+        step = pipeline.feed(Frame(id=index, stamp_ns=stamp_ns, rgb=rgb, camera=DAVIS))
+        new = [e.keyframe for e in step.events if isinstance(e, NewKeyframe)]
+        if new and step.tracks is not None:
+            size = film[0][1].shape[::-1]
+            picture = cv2.resize(step.tracks.labels, size, interpolation=cv2.INTER_NEAREST)
+            labels.append(np.asarray(picture))
+            truths.append(film[new[-1].frame_id][1])
+    return labels, truths
 
 
 def has_films() -> bool:

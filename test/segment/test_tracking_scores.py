@@ -56,3 +56,16 @@ def test_average_precision_rewards_good_predictions_that_come_first() -> None:
     assert scores.average_precision(iou, np.array([0.9, 0.1, 0.8]), 0.25) == 1.0
     assert scores.average_precision(iou, np.array([0.9, 0.8, 0.1]), 0.25) == pytest.approx(5 / 6)
     assert scores.average_precision(iou[:, :0], np.zeros(0), 0.25) == 0.0
+
+
+def test_masks_are_scored_as_davis_does() -> None:
+    import mask_scores
+
+    truth, moved = np.zeros((100, 160), bool), np.zeros((100, 160), bool)
+    truth[20:60, 20:60], moved[20:60, 40:80] = True, True
+    assert mask_scores.region(truth, moved) == pytest.approx(1 / 3)
+    assert mask_scores.region(truth, truth) == mask_scores.boundary(truth, truth) == 1.0
+    assert mask_scores.boundary(truth, np.zeros_like(truth)) == 0.0
+    shifted = np.roll(truth, 1, axis=1)
+    assert mask_scores.boundary(truth, shifted) == 1.0  # within 0.8 % of the diagonal
+    assert mask_scores.boundary(truth, moved) < 0.6

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The real network classes in tiny random configurations: logic can be tested, masks mean nothing."""
+"""The real network classes, tiny and random: logic can be tested, masks mean nothing."""
 
 from __future__ import annotations
 

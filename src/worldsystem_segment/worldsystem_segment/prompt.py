@@ -145,7 +145,7 @@ def parse_phrase(text: str) -> Phrase | None:
     if not found:
         return None
     said = Phrase(text=text, tag=tag)
-    return replace(said, **{k: v for k, v in found.items()})  # type: ignore[arg-type]
+    return replace(said, **dict(found))  # type: ignore[arg-type]
 
 
 def selects(phrase: Phrase, described: Description) -> bool:

@@ -2,8 +2,8 @@
 """Several crops of one object fused at twice the size: less noise, a little more detail.
 
 Crops are aligned to the sharpest one by maximising the enhanced correlation coefficient
-(Evangelidis and Psarakis, PAMI 2008) and averaged robustly on a finer grid (shift-and-add, Farsiu et
-al. 2004). What was never seen is not invented.
+(Evangelidis and Psarakis, PAMI 2008) and averaged robustly on a finer grid (shift-and-add, Farsiu
+et al. 2004). What was never seen is not invented.
 """
 
 from __future__ import annotations

@@ -52,8 +52,11 @@ class GeometricBackend:
             return empty_report(keyframe)
         view, usable_px = seen
         structure, detections = self._find(view)
+        owner = self.instances.copy()
+        for _, _, mask in structure.regions:
+            owner[mask & (owner == 0)] = -1
         needed = self._structure.keyframe_ids
-        ids = self.map.update(view, detections, keyframe.stamp_ns, needed)
+        ids = self.map.update(view, detections, keyframe.stamp_ns, owner=owner, needed=needed)
         regions = self._regions(ids, structure, phrases)
         frame = report(keyframe, usable_px, regions, self.map.tracker)
         tracks = self.map.tracker.tracks.values()

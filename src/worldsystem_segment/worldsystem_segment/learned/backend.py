@@ -178,7 +178,8 @@ class LearnedBackend:
 
 def _fitted(mask: Bool[np.ndarray, "a b"], shape: tuple[int, ...]) -> Bool[np.ndarray, "h w"]:
     size = (shape[1], shape[0])
-    return cv2.resize(mask.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST) > 0
+    fitted = cv2.resize(mask.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
+    return np.asarray(fitted > 0)
 
 
 def _inner_pixels(view: View, mask: Bool[np.ndarray, "a b"]) -> Int64[np.ndarray, "n"]:

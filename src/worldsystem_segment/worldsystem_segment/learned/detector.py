@@ -60,16 +60,18 @@ class GroundingDetector:
         height, width = rgb.shape[:2]
         pixels = dino_pixels(rgb, self._short_edge, round(self._short_edge * 1333 / 800))
         pixels = pixels.to(self._model.device, self._model.dtype)
-        boxes, scores = [], []
+        boxes: list[Tensor] = []
+        scores: list[Tensor] = []
+        before = 0
         for part in self._chunks(phrases):
             ids, mask = self._tokens(part)
             output = self._model(pixel_values=pixels, input_ids=ids, attention_mask=mask)
             boxes.append(_corners(output.pred_boxes[0].float(), width, height))
             own = phrase_scores(output.logits[0].float(), ids[0], len(part))
-            before = sum(len(p) for p in self._chunks(phrases)[: len(scores)])
             whole = torch.zeros(len(own), len(phrases))
             whole[:, before : before + len(part)] = own.cpu()
             scores.append(whole)
+            before += len(part)
         if not boxes:
             return []
         return _kept(torch.cat(boxes).cpu().numpy(), torch.cat(scores).numpy(), phrases, least)

@@ -8,6 +8,7 @@ its session.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,10 +39,14 @@ class MaskSessions:
     """Follows objects by their masks; not thread-safe.
 
     `model` is a `Sam2VideoModel` or `EdgeTamVideoModel` (transformers), in whatever precision it
-    is. An object is given by a box, or by a mask, in the picture of the next `step`.
+    is. An object is given by a box, or by a mask, in the picture of the next `step`. `forget` is
+    what a session forgets after each picture.
     """
 
-    def __init__(self, model: Any, session_type: type) -> None:  # transformers' own types
+    def __init__(
+        self, model: Any, session_type: type, forget: Callable[[Any, int, Any], None] = prune
+    ) -> None:  # transformers' own types
+        self._forget = forget
         self._model = model.eval()
         self._session_type = session_type
         self._size = (
@@ -94,7 +99,7 @@ class MaskSessions:
             output = self._model(inference_session=session, frame=pixels, frame_idx=self.frame)
             features = dict(session.cache._vision_features)
             session.cache._vision_features = {}
-            prune(session, self.frame, self._model.config)
+            self._forget(session, self.frame, self._model.config)
             found[object_id] = _object_mask(output, rgb.shape)
         return found
 

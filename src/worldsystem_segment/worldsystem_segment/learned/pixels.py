@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 SAM2_MEAN, SAM2_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SAM3_MEAN, SAM3_STD = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
@@ -22,7 +22,7 @@ def square_pixels(
 ) -> Float[Tensor, "1 3 s s"]:
     """The whole picture squeezed into a square, rounded as the published processors do."""
     raw = torch.tensor(rgb).permute(2, 0, 1)[None].float()
-    fitted = F.interpolate(
+    fitted = interpolate(
         raw, size=(size, size), mode="bilinear", antialias=True, align_corners=False
     )
     return _normalised(fitted.round().clamp(0, 255) / 255.0, mean, std)
@@ -36,7 +36,7 @@ def dino_pixels(
     scale = min(short / min(height, width), long / max(height, width))
     size = (max(1, round(height * scale)), max(1, round(width * scale)))
     raw = torch.tensor(rgb).permute(2, 0, 1)[None].float()
-    fitted = F.interpolate(raw, size=size, mode="bilinear", antialias=True, align_corners=False)
+    fitted = interpolate(raw, size=size, mode="bilinear", antialias=True, align_corners=False)
     return _normalised(fitted.round().clamp(0, 255) / 255.0, SAM2_MEAN, SAM2_STD)
 
 
@@ -44,7 +44,7 @@ def picture_masks(
     logits: Float[Tensor, "n 1 a b"], height: int, width: int
 ) -> Bool[np.ndarray, "n h w"]:
     """Mask logits of any size as masks of the picture."""
-    whole = F.interpolate(logits.float(), (height, width), mode="bilinear", align_corners=False)
+    whole = interpolate(logits.float(), (height, width), mode="bilinear", align_corners=False)
     return np.asarray((whole[:, 0] > 0).cpu().numpy())
 
 

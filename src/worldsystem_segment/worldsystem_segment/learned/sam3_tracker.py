@@ -143,7 +143,8 @@ class Sam3Tracker:
             score = float(output.obj_id_to_score.get(object_id, 0.0))
             if object_id not in self.followed:
                 self.followed[object_id] = Followed(object_id, self._frame, Counter())
-            self.followed[object_id].votes[phrase] += max(score, 1e-3)
+            votes = {phrase: max(score, 1e-3)}  # a Counter of floats, which its type does not know
+            self.followed[object_id].votes.update(votes)  # type: ignore[arg-type]
 
     def _retire(self, session: Any) -> None:
         """Streaming never removes what is no longer seen; its keep-alive counter tells it."""

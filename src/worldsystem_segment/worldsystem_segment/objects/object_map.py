@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float, Float64
+from jaxtyping import Bool, Float, Float64, Int32
 
 from worldsystem_core.objects import Candidates, MapObject, MapObjects
 from worldsystem_core.reconstruction import Keyframe, ScaleState
@@ -59,10 +59,19 @@ class ObjectMap:
         return make_view(keyframe, mask, self.unit, self.config.work_width_px), mask
 
     def update(
-        self, view: View, detections: list[Detection], stamp_ns: int, needed: Iterable[int] = ()
+        self,
+        view: View,
+        detections: list[Detection],
+        stamp_ns: int,
+        *,
+        owner: Int32[np.ndarray, "h w"] | None = None,
+        needed: Iterable[int] = (),
     ) -> list[int]:
-        """Ids of the detections (0 = refused); keyframes in `needed` keep their poses, too."""
-        ids = self.tracker.update(view, detections, stamp_ns)
+        """Ids of the detections (0 = refused), as `WorldTracker.update` says.
+
+        Keyframes in `needed` keep their poses, too.
+        """
+        ids = self.tracker.update(view, detections, stamp_ns, owner)
         if self.tracker.feed_count % KEYFRAMES_BETWEEN_CLEANINGS == 0:
             self.tracker.forget_poses(set(needed))
             self._unit_at = {k: u for k, u in self._unit_at.items() if self.tracker.knows(k)}

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float32, Float64, Int64
+from jaxtyping import Bool, Float32, Float64, Int32, Int64
 
 from worldsystem_core.geometry.pinhole import project
 from worldsystem_core.geometry.se3 import inverse, transform
@@ -47,8 +48,18 @@ class WorldTracker:
         self._unused_ids: deque[int] = deque(maxlen=MAX_ID)
         self._joined: deque[tuple[int, int]] = deque(maxlen=MAX_ID)
 
-    def update(self, view: View, detections: list[Detection], stamp_ns: int) -> list[int]:
-        """Match, extend and create tracks; returns the track id of each detection (0 = refused)."""
+    def update(
+        self,
+        view: View,
+        detections: list[Detection],
+        stamp_ns: int,
+        owner: Int32[np.ndarray, "h w"] | None = None,
+    ) -> list[int]:
+        """Match, extend and create tracks; returns the track id of each detection (0 = refused).
+
+        `owner`, where it is known, is whose each pixel of the view is: the number of a detection
+        from 1 on, -1 for structure, 0 for nobody.
+        """
         self.feed_count += 1
         self._poses[view.keyframe_id] = view.world_from_cam
         keys = [voxel_keys(d.points_world, self.config.voxel) for d in detections]
@@ -62,7 +73,7 @@ class WorldTracker:
                 track.sight(detection, self.feed_count, stamp_ns)
                 self._extend(track, detection, keys[index], view.keyframe_id)
         self._part({i: np.unique(k) for i, k in zip(ids, keys, strict=True) if i})
-        self._judge(view)
+        self._judge(view, ids, owner)
         self._drop_tentative()
         if self.feed_count % FEEDS_BETWEEN_MERGES == 0:
             self._merge()
@@ -201,8 +212,10 @@ class WorldTracker:
         track.points.place(self._poses, self._sizes)
         track.centre = track.centre + (track.points.world.mean(axis=0) - old)
 
-    def _judge(self, view: View) -> None:
-        # points seen through lose votes; a thing whose place is empty several times over is gone
+    def _judge(self, view: View, ids: list[int], owner: Int32[np.ndarray, "h w"] | None) -> None:
+        # points seen through, or seen to be another's, lose votes; a thing whose place is empty
+        # several times over is gone
+        number = {track_id: index for index, track_id in enumerate(ids, start=1)}
         cam_from_world = inverse(view.world_from_cam)
         near = [t for t in self.tracks.values() if len(t.points)]
         if not near:
@@ -210,12 +223,13 @@ class WorldTracker:
         middles = np.stack([0.5 * (t.points.low + t.points.high) for t in near])
         _, inside = project(transform(cam_from_world, middles), view.camera)
         for track in (t for t, shown in zip(near, inside, strict=True) if shown):
-            sight = _Sight.of(view, transform(cam_from_world, track.points.world))
+            cam = transform(cam_from_world, track.points.world)
+            sight = _Sight.of(view, cam, owner, number.get(track.id, 0))
             seen_now = track.last_feed == self.feed_count
             if not seen_now:
                 self._judge_unseen(track, sight)
             if (seen_now or track.empty_views == 0) and not track.moving:
-                track.points.doubt(sight.through)
+                track.points.doubt(sight.through | sight.foreign)
             if not len(track.points):
                 self._vanish(track)
 
@@ -252,21 +266,35 @@ class WorldTracker:
             self._joined.append((kept.id, gone.id))
 
 
+@dataclass(frozen=True, eq=False)
 class _Sight:
-    """What a view shows of a thing's points: which it sees through, and two shares of all."""
+    """What a view shows of a thing's points: which it sees through, which are another's now.
 
-    def __init__(self, through: Bool[np.ndarray, "n"], shown: float, at: float) -> None:
-        self.through, self.shown, self.at = through, shown, at
+    `shown` and `at` are the shares of points in the picture, and of those on the surface seen.
+    """
+
+    through: Bool[np.ndarray, "n"]
+    foreign: Bool[np.ndarray, "n"]
+    shown: float
+    at: float
 
     @staticmethod
-    def of(view: View, points_cam: Float32[np.ndarray, "n 3"]) -> _Sight:
+    def of(
+        view: View,
+        points_cam: Float32[np.ndarray, "n 3"],
+        owner: Int32[np.ndarray, "h w"] | None,
+        own: int,
+    ) -> _Sight:
         pixels, inside = project(points_cam, view.camera)
-        through = np.zeros(len(inside), bool)
+        through, foreign = np.zeros(len(inside), bool), np.zeros(len(inside), bool)
         if not inside.any():
-            return _Sight(through, 0.0, 0.0)
+            return _Sight(through, foreign, 0.0, 0.0)
         u, v = np.rint(pixels[inside]).astype(int).T
         seen, depth = view.depth[v, u], points_cam[inside][:, 2]
         with np.errstate(invalid="ignore"):
             through[inside] = seen > depth * (1.0 + SEEN_THROUGH)
             at = np.abs(seen / depth - 1.0) < SEEN_AT
-        return _Sight(through, float(inside.mean()), float(at.sum()) / len(inside))
+        if owner is not None:
+            whose = owner[v, u]
+            foreign[inside] = at & (whose != 0) & (whose != own)
+        return _Sight(through, foreign, float(inside.mean()), float(at.sum()) / len(inside))
