@@ -15,3 +15,7 @@ python3 benchmarks/bench_slam3r.py --device cuda
 BENCH_SUFFIX="${BENCH_SUFFIX}_graphs" python3 benchmarks/bench_slam3r.py --device cuda --graphs
 BENCH_SUFFIX="${BENCH_SUFFIX}_compiled" python3 benchmarks/bench_slam3r.py --device cuda --compiled
 python3 benchmarks/bench_segment_gpu.py
+# Depth Anything 3 with random weights: frames a second and memory by size
+for size in base giant; do
+  BENCH_SUFFIX="${BENCH_SUFFIX}_$size" python3 benchmarks/bench_splats.py --random "$size"
+done

@@ -144,7 +144,7 @@ class Sam3Tracker:
             if object_id not in self.followed:
                 self.followed[object_id] = Followed(object_id, self._frame, Counter())
             votes = {phrase: max(score, 1e-3)}  # a Counter of floats, which its type does not know
-            self.followed[object_id].votes.update(votes)  # type: ignore[arg-type]
+            self.followed[object_id].votes.update(votes)
 
     def _retire(self, session: Any) -> None:
         """Streaming never removes what is no longer seen; its keep-alive counter tells it."""
