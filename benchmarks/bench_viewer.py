@@ -31,7 +31,7 @@ from worldsystem_viewer.page_server import PageServer
 
 FILM_S = 14.0 if QUICK else 40.0
 OFFLINE_S = 3.0 if QUICK else 10.0
-SOAK_MIN = float(os.environ.get("SOAK_MIN", "0.5" if QUICK else "1.5"))
+SOAK_MIN = float(os.environ.get("SOAK_MIN", "0.5" if QUICK else "2"))
 VOXEL = 0.15
 SAMPLES = 4_000
 FURTHEST_M = 1.0
@@ -246,7 +246,7 @@ def _soak(bench: Benchmark, moments: list[Moment]) -> None:
     with viewer_in_browser.opened(server.port) as page:
         feeding = threading.Thread(target=loop)
         feeding.start()
-        page.wait_for_timeout(250 * len(moments) + 5_000)  # once around: everything is there
+        page.wait_for_timeout(500 * len(moments) + 10_000)  # twice around: everything is there
         samples, begun = [], time.monotonic()
         while time.monotonic() - begun < 60 * SOAK_MIN:
             at_min = (time.monotonic() - begun) / 60

@@ -147,11 +147,11 @@ def test_a_page_that_stops_reading_does_not_slow_another(page_server):
     stuck = PageReader(page_server.port)
     healthy = PageReader(page_server.port)
     healthy.read_one()
-    longest_put_s, waits_s = 0.0, []
+    puts_s, waits_s = [], []
     for n in range(40):
         begun = time.monotonic()
         page_server.mesh(delta([ground_block(i, i % 5, n) for i in range(60)], n + 1))
-        longest_put_s = max(longest_put_s, time.monotonic() - begun)
+        puts_s.append(time.monotonic() - begun)
         frame_id = 1000 + n
         page_server.pose(pose_event(frame_id, n / 40))
         healthy.read_until(
@@ -159,7 +159,8 @@ def test_a_page_that_stops_reading_does_not_slow_another(page_server):
         )
         waits_s.append(time.monotonic() - begun)
     assert page_server.client_count == 2
-    assert longest_put_s < 0.1
+    assert np.median(puts_s) < 0.02
+    assert max(puts_s) < 0.5  # the machine may be busy; a send that waited would take 30 s
     assert np.median(waits_s) < 0.5  # one period of 20 Hz on a machine that may be busy
     healthy.close()
     stuck.close()

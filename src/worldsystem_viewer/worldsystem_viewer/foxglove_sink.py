@@ -31,6 +31,7 @@ OBJECTS_TOPIC = "/world/objects"
 LOG_TOPIC = "/world/log"
 _WAIT_S = 0.5
 _NICENESS = 10
+_BACKLOG = 128  # messages that wait for a slow client; then its oldest go
 
 
 class FoxgloveSink:
@@ -109,6 +110,7 @@ class FoxgloveSink:
             services=offered or None,
             server_listener=listener(foxglove, listening),
             context=self._context,
+            message_backlog_size=_BACKLOG,
             **tls,
         )
 

@@ -19,9 +19,15 @@ export class Labels {
 
   // `tags`: { text, colour, place (Vector3 in the world frame), weight, look } by name.
   set(owner, tags) {
-    for (const tag of this.tags) if (tag.owner === owner) tag.node?.remove();
+    const spare = new Map(); // nodes that look the same are used again
+    for (const tag of this.tags) {
+      if (tag.owner !== owner || !tag.node) continue;
+      const alike = spare.get(appearance(tag)) ?? [];
+      spare.set(appearance(tag), [...alike, tag.node]);
+    }
     this.tags = this.tags.filter((tag) => tag.owner !== owner);
-    for (const tag of tags) this.tags.push({ ...tag, owner });
+    for (const tag of tags) this.tags.push({ ...tag, owner, node: spare.get(appearance(tag))?.pop() });
+    for (const node of [...spare.values()].flat()) node.remove();
     this.tags.sort((a, b) => b.weight - a.weight);
     this.stage.redraw();
   }
@@ -61,4 +67,8 @@ export class Labels {
     this.element.append(node);
     return node;
   }
+}
+
+function appearance({ text, colour, look }) {
+  return `${text}\n${colour}\n${look}`;
 }
