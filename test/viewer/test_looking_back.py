@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -103,6 +105,21 @@ def test_a_strange_time_harms_nobody(page_server, seek):
     page.tell(seek=seek)
     page.read_until(lambda p: (0, 0, 0) in p.assembly.blocks)
     page.close()
+
+
+def test_after_the_end_pages_may_go_on_looking_until_they_close(page_server):
+    begun = time.monotonic()
+    page_server.wait_until_alone(30.0)
+    assert time.monotonic() - begun < 0.1  # nobody looks
+    page = PageReader(page_server.port)
+    page.read_one()
+    page_server.wait_until_alone(0.3)
+    assert page_server.client_count == 1
+    closing = threading.Timer(0.3, page.close)
+    closing.start()
+    page_server.wait_until_alone(30.0)
+    assert 0.5 < time.monotonic() - begun < 10
+    closing.join()
 
 
 def test_an_object_has_its_picture_and_history(page_server):

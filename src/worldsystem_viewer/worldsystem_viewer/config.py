@@ -40,6 +40,12 @@ class ViewerConfig(Config):
         low=1.0,
     )
     history_mb: float = param(512.0, "past held for pages that look back; 0: none [MiB]", low=0.0)
+    linger_s: float = param(
+        0.0,
+        "how long pages that are open may go on looking after the input's end; closing them ends "
+        "the run [s]",
+        low=0.0,
+    )
     token_file: str = param(
         "",
         "JSON file with the page's token under `viewer` or `*`; empty: everybody who reaches the "

@@ -156,6 +156,8 @@ class ViewerNode(StageNode):
         return {"viewers": self._page.client_count} if self._page else {}
 
     def input_ended(self) -> None:
+        if self._page is not None:
+            self._page.wait_until_alone(self.config.linger_s)
         for viewer in self._viewers():
             viewer.stop()
 

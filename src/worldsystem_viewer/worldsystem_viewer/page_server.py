@@ -40,6 +40,7 @@ from worldsystem_viewer.world import World
 log = logging.getLogger(__name__)
 _START_TIMEOUT_S = 10.0
 _STATUS_PERIOD_S = 1.0
+_LOOK_PERIOD_S = 0.1
 _NICENESS = 10  # those who map go before those who look
 _BYTES_PER_VERTEX = 40  # with its share of faces
 
@@ -104,6 +105,12 @@ class PageServer:
                 raise PortInUse("web page", self._config.web_port, "web_port") from self._failure
             raise self._failure
         self._picture.start()
+
+    def wait_until_alone(self, timeout_s: float) -> None:
+        """Return when no page is connected, or after `timeout_s`."""
+        deadline = time.monotonic() + timeout_s
+        while self._clients.count > 0 and time.monotonic() < deadline:
+            time.sleep(_LOOK_PERIOD_S)
 
     def stop(self) -> None:
         """Close every connection and join the threads; does nothing when not started."""
