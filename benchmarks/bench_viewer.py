@@ -36,7 +36,7 @@ VOXEL = 0.15
 SAMPLES = 4_000
 FURTHEST_M = 1.0
 VIEWERS = 20
-PAIRS = 1 if QUICK else 2
+PAIRS = 1 if QUICK else 3
 PICTURE = Path(__file__).parents[1] / "docs" / "pictures" / "viewer_error.png"
 
 
@@ -181,7 +181,7 @@ def _load(bench: Benchmark, moments: list[Moment]) -> None:
             rates[viewers].append(_pipeline_rate(moments, viewers))
     note = "keyframes a second mapped and handed over with 20 pages on loopback, over without"
     pairs = [a / b for a, b in zip(rates[VIEWERS], rates[0], strict=True)]
-    note += f"; {os.cpu_count()} cores, pages in another process that only reads"
+    note += f"; {os.cpu_count()} cores, pages in a process of lowest priority that only reads"
     bench.add("pipeline_fps_with_20", pairs, "x", note=note)
     bench.add("pipeline_fps", rates[0], "1/s", note="without viewers")
 
@@ -193,7 +193,8 @@ def _pipeline_rate(moments: list[Moment], viewers: int) -> float:
     if viewers:
         command = [sys.executable, str(Path(__file__).parent / "viewer_client.py")]
         command += [str(server.port), str(viewers), "600"]
-        crowd = subprocess.Popen(command, stdout=subprocess.PIPE)
+        # pages are on other machines: here they shall take only what is left
+        crowd = subprocess.Popen(["nice", "-n", "19", *command], stdout=subprocess.PIPE)
         assert crowd.stdout is not None
         crowd.stdout.readline()
     begun = time.monotonic()
@@ -218,15 +219,17 @@ def _browser(bench: Benchmark, moments: list[Moment]) -> None:
     with viewer_in_browser.opened(server.port) as page:
         viewer_in_browser.until(page, f"worldsystem.triangles === {faces}")
         viewer_in_browser.until(page, "worldsystem.mesh.dirty.size === 0")
-        code = viewer_in_browser.delta_of(list(shown.blocks.values()), VOXEL)
-        runs = viewer_in_browser.delta_ms(page, code)
-        note = f"20,000 triangles, {len(code) / 1e3:.0f} kB, in Chromium"
-        bench.add("delta_decode_ms", runs[:, 0].tolist(), "ms", note=f"{note}; in the worker")
-        bench.add("delta_build_ms", runs[:, 1].tolist(), "ms", note=f"{note}; 6 ms a picture")
-        bench.add("delta_upload_ms", runs[:, 2].tolist(), "ms", note=f"{note}; SwiftShader")
         fps = viewer_in_browser.orbit_fps(page, 4.0)
         note = f"orbit, {faces / 1e6:.2f} M triangles, 1280 × 720, SwiftShader (no GPU)"
         bench.add("software_fps", fps, "1/s", note=note)
+        code = viewer_in_browser.delta_of(list(shown.blocks.values()), VOXEL)
+        runs = viewer_in_browser.delta_ms(page, code)
+        note = f"20,000 triangles, {len(code) / 1e3:.0f} kB, in Chromium"
+        bench.add("delta_decode_ms", runs[:, 0].tolist(), "ms", note=f"{note}; in a worker")
+        bench.add("delta_build_ms", runs[:, 1].tolist(), "ms", note=f"{note}; 6 ms a picture")
+        bench.add("delta_upload_ms", runs[:, 2].tolist(), "ms", note=f"{note}; SwiftShader")
+        total = runs.sum(axis=1).tolist()
+        bench.add("delta_ms", total, "ms", note=f"{note}; decode, build and upload")
     server.stop()
 
 

@@ -271,10 +271,18 @@ function normals(position, index) {
   const first = sharedPlaces(position, count);
   const sum = new Float32Array(3 * count);
   for (let f = 0; f < index.length; f += 3) {
-    const [a, b, c] = [3 * index[f], 3 * index[f + 1], 3 * index[f + 2]];
-    const [ux, uy, uz] = [position[b] - position[a], position[b + 1] - position[a + 1], position[b + 2] - position[a + 2]];
-    const [vx, vy, vz] = [position[c] - position[a], position[c + 1] - position[a + 1], position[c + 2] - position[a + 2]];
-    const [nx, ny, nz] = [uy * vz - uz * vy, uz * vx - ux * vz, ux * vy - uy * vx];
+    const a = 3 * index[f];
+    const b = 3 * index[f + 1];
+    const c = 3 * index[f + 2];
+    const ux = position[b] - position[a];
+    const uy = position[b + 1] - position[a + 1];
+    const uz = position[b + 2] - position[a + 2];
+    const vx = position[c] - position[a];
+    const vy = position[c + 1] - position[a + 1];
+    const vz = position[c + 2] - position[a + 2];
+    const nx = uy * vz - uz * vy;
+    const ny = uz * vx - ux * vz;
+    const nz = ux * vy - uy * vx;
     for (let k = 0; k < 3; k += 1) {
       const at = 3 * first[index[f + k]];
       sum[at] += nx;
@@ -285,8 +293,10 @@ function normals(position, index) {
   const out = new Int8Array(3 * count);
   for (let i = 0; i < count; i += 1) {
     const at = 3 * first[i];
-    const scale = 127 / (Math.hypot(sum[at], sum[at + 1], sum[at + 2]) || 1);
-    for (let k = 0; k < 3; k += 1) out[3 * i + k] = Math.round(sum[at + k] * scale);
+    const scale = 127 / (Math.sqrt(sum[at] ** 2 + sum[at + 1] ** 2 + sum[at + 2] ** 2) || 1);
+    out[3 * i] = Math.round(sum[at] * scale);
+    out[3 * i + 1] = Math.round(sum[at + 1] * scale);
+    out[3 * i + 2] = Math.round(sum[at + 2] * scale);
   }
   return out;
 }
@@ -298,7 +308,9 @@ function sharedPlaces(position, count) {
   const table = new Int32Array(size).fill(-1);
   const first = new Uint32Array(count);
   for (let i = 0; i < count; i += 1) {
-    const [x, y, z] = [bits[3 * i], bits[3 * i + 1], bits[3 * i + 2]];
+    const x = bits[3 * i];
+    const y = bits[3 * i + 1];
+    const z = bits[3 * i + 2];
     let slot = (Math.imul(x, 0x9e3779b1) ^ Math.imul(y, 0x85ebca6b) ^ Math.imul(z, 0xc2b2ae35)) >>> 0;
     slot = (slot ^ (slot >>> 15)) & (size - 1);
     for (;;) {
