@@ -214,6 +214,7 @@ def test_sam3_forgets_without_any_change_and_takes_new_phrases_on_the_way(monkey
     assert len(pruned[-1]) > len(pruned[3]) > 0
 
 
+@pytest.mark.slow
 def test_sam3_holds_a_bounded_memory_and_drops_objects_with_their_phrase() -> None:
     tracker, held = _sam3(), []
     for frame in range(28):

@@ -26,11 +26,11 @@ DETECTORS = {"grounding-dino": "GroundingDino", "mm-grounding-dino": "MMGroundin
 def grounded_sam2(config: SegmentConfig) -> SegmentBackend:
     """Grounding DINO's boxes, SAM 2.1's or EdgeTAM's masks."""
     device = device_of(config.device)
-    transformers = _transformers()
     name = _family(config.detector, DETECTORS, "detector")
+    family = _family(config.masks, MASKS, "masks")
+    transformers = _transformers()
     detector = _network(transformers, f"{name}ForObjectDetection", config.detector, device)
     tokenizer = transformers.AutoTokenizer.from_pretrained(config.detector, local_files_only=True)
-    family = _family(config.masks, MASKS, "masks")
     model = _network(transformers, f"{family}Model", config.masks, device)
     sessions = MaskSessions(model, getattr(transformers, f"{family}InferenceSession"))
     detections = DetectionThread(GroundingDetector(detector, tokenizer))
@@ -40,8 +40,8 @@ def grounded_sam2(config: SegmentConfig) -> SegmentBackend:
 def sam3(config: SegmentConfig) -> SegmentBackend:
     """SAM 3's concepts; the weights have a licence of their own (SAM License) and are gated."""
     device = device_of(config.device)
-    transformers = _transformers()
     name = _family(config.masks, {"sam3_video": "Sam3Video"}, "masks")
+    transformers = _transformers()
     model = _network(transformers, f"{name}Model", config.masks, device)
     tokenizer = transformers.AutoTokenizer.from_pretrained(config.masks, local_files_only=True)
 
