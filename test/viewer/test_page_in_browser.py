@@ -231,7 +231,8 @@ def test_a_word_highlights_what_it_names_and_a_click_tells_about_it(page, page_s
     page.keyboard.type("moun")
     until(page, "worldsystem.matches === 1")
     assert page.locator("#matches").inner_text() == "1 found"
-    assert page.locator(".label.match").all_inner_texts() == ["mound"]
+    until(page, "document.querySelector('.label.match')?.innerText === 'mound'")
+    assert page.locator(".label.match").count() == 1
     page.keyboard.press("Enter")
     until(page, "worldsystem.chosen === 7 && !document.getElementById('card').hidden")
     until(page, "document.getElementById('card-facts').innerText.includes('once')")
