@@ -101,9 +101,8 @@ def hide_panels(page) -> None:
     )
 
 
-def show_splats(page) -> None:
-    button = page.locator("[data-toggle=splats], [data-surface=splats]")
-    button.evaluate("(b) => b.click()")
+def show(page, surface: str) -> None:
+    page.locator(f"[data-surface={surface}]").evaluate("(button) => button.click()")
 
 
 def settled(page) -> np.ndarray:
@@ -136,7 +135,7 @@ def test_splats_look_in_the_page_as_the_reference_draws_them(browser, page_serve
     hide_panels(page)
     empty = drawn_pixels(page)
     assert page.evaluate("worldsystem.splats.bytes") == 0  # nothing is fetched unasked
-    show_splats(page)
+    show(page, "splats")
     until(page, f"worldsystem.splats.count === {len(discs)}")
     page.evaluate(LOOK_FROM_THE_CAMERA)
     seen = settled(page)
@@ -154,7 +153,7 @@ def test_splats_look_in_the_page_as_the_reference_draws_them(browser, page_serve
 def test_chunks_move_are_replaced_and_go(browser, page_server):
     discs = coloured_wall()
     page = opened(browser, page_server, "?splats=deflated")
-    show_splats(page)
+    show(page, "splats")
     page_server.splats(put(discs))
     page_server.splats(put(discs[np.arange(len(discs) // 2)], chunk=2, sequence=2))
     until(page, f"worldsystem.splats.count === {len(discs) + len(discs) // 2}")
@@ -186,7 +185,7 @@ def test_chunks_move_are_replaced_and_go(browser, page_server):
     )
     page_server.splats(gone)
     until(page, "worldsystem.splats.count === 10 && worldsystem.splats.chunks === 1")
-    page.locator("[data-surface=mesh]").evaluate("(b) => b.click()")  # off again: no byte more
+    show(page, "mesh")  # instead of splats: no byte more comes
     until(page, "worldsystem.splats.socket === null")
     assert page.complaints == []
     page.close()

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import ssl
 import subprocess
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -81,21 +82,30 @@ def test_half_of_tls_is_refused():
         PageServer(ViewerConfig(tls_certificate="certificate.pem"))
 
 
-def test_a_thin_line_gets_few_pictures_and_every_pose(started):
+def test_a_thin_line_gets_every_pose_and_pictures_as_they_fit(started):
     server = started(rest_mbps=0.1, image_fps=20.0)
     page = PageReader(server.port, mesh="code", layers=["image", "points"])
     page.read_one()
+    rgb, stopping = picture(0.5), threading.Event()
+
+    def show() -> None:
+        while not stopping.wait(0.04):
+            server.image(rgb, time.monotonic_ns())
+            server.pose(pose_event(1, 0.5))
+            server.objects(map_objects())
+
+    feeding = threading.Thread(target=show)
+    feeding.start()
     begun, received = time.monotonic(), 0
-    while time.monotonic() - begun < 2.0:
-        server.image(picture((time.monotonic() - begun) / 2), 1)
-        server.pose(pose_event(1, 0.5))
-        server.objects(map_objects())
+    while time.monotonic() - begun < 1.5:
         message = page.read_one()
         received += len(message.jpeg) if isinstance(message, ImageUpdate) else 0
     spent_s = time.monotonic() - begun
-    assert page.counts[PoseUpdate] >= 5
-    assert 1 <= page.counts[ImageUpdate] < 12
-    assert 8 * received < 1e5 * (spent_s + 0.5) + 8 * len(page.newest[ImageUpdate].jpeg)
+    stopping.set()
+    feeding.join()
+    assert page.counts[PoseUpdate] > page.counts[ImageUpdate] >= 1
+    one = len(page.newest[ImageUpdate].jpeg)
+    assert 8 * received < 1e5 * (spent_s + 0.5) + 8 * one  # the last one may be on credit
     page.close()
 
 

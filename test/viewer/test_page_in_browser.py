@@ -299,7 +299,7 @@ def test_everything_that_is_shown_can_be_switched(page, page_server):
     assert page.complaints == []
 
 
-@pytest.mark.parametrize("offline_s", [2.0, pytest.param(10.0, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("offline_s", [1.0, pytest.param(10.0, marks=pytest.mark.slow)])
 def test_after_being_cut_off_the_page_has_the_servers_very_blocks(browser, page_server, offline_s):
     deltas = growing_ground()
     for step in deltas[:6]:
@@ -344,6 +344,7 @@ def test_a_viewer_on_a_slow_line_does_not_slow_another(browser, page_server):
         quick.close()
 
 
+@pytest.mark.slow
 def test_a_page_without_its_token_asks_for_it(browser, tmp_path):
     tokens = tmp_path / "tokens.json"
     tokens.write_text('{"viewer": "secret"}')

@@ -149,8 +149,9 @@ def test_a_page_that_stops_reading_does_not_slow_another(page_server):
     healthy.read_one()
     puts_s, waits_s = [], []
     for n in range(40):
+        step = delta([ground_block(i, i % 5, n) for i in range(60)], n + 1)
         begun = time.monotonic()
-        page_server.mesh(delta([ground_block(i, i % 5, n) for i in range(60)], n + 1))
+        page_server.mesh(step)
         puts_s.append(time.monotonic() - begun)
         frame_id = 1000 + n
         page_server.pose(pose_event(frame_id, n / 40))
