@@ -43,9 +43,7 @@ def update_ms(splats: Gaussians, runs: int) -> list[float]:
             tab = browser.new_page(viewport={"width": 320, "height": 240})
             tab.goto(f"http://127.0.0.1:{server.port}/")
             tab.wait_for_timeout(1000)
-            tab.evaluate(
-                "document.querySelector('[data-toggle=splats],[data-surface=splats]').click()"
-            )
+            tab.evaluate("document.querySelector('[data-surface=splats]').click()")
             # drawing takes a second a frame in software: only what arrives is measured
             tab.evaluate("worldsystem.splats.pool.mesh.visible = false")
             for number in range(1, runs + 1):
