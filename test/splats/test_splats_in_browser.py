@@ -31,6 +31,7 @@ sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
 
 CAMERA = Camera.from_horizontal_fov(40, 30, np.radians(50.0))
+FAR_AWAY = Sim3(1.0, np.eye(3), np.array([500.0, 0.0, 0.0]))
 SIZE = {"width": 400, "height": 300}
 LOOK_FROM_THE_CAMERA = """() => {
   const { stage } = window.worldsystem.splats;
@@ -146,6 +147,10 @@ def test_splats_look_in_the_page_as_the_reference_draws_them(browser, page_serve
     error = np.abs(seen - wanted)[solid]
     assert np.median(error) <= 2  # 8 bits, blended one after the other
     assert np.percentile(error, 95) <= 8
+    page.evaluate("worldsystem.splats.pool.grow(2 * worldsystem.splats.pool.pages)")
+    page_server.splats(put(discs[np.arange(5)], chunk=2, sequence=2, place=FAR_AWAY))
+    until(page, "worldsystem.splats.chunks === 2")
+    assert np.abs(settled(page) - seen).mean() < 0.5  # larger textures keep what was there
     assert page.complaints == []
     page.close()
 

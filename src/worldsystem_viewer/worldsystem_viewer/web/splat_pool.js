@@ -72,6 +72,7 @@ export class SplatPool {
     this.places = new THREE.DataTexture(places, 3, pages, THREE.RGBAFormat, THREE.FloatType);
     for (const texture of [this.words, this.places]) {
       texture.unpackAlignment = 4;
+      texture.onUpdate = () => { texture.userData.uploaded = true; };
       texture.needsUpdate = true;
     }
     this.material.uniforms.words.value = this.words;
@@ -100,7 +101,7 @@ export class SplatPool {
       const part = words.subarray(k * PAGE * 4, (k + 1) * PAGE * 4);
       data.set(part, at);
       if (part.length < PAGE * 4) data.fill(0, at + part.length, at + PAGE * 4);
-      this.words.addUpdateRange(at, PAGE * 4);
+      touch(this.words, at, PAGE * 4);
     }
     this.words.needsUpdate = true;
     const count = words.length / 4;
@@ -137,7 +138,7 @@ export class SplatPool {
   // Invisible at once, although the order still names them until it is made anew.
   erase(page) {
     this.words.image.data.fill(0, page * PAGE * 4, (page + 1) * PAGE * 4);
-    this.words.addUpdateRange(page * PAGE * 4, PAGE * 4);
+    touch(this.words, page * PAGE * 4, PAGE * 4);
     this.free.push(page);
   }
 
@@ -145,7 +146,7 @@ export class SplatPool {
   place(pages, matrix) {
     for (const page of pages) {
       this.places.image.data.set(matrix.subarray(0, 12), page * 12);
-      this.places.addUpdateRange(page * 12, 12);
+      touch(this.places, page * 12, 12);
     }
     this.places.needsUpdate = true;
   }
@@ -182,6 +183,11 @@ export class SplatPool {
     const e = camera.projectionMatrix.elements;
     focal.value.set(0.5 * e[0] * viewport.value.x, 0.5 * e[5] * viewport.value.y);
   }
+}
+
+// A part has changed. Before its first upload a texture must have no ranges: only they would go up.
+function touch(texture, start, count) {
+  if (texture.userData.uploaded) texture.addUpdateRange(start, count);
 }
 
 function quad() {
