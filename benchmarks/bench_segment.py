@@ -32,14 +32,21 @@ AWAY_S = 5.0
 
 
 def main() -> None:
-    """Score every scene and write the figures."""
+    """Measure the parts that are named (all without names); figures of the others stay."""
     cv2.setNumThreads(1)
     bench = Benchmark("segment")
-    measure_flights(bench)
-    measure_scenes(bench)
-    if has_films():
-        measure_real_film(bench)
-    measure_sessions(bench)
+    parts = {
+        "flights": measure_flights,
+        "scenes": measure_scenes,
+        "film": measure_real_film,
+        "sessions": measure_sessions,
+    }
+    for name in sys.argv[1:] or parts:
+        if name != "film" or has_films():
+            parts[name](bench)
+    measured = {figure.id for figure in bench.figures}
+    kept = [figure for figure in bench.last_figures() if figure.id not in measured]
+    bench.figures = kept + bench.figures
     bench.write()
 
 
