@@ -14,6 +14,7 @@ from world_for_viewers import delta, ground_block, map_objects, picture, pose_ev
 
 from worldsystem_core.objects import MapObjects
 from worldsystem_viewer.history import History
+from worldsystem_viewer.page_messages import pose_message
 from worldsystem_viewer.protocol import (
     FoundUpdate,
     ObjectDetail,
@@ -68,6 +69,17 @@ def test_a_recording_that_begins_again_begins_the_history_anew():
     history.surface(step([ground_block(1, 0)], 0))
     assert history.span_ns == (0, 0)
     assert list(there(history, 0)) == [(1, 0, 0)]
+
+
+def test_a_surface_that_is_seconds_behind_the_pictures_takes_nothing_away():
+    history = History(2**30)
+    history.surface(step([ground_block(0, 0)], 0))
+    for n in range(20):
+        history.state("pose", n * SECOND_NS, pose_message(pose_event(n, n / 20)))
+    history.surface(step([ground_block(1, 0)], 8))
+    assert history.span_ns == (0, 19 * SECOND_NS)
+    assert set(there(history, 9)) == {(0, 0, 0), (1, 0, 0)}
+    assert history.states_at(5 * SECOND_NS)["pose"].frame_id == 5
 
 
 def test_an_empty_history_has_nothing():

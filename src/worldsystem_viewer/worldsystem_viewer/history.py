@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from worldsystem_core.surface import BlockIndex, MeshBlock, MeshDelta
 from worldsystem_viewer.protocol import ImageUpdate, Message
 
-_BACK_NS = 10**9  # stamps that go back by more are a recording that begins again
+_BACK_NS = 10**9  # stamps of one kind that go back by more: a recording begins again
 _MOST_OF_A_KIND = 2_000
 _BYTES_PER_VERTEX = 40  # with its share of faces
 _PERIOD_NS = {"image": 500_000_000, "pose": 50_000_000}
@@ -53,6 +53,7 @@ class History:
         self._changes: deque[_Change] = deque()
         self._states: dict[str, tuple[deque[int], deque[Message]]] = {}
         self._bytes = 0
+        self._newest_ns: dict[str, int] = {}
         self._first_ns = -1
         self._last_ns = -1
 
@@ -72,7 +73,7 @@ class History:
         with self._lock:
             blocks, removed = tuple(delta.blocks), tuple(delta.removed)
             size = _BYTES_PER_VERTEX * sum(len(block.vertices) for block in blocks)
-            stamp_ns = self._advance(delta.capture_ns)
+            stamp_ns = self._advance("surface", delta.capture_ns)
             if self._changes:
                 stamp_ns = max(stamp_ns, self._changes[-1].stamp_ns)
             self._changes.append(_Change(stamp_ns, blocks, removed, size))
@@ -82,7 +83,7 @@ class History:
     def state(self, name: str, stamp_ns: int, message: Message) -> None:
         """One more state called `name`; those that follow too soon are left out."""
         with self._lock:
-            stamp_ns = self._advance(stamp_ns)
+            stamp_ns = self._advance(name, stamp_ns)
             stamps, messages = self._states.setdefault(name, (deque(), deque()))
             if stamps and stamp_ns - stamps[-1] < _PERIOD_NS.get(name, 0):
                 return
@@ -114,13 +115,16 @@ class History:
                     found[name] = messages[at - 1]
         return found
 
-    def _advance(self, stamp_ns: int) -> int:
-        if stamp_ns < self._last_ns - _BACK_NS:
+    def _advance(self, name: str, stamp_ns: int) -> int:
+        """Stamps of one kind ascend; a surface may be seconds behind the pictures."""
+        newest_ns = self._newest_ns.get(name, stamp_ns)
+        if stamp_ns < newest_ns - _BACK_NS:
             self._clear()
-        if self._first_ns < 0:
-            self._first_ns = stamp_ns
+            newest_ns = stamp_ns
+        self._newest_ns[name] = stamp_ns = max(stamp_ns, newest_ns)
+        self._first_ns = stamp_ns if self._first_ns < 0 else self._first_ns
         self._last_ns = max(self._last_ns, stamp_ns)
-        return self._last_ns if stamp_ns < self._last_ns - _BACK_NS // 2 else stamp_ns
+        return stamp_ns
 
     def _fit(self) -> None:
         while self._bytes > self._most_bytes and self._changes:
