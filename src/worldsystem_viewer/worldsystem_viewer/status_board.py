@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import math
+
 from worldsystem_core.latency import percentile_s
 from worldsystem_core.ledger import StageReport
 
@@ -33,5 +35,7 @@ class StatusBoard:
         values: dict[str, object] = {"fps": round(self._fps, 1), "dropped": dropped}
         mapped = self._reports.get(_MAP_STAGE)
         if mapped is not None and any(mapped.latency_counts):
-            values["latency_ms"] = round(1e3 * percentile_s(mapped.latency_counts, 50.0))
+            median_s = percentile_s(mapped.latency_counts, 50.0)
+            if math.isfinite(median_s):  # a replayed recording is older than what is measured
+                values["latency_ms"] = round(1e3 * median_s)
         return values

@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The status bar's values."""
+
+from __future__ import annotations
+
+import pytest
+
+from worldsystem_core.latency import LatencyHistogram
+from worldsystem_core.ledger import StageLedger, StageReport
+from worldsystem_viewer.status_board import StatusBoard
+
+
+def report(*ages_s: float) -> StageReport:
+    latency = LatencyHistogram()
+    for age_s in ages_s:
+        latency.add(age_s)
+    state = StageLedger("mesher").state()
+    counts = tuple(latency.counts())
+    return StageReport(stamp_ns=1, ledger=state, violations=0, latency_counts=counts)
+
+
+def test_the_median_time_to_the_map_is_told():
+    board = StatusBoard()
+    board.take(report(0.1, 0.2, 0.3))
+    assert board.values()["latency_ms"] == pytest.approx(200, rel=0.5)
+
+
+def test_a_recording_from_long_ago_has_no_time_to_the_map():
+    board = StatusBoard()
+    board.take(report(3000.0, 3001.0))
+    assert "latency_ms" not in board.values()
+
+
+def test_nothing_is_told_of_stages_that_are_silent():
+    assert StatusBoard().values() == {"fps": 0.0, "dropped": 0}
