@@ -18,6 +18,7 @@ from topics_page import topics_page
 
 from worldsystem.config import ReporterConfig
 from worldsystem.graph import SIMULATOR, STAGES
+from worldsystem_bridge.config import BridgeConfig
 from worldsystem_core.config import Config, Setting, settings_of
 from worldsystem_ingest.config import IngestConfig
 from worldsystem_mesh.config import MeshConfig
@@ -36,6 +37,7 @@ CONFIGS: dict[str, type[Config]] = {
     "segmenter": SegmentConfig,
     "splats": SplatsConfig,
     "viewer": ViewerConfig,
+    "bridge": BridgeConfig,
     "recorder": StorageConfig,
     "reporter": ReporterConfig,
     "simulator": SimConfig,

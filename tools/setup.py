@@ -41,6 +41,7 @@ TEST_PEERS = {  # a file of each package, and the package
     "usr/lib/python3/dist-packages/gi/__init__.py": "python3-gi",
     "usr/lib/*/girepository-1.0/GstRtspServer-1.0.typelib": "gir1.2-gst-rtsp-server-1.0",
     "usr/lib/*/gstreamer-1.0/libgstapp.so": "gstreamer1.0-plugins-base",
+    "usr/sbin/rabbitmq-server": "rabbitmq-server",
     "usr/lib/*/gstreamer-1.0/libgstrtp.so": "gstreamer1.0-plugins-good",
 }
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")

@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SOURCES = sorted(
     path for path in (ROOT / "src").glob("worldsystem*/worldsystem*/**/*.py") if path.is_file()
 )
-STAGES = {"ingest", "slam3r", "mesh", "segment", "storage", "viewer", "sim"}
+STAGES = {"ingest", "slam3r", "mesh", "segment", "storage", "viewer", "sim", "bridge"}
 ROS_MODULES = re.compile(
     r"^(rclpy|ament_index_python|launch|launch_ros|\w+_msgs|\w+_interfaces|builtin_interfaces)(\.|$)"
 )

@@ -6,6 +6,7 @@ No ROS in here: a table of stages, and what a user's choice means for their para
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -37,6 +38,7 @@ STAGES: tuple[Stage, ...] = (
     ),
     Stage("splats", "worldsystem_viewer", "worldsystem_viewer.splats.node:SplatsNode", "splats"),
     Stage("viewer", "worldsystem_viewer", "worldsystem_viewer.node:ViewerNode", "viewer"),
+    Stage("bridge", "worldsystem_bridge", "worldsystem_bridge.node:BridgeNode", "bridge"),
     Stage("recorder", "worldsystem_storage", "worldsystem_storage.node:RecorderNode", "recorder"),
     Stage("reporter", "worldsystem", "worldsystem.node:ReporterNode", "reporter"),
 )
@@ -75,6 +77,12 @@ class Choice:
         return not self.realtime and Path(path).exists()
 
     @property
+    def bridged(self) -> bool:
+        """Whether RabbitMQ is served: a setting of the bridge or RABBITMQ_URL asks for it."""
+        asked = self.extra.get("bridge", {}).keys() - {"use_sim_time"}
+        return bool(asked or os.environ.get("RABBITMQ_URL"))
+
+    @property
     def flight(self) -> str:
         """The simulator's flight in `sim:<flight>`; `demo` when none is named."""
         return self.source.partition(":")[2] or "demo"
@@ -87,7 +95,12 @@ class Choice:
 
 def stages(choice: Choice) -> list[tuple[Stage, Parameters]]:
     """The nodes to run, each with the parameters that `choice` sets, in the order data flows."""
-    wanted = {"viewer": choice.viewer, "splats": choice.viewer, "recorder": choice.record}
+    wanted = {
+        "viewer": choice.viewer,
+        "splats": choice.viewer,
+        "bridge": choice.bridged,
+        "recorder": choice.record,
+    }
     return [
         (stage, _parameters(stage.name, choice)) for stage in STAGES if wanted.get(stage.name, True)
     ]

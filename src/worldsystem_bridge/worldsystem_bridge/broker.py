@@ -1,0 +1,180 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The connection to RabbitMQ: a thread that sends what the outbox holds, and connects again."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+from urllib.parse import urlsplit
+
+from worldsystem_bridge import exchanges
+from worldsystem_bridge.config import BridgeConfig
+from worldsystem_bridge.exchanges import Exchange
+from worldsystem_bridge.outbox import Outbox, Posting
+from worldsystem_core.errors import ConfigError, MissingDependency, WorldSystemError
+
+log = logging.getLogger(__name__)
+
+_PATIENCE_S = 5.0
+_BLOCKED_S = 10.0
+_HEARTBEAT_S = 30
+_POLL_S = 0.1
+_JOIN_S = 12.0
+_WRONG_TYPE = 406
+
+
+class Broker:
+    """Sends with confirmation, so that what counts as used is with the broker.
+
+    `on_restart` is called from this object's thread when a restart message came.
+    """
+
+    def __init__(
+        self, url: str, config: BridgeConfig, outbox: Outbox, on_restart: Callable[[], None]
+    ) -> None:
+        self._pika = _library()
+        self.place = place_of(url)
+        self._parameters = self._parameters_of(url)
+        self._config = config
+        self._outbox = outbox
+        self._on_restart = on_restart
+        self._stop = threading.Event()
+        self._held: Posting | None = None
+        self.connected = False
+        self.connects = 0
+        self.problem = f"not connected to {self.place} yet"
+        self._thread = threading.Thread(target=self._run, name="rabbitmq", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self, patience_s: float = 2.0) -> None:
+        """Send what waits, for `patience_s` at most, then let go of the rest and leave."""
+        end = threading.Event()
+        while self.connected and len(self._outbox) and patience_s > 0:
+            end.wait(_POLL_S)
+            patience_s -= _POLL_S
+        self._stop.set()
+        self._thread.join(_JOIN_S)
+        if self._held is not None:
+            self._outbox.refused(self._held, "broker_away")
+            self._held = None
+        self._outbox.close("broker_away")
+
+    def _parameters_of(self, url: str) -> Any:  # a type of the library
+        try:
+            parameters = self._pika.URLParameters(url)
+        except (ValueError, TypeError) as error:
+            raise ConfigError(f"bridge.url is no AMQP address ({type(error).__name__})") from error
+        parameters.socket_timeout = parameters.stack_timeout = _PATIENCE_S
+        parameters.blocked_connection_timeout = _BLOCKED_S
+        parameters.heartbeat = _HEARTBEAT_S
+        return parameters
+
+    def _run(self) -> None:
+        pause_s = self._config.retry_first_s
+        while not self._stop.is_set():
+            try:
+                before = self.connects
+                self._talk()
+            except (self._pika.exceptions.AMQPError, OSError) as error:
+                reason = str(error) or type(error).__name__
+                self.problem = f"{self.place} is away ({reason}); trying again"
+                log.warning("RabbitMQ: %s", self.problem)
+            finally:
+                self.connected = False
+            if self.connects > before:
+                pause_s = self._config.retry_first_s
+            self._stop.wait(pause_s)
+            pause_s = min(2 * pause_s, self._config.retry_most_s)
+
+    def _talk(self) -> None:
+        """One connection, from its beginning to its end."""
+        connection = self._pika.BlockingConnection(self._parameters)
+        try:
+            for exchange in exchanges.ALL:
+                self._declare(connection, exchange)
+            channel = connection.channel()
+            channel.confirm_delivery()
+            self._listen_for_restarts(connection, channel)
+            self.connects += 1
+            self.connected, self.problem = True, ""
+            log.info("RabbitMQ: connected to %s", self.place)
+            while not self._stop.is_set():
+                self._send_next(channel)
+                connection.process_data_events(0)
+        finally:
+            if connection.is_open:
+                connection.close()
+
+    def _declare(self, connection: Any, exchange: Exchange) -> None:
+        """Declare it; one that exists otherwise declared is used as it is."""
+        channel = connection.channel()
+        try:
+            channel.exchange_declare(
+                exchange.name, exchange_type=exchange.type, durable=exchange.durable
+            )
+        except self._pika.exceptions.ChannelClosedByBroker as error:
+            if error.reply_code != _WRONG_TYPE:
+                raise
+            log.warning("RabbitMQ: %s exists, declared otherwise; using it so", exchange.name)
+            return
+        channel.close()
+
+    def _listen_for_restarts(self, connection: Any, channel: Any) -> None:
+        name = self._config.restart_exchange
+        if not name:
+            return
+        self._declare(connection, Exchange(name, "fanout", False))
+        queue = channel.queue_declare("", exclusive=True).method.queue
+        channel.queue_bind(queue, name, "#")
+        channel.basic_consume(queue, lambda *_: self._on_restart(), auto_ack=True)
+
+    def _send_next(self, channel: Any) -> None:
+        """Send one posting; it is kept for the next connection when this one breaks meanwhile."""
+        if self._held is None:
+            self._held = self._outbox.get(_POLL_S)
+        if self._held is None:
+            return
+        try:
+            for message in self._held.made():
+                properties = self._pika.BasicProperties(content_type=message.content_type)
+                channel.basic_publish(
+                    message.exchange, message.routing_key, message.body, properties
+                )
+        except self._pika.exceptions.NackError:
+            self._outbox.refused(self._held, "refused_by_broker")
+        except (WorldSystemError, ValueError) as error:
+            log.error("RabbitMQ: a message could not be made: %s", error)
+            self._outbox.refused(self._held, "not_encodable")
+        else:
+            self._outbox.sent(self._held)
+        self._held = None
+
+
+def place_of(url: str) -> str:
+    """Host and port of `url`, without the user and the password; raises `ConfigError`."""
+    try:
+        parts = urlsplit(url)
+        known = parts.scheme in ("amqp", "amqps") and bool(parts.hostname)
+        port = parts.port or (5671 if parts.scheme == "amqps" else 5672)
+    except ValueError:
+        known, port = False, 0
+    if not known:
+        raise ConfigError(
+            "bridge.url (or RABBITMQ_URL) must be amqp://user:password@host:5672/, or amqps://"
+        )
+    return f"{parts.hostname}:{port}"
+
+
+def _library() -> ModuleType:
+    try:
+        import pika
+    except ImportError as error:
+        raise MissingDependency("pika", "the RabbitMQ bridge", "pip install pika") from error
+    logging.getLogger("pika").setLevel(logging.CRITICAL)  # what it says is told here, once
+    library: ModuleType = pika
+    return library

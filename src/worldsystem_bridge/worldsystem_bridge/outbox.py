@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What waits for the broker: a bounded queue whose every end is counted in a ledger."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from worldsystem_bridge.exchanges import Message
+from worldsystem_core.handoff import Handoff
+from worldsystem_core.ledger import StageLedger
+
+Job = Callable[[], list[Message]]
+
+
+@dataclass
+class Posting:
+    """Something to be told: `job` makes its messages once the broker is there to take them."""
+
+    number: int
+    job: Job
+    messages: list[Message] | None = field(default=None)
+
+    def made(self) -> list[Message]:
+        """Its messages, made when first asked for."""
+        if self.messages is None:
+            self.messages = self.job()
+        return self.messages
+
+
+class Outbox:
+    """Bounded; when full, the oldest posting goes and is counted as `queue_full`."""
+
+    def __init__(self, capacity: int, ledger: StageLedger) -> None:
+        self.ledger = ledger
+        self._numbers = itertools.count(1)
+        self._waiting: Handoff[Posting] = Handoff(capacity, self._crowded_out)
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def post(self, job: Job) -> None:
+        """Queue `job`; never blocks."""
+        posting = Posting(next(self._numbers), job)
+        self.ledger.take(posting.number)
+        self._waiting.put(posting)
+
+    def get(self, timeout_s: float) -> Posting | None:
+        """The oldest posting, or None after `timeout_s`."""
+        return self._waiting.get(timeout_s)
+
+    def sent(self, posting: Posting) -> None:
+        """The broker has all of it."""
+        self.ledger.use(posting.number)
+
+    def refused(self, posting: Posting, reason: str) -> None:
+        """It will not be sent."""
+        self.ledger.drop(posting.number, reason)
+
+    def close(self, reason: str) -> None:
+        """Take nothing more; what waits is let go for `reason`."""
+        self._waiting.close()
+        while (posting := self._waiting.get(0.0)) is not None:
+            self.refused(posting, reason)
+
+    def _crowded_out(self, posting: Posting) -> None:
+        self.ledger.drop(posting.number, "queue_full")

@@ -1,0 +1,192 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From what our topics tell to what the consumers on RabbitMQ expect; neither ROS nor AMQP."""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from dataclasses import dataclass
+from functools import partial
+
+from worldsystem_bridge import bodies
+from worldsystem_bridge.bodies import Array
+from worldsystem_bridge.config import BridgeConfig
+from worldsystem_bridge.exchanges import Message
+from worldsystem_bridge.mesh_bodies import Regions, mesh_messages, name_of
+from worldsystem_bridge.outbox import Outbox
+from worldsystem_bridge.shared_keyframes import SharedKeyframes
+from worldsystem_core.objects import MapObject, MapObjects, TrackFrame
+from worldsystem_core.reconstruction import (
+    Keyframe,
+    MovedKeyframes,
+    NewKeyframe,
+    Pose,
+    RemovedKeyframes,
+    TrackingState,
+)
+from worldsystem_core.surface import MeshBlock, MeshDelta
+
+_NEWEST = 10
+_REMEMBERED_STAMPS = 1000
+
+
+@dataclass
+class _Known:
+    """A recent keyframe as it stands now."""
+
+    keyframe: Keyframe
+    pose: Array
+    factor: float = 1.0
+
+
+class Translation:
+    """Turns each event into postings; call from one thread. Bodies are made when they are sent."""
+
+    def __init__(self, config: BridgeConfig, outbox: Outbox) -> None:
+        self._config = config
+        self._outbox = outbox
+        self._regions = Regions(config.region_blocks)
+        self._shared = SharedKeyframes(_NEWEST) if config.shared_keyframes else None
+        self._recent: OrderedDict[int, _Known] = OrderedDict()
+        self._stamps: OrderedDict[int, None] = OrderedDict()
+        self._waiting_pose: Pose | None = None
+        self._objects: dict[int, MapObject] = {}
+        self._full_sent_s = time.monotonic()
+
+    def pose(self, pose: Pose) -> None:
+        """A frame's pose: told once the next one is there, when it is known for a keyframe."""
+        self._flush_pose()
+        if pose.state is TrackingState.TRACKED:
+            self._outbox.post(lambda: [bodies.pose_message(pose)])
+            self._waiting_pose = pose
+
+    def keyframe(self, event: NewKeyframe | MovedKeyframes | RemovedKeyframes) -> None:
+        """Keyframes that came, moved or went."""
+        if isinstance(event, NewKeyframe):
+            self._new(event.keyframe)
+        elif isinstance(event, MovedKeyframes):
+            for keyframe_id, pose in event.world_from_cam.items():
+                self._moved(keyframe_id, pose, event.point_scale.get(keyframe_id))
+        else:
+            for keyframe_id in event.ids:
+                self._removed(keyframe_id)
+
+    def mesh(self, delta: MeshDelta) -> None:
+        """The surface changed."""
+        changed = self._regions.apply(delta)
+        names, level = sorted(name_of(region) for region in changed), self._config.draco_level
+        stamp_ns = delta.stamp_ns
+        if self._config.mesh_delta:
+            blocks = list(delta.blocks)
+            self._outbox.post(
+                lambda: mesh_messages("delta", blocks, names, stamp_ns=stamp_ns, level=level)
+            )
+        if self._config.mesh_regions:
+            for region in sorted(changed):
+                self._post_mesh(f"region.{name_of(region)}", self._regions.blocks(region), stamp_ns)
+        now_s, period_s = time.monotonic(), self._config.mesh_full_s
+        if period_s and now_s - self._full_sent_s >= period_s:
+            self._full_sent_s = now_s
+            self._post_mesh("full", self._regions.all_blocks(), stamp_ns, self._regions.names())
+
+    def tracks(self, tracks: TrackFrame) -> None:
+        """What was seen in one frame."""
+        self._outbox.post(lambda: [bodies.processed_frame_message(tracks)])
+
+    def objects(self, objects: MapObjects) -> None:
+        """The objects of the map: those are told that changed."""
+        for item in objects.objects:
+            last = self._objects.get(item.id)
+            if last is None or (last.label, last.point_count) != (item.label, item.point_count):
+                self._outbox.post(partial(_object_messages, item))
+        self._objects = {item.id: item for item in objects.objects}
+
+    def flush(self) -> None:
+        """Post what was held back."""
+        self._flush_pose()
+
+    def close(self) -> None:
+        """Free the shared memory; call when nothing is sent any more."""
+        if self._shared is not None:
+            self._shared.close()
+
+    def _flush_pose(self) -> None:
+        pose, self._waiting_pose = self._waiting_pose, None
+        if pose is not None:
+            is_keyframe = pose.stamp_ns in self._stamps
+            self._outbox.post(lambda: [bodies.slam_result_message(pose, is_keyframe=is_keyframe)])
+
+    def _new(self, keyframe: Keyframe) -> None:
+        known = _Known(keyframe, keyframe.world_from_cam)
+        self._recent[keyframe.id] = known
+        self._stamps[keyframe.stamp_ns] = None
+        while len(self._recent) > _NEWEST:
+            self._recent.popitem(last=False)
+        while len(self._stamps) > _REMEMBERED_STAMPS:
+            self._stamps.popitem(last=False)
+        pose = known.pose
+
+        def messages() -> list[Message]:
+            points, colours = bodies.world_points(keyframe, pose)
+            return [
+                self._keyframe_message("new", known, points, colours),
+                bodies.points_message(keyframe.id, keyframe.stamp_ns, points, colours),
+            ]
+
+        self._outbox.post(messages)
+
+    def _moved(self, keyframe_id: int, pose: Array, factor: float | None) -> None:
+        known = self._recent.get(keyframe_id)
+        if known is None:  # its points are gone: the pose alone is told
+            now_ns = time.time_ns()
+            self._outbox.post(
+                lambda: [
+                    bodies.keyframe_message(
+                        "update", keyframe_id, pose, pose[:0, :3], timestamp_ns=now_ns, shm_key=""
+                    )
+                ]
+            )
+            return
+        moved = _Known(known.keyframe, pose, known.factor if factor is None else factor)
+        self._recent[keyframe_id] = moved
+
+        def messages() -> list[Message]:
+            points, colours = bodies.world_points(moved.keyframe, moved.pose, moved.factor)
+            return [self._keyframe_message("update", moved, points, colours)]
+
+        self._outbox.post(messages)
+
+    def _keyframe_message(
+        self, event: str, known: _Known, points: Array, colours: Array
+    ) -> Message:
+        keyframe_id, stamp_ns = known.keyframe.id, known.keyframe.stamp_ns
+        key = ""
+        if self._shared is not None and keyframe_id in self._recent:
+            key = self._shared.write(keyframe_id, stamp_ns, known.pose, points, colours)
+        return bodies.keyframe_message(
+            event, keyframe_id, known.pose, points, timestamp_ns=stamp_ns, shm_key=key
+        )
+
+    def _removed(self, keyframe_id: int) -> None:
+        self._recent.pop(keyframe_id, None)
+        now_ns = time.time_ns()
+
+        def messages() -> list[Message]:
+            if self._shared is not None:
+                self._shared.remove(keyframe_id)
+            return [bodies.removed_message(keyframe_id, now_ns)]
+
+        self._outbox.post(messages)
+
+    def _post_mesh(
+        self, kind: str, blocks: list[MeshBlock], stamp_ns: int, names: list[str] | None = None
+    ) -> None:
+        level = self._config.draco_level
+        regions = names if names is not None else [kind.removeprefix("region.")]
+        self._outbox.post(
+            lambda: mesh_messages(kind, blocks, regions, stamp_ns=stamp_ns, level=level)
+        )
+
+
+def _object_messages(item: MapObject) -> list[Message]:
+    return [bodies.object_message(item)]

@@ -1,0 +1,276 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Messages have the bodies that the consumers deployed before expect."""
+
+from __future__ import annotations
+
+import base64
+import json
+import struct
+
+import DracoPy
+import msgpack
+import numpy as np
+import pytest
+
+from worldsystem_bridge import bodies, exchanges
+from worldsystem_bridge.broker import place_of
+from worldsystem_bridge.config import BridgeConfig
+from worldsystem_bridge.mesh_bodies import Regions, mesh_messages
+from worldsystem_bridge.outbox import Outbox
+from worldsystem_bridge.shared_keyframes import SharedKeyframes
+from worldsystem_bridge.translation import Translation
+from worldsystem_core.errors import ConfigError
+from worldsystem_core.frames import Camera
+from worldsystem_core.ledger import StageLedger
+from worldsystem_core.objects import MapObject, MapObjects, Track, TrackFrame, TrackState
+from worldsystem_core.reconstruction import (
+    Keyframe,
+    MovedKeyframes,
+    NewKeyframe,
+    Pose,
+    RemovedKeyframes,
+    TrackingState,
+)
+from worldsystem_core.surface import MeshBlock, MeshDelta
+
+STAMP_NS = 1_700_000_000_500_000_000
+
+
+def keyframe(id: int = 7, stamp_ns: int = STAMP_NS) -> Keyframe:
+    """Four points a metre ahead, one of them unknown; the camera stands at x = 2."""
+    pointmap = np.array([[[0, 0, 1], [1, 0, 1]], [[0, 1, 1], [np.nan] * 3]], np.float32)
+    pose = np.eye(4)
+    pose[0, 3] = 2.0
+    return Keyframe(
+        id=id,
+        frame_id=70 + id,
+        stamp_ns=stamp_ns,
+        world_from_cam=pose,
+        camera=Camera.from_K(np.eye(3), 2, 2),
+        pointmap=pointmap,
+        confidence=np.ones((2, 2), np.float32),
+        rgb=np.arange(12, dtype=np.uint8).reshape(2, 2, 3),
+    )
+
+
+def pose(frame_id: int, stamp_ns: int, state: TrackingState = TrackingState.TRACKED) -> Pose:
+    return Pose(
+        frame_id=frame_id, stamp_ns=stamp_ns, world_from_cam=np.eye(4), confidence=1.0, state=state
+    )
+
+
+def block(x: int) -> MeshBlock:
+    return MeshBlock(
+        index=(x, 0, 0),
+        version=1,
+        vertices=np.array([[x, 0, 0], [x + 1, 0, 0], [x, 1, 0]], np.float32),
+        colours=np.full((3, 3), 9, np.uint8),
+        faces=np.array([[0, 1, 2]], np.int32),
+    )
+
+
+def delta(*blocks: MeshBlock, removed: tuple[tuple[int, int, int], ...] = ()) -> MeshDelta:
+    return MeshDelta(
+        stamp_ns=STAMP_NS,
+        sequence=1,
+        base_sequence=0,
+        block_size=1.0,
+        blocks=blocks,
+        removed=removed,
+        total_vertices=3,
+        total_faces=1,
+        keyframe_count=1,
+        capture_ns=STAMP_NS,
+    )
+
+
+class Told:
+    """A translation whose messages are made at once, as with a broker that is always there."""
+
+    def __init__(self, **settings: object) -> None:
+        self.outbox = Outbox(100, StageLedger("bridge"))
+        self.translation = Translation(BridgeConfig(**settings), self.outbox)  # type: ignore[arg-type]
+
+    def messages(self) -> list[exchanges.Message]:
+        made = []
+        while (posting := self.outbox.get(0.0)) is not None:
+            made += posting.made()
+            self.outbox.sent(posting)
+        return made
+
+    def bodies(self, exchange: exchanges.Exchange) -> list[dict]:
+        return [opened(m) for m in self.messages() if m.exchange == exchange.name]
+
+
+def opened(message: exchanges.Message) -> dict:
+    if message.content_type == bodies.JSON:
+        return json.loads(message.body)
+    return msgpack.unpackb(message.body)
+
+
+def test_a_new_keyframe_is_told_with_pose_count_and_box_of_its_known_world_points() -> None:
+    told = Told()
+    told.translation.keyframe(NewKeyframe(keyframe()))
+    message = told.messages()[0]
+    body = opened(message)
+    assert (message.exchange, message.routing_key) == ("slam3r_keyframe_exchange", "keyframe.new")
+    assert body["keyframe_id"] == 7
+    assert body["timestamp_ns"] == STAMP_NS
+    assert np.array(body["pose_matrix"]).shape == (4, 4)
+    assert body["point_count"] == 3
+    assert body["bbox"] == [[2, 0, 1], [3, 1, 1]]
+    assert body["shm_key"] == ""
+
+
+def test_a_moved_keyframe_carries_its_points_along_in_their_new_size() -> None:
+    told = Told()
+    told.translation.keyframe(NewKeyframe(keyframe()))
+    told.messages()
+    there = np.eye(4)
+    told.translation.keyframe(MovedKeyframes({7: there}, {7: 2.0}))
+    (body,) = told.bodies(exchanges.KEYFRAMES)
+    assert body["type"] == "keyframe.update"
+    assert body["bbox"] == [[0, 0, 2], [2, 2, 2]]
+
+
+def test_a_keyframe_long_gone_is_updated_with_its_pose_alone() -> None:
+    told = Told()
+    for number in range(12):
+        told.translation.keyframe(NewKeyframe(keyframe(number)))
+    told.messages()
+    told.translation.keyframe(MovedKeyframes({0: np.eye(4)}))
+    (body,) = told.bodies(exchanges.KEYFRAMES)
+    assert body["point_count"] == 0
+
+
+def test_a_removed_keyframe_is_told() -> None:
+    told = Told()
+    told.translation.keyframe(RemovedKeyframes((3, 4)))
+    sent = told.messages()
+    assert [m.routing_key for m in sent] == ["keyframe.remove"] * 2
+    assert [opened(m)["keyframe_id"] for m in sent] == [3, 4]
+
+
+def test_a_frame_is_a_keyframe_when_one_of_its_stamp_came_before_the_next_pose() -> None:
+    told = Told()
+    told.translation.pose(pose(1, STAMP_NS))
+    told.translation.keyframe(NewKeyframe(keyframe(stamp_ns=STAMP_NS)))
+    told.translation.pose(pose(2, STAMP_NS + 1))
+    told.translation.pose(pose(3, STAMP_NS + 2, TrackingState.LOST))
+    results = told.bodies(exchanges.SLAM_RESULTS)
+    assert [(r["frame_number"], r["is_keyframe"]) for r in results] == [(1, True), (2, False)]
+    assert results[0]["timestamp"] == 1_700_000_000.5
+
+
+def test_the_mesh_delta_is_draco_in_base64_and_goes_to_the_stream_too() -> None:
+    told = Told()
+    told.translation.mesh(delta(block(0), block(9)))
+    sent = told.messages()
+    assert [(m.exchange, m.routing_key) for m in sent] == [
+        ("mesh_update_exchange", "mesh.delta"),
+        ("mesh_stream_exchange", ""),
+    ]
+    body = opened(sent[0])
+    mesh = DracoPy.decode(base64.b64decode(body["data"]))
+    assert (body["format"], body["compression"]) == ("ply_compressed", "draco")
+    assert body["regions_updated"] == ["0_0_0", "1_0_0"]
+    assert (body["vertex_count"], body["face_count"]) == (6, 2)
+    assert len(mesh.faces) == 2
+    assert np.ptp(mesh.points[:, 0]) == pytest.approx(10, abs=1e-3)
+
+
+def test_a_region_is_sent_whole_and_empty_once_its_blocks_are_gone() -> None:
+    told = Told(mesh_delta=False, mesh_regions=True)
+    told.translation.mesh(delta(block(0)))
+    told.translation.mesh(delta(block(1)))
+    told.translation.mesh(delta(removed=((0, 0, 0), (1, 0, 0))))
+    sent = told.messages()
+    assert {m.routing_key for m in sent} == {"mesh.region.0_0_0"}
+    assert [opened(m)["face_count"] for m in sent] == [1, 2, 0]
+
+
+def test_negative_blocks_lie_in_negative_regions() -> None:
+    assert Regions(8).of((-1, 7, 8)) == (-1, 0, 1)
+
+
+def test_a_mesh_without_faces_has_no_data() -> None:
+    body = opened(mesh_messages("full", [], [], stamp_ns=1, level=7)[0])
+    assert (body["data"], body["face_count"]) == ("", 0)
+
+
+def test_tracks_are_told_with_the_shape_of_their_mask() -> None:
+    told = Told()
+    track = Track(
+        id=5, label="red", score=1.0, box_px=(0, 0, 1, 1), area_px=12, age_frames=1,
+        state=TrackState.CONFIRMED,
+    )  # fmt: skip
+    labels = np.zeros((6, 8), np.uint16)
+    frame = TrackFrame(frame_id=4, keyframe_id=1, stamp_ns=STAMP_NS, tracks=(track,), labels=labels)
+    told.translation.tracks(frame)
+    (body,) = told.bodies(exchanges.PROCESSED_FRAMES)
+    assert body["frame_number"] == 4
+    assert body["objects"] == [{"id": 5, "mask_shape": [6, 8], "area": 12}]
+
+
+def test_an_object_is_told_when_it_changed_and_not_again() -> None:
+    told = Told()
+    item = MapObject(
+        id=2, label="car", score=0.5, world_from_box=np.eye(4), size=np.ones(3), point_count=9,
+        last_seen_ns=STAMP_NS,
+    )  # fmt: skip
+    for _ in range(2):
+        told.translation.objects(MapObjects(stamp_ns=STAMP_NS, objects=(item,)))
+    (body,) = told.bodies(exchanges.API_RESULTS)
+    assert (body["object_id"], body["results"]["label"]) == (2, "car")
+
+
+def test_shared_memory_holds_the_ten_newest_in_the_packed_form() -> None:
+    from multiprocessing.shared_memory import SharedMemory
+
+    ring = SharedKeyframes(capacity=2)
+    points = np.array([[1, 2, 3], [4, 5, 6]], np.float32)
+    colours = np.array([[1, 2, 3], [4, 5, 6]], np.uint8)
+    base = 4_000_000_000
+    try:
+        keys = [ring.write(base + i, STAMP_NS, np.eye(4), points, colours) for i in range(3)]
+        with pytest.raises(FileNotFoundError):
+            SharedMemory(keys[0].lstrip("/"))
+        reader = SharedMemory(keys[2].lstrip("/"))
+        content = bytes(reader.buf)
+        reader.close()
+    finally:
+        ring.close()
+    assert struct.unpack_from("<QII", content) == (STAMP_NS, 2, 3)
+    assert struct.unpack_from("<6f", content, 16 + 64) == (1, 2, 3, 4, 5, 6)
+    assert np.frombuffer(content, "<f4", 6, 16 + 64 + 24).tolist() == [1, 2, 3, 4, 5, 6]
+    assert content[16 + 64 + 24 + 24 :][:6] == bytes([1, 2, 3, 4, 5, 6])
+
+
+def test_shared_memory_left_by_a_killed_process_is_replaced() -> None:
+    first, second = SharedKeyframes(), SharedKeyframes()
+    nothing = np.zeros((0, 3))
+    first.write(4_000_000_100, 1, np.eye(4), nothing, nothing)
+    second.write(4_000_000_100, 2, np.eye(4), nothing, nothing)
+    second.close()
+    first.close()
+
+
+def test_without_a_broker_the_oldest_goes_and_every_posting_is_accounted_for() -> None:
+    ledger = StageLedger("bridge")
+    outbox = Outbox(3, ledger)
+    made = []
+    for number in range(5):
+        outbox.post(lambda number=number: made.append(number) or [])
+    outbox.close("broker_away")
+    state = ledger.state()
+    assert not made, "bodies are made only for a broker that is there"
+    assert state.dropped == {"queue_full": 2, "broker_away": 3}
+    assert (state.taken, state.in_flight, ledger.violations) == (5, 0, 0)
+
+
+def test_the_place_of_a_broker_never_tells_its_password() -> None:
+    assert place_of("amqp://me:secret@box:5673/v") == "box:5673"
+    for wrong in ("", "http://me:secret@box", "amqp://me:secret@box:port/"):
+        with pytest.raises(ConfigError) as error:
+            place_of(wrong)
+        assert "secret" not in str(error.value)
