@@ -7,7 +7,7 @@ ENV := tools/env.sh
 SOURCES := src test tools benchmarks examples launch training
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all lint format bench fuzz tables weights docs clean
+.PHONY: help setup demo test test-all lint format bench fuzz audit tables weights docs clean
 
 help:            ## List these commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -43,6 +43,10 @@ fuzz: setup      ## Search for bytes that break the parsers (SECONDS=60; needs a
 
 weights: setup   ## Fetch the published SLAM3R weights (CC BY-NC-SA; ARGS=--accept-licence)
 	@$(ENV) python tools/weights.py $(ARGS)
+
+audit: setup    ## Ask whether a pinned package has a known hole (needs network)
+	@$(ENV) python -m pip install --quiet pip-audit
+	@$(ENV) python -m pip_audit --requirement tools/constraints.txt --no-deps --disable-pip
 
 tables: setup    ## Remake the README's tables from benchmarks/results
 	@$(ENV) python tools/tables.py

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from topics_page import topics_page
 
-from worldsystem.config import ReporterConfig
+from worldsystem.config import MonitorConfig, ReporterConfig
 from worldsystem.graph import SIMULATOR, STAGES
 from worldsystem_bridge.config import BridgeConfig
 from worldsystem_core.config import Config, Setting, settings_of
@@ -40,6 +40,7 @@ CONFIGS: dict[str, type[Config]] = {
     "bridge": BridgeConfig,
     "recorder": StorageConfig,
     "reporter": ReporterConfig,
+    "monitor": MonitorConfig,
     "simulator": SimConfig,
 }
 _HEAD = """# Parameters

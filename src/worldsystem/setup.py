@@ -15,9 +15,10 @@ setup(
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{PACKAGE}"]),
         (f"share/{PACKAGE}", ["package.xml"]),
-        (f"lib/{PACKAGE}", ["scripts/reporter"]),
+        (f"lib/{PACKAGE}", ["scripts/reporter", "scripts/monitor"]),
         (f"share/{PACKAGE}/launch", glob("../../launch/*.launch.py")),
-        (f"share/{PACKAGE}/config", glob("../../config/*")),
+        (f"share/{PACKAGE}/config/grafana", glob("../../config/grafana/*")),
+        (f"share/{PACKAGE}/config", glob("../../config/*.*")),
     ],
     install_requires=["setuptools"],
     extras_require={"test": ["pytest"]},

@@ -15,9 +15,11 @@ from worldsystem.dataset_commands import add_export, add_import
 from worldsystem.evaluation_command import add_eval
 from worldsystem.graph import Choice, new_run_folder
 from worldsystem.map_command import add_map
+from worldsystem.node_command import add_node
 from worldsystem.objects_command import add_objects
 from worldsystem.replay_command import add_replay
 from worldsystem.settings_text import parse_settings
+from worldsystem.watch.commands import add_watch
 from worldsystem_core.errors import WorldSystemError
 
 _WRONG_USE = 2
@@ -50,6 +52,8 @@ def _parser() -> argparse.ArgumentParser:
     add_import(commands)
     add_export(commands)
     add_eval(commands)
+    add_node(commands)
+    add_watch(commands)
     _add_doctor(commands)
     add_backends(commands)
     return parser

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Settings of the reporter."""
+"""Settings of the reporter and the monitor."""
 
 from __future__ import annotations
 
@@ -17,3 +17,11 @@ class ReporterConfig(Config):
     backend: str = param("geometric", "the reconstruction back-end, for the report")
     truth: str = param("", "folder or file with ground truth; empty = none")
     report: bool = param(True, "write report.html with its pictures")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MonitorConfig(Config):
+    """The whole system's `/metrics` and `/health`."""
+
+    host: str = param("127.0.0.1", "address to listen on; 0.0.0.0 = every network")
+    port: int = param(8007, "port of /metrics and /health; 0 = any free one", low=0, high=65535)

@@ -41,6 +41,7 @@ STAGES: tuple[Stage, ...] = (
     Stage("bridge", "worldsystem_bridge", "worldsystem_bridge.node:BridgeNode", "bridge"),
     Stage("recorder", "worldsystem_storage", "worldsystem_storage.node:RecorderNode", "recorder"),
     Stage("reporter", "worldsystem", "worldsystem.node:ReporterNode", "reporter"),
+    Stage("monitor", "worldsystem", "worldsystem.watch.node:MonitorNode", "monitor"),
 )
 SIMULATOR = Stage("simulator", "worldsystem_sim", "worldsystem_sim.node:SimulatorNode", "simulator")
 

@@ -8,11 +8,13 @@ import json
 import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
+
+from worldsystem_core.bounded_http import BoundedServer
 
 log = logging.getLogger(__name__)
 _PREFIX = "worldsystem_mesh_"
@@ -55,10 +57,10 @@ class MetricsServer:
         self, host: str, port: int, facts: Callable[[], Facts], problem: Callable[[], str]
     ) -> None:
         self.port = 0
-        self._server: ThreadingHTTPServer | None = None
+        self._server: BoundedServer | None = None
         handler = _handler(facts, problem)
         try:
-            self._server = ThreadingHTTPServer((host, port), handler)
+            self._server = BoundedServer((host, port), handler)
         except OSError as error:
             if error.errno not in (errno.EADDRINUSE, errno.EACCES, errno.EADDRNOTAVAIL):
                 raise
@@ -66,7 +68,6 @@ class MetricsServer:
                 "no metrics: port %d is not to be had (%s); set metrics_port", port, error.strerror
             )
             return
-        self._server.daemon_threads = True
         self.port = int(self._server.server_address[1])
         self._thread = threading.Thread(
             target=self._server.serve_forever, name="mesh_metrics", daemon=True

@@ -18,6 +18,7 @@ from worldsystem_core.errors import WorldSystemError
 from worldsystem_core.faults import FaultRecord
 from worldsystem_core.latency import LatencyHistogram
 from worldsystem_core.ledger import StageLedger, StageReport
+from worldsystem_core.process_figures import process_figures
 from worldsystem_core.ros import topics
 from worldsystem_core.ros.adapters.messages import time_message
 from worldsystem_core.ros.parameters import declare_config
@@ -202,6 +203,7 @@ class StageNode(Node):
             problem = f"a callback failed: {self.faults.recent}"
         level = DiagnosticStatus.WARN if problem else DiagnosticStatus.OK
         facts = {"taken": state.taken, "used": state.used, **self.facts()}
+        facts |= {"queue": self._waiting(), **process_figures()}
         facts |= {f"dropped.{reason}": count for reason, count in state.dropped.items()}
         if self.faults.total:
             facts["faults"] = self.faults.total
@@ -214,6 +216,10 @@ class StageNode(Node):
         array = DiagnosticArray(status=[status])
         array.header.stamp = time_message(time.time_ns())
         return array
+
+    def _waiting(self) -> int:
+        """Objects in the inboxes."""
+        return sum(len(link.inbox) for link in self._links if hasattr(link, "inbox"))
 
     @property
     def idle(self) -> bool:

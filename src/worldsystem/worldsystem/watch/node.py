@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The monitor: every node's account in one place, over HTTP; and the same look for a command."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import rclpy
+from ament_index_python.packages import get_package_share_path
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from rclpy.node import Node
+
+from worldsystem.config import MonitorConfig
+from worldsystem.watch.server import WatchServer
+from worldsystem.watch.state import SystemState
+from worldsystem_core.ros import topics
+from worldsystem_core.ros.container import run_node
+from worldsystem_core.ros.process import use_dds_profile
+from worldsystem_core.ros.reference_topic import ReferenceSubscription
+from worldsystem_core.ros.stage_node import StageNode
+
+_PREFIX = "worldsystem: "
+
+
+class MonitorNode(StageNode):
+    """Feeds a `SystemState` from the topics and serves it."""
+
+    niceness = 10
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__("monitor", MonitorConfig, **kwargs)
+        self.state = SystemState()
+        self._server = WatchServer(self.config.host, self.config.port, self.state)
+        self.listen(topics.LEDGER, self.state.report)
+        self.listen(topics.DIAGNOSTICS, lambda array: take_diagnostics(self.state, array))
+
+    def facts(self) -> dict[str, object]:
+        return {"port": self._server.port}
+
+    def close(self) -> None:
+        self._server.close()
+        super().close()
+
+
+def take_diagnostics(state: SystemState, array: DiagnosticArray) -> None:
+    """Hand on what our nodes say; other diagnostics are left alone."""
+    for status in array.status:
+        if status.name.startswith(_PREFIX):
+            state.diagnostics(
+                status.name.removeprefix(_PREFIX),
+                warned=_level(status) > _level(DiagnosticStatus),
+                message=status.message,
+                facts={value.key: value.value for value in status.values},
+            )
+
+
+def _level(of: Any) -> int:
+    """A level as a number; rclpy has it as a byte. The class itself stands for OK."""
+    level = of.OK if of is DiagnosticStatus else of.level
+    return level[0] if isinstance(level, bytes) else int(level)
+
+
+def watch(namespace: str, show: Callable[[SystemState], bool], period_s: float) -> None:
+    """Listen to a system that runs and call `show` every `period_s` until it returns False."""
+    use_dds_profile(get_package_share_path("worldsystem") / "config" / "fastdds.xml")
+    rclpy.init(signal_handler_options=rclpy.SignalHandlerOptions.NO)
+    node, state = Node("watcher", namespace=namespace), SystemState()
+    links = [
+        ReferenceSubscription(node, topics.LEDGER, state.report),
+        ReferenceSubscription(
+            node, topics.DIAGNOSTICS, lambda array: take_diagnostics(state, array)
+        ),
+    ]
+    try:
+        next_s = time.monotonic() + period_s
+        while True:
+            rclpy.spin_once(node, timeout_sec=0.1)
+            if time.monotonic() >= next_s:
+                next_s += period_s
+                if not show(state):
+                    return
+    finally:
+        for link in links:
+            link.destroy()
+        node.destroy_node()
+        rclpy.try_shutdown()
+
+
+def main() -> None:
+    run_node(MonitorNode)

@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Each node's state from what it tells once a second. No ROS."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from worldsystem_core.latency import percentile_s
+from worldsystem_core.ledger import StageReport
+
+SILENT_AFTER_S = 4.0
+_MOST_NODES = 256
+
+
+@dataclass(frozen=True, kw_only=True)
+class NodeState:
+    """One node at one moment; `state` is running, degraded or silent."""
+
+    name: str
+    state: str
+    problem: str
+    age_s: float
+    rate_hz: float
+    taken: int
+    used: int
+    dropped: dict[str, int]
+    violations: int
+    latency_counts: tuple[int, ...]
+    queue: int
+    pid: int
+    memory_mb: float
+    cpu_s: float
+    thread_cpu_s: float
+    restarts: int
+
+    @property
+    def p50_ms(self) -> float:
+        return 1e3 * percentile_s(self.latency_counts, 50.0)
+
+    @property
+    def p95_ms(self) -> float:
+        return 1e3 * percentile_s(self.latency_counts, 95.0)
+
+
+@dataclass
+class _Heard:
+    """What a node last said, and when."""
+
+    heard_s: float = 0.0
+    report: StageReport | None = None
+    used_before: tuple[float, int] | None = None
+    rate_hz: float = 0.0
+    warned: bool = False
+    message: str = ""
+    facts: dict[str, str] = field(default_factory=dict)
+    restarts: int = 0
+
+
+class SystemState:
+    """Keeps the newest account of every node; safe from any thread."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._nodes: dict[str, _Heard] = {}
+
+    def report(self, report: StageReport) -> None:
+        """A node's ledger; further ledgers (`stage/name`) are nodes of their own here."""
+        now_s, used = self._clock(), report.ledger.used
+        with self._lock:
+            heard = self._heard(report.ledger.stage, now_s)
+            if heard is None:
+                return
+            if heard.used_before is not None and now_s > heard.used_before[0]:
+                since_s, before = heard.used_before
+                heard.rate_hz = max(0, used - before) / (now_s - since_s)
+            heard.used_before, heard.report = (now_s, used), report
+
+    def diagnostics(
+        self, name: str, *, warned: bool, message: str, facts: Mapping[str, str]
+    ) -> None:
+        """What a node says of itself beside its ledger."""
+        with self._lock:
+            heard = self._heard(name, self._clock())
+            if heard is None:
+                return
+            before, now = heard.facts.get("process.pid"), facts.get("process.pid")
+            heard.restarts += before is not None and now != before
+            heard.warned, heard.message, heard.facts = warned, message, dict(facts)
+
+    def nodes(self) -> list[NodeState]:
+        """Every node heard so far, by name."""
+        now_s = self._clock()
+        with self._lock:
+            return [_state(name, heard, now_s) for name, heard in sorted(self._nodes.items())]
+
+    def _heard(self, name: str, now_s: float) -> _Heard | None:
+        if name not in self._nodes and len(self._nodes) >= _MOST_NODES:
+            return None
+        heard = self._nodes.setdefault(name, _Heard())
+        heard.heard_s = now_s
+        return heard
+
+
+def problems(nodes: list[NodeState]) -> list[str]:
+    """What is wrong, a sentence each; empty when the whole system is well."""
+    if not nodes:
+        return ["no node has been heard"]
+    found = [f"{n.name}: silent for {n.age_s:.0f} s" for n in nodes if n.state == "silent"]
+    found += [f"{n.name}: {n.problem}" for n in nodes if n.state == "degraded"]
+    return found + [
+        f"{n.name}: {n.violations} faults in its account" for n in nodes if n.violations
+    ]
+
+
+def _state(name: str, heard: _Heard, now_s: float) -> NodeState:
+    age_s = now_s - heard.heard_s
+    report, ledger = heard.report, heard.report.ledger if heard.report else None
+    state = "degraded" if heard.warned else "running"
+    return NodeState(
+        name=name,
+        state="silent" if age_s > SILENT_AFTER_S else state,
+        problem=heard.message if heard.warned else "",
+        age_s=age_s,
+        rate_hz=heard.rate_hz if age_s <= SILENT_AFTER_S else 0.0,
+        taken=ledger.taken if ledger else 0,
+        used=ledger.used if ledger else 0,
+        dropped=dict(ledger.dropped) if ledger else {},
+        violations=report.violations if report else 0,
+        latency_counts=report.latency_counts if report else (),
+        queue=int(_number(heard.facts, "queue")),
+        pid=int(_number(heard.facts, "process.pid")),
+        memory_mb=_number(heard.facts, "process.memory_mb"),
+        cpu_s=_number(heard.facts, "process.cpu_s"),
+        thread_cpu_s=_number(heard.facts, "thread.cpu_s"),
+        restarts=heard.restarts,
+    )
+
+
+def _number(facts: Mapping[str, str], key: str) -> float:
+    try:
+        return float(facts.get(key, 0))
+    except ValueError:
+        return 0.0

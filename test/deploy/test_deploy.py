@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What cannot be run everywhere is at least sound: compose, Dockerfiles, the systemd unit."""
+
+from __future__ import annotations
+
+import configparser
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from worldsystem.cli import _parser
+from worldsystem.graph import STAGES
+
+ROOT = Path(__file__).resolve().parents[2]
+COMPOSE = yaml.safe_load((ROOT / "docker/compose.yaml").read_text())
+SERVICES = COMPOSE["services"]
+OURS = {name: s for name, s in SERVICES.items() if str(s["image"]).startswith("worldsystem:")}
+DOCKERFILES = ("Dockerfile", "Dockerfile.cuda")
+WANTED_PROFILES = {
+    "ingest", "slam3r", "mesh", "segment", "storage", "viewer", "mediamtx", "prometheus",
+    "grafana", "rabbitmq",
+}  # fmt: skip
+
+
+def test_every_part_has_a_profile() -> None:
+    profiles = {profile for service in SERVICES.values() for profile in service["profiles"]}
+    assert profiles >= WANTED_PROFILES
+
+
+@pytest.mark.parametrize("name", sorted(OURS))
+def test_a_container_of_ours_has_no_root_and_no_writable_root(name: str) -> None:
+    service = OURS[name]
+    assert service["read_only"] is True
+    assert service["cap_drop"] == ["ALL"]
+    assert not str(service["user"]).startswith("0")
+    assert "no-new-privileges:true" in service["security_opt"]
+    assert service["healthcheck"]["test"][0] == "CMD"
+
+
+@pytest.mark.parametrize("name", sorted(OURS))
+def test_a_container_runs_a_command_that_there_is(name: str) -> None:
+    command = [str(word) for word in OURS[name]["command"]]
+    options = _parser().parse_args(command)
+    assert callable(options.command)
+
+
+def test_every_node_but_the_reporter_has_a_container() -> None:
+    commands = [service["command"] for service in OURS.values()]
+    nodes = {command[1] for command in commands if command[0] == "node"}
+    assert nodes == {stage.name for stage in STAGES} - {"reporter"}
+
+
+@pytest.mark.parametrize("name", sorted(OURS))
+def test_a_parameter_that_a_container_sets_is_known(name: str) -> None:
+    page = (ROOT / "docs/parameters.md").read_text()
+    command = OURS[name]["command"]
+    for word in command:
+        if ":=" in str(word):
+            section = page.split(f"\n## {command[1]}\n")[1].split("\n## ")[0]
+            assert f"| `{word.split(':=')[0]}` |" in section
+
+
+@pytest.mark.parametrize("name", sorted(SERVICES))
+def test_what_is_mounted_exists(name: str) -> None:
+    for volume in SERVICES[name].get("volumes", []):
+        source = str(volume).split(":")[0]
+        if source.startswith("../"):
+            assert (ROOT / "docker" / source).exists(), volume
+        elif not source.startswith("${"):
+            assert source in COMPOSE["volumes"]
+
+
+@pytest.mark.parametrize("name", sorted(set(SERVICES) - set(OURS)))
+def test_what_others_made_is_pinned(name: str) -> None:
+    assert re.fullmatch(r"[\w./-]+:v?\d[\w.-]*", SERVICES[name]["image"])
+
+
+@pytest.mark.parametrize("name", DOCKERFILES)
+def test_an_image_is_left_as_another_user_and_checks_its_health(name: str) -> None:
+    lines = (ROOT / "docker" / name).read_text().splitlines()
+    users = [line.split()[1] for line in lines if line.startswith("USER ")]
+    assert users
+    assert users[-1].split(":")[0] not in ("0", "root")
+    assert any(line.startswith("HEALTHCHECK") for line in lines)
+    assert not any(re.match(r"FROM \S+:latest|FROM [^:]+$", line) for line in lines)
+
+
+def test_the_unit_runs_without_root_in_a_sandbox_and_ends_in_order() -> None:
+    unit = configparser.ConfigParser(strict=False, interpolation=None)
+    unit.optionxform = str  # type: ignore[assignment,method-assign]
+    unit.read(ROOT / "docker/worldsystem.service")
+    service = unit["Service"]
+    assert service["User"] == "worldsystem"
+    assert service["KillSignal"] == "SIGINT"
+    assert (service["NoNewPrivileges"], service["ProtectSystem"]) == ("yes", "strict")
+    words = service["ExecStart"].split()
+    assert (ROOT / words[0].removeprefix("/opt/worldsystem/")).exists()
+    assert callable(_parser().parse_args(words[2:4]).command)
