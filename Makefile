@@ -44,9 +44,9 @@ fuzz: setup      ## Search for bytes that break the parsers (SECONDS=60; needs a
 weights: setup   ## Fetch the published SLAM3R weights (CC BY-NC-SA; ARGS=--accept-licence)
 	@$(ENV) python tools/weights.py $(ARGS)
 
-audit: setup    ## Ask whether a pinned package has a known hole (needs network)
-	@$(ENV) python -m pip install --quiet pip-audit
-	@$(ENV) python -m pip_audit --requirement tools/constraints.txt --no-deps --disable-pip
+audit:           ## Ask whether a pinned package has a known hole (needs network)
+	@$(PYTHON) -m venv .audit && .audit/bin/pip install --quiet pip-audit
+	@.audit/bin/pip-audit --requirement tools/constraints.txt --no-deps --disable-pip
 
 tables: setup    ## Remake the README's tables from benchmarks/results
 	@$(ENV) python tools/tables.py
@@ -55,4 +55,4 @@ docs: setup      ## Remake the generated pages
 	@$(ENV) python tools/parameters.py
 
 clean:           ## Remove everything that was built or installed
-	rm -rf .venv build install log
+	rm -rf .venv .audit build install log

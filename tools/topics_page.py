@@ -130,7 +130,7 @@ def uses_of_nodes(source: Path) -> Uses:
     uses = Uses()
     for constant in ("LEDGER", "DIAGNOSTICS"):
         uses.publishers[constant].append("every node")
-    for path in sorted(source.glob("worldsystem*/*/node.py")):
+    for path in sorted(source.glob("worldsystem*/*/**/node.py")):
         tree = ast.parse(path.read_text(encoding="utf-8"))
         node = _node_name(tree)
         for method, arguments in _calls(tree):

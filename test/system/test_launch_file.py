@@ -120,6 +120,7 @@ def test_every_parameter_the_graph_sets_is_one_of_the_stages_settings(tmp_path):
         "viewer": "worldsystem_viewer.config:ViewerConfig",
         "recorder": "worldsystem_storage.config:StorageConfig",
         "reporter": "worldsystem.config:ReporterConfig",
+        "monitor": "worldsystem.config:MonitorConfig",
     }
     for stage, parameters in stages(Choice(out=tmp_path)):
         module, name = configs[stage.name].split(":")
