@@ -30,6 +30,7 @@ from worldsystem_core.reconstruction import (
     MovedKeyframes,
     NewKeyframe,
     RemovedKeyframes,
+    ScaleState,
 )
 from worldsystem_core.ros import topics
 from worldsystem_core.ros.definitions import share_folders, type_name
@@ -313,3 +314,22 @@ def test_the_surface_can_have_fewer_faces_and_a_texture_made_of_keyframes(run, t
     assert 0 < len(part.faces) <= 210
     assert main(["export", str(tmp_path / "run"), "--to", "las", "--texture"]) == 2
     assert "--texture are for ply, obj, glb" in capsys.readouterr().err
+
+
+def test_points_told_before_the_scale_was_known_are_exported_in_metres(tmp_path):
+    bag = BagWriter(tmp_path / "bag", StorageConfig(reserve_mib=1))
+    kind = type_name(topics.KEYFRAME.adapter.ros_type)
+    name = "/" + topics.KEYFRAME.name
+    bag.add_topic(name, kind, message_definition(kind, share_folders()), "")
+    told = keyframe(0, pose(0))
+    further = MovedKeyframes({0: pose(1)}, point_scale={0: 2.5}, scale=ScaleState.METRIC)
+    nearer = MovedKeyframes({0: pose(2)}, point_scale={0: 2.0}, scale=ScaleState.METRIC)
+    for at, event in enumerate((NewKeyframe(told), further, nearer)):
+        for cdr in topics.KEYFRAME.adapter.dump(event):
+            bag.write(name, cdr, STAMP + at, STAMP + at)
+    bag.close()
+    run = read_run(tmp_path)
+    (found,) = run.keyframes
+    assert run.metric
+    np.testing.assert_allclose(found.world_from_cam, pose(2), atol=1e-9)
+    np.testing.assert_allclose(found.pointmap, 2.0 * told.pointmap, rtol=1e-5)

@@ -26,7 +26,10 @@ _POINT = np.dtype([("x", "<f4"), ("y", "<f4"), ("z", "<f4"), ("rgb", "<u4"), ("c
 
 @dataclass(frozen=True, eq=False)
 class RecordedKeyframe:
-    """A keyframe at its last pose; `pointmap` in its camera's frame, NaN where unknown."""
+    """A keyframe at its last pose; `pointmap` in its camera's frame, NaN where unknown.
+
+    `point_scale` is the factor on the points as they were first told, which is in them.
+    """
 
     id: int
     stamp_ns: int
@@ -35,6 +38,7 @@ class RecordedKeyframe:
     pointmap: Float32[np.ndarray, "h w 3"]
     confidence: Float32[np.ndarray, "h w"]
     rgb: UInt8[np.ndarray, "h w 3"]
+    point_scale: float = 1.0
 
     @property
     def height(self) -> int:
@@ -143,8 +147,8 @@ class _Collector:
             self._keyframes[message.id] = _keyframe(message)
             self._run.metric = bool(message.scale_state)
         elif message.event == _UPDATE and message.id in self._keyframes:
-            known = self._keyframes[message.id]
-            self._keyframes[message.id] = replace(known, world_from_cam=_pose(message.pose))
+            self._keyframes[message.id] = _moved(self._keyframes[message.id], message)
+            self._run.metric |= bool(message.scale_state)
         elif message.event != _UPDATE:
             self._keyframes.pop(message.id, None)
 
@@ -169,6 +173,19 @@ def _keyframe(message: Any) -> RecordedKeyframe:  # a worldsystem_msgs/Keyframe
         pointmap=np.stack([points["x"], points["y"], points["z"]], axis=-1),
         confidence=np.ascontiguousarray(points["confidence"]),
         rgb=rgb,
+    )
+
+
+def _moved(known: RecordedKeyframe, message: Any) -> RecordedKeyframe:
+    """The keyframe after an UPDATE: elsewhere, and in another unit when its points grew."""
+    # recordings from before the field was there have none; 0 says that it is as before
+    scale = float(getattr(message, "point_scale", 0.0)) or known.point_scale
+    grown = np.float32(scale / known.point_scale)
+    return replace(
+        known,
+        world_from_cam=_pose(message.pose),
+        pointmap=known.pointmap if grown == 1.0 else known.pointmap * grown,
+        point_scale=scale,
     )
 
 
