@@ -34,7 +34,6 @@ from worldsystem_storage.watchdog import GrowthWatchdog
 
 log = logging.getLogger(__name__)
 
-_DEPTH = 1000
 _LOOK_FOR_STREAMS_S = 1.0
 _WATCH_S = 1.0
 
@@ -122,7 +121,7 @@ class RecorderNode(StageNode):
             if self._bag is not None:
                 self._announce(self._bag, topic)
             write = self._write_to(self.resolve_topic_name(topic.name))
-            self.listen_bytes(topic, write, wanted=self._recording, depth=_DEPTH)
+            self.listen_bytes(topic, write, wanted=self._recording, direct=True)
 
     def _record_video(self, namespace: str) -> None:
         if self._bag is not None:
@@ -190,9 +189,10 @@ class RecorderNode(StageNode):
 
     def _write_to(self, name: str) -> Callable[[bytes], None]:
         def write(message: bytes) -> None:
-            if self._bag is not None:
+            bag = self._bag  # any thread calls, and another may stop the recording meanwhile
+            if bag is not None:
                 now_ns = time.time_ns()
-                self._bag.write(name, message, now_ns, now_ns)
+                bag.write(name, message, now_ns, now_ns)
 
         return write
 

@@ -282,7 +282,11 @@ class ReferenceSubscription(_Subscription):
 
 
 class BytesSubscription(_Subscription):
-    """Calls back with CDR bytes while `wanted()`, for recorders and bridges."""
+    """Calls back with CDR bytes while `wanted()`, for recorders and bridges.
+
+    `direct`: in the publisher's thread, without waking this node's. For callbacks that any thread
+    may call and that only hand on: an executor's wake costs milliseconds of the interpreter's lock.
+    """
 
     def __init__(
         self,
@@ -293,8 +297,10 @@ class BytesSubscription(_Subscription):
         wanted: Callable[[], bool] = lambda: True,
         on_drop: Callable[[Any], None] | None = None,
         depth: int = 0,
+        direct: bool = False,
     ) -> None:
         self._wanted = wanted
+        self._direct = direct
         super().__init__(node, topic, callback, on_drop, depth)
 
     def offer(self, item: Any, patience_s: float) -> None:
@@ -305,6 +311,12 @@ class BytesSubscription(_Subscription):
 
     def wants_bytes(self) -> bool:
         return self._wanted()
+
+    def _enqueue(self, item: Any, patience_s: float) -> None:
+        if not self._direct:
+            super()._enqueue(item, patience_s)
+        elif not self.inbox.closed:
+            self._callback(item)
 
     def _greet(self, last: Any) -> None:
         for message in self.topic.adapter.dump(last):

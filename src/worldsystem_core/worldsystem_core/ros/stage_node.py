@@ -135,14 +135,36 @@ class StageNode(Node):
         wanted: Callable[[], bool] = lambda: True,
         on_drop: Callable[[Any], None] | None = None,
         depth: int = 0,
+        direct: bool = False,
     ) -> None:
         """Call `callback` with the CDR bytes of each message of `topic` while `wanted()`.
 
-        `depth` messages may wait (0: as the topic's quality of service says).
+        `depth` messages may wait (0: as the topic's quality of service says). With `direct` none
+        does: the publisher's thread calls back, so that `callback` must be quick and safe from any.
         """
-        guarded = self._guarded(callback)
-        link = BytesSubscription(self, topic, guarded, wanted=wanted, on_drop=on_drop, depth=depth)
+        link = BytesSubscription(
+            self,
+            topic,
+            self._contained(callback) if direct else self._guarded(callback),
+            wanted=wanted,
+            on_drop=on_drop,
+            depth=depth,
+            direct=direct,
+        )
         self._links.append(link)
+
+    def _contained(self, callback: Callable[[bytes], None]) -> Callable[[bytes], None]:
+        """`callback`, whose errors never reach the thread that calls it: that is another stage's."""
+
+        def contained(message: bytes) -> None:
+            try:
+                callback(message)
+            except Exception as error:  # the edge between two stages
+                log.exception("%s could not take a message", self.get_name())
+                if not self.faults.survives(error):
+                    self.gave_up(error)
+
+        return contained
 
     def further_ledger(self, name: str) -> StageLedger:
         """One more account of this stage, reported as `<stage>/<name>`; safe from any thread."""
