@@ -154,7 +154,7 @@ class StageNode(Node):
         self._links.append(link)
 
     def _contained(self, callback: Callable[[bytes], None]) -> Callable[[bytes], None]:
-        """`callback`, whose errors never reach the thread that calls it: that is another stage's."""
+        """`callback`, whose errors never reach the thread that calls it, another stage's."""
 
         def contained(message: bytes) -> None:
             try:
