@@ -35,7 +35,6 @@ from worldsystem_viewer.rerun_sink import RerunSink
 from worldsystem_viewer.status_board import StatusBoard
 
 _STATUS_PERIOD_S = 1.0
-_FOXGLOVE_DEPTH = 50
 
 
 class ViewerNode(StageNode):
@@ -99,7 +98,7 @@ class ViewerNode(StageNode):
             sink.publish(name, message, time.time_ns())
 
         wanted: Callable[[], bool] = lambda: sink.wanted(name)  # noqa: E731
-        self.listen_bytes(topic, forward, wanted=wanted, depth=_FOXGLOVE_DEPTH)
+        self.listen_bytes(topic, forward, wanted=wanted, direct=True)
 
     def _on_pose(self, pose: Pose) -> None:
         for viewer in (self._page, self._rerun):

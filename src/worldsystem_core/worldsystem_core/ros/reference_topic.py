@@ -19,6 +19,7 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
+from weakref import WeakKeyDictionary
 
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.node import Node
@@ -153,8 +154,27 @@ class ReferencePublisher(Generic[T]):
             self._dds = None
 
 
+_relinked: WeakKeyDictionary[Node, list[Any]] = WeakKeyDictionary()
+
+
+def _relink_in_time(node: Node, subscription: Any) -> None:
+    """Have the subscription look for publishers every second: one timer for all of a node, since
+    an executor goes through everything that it may wait for at each wake."""
+    if node not in _relinked:
+        links = _relinked[node] = []
+
+        def relink() -> None:
+            for link in list(links):
+                link.relink()
+
+        node.create_timer(_RELINK_S, relink)
+    _relinked[node].append(subscription)
+
+
 class _Subscription(ABC):
     """What object and byte subscriptions share: the inbox, the wake-up, the link to DDS."""
+
+    direct = False
 
     def __init__(
         self,
@@ -172,12 +192,14 @@ class _Subscription(ABC):
         self._key = _key(node, topic.name)
         self._dds: Any = None
         self._group = MutuallyExclusiveCallbackGroup()
-        self._guard = node.create_guard_condition(self._deliver, callback_group=self._group)
+        self._guard: Any = None
+        if not self.direct:
+            self._guard = node.create_guard_condition(self._deliver, callback_group=self._group)
         with _registry.lock:
             _registry.subscriptions[self._key].append(self)
             last = _registry.latched.get(self._key)
-        self._relink()
-        self._timer = node.create_timer(_RELINK_S, self._relink, callback_group=self._group)
+        self.relink()
+        _relink_in_time(node, self)
         if last is not None:
             self._greet(last)
 
@@ -205,6 +227,7 @@ class _Subscription(ABC):
         """Leave the topic; what waits in the inbox is let go and counted there."""
         with _registry.lock:
             _registry.subscriptions[self._key].remove(self)
+        _relinked[self._node].remove(self)
         self.inbox.close()
         if self._dds is not None:
             self._node.destroy_subscription(self._dds)
@@ -238,7 +261,7 @@ class _Subscription(ABC):
     def _opened(self, item: Any) -> Any:
         return item
 
-    def _relink(self) -> None:
+    def relink(self) -> None:
         """Listen on DDS exactly while the topic has publishers outside this process to hear."""
         local = self._all_local()
         if local and self._dds is not None:
@@ -300,7 +323,7 @@ class BytesSubscription(_Subscription):
         direct: bool = False,
     ) -> None:
         self._wanted = wanted
-        self._direct = direct
+        self.direct = direct
         super().__init__(node, topic, callback, on_drop, depth)
 
     def offer(self, item: Any, patience_s: float) -> None:
@@ -313,7 +336,7 @@ class BytesSubscription(_Subscription):
         return self._wanted()
 
     def _enqueue(self, item: Any, patience_s: float) -> None:
-        if not self._direct:
+        if not self.direct:
             super()._enqueue(item, patience_s)
         elif not self.inbox.closed:
             self._callback(item)
