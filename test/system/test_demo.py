@@ -69,7 +69,7 @@ def test_the_path_and_the_surface_are_right_within_the_demos_bounds(run):
 
 
 def test_trajectory_and_meshes_open_in_other_programs(run):
-    assert len(read_tum(run.folder / "trajectory.tum")) > 30
+    assert len(read_tum(run.folder / "trajectory.tum")) > 50
     ply = trimesh.load(run.folder / "mesh.ply")
     scene = trimesh.load_scene(run.folder / "mesh.glb")
     assert len(ply.faces) > 1000

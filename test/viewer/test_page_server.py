@@ -160,7 +160,7 @@ def test_a_page_that_stops_reading_does_not_slow_another(page_server):
         )
         waits_s.append(time.monotonic() - begun)
     assert page_server.client_count == 2
-    assert np.median(puts_s) < 0.1
+    assert np.median(puts_s) < 0.02
     assert max(puts_s) < 0.5  # the machine may be busy; a send that waited would take 30 s
     assert np.median(waits_s) < 0.5  # one period of 20 Hz on a machine that may be busy
     healthy.close()
