@@ -1,15 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Nodes in one process: each spins in its own thread, and all end in the order the data flows."""
+"""Nodes in one process: each runs in threads of its own, and all end in the order the data flows."""
 
 from __future__ import annotations
 
 import logging
 import threading
 import time
+from collections.abc import Callable
 
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 
 from worldsystem_core.priority import lower_thread_priority
+from worldsystem_core.ros.delivery import delivery_of
 from worldsystem_core.ros.stage_node import StageNode
 
 log = logging.getLogger(__name__)
@@ -19,28 +21,53 @@ _JOIN_S = 5.0
 
 
 class NodeThread:
-    """One node, one executor, one thread; rclpy's events executor would deadlock here."""
+    """One node in two threads: its executor's, and one that delivers what comes by reference.
+
+    The node's callbacks run one at a time (`StageNode.turn`). rclpy's events executor, which would
+    be cheaper, would deadlock here.
+    """
 
     def __init__(self, node: StageNode) -> None:
         self.node = node
         self.failure: BaseException | None = None
+        self._ended = threading.Event()
         self._executor = SingleThreadedExecutor(context=node.context)
         self._executor.add_node(node)
-        self._thread = threading.Thread(target=self._spin, name=node.get_name(), daemon=True)
+        self._delivery = delivery_of(node)
+        self._threads = [self._thread(self._spin, ""), self._thread(self._deliver, "/delivery")]
+
+    def _thread(self, work: Callable[[], None], suffix: str) -> threading.Thread:
+        name = self.node.get_name() + suffix
+        return threading.Thread(target=self._run, args=(work,), name=name, daemon=True)
 
     def start(self) -> None:
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
 
-    def _spin(self) -> None:
+    def _run(self, work: Callable[[], None]) -> None:
         lower_thread_priority(self.node.niceness)
         try:
-            self._executor.spin()
+            work()
         except ExternalShutdownException:
             pass
         except Exception as error:  # the edge of the thread: the stage stops and says why
             self.failure = error
             log.exception("%s stopped", self.node.get_name())
             self._tell(error)
+        self._end()
+
+    def _spin(self) -> None:
+        while not self._ended.is_set():
+            self._executor.spin_once()
+
+    def _deliver(self) -> None:
+        self._delivery.run(self._ended)
+
+    def _end(self) -> None:
+        """Have both threads end after what they are at."""
+        self._ended.set()
+        self._executor.wake()
+        self._delivery.wake()
 
     def _tell(self, error: Exception) -> None:
         try:
@@ -52,15 +79,18 @@ class NodeThread:
         """Wait until the node has worked off its inboxes; False after `timeout_s`."""
         deadline = time.monotonic() + timeout_s
         while not self.node.idle:
-            if time.monotonic() > deadline or not self._thread.is_alive():
+            if time.monotonic() > deadline or self._ended.is_set():
                 return False
             time.sleep(_POLL_S)
         return True
 
     def stop(self) -> None:
-        """Stop spinning and wait for the thread."""
+        """Stop both threads and wait for them."""
+        self._end()
+        for thread in self._threads:
+            if thread.is_alive():
+                thread.join(_JOIN_S)
         self._executor.shutdown(timeout_sec=_JOIN_S)
-        self._thread.join(_JOIN_S)
 
     def finish(self, timeout_s: float) -> None:
         """Work off what is queued, stop, and let the node publish what it held back."""

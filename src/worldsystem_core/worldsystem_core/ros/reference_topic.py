@@ -14,22 +14,23 @@ back from this process is told by its bytes and let go.
 from __future__ import annotations
 
 import threading
+import time
 from abc import ABC, abstractmethod
 from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
-from weakref import WeakKeyDictionary
 
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallbacks
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
 from rclpy.qos_overriding_options import QoSOverridingOptions
 
 from worldsystem_core.handoff import Handoff
+from worldsystem_core.ros.delivery import delivery_of
 
 T = TypeVar("T")
-_RELINK_S = 1.0
 _REMEMBERED = 256
 
 
@@ -66,6 +67,7 @@ class _Registry:
         self.publishers: dict[tuple[int, str], int] = defaultdict(int)
         self.subscriptions: dict[tuple[int, str], list[Any]] = defaultdict(list)
         self.latched: dict[tuple[int, str], Any] = {}
+        self.left_ns: dict[tuple[int, str], int] = defaultdict(int)
         self.sent: dict[tuple[int, str], deque[bytes]] = defaultdict(
             lambda: deque(maxlen=_REMEMBERED)
         )
@@ -100,6 +102,7 @@ class ReferencePublisher(Generic[T]):
                 self.topic.name,
                 self.topic.qos,
                 qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+                event_callbacks=PublisherEventCallbacks(use_default_callbacks=False),
             )
 
     @property
@@ -149,26 +152,10 @@ class ReferencePublisher(Generic[T]):
             _registry.publishers[self._key] -= 1
             if not _registry.publishers[self._key]:
                 _registry.latched.pop(self._key, None)
+                _registry.left_ns[self._key] = time.time_ns()
         if self._dds is not None:
             self._node.destroy_publisher(self._dds)
             self._dds = None
-
-
-_relinked: WeakKeyDictionary[Node, list[Any]] = WeakKeyDictionary()
-
-
-def _relink_in_time(node: Node, subscription: Any) -> None:
-    """Have the subscription look for publishers every second: one timer for all of a node, since
-    an executor goes through everything that it may wait for at each wake."""
-    if node not in _relinked:
-        links = _relinked[node] = []
-
-        def relink() -> None:
-            for link in list(links):
-                link.relink()
-
-        node.create_timer(_RELINK_S, relink)
-    _relinked[node].append(subscription)
 
 
 class _Subscription(ABC):
@@ -192,14 +179,12 @@ class _Subscription(ABC):
         self._key = _key(node, topic.name)
         self._dds: Any = None
         self._group = MutuallyExclusiveCallbackGroup()
-        self._guard: Any = None
-        if not self.direct:
-            self._guard = node.create_guard_condition(self._deliver, callback_group=self._group)
+        self._delivery = delivery_of(node)
+        self._delivery.add(self)
         with _registry.lock:
             _registry.subscriptions[self._key].append(self)
             last = _registry.latched.get(self._key)
         self.relink()
-        _relink_in_time(node, self)
         if last is not None:
             self._greet(last)
 
@@ -227,7 +212,7 @@ class _Subscription(ABC):
         """Leave the topic; what waits in the inbox is let go and counted there."""
         with _registry.lock:
             _registry.subscriptions[self._key].remove(self)
-        _relinked[self._node].remove(self)
+        self._delivery.remove(self)
         self.inbox.close()
         if self._dds is not None:
             self._node.destroy_subscription(self._dds)
@@ -245,18 +230,23 @@ class _Subscription(ABC):
         waited = patience_s > 0 and self.inbox.put_waiting(item, patience_s)
         if not waited:
             self.inbox.put(item)
-        self._guard.trigger()
+        self._delivery.wake()
 
-    def _deliver(self) -> None:
+    def deliver(self) -> bool:
+        """Call back with what has waited longest; whether there was anything."""
+        if not len(self.inbox):
+            return False
         self.busy = True
         try:
             item = self.inbox.get(0.0)
             if item is not None:
                 self._callback(self._opened(item))
+        except BaseException:
+            self._delivery.wake()  # for what waits behind it
+            raise
         finally:
             self.busy = False
-            if len(self.inbox):
-                self._guard.trigger()
+        return True
 
     def _opened(self, item: Any) -> Any:
         return item
@@ -276,19 +266,22 @@ class _Subscription(ABC):
                 callback_group=self._group,
                 raw=True,
                 qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+                event_callbacks=SubscriptionEventCallbacks(use_default_callbacks=False),
             )
 
     def _all_local(self) -> bool:
         return not self.topic.shared and _registry.publishers[self._key] > 0
 
-    def _on_dds(self, message: bytes) -> None:
-        if not self._all_local() and not self._is_own(message):
+    def _on_dds(self, message: bytes, info: dict[str, Any]) -> None:
+        if not self._all_local() and not self._is_own(message, info["source_timestamp"]):
             self._enqueue(self._received(message), 0.0)
 
-    def _is_own(self, message: bytes) -> bool:
-        """This process published it, and has handed it on by reference."""
+    def _is_own(self, message: bytes, sent_ns: int) -> bool:
+        """This process published it, perhaps as its last, and has handed it on by reference."""
         with _registry.lock:
-            return self.topic.shared and message in _registry.sent[self._key]
+            if self.topic.shared:
+                return message in _registry.sent[self._key]
+            return sent_ns <= _registry.left_ns[self._key]
 
     def _received(self, message: bytes) -> Any:
         return message

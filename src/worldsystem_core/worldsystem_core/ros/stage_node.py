@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import threading
 import time
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -47,12 +48,14 @@ class StageNode(Node):
 
     An error in a callback costs the frame at hand, which is counted as `failed`; the stage goes on
     unless there are too many (`worldsystem_core.faults`) or it is one that a person must act on.
+    Callbacks come from several threads, one at a time: each holds `turn`.
     """
 
     niceness = 0
 
     def __init__(self, name: str, config_type: type[C], **kwargs: Any) -> None:
         super().__init__(name, automatically_declare_parameters_from_overrides=True, **kwargs)
+        self.turn = threading.RLock()
         self.config = declare_config(self, config_type)
         self.ledger = StageLedger(name)
         self.latency = LatencyHistogram()
@@ -86,24 +89,28 @@ class StageNode(Node):
         return super().create_service(srv_type, srv_name, answered, **keywords)
 
     def _guarded(self, callback: Callable[..., Any]) -> Callable[..., Any]:
-        """`callback`, whose unexpected errors cost no more than what it worked on."""
+        """`callback` in its turn, whose unexpected errors cost no more than what it worked on."""
 
         @functools.wraps(callback)
         def guarded(*arguments: Any) -> Any:
-            ledgers = [(ledger, ledger.taken) for ledger in self.all_ledgers()]
-            try:
-                return callback(*arguments)
-            except WorldSystemError:
-                raise
-            except Exception as error:  # the edge of the stage: the others shall not notice
-                for ledger, taken in ledgers:
-                    ledger.drop_since(taken, "failed")
-                if not self.faults.survives(error):
-                    raise
-                log.exception("%s goes on without what it worked on", self.get_name())
-                return None
+            with self.turn:
+                return self._survive(callback, arguments)
 
         return guarded
+
+    def _survive(self, callback: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+        ledgers = [(ledger, ledger.taken) for ledger in self.all_ledgers()]
+        try:
+            return callback(*arguments)
+        except WorldSystemError:
+            raise
+        except Exception as error:  # the edge of the stage: the others shall not notice
+            for ledger, taken in ledgers:
+                ledger.drop_since(taken, "failed")
+            if not self.faults.survives(error):
+                raise
+            log.exception("%s goes on without what it worked on", self.get_name())
+            return None
 
     def advertise(self, topic: Topic[T], *, outside: bool = True) -> ReferencePublisher[T]:
         """A publisher of `topic` that `close` destroys."""
