@@ -9,6 +9,10 @@ from scipy.spatial.transform import Rotation
 
 from worldsystem_core.frames import Camera
 from worldsystem_core.geometry.pinhole import pointmap_from_depth, project
+from worldsystem_core.geometry.rotation import (
+    matrix_from_quaternion_xyzw,
+    quaternion_xyzw_from_matrix,
+)
 from worldsystem_core.geometry.se3 import (
     inverse,
     look_at,
@@ -112,3 +116,19 @@ def test_resizing_a_camera_moves_a_projected_point_with_its_pixel():
     full_uv, half_uv = project(point, CAMERA)[0], project(point, half)[0]
     np.testing.assert_allclose(half_uv + 0.5, (full_uv + 0.5) / 2, atol=1e-12)
     assert CAMERA.resized(20, 15).resized(40, 30) == CAMERA
+
+
+def test_quaternions_are_those_of_scipy_also_where_w_is_nothing():
+    rng = np.random.default_rng(4)
+    half_turns = [np.diag(signs).astype(float) for signs in ([1, -1, -1], [-1, 1, -1], [-1, -1, 1])]
+    small = Rotation.from_rotvec(rng.normal(size=(50, 3)) * 1e-9).as_matrix()
+    flips = Rotation.from_rotvec(np.pi * np.eye(3) + 1e-9).as_matrix()
+    rotations = np.concatenate([Rotation.random(500, rng=rng).as_matrix(), small, flips])
+    found = quaternion_xyzw_from_matrix(rotations)
+    np.testing.assert_allclose(
+        found, Rotation.from_matrix(rotations).as_quat(canonical=True), atol=1e-12
+    )
+    np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1.0, atol=1e-15)
+    for rotation in half_turns:
+        back = matrix_from_quaternion_xyzw(quaternion_xyzw_from_matrix(rotation))
+        np.testing.assert_allclose(back, rotation, atol=1e-15)

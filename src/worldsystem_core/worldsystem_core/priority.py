@@ -6,6 +6,11 @@ from __future__ import annotations
 import os
 import sys
 import threading
+import time
+from typing import Any
+from weakref import WeakSet
+
+from worldsystem_core.handoff import Handoff
 
 
 def lower_thread_priority(niceness: int) -> None:
@@ -15,3 +20,23 @@ def lower_thread_priority(niceness: int) -> None:
     """
     if niceness and sys.platform.startswith("linux"):
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), niceness)
+
+
+_urgent: WeakSet[Handoff[Any]] = WeakSet()
+
+
+def make_urgent(inbox: Handoff[Any]) -> None:
+    """From now on threads that `give_way` let the reader of `inbox` catch up."""
+    _urgent.add(inbox)
+
+
+def give_way(at_most_s: float) -> None:
+    """Wait while something waits in an urgent inbox of this process, but no longer than told.
+
+    Niceness shares out processors, not the interpreter's lock: who holds that, however nice, holds
+    up the rest. Called between pieces of work by threads whose work can wait.
+    """
+    deadline = time.monotonic() + at_most_s
+    for inbox in list(_urgent):
+        if len(inbox):
+            inbox.wait_empty(deadline - time.monotonic())

@@ -122,12 +122,15 @@ class Trajectory:
     def poses(self) -> StampedPoses:
         """The path as it stands now, with every keyframe correction applied."""
         ordered = sorted(self._poses, key=lambda entry: entry[0])
-        baked = [pose if anchor < 0 else self._placed(anchor, pose) for _, anchor, pose in ordered]
-        return StampedPoses(
-            np.array([stamp for stamp, _, _ in ordered], dtype=np.int64),
-            np.array(baked, dtype=np.float64).reshape(-1, 4, 4),
-            self._scale,
-        )
+        stamps = np.array([stamp for stamp, _, _ in ordered], dtype=np.int64)
+        local = np.array([pose for _, _, pose in ordered], dtype=np.float64).reshape(-1, 4, 4)
+        anchors = np.array([anchor for _, anchor, _ in ordered], dtype=np.int64)
+        known, rows = np.unique(anchors, return_inverse=True)
+        frames = [np.eye(4) if a < 0 else self._world_from_keyframe[a] for a in known.tolist()]
+        scales = np.array([self._point_scale.get(a, 1.0) for a in known.tolist()])
+        local[:, :3, 3] *= scales[rows, None]
+        world = np.array(frames).reshape(-1, 4, 4)[rows]
+        return StampedPoses(stamps, world @ local, self._scale)
 
     def _placed(self, anchor: int, keyframe_from_cam: np.ndarray) -> np.ndarray:
         world = self._world_from_keyframe[anchor]
@@ -140,8 +143,10 @@ class Trajectory:
 def write_tum(path: Path, poses: StampedPoses) -> None:
     """Write `timestamp tx ty tz qx qy qz qw`, seconds with nine decimals, one pose a line."""
     lines = ["# timestamp[s] tx ty tz qx qy qz qw (world_from_cam, x right y down z forward)"]
-    for stamp, pose in zip(poses.stamps_ns.tolist(), poses.world_from_cam, strict=True):
-        numbers = (*pose[:3, 3], *quaternion_xyzw_from_matrix(pose[:3, :3]))
+    quaternions = quaternion_xyzw_from_matrix(poses.world_from_cam[:, :3, :3])
+    stamps = poses.stamps_ns.tolist()
+    for stamp, pose, quaternion in zip(stamps, poses.world_from_cam, quaternions, strict=True):
+        numbers = (*pose[:3, 3], *quaternion)
         text = " ".join(f"{number:.9g}" for number in numbers)
         lines.append(f"{stamp // 10**9}.{stamp % 10**9:09d} {text}")
     path.write_text("\n".join(lines) + "\n")

@@ -67,7 +67,11 @@ class Slam3rNode(StageNode):
         self._tf_static_out.publish(_static_transforms(self._scale))
         self.listen(topics.CAMERA_INFO, self._on_camera)
         self.listen(
-            topics.IMAGE, self._on_frame, self._on_dropped_frame, depth=self.config.queue_frames
+            topics.IMAGE,
+            self._on_frame,
+            self._on_dropped_frame,
+            depth=self.config.queue_frames,
+            urgent=True,
         )
         for topic in (topics.GPS, topics.PRESSURE, topics.ODOMETRY):
             self.listen(topic, self._on_measured)

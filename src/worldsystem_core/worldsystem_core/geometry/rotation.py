@@ -9,11 +9,20 @@ from scipy.spatial.transform import Rotation
 
 
 def quaternion_xyzw_from_matrix(
-    rotation: Float[np.ndarray, "3 3"],
-) -> Float64[np.ndarray, "4"]:
-    """Unit quaternion of a rotation matrix, with w ≥ 0."""
-    quaternion = Rotation.from_matrix(rotation).as_quat(canonical=True)
-    return np.asarray(quaternion, dtype=np.float64)
+    rotation: Float[np.ndarray, "*n 3 3"],
+) -> Float64[np.ndarray, "*n 4"]:
+    """Unit quaternions of rotation matrices, with w ≥ 0.
+
+    The outer product of a quaternion with itself is linear in the matrix; its longest row is the
+    most precise (Shepperd, 1978). SciPy's conversion takes 0.2 ms, and poses are told all the time.
+    """
+    R = np.asarray(rotation, dtype=np.float64)
+    outer = (R.reshape(-1, 9) @ _OUTER).reshape(-1, 4, 4) + np.eye(4)
+    longest = outer[:, range(4), range(4)].argmax(axis=1)
+    row = outer[range(len(outer)), longest]
+    row[row[:, 3] < 0] *= -1.0
+    row /= np.sqrt((row * row).sum(axis=1, keepdims=True))
+    return row.reshape(*R.shape[:-2], 4)
 
 
 def matrix_from_quaternion_xyzw(
@@ -21,3 +30,20 @@ def matrix_from_quaternion_xyzw(
 ) -> Float64[np.ndarray, "3 3"]:
     """Rotation matrix of a quaternion, which is normalised first."""
     return np.asarray(Rotation.from_quat(quaternion).as_matrix(), dtype=np.float64)
+
+
+def _outer_of_matrix() -> Float64[np.ndarray, "9 16"]:
+    """Factors of a matrix's nine numbers in the sixteen of 4 q qᵀ - 1, by rows x, y, z, w."""
+    factors = np.zeros((4, 4, 3, 3))
+    for i in range(3):
+        j, k = (i + 1) % 3, (i + 2) % 3
+        factors[i, i, i, i] = factors[3, 3, i, i] = 1.0
+        factors[i, i, j, j] = factors[i, i, k, k] = -1.0
+        factors[i, j, i, j] = factors[i, j, j, i] = 1.0
+        factors[j, i] = factors[i, j]
+        factors[i, 3, k, j], factors[i, 3, j, k] = 1.0, -1.0
+        factors[3, i] = factors[i, 3]
+    return factors.reshape(16, 9).T
+
+
+_OUTER = _outer_of_matrix()

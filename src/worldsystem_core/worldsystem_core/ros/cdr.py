@@ -65,6 +65,10 @@ class CdrWriter:
         for view in views:
             self._append(view)
 
+    def raw(self, array: np.ndarray) -> None:
+        """Fields laid out as CDR wants them at this offset."""
+        self._append(_as_bytes_view(array.view(np.uint8)))
+
     def finish(self) -> bytes:
         """The message's bytes, encapsulation header included."""
         return b"".join(self._parts)

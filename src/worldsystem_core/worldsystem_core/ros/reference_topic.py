@@ -6,9 +6,9 @@ gets the same object: no copy, no serialisation. The message is made only when s
 bytes, once, however many do: readers outside the process, the recorder, a bridge.
 
 A local subscriber keeps a DDS subscription only while no local publisher has the topic; otherwise
-every reader outside would make each local node deserialise its own frames. A `shared` topic has
-publishers in several processes (every stage's ledger): there the subscription stays, and what comes
-back from this process is told by its bytes and let go.
+every reader outside would make each local node deserialise its own frames. A `shared` topic can have
+publishers in several processes (every stage's ledger): there the subscription stays while any is
+outside, and what comes back from this process is told by its bytes and let go.
 """
 
 from __future__ import annotations
@@ -28,10 +28,12 @@ from rclpy.qos import QoSProfile
 from rclpy.qos_overriding_options import QoSOverridingOptions
 
 from worldsystem_core.handoff import Handoff
+from worldsystem_core.priority import give_way
 from worldsystem_core.ros.delivery import delivery_of
 
 T = TypeVar("T")
 _REMEMBERED = 256
+_PATIENCE_S = 0.03
 
 
 class Adapter(Protocol[T]):
@@ -65,6 +67,7 @@ class _Registry:
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.publishers: dict[tuple[int, str], int] = defaultdict(int)
+        self.offered: dict[tuple[int, str], int] = defaultdict(int)
         self.subscriptions: dict[tuple[int, str], list[Any]] = defaultdict(list)
         self.latched: dict[tuple[int, str], Any] = {}
         self.left_ns: dict[tuple[int, str], int] = defaultdict(int)
@@ -104,6 +107,8 @@ class ReferencePublisher(Generic[T]):
                 qos_overriding_options=QoSOverridingOptions.with_default_policies(),
                 event_callbacks=PublisherEventCallbacks(use_default_callbacks=False),
             )
+            with _registry.lock:
+                _registry.offered[self._key] += 1
 
     @property
     def readers(self) -> int:
@@ -156,6 +161,8 @@ class ReferencePublisher(Generic[T]):
         if self._dds is not None:
             self._node.destroy_publisher(self._dds)
             self._dds = None
+            with _registry.lock:
+                _registry.offered[self._key] -= 1
 
 
 class _Subscription(ABC):
@@ -177,6 +184,7 @@ class _Subscription(ABC):
         self._node = node
         self._callback = callback
         self._key = _key(node, topic.name)
+        self._patience_s = getattr(node, "niceness", 0) * _PATIENCE_S
         self._dds: Any = None
         self._group = MutuallyExclusiveCallbackGroup()
         self._delivery = delivery_of(node)
@@ -237,6 +245,8 @@ class _Subscription(ABC):
         if not len(self.inbox):
             return False
         self.busy = True
+        if self._patience_s:
+            give_way(self._patience_s)
         try:
             item = self.inbox.get(0.0)
             if item is not None:
@@ -270,10 +280,16 @@ class _Subscription(ABC):
             )
 
     def _all_local(self) -> bool:
-        return not self.topic.shared and _registry.publishers[self._key] > 0
+        """Whether whoever publishes is in this process; of a `shared` topic, everyone who does."""
+        if not _registry.publishers[self._key]:
+            return False
+        return not self.topic.shared or (
+            self._node.count_publishers(self.topic.name) <= _registry.offered[self._key]
+        )
 
     def _on_dds(self, message: bytes, info: dict[str, Any]) -> None:
-        if not self._all_local() and not self._is_own(message, info["source_timestamp"]):
+        alone = not self.topic.shared and self._all_local()
+        if not alone and not self._is_own(message, info["source_timestamp"]):
             self._enqueue(self._received(message), 0.0)
 
     def _is_own(self, message: bytes, sent_ns: int) -> bool:

@@ -19,6 +19,7 @@ from worldsystem_core.errors import WorldSystemError
 from worldsystem_core.faults import FaultRecord
 from worldsystem_core.latency import LatencyHistogram
 from worldsystem_core.ledger import StageLedger, StageReport
+from worldsystem_core.priority import make_urgent
 from worldsystem_core.process_figures import process_figures
 from worldsystem_core.ros import topics
 from worldsystem_core.ros.adapters.messages import time_message
@@ -125,14 +126,18 @@ class StageNode(Node):
         on_drop: Callable[[T], None] | None = None,
         *,
         depth: int = 0,
+        urgent: bool = False,
     ) -> None:
         """Call `callback` with each object of `topic`, and `on_drop` with those let go.
 
-        `depth` objects may wait (0: as the topic's quality of service says).
+        `depth` objects may wait (0: as the topic's quality of service says). While an `urgent` one
+        does, less urgent stages of this process begin nothing new (`worldsystem_core.priority`).
         """
         guarded = self._guarded(callback)
         link = ReferenceSubscription(self, topic, guarded, on_drop, depth)
         self._links.append(link)
+        if urgent:
+            make_urgent(link.inbox)
 
     def listen_bytes(
         self,

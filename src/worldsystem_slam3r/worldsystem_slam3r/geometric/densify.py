@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from worldsystem_core.handoff import Handoff
-from worldsystem_core.priority import lower_thread_priority
+from worldsystem_core.priority import give_way, lower_thread_priority
 from worldsystem_slam3r.geometric.dense import (
     DepthMap,
     Neighbour,
@@ -164,6 +164,7 @@ class DenseStage:
             self._queue.close()
 
     def _take(self, task: DenseTask) -> list[tuple[int, DepthMap]]:
+        give_way(0.5)
         behind = len(self._queue) >= BEHIND
         return self._judgement.take(task, NEIGHBOURS_BEHIND if behind else len(task.neighbours))
 
