@@ -22,6 +22,11 @@ def lower_thread_priority(niceness: int) -> None:
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), niceness)
 
 
+def patience_s(niceness: int) -> float:
+    """How long work of a thread waits for urgent work: not at all up to niceness 5, 1 s at 15."""
+    return 0.1 * max(niceness - 5, 0)
+
+
 _urgent: WeakSet[Handoff[Any]] = WeakSet()
 
 

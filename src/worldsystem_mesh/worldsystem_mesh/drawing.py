@@ -63,6 +63,7 @@ class BlockMeshes(Sequence[MeshBlock]):
         self._drawer = drawer
         self._voxel = voxel
         self._drawn: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
+        self._all: list[MeshBlock] | None = None
 
     def __len__(self) -> int:
         return len(self.cells)
@@ -81,7 +82,9 @@ class BlockMeshes(Sequence[MeshBlock]):
         return self._block(at % len(self))
 
     def __iter__(self) -> Iterator[MeshBlock]:
-        return (self._block(i) for i in range(len(self)))
+        if self._all is None:
+            self._all = [self._block(i) for i in range(len(self))]
+        return iter(self._all)
 
     def draw(
         self,
@@ -95,6 +98,8 @@ class BlockMeshes(Sequence[MeshBlock]):
         return self._drawn
 
     def _block(self, i: int) -> MeshBlock:
+        if self._all is not None:
+            return self._all[i]
         code, (vertices, faces, starts) = self.cells, self.draw()
         v = slice(code.vertex_start[i], code.vertex_start[i + 1])
         c = slice(code.cell_start[i], code.cell_start[i + 1])

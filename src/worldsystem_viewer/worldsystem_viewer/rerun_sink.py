@@ -21,7 +21,7 @@ from worldsystem_core.errors import MissingDependency, PortInUse
 from worldsystem_core.frames import EncodedFrame
 from worldsystem_core.handoff import Handoff
 from worldsystem_core.objects import MapObjects, TrackFrame
-from worldsystem_core.priority import give_way, lower_thread_priority
+from worldsystem_core.priority import give_way, lower_thread_priority, patience_s
 from worldsystem_core.reconstruction import Keyframe, MovedKeyframes, Pose
 from worldsystem_core.surface import MeshDelta
 from worldsystem_viewer.camera_path import CameraPath
@@ -166,7 +166,7 @@ class RerunSink:
             log.exception("logging to Rerun stopped")
 
     def _log_queued(self, timeout_s: float) -> None:
-        give_way(5.0)
+        give_way(patience_s(_NICENESS))
         if (step := self._inbox.get(timeout_s)) is not None:
             step(self._entities)
         if (picture := self._pictures.get(0.0)) is not None:

@@ -65,7 +65,8 @@ class Delivery:
     def _work_off(self) -> None:
         """Call back in turns, one object for each subscription, until nothing waits."""
         for _ in range(_ROUNDS):
-            if not any([link.deliver() for link in list(self._links)]):
+            delivered = [link.deliver() for link in list(self._links)]
+            if not any(delivered):
                 return
         self.wake()  # whoever runs this looks after its other work, and comes back
 

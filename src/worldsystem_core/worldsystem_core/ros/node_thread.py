@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Nodes in one process: each runs in threads of its own, and all end in the order the data flows."""
+"""Nodes in one process: each runs in threads of its own, all end in the order the data flows."""
 
 from __future__ import annotations
 

@@ -6,9 +6,9 @@ gets the same object: no copy, no serialisation. The message is made only when s
 bytes, once, however many do: readers outside the process, the recorder, a bridge.
 
 A local subscriber keeps a DDS subscription only while no local publisher has the topic; otherwise
-every reader outside would make each local node deserialise its own frames. A `shared` topic can have
-publishers in several processes (every stage's ledger): there the subscription stays while any is
-outside, and what comes back from this process is told by its bytes and let go.
+every reader outside would make each local node deserialise its own frames. A `shared` topic can
+have publishers in several processes (every stage's ledger): there the subscription stays while any
+is outside, and what comes back from this process is told by its bytes and let go.
 """
 
 from __future__ import annotations
@@ -28,12 +28,11 @@ from rclpy.qos import QoSProfile
 from rclpy.qos_overriding_options import QoSOverridingOptions
 
 from worldsystem_core.handoff import Handoff
-from worldsystem_core.priority import give_way
+from worldsystem_core.priority import give_way, patience_s
 from worldsystem_core.ros.delivery import delivery_of
 
 T = TypeVar("T")
 _REMEMBERED = 256
-_PATIENCE_S = 0.03
 
 
 class Adapter(Protocol[T]):
@@ -184,7 +183,7 @@ class _Subscription(ABC):
         self._node = node
         self._callback = callback
         self._key = _key(node, topic.name)
-        self._patience_s = getattr(node, "niceness", 0) * _PATIENCE_S
+        self._patience_s = patience_s(getattr(node, "niceness", 0))
         self._dds: Any = None
         self._group = MutuallyExclusiveCallbackGroup()
         self._delivery = delivery_of(node)

@@ -30,6 +30,8 @@ QUEUE = 8
 BEHIND, NEIGHBOURS_BEHIND = 3, 2
 """So many keyframes waiting is being behind; they are then matched to so few neighbours."""
 NICENESS = 5
+GIVEN_WAY_S = 0.1
+"""How long a keyframe's depth waits for a tracker that is behind; the map must not wait long."""
 PATIENCE_S = 0.25
 """How long a swept keyframe waits for the next one to confirm it."""
 KEPT_SWEEPS = 16
@@ -164,7 +166,7 @@ class DenseStage:
             self._queue.close()
 
     def _take(self, task: DenseTask) -> list[tuple[int, DepthMap]]:
-        give_way(0.5)
+        give_way(GIVEN_WAY_S)
         behind = len(self._queue) >= BEHIND
         return self._judgement.take(task, NEIGHBOURS_BEHIND if behind else len(task.neighbours))
 

@@ -83,8 +83,9 @@ class LoopFinder:
         """Keyframes that may show the same: by the back-end's own retrieval, and by words."""
         without = self._near(kept)
         before = self._before(kept)
-        least = 0.0 if before is None else self.index.score(station.features, before)
-        words = self.index.candidates(station.features, CANDIDATES, without)
+        votes = self.index.votes(station.features)
+        least = 0.0 if before is None else self.index.share_of(before, votes)
+        words = self.index.best(votes, CANDIDATES, without)
         found = [word.id for word in words if word.score >= LEAST_SCORE * least]
         liked = self._similar(kept.id, CANDIDATES + len(without))
         own = [key for key in liked if key not in without and key in self._atlas.keyframes]

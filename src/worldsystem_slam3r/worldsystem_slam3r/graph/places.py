@@ -66,7 +66,13 @@ class PlaceIndex:
 
     def candidates(self, features: Features, count: int, without: set[int]) -> list[Candidate]:
         """The `count` likeliest keyframes, best first, none of `without`."""
-        votes = self.votes(features)
+        return self.best(self.votes(features), count, without)
+
+    def best(
+        self, votes: Float32[np.ndarray, "k"], count: int, without: set[int]
+    ) -> list[Candidate]:
+        """The `count` keyframes with the most of these `votes`, best first, none of `without`."""
+        votes = votes.copy()
         for key in without & self._row.keys():
             votes[self._row[key]] = 0.0
         order = np.argsort(-votes, kind="stable")[:count]
@@ -77,27 +83,28 @@ class PlaceIndex:
         total = len(self._ids)
         if not total or len(features) < LEAST_FEATURES:
             return np.zeros(total, np.float32)
-        rows: list[array[int]] = []
+        rows: array[int] = array("i")
         weights: list[float] = []
+        lengths: list[int] = []
         for table, words in zip(self._tables, self._words(features).T, strict=True):
             for word in words.tolist():
                 found = table.get(word)
                 if found is not None:
-                    rows.append(found)
+                    rows.extend(found)
+                    lengths.append(len(found))
                     weights.append(math.log(1.0 + total / len(found)))
         if not rows:
             return np.zeros(total, np.float32)
-        lengths = [len(found) for found in rows]
-        flat = np.concatenate([np.frombuffer(found, np.int32) for found in rows])
+        flat = np.frombuffer(rows, np.int32)
         votes = np.bincount(flat, np.repeat(weights, lengths), minlength=total)
         counts = np.array(self._feature_counts, np.float64)
         safe = np.sqrt(np.maximum(counts, 1.0) * len(features))
         return np.where(counts > 0, votes / (TABLES * safe), 0.0).astype(np.float32)
 
-    def score(self, features: Features, id: int) -> float:
-        """Weight of the votes for one keyframe; 0 for one that is not here."""
+    def share_of(self, id: int, votes: Float32[np.ndarray, "k"]) -> float:
+        """What of these `votes` is for one keyframe; 0 for one that is not here."""
         row = self._row.get(id)
-        return 0.0 if row is None else float(self.votes(features)[row])
+        return 0.0 if row is None else float(votes[row])
 
     def _words(self, features: Features) -> Int64[np.ndarray, "n t"]:
         projected = features.unit_codes() @ self._planes

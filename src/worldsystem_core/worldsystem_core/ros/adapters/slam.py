@@ -102,8 +102,13 @@ def _stamped_poses(stamps_ns: np.ndarray, frame: str, numbers: np.ndarray) -> np
     text = frame.encode() + b"\x00"
     gap = -(12 + len(text)) % 8
     kind = np.dtype(
-        [("sec", "<i4"), ("nanosec", "<u4"), ("length", "<u4"), ("frame", f"V{len(text) + gap}")]
-        + [("pose", "<f8", (7,))]
+        [
+            ("sec", "<i4"),
+            ("nanosec", "<u4"),
+            ("length", "<u4"),
+            ("frame", f"V{len(text) + gap}"),
+            ("pose", "<f8", (7,)),
+        ]
     )
     poses = np.zeros(len(stamps_ns), kind)
     poses["sec"], poses["nanosec"] = np.divmod(stamps_ns, 10**9)

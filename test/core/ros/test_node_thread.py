@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A node's two threads: its callbacks take turns, and it ends whenever it is told."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+rclpy = pytest.importorskip("rclpy", reason="ROS is not set up: run these through `make test`")
+
+from rclpy.node import Node  # noqa: E402
+
+from worldsystem_core.config import Config  # noqa: E402
+from worldsystem_core.frames import Frame  # noqa: E402
+from worldsystem_core.ros import reference_topic, topics  # noqa: E402
+from worldsystem_core.ros.node_thread import NodeThread  # noqa: E402
+from worldsystem_core.ros.reference_topic import ReferencePublisher  # noqa: E402
+from worldsystem_core.ros.stage_node import StageNode  # noqa: E402
+
+
+@dataclass(frozen=True)
+class NoSettings(Config):
+    """Nothing to set."""
+
+
+class Busy(StageNode):
+    """Notes which threads call it back, and whether two ever do at once."""
+
+    def __init__(self, context):
+        super().__init__("busy", NoSettings, context=context)
+        self.inside, self.most_inside = 0, 0
+        self.frames, self.ticks = 0, 0
+        self.threads = set()
+        self.listen(topics.IMAGE, self._on_frame, depth=1000)
+        self.create_timer(0.001, self._on_tick)
+
+    def _on_frame(self, frame):
+        self._work()
+        self.frames += 1
+
+    def _on_tick(self):
+        self._work()
+        self.ticks += 1
+
+    def _work(self):
+        self.inside += 1
+        self.most_inside = max(self.most_inside, self.inside)
+        self.threads.add(threading.current_thread().name)
+        time.sleep(0.001)
+        self.inside -= 1
+
+
+def a_frame(number: int) -> Frame:
+    return Frame(id=number, stamp_ns=number, rgb=np.zeros((2, 2, 3), np.uint8))
+
+
+def wait_until(condition, timeout_s=10.0):
+    deadline = time.monotonic() + timeout_s
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.005)
+    assert condition()
+
+
+@pytest.fixture(autouse=True)
+def fresh_registry(monkeypatch):
+    monkeypatch.setattr(reference_topic, "_registry", reference_topic._Registry())
+
+
+def test_callbacks_come_from_two_threads_but_one_at_a_time(context):
+    thread = NodeThread(Busy(context))
+    node, publisher = thread.node, ReferencePublisher(thread.node, topics.IMAGE)
+    thread.start()
+    for number in range(100):
+        publisher.publish(a_frame(number))
+    wait_until(lambda: node.frames == 100 and node.ticks >= 10)
+    thread.stop()
+    assert node.threads == {"busy", "busy/delivery"}
+    assert node.most_inside == 1
+    assert thread.failure is None
+    node.close()
+
+
+def test_a_node_ends_cleanly_in_the_middle_of_its_work(context):
+    """An executor that is shut down while it spins would fail, now and then."""
+    for _ in range(20):
+        thread = NodeThread(Busy(context))
+        publisher = ReferencePublisher(thread.node, topics.IMAGE)
+        thread.start()
+        for number in range(5):
+            publisher.publish(a_frame(number))
+        thread.stop()
+        assert thread.failure is None
+        thread.node.close()
+
+
+def test_a_shared_topic_is_heard_from_outside_only_while_somebody_is(context):
+    thread = NodeThread(Busy(context))
+    inside = Node("inside", context=context)
+    publisher = ReferencePublisher(inside, topics.LEDGER)
+    heard = []
+    thread.node.listen(topics.LEDGER, heard.append)
+    thread.start()
+    link = thread.node._links[-1]
+    wait_until(lambda: link._dds is None)
+    outside = Node("outside", context=context)
+    foreign = outside.create_publisher(
+        topics.LEDGER.adapter.ros_type, topics.LEDGER.name, topics.LEDGER.qos
+    )
+    wait_until(lambda: link._dds is not None)
+    outside.destroy_publisher(foreign)
+    wait_until(lambda: link._dds is None)
+    thread.stop()
+    publisher.destroy()
+    for node in (inside, outside):
+        node.destroy_node()
+    thread.node.close()

@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Work that can wait waits for urgent work, and never for ever."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+from worldsystem_core.handoff import Handoff
+from worldsystem_core.priority import give_way, make_urgent, patience_s
+
+
+def timed(call) -> float:
+    began_s = time.monotonic()
+    call()
+    return time.monotonic() - began_s
+
+
+def urgent_inbox(*items) -> Handoff[int]:
+    inbox: Handoff[int] = Handoff(10)
+    make_urgent(inbox)
+    for item in items:
+        inbox.put(item)
+    return inbox
+
+
+def test_nobody_waits_while_nothing_urgent_does():
+    inbox = urgent_inbox()
+    assert len(inbox) == 0
+    assert timed(lambda: give_way(5.0)) < 1.0
+
+
+def test_one_goes_on_as_soon_as_the_urgent_inbox_is_empty():
+    inbox = urgent_inbox(1, 2)
+    order = []
+    waiting = threading.Thread(target=lambda: (give_way(30.0), order.append("gave way")))
+    waiting.start()
+    for _ in range(2):
+        time.sleep(0.05)
+        order.append(inbox.get(1.0))
+    waiting.join(10.0)
+    assert order == [1, 2, "gave way"]
+
+
+def test_patience_ends_though_urgent_work_does_not():
+    inbox = urgent_inbox(1)
+    assert 0.05 <= timed(lambda: give_way(0.05)) < 5.0
+    assert len(inbox) == 1
+
+
+def test_an_inbox_that_is_gone_holds_up_nobody():
+    urgent_inbox(1)
+    assert timed(lambda: give_way(5.0)) < 1.0
+
+
+def test_the_nicer_wait_longer_and_what_the_map_needs_does_not():
+    assert [patience_s(niceness) for niceness in (0, 5, 10, 15)] == [0.0, 0.0, 0.5, 1.0]
