@@ -22,7 +22,7 @@ def quaternion_xyzw_from_matrix(
     row = outer[range(len(outer)), longest]
     row[row[:, 3] < 0] *= -1.0
     row /= np.sqrt((row * row).sum(axis=1, keepdims=True))
-    return row.reshape(*R.shape[:-2], 4)
+    return np.asarray(row.reshape(*R.shape[:-2], 4))
 
 
 def matrix_from_quaternion_xyzw(
