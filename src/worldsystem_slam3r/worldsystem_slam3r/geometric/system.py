@@ -69,7 +69,7 @@ class GeometricBackend:
         self._newest_told = -1
         self._next_keyframe_id = 0
         self._undensified: list[int] = []
-        self._calibrating = False
+        self._calibrating = self._adjusted = False
         self._lens_search = LensSearch()
         self._monitor = HealthMonitor()
         self._untold: list[Event] = []
@@ -310,6 +310,7 @@ class GeometricBackend:
     def _refine(self) -> None:
         """Adjust the newest keyframes, the oldest of them held, and drop what does not fit."""
         assert self._map is not None
+        self._adjusted = True
         world = self._map
         records = world.latest(self._config.window_keyframes + FIXED_KEYFRAMES)
         fixed = max(1, min(FIXED_KEYFRAMES, len(records) - 2))
@@ -353,7 +354,11 @@ class GeometricBackend:
         return events
 
     def _moved(self, *, force: bool = False) -> list[Event]:
-        return [] if self._map is None else moved_keyframes(self._map, force=force)
+        """Corrections not told yet; only an adjustment makes any."""
+        if self._map is None or not (self._adjusted or force):
+            return []
+        self._adjusted = False
+        return moved_keyframes(self._map, force=force)
 
     def _pose(self, frame_id: int, stamp_ns: int, pose: np.ndarray, confidence: float) -> Pose:
         return Pose(
