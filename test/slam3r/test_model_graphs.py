@@ -50,8 +50,14 @@ def test_graphs_change_nothing_on_a_cpu() -> None:
         assert torch.equal(plain, asked)
 
 
+ON_A_CARD = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no CUDA device"),
+]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=ON_A_CARD)])
 def test_compiled_blocks_give_the_plain_results(device: str) -> None:
     compiled, plain = networks_on(device, compiled=True), networks_on(device)
     for one, other in zip(results(compiled, 4), results(plain, 4), strict=True):
