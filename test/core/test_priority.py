@@ -48,10 +48,18 @@ def test_patience_ends_though_urgent_work_does_not():
     assert len(inbox) == 1
 
 
+def test_nobody_waits_for_an_inbox_whose_producer_does():
+    inbox = urgent_inbox()
+    assert inbox.put_waiting(1, 1.0)
+    assert timed(lambda: give_way(5.0)) < 1.0
+    inbox.put(2)
+    assert timed(lambda: give_way(0.05)) >= 0.05
+
+
 def test_an_inbox_that_is_gone_holds_up_nobody():
     urgent_inbox(1)
     assert timed(lambda: give_way(5.0)) < 1.0
 
 
 def test_the_nicer_wait_longer_and_what_the_map_needs_does_not():
-    assert [patience_s(niceness) for niceness in (0, 5, 10, 15)] == [0.0, 0.0, 0.15, 0.3]
+    assert [patience_s(niceness) for niceness in (0, 5, 10, 15)] == [0.0, 0.0, 0.5, 1.0]

@@ -26,6 +26,8 @@ class Handoff(Generic[T]):
         self._items: deque[T] = deque()
         self._changed = threading.Condition()
         self._closed = False
+        self.paced = False
+        """Whether whoever put the newest item waits for room: nothing is late then."""
         self.dropped = 0
 
     def __len__(self) -> int:
@@ -39,6 +41,7 @@ class Handoff(Generic[T]):
         """Add `item`, never blocking; after `close` the item itself counts as dropped."""
         lost: T | None = None
         with self._changed:
+            self.paced = False
             if self._closed:
                 lost = item
             else:
@@ -61,6 +64,7 @@ class Handoff(Generic[T]):
             )
             if not room or self._closed:
                 return False
+            self.paced = True
             self._items.append(item)
             self._changed.notify_all()
         return True

@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from typing import Any
-from weakref import WeakSet
+from weakref import ref
 
 from worldsystem_core.handoff import Handoff
 
@@ -23,25 +23,30 @@ def lower_thread_priority(niceness: int) -> None:
 
 
 def patience_s(niceness: int) -> float:
-    """How long work of a thread waits for urgent work: not at all up to niceness 5, 0.3 s at 15."""
-    return 0.03 * max(niceness - 5, 0)
+    """How long work of a thread waits for urgent work: not at all up to niceness 5, 1 s at 15."""
+    return 0.1 * max(niceness - 5, 0)
 
 
-_urgent: WeakSet[Handoff[Any]] = WeakSet()
+_urgent: tuple[ref[Handoff[Any]], ...] = ()
+_adding = threading.Lock()
 
 
 def make_urgent(inbox: Handoff[Any]) -> None:
     """From now on threads that `give_way` let the reader of `inbox` catch up."""
-    _urgent.add(inbox)
+    global _urgent  # replaced as a whole: it is read without the lock
+    with _adding:
+        _urgent = (*(known for known in _urgent if known() is not None), ref(inbox))
 
 
 def give_way(at_most_s: float) -> None:
     """Wait while something waits in an urgent inbox of this process, but no longer than told.
 
     Niceness shares out processors, not the interpreter's lock: who holds that, however nice, holds
-    up the rest. Called between pieces of work by threads whose work can wait.
+    up the rest. Called between pieces of work by threads whose work can wait. An inbox that is
+    filled as fast as it is read (a file) is never behind, and nobody waits for it.
     """
     deadline = time.monotonic() + at_most_s
-    for inbox in list(_urgent):
-        if len(inbox):
+    for known in _urgent:
+        inbox = known()
+        if inbox is not None and len(inbox) and not inbox.paced:
             inbox.wait_empty(deadline - time.monotonic())

@@ -201,10 +201,13 @@ def test_a_mesh_delta_comes_back_vertex_for_vertex(blocks):
         np.testing.assert_array_equal(ours.faces, theirs.faces)
 
 
-def test_a_path_comes_back_pose_for_pose_and_may_be_empty():
-    poses = StampedPoses(np.array([STAMP, STAMP + 1]), np.stack([some_pose(1), some_pose(2)]))
+@pytest.mark.parametrize("scale", ScaleState)
+def test_a_path_comes_back_pose_for_pose_and_may_be_empty(scale):
+    stamps = STAMP + np.arange(5) * 1_999_999_999
+    poses = StampedPoses(stamps, np.stack([some_pose(seed) for seed in range(5)]), scale)
     (back,) = through(topics.PATH, poses)
     np.testing.assert_array_equal(back.stamps_ns, poses.stamps_ns)
+    assert back.scale is scale
     np.testing.assert_allclose(back.world_from_cam, poses.world_from_cam, atol=1e-12)
     empty = StampedPoses(np.zeros(0, np.int64), np.zeros((0, 4, 4)))
     assert len(through(topics.PATH, empty)[0]) == 0

@@ -18,7 +18,7 @@ def quaternion_xyzw_from_matrix(
     """
     R = np.asarray(rotation, dtype=np.float64)
     outer = (R.reshape(-1, 9) @ _OUTER).reshape(-1, 4, 4) + np.eye(4)
-    longest = outer[:, range(4), range(4)].argmax(axis=1)
+    longest = np.diagonal(outer, axis1=1, axis2=2).argmax(axis=1)
     row = outer[range(len(outer)), longest]
     row[row[:, 3] < 0] *= -1.0
     row /= np.sqrt((row * row).sum(axis=1, keepdims=True))

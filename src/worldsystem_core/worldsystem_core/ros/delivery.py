@@ -15,15 +15,23 @@ from weakref import WeakKeyDictionary
 
 from rclpy.node import Node
 
+from worldsystem_core.priority import give_way, patience_s
+
 _RELINK_S = 1.0
 _ROUNDS = 16
+_WAIT_S = 1.0
 
 
 class Link(Protocol):
     """A subscription, as its node's `Delivery` sees it."""
 
-    def deliver(self) -> bool:
-        """Call back with what has waited longest; whether there was anything."""
+    @property
+    def waits(self) -> bool:
+        """Whether anything waits to be delivered."""
+        ...
+
+    def deliver(self) -> None:
+        """Call back with what has waited longest."""
         ...
 
     def relink(self) -> None:
@@ -36,6 +44,7 @@ class Delivery:
 
     def __init__(self, node: Node) -> None:
         self._links: list[Link] = []
+        self._patience_s = patience_s(getattr(node, "niceness", 0))
         self._apart = False
         self._woken = threading.Event()
         self._guard = node.create_guard_condition(self._work_off)
@@ -59,15 +68,18 @@ class Delivery:
         self._apart = True
         while not ended.is_set():
             self._work_off()
-            self._woken.wait()
+            self._woken.wait(_WAIT_S)
             self._woken.clear()
 
     def _work_off(self) -> None:
-        """Call back in turns, one object for each subscription, until nothing waits."""
+        """Call back in rounds, one object for each subscription, until nothing waits."""
         for _ in range(_ROUNDS):
-            delivered = [link.deliver() for link in list(self._links)]
-            if not any(delivered):
+            waiting = [link for link in list(self._links) if link.waits]
+            if not waiting:
                 return
+            give_way(self._patience_s)
+            for link in waiting:
+                link.deliver()
         self.wake()  # whoever runs this looks after its other work, and comes back
 
     def _relink(self) -> None:

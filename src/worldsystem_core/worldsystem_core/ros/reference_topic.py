@@ -28,11 +28,11 @@ from rclpy.qos import QoSProfile
 from rclpy.qos_overriding_options import QoSOverridingOptions
 
 from worldsystem_core.handoff import Handoff
-from worldsystem_core.priority import give_way, patience_s
 from worldsystem_core.ros.delivery import delivery_of
 
 T = TypeVar("T")
 _REMEMBERED = 256
+_REMNANTS_NS = 1_000_000_000
 
 
 class Adapter(Protocol[T]):
@@ -183,7 +183,6 @@ class _Subscription(ABC):
         self._node = node
         self._callback = callback
         self._key = _key(node, topic.name)
-        self._patience_s = patience_s(getattr(node, "niceness", 0))
         self._dds: Any = None
         self._group = MutuallyExclusiveCallbackGroup()
         self._delivery = delivery_of(node)
@@ -239,13 +238,14 @@ class _Subscription(ABC):
             self.inbox.put(item)
         self._delivery.wake()
 
-    def deliver(self) -> bool:
-        """Call back with what has waited longest; whether there was anything."""
-        if not len(self.inbox):
-            return False
+    @property
+    def waits(self) -> bool:
+        """Whether anything waits to be delivered."""
+        return bool(len(self.inbox))
+
+    def deliver(self) -> None:
+        """Call back with what has waited longest."""
         self.busy = True
-        if self._patience_s:
-            give_way(self._patience_s)
         try:
             item = self.inbox.get(0.0)
             if item is not None:
@@ -255,7 +255,6 @@ class _Subscription(ABC):
             raise
         finally:
             self.busy = False
-        return True
 
     def _opened(self, item: Any) -> Any:
         return item
@@ -283,20 +282,25 @@ class _Subscription(ABC):
         if not _registry.publishers[self._key]:
             return False
         return not self.topic.shared or (
-            self._node.count_publishers(self.topic.name) <= _registry.offered[self._key]
+            self._node.count_publishers(self._key[1]) <= _registry.offered[self._key]
         )
 
     def _on_dds(self, message: bytes, info: dict[str, Any]) -> None:
         alone = not self.topic.shared and self._all_local()
-        if not alone and not self._is_own(message, info["source_timestamp"]):
+        if not alone and not self._is_own(message, info):
             self._enqueue(self._received(message), 0.0)
 
-    def _is_own(self, message: bytes, sent_ns: int) -> bool:
-        """This process published it, perhaps as its last, and has handed it on by reference."""
+    def _is_own(self, message: bytes, info: dict[str, Any]) -> bool:
+        """This process published it, perhaps as its last, and has handed it on by reference.
+
+        Another machine's clock may be slow: what comes well after the last publisher left is heard.
+        """
         with _registry.lock:
             if self.topic.shared:
                 return message in _registry.sent[self._key]
-            return sent_ns <= _registry.left_ns[self._key]
+            left_ns = _registry.left_ns[self._key]
+        last_ns = left_ns + _REMNANTS_NS
+        return bool(info["source_timestamp"] <= left_ns and info["received_timestamp"] <= last_ns)
 
     def _received(self, message: bytes) -> Any:
         return message
