@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What it costs to hand a full-HD picture to another node of the process, against plain rclpy."""
+"""What it costs to hand a full-HD picture to another node, and to wake one, against plain rclpy."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import rclpy
 from harness import QUICK, Benchmark
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
+from runtime_wakes import quaternion_us, wake_ms_by_delivery, wake_ms_by_executor
 from sensor_msgs.msg import Image
 
 from worldsystem_core.frames import Frame
@@ -49,8 +50,23 @@ def main() -> None:
     bench.add("rclpy_us_p50", message, "us", note=f"{note}; rclpy, data = bytes")
     ratio = float(np.median(message) / np.median(reference))
     bench.add("reference_vs_rclpy", ratio, "x", note="median rclpy over median by reference")
+    measure_wakes(bench)
     bench.write()
     rclpy.try_shutdown()
+
+
+def measure_wakes(bench: Benchmark) -> None:
+    """What a stage costs whenever it is handed a small object."""
+    delivered, executed = wake_ms_by_delivery(PICTURES), wake_ms_by_executor(PICTURES)
+    note = "processor time of the process for an object that nothing is done with"
+    bench.add("wake_ms", delivered, "ms", note=f"{note}; delivery thread")
+    bench.add("wake_executor_ms", executed, "ms", note=f"{note}; rclpy executor")
+    ratio = float(np.median(executed) / np.median(delivered))
+    bench.add("wake_vs_executor", ratio, "x", note="median executor over median delivery thread")
+    ours, scipys = quaternion_us(PICTURES)
+    ratio = float(np.median(scipys) / np.median(ours))
+    bench.add("quaternion_us", ours, "us", note="one rotation matrix to a quaternion")
+    bench.add("quaternion_vs_scipy", ratio, "x", note=f"SciPy {np.median(scipys):.0f} us")
 
 
 def by_reference(publisher: Node, subscriber: Node) -> tuple[Callable[[], None], threading.Event]:

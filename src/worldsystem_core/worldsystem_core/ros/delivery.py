@@ -2,7 +2,7 @@
 """Calls a node back for what came by reference: in a thread that waits without an executor.
 
 An rclpy executor builds its wait set anew at each wake, entity by entity, under the interpreter's
-lock: milliseconds for each object that a topic hands over. A `NodeThread` therefore has objects
+lock: a millisecond for each object that a topic hands over. A `NodeThread` therefore has objects
 delivered in a second thread, which a plain event wakes; the executor is left with timers, services
 and DDS. A node that somebody else's executor spins is woken through one guard condition.
 """
