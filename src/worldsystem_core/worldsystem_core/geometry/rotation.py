@@ -14,7 +14,7 @@ def quaternion_xyzw_from_matrix(
     """Unit quaternions of rotation matrices, with w ≥ 0.
 
     The outer product of a quaternion with itself is linear in the matrix; its longest row is the
-    most precise (Shepperd, 1978). SciPy's conversion takes 0.1 ms or more, and poses are told all the time.
+    most precise (Shepperd, 1978). SciPy's conversion takes over 0.1 ms, and poses are told often.
     """
     R = np.asarray(rotation, dtype=np.float64)
     outer = (R.reshape(-1, 9) @ _OUTER).reshape(-1, 4, 4) + np.eye(4)
