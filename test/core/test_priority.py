@@ -62,4 +62,4 @@ def test_an_inbox_that_is_gone_holds_up_nobody():
 
 
 def test_the_nicer_wait_longer_and_what_the_map_needs_does_not():
-    assert [patience_s(niceness) for niceness in (0, 5, 10, 15)] == [0.0, 0.0, 0.5, 1.0]
+    assert [patience_s(niceness) for niceness in (0, 5, 10, 15)] == [0.0, 0.0, 0.15, 0.3]

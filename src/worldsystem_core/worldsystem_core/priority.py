@@ -23,8 +23,8 @@ def lower_thread_priority(niceness: int) -> None:
 
 
 def patience_s(niceness: int) -> float:
-    """How long work of a thread waits for urgent work: not at all up to niceness 5, 1 s at 15."""
-    return 0.1 * max(niceness - 5, 0)
+    """How long work of a thread waits for urgent work: not at all up to niceness 5, 0.3 s at 15."""
+    return 0.03 * max(niceness - 5, 0)
 
 
 _urgent: tuple[ref[Handoff[Any]], ...] = ()

@@ -77,8 +77,8 @@ class Delivery:
             waiting = [link for link in list(self._links) if link.waits]
             if not waiting:
                 return
-            give_way(self._patience_s)
             for link in waiting:
+                give_way(self._patience_s)
                 link.deliver()
         self.wake()  # whoever runs this looks after its other work, and comes back
 
