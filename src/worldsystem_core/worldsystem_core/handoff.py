@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 import threading
 import time
 from collections import deque
@@ -10,6 +12,7 @@ from collections.abc import Callable
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
+_order = itertools.count()
 
 
 class Handoff(Generic[T]):
@@ -23,7 +26,7 @@ class Handoff(Generic[T]):
             raise ValueError(f"capacity must be at least 1, not {capacity}")
         self._capacity = capacity
         self._on_drop = on_drop
-        self._items: deque[T] = deque()
+        self._items: deque[tuple[int, T]] = deque()
         self._changed = threading.Condition()
         self._closed = False
         self.paced = False
@@ -32,6 +35,13 @@ class Handoff(Generic[T]):
 
     def __len__(self) -> int:
         return len(self._items)
+
+    @property
+    def oldest(self) -> float:
+        """When the oldest item came, among all items of all queues: smaller is earlier, infinite
+        means that nothing waits."""
+        with self._changed:
+            return self._items[0][0] if self._items else math.inf
 
     @property
     def closed(self) -> bool:
@@ -46,8 +56,8 @@ class Handoff(Generic[T]):
                 lost = item
             else:
                 if len(self._items) == self._capacity:
-                    lost = self._items.popleft()
-                self._items.append(item)
+                    lost = self._items.popleft()[1]
+                self._items.append((next(_order), item))
             self.dropped += lost is not None
             self._changed.notify_all()
         if lost is not None and self._on_drop:
@@ -65,7 +75,7 @@ class Handoff(Generic[T]):
             if not room or self._closed:
                 return False
             self.paced = True
-            self._items.append(item)
+            self._items.append((next(_order), item))
             self._changed.notify_all()
         return True
 
@@ -75,7 +85,7 @@ class Handoff(Generic[T]):
             self._changed.wait_for(lambda: bool(self._items) or self._closed, timeout_s)
             if not self._items:
                 return None
-            item = self._items.popleft()
+            _, item = self._items.popleft()
             self._changed.notify_all()
         return item
 
@@ -93,7 +103,7 @@ class Handoff(Generic[T]):
     def drop_all(self) -> None:
         """Let go of everything that waits."""
         with self._changed:
-            lost = list(self._items)
+            lost = [item for _, item in self._items]
             self._items.clear()
             self.dropped += len(lost)
             self._changed.notify_all()

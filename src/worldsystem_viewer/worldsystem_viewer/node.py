@@ -35,6 +35,8 @@ from worldsystem_viewer.rerun_sink import RerunSink
 from worldsystem_viewer.status_board import StatusBoard
 
 _STATUS_PERIOD_S = 1.0
+_POSES = 300
+"""Poses that may wait: they are small, and each one missing is a corner cut off the path."""
 
 
 class ViewerNode(StageNode):
@@ -52,7 +54,7 @@ class ViewerNode(StageNode):
         self._keyframe_poses: dict[int, np.ndarray] = {}
         self._labels: np.ndarray | None = None
         self._start()
-        self.listen(topics.POSE, self._on_pose)
+        self.listen(topics.POSE, self._on_pose, depth=_POSES)
         self.listen(topics.KEYFRAME, self._on_keyframe)
         self.listen(topics.MESH, self._on_mesh)
         if self._page is not None:

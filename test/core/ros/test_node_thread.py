@@ -16,6 +16,11 @@ from rclpy.node import Node  # noqa: E402
 
 from worldsystem_core.config import Config  # noqa: E402
 from worldsystem_core.frames import Frame  # noqa: E402
+from worldsystem_core.reconstruction import (  # noqa: E402
+    Pose,
+    RemovedKeyframes,
+    TrackingState,
+)
 from worldsystem_core.ros import reference_topic, topics  # noqa: E402
 from worldsystem_core.ros.node_thread import NodeThread  # noqa: E402
 from worldsystem_core.ros.reference_topic import ReferencePublisher  # noqa: E402
@@ -58,6 +63,16 @@ def a_frame(number: int) -> Frame:
     return Frame(id=number, stamp_ns=number, rgb=np.zeros((2, 2, 3), np.uint8))
 
 
+def a_pose(number: int) -> Pose:
+    return Pose(
+        frame_id=number,
+        stamp_ns=number,
+        world_from_cam=np.eye(4),
+        confidence=1.0,
+        state=TrackingState.TRACKED,
+    )
+
+
 def wait_until(condition, timeout_s=10.0):
     deadline = time.monotonic() + timeout_s
     while not condition() and time.monotonic() < deadline:
@@ -81,6 +96,29 @@ def test_callbacks_come_from_two_threads_but_one_at_a_time(context):
     assert node.threads == {"busy", "busy/delivery"}
     assert node.most_inside == 1
     assert thread.failure is None
+    node.close()
+
+
+def test_objects_of_several_topics_come_in_the_order_in_which_they_were_published(context):
+    """A pose that overtook the correction of its keyframe would be corrected twice."""
+    node, got = Busy(context), []
+    node.listen(topics.POSE, lambda pose: got.append(("pose", pose.frame_id)), depth=100)
+    node.listen(topics.KEYFRAME, lambda event: got.append(("keyframes", event.ids[0])))
+    poses = ReferencePublisher(node, topics.POSE)
+    keyframes = ReferencePublisher(node, topics.KEYFRAME)
+    for number in range(20):
+        poses.publish(a_pose(2 * number))
+        poses.publish(a_pose(2 * number + 1))
+        keyframes.publish(RemovedKeyframes((number,)))
+    thread = NodeThread(node)
+    thread.start()
+    wait_until(lambda: len(got) == 60)
+    thread.stop()
+    expected = [
+        [("pose", 2 * number), ("pose", 2 * number + 1), ("keyframes", number)]
+        for number in range(20)
+    ]
+    assert got == [event for events in expected for event in events]
     node.close()
 
 

@@ -9,6 +9,7 @@ and DDS. A node that somebody else's executor spins is woken through one guard c
 
 from __future__ import annotations
 
+import math
 import threading
 from typing import Protocol
 from weakref import WeakKeyDictionary
@@ -18,7 +19,7 @@ from rclpy.node import Node
 from worldsystem_core.priority import give_way, patience_s
 
 _RELINK_S = 1.0
-_ROUNDS = 16
+_AT_ONCE = 64
 _WAIT_S = 1.0
 
 
@@ -26,8 +27,8 @@ class Link(Protocol):
     """A subscription, as its node's `Delivery` sees it."""
 
     @property
-    def waits(self) -> bool:
-        """Whether anything waits to be delivered."""
+    def oldest(self) -> float:
+        """When what has waited longest came, to be compared; infinite when nothing waits."""
         ...
 
     def deliver(self) -> None:
@@ -47,7 +48,7 @@ class Delivery:
         self._patience_s = patience_s(getattr(node, "niceness", 0))
         self._apart = False
         self._woken = threading.Event()
-        self._guard = node.create_guard_condition(self._work_off)
+        self._guard = node.create_guard_condition(self._on_guard)
         node.create_timer(_RELINK_S, self._relink)
 
     def add(self, link: Link) -> None:
@@ -63,23 +64,29 @@ class Delivery:
         else:
             self._guard.trigger()
 
-    def run(self, ended: threading.Event) -> None:
-        """Deliver in the calling thread, no longer in the executor's, until `ended` and `wake`."""
+    def set_apart(self) -> None:
+        """From now on only the thread that calls `run` delivers, no executor."""
         self._apart = True
+
+    def run(self, ended: threading.Event) -> None:
+        """Deliver in the calling thread until `ended`, which `wake` makes it notice."""
         while not ended.is_set():
             self._work_off()
             self._woken.wait(_WAIT_S)
             self._woken.clear()
 
+    def _on_guard(self) -> None:
+        if not self._apart:
+            self._work_off()
+
     def _work_off(self) -> None:
-        """Call back in rounds, one object for each subscription, until nothing waits."""
-        for _ in range(_ROUNDS):
-            waiting = [link for link in list(self._links) if link.waits]
-            if not waiting:
+        """Call back with what waits, in the order in which it was published, whatever the topic."""
+        for _ in range(_AT_ONCE):
+            link = min(list(self._links), key=lambda link: link.oldest, default=None)
+            if link is None or link.oldest == math.inf:
                 return
-            for link in waiting:
-                give_way(self._patience_s)
-                link.deliver()
+            give_way(self._patience_s)
+            link.deliver()
         self.wake()  # whoever runs this looks after its other work, and comes back
 
     def _relink(self) -> None:

@@ -34,6 +34,7 @@ class NodeThread:
         self._executor = SingleThreadedExecutor(context=node.context)
         self._executor.add_node(node)
         self._delivery = delivery_of(node)
+        self._delivery.set_apart()
         self._threads = [self._thread(self._spin, ""), self._thread(self._deliver, "/delivery")]
 
     def _thread(self, work: Callable[[], None], suffix: str) -> threading.Thread:

@@ -239,9 +239,9 @@ class _Subscription(ABC):
         self._delivery.wake()
 
     @property
-    def waits(self) -> bool:
-        """Whether anything waits to be delivered."""
-        return bool(len(self.inbox))
+    def oldest(self) -> float:
+        """When what has waited longest came, to be compared; infinite when nothing waits."""
+        return self.inbox.oldest
 
     def deliver(self) -> None:
         """Call back with what has waited longest."""
