@@ -358,3 +358,19 @@ def test_a_page_without_its_token_asks_for_it(browser, tmp_path):
     until(page, "window.worldsystem?.connected")
     page.close()
     server.stop()
+
+
+def test_no_bar_lies_over_another_at_any_width(page):
+    page.evaluate("document.querySelector('#scale').textContent = 'no metric scale'")
+    for width in (390, 700, 960, 1241, 1280, 1440, 1500, 1501, 1920):
+        page.set_viewport_size({"width": width, "height": 700})
+        boxes = [page.locator(name).bounding_box() for name in ("#title", "#search", "#layers")]
+        shown = [box for box in boxes if box is not None]
+        for i, one in enumerate(shown):
+            for other in shown[i + 1 :]:
+                beside = (
+                    one["x"] + one["width"] <= other["x"] or other["x"] + other["width"] <= one["x"]
+                )
+                above = one["y"] + one["height"] <= other["y"]
+                above |= other["y"] + other["height"] <= one["y"]
+                assert beside or above, (width, one, other)
