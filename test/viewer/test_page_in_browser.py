@@ -361,7 +361,7 @@ def test_a_page_without_its_token_asks_for_it(browser, tmp_path):
 
 
 def test_no_bar_lies_over_another_at_any_width(page):
-    page.evaluate("document.querySelector('#scale').textContent = 'no metric scale'")
+    page.evaluate("document.querySelector('#scale').textContent = 'scale unknown'")
     for width in (390, 700, 960, 1241, 1280, 1440, 1500, 1501, 1920):
         page.set_viewport_size({"width": width, "height": 700})
         boxes = [page.locator(name).bounding_box() for name in ("#title", "#search", "#layers")]
