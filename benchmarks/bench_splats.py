@@ -1,12 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Splats: bytes and time on the wire, pictures of held-out views, and a world over five minutes.
-
-`--random giant` measures Depth Anything 3 with random weights of that size instead (a GPU's work).
-"""
+"""Splats: bytes and time on the wire, pictures of held-out views, and a world over five minutes."""
 
 from __future__ import annotations
 
-import argparse
 import time
 
 import mesh_room
@@ -239,37 +235,8 @@ def page(bench: Benchmark) -> None:
         bench.add("page_update_ms", times, "ms", note=note)
 
 
-def random_network(name: str) -> None:
-    """Frames a second and memory of Depth Anything 3 of a size, with random weights."""
-    import torch
-
-    from worldsystem_slam3r.da3.network import Da3Network
-    from worldsystem_slam3r.da3.variants import VARIANTS
-
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    bench = Benchmark("splats_da3", id_prefix="splats")
-    for long_side_px, pictures in ((504, 8), (168, 8)):
-        network = Da3Network.random(VARIANTS[name], device=device, long_side_px=long_side_px)
-        rng = np.random.default_rng(0)
-        window = [rng.integers(0, 255, (378, 504, 3), np.uint8) for _ in range(pictures)]
-        for _ in range(3):
-            network.see(window)
-        seconds = [t / 1e3 for t in timed_ms(lambda: network.see(window), RUNS)]  # noqa: B023
-        size = f"{name}_{long_side_px}"
-        bench.add(f"da3_{size}_fps", [pictures / s for s in seconds], "fps", note=device)
-        if device == "cuda":
-            bench.add(f"da3_{size}_gb", torch.cuda.max_memory_allocated() / 1e9, "GB")
-    bench.write()
-
-
 def main() -> None:
-    """Everything but the network, or with `--random NAME` only that."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--random", default="", help="size of the network to measure")
-    options = parser.parse_args()
-    if options.random:
-        random_network(options.random)
-        return
+    """Run all and write `results/splats.json`."""
     bench = Benchmark("splats")
     places = [room_place(), *hamlet_places(TIMES_S)]
     wire(bench, places[0])

@@ -1,21 +1,39 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 # Everything that needs a CUDA device: the tests marked `gpu`, then the benchmarks whose kernels run
-# there. Needs Python with the libraries of tools/requirements.txt, but neither ROS nor a build.
-#   benchmarks/gpu.sh [SUFFIX]      results go to benchmarks/results/<name>_SUFFIX.json
-set -euo pipefail
+# there. Needs Python with torch, Warp, transformers and pytest, but neither ROS nor a build. About
+# six minutes on an H100.
+#   benchmarks/gpu.sh [SUFFIX] [PART...]    PART: tests mesh slam3r segment splats (all without one)
+# Results go to benchmarks/results/<name>_SUFFIX.json. A part that fails does not stop the others.
+set -uo pipefail
 cd "$(dirname "$0")/.."
 export BENCH_SUFFIX="_${1:-gpu}"
+shift || true
+parts="${*:-tests mesh slam3r segment splats}"
 for package in src/worldsystem*/; do PYTHONPATH="$PWD/$package:${PYTHONPATH-}"; done
 export PYTHONPATH
-python3 -c 'import warp; warp.init(); assert warp.is_cuda_available(), "no CUDA device answers"'
-python3 -m pytest -m gpu test
-python3 benchmarks/bench_mesh.py
-python3 benchmarks/bench_slam3r.py --device cuda
-BENCH_SUFFIX="${BENCH_SUFFIX}_graphs" python3 benchmarks/bench_slam3r.py --device cuda --graphs
-BENCH_SUFFIX="${BENCH_SUFFIX}_compiled" python3 benchmarks/bench_slam3r.py --device cuda --compiled
-python3 benchmarks/bench_segment_gpu.py
-# Depth Anything 3 with random weights: frames a second and memory by size
-for size in base giant; do
-  BENCH_SUFFIX="${BENCH_SUFFIX}_$size" python3 benchmarks/bench_splats.py --random "$size"
-done
+python3 -c 'import torch; assert torch.cuda.is_available(), "no CUDA device answers"' || exit 1
+failed=()
+run() { "$@" || failed+=("$*"); }
+
+tests() {
+  # files without such tests may import what this machine lacks
+  mapfile -t files < <(grep -rl --include='test_*.py' 'mark\.gpu' test)
+  run python3 -m pytest -q -m gpu "${files[@]}"
+}
+mesh() { run python3 benchmarks/bench_mesh.py; }
+slam3r() {
+  run python3 benchmarks/bench_slam3r.py --device cuda --frames "${FRAMES:-400}"
+  BENCH_SUFFIX="${BENCH_SUFFIX}_graphs" \
+    run python3 benchmarks/bench_slam3r.py --device cuda --frames "${FRAMES:-400}" --graphs
+  BENCH_SUFFIX="${BENCH_SUFFIX}_compiled" \
+    run python3 benchmarks/bench_slam3r.py --device cuda --frames "${FRAMES:-400}" --compiled
+}
+segment() { run python3 benchmarks/bench_segment_gpu.py; }
+splats() { run python3 benchmarks/bench_splats_da3.py small base large giant; }
+
+for part in $parts; do "$part"; done
+if ((${#failed[@]})); then
+  printf 'failed: %s\n' "${failed[@]}"
+  exit 1
+fi

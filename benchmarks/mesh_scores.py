@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
+from mesh_distance import TriangleDistance
 from mesh_room import Rooms
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from worldsystem.evaluation.surface import SurfaceDistance
 from worldsystem_core.geometry.se3 import transform
 from worldsystem_core.reconstruction import Keyframe
 from worldsystem_core.surface import Mesh
@@ -50,7 +50,7 @@ def score(
 ) -> RoomScore:
     """Accuracy by the rooms' exact distance, completeness by distance to the mesh's triangles."""
     off = np.abs(rooms.distance(samples_of(mesh)))
-    missed = SurfaceDistance(mesh)(seen)
+    missed = TriangleDistance(mesh)(seen)
     precision, recall = (off < threshold_m).mean(), (missed < threshold_m).mean()
     fscore = 2 * precision * recall / max(precision + recall, 1e-9)
     return RoomScore(float(off.mean()), float(missed.mean()), float(fscore))
@@ -105,6 +105,6 @@ def rms_between(mesh: Mesh, other: Mesh) -> float:
     """Root mean square of the distance between two surfaces, both ways, cut at the 99.9th
     percentile: what only one of them shows at its ragged border has no partner."""
     gaps = np.concatenate(
-        [SurfaceDistance(other)(samples_of(mesh)), SurfaceDistance(mesh)(samples_of(other))]
+        [TriangleDistance(other)(samples_of(mesh)), TriangleDistance(mesh)(samples_of(other))]
     )
     return float(np.sqrt(np.mean(gaps[gaps <= np.percentile(gaps, 99.9)] ** 2)))

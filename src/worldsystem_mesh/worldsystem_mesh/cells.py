@@ -9,14 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from itertools import pairwise
 
 import numpy as np
-from jaxtyping import Int, Int32, UInt8
+from jaxtyping import Int, Int32
 
 from worldsystem_core.mesh_code import cells as mesh_code
 
 POINTS_PER_SIDE = mesh_code.POINTS
 SHARE_STEPS = float(mesh_code.SHARE_UNITS)
+MOST_PIECES = 200
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -42,30 +44,43 @@ class SurfaceCells(mesh_code.SurfaceCells):
             vertex_start=vertex_start,
             cell_start=cell_start,
             face_counts=self.face_counts[chosen],
-            edges=self.edges[vertex_rows],
-            shares=self.shares[vertex_rows],
-            colours=_rows_of(self.colours, vertex_rows),
-            cells=self.cells[cell_rows],
-            cases=self.cases[cell_rows],
+            edges=_copied(self.edges, vertex_rows),
+            shares=_copied(self.shares, vertex_rows),
+            colours=_copied(self.colours, vertex_rows),
+            cells=_copied(self.cells, cell_rows),
+            cases=_copied(self.cases, cell_rows),
         )
 
 
-def _rows_of(colours: UInt8[np.ndarray, "v 3"], rows: Int[np.ndarray, "r"] | slice) -> np.ndarray:
-    """Some rows; `take` copies rows of three bytes four times faster than an index does."""
-    return colours[rows] if isinstance(rows, slice) else colours.take(rows, axis=0)
+def _copied(column: np.ndarray, pieces: list[slice] | Int[np.ndarray, "r"]) -> np.ndarray:
+    """Some rows: the column itself when one piece is the whole of it."""
+    if isinstance(pieces, np.ndarray):
+        return np.asarray(column.take(pieces, axis=0))
+    if len(pieces) == 1:
+        return np.asarray(column[pieces[0]])
+    return np.concatenate([column[piece] for piece in pieces] or [column[:0]])
 
 
 def _ranges(
     start: Int32[np.ndarray, "b+1"], chosen: Int[np.ndarray, "n"]
-) -> tuple[Int[np.ndarray, "r"] | slice, Int32[np.ndarray, "n+1"]]:
-    """Rows of the chosen ranges, one after the other, and where each begins in the result."""
-    counts = (start[1:] - start[:-1])[chosen]
-    begins = np.zeros(len(counts) + 1, np.int32)
-    np.cumsum(counts, out=begins[1:])
-    if begins[-1] == start[-1] and (chosen[1:] > chosen[:-1]).all():
-        return slice(None), begins
-    shift = start[:-1][chosen].astype(np.int64) - begins[:-1]
-    return np.arange(begins[-1]) + np.repeat(shift, counts), begins
+) -> tuple[list[slice] | Int[np.ndarray, "r"], Int32[np.ndarray, "n+1"]]:
+    """Rows of the chosen ranges, one after the other, and where each begins in the result.
+
+    Ranges that follow one another are one piece; of few pieces slices are given, which are copied
+    ten times faster than row by row.
+    """
+    first, last = start[:-1][chosen], start[1:][chosen]
+    begins = np.zeros(len(chosen) + 1, np.int32)
+    np.cumsum(last - first, out=begins[1:])
+    some = np.flatnonzero(last > first)
+    first, last = first[some], last[some]
+    breaks = np.flatnonzero(first[1:] != last[:-1]) + 1
+    if len(breaks) < MOST_PIECES:
+        edges = [0, *breaks.tolist(), len(some)]
+        pieces = [slice(int(first[a]), int(last[b - 1])) for a, b in pairwise(edges) if a < b]
+        return pieces, begins
+    shift = first.astype(np.int64) - begins[:-1][some]
+    return np.arange(begins[-1]) + np.repeat(shift, last - first), begins
 
 
 def joined(parts: Sequence[SurfaceCells]) -> SurfaceCells:

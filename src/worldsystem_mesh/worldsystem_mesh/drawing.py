@@ -11,13 +11,12 @@ import warp as wp
 from jaxtyping import Float32, Int, Int32
 
 from worldsystem_core.surface import MeshBlock
-from worldsystem_mesh import kernels_drawing, kernels_surface
-from worldsystem_mesh.cells import POINTS_PER_SIDE, SurfaceCells
+from worldsystem_mesh import kernels_drawing, kernels_emission
+from worldsystem_mesh.cells import SurfaceCells
 from worldsystem_mesh.extraction import make_tables, starts_of
 from worldsystem_mesh.launcher import Launcher
 
 BATCH_BLOCKS = 2048
-EDGES = 3 * POINTS_PER_SIDE**3
 
 
 class SurfaceDrawer:
@@ -37,7 +36,7 @@ class SurfaceDrawer:
         faces = np.empty((int(starts[-1]), 3), np.int32)
         for first in range(0, len(cells), BATCH_BLOCKS):
             end = min(first + BATCH_BLOCKS, len(cells))
-            code, out = kernels_surface.Code(), kernels_drawing.Drawing()
+            code, out = kernels_emission.Code(), kernels_drawing.Drawing()
             code.vertex_start = _cpu(cells.vertex_start[first : end + 1], wp.int32)
             code.cell_start = _cpu(cells.cell_start[first : end + 1], wp.int32)
             code.edges = _cpu(cells.edges, wp.uint16)
@@ -47,7 +46,6 @@ class SurfaceDrawer:
             out.voxel = voxel
             out.index = _cpu(cells.index[first:end], wp.int32)
             out.face_start = _cpu(starts[first:end], wp.int32)
-            out.vertex_of_edge = wp.empty((end - first, EDGES), dtype=wp.int16, device="cpu")
             out.vertices, out.faces = _cpu(vertices, wp.vec3), _cpu(faces, wp.vec3i)
             inputs = [self._tables, code, out]
             self._launcher.sliced(kernels_drawing.draw_surface, end - first, inputs)
@@ -118,4 +116,4 @@ class BlockMeshes(Sequence[MeshBlock]):
 
 
 def _cpu(values: Int[np.ndarray, "..."] | Float32[np.ndarray, "..."], dtype: type) -> wp.array:
-    return wp.array(values, dtype=dtype, device="cpu", copy=False)
+    return wp.array(np.ascontiguousarray(values), dtype=dtype, device="cpu", copy=False)

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 import warp as wp
-from jaxtyping import Int, Int32, Int64
+from jaxtyping import Int, Int32, Int64, UInt8
 
+from worldsystem_mesh import kernels_emission as emission
 from worldsystem_mesh import kernels_surface as kernels
 from worldsystem_mesh import tables
 from worldsystem_mesh.cells import POINTS_PER_SIDE, SurfaceCells
@@ -21,7 +22,7 @@ BATCH_BLOCKS = 2048
 POINTS = POINTS_PER_SIDE**3
 CELLS = 512
 CUDA_LANES = 32
-DeviceCode = Any  # an instance of the Warp struct `kernels.Code`, which is not a class
+DeviceCode = Any  # an instance of the Warp struct `kernels_emission.Code`, which is not a class
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,28 +68,27 @@ class SurfaceExtractor:
         device, n = self._launcher.device, len(blocks)
         on_device = wp.array(blocks, dtype=wp.int32, device=device, copy=False)
         inputs = [volume.state, on_device, self._batch]
-        self._launcher.whole(kernels.find_slots, (n, 8), inputs)
+        self._launcher.sliced(kernels.find_slots, n, inputs, inner=(8,))
         inputs = [volume.state, self._batch, self._lanes]
         self._launcher.sliced(kernels.sample_rows, n, inputs, inner=(self._lanes,))
         self._launcher.sliced(kernels.count_surface, n, [self._tables, self._batch])
-        vertex_start = starts_of(head(self._batch.vertex_count, n))
-        cell_start = starts_of(head(self._batch.cell_count, n))
-        code = empty_code(vertex_start, cell_start, device)
+        vertices, cells, faces = head(self._batch.counts, n).T
+        vertex_start, cell_start = starts_of(vertices), starts_of(cells)
+        face_counts = np.ascontiguousarray(faces)
+        code, held = empty_code(vertex_start, cell_start, device)
         inputs = [volume.state, self._batch, code, self._lanes]
-        self._launcher.sliced(kernels.emit_surface, n, inputs, inner=(self._lanes,))
-        cells = SurfaceCells(
+        self._launcher.sliced(emission.emit_surface, n, inputs, inner=(self._lanes,))
+        columns = columns_of(held.numpy(), code_layout(vertex_start, cell_start))
+        fingerprint = columns.pop("fingerprint")
+        surface = SurfaceCells(
             index=volume.coords(blocks),
             version=np.zeros(n, np.int32),
             vertex_start=vertex_start,
             cell_start=cell_start,
-            face_counts=head(self._batch.face_count, n).copy(),
-            edges=code.edges.numpy(),
-            shares=code.shares.numpy(),
-            colours=code.colours.numpy(),
-            cells=code.cells.numpy(),
-            cases=code.cases.numpy(),
+            face_counts=face_counts,
+            **columns,
         )
-        return Extracted(blocks, cells, code.fingerprint.numpy())
+        return Extracted(blocks, surface, fingerprint)
 
 
 def make_tables(device: str) -> Any:  # an instance of the Warp struct `kernels.Tables`
@@ -108,20 +108,48 @@ def make_tables(device: str) -> Any:  # an instance of the Warp struct `kernels.
     return made
 
 
+def code_layout(
+    vertex_start: Int32[np.ndarray, "b+1"], cell_start: Int32[np.ndarray, "b+1"]
+) -> dict[str, tuple[int, int]]:
+    """Where each column of the code begins in one piece of memory, and its rows: the widest
+    elements first, so that all are aligned. One piece is one copy from a device."""
+    vertices, cells = int(vertex_start[-1]), int(cell_start[-1])
+    counts = {"fingerprint": len(vertex_start) - 1, "cells": cells, "cases": cells}
+    layout, at = {}, 0
+    for name, (dtype, width) in CODE_COLUMNS.items():
+        rows = counts.get(name, vertices)
+        layout[name] = (at, rows)
+        at += rows * width * np.dtype(dtype).itemsize
+    layout["end"] = (at, 0)
+    return layout
+
+
+def columns_of(held: UInt8[np.ndarray, "n"], layout: dict[str, tuple[int, int]]) -> dict[str, Any]:
+    """The columns in a piece of memory, not copied."""
+    made = {}
+    for name, (dtype, width) in CODE_COLUMNS.items():
+        at, rows = layout[name]
+        end = at + rows * width * np.dtype(dtype).itemsize
+        column = held[at:end].view(dtype)
+        made[name] = column.reshape(rows, width) if width > 1 else column
+    return made
+
+
 def empty_code(
     vertex_start: Int32[np.ndarray, "b+1"], cell_start: Int32[np.ndarray, "b+1"], device: str
-) -> DeviceCode:
-    """Room for the code of blocks with these many vertices and cells."""
-    code, vertices, cells = kernels.Code(), int(vertex_start[-1]), int(cell_start[-1])
+) -> tuple[DeviceCode, wp.array]:
+    """Room for the code of blocks with these many vertices and cells, and the memory it is in."""
+    layout = code_layout(vertex_start, cell_start)
+    held = wp.empty(layout["end"][0], dtype=wp.uint8, device=device)
+    code = emission.Code()
     code.vertex_start = wp.array(vertex_start, dtype=wp.int32, device=device, copy=False)
     code.cell_start = wp.array(cell_start, dtype=wp.int32, device=device, copy=False)
-    code.edges = wp.empty(vertices, dtype=wp.uint16, device=device)
-    code.shares = wp.empty(vertices, dtype=wp.uint16, device=device)
-    code.colours = wp.empty(vertices, dtype=wp.vec3ub, device=device)
-    code.cells = wp.empty(cells, dtype=wp.uint16, device=device)
-    code.cases = wp.empty(cells, dtype=wp.uint8, device=device)
-    code.fingerprint = wp.zeros(len(vertex_start) - 1, dtype=wp.int64, device=device)
-    return code
+    for name, dtype in CODE_TYPES.items():
+        at, rows = layout[name]
+        address = (held.ptr or 0) + at
+        setattr(code, name, wp.array(ptr=address, dtype=dtype, shape=rows, device=device))
+    code.fingerprint.zero_()
+    return code, held
 
 
 def starts_of(counts: Int[np.ndarray, "b"]) -> Int32[np.ndarray, "b+1"]:
@@ -130,15 +158,28 @@ def starts_of(counts: Int[np.ndarray, "b"]) -> Int32[np.ndarray, "b+1"]:
     return starts
 
 
+CODE_COLUMNS: dict[str, tuple[type, int]] = {
+    "fingerprint": (np.int64, 1),
+    "edges": (np.uint16, 1),
+    "shares": (np.uint16, 1),
+    "cells": (np.uint16, 1),
+    "colours": (np.uint8, 3),
+    "cases": (np.uint8, 1),
+}
+CODE_TYPES: dict[str, type] = {
+    "fingerprint": wp.int64,
+    "edges": wp.uint16,
+    "shares": wp.uint16,
+    "cells": wp.uint16,
+    "colours": wp.vec3ub,
+    "cases": wp.uint8,
+}
 PER_BATCH_BLOCK: dict[str, tuple[tuple[int, ...], type]] = {
     "slots": ((8,), wp.int32),
     "inside": ((81,), wp.int16),
     "known": ((81,), wp.int16),
-    "vertex_of_edge": ((3 * POINTS,), wp.int16),
     "edge_of_vertex": ((3 * POINTS,), wp.uint16),
     "cell": ((CELLS,), wp.uint16),
     "case_of_cell": ((CELLS,), wp.uint8),
-    "cell_count": ((), wp.int32),
-    "vertex_count": ((), wp.int32),
-    "face_count": ((), wp.int32),
+    "counts": ((3,), wp.int32),
 }

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Warp kernel that draws triangles from a surface's code (`kernels_surface`).
+"""Warp kernel that draws triangles from a surface's code (`kernels_emission`).
 
 Twin in plain numpy: `reference.drawn`.
 """
@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import warp as wp
 
-from worldsystem_mesh.kernels_surface import SHARE_STEPS, Code, Tables
+from worldsystem_mesh.kernels_emission import SHARE_STEPS, Code
+from worldsystem_mesh.kernels_surface import Tables
 
-wp.set_module_options({"enable_backward": False, "max_unroll": 1})
+wp.set_module_options({"enable_backward": False, "max_unroll": 1, "fuse_fp": False})
 
 
 @wp.struct
@@ -21,60 +22,77 @@ class Drawing:
     voxel: wp.float64
     index: wp.array2d[wp.int32]
     face_start: wp.array[wp.int32]
-    vertex_of_edge: wp.array2d[wp.int16]
     vertices: wp.array[wp.vec3]
     faces: wp.array[wp.vec3i]
 
 
+# On plain pointers: Warp's own language works out each element's address anew.
+DRAW_BLOCK = f"""
+    using namespace wp;
+    const int v0 = vertex_start.data[i], v1 = vertex_start.data[i + 1];
+    const int c0 = cell_start.data[i], c1 = cell_start.data[i + 1];
+    const int x0 = 8 * index(places, i, 0), y0 = 8 * index(places, i, 1);
+    const int z0 = 8 * index(places, i, 2);
+    int16 number[2187];  // of the vertex on each edge
+    for (int at = v0; at < v1; ++at) {{
+        const int edge = edges.data[at], point = edge / 3, axis = edge - 3 * point;
+        number[edge] = int16(at - v0);
+        const double share = double(shares.data[at]) * {1.0 / SHARE_STEPS};
+        const double x = double(x0 + point % 9) + (axis == 0 ? share : 0.0);
+        const double y = double(y0 + point / 9 % 9) + (axis == 1 ? share : 0.0);
+        const double z = double(z0 + point / 81) + (axis == 2 ? share : 0.0);
+        float* vertex = (float*)&vertices.data[at];
+        vertex[0] = float(x * voxel);
+        vertex[1] = float(y * voxel);
+        vertex[2] = float(z * voxel);
+    }}
+    int* face = (int*)&faces.data[face_start.data[i]];
+    for (int c = c0; c < c1; ++c) {{
+        const int shape = cases.data[c];
+        const int16* of_cell = number + 3 * int(cells.data[c]);
+        const int* corner = (const int*)&index(triangle, shape, 0);
+        for (int k = 0; k < 3 * triangle_count.data[shape]; ++k) *face++ = of_cell[corner[k]];
+    }}
+"""
+
+
+@wp.func_native(DRAW_BLOCK)
+def draw_block(
+    triangle_count: wp.array[wp.int32],
+    triangle: wp.array2d[wp.vec3i],
+    vertex_start: wp.array[wp.int32],
+    cell_start: wp.array[wp.int32],
+    edges: wp.array[wp.uint16],
+    shares: wp.array[wp.uint16],
+    cells: wp.array[wp.uint16],
+    cases: wp.array[wp.uint8],
+    i: wp.int32,
+    voxel: wp.float64,
+    places: wp.array2d[wp.int32],
+    face_start: wp.array[wp.int32],
+    vertices: wp.array[wp.vec3],
+    faces: wp.array[wp.vec3i],
+) -> None:
+    """Block i; its place is worked out from the lattice of the whole map in 64 bits, so that
+    neighbours get the same one."""
+
+
 @wp.kernel
 def draw_surface(first: wp.int32, tables: Tables, code: Code, out: Drawing) -> None:
-    """Vertices [world units] and faces (numbered within their block) of block i from its code.
-
-    A place is worked out from the lattice of the whole map in 64 bits, so that neighbours get the
-    same one.
-    """
-    i = first + wp.tid()
-    edges = code.edges
-    shares = code.shares
-    vertex_of_edge = out.vertex_of_edge
-    vertices = out.vertices
-    voxel = out.voxel
-    v0 = code.vertex_start[i]
-    v1 = code.vertex_start[i + 1]
-    x0 = out.index[i, 0] * 8
-    y0 = out.index[i, 1] * 8
-    z0 = out.index[i, 2] * 8
-    none = wp.float64(0.0)
-    for at in range(v0, v1):
-        edge = wp.int32(edges[at])
-        vertex_of_edge[i, edge] = wp.int16(at - v0)
-        point = edge // 3
-        axis = edge - point * 3
-        z = point // 81
-        y = (point - z * 81) // 9
-        x = point - z * 81 - y * 9
-        share = wp.float64(shares[at]) * wp.float64(1.0 / SHARE_STEPS)
-        px = wp.float64(x0 + x) + wp.where(axis == 0, share, none)
-        py = wp.float64(y0 + y) + wp.where(axis == 1, share, none)
-        pz = wp.float64(z0 + z) + wp.where(axis == 2, share, none)
-        vertices[at] = wp.vec3(
-            wp.float32(px * voxel), wp.float32(py * voxel), wp.float32(pz * voxel)
-        )
-    cells = code.cells
-    cases = code.cases
-    triangle_count = tables.triangle_count
-    triangle = tables.triangle
-    faces = out.faces
-    face = out.face_start[i]
-    c1 = code.cell_start[i + 1]
-    for c in range(code.cell_start[i], c1):
-        case = wp.int32(cases[c])
-        base = wp.int32(cells[c]) * 3
-        for t in range(triangle_count[case]):
-            corner = triangle[case, t]
-            faces[face] = wp.vec3i(
-                wp.int32(vertex_of_edge[i, base + corner[0]]),
-                wp.int32(vertex_of_edge[i, base + corner[1]]),
-                wp.int32(vertex_of_edge[i, base + corner[2]]),
-            )
-            face += 1
+    """Vertices [world units] and faces (numbered within their block) of block i from its code."""
+    draw_block(
+        tables.triangle_count,
+        tables.triangle,
+        code.vertex_start,
+        code.cell_start,
+        code.edges,
+        code.shares,
+        code.cells,
+        code.cases,
+        first + wp.tid(),
+        out.voxel,
+        out.index,
+        out.face_start,
+        out.vertices,
+        out.faces,
+    )

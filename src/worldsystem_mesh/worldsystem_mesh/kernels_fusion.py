@@ -21,7 +21,7 @@ from worldsystem_mesh.kernels_volume import (
     weight_of,
 )
 
-wp.set_module_options({"enable_backward": False, "max_unroll": 1})
+wp.set_module_options({"enable_backward": False, "max_unroll": 1, "fuse_fp": False})
 
 
 @wp.func
@@ -66,7 +66,7 @@ FUSE_ROW = f"""
     // how far in front of the measured surface it lies, and whether that is in the band
     for (int i = 0; i < 8; ++i) {{
         const float measured = float(steps[i]) * depth_step;
-        half[i] = min(max(noise * measured, truncation), 16.0f);
+        half[i] = wp::min(wp::max(noise * measured, truncation), 16.0f);
         far_by[i] = measured - z[i];
         counts[i] = inside[i] & (steps[i] > 0) & (far_by[i] > -half[i]);
         any |= counts[i];
@@ -80,7 +80,7 @@ FUSE_ROW = f"""
         const float dither = float(bits & 0xFFFFu) * (1.0f / 65536.0f);
 
         // weight: the pixel's confidence, falling to 0 in the last quarter behind the surface
-        const float behind = min(4.0f + 4.0f * far_by[i] / half[i], 1.0f);
+        const float behind = wp::min(4.0f + 4.0f * far_by[i] / half[i], 1.0f);
         const float exact = float(int(observed[i] >> 24)) * ({WEIGHT_UNITS}.0f / 255.0f) * behind;
         const float weighed = exact + float(int(bits >> 16)) * (1.0f / 65536.0f);
         const int weight = counts[i] ? int(weighed) : 0;
@@ -88,35 +88,35 @@ FUSE_ROW = f"""
         // running mean of the distance
         const uint32 before = row_paint[i];
         const int held = int(before >> 24), old = row_sdf[i];
-        const int total = min(held + weight, most);
-        const float share = float(weight) / float(max(held + weight, 1));
-        const float gap = min(far_by[i], half[i]) * {SDF_UNITS}f - float(old);
+        const int total = wp::min(held + weight, most);
+        const float share = float(weight) / float(wp::max(held + weight, 1));
+        const float gap = wp::min(far_by[i], half[i]) * {SDF_UNITS}f - float(old);
         const int now = old + int(floorf(gap * share + dither));
 
         // how far that counts as moved
         const int edge = wp::abs(now), was = wp::abs(old);
         const int appeared = edge < watched ? int({SDF_UNITS}f) : {FAR_BUT_KNOWN};
-        const int is_out = (min(edge, was) >= watched) & ((now ^ old) >= 0);
+        const int is_out = (wp::min(edge, was) >= watched) & ((now ^ old) >= 0);
         int moved = held < least ? appeared : (is_out ? 0 : wp::abs(now - old));
 
         // colour, in the band; black is none
         const int r = before & 255, g = (before >> 8) & 255, b = (before >> 16) & 255;
-        const float slow = float(weight) / float({COLOUR_MEMORY} + max(weight, 0));
+        const float slow = float(weight) / float({COLOUR_MEMORY} + wp::max(weight, 0));
         const float kept = held > {COLOUR_MEMORY} ? slow : share;
         const float part = (before & 0xFFFFFFu) == 0u ? 1.0f : kept;
         const int red = int(floorf(float(int(observed[i] & 255) - r) * part + dither));
         const int green = int(floorf(float(int((observed[i] >> 8) & 255) - g) * part + dither));
         const int blue = int(floorf(float(int((observed[i] >> 16) & 255) - b) * part + dither));
-        const int new_blue = max(b + blue, 1);
+        const int new_blue = wp::max(b + blue, 1);
         const int in_band = far_by[i] < half[i];
         const uint32 mixed = uint32((r + red) | ((g + green) << 8) | (new_blue << 16));
         const uint32 colour = in_band ? mixed : before & 0xFFFFFFu;
-        const int shades = max(max(wp::abs(red), wp::abs(green)), wp::abs(new_blue - b));
+        const int shades = wp::max(wp::max(wp::abs(red), wp::abs(green)), wp::abs(new_blue - b));
         const int repainted = (in_band & (now > -watched)) ? {COLOUR_CHANGE} * shades : 0;
 
         const int is_seen = weight > 0;
-        moved = max(moved, repainted);
-        move = max(move, (is_seen & (total >= least)) ? moved : 0);
+        moved = wp::max(moved, repainted);
+        move = wp::max(move, (is_seen & (total >= least)) ? moved : 0);
         row_sdf[i] = int16(is_seen ? now : old);
         row_paint[i] = is_seen ? colour | (uint32(total) << 24) : before;
     }}

@@ -23,7 +23,7 @@ from worldsystem_mesh.kernels_volume import (
     is_outside,
 )
 
-wp.set_module_options({"enable_backward": False, "max_unroll": 1})
+wp.set_module_options({"enable_backward": False, "max_unroll": 1, "fuse_fp": False})
 
 
 @wp.func

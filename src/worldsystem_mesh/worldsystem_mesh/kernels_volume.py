@@ -44,11 +44,12 @@ RIM_SAMPLES = 169
 UNKNOWN = 0
 """A rim sample that is not known; a known distance of 0 is kept as 1."""
 
-BLOCKS, TOUCHED, DIRTY, LOST, PAGED, OUTSIDE = 0, 1, 2, 3, 4, 5
+BLOCKS, DIRTY, TOUCHED, LOST, PAGED, OUTSIDE, IN_BAND = 0, 1, 2, 3, 4, 5, 6
 """Meaning of the entries of `Volume.counters`. `LOST`: keys that found no place in the hash;
-`PAGED`: touches of blocks on disk; `OUTSIDE`: places beyond the lattice."""
+`PAGED`: touches of blocks on disk; `OUTSIDE`: places beyond the lattice; `IN_BAND`: those of
+`TOUCHED` that are in the band. From `TOUCHED` on they begin anew with each view."""
 
-COUNTERS = 6
+COUNTERS = 7
 
 
 @wp.struct

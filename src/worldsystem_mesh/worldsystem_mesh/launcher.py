@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from typing import Any
@@ -55,7 +56,8 @@ class Launcher:
     """Launches Warp kernels on `device` ("auto", "cpu" or "cuda").
 
     A Warp launch on a CPU is serial but releases the interpreter lock, so a range cut into slices
-    uses several cores. Atomics are plain writes there: kernels that use them go through `whole`.
+    uses several cores, the caller's among them. Atomics are plain writes there: kernels that use
+    them go through `whole`.
     """
 
     def __init__(self, device: str, threads: int) -> None:
@@ -65,7 +67,8 @@ class Launcher:
         use_cuda = device != "cpu" and wp.is_cuda_available()
         self.device = "cuda:0" if use_cuda else "cpu"
         self._threads = 1 if use_cuda else threads
-        self._pool = ThreadPoolExecutor(threads, "mesh") if self._threads > 1 else None
+        others = self._threads - 1
+        self._pool = ThreadPoolExecutor(others, "mesh") if others else None
 
     # Any: Warp kernels and their arguments have no static types.
     def whole(self, kernel: Any, dim: int | tuple[int, ...], inputs: list[Any]) -> None:
@@ -90,16 +93,19 @@ class Launcher:
             return
         slices = min(self._threads * SLICES_PER_THREAD, count // least)
         edges = [count * i // slices for i in range(slices + 1)]
-        jobs = [
-            self._pool.submit(
-                wp.launch,
-                kernel,
-                dim=(end - start, *inner),
-                inputs=[start, *inputs],
-                device=self.device,
-            )
-            for start, end in pairwise(edges)
-        ]
+        waiting = deque(pairwise(edges))
+
+        def work() -> None:
+            while waiting:
+                try:
+                    start, end = waiting.popleft()
+                except IndexError:  # another thread took the last
+                    return
+                dim = (end - start, *inner)
+                wp.launch(kernel, dim=dim, inputs=[start, *inputs], device=self.device)
+
+        jobs = [self._pool.submit(work) for _ in range(self._threads - 1)]
+        work()
         for job in jobs:
             job.result()
 

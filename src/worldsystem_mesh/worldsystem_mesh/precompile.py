@@ -10,6 +10,7 @@ import warp as wp
 from worldsystem_mesh import (
     kernels_changes,
     kernels_drawing,
+    kernels_emission,
     kernels_fusion,
     kernels_rays,
     kernels_surface,
@@ -25,6 +26,7 @@ MODULES = (
     kernels_fusion,
     kernels_changes,
     kernels_surface,
+    kernels_emission,
     kernels_drawing,
 )
 

@@ -17,7 +17,7 @@ from jaxtyping import Float64, Int32, UInt16, UInt32
 from worldsystem_core.reconstruction import Keyframe
 from worldsystem_core.surface import BlockIndex
 from worldsystem_mesh.cells import SurfaceCells
-from worldsystem_mesh.kernels_surface import SHARE_MARGIN, SHARE_STEPS
+from worldsystem_mesh.kernels_emission import SHARE_MARGIN, SHARE_STEPS
 from worldsystem_mesh.kernels_volume import (
     COLOUR_CHANGE,
     COLOUR_MEMORY,

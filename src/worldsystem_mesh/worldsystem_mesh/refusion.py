@@ -12,6 +12,7 @@ from __future__ import annotations
 import time
 from collections import OrderedDict, defaultdict
 from collections.abc import Iterator
+from itertools import pairwise
 
 import numpy as np
 from jaxtyping import Int, Int32, Int64
@@ -170,8 +171,10 @@ class Refusion:
             return
         chunks = self._chunks(blocks)
         order = np.argsort(chunks, kind="stable")
-        found, begins = np.unique(chunks[order], return_index=True)
-        yield from zip(found.tolist(), np.split(values[order], begins[1:]), strict=True)
+        chunks, values = chunks[order], values[order]
+        begins = [0, *(np.flatnonzero(chunks[1:] != chunks[:-1]) + 1).tolist(), len(chunks)]
+        for begin, end in pairwise(begins):
+            yield int(chunks[begin]), values[begin:end]
 
     def _chunks(self, blocks: Int[np.ndarray, "b"]) -> Int64[np.ndarray, "b"]:
         """Key of the cube of 4³ blocks that each block is in."""

@@ -126,7 +126,7 @@ def view_from_keyframe(keyframe: Keyframe, config: MeshConfig, order: int) -> St
         _on_cpu(depth, wp.uint16),
         _on_cpu(paint, wp.uint32),
     ]
-    wp.launch(compact_pixels, dim=shape, inputs=inputs, device="cpu")
+    wp.launch(compact_pixels, dim=shape[0], inputs=inputs, device="cpu")
     if not depth.any():
         return None
     return StoredView(

@@ -43,7 +43,7 @@ class DeviceView:
 
 
 VIEW_STRUCT: Any = kernels.View  # a Warp struct, which mypy takes for a class
-VIEW_DTYPE = VIEW_STRUCT.numpy_dtype()
+VIEW_DTYPE = np.dtype(VIEW_STRUCT.numpy_dtype())
 UPPER = np.array([(i & 1, i >> 1 & 1, i >> 2) for i in range(1, 8)], np.int32)
 
 
@@ -70,6 +70,7 @@ class BlockVolume:
         self.state.voxels.watched = int(watched * kernels.SDF_UNITS)
         self.state.half_life = config.decay_keyframes
         self.state.counters = self._zeros(kernels.COUNTERS, wp.int32)
+        self._single = (self._list(np.zeros(1)), self._list(np.zeros(1)))
         budget = config.memory_mb * 1_000_000 * 3 // 4
         self.pool = BlockPool(self.state, launcher.device, budget, config.page_dir)
         self._resize(FIRST_CAPACITY)
@@ -117,9 +118,9 @@ class BlockVolume:
         touched = self._touched(view, on_device)
         blocks = touched.blocks
         if on_device is not None and len(blocks):
-            start = np.arange(len(blocks) + 1, dtype=np.int32)
-            self._fuse([on_device], blocks, start, np.zeros(len(blocks), np.int32))
-            self.note(blocks, view.order)
+            listed = self._list(blocks)
+            self._fuse([on_device], listed, *self._one_view_each(len(blocks)))
+            self._note(listed, view.order)
         return touched
 
     def touch(self, view: StoredView) -> StoredView:
@@ -130,14 +131,13 @@ class BlockVolume:
         """Fuse `view` into the given blocks, which are in memory."""
         on_device = self.on_device(view)
         if len(blocks) and on_device is not None:
-            start = np.arange(len(blocks) + 1, dtype=np.int32)
-            self._fuse([on_device], blocks, start, np.zeros(len(blocks), np.int32))
+            listed = self._list(blocks)
+            self._fuse([on_device], listed, *self._one_view_each(len(blocks)))
 
     def note(self, blocks: Int32[np.ndarray, "b"], order: int) -> None:
         """Work out which of the blocks, just fused into, are to be drawn again."""
         if len(blocks):
-            inputs = [self.state, self._list(blocks), order]
-            self._launcher.whole(changes.note_changes, len(blocks), inputs)
+            self._note(self._list(blocks), order)
 
     def note_pending(self) -> None:
         """Have all blocks drawn again that moved at all, however little."""
@@ -148,9 +148,9 @@ class BlockVolume:
         for start in range(0, len(pending), step):
             blocks = pending[start : start + step]
             self.make_resident(blocks)
-            self._launcher.whole(
-                changes.note_pending, len(blocks), [self.state, self._list(blocks)]
-            )
+            inputs = [self.state, self._list(blocks)]
+            self._launcher.sliced(changes.add_pending, len(blocks), inputs)
+            self._launcher.whole(changes.list_dirty, len(blocks), inputs)
 
     def rebuild(
         self,
@@ -163,11 +163,13 @@ class BlockVolume:
 
         Block i gets `views[j]` for each j in `view_of_pair[start[i]:start[i + 1]]`.
         """
-        inputs = [self.state, self._list(blocks)]
-        self._launcher.sliced(fusion.empty_blocks, len(blocks), inputs, inner=(ROWS,))
+        if not len(blocks):
+            return
+        listed = self._list(blocks)
+        self._launcher.sliced(fusion.empty_blocks, len(blocks), [self.state, listed], inner=(ROWS,))
         if views:
-            self._fuse(views, blocks, start, view_of_pair)
-        self.note(blocks, max((view.order for view in views), default=0))
+            self._fuse(views, listed, self._list(start), self._list(view_of_pair))
+        self._note(listed, max((view.order for view in views), default=0))
 
     def dirty_blocks(self) -> Int32[np.ndarray, "b"]:
         """Blocks to be drawn again since the last call, in ascending order."""
@@ -176,7 +178,7 @@ class BlockVolume:
             return np.zeros(0, np.int32)
         blocks = np.sort(head(self.state.dirty, count))
         self._launcher.whole(changes.clear_dirty, count, [self.state, self.state.dirty])
-        self._set_counters(DIRTY=0)
+        self._clear_counters(kernels.DIRTY, kernels.DIRTY)
         return np.asarray(blocks)
 
     def make_resident(self, blocks: Int32[np.ndarray, "b"]) -> int:
@@ -233,20 +235,27 @@ class BlockVolume:
         return DeviceView(made, record, view.order)
 
     def _fuse(
-        self,
-        views: list[DeviceView],
-        blocks: Int32[np.ndarray, "b"],
-        start: Int32[np.ndarray, "b+1"],
-        view_of_pair: Int32[np.ndarray, "p"],
+        self, views: list[DeviceView], blocks: wp.array, start: wp.array, view_of_pair: wp.array
     ) -> None:
         records = np.array([view.record for view in views], dtype=VIEW_DTYPE)
-        device = self._launcher.device
+        device, count = self._launcher.device, blocks.shape[0]
         together = wp.array(records, dtype=kernels.View, device=device, copy=False)
-        pairs = [self._list(start), self._list(view_of_pair)]
-        lanes = 1 if self._launcher.device == "cpu" else ROWS
-        inputs = [self.state, together, self._list(blocks), *pairs, lanes]
-        least = max(MIN_SLICE * len(blocks) // max(len(view_of_pair), 1), 1)
-        self._launcher.sliced(fusion.fuse_views, len(blocks), inputs, inner=(lanes,), least=least)
+        lanes = 1 if device == "cpu" else ROWS
+        inputs = [self.state, together, blocks, start, view_of_pair, lanes]
+        least = max(MIN_SLICE * count // max(view_of_pair.shape[0], 1), 1)
+        self._launcher.sliced(fusion.fuse_views, count, inputs, inner=(lanes,), least=least)
+
+    def _one_view_each(self, count: int) -> tuple[wp.array, wp.array]:
+        """Pairs of `count` blocks with the only view: where each begins, and which view it is."""
+        if count >= self._single[0].shape[0]:
+            room = 2 * count + 1
+            self._single = (self._list(np.arange(room)), self._list(np.zeros(room)))
+        return self._single[0], self._single[1][:count]
+
+    def _note(self, blocks: wp.array, order: int) -> None:
+        count = blocks.shape[0]
+        self._launcher.sliced(changes.add_changes, count, [self.state, blocks, order])
+        self._launcher.whole(changes.list_dirty, count, [self.state, blocks])
 
     def _touched(self, view: StoredView, on_device: DeviceView | None) -> StoredView:
         if on_device is None:
@@ -263,9 +272,10 @@ class BlockVolume:
         stride = band_stride_px(view, self.voxel)
         while True:
             self._stamp += 1
-            self._set_counters(TOUCHED=0, LOST=0, PAGED=0, OUTSIDE=0)
+            self._clear_counters(kernels.TOUCHED, kernels.IN_BAND)
             self._walk_rays(rays.touch_band, on_device, view, stride)
-            in_band = int(self._counters()[kernels.TOUCHED])
+            held = self.state.counters
+            wp.copy(held, held, dest_offset=kernels.IN_BAND, src_offset=kernels.TOUCHED, count=1)
             if self._config.free_space:
                 self._walk_rays(rays.touch_free_space, on_device, view, FREE_SPACE_STRIDE_PX)
             counters = self._counters()
@@ -282,6 +292,7 @@ class BlockVolume:
                 self._resize(2 * self.state.capacity)
             self.outside += int(counters[kernels.OUTSIDE])
             self._follow_coords()
+            in_band = int(counters[kernels.IN_BAND])
             found = head(self.state.touched, touched).copy()
             return found[:in_band], found[in_band:]
 
@@ -321,6 +332,12 @@ class BlockVolume:
             counters[getattr(kernels, name)] = value
         if self._launcher.device != "cpu":
             self.state.counters.assign(counters)
+
+    def _clear_counters(self, first: int, last: int) -> None:
+        if self._launcher.device == "cpu":
+            self._counters()[first : last + 1] = 0
+        else:
+            self.state.counters[first : last + 1].zero_()
 
     def _index_bytes(self) -> int:
         return self.block_count * PLACE_BYTES + int(self.state.keys.size) * KEY_BYTES
