@@ -1,14 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """Networks of segmentation at full size, random weights: ours against the library used naively.
 
-Needs a CUDA device; `benchmarks/gpu.sh` runs it. Grounding DINO tiny and SAM 2.1 small. The naive
-way runs the encoder for each object's session and forgets nothing.
+Needs a CUDA device; `benchmarks/gpu.sh` runs it. Grounding DINO tiny and SAM 2.1 small. Three ways
+of following objects: side by side in one pass, one after the other with the encoder shared, and
+naively: the encoder for each object's session, and nothing forgotten.
+
+    bench_segment_gpu.py --tiny     tiny networks on the CPU, to see that it runs; writes nothing
 """
 
 from __future__ import annotations
 
+import argparse
 import statistics
+import sys
 import time
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,41 +27,81 @@ from worldsystem_segment.learned.mask_sessions import MaskSessions
 from worldsystem_segment.learned.pixels import SAM2_MEAN, SAM2_STD, square_pixels
 
 COUNTS = (1, 4, 16)
-FRAMES, WARM_UP = (12, 4) if QUICK else (60, 10)
 SHAPE = (480, 640, 3)
 
 
+@dataclass(frozen=True)
+class Setting:
+    """Which networks run, and for how many pictures after how many that are not counted."""
+
+    masks: Any  # a Sam2VideoModel
+    detector: GroundingDetector
+    frames: int
+    warm_up: int
+    note: str
+
+
 def main() -> None:
-    """Measure detection, and masks of 1, 4 and 16 objects, both ways in turn."""
+    """Measure detection, and masks of 1, 4 and 16 objects, all ways in turn."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--tiny", action="store_true", help="tiny networks on the CPU")
+    tiny = parser.parse_args().tiny
+    setting = _tiny() if tiny else _full_size()
     bench = Benchmark("segment_gpu", id_prefix="segment")
-    model = _sam2_small()
-    measure_detector(bench)
+    measure_detector(bench, setting)
     for count in COUNTS:
-        ours, naive = _ours_ms(model, count), _naive_ms(model, count)
-        note = f"SAM 2.1 small, bf16, {count} objects, random weights, 640x480"
-        bench.add(f"masks_{count}_ms", ours, "ms", note=note)
-        bench.add(f"masks_{count}_fps", 1e3 / statistics.median(ours), "1/s", note=note)
-        ratio = statistics.median(naive) / statistics.median(ours)
-        bench.add(f"masks_{count}_speedup", ratio, "x", note="library: encoder for each object")
-    bench.write()
+        measure_masks(bench, setting, count)
+    if not tiny:
+        bench.write()
 
 
-def measure_detector(bench: Benchmark) -> None:
-    """Grounding DINO tiny at 800 px with four phrases, as it runs beside the video."""
+def measure_detector(bench: Benchmark, setting: Setting) -> None:
+    """Grounding DINO at 800 px with four phrases, as it runs beside the video."""
+    picture = _picture(0)
+    phrases = ("red car", "person", "chair", "dog")
+    times = []
+    for _ in range(setting.warm_up + setting.frames // 2):
+        start = time.perf_counter()
+        setting.detector.detect(picture, phrases, 0.3)
+        _wait(setting)
+        times.append(1e3 * (time.perf_counter() - start))
+    note = "Grounding DINO tiny, bf16, 1066x800, 4 phrases, random weights"
+    bench.add("detector_ms", times[setting.warm_up :], "ms", note=note)
+
+
+def measure_masks(bench: Benchmark, setting: Setting, count: int) -> None:
+    """`count` objects that are followed, each picture's masks on the CPU at its end."""
+    together = _ours_ms(setting, count)
+    one_by_one = _ours_ms(setting, count, one_by_one=True)
+    naive = _naive_ms(setting, count)
+    note = f"{setting.note}, {count} objects, random weights, 640x480"
+    bench.add(f"masks_{count}_ms", together, "ms", note=note)
+    bench.add(f"masks_{count}_fps", 1e3 / statistics.median(together), "1/s", note=note)
+    alone = "the same, one object after the other"
+    bench.add(f"masks_{count}_one_by_one_ms", one_by_one, "ms", note=alone)
+    library = "library: encoder for each object"
+    bench.add(f"masks_{count}_naive_ms", naive, "ms", note=library)
+    ratio = statistics.median(naive) / statistics.median(together)
+    bench.add(f"masks_{count}_speedup", ratio, "x", note=library)
+
+
+def _full_size() -> Setting:
     from transformers import GroundingDinoConfig, GroundingDinoForObjectDetection
 
     config = GroundingDinoConfig()  # the defaults are the tiny model's
     model = GroundingDinoForObjectDetection(config).to("cuda", torch.bfloat16)
     detector = GroundingDetector(model, _SpelledTokens())
-    picture = _picture(0)
-    times = []
-    for _ in range(WARM_UP + FRAMES // 2):
-        start = time.perf_counter()
-        detector.detect(picture, ("red car", "person", "chair", "dog"), 0.3)
-        torch.cuda.synchronize()
-        times.append(1e3 * (time.perf_counter() - start))
-    note = "Grounding DINO tiny, bf16, 1066x800, 4 phrases, random weights"
-    bench.add("detector_ms", times[WARM_UP:], "ms", note=note)
+    frames, warm_up = (12, 4) if QUICK else (60, 20)  # memories are full after sixteen
+    return Setting(_sam2_small(), detector, frames, warm_up, "SAM 2.1 small, bf16")
+
+
+def _tiny() -> Setting:
+    sys.path.insert(0, str(Path(__file__).parents[1] / "test" / "segment"))
+    from tiny_networks import tiny_dino, tiny_sam2
+
+    model, tokens = tiny_dino()
+    detector = GroundingDetector(model, tokens, short_edge=64)
+    return Setting(tiny_sam2(), detector, 4, 2, "tiny, CPU")
 
 
 class _SpelledTokens:
@@ -87,20 +134,21 @@ def _box(index: int) -> tuple[float, float, float, float]:
     return x, y, x + 100, y + 80
 
 
-def _ours_ms(model: Any, count: int) -> list[float]:
+def _ours_ms(setting: Setting, count: int, *, one_by_one: bool = False) -> list[float]:
     from transformers import Sam2VideoInferenceSession
 
-    sessions = MaskSessions(model, Sam2VideoInferenceSession)
+    sessions = MaskSessions(setting.masks, Sam2VideoInferenceSession, one_by_one=one_by_one)
     for index in range(count):
         sessions.prompt(index, _box(index))
-    return _timed(lambda frame: sessions.step(_picture(frame % 8)))
+    return _timed(setting, lambda frame: sessions.step(_picture(frame % 8)))
 
 
 @torch.inference_mode()
-def _naive_ms(model: Any, count: int) -> list[float]:
+def _naive_ms(setting: Setting, count: int) -> list[float]:
     """A session for each object as the examples make it: features are not shared, nothing goes."""
     from transformers import Sam2VideoInferenceSession
 
+    model = setting.masks
     followers = [MaskSessions(model, Sam2VideoInferenceSession) for _ in range(count)]
     sessions = []
     for index, follower in enumerate(followers):
@@ -110,24 +158,29 @@ def _naive_ms(model: Any, count: int) -> list[float]:
         sessions.append(session)
 
     def step(frame: int) -> None:
-        pixels = square_pixels(_picture(frame % 8), 1024, SAM2_MEAN, SAM2_STD)
-        pixels = pixels.to("cuda", torch.bfloat16)
+        pixels = square_pixels(_picture(frame % 8), model.image_size, SAM2_MEAN, SAM2_STD)
+        pixels = pixels.to(model.device, model.dtype)
         for session in sessions:
             output = model(inference_session=session, frame=pixels, frame_idx=frame)
             masks = torch.nn.functional.interpolate(output.pred_masks.float(), SHAPE[:2])
             (masks > 0).cpu()
 
-    return _timed(step)
+    return _timed(setting, step)
 
 
-def _timed(step: Any) -> list[float]:
+def _timed(setting: Setting, step: Any) -> list[float]:
     times = []
-    for frame in range(WARM_UP + FRAMES):
+    for frame in range(setting.warm_up + setting.frames):
         start = time.perf_counter()
         step(frame)
-        torch.cuda.synchronize()
+        _wait(setting)
         times.append(1e3 * (time.perf_counter() - start))
-    return times[WARM_UP:]
+    return times[setting.warm_up :]
+
+
+def _wait(setting: Setting) -> None:
+    if setting.masks.device.type == "cuda":
+        torch.cuda.synchronize()
 
 
 if __name__ == "__main__":

@@ -40,6 +40,35 @@ def tiny_sam2(seed: int = 0):
     return Sam2VideoModel(config).eval()
 
 
+def unlike_fresh(model, seed: int = 0):
+    """The same network with every weight moved: fresh ones have zeros that hide mistakes."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight += 0.1 * torch.randn(weight.shape, generator=generator)
+    return model
+
+
+def tiny_edgetam(seed: int = 0):
+    """An `EdgeTamVideoModel` for pictures of 64 px, its backbone SAM 2's: timm is not needed."""
+    from transformers import EdgeTamVideoConfig, EdgeTamVideoModel
+
+    torch.manual_seed(seed)
+    given = tiny_sam2().config.to_dict()
+    kept = ("vision_config", "prompt_encoder_config", "mask_decoder_config", "image_size")
+    config = EdgeTamVideoConfig(
+        **{key: given[key] for key in kept},
+        memory_attention_hidden_size=128, memory_attention_num_layers=1,
+        memory_attention_mlp_hidden_size=32, memory_attention_rope_feat_sizes=[4, 4],
+        memory_attention_rope_k_sizes=[2, 2],
+        memory_encoder_hidden_size=128, memory_encoder_output_channels=64,
+        mask_downsampler_embed_dim=128, memory_fuser_embed_dim=128,
+        memory_fuser_intermediate_dim=32,
+        perceiver_resampler_num_latents=4, perceiver_resampler_num_latents_2d=4,
+    )  # fmt: skip
+    return EdgeTamVideoModel(config).eval()
+
+
 def tiny_dino(seed: int = 0):
     """A `GroundingDinoForObjectDetection` with a vocabulary of a few words, and its tokenizer."""
     from transformers import (

@@ -3,7 +3,7 @@
 
 Sessions of their own make objects come and go at any frame without touching one another (in a
 shared session a new prompt changes the others' masks), and what an object no longer needs goes with
-its session.
+its session. A prompted object goes through the library alone, the others side by side.
 """
 
 from __future__ import annotations
@@ -17,6 +17,13 @@ import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
+from worldsystem_segment.learned.batched_masks import (
+    Logits,
+    Vision,
+    can_run_together,
+    follow_together,
+    vision_features,
+)
 from worldsystem_segment.learned.pixels import SAM2_MEAN, SAM2_STD, picture_masks, square_pixels
 from worldsystem_segment.learned.pruning import prune
 
@@ -40,13 +47,20 @@ class MaskSessions:
 
     `model` is a `Sam2VideoModel` or `EdgeTamVideoModel` (transformers), in whatever precision it
     is. An object is given by a box, or by a mask, in the picture of the next `step`. `forget` is
-    what a session forgets after each picture.
+    what a session forgets after each picture. Objects without a prompt are followed together where
+    the network can, or `one_by_one`, which gives the same but for rounding.
     """
 
     def __init__(
-        self, model: Any, session_type: type, forget: Callable[[Any, int, Any], None] = prune
-    ) -> None:  # transformers' own types
+        self,
+        model: Any,  # transformers' own types
+        session_type: type,
+        forget: Callable[[Any, int, Any], None] = prune,
+        *,
+        one_by_one: bool = False,
+    ) -> None:
         self._forget = forget
+        self._together = can_run_together(model) and not one_by_one
         self._model = model.eval()
         self._session_type = session_type
         self._size = (
@@ -86,32 +100,44 @@ class MaskSessions:
             return {}
         dtype, device = self._model.dtype, self._model.device
         pixels = square_pixels(rgb, self._size, SAM2_MEAN, SAM2_STD).to(device, dtype)
-        found: dict[int, ObjectMask] = {}
-        features: dict[Any, Any] | None = None
-        for object_id in sorted(self.ids):
-            session = self._session_of(object_id, rgb.shape)
-            if object_id in self._prompts:
-                self._anchor(session, self._prompts.pop(object_id), rgb.shape)
-            if features is not None:
-                session.cache._vision_features = dict(features)
-            else:
-                self.encoder_runs += 1
-            output = self._model(inference_session=session, frame=pixels, frame_idx=self.frame)
-            features = dict(session.cache._vision_features)
-            session.cache._vision_features = {}
+        features = vision_features(self._model, pixels)
+        self.encoder_runs += 1
+        anchored = self._anchor_all(rgb.shape)
+        followed = sorted(self.ids - set(anchored))
+        if not self._together:
+            anchored, followed = sorted(self.ids), []
+        logits = {i: self._run_alone(self._sessions[i], pixels, features) for i in anchored}
+        sessions = [self._sessions[i] for i in followed]
+        found = follow_together(self._model, sessions, self.frame, features)
+        logits |= dict(zip(followed, found, strict=True))
+        for session in self._sessions.values():
             self._forget(session, self.frame, self._model.config)
-            found[object_id] = _object_mask(output, rgb.shape)
-        return found
+        return _object_masks(logits, rgb.shape)
 
     def sessions(self) -> dict[int, Any]:
         """The sessions by object, for tests."""
         return self._sessions
 
+    def _anchor_all(self, shape: tuple[int, ...]) -> list[int]:
+        """Hand the prompts to the sessions; the objects that had one."""
+        anchored = sorted(self._prompts)
+        for object_id in anchored:
+            session = self._session_of(object_id, shape)
+            self._anchor(session, self._prompts.pop(object_id), shape)
+        return anchored
+
+    def _run_alone(self, session: Any, pixels: Tensor, features: Vision) -> Logits:
+        """The library's own pass for one object, with the encoder's features given."""
+        session.cache.cache_vision_features(self.frame, features)
+        output = self._model(inference_session=session, frame=pixels, frame_idx=self.frame)
+        session.cache.clear_all()
+        return Logits(output.pred_masks, output.object_score_logits)
+
     def _session_of(self, object_id: int, shape: tuple[int, ...]) -> Any:
-        session = self._sessions.get(object_id)
-        if session is None or (session.video_height, session.video_width) != shape[:2]:
+        """An object's session. Later pictures may be of another size: it only knows squares."""
+        if object_id not in self._sessions:
             device = self._model.device
-            session = self._session_type(
+            self._sessions[object_id] = self._session_type(
                 video=None,
                 video_height=shape[0],
                 video_width=shape[1],
@@ -120,8 +146,7 @@ class MaskSessions:
                 video_storage_device=device,
                 dtype=self._model.dtype,
             )
-            self._sessions[object_id] = session
-        return session
+        return self._sessions[object_id]
 
     def _anchor(
         self, session: Any, where: Box | Bool[np.ndarray, "h w"], shape: tuple[int, ...]
@@ -147,7 +172,12 @@ class MaskSessions:
         return {"point_coords": corners.to(device), "point_labels": labels.to(device)}
 
 
-def _object_mask(output: Any, shape: tuple[int, ...]) -> ObjectMask:
-    masks = picture_masks(output.pred_masks, shape[0], shape[1])
-    presence = float(output.object_score_logits.flatten()[0])
-    return ObjectMask(masks[0] & (presence > 0), presence)
+def _object_masks(logits: dict[int, Logits], shape: tuple[int, ...]) -> dict[int, ObjectMask]:
+    """Masks of the picture, by object; the device is waited for once, not for each object."""
+    ids = sorted(logits)
+    masks = torch.cat([logits[i].mask for i in ids])
+    presence = torch.cat([logits[i].presence.flatten() for i in ids])
+    there = torch.where(presence[:, None, None, None] > 0, masks, -1.0)
+    whole = picture_masks(there, shape[0], shape[1])
+    scores = presence.float().tolist()
+    return {i: ObjectMask(whole[k], scores[k]) for k, i in enumerate(ids)}
