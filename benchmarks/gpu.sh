@@ -32,7 +32,10 @@ slam3r() {
 segment() { run python3 benchmarks/bench_segment_gpu.py; }
 splats() { run python3 benchmarks/bench_splats_da3.py small base large giant; }
 
-for part in $parts; do "$part"; done
+for part in $parts; do
+  export BENCH_COMMAND="benchmarks/gpu.sh ${BENCH_SUFFIX#_} $part"
+  "$part"
+done
 if ((${#failed[@]})); then
   printf 'failed: %s\n' "${failed[@]}"
   exit 1

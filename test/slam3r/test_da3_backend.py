@@ -17,7 +17,7 @@ from worldsystem_slam3r.catalogue import backend_states
 from worldsystem_slam3r.config import Slam3rConfig
 from worldsystem_slam3r.da3.backend import Da3Backend
 from worldsystem_slam3r.da3.pace import Pace
-from worldsystem_slam3r.da3.package import package_problem
+from worldsystem_slam3r.da3.package import described, package_problem
 from worldsystem_slam3r.da3.variants import VARIANTS, Da3Weights, choose, find_da3
 
 needs_package = pytest.mark.skipif(bool(package_problem()), reason=package_problem() or "there")
@@ -185,6 +185,21 @@ def test_weights_on_disk_are_loaded_by_path_and_foreign_ones_refused(tmp_path, m
 
 
 @needs_package
+@needs_package
+@pytest.mark.parametrize("name", ["da3-small", "da3-giant", "da3nested-giant-large"])
+def test_numbers_of_a_published_configuration_are_numbers(name):
+    """PyYAML takes `1e-5` for a text."""
+    texts, open_ = [], [described(name)]
+    while open_:
+        item = open_.pop()
+        if isinstance(item, dict | list):
+            open_ += item.values() if isinstance(item, dict) else item
+        elif isinstance(item, str):
+            texts.append(item)
+    assert texts
+    assert not any(text[0].isdigit() for text in texts)
+
+
 def test_the_package_brings_nothing_else_along():
     for name in ("omegaconf", "addict", "e3nn", "torchvision", "xformers"):
         assert not getattr(sys.modules.get(name), "__file__", None)

@@ -94,7 +94,7 @@ class Slam3rConfig(Config):
         choices=PRECISIONS,
     )
     cuda_graphs: bool = param(
-        False, "record the networks' kernels once per shape and replay them; on a GPU"
+        True, "record the networks' kernels once per shape and replay them; on a GPU"
     )
     compiled: bool = param(
         False, "compile the networks' blocks with torch.compile, in the first minute; for a GPU"

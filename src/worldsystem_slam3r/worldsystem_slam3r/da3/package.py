@@ -75,10 +75,15 @@ def module(name: str) -> ModuleType:
 
 def build(configuration: str) -> Any:  # a torch module of the package
     """The network that `configuration` (such as `da3-small`) describes, with random weights."""
-    root = Path(str(module("cfg").__file__)).parent
     module("model.gs_adapter")
     module("model.da3")
-    return _made(_described(root / "configs" / f"{configuration}.yaml"))
+    return _made(described(configuration))
+
+
+def described(configuration: str) -> dict[str, Any]:
+    """A configuration of the package with those that it refers to."""
+    root = Path(str(module("cfg").__file__)).parent
+    return _described(root / "configs" / f"{configuration}.yaml")
 
 
 def _described(path: Path) -> dict[str, Any]:
@@ -88,6 +93,8 @@ def _described(path: Path) -> dict[str, Any]:
 
 
 def _inherited(value: Any, folder: Path) -> Any:  # YAML
+    if isinstance(value, str):
+        return _number_or_text(value)
     if not isinstance(value, dict):
         return value
     parent = value.pop("__inherit__", None)
@@ -95,6 +102,14 @@ def _inherited(value: Any, folder: Path) -> Any:  # YAML
         return {key: _inherited(item, folder) for key, item in value.items()}
     name = str(parent).rsplit(".", 1)[-1] if "/" not in str(parent) else Path(str(parent)).stem
     return _described(folder / f"{name}.yaml") | value
+
+
+def _number_or_text(value: str) -> float | str:
+    """PyYAML takes `1e-5`, which has no point, for a text; the package's own reader does not."""
+    try:
+        return float(value)
+    except ValueError:
+        return value
 
 
 def _made(described: dict[str, Any]) -> Any:  # what the description names
