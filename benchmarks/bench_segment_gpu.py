@@ -15,6 +15,7 @@ import statistics
 import sys
 import time
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +126,7 @@ def _sam2_small() -> Any:
     return Sam2VideoModel(config).to("cuda", torch.bfloat16).eval()
 
 
+@cache
 def _picture(number: int) -> np.ndarray:
     return np.random.default_rng(number).integers(0, 255, SHAPE, np.uint8)
 
@@ -158,8 +160,8 @@ def _naive_ms(setting: Setting, count: int) -> list[float]:
         sessions.append(session)
 
     def step(frame: int) -> None:
-        pixels = square_pixels(_picture(frame % 8), model.image_size, SAM2_MEAN, SAM2_STD)
-        pixels = pixels.to(model.device, model.dtype)
+        picture, side = _picture(frame % 8), model.image_size
+        pixels = square_pixels(picture, side, SAM2_MEAN, SAM2_STD, model.device).to(model.dtype)
         for session in sessions:
             output = model(inference_session=session, frame=pixels, frame_idx=frame)
             masks = torch.nn.functional.interpolate(output.pred_masks.float(), SHAPE[:2])

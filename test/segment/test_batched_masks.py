@@ -198,6 +198,7 @@ def test_the_benchmark_for_gpus_runs_with_tiny_networks_and_writes_nothing() -> 
 
 
 @pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no CUDA device")
 def test_objects_followed_together_on_cuda_are_what_each_is_alone_on_the_cpu(sam2, raw) -> None:
     alone, together = _sessions(sam2, True), _sessions(copy.deepcopy(sam2).to("cuda"), False)
     for frame in range(8):

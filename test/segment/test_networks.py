@@ -241,6 +241,7 @@ def test_duplicates_are_suppressed_without_the_librarys_kernels() -> None:
 
 
 @pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no CUDA device")
 def test_masks_on_cuda_are_those_of_the_cpu() -> None:
     on_cpu, on_cuda = _sessions(tiny_sam2()), _sessions(tiny_sam2().to("cuda"))
     for sessions in (on_cpu, on_cuda):

@@ -12,7 +12,7 @@ import torch
 from golden import assert_as_golden, golden_folder, tiny_networks, tiny_sizes
 from safetensors.torch import load_file
 
-from worldsystem_slam3r.model import graphs
+from worldsystem_core import cuda_graphs as graphs
 from worldsystem_slam3r.model.loading import load_networks
 from worldsystem_slam3r.model.networks import Networks
 

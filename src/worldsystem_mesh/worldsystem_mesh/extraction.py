@@ -130,7 +130,7 @@ def columns_of(held: UInt8[np.ndarray, "n"], layout: dict[str, tuple[int, int]])
     for name, (dtype, width) in CODE_COLUMNS.items():
         at, rows = layout[name]
         end = at + rows * width * np.dtype(dtype).itemsize
-        column = held[at:end].view(dtype)
+        column: np.ndarray = held[at:end].view(dtype)
         made[name] = column.reshape(rows, width) if width > 1 else column
     return made
 

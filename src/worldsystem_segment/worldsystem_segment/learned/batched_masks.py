@@ -18,7 +18,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-Vision = dict[str, list[Tensor]]  # the encoder's features and positions by level, each (hw, 1, c)
+from worldsystem_segment.learned.vision_encoder import Vision
+
 MOST_TOGETHER = 16  # bounds a pass: at full size one session's keys take 30 MB in each copy
 ABSENT = -1024.0  # the library's logit of every pixel of an object that is not there
 
@@ -48,15 +49,6 @@ class _Memory:
 def can_run_together(model: Any) -> bool:  # transformers' own types, here and below
     """SAM 2 can; EdgeTAM cannot: its perceiver takes the memory of one object only."""
     return type(model).__name__ == "Sam2VideoModel"
-
-
-def vision_features(model: Any, pixels: Float[Tensor, "1 3 s s"]) -> Vision:
-    """Run the encoder; the form is that of the library's cache."""
-    encoded = model.get_image_features(pixels, return_dict=True)
-    return {
-        "vision_feats": list(encoded.fpn_hidden_states),
-        "vision_pos_embeds": list(encoded.fpn_position_encoding),
-    }
 
 
 def follow_together(

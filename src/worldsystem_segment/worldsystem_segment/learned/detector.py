@@ -58,8 +58,8 @@ class GroundingDetector:
     ) -> list[Found]:
         """See `Detector`; phrases that do not fit into one text are asked for in several passes."""
         height, width = rgb.shape[:2]
-        pixels = dino_pixels(rgb, self._short_edge, round(self._short_edge * 1333 / 800))
-        pixels = pixels.to(self._model.device, self._model.dtype)
+        longest, device = round(self._short_edge * 1333 / 800), self._model.device
+        pixels = dino_pixels(rgb, self._short_edge, longest, device=device).to(self._model.dtype)
         boxes: list[Tensor] = []
         scores: list[Tensor] = []
         before = 0

@@ -17,15 +17,10 @@ import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
-from worldsystem_segment.learned.batched_masks import (
-    Logits,
-    Vision,
-    can_run_together,
-    follow_together,
-    vision_features,
-)
-from worldsystem_segment.learned.pixels import SAM2_MEAN, SAM2_STD, picture_masks, square_pixels
+from worldsystem_segment.learned.batched_masks import Logits, can_run_together, follow_together
+from worldsystem_segment.learned.pixels import picture_masks
 from worldsystem_segment.learned.pruning import prune
+from worldsystem_segment.learned.vision_encoder import Vision, VisionEncoder
 
 Box = tuple[float, float, float, float]  # x0 y0 x1 y1 [px]
 
@@ -71,12 +66,16 @@ class MaskSessions:
         self._sessions: dict[int, Any] = {}
         self._prompts: dict[int, Box | Bool[np.ndarray, "h w"]] = {}
         self.frame = -1
-        self.encoder_runs = 0
+        self._encoder = VisionEncoder(model, self._size)
         # all anchors would be attended to, so that time grew with each new one
         model.config.max_cond_frame_num = 4
 
     def __len__(self) -> int:
         return len(self._sessions.keys() | self._prompts.keys())
+
+    @property
+    def encoder_runs(self) -> int:
+        return self._encoder.runs
 
     @property
     def ids(self) -> set[int]:
@@ -98,10 +97,8 @@ class MaskSessions:
         self.frame += 1
         if not len(self):
             return {}
-        dtype, device = self._model.dtype, self._model.device
-        pixels = square_pixels(rgb, self._size, SAM2_MEAN, SAM2_STD).to(device, dtype)
-        features = vision_features(self._model, pixels)
-        self.encoder_runs += 1
+        pixels = self._encoder.pixels(rgb)
+        features = self._encoder(pixels)
         anchored = self._anchor_all(rgb.shape)
         followed = sorted(self.ids - set(anchored))
         if not self._together:

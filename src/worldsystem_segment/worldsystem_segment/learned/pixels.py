@@ -19,9 +19,11 @@ def square_pixels(
     size: int,
     mean: tuple[float, float, float],
     std: tuple[float, float, float],
+    device: torch.device | str = "cpu",
 ) -> Float[Tensor, "1 3 s s"]:
-    """The whole picture squeezed into a square, rounded as the published processors do."""
-    raw = torch.tensor(rgb).permute(2, 0, 1)[None].float()
+    """The whole picture squeezed into a square, rounded as the published processors do; worked out
+    on `device`, which gets the picture's bytes alone."""
+    raw = torch.tensor(rgb).to(device).permute(2, 0, 1)[None].float()
     fitted = interpolate(
         raw, size=(size, size), mode="bilinear", antialias=True, align_corners=False
     )
@@ -29,13 +31,17 @@ def square_pixels(
 
 
 def dino_pixels(
-    rgb: UInt8[np.ndarray, "h w 3"], short: int = DINO_SHORT, long: int = DINO_LONG
+    rgb: UInt8[np.ndarray, "h w 3"],
+    short: int = DINO_SHORT,
+    long: int = DINO_LONG,
+    *,
+    device: torch.device | str = "cpu",
 ) -> Float[Tensor, "1 3 a b"]:
-    """The picture with its shorter edge `short`, the longer one at most `long`."""
+    """The picture with its shorter edge `short`, the longer one at most `long`, on `device`."""
     height, width = rgb.shape[:2]
     scale = min(short / min(height, width), long / max(height, width))
     size = (max(1, round(height * scale)), max(1, round(width * scale)))
-    raw = torch.tensor(rgb).permute(2, 0, 1)[None].float()
+    raw = torch.tensor(rgb).to(device).permute(2, 0, 1)[None].float()
     fitted = interpolate(raw, size=size, mode="bilinear", antialias=True, align_corners=False)
     return _normalised(fitted.round().clamp(0, 255) / 255.0, SAM2_MEAN, SAM2_STD)
 
@@ -53,4 +59,5 @@ def _normalised(
     mean: tuple[float, float, float],
     std: tuple[float, float, float],
 ) -> Float[Tensor, "1 3 a b"]:
-    return (pixels - torch.tensor(mean).view(1, 3, 1, 1)) / torch.tensor(std).view(1, 3, 1, 1)
+    centre, spread = (torch.tensor(v, device=pixels.device).view(1, 3, 1, 1) for v in (mean, std))
+    return (pixels - centre) / spread

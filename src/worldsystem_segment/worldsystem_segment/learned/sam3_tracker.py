@@ -80,8 +80,8 @@ class Sam3Tracker:
         if not session.prompts:
             return {}
         self._model.score_threshold_detection = least
-        pixels = square_pixels(rgb, self._size, SAM3_MEAN, SAM3_STD)
-        pixels = pixels.to(self._model.device, self._model.dtype)
+        device, dtype = self._model.device, self._model.dtype
+        pixels = square_pixels(rgb, self._size, SAM3_MEAN, SAM3_STD, device).to(dtype)
         output = self._model(inference_session=session, frame=pixels, frame_idx=self._frame)
         masks = {
             int(i): _mask(logits, rgb.shape, float(output.obj_id_to_tracker_score.get(i, 1.0)))

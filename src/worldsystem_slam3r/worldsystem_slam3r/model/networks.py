@@ -11,10 +11,10 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from worldsystem_core.cuda_graphs import Computation, Replayed
 from worldsystem_core.errors import BackendError
 from worldsystem_slam3r.model.decoder import MultiviewBlock, Side
 from worldsystem_slam3r.model.encoder import EncoderBlock
-from worldsystem_slam3r.model.graphs import Computation, Replayed
 from worldsystem_slam3r.model.heads import PointMap
 from worldsystem_slam3r.model.i2p import ImageToPoints
 from worldsystem_slam3r.model.l2w import LocalToWorld

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""CUDA graphs: a computation of many small kernels, recorded once per shape and then replayed."""
+"""CUDA graphs: a computation of many small kernels, recorded once per shape and then replayed.
+
+Needs torch; for the networks of any stage.
+"""
 
 from __future__ import annotations
 
@@ -70,6 +73,7 @@ class Replayed:
                 self._computation(setting, *inputs)
         torch.cuda.current_stream().wait_stream(beside)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool):
+        # other threads use the device meanwhile: only what this one does is recorded and judged
+        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
             outputs = self._computation(setting, *inputs)
         return Recording(graph, inputs, outputs)
