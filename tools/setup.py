@@ -34,7 +34,12 @@ APT_LIBRARIES = {
     "libgomp.so.1": "libgomp1",
     "libX11.so.6": "libx11-6",
 }
-KERNEL_PACKAGES = ("worldsystem_mesh", "worldsystem_slam3r", "worldsystem_sim")
+KERNEL_PACKAGES = (
+    "worldsystem_mesh",
+    "worldsystem_slam3r",
+    "worldsystem_sim",
+    "worldsystem_segment",
+)
 TEST_PEERS = {  # a file of each package, and the package
     "usr/bin/ffmpeg": "ffmpeg",
     "usr/bin/srt-live-transmit": "srt-tools",

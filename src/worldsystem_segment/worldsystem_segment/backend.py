@@ -87,7 +87,14 @@ BACKENDS: dict[str, Callable[[SegmentConfig], SegmentBackend]] = {
 
 
 def create_backend(name: str, config: SegmentConfig) -> SegmentBackend:
-    """Make the back-end called `name`; raises BackendError listing the known names."""
+    """Make the back-end called `name`; raises BackendError listing the known names.
+
+    The first one of a process loads the compiled loops over pixels, which takes half a second, or
+    some 20 s where they were never compiled (`python -m worldsystem_segment.precompile` does that).
+    """
+    from worldsystem_segment.precompile import warm_up_once
+
     if name not in BACKENDS:
         raise BackendError(f"unknown segmentation back-end '{name}'; known: {sorted(BACKENDS)}")
+    warm_up_once()
     return BACKENDS[name](config)

@@ -59,9 +59,7 @@ class GeometricBackend:
         ids = self.map.update(view, detections, keyframe.stamp_ns, owner=owner, needed=needed)
         regions = self._regions(ids, structure, phrases)
         frame = report(keyframe, usable_px, regions, self.map.tracker)
-        tracks = self.map.tracker.tracks.values()
-        names = {t.id: named for t in tracks if (named := self.name(t, phrases)) is not None}
-        unseen = unseen_tracks(view, self.map.tracker, names)
+        unseen = unseen_tracks(view, self.map.tracker, lambda track: self.name(track, phrases))
         return replace(frame, tracks=frame.tracks + unseen)
 
     def move(

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
-from jaxtyping import Bool, Float32, Int32, UInt8
+from jaxtyping import Float32, Int32, UInt8
 
-from worldsystem_segment.objects.normals import planar
+from worldsystem_segment.geometric.pixel_kernels import of_one_colour, tints
 
-EDGE_REACH_PX = 2
 EDGE = 24.0  # difference of tint across an edge
 LIGHT_EDGE = 45.0  # of CIE lightness: more than two faces of one thing in one light differ
 APART = 24.0  # least difference of the parts' median tint
@@ -29,16 +28,16 @@ def split_by_colour(
     if not labels.any():
         return labels
     lab = _tinted(rgb)
-    cut = _colour_edges(lab) | _borders(labels)
-    _, parts = cv2.connectedComponents(((labels > 0) & ~cut).astype(np.uint8), connectivity=4)
-    joint = labels.astype(np.int64) * (int(parts.max()) + 1) + parts
-    pairs, sizes = np.unique(joint[(labels > 0) & (parts > 0)], return_counts=True)
-    owner, part = np.divmod(pairs, int(parts.max()) + 1)
-    whole = np.bincount(labels.ravel())
+    inside = of_one_colour(labels, lab, np.float32(EDGE), np.float32(LIGHT_EDGE))
+    _, parts = cv2.connectedComponents(inside, connectivity=4)
+    sizes, whole = np.bincount(parts.ravel()), np.bincount(labels.ravel())
+    owner = np.zeros(len(sizes), np.int64)
+    owner[parts.ravel()] = labels.ravel()  # no part crosses a border of labels
     large = sizes >= np.maximum(min_area_px // 2, MIN_SHARE * whole[owner])
+    large[0] = False
     result, following = labels, int(labels.max()) + 1
     for label in np.flatnonzero(np.bincount(owner[large], minlength=1) > 1):
-        groups = _groups(lab, parts, part[large & (owner == label)])
+        groups = _groups(lab, parts, np.flatnonzero(large & (owner == label)))
         if len(groups) > 1:
             result = _split(result, int(label), parts, groups, following)
             following += len(groups) - 1
@@ -50,31 +49,8 @@ def _tinted(rgb: UInt8[np.ndarray, "h w 3"]) -> Float32[np.ndarray, "h w 3"]:
 
     Shade scales lightness and chroma alike, so that the faces of one thing have one tint.
     """
-    lab = cv2.cvtColor(cv2.medianBlur(rgb, 5), cv2.COLOR_RGB2LAB).astype(np.float32)
-    light = lab[..., 0] * np.float32(100 / 255)
-    raise_ = np.float32(MID_LIGHT) / np.maximum(light, np.float32(DARK))
-    return planar(light, (lab[..., 1] - 128) * raise_, (lab[..., 2] - 128) * raise_)
-
-
-def _colour_edges(lab: Float32[np.ndarray, "h w 3"]) -> Bool[np.ndarray, "h w"]:
-    cut = np.zeros(lab.shape[:2], bool)
-    half = EDGE_REACH_PX // 2
-    for axis in (0, 1):
-        ahead = (slice(EDGE_REACH_PX, None), slice(None))
-        behind = (slice(None, -EDGE_REACH_PX), slice(None))
-        middle = (slice(half, half - EDGE_REACH_PX), slice(None))
-        if axis == 1:
-            ahead, behind, middle = ahead[::-1], behind[::-1], middle[::-1]
-        light, a, b = np.moveaxis(np.abs(lab[ahead] - lab[behind]), -1, 0)
-        cut[middle] |= (a + b > EDGE) | (light > LIGHT_EDGE)
-    return cut
-
-
-def _borders(labels: Int32[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
-    border = np.zeros(labels.shape, bool)
-    border[1:] |= labels[1:] != labels[:-1]
-    border[:, 1:] |= labels[:, 1:] != labels[:, :-1]
-    return border
+    lab = cv2.cvtColor(cv2.medianBlur(rgb, 5), cv2.COLOR_RGB2LAB)
+    return np.asarray(tints(lab, np.float32(MID_LIGHT), np.float32(DARK)))
 
 
 def _groups(

@@ -20,6 +20,7 @@ from worldsystem_segment.objects.world_track import Detection
 RIM_PX = 3  # normals this near the outline see past it
 MIN_TALL_SHARE = 0.2
 MAX_SHAPE_POINTS = 250
+EXTENT_POINTS = 300
 MAX_POINTS = 2500  # of one detection: near things have many times more pixels than voxels
 
 
@@ -46,9 +47,9 @@ def detections_of(
     kept = np.zeros(int(labels.max()) + 1, np.int32)
     detections: list[Detection] = []
     for number, pixels in enumerate(_pixels_by_label(labels), start=1):
-        points = view.points_at(pixels)
+        some = pixels[:: max(1, len(pixels) // EXTENT_POINTS)]
         stands = structure.tall.reshape(-1)[pixels].mean() > MIN_TALL_SHARE
-        if not stands or seen_extent(points) > max_extent:
+        if not stands or seen_extent(view.points_at(some)) > max_extent:
             continue
         on_it = (t for t, (u, v) in evidence.tags if labels[int(v), int(u)] == number)
         detections.append(
@@ -57,7 +58,7 @@ def detections_of(
                 pixels,
                 structure.up_cam,
                 tags=frozenset(on_it),
-                motion=evidence.flow.motion_of(_inner(pixels, view)) if evidence.flow else None,
+                flow=evidence.flow,
             )
         )
         kept[number] = len(detections)
@@ -70,11 +71,12 @@ def _detection(
     up_cam: Float32[np.ndarray, "3"] | None,
     *,
     tags: frozenset[int],
-    motion: float | None,
+    flow: EgoFlow | None,
 ) -> Detection:
     width, height = view.camera.width, view.camera.height
     rows, columns = np.divmod(pixels, width)
-    core = pixels[_is_core(rows, columns)] if len(pixels) > 60 else pixels
+    inner = pixels[_is_core(rows, columns)]  # flow at an outline is half of what lies behind it
+    core = inner if len(pixels) > 60 else pixels
     core = core[:: max(1, len(core) // MAX_SHAPE_POINTS)]
     truncated = (
         rows.min() == 0 or columns.min() == 0 or rows.max() >= height - 1
@@ -93,14 +95,8 @@ def _detection(
         shape=lambda: shape_name(seen, normals, up_cam),
         truncated=bool(truncated),
         tags=tags,
-        motion=motion,
+        motion=flow.motion_of(inner) if flow else None,
     )
-
-
-def _inner(pixels: Int64[np.ndarray, "n"], view: View) -> Int64[np.ndarray, "m"]:
-    # flow at an outline is half of what lies behind it
-    rows, columns = np.divmod(pixels, view.camera.width)
-    return np.asarray(pixels[_is_core(rows, columns)])
 
 
 def _is_core(rows: Int64[np.ndarray, "n"], columns: Int64[np.ndarray, "n"]) -> np.ndarray:

@@ -15,7 +15,8 @@ import numpy as np
 from jaxtyping import Bool, Float32, Int64, UInt8
 
 from worldsystem_core.geometry.se3 import inverse
-from worldsystem_segment.objects.normals import along
+from worldsystem_segment.geometric.pixel_kernels import seen_at
+from worldsystem_segment.objects.normals import planes_of
 from worldsystem_segment.objects.view import View
 
 MIN_TEXTURE = 3.0  # grey levels a pixel; flow on flatter parts is a guess
@@ -63,7 +64,6 @@ class MoverFinder:
         where, shared = _seen_before(view, before[0])
         if shared.mean() < 0.1:
             return None
-        where[~shared] = -1.0
         warped = cv2.remap(
             before[1], where, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
         )
@@ -84,12 +84,10 @@ def _seen_before(
     """Pixel of the view before that shows each point, and which points it saw at that depth."""
     before_from_now = (inverse(before.world_from_cam) @ view.world_from_cam).astype(np.float32)
     camera = before.camera
-    x, y, z = (along(view.points_cam, row[:3]) + row[3] for row in before_from_now[:3])
-    with np.errstate(invalid="ignore", divide="ignore"):
-        u = np.float32(camera.fx) * x / z + np.float32(camera.cx)
-        v = np.float32(camera.fy) * y / z + np.float32(camera.cy)
-        inside = (z > 0) & (u > 1) & (v > 1) & (u < camera.width - 2) & (v < camera.height - 2)
-    return np.stack([u, v], axis=-1), np.asarray(inside)
+    lens = np.array([camera.fx, camera.fy, camera.cx, camera.cy], np.float32)
+    size = (camera.width, camera.height)
+    where, inside = seen_at(planes_of(view.points_cam), before_from_now[:3], lens, size)
+    return np.asarray(where), np.asarray(inside)
 
 
 def _textured(grey: UInt8[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
@@ -101,7 +99,8 @@ def _textured(grey: UInt8[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
 def _explained(
     grey: UInt8[np.ndarray, "h w"], expected: UInt8[np.ndarray, "h w"], flow: np.ndarray
 ) -> Bool[np.ndarray, "h w"]:
-    height, width = grey.shape
-    u, v = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
-    there = cv2.remap(expected, u + flow[..., 0], v + flow[..., 1], cv2.INTER_LINEAR)
+    there = flow.copy()
+    there[..., 0] += np.arange(grey.shape[1], dtype=np.float32)
+    there[..., 1] += np.arange(grey.shape[0], dtype=np.float32)[:, None]
+    there = cv2.remap(expected, there, None, cv2.INTER_LINEAR)
     return np.asarray(cv2.absdiff(grey, there) < MAX_PHOTO_ERROR)

@@ -25,7 +25,6 @@ from worldsystem_segment.geometric.walls import (
     plane_in,
     reach_of,
     same_plane,
-    within,
 )
 from worldsystem_segment.objects.view import View
 
@@ -102,14 +101,14 @@ class StructureFinder:
         known = self._walls.in_world(pose_of)
         labels, planes = find_planes(view, pool)
         found: list[tuple[int, Bool[np.ndarray, "h w"]]] = []
-        for index, plane_cam in enumerate(planes):
+        closes = closes_scene(view, planes, up_cam)
+        for index, (plane_cam, closing) in enumerate(zip(planes, closes, strict=True)):
             plane_world = plane_in(view.world_from_cam, plane_cam)
             alike = [wall for wall, plane in known if same_plane(plane, plane_world)]
-            closing = closes_scene(view, plane_cam, up_cam)
             if not (alike or closing) or not (labels == index).any():
                 continue
             # growing planes is sensitive to rounding; what lies on the plane is not
-            region = (labels == index) | (on_plane(view, plane_cam, self.config) & pool)
+            region = (labels == index) | on_plane(view, plane_cam, pool, self.config)
             reach = reach_of(view, region)
             wall = _recalled(view, alike, reach, pose_of)
             if wall is None and closing and is_wall(view, region, self.config.wall_area):
@@ -117,10 +116,17 @@ class StructureFinder:
                 self._walls.add(wall)
             if wall is not None:
                 found.append((wall.id, region))
-        return found + self._unseen_walls(view, known, {i for i, _ in found}, pose_of)
+        for _, region in found:
+            pool = pool & ~region
+        return found + self._unseen_walls(view, pool, known, {i for i, _ in found}, pose_of)
 
     def _unseen_walls(
-        self, view: View, known: PlacedWalls, drawn: set[int], pose_of: PoseOf
+        self,
+        view: View,
+        pool: Bool[np.ndarray, "h w"],
+        known: PlacedWalls,
+        drawn: set[int],
+        pose_of: PoseOf,
     ) -> list[tuple[int, Bool[np.ndarray, "h w"]]]:
         # parts of remembered walls too small to be found as planes
         cam_from_world = inverse(view.world_from_cam)
@@ -130,8 +136,9 @@ class StructureFinder:
             if wall.id in drawn or pose is None:
                 continue
             centre = transform(cam_from_world @ pose, wall.centre_cam)
-            surface = on_plane(view, plane_in(cam_from_world, plane), self.config)
-            found.append((wall.id, within(view, surface, centre, wall.radius + MARGIN)))
+            reach = centre, wall.radius + MARGIN
+            there = plane_in(cam_from_world, plane)
+            found.append((wall.id, on_plane(view, there, pool, self.config, reach)))
         return found
 
 

@@ -10,8 +10,9 @@ import numpy as np
 from jaxtyping import Bool, Float32, Float64, UInt8
 
 from worldsystem_segment.config import SegmentConfig
+from worldsystem_segment.geometric.pixel_kernels import four_channels, near_plane
 from worldsystem_segment.geometric.up import PoseOf
-from worldsystem_segment.objects.normals import along, dot
+from worldsystem_segment.objects.normals import dot, planes_of
 from worldsystem_segment.objects.view import View
 
 BLOCK_PX = 16
@@ -83,20 +84,6 @@ def reach_of(view: View, region: Bool[np.ndarray, "h w"]) -> tuple[Float64[np.nd
     return centre, float(np.percentile(np.linalg.norm(points - centre, axis=1), 90.0))
 
 
-def within(
-    view: View,
-    surface: Bool[np.ndarray, "h w"],
-    centre_cam: Float64[np.ndarray, "3"],
-    radius: float,
-) -> Bool[np.ndarray, "h w"]:
-    """Pixels of `surface` whose points lie within `radius` of a point of the camera frame."""
-    pixels = np.flatnonzero(surface)
-    away = view.points_at(pixels) - centre_cam.astype(np.float32)
-    near = np.zeros(surface.size, bool)
-    near[pixels] = dot(away, away) < np.float32(radius) ** 2
-    return near.reshape(surface.shape)
-
-
 def find_planes(
     view: View, pool: Bool[np.ndarray, "h w"]
 ) -> tuple[UInt8[np.ndarray, "h w"], Float64[np.ndarray, "n 4"]]:
@@ -110,8 +97,8 @@ def find_planes(
     half = pool[::2, ::2]
     median = float(np.median(view.depth[::2, ::2][half]))
     # findPlanes reads four channels, whatever its manual says
-    points = _four_channels(view.points_cam[::2, ::2], half)
-    normals = _four_channels(view.normals[::2, ::2], half)
+    points = four_channels(planes_of(view.points_cam), pool, 2)
+    normals = four_channels(planes_of(view.normals), pool, 2)
     sizes = (BLOCK_PX // 2, BLOCK_PX**2 // 2, PLANE_ROUGHNESS * median)
     labels, found = cv2.findPlanes(points, normals, None, None, *sizes)
     if found is None:
@@ -121,14 +108,6 @@ def find_planes(
     height, width = pool.shape
     full = labels.repeat(2, axis=0).repeat(2, axis=1)[:height, :width]
     return np.where(pool, full, 255).astype(np.uint8), planes
-
-
-def _four_channels(
-    vectors: Float32[np.ndarray, "h w 3"], which: Bool[np.ndarray, "h w"]
-) -> Float32[np.ndarray, "h w 4"]:
-    unknown = np.float32(np.nan)
-    parts = [np.where(which, vectors[..., axis], unknown) for axis in range(3)]
-    return np.asarray(cv2.merge([*parts, np.full(which.shape, unknown)]))
 
 
 def pixel_area(view: View) -> Float32[np.ndarray, "h w"]:
@@ -142,18 +121,20 @@ def pixel_area(view: View) -> Float32[np.ndarray, "h w"]:
 
 
 def closes_scene(
-    view: View, plane: Float64[np.ndarray, "4"], up_cam: Float32[np.ndarray, "3"] | None
-) -> bool:
-    """Whether a plane is upright or level and hardly any point lies behind it.
+    view: View, planes: Float64[np.ndarray, "n 4"], up_cam: Float32[np.ndarray, "3"] | None
+) -> Bool[np.ndarray, "n"]:
+    """Which planes are upright or level and have hardly any point behind them.
 
     A roof is neither upright nor level, and a house that stands free shows land behind it.
     """
-    normal = plane[:3].astype(np.float32)
-    if up_cam is not None and 0.3 < abs(float(normal @ up_cam)) < 0.9:
-        return False
+    normals, offsets = planes[:, :3].astype(np.float32), planes[:, 3].astype(np.float32)
     sample = view.points_cam[::4, ::4][view.valid[::4, ::4]]
-    behind = sample @ normal + np.float32(plane[3]) < -0.05 * sample[:, 2]
-    return bool(behind.mean() < MAX_BEHIND_FRACTION)
+    behind = normals @ sample.T + offsets[:, None] < -0.05 * sample[:, 2]
+    closing = behind.mean(axis=1) < MAX_BEHIND_FRACTION
+    if up_cam is not None:
+        tilt = np.abs(normals @ up_cam)
+        closing &= (tilt <= 0.3) | (tilt >= 0.9)
+    return np.asarray(closing)
 
 
 def is_wall(view: View, region: Bool[np.ndarray, "h w"], min_area: float) -> bool:
@@ -175,13 +156,21 @@ def is_wall(view: View, region: Bool[np.ndarray, "h w"], min_area: float) -> boo
 
 
 def on_plane(
-    view: View, plane: Float64[np.ndarray, "4"], config: SegmentConfig
+    view: View,
+    plane: Float64[np.ndarray, "4"],
+    which: Bool[np.ndarray, "h w"],
+    config: SegmentConfig,
+    within: tuple[Float64[np.ndarray, "3"], float] | None = None,
 ) -> Bool[np.ndarray, "h w"]:
-    """Pixels of the plane's surface: near it and looking its way, or very near it."""
-    tolerance = np.float32(max(2.0 * config.ground_tolerance, 3.0 * view.noise)) * view.depth
-    distance = np.abs(along(view.points_cam, plane[:3]) + np.float32(plane[3]))
-    near = distance < tolerance
-    if not near.any():
-        return near
-    facing = along(view.normals, plane[:3]) > 0.8
-    return np.asarray(near & (facing | (distance < np.float32(0.5) * tolerance)))
+    """Pixels of `which` on the plane's surface: near it and looking its way, or very near it.
+
+    `within` are a point in the camera frame and how far from it the surface reaches.
+    """
+    tolerance = np.float32(max(2.0 * config.ground_tolerance, 3.0 * view.noise))
+    centre, radius = within or (np.zeros(3), np.inf)
+    points, normals = planes_of(view.points_cam), planes_of(view.normals)
+    found = near_plane(
+        points, normals, which, plane.astype(np.float32), tolerance,
+        centre.astype(np.float32), np.float32(radius),
+    )  # fmt: skip
+    return np.asarray(found)

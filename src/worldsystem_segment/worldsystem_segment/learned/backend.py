@@ -96,9 +96,8 @@ class LearnedBackend:
         self._last_id = {k: v for k, v in self._last_id.items() if k in self._tracker.followed}
         regions = self._regions(view, masks, phrases)
         frame = report(keyframe, usable_px, regions, self.map.tracker)
-        tracks = self.map.tracker.tracks.values()
-        names = {t.id: named for t in tracks if (named := self.name(t, phrases)) is not None}
-        return replace(frame, tracks=frame.tracks + unseen_tracks(view, self.map.tracker, names))
+        unseen = unseen_tracks(view, self.map.tracker, lambda track: self.name(track, phrases))
+        return replace(frame, tracks=frame.tracks + unseen)
 
     def move(
         self,

@@ -56,13 +56,12 @@ def _score_row(
 ) -> None:
     low, high = detection.bounds
     low, high = low - NEAR, high + NEAR
-    own = np.unique(keys)
-    around = dilated(own)
+    around = dilated(keys)
     for column, track in enumerate(tracks):
         shared = 0.0
         if not ((track.points.low > high).any() or (track.points.high < low).any()):
             held = track.points.keys
-            size = max(1, min(len(own), len(held)))
+            size = max(1, min(len(keys), len(held)))
             shared = min(1.0, float(is_in(held, around).sum()) / size)
         row[column] = _score(detection, track, shared, now)
 

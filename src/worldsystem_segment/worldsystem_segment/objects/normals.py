@@ -8,8 +8,10 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32
 
 from worldsystem_core.frames import Camera
+from worldsystem_segment.objects.view_kernels import FAR, bilateral, normals_of_slopes
 
 WINDOW_PX = 9
+SPACE_SIGMA_PX = 3.0
 RANGE_SIGMA = 0.03  # of log depth: above the noise of monocular stereo, below a jump
 GRADIENT_PX = 7
 
@@ -36,19 +38,18 @@ def smooth_depth(
 
     Log depth makes the filter blind to scale. Unknown pixels stay NaN and weigh nothing.
     """
-    if not valid[::3, ::3].any():
+    some = valid[::3, ::3]
+    if not some.any():
         return np.full(depth.shape, np.nan, np.float32), 0.0
-    log = np.log(np.where(valid, depth, 1.0)).astype(np.float32)
-    low, high = np.percentile(log[::3, ::3][valid[::3, ::3]], (0.5, 99.5))
-    clipped = np.clip(log, low - 1.0, high + 1.0)  # outliers would coarsen the filter's table
-    away = np.float32(high + 2.0)
-    smooth = cv2.bilateralFilter(
-        np.where(valid, clipped, away).astype(np.float32), WINDOW_PX, RANGE_SIGMA, 3.0
-    )
-    residual = (clipped - smooth)[::3, ::3][valid[::3, ::3]]
+    reach = WINDOW_PX // 2
+    log = np.full((depth.shape[0] + 2 * reach, depth.shape[1] + 2 * reach), FAR)
+    inner = log[reach:-reach, reach:-reach]
+    inner[:] = np.where(valid, np.log(np.where(valid, depth, np.float32(1))), FAR)
+    smooth = bilateral(log, reach, RANGE_SIGMA, SPACE_SIGMA_PX)
+    residual = (inner[::3, ::3] - smooth[::3, ::3])[some]
     noise = float(1.4826 * np.median(np.abs(residual)))
-    result = np.where(valid & (log == clipped), np.exp(smooth), depth)
-    return np.where(valid, result, np.nan).astype(np.float32), noise
+    smooth[~valid] = np.nan
+    return np.exp(smooth), noise
 
 
 def normals_cam(
@@ -59,7 +60,7 @@ def normals_cam(
     Inverse depth of a plane is affine in the pixel, so its least-squares slope over a window gives
     the plane's normal without bias: n ~ (fx w_u, fy w_v, w - (u - cx) w_u - (v - cy) w_v).
     """
-    inverse = np.where(valid, 1.0 / np.where(valid, depth, 1.0), 0.0).astype(np.float32)
+    inverse = np.where(valid, np.float32(1) / np.where(valid, depth, np.float32(1)), np.float32(0))
     inverse = _filled(inverse, valid)
     reach = GRADIENT_PX // 2
     ramp = np.arange(-reach, reach + 1, dtype=np.float32)
@@ -67,18 +68,18 @@ def normals_cam(
     flat = np.full(GRADIENT_PX, 1.0 / GRADIENT_PX, np.float32)
     w_u = cv2.sepFilter2D(inverse, cv2.CV_32F, ramp, flat, borderType=cv2.BORDER_REPLICATE)
     w_v = cv2.sepFilter2D(inverse, cv2.CV_32F, flat, ramp, borderType=cv2.BORDER_REPLICATE)
-    u = np.arange(camera.width, dtype=np.float32)[None, :] - np.float32(camera.cx)
-    v = np.arange(camera.height, dtype=np.float32)[:, None] - np.float32(camera.cy)
-    z = inverse - u * w_u - v * w_v
-    x, y = np.float32(camera.fx) * w_u, np.float32(camera.fy) * w_v
-    shorten = np.float32(-1) / np.maximum(np.sqrt(x * x + y * y + z * z), np.float32(1e-20))
-    shorten[~valid] = np.nan
-    return planar(x * shorten, y * shorten, z * shorten)
+    lens = np.array([camera.fx, camera.fy, camera.cx, camera.cy], np.float32)
+    return vectors_of(normals_of_slopes(inverse, w_u, w_v, valid, lens))
 
 
-def planar(*parts: Float32[np.ndarray, "h w"]) -> Float32[np.ndarray, "h w c"]:
-    """An (h, w, c) view of c planes: whole-picture sums over one channel then run in sequence."""
-    return np.moveaxis(np.stack(parts), 0, -1)
+def vectors_of(planes: Float32[np.ndarray, "3 h w"]) -> Float32[np.ndarray, "h w 3"]:
+    """A view of three planes: whole-picture sums over one channel then run in sequence."""
+    return np.moveaxis(planes, 0, -1)
+
+
+def planes_of(vectors: Float32[np.ndarray, "h w 3"]) -> Float32[np.ndarray, "3 h w"]:
+    """The planes as which compiled loops read vectors; a view where they lie so."""
+    return np.ascontiguousarray(np.moveaxis(vectors, -1, 0))
 
 
 def _filled(

@@ -11,11 +11,11 @@ from jaxtyping import Bool, UInt16
 
 from worldsystem_core.objects import Track, TrackFrame, TrackState
 from worldsystem_core.reconstruction import Keyframe
-from worldsystem_segment.objects.object_map import Named
+from worldsystem_segment.objects.object_map import Named, Naming
 from worldsystem_segment.objects.view import View
+from worldsystem_segment.objects.view_kernels import draw
 from worldsystem_segment.objects.world_track import WorldTrack
 from worldsystem_segment.objects.world_tracker import WorldTracker
-from worldsystem_segment.pixel_boxes import PixelBox, pixel_boxes
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,12 +38,20 @@ def report(
     tracker: WorldTracker,
 ) -> TrackFrame:
     """Draw the regions, the last one on top; pixels that are not usable are nobody's."""
-    drawn = _drawn(usable_px, regions)
-    places = pixel_boxes(drawn, len(regions))
-    pairs = [(r, place) for r, place in zip(regions, places, strict=True) if place is not None]
+    if not regions:
+        return empty_report(keyframe)
+    small = np.zeros(regions[0].mask.shape, np.uint16)
+    for index, region in enumerate(regions, start=1):
+        small[region.mask] = index
+    stride = -(-usable_px.shape[1] // regions[0].mask.shape[-1])
     ids = np.array([0, *(region.id for region in regions)], np.uint16)
-    tracks = tuple(_track(region, place, tracker) for region, place in pairs)
-    return empty_report(keyframe, ids[drawn], tracks)
+    labels, places = draw(small, stride, usable_px, ids)
+    tracks = tuple(
+        _track(region, place, tracker)
+        for region, place in zip(regions, places[1:].tolist(), strict=True)
+        if place[4]
+    )
+    return empty_report(keyframe, labels, tracks)
 
 
 def empty_report(
@@ -66,47 +74,33 @@ def empty_report(
 def unseen_tracks(
     view: View,
     tracker: WorldTracker,
-    names: dict[int, Named],
+    naming: Naming,
 ) -> tuple[Track, ...]:
-    """Named tracks that this view should show but does not: hidden, or just gone from it."""
+    """Tracks with a name that this view should show but does not: hidden, or just gone from it."""
     found = []
-    for track_id, named in names.items():
-        track = tracker.tracks.get(track_id)
-        if track is None or track.last_feed == tracker.feed_count or not len(track.points):
+    for track in tracker.tracks.values():
+        if track.last_feed == tracker.feed_count or not len(track.points):
             continue
         if not tracker.confirmed(track):
             continue
         box = view.box_of(track.points.solid)
         just_left = track.last_feed == tracker.feed_count - 1
-        if box is not None or just_left:
+        named = naming(track) if box is not None or just_left else None
+        if named is not None:
             state = TrackState.LOST if box is None else TrackState.OCCLUDED
             found.append(_unseen(track, named, box or (0, 0, 0, 0), state, tracker))
     return tuple(found)
 
 
-def _drawn(
-    usable_px: Bool[np.ndarray, "h w"], regions: Sequence[Region]
-) -> UInt16[np.ndarray, "h w"]:
-    height, width = usable_px.shape
-    if not regions:
-        return np.zeros((height, width), np.uint16)
-    small = np.zeros(regions[0].mask.shape, np.uint16)
-    for index, region in enumerate(regions, start=1):
-        small[region.mask] = index
-    stride = -(-width // regions[0].mask.shape[-1])
-    drawn = small.repeat(stride, axis=0).repeat(stride, axis=1)[:height, :width]
-    return np.where(usable_px, drawn, np.uint16(0))
-
-
-def _track(region: Region, place: PixelBox, tracker: WorldTracker) -> Track:
+def _track(region: Region, place: list[int], tracker: WorldTracker) -> Track:
     track = region.track
     sure = track is None or tracker.confirmed(track)
     return Track(
         id=region.id,
         label=region.named.label,
         score=track.certainty if track else 0.75,
-        box_px=place.box_px,
-        area_px=place.area_px,
+        box_px=(place[0], place[1], place[2], place[3]),
+        area_px=place[4],
         age_frames=tracker.feed_count - track.first_feed if track else 0,
         state=TrackState.CONFIRMED if sure else TrackState.TENTATIVE,
         candidates=region.named.candidates,

@@ -12,7 +12,8 @@ from worldsystem_core.frames import Camera
 from worldsystem_core.geometry.pinhole import project
 from worldsystem_core.geometry.se3 import inverse, transform
 from worldsystem_core.reconstruction import Keyframe
-from worldsystem_segment.objects.normals import normals_cam, planar, smooth_depth
+from worldsystem_segment.objects.normals import normals_cam, smooth_depth, vectors_of
+from worldsystem_segment.objects.view_kernels import on_rays, usable_points
 
 MIN_VALID_FRACTION = 0.02
 
@@ -61,10 +62,7 @@ class View:
 
 def usable(keyframe: Keyframe, min_confidence: float) -> Bool[np.ndarray, "h w"]:
     """Pixels whose point is finite, before the camera and confident enough."""
-    x, y, z = keyframe.pointmap[..., 0], keyframe.pointmap[..., 1], keyframe.pointmap[..., 2]
-    finite = np.isfinite(x) & np.isfinite(y) & np.isfinite(z)
-    with np.errstate(invalid="ignore"):
-        return np.asarray(finite & (z > 0) & (keyframe.confidence >= min_confidence))
+    return np.asarray(usable_points(keyframe.pointmap, keyframe.confidence, min_confidence))
 
 
 def enough(keyframe: Keyframe, mask: Bool[np.ndarray, "h w"]) -> bool:
@@ -84,12 +82,10 @@ def make_view(
     """Thin, scale by 1 / `unit`, smooth along the rays and add normals."""
     stride = max(1, round(keyframe.pointmap.shape[1] / work_width_px))
     valid = np.ascontiguousarray(mask[::stride, ::stride])
-    raw = keyframe.pointmap[::stride, ::stride] / np.float32(unit)
     camera = _thinned(keyframe.camera, stride, valid.shape)
-    depth, noise = smooth_depth(raw[..., 2], valid)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        stretch = np.where(valid, depth / raw[..., 2], np.float32(np.nan))
-    points = planar(raw[..., 0] * stretch, raw[..., 1] * stretch, depth)
+    raw = keyframe.pointmap[::stride, ::stride, 2] / np.float32(unit)
+    depth, noise = smooth_depth(raw, valid)
+    points = vectors_of(on_rays(keyframe.pointmap, stride, depth))
     pose = keyframe.world_from_cam.astype(np.float64).copy()
     pose[:3, 3] /= unit
     return View(

@@ -62,7 +62,8 @@ class WorldTracker:
         """
         self.feed_count += 1
         self._poses[view.keyframe_id] = view.world_from_cam
-        keys = [voxel_keys(d.points_world, self.config.voxel) for d in detections]
+        thinned = [_one_a_voxel(d, self.config.voxel) for d in detections]
+        keys = [voxels for voxels, _ in thinned]
         tracks = list(self.tracks.values())
         matched = match(detections, keys, tracks, feed=self.feed_count, stamp_ns=stamp_ns)
         ids = []
@@ -71,8 +72,8 @@ class WorldTracker:
             ids.append(track.id if track else 0)
             if track:
                 track.sight(detection, self.feed_count, stamp_ns)
-                self._extend(track, detection, keys[index], view.keyframe_id)
-        self._part({i: np.unique(k) for i, k in zip(ids, keys, strict=True) if i})
+                self._extend(track, detection, thinned[index], view.keyframe_id)
+        self._part({i: k for i, k in zip(ids, keys, strict=True) if i})
         self._judge(view, ids, owner)
         self._drop_tentative()
         if self.feed_count % FEEDS_BETWEEN_MERGES == 0:
@@ -189,13 +190,15 @@ class WorldTracker:
         self,
         track: WorldTrack,
         detection: Detection,
-        keys: Int64[np.ndarray, "n"],
+        thinned: tuple[Int64[np.ndarray, "n"], Int64[np.ndarray, "n"]],
         keyframe_id: int,
     ) -> None:
         if track.moving:  # where it was is no longer where it is
             track.points.clear()
-        unscaled = detection.points_cam / np.float32(self._sizes.get(keyframe_id, 1.0))
-        self.voxels_dropped += track.points.add(keyframe_id, unscaled, detection.points_world, keys)
+        keys, first = thinned
+        unscaled = detection.points_cam[first] / np.float32(self._sizes.get(keyframe_id, 1.0))
+        world = detection.points_world[first]
+        self.voxels_dropped += track.points.add(keyframe_id, unscaled, world, keys)
 
     def _part(self, seen: dict[int, Int64[np.ndarray, "n"]]) -> None:
         # what one view shows as two things is two: neither keeps voxels that the other one fills
@@ -264,6 +267,13 @@ class WorldTracker:
             del self.tracks[gone.id]
             self.merged += 1
             self._joined.append((kept.id, gone.id))
+
+
+def _one_a_voxel(
+    detection: Detection, edge: float
+) -> tuple[Int64[np.ndarray, "n"], Int64[np.ndarray, "n"]]:
+    """The voxels of a detection, sorted and unique, and which of its points is each one's first."""
+    return np.unique(voxel_keys(detection.points_world, edge), return_index=True)
 
 
 @dataclass(frozen=True, eq=False)
