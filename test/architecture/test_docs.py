@@ -22,7 +22,12 @@ EXAMPLES = ROOT / "examples"
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 ABROAD = ("http://", "https://", "mailto:")
 MACHINE_PATH = re.compile(r"(?<![\w.])/(?:home|root|work|tmp|Users|mnt|media|data)/[\w.-]+")
-REQUIREMENTS = ("requirements.txt", "requirements-bare.txt", "requirements-ros.txt")
+REQUIREMENTS = (
+    "requirements.txt",
+    "requirements-bare.txt",
+    "requirements-reprocess.txt",
+    "requirements-ros.txt",
+)
 
 
 def name_of(path: Path) -> str:

@@ -18,6 +18,7 @@ from worldsystem.map_command import add_map
 from worldsystem.node_command import add_node
 from worldsystem.objects_command import add_objects
 from worldsystem.replay_command import add_replay
+from worldsystem.reprocess.commands import add_reprocess
 from worldsystem.settings_text import parse_settings
 from worldsystem.watch.commands import add_watch
 from worldsystem_core.errors import WorldSystemError
@@ -45,6 +46,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_demo(commands)
     _add_sim(commands)
     add_replay(commands)
+    add_reprocess(commands)
     add_bag(commands)
     add_runs(commands)
     add_map(commands)
