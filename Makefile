@@ -7,7 +7,7 @@ ENV := tools/env.sh
 SOURCES := src test tools benchmarks examples launch training
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all lint format bench fuzz audit tables weights docs clean
+.PHONY: help setup demo test test-all lint format bench fuzz audit tables weights wheels docs clean
 
 help:            ## List these commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -44,6 +44,9 @@ fuzz: setup      ## Search for bytes that break the parsers (SECONDS=60; needs a
 weights: setup   ## Fetch the published SLAM3R weights (CC BY-NC-SA; ARGS=--accept-licence)
 	@$(ENV) python tools/weights.py $(ARGS)
 
+wheels: setup    ## Make wheels for `pip install --find-links dist worldsystem`
+	@$(ENV) python tools/wheels.py $(ARGS)
+
 audit:           ## Ask whether a pinned package has a known hole (needs network)
 	@$(PYTHON) -m venv .audit && .audit/bin/pip install --quiet pip-audit
 	@.audit/bin/pip-audit --requirement tools/constraints.txt --no-deps --disable-pip
@@ -55,4 +58,4 @@ docs: setup      ## Remake the generated pages
 	@$(ENV) python tools/parameters.py
 
 clean:           ## Remove everything that was built or installed
-	rm -rf .venv .audit build install log
+	rm -rf .venv .audit build dist install log

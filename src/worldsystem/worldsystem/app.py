@@ -23,6 +23,7 @@ from worldsystem.graph import Choice, Parameters, Stage, stages
 from worldsystem.simulator_process import SimulatorProcess
 from worldsystem.status_line import StatusLine
 from worldsystem_core.errors import WorldSystemError
+from worldsystem_core.installed import find_installed_prefix
 from worldsystem_core.ros.adapters.objects import map_object
 from worldsystem_core.ros.container import load_class
 from worldsystem_core.ros.log_forwarding import forward_logging
@@ -60,6 +61,7 @@ class App:
         """Run to the end and return the run's folder; raises `WorldSystemError`."""
         self._made_folder = not self.choice.out.exists()
         self.choice.out.mkdir(parents=True, exist_ok=True)
+        find_installed_prefix()
         tune_process()
         clean_stale_segments()
         use_dds_profile(_dds_profile())

@@ -22,6 +22,7 @@ from worldsystem.reprocess.commands import add_reprocess
 from worldsystem.settings_text import parse_settings
 from worldsystem.watch.commands import add_watch
 from worldsystem_core.errors import WorldSystemError
+from worldsystem_core.installed import find_installed_prefix, installed_version
 
 _WRONG_USE = 2
 
@@ -29,6 +30,7 @@ _WRONG_USE = 2
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; errors of use are one line on stderr and exit code 2."""
     options = _parser().parse_args(arguments)
+    find_installed_prefix()
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     try:
         return int(options.command(options))
@@ -41,6 +43,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="worldsystem", description="From video to a live, labelled 3D world."
     )
+    version = f"worldsystem {installed_version()}"
+    parser.add_argument("--version", action="version", version=version)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_run(commands)
     _add_demo(commands)

@@ -7,6 +7,7 @@ import ctypes
 import logging
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import yaml
@@ -23,13 +24,17 @@ _KILL_S = 5.0
 
 
 class StageProcess:
-    """Starts, ends and begins anew the `executable` of a stage; `folder` is for its settings."""
+    """Starts, ends and begins anew the `executable` of a stage; `folder` is for its settings.
+
+    Where it does not exist, as in an installation by `pip`, `worldsystem node` takes its place.
+    """
 
     def __init__(
         self, stage: Stage, executable: Path, parameters: Parameters, folder: Path
     ) -> None:
         self.stage = stage
-        self._executable = executable
+        instead = [sys.executable, "-m", "worldsystem.cli", "node", stage.name]
+        self._command = [str(executable)] if executable.is_file() else instead
         self._parameters = dict(parameters)
         self._file = folder / f"{stage.name}.yaml"
         self._process: subprocess.Popen[bytes] | None = None
@@ -50,7 +55,7 @@ class StageProcess:
         self._file.write_text(yaml.safe_dump(given))
         self._process = subprocess.Popen(
             [
-                str(self._executable),
+                *self._command,
                 *("--ros-args", "-r", f"__node:={self.stage.name}"),
                 *("--params-file", str(self._file)),
             ],

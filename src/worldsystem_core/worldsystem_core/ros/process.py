@@ -62,7 +62,8 @@ def use_dds_profile(profile: Path) -> None:
 
 def clean_stale_segments() -> None:
     """Free the shared memory of DDS processes that died; those of living ones are left alone."""
-    tool = shutil.which("fastdds")
+    places = os.pathsep.join([os.environ.get("PATH", os.defpath), str(Path(sys.prefix) / "bin")])
+    tool = shutil.which("fastdds", path=places)
     if not tool:
         return
     try:
