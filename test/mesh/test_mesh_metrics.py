@@ -10,7 +10,9 @@ import urllib.request
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from worldsystem_mesh.metrics import MetricsServer
+from worldsystem_core.status_server import StatusServer
+from worldsystem_mesh.config import MeshConfig
+from worldsystem_mesh.metrics import metrics_server
 
 FACTS = {"blocks": 12, "last_integrate_ms": 3.5, "stream_bytes": 900, "method": "poisson"}
 
@@ -22,12 +24,12 @@ def problem():
 
 @pytest.fixture
 def server(problem):
-    running = MetricsServer("127.0.0.1", 0, lambda: FACTS, lambda: " ".join(problem))
+    running = metrics_server(MeshConfig(metrics_port=0), lambda: FACTS, lambda: " ".join(problem))
     yield running
     running.close()
 
 
-def get(server: MetricsServer, path: str) -> str:
+def get(server: StatusServer, path: str) -> str:
     with urllib.request.urlopen(f"http://127.0.0.1:{server.port}{path}", timeout=5) as answer:
         return answer.read().decode()
 
@@ -54,8 +56,9 @@ def test_other_pages_are_not_there(server):
 
 
 def test_a_taken_port_is_said_and_harms_nothing(server, caplog):
-    second = MetricsServer("127.0.0.1", server.port, dict, str)
+    second = metrics_server(MeshConfig(metrics_port=server.port), dict, str)
     assert second.port == 0
     assert f"port {server.port}" in caplog.text
+    assert "set mesher.metrics_port" in caplog.text
     second.close()
     assert json.loads(get(server, "/health"))["status"] == "ok"

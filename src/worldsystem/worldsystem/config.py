@@ -25,3 +25,8 @@ class MonitorConfig(Config):
 
     host: str = param("127.0.0.1", "address to listen on; 0.0.0.0 = every network")
     port: int = param(8007, "port of /metrics and /health; 0 = any free one", low=0, high=65535)
+    token_file: str = param(
+        "", "JSON file with a token under any name; empty: everybody who reaches the port may look"
+    )
+    tls_certificate: str = param("", "certificate chain (PEM) for https; empty: no TLS")
+    tls_key: str = param("", "private key (PEM) of the certificate")

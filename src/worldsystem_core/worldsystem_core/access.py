@@ -61,8 +61,11 @@ class Access:
 
     def allows_any(self, request: web.Request) -> bool:
         """Whether whoever sent `request` may use any stream, and so may see how the server is."""
-        given = _given(request)
-        return not self._tokens or any(_same(given, token) for token in self._tokens.values())
+        return not self._tokens or self.knows(_given(request))
+
+    def knows(self, given: str) -> bool:
+        """Whether `given` is the token of any stream."""
+        return any(_same(given, token) for token in self._tokens.values())
 
 
 def tls_context(config: ServerSettings) -> ssl.SSLContext | None:
@@ -124,9 +127,14 @@ def _read(parameter: str, path: str) -> str:
         raise ConfigError(f"`{parameter}` {path} cannot be read: {error}") from error
 
 
+def given_token(authorization: str, asked: str) -> str:
+    """The token of an `Authorization` header, else the one of the address."""
+    kind, _, token = authorization.partition(" ")
+    return token.strip() if kind.lower() == "bearer" else asked
+
+
 def _given(request: web.Request) -> str:
-    kind, _, token = request.headers.get("Authorization", "").partition(" ")
-    return token.strip() if kind.lower() == "bearer" else request.query.get("token", "")
+    return given_token(request.headers.get("Authorization", ""), request.query.get("token", ""))
 
 
 def _same(given: str, expected: str) -> bool:

@@ -115,4 +115,9 @@ class MeshConfig(Config):
     metrics_port: int = param(
         8006, "port of /metrics and /health; 0 = any free one", low=0, high=65535
     )
+    metrics_token_file: str = param(
+        "", "JSON file with a token under any name; empty: everybody who reaches the port may look"
+    )
+    metrics_tls_certificate: str = param("", "certificate chain (PEM) for https; empty: no TLS")
+    metrics_tls_key: str = param("", "private key (PEM) of the certificate")
     method_timeout_s: float = param(60.0, "a region that takes longer keeps tsdf [s]", low=1.0)

@@ -20,7 +20,7 @@ from worldsystem_mesh.export.files import FORMATS, ExportError, save_mesh
 from worldsystem_mesh.export.textured import Photo
 from worldsystem_mesh.mesher import Mesher
 from worldsystem_mesh.methods.quality import QualityPass
-from worldsystem_mesh.metrics import MetricsServer
+from worldsystem_mesh.metrics import metrics_server
 from worldsystem_mesh.stream import MeshStreamer
 from worldsystem_mesh.view import StoredView
 
@@ -40,9 +40,7 @@ class MeshServices:
         self._problem = ""
         self._saving: threading.Thread | None = None
         self._sent = (time.monotonic(), 0)
-        self._metrics = MetricsServer(
-            config.metrics_host, config.metrics_port, lambda: self._facts, lambda: self._problem
-        )
+        self._metrics = metrics_server(config, lambda: self._facts, lambda: self._problem)
 
     @property
     def metrics_port(self) -> int:

@@ -13,7 +13,7 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.node import Node
 
 from worldsystem.config import MonitorConfig
-from worldsystem.watch.server import WatchServer
+from worldsystem.watch.server import watch_server
 from worldsystem.watch.state import SystemState
 from worldsystem_core.ros import topics
 from worldsystem_core.ros.container import run_node
@@ -32,7 +32,7 @@ class MonitorNode(StageNode):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__("monitor", MonitorConfig, **kwargs)
         self.state = SystemState()
-        self._server = WatchServer(self.config.host, self.config.port, self.state)
+        self._server = watch_server(self.config, self.state)
         self.listen(topics.LEDGER, self.state.report)
         self.listen(topics.DIAGNOSTICS, lambda array: take_diagnostics(self.state, array))
 
