@@ -123,3 +123,14 @@ def test_what_a_page_does_not_show_it_is_not_sent(started):
     page.tell(layers=["points"])
     page.read_until(lambda p: p.counts.get(PointsUpdate) == 10)
     page.close()
+
+
+def test_no_more_look_at_splats_than_may_look_at_the_page(started):
+    server = started(max_clients=2)
+    url = f"ws://127.0.0.1:{server.port}/ws/splats"
+    with (
+        connect(url, proxy=None, close_timeout=0.2),
+        connect(url, proxy=None, close_timeout=0.2),
+        pytest.raises(InvalidStatus, match="503"),
+    ):
+        connect(url, proxy=None).__enter__()

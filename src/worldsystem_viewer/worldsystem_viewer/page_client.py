@@ -100,7 +100,7 @@ class PageClients:
         finally:
             self._sockets.discard(socket)
             self._skipped_before += self._live.pop(id(cursor)).skipped
-        return socket
+        return socket if socket.prepared else web.Response()
 
     def check(self, request: web.Request, *, any_origin: bool = False) -> None:
         """Raise an HTTP error for whoever may not connect."""

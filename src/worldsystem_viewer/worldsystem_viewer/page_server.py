@@ -17,6 +17,7 @@ from jaxtyping import UInt8, UInt16
 
 from worldsystem_core.access import tls_context
 from worldsystem_core.errors import PortInUse
+from worldsystem_core.http_log import http_log
 from worldsystem_core.objects import MapObjects, TrackFrame
 from worldsystem_core.priority import lower_thread_priority
 from worldsystem_core.reconstruction import Keyframe, MovedKeyframes, Pose, RemovedKeyframes
@@ -61,7 +62,7 @@ class PageServer:
         shown = Shown(self._world, self._history or History(0), self._album, uuid.uuid4().hex)
         self._clients = PageClients(config, shown)
         self._tls = tls_context(config)
-        self._splats = SplatPages(self._clients.check, config.splats_mbps)
+        self._splats = SplatPages(self._clients.check, config.splats_mbps, most=config.max_clients)
         self._picture = PictureEncoder(
             config,
             wanted=lambda: self._clients.count > 0,
@@ -204,7 +205,9 @@ class PageServer:
             app.router.add_get("/ws/mesh", self._clients.connect_website)
         app.router.add_get("/access", self._clients.access)
         app.router.add_get("/ws/splats", self._splats.connect)
-        runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
+        runner = web.AppRunner(
+            app, access_log=None, shutdown_timeout=1.0, logger=http_log(__name__)
+        )
         await runner.setup()
         try:
             site = web.TCPSite(

@@ -6,16 +6,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import logging
 import threading
 import time
 from collections.abc import Callable
 
 from aiohttp import web
-from aiohttp.http_exceptions import HttpProcessingError
 
 from worldsystem_core.access import Access, tls_context
 from worldsystem_core.errors import PortInUse, SourceError
+from worldsystem_core.http_log import http_log
 from worldsystem_ingest.config import IngestConfig
 from worldsystem_ingest.server.consumers import Consumers
 from worldsystem_ingest.server.gate import Gate
@@ -26,7 +25,6 @@ from worldsystem_ingest.server.sockets import Sockets
 from worldsystem_ingest.server.streams import StreamRegistry, Surroundings
 from worldsystem_ingest.sink import Sink
 
-_http_log = logging.getLogger(f"{__name__}.http")
 _START_TIMEOUT_S = 10.0
 _STOP_TIMEOUT_S = 10.0
 _TICK_S = 1.0
@@ -110,7 +108,7 @@ class Network:
     def _run_loop(self) -> None:
         asyncio.set_event_loop(self._loop)
         runner = web.AppRunner(
-            self._application(), access_log=None, shutdown_timeout=1.0, logger=_http_log
+            self._application(), access_log=None, shutdown_timeout=1.0, logger=http_log(__name__)
         )
         try:
             self._loop.run_until_complete(self._listen(runner))
@@ -169,12 +167,3 @@ class Network:
         if self._takes_video:
             app.add_routes([*self._senders.routes(), *self._whip.routes()])
         return app
-
-
-def _is_ours(record: logging.LogRecord) -> bool:
-    """aiohttp reports as errors what strangers send; anybody could fill the log with it."""
-    error = record.exc_info[1] if record.exc_info else None
-    return not isinstance(error, HttpProcessingError | ConnectionError)
-
-
-_http_log.addFilter(_is_ours)

@@ -94,12 +94,15 @@ class SplatPages:
     """Serves the shelf to pages, each at its own pace: a late or slow one gets the newest.
 
     `check` raises an HTTP error for those who may not connect. Pages of other machines get
-    deflated chunks, `mbps` at most (0: no limit).
+    deflated chunks, `mbps` at most (0: no limit). `most` are served at once.
     """
 
-    def __init__(self, check: Callable[[web.Request], None], mbps: float) -> None:
+    def __init__(
+        self, check: Callable[[web.Request], None], mbps: float, *, most: int = 20
+    ) -> None:
         self.shelf = SplatShelf()
         self._check = check
+        self._most = most
         self._bytes_per_s = 1e6 * mbps / 8
         self._cache: OrderedDict[tuple[int, int, bool], bytes] = OrderedDict()
         self._sockets: set[web.WebSocketResponse] = set()
@@ -107,11 +110,19 @@ class SplatPages:
     async def connect(self, request: web.Request) -> web.StreamResponse:
         """One page, from handshake to its end."""
         self._check(request)
+        if len(self._sockets) >= self._most:
+            raise web.HTTPServiceUnavailable(
+                text=f"{self._most} pages are shown splats, no more are served"
+            )
         socket = web.WebSocketResponse(
             compress=False, heartbeat=15.0, writer_limit=_WRITE_BUFFER_BYTES, max_msg_size=4096
         )
-        await socket.prepare(request)
         self._sockets.add(socket)
+        try:
+            await socket.prepare(request)
+        except ConnectionError:
+            self._sockets.discard(socket)
+            raise
         near = request.remote in _LOOPBACK and request.query.get("splats") != "deflated"
         sending = asyncio.create_task(self._send(socket, deflated=not near))
         try:
