@@ -19,7 +19,7 @@ class CdrWriter:
     """Appends fields in the order of the message definition; alignment is kept by itself."""
 
     def __init__(self) -> None:
-        self._parts: list[bytes | memoryview] = [_HEADER]
+        self._parts: list[bytes | memoryview | np.ndarray] = [_HEADER]
         self._size = 0
 
     def number(self, code: str, value: float) -> None:
@@ -68,6 +68,11 @@ class CdrWriter:
     def raw(self, array: np.ndarray) -> None:
         """Fields laid out as CDR wants them at this offset."""
         self._append(_as_bytes_view(array.view(np.uint8)))
+
+    def laid_out(self, parts: list[bytes | memoryview | np.ndarray], size: int) -> None:
+        """`size` bytes of fields that the caller laid out and aligned; arrays are contiguous."""
+        self._parts += parts
+        self._size += size
 
     def finish(self) -> bytes:
         """The message's bytes, encapsulation header included."""

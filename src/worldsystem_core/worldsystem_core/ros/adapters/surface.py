@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import struct
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,8 @@ from worldsystem_core.reconstruction import ScaleState
 from worldsystem_core.ros.adapters.messages import nanoseconds, time_message, world_frame
 from worldsystem_core.ros.cdr import CdrWriter
 from worldsystem_core.surface import BlockIndex, MeshBlock, MeshDelta
+
+_RAW_HEAD = struct.Struct("<3iIIII")  # index, version, vertices, faces, bytes of data
 
 
 class MeshDeltaAdapter:
@@ -49,8 +52,11 @@ class MeshStreamAdapter:
         writer.number("B", item.encoding.value)
         writer.number("f", delta.block_size)
         writer.number("I", len(blocks))
-        for number, block in enumerate(blocks):
-            _write_block(writer, block, item.payloads[number] if item.payloads else None)
+        if item.payloads:
+            for block, payload in zip(blocks, item.payloads, strict=True):
+                _write_encoded(writer, block, payload)
+        else:
+            _write_raw(writer, blocks)
         writer.int_sequence([number for index in delta.removed for number in index])
         writer.number("Q", delta.total_vertices)
         writer.number("Q", delta.total_faces)
@@ -103,17 +109,36 @@ def _blocks(message: MeshDeltaMessage) -> tuple[MeshBlock, ...]:
     raise ProtocolError(f"mesh encoding {message.encoding} is not known; known: {known}")
 
 
-def _write_block(writer: CdrWriter, block: MeshBlock, payload: bytes | None) -> None:
+def _write_encoded(writer: CdrWriter, block: MeshBlock, payload: bytes) -> None:
     writer.ints(block.index)
     writer.number("I", block.version)
     writer.number("I", len(block.vertices))
     writer.number("I", len(block.faces))
-    if payload is None:
-        vertices = block.vertices.astype("<f4", copy=False)
-        writer.octets(vertices, block.colours, block.faces.astype("<u4"))
-    else:
-        writer.octets(payload)
+    writer.octets(payload)
     writer.number("B", block.level)
+
+
+def _write_raw(writer: CdrWriter, blocks: Sequence[MeshBlock]) -> None:
+    """The same for raw blocks, hundreds at a time, at a tenth of the cost: a block's numbers are
+    packed at once, and its arrays are joined as they are.
+
+    A block begins at a multiple of four; the bytes behind the last are what the next field, a
+    sequence of 32-bit numbers, would leave out itself.
+    """
+    parts: list[bytes | memoryview | np.ndarray] = []
+    size = 0
+    for block in blocks:
+        v, f = len(block.vertices), len(block.faces)
+        octets = 15 * v + 12 * f
+        parts += (
+            _RAW_HEAD.pack(*block.index, block.version, v, f, octets),
+            np.ascontiguousarray(block.vertices, "<f4"),
+            np.ascontiguousarray(block.colours, np.uint8),
+            np.ascontiguousarray(block.faces, "<i4"),
+            block.level.to_bytes(1 + -(octets + 1) % 4, "little"),
+        )
+        size += _RAW_HEAD.size + octets + 1 + -(octets + 1) % 4
+    writer.laid_out(parts, size)
 
 
 def _index(message: MeshBlockMessage) -> tuple[int, int, int]:
