@@ -35,6 +35,7 @@ APT_LIBRARIES = {
     "libX11.so.6": "libx11-6",
 }
 KERNEL_PACKAGES = (
+    "worldsystem_core",
     "worldsystem_mesh",
     "worldsystem_slam3r",
     "worldsystem_sim",

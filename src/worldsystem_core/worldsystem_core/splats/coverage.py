@@ -11,14 +11,17 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int64
 
+from worldsystem_core.geometry.sim3 import Sim3
 from worldsystem_core.splats.discs import WIDTH
 from worldsystem_core.splats.gaussians import Gaussians
+from worldsystem_core.splats.kernels import BITS as _BITS
+from worldsystem_core.splats.kernels import HALF as _HALF
+from worldsystem_core.splats.kernels import show_nothing_new
 
 LEVELS = 12
+_WIDTHS = 2.0 ** np.arange(LEVELS)
 _WIDER = 1.3
-_COVERED = 0.5
 _REPLACED = 0.9
-_BITS, _HALF = 19, 1 << 18
 
 
 class Coverage:
@@ -42,17 +45,33 @@ class Coverage:
         self, points: Float64[np.ndarray, "n 3"], levels: Int64[np.ndarray, "n"]
     ) -> Int64[np.ndarray, "n"]:
         """The voxel of each point (world) at its level; voxels 262,144 from the origin coincide."""
-        cells = np.floor(points / (self.voxel * 2.0**levels)[:, None]).astype(np.int64)
+        cells = np.floor(points / (self.voxel * _WIDTHS[levels])[:, None]).astype(np.int64)
         cells = np.clip(cells + _HALF, 0, 2 * _HALF - 1)
         packed = (levels << _BITS | cells[:, 0]) << _BITS | cells[:, 1]
         return np.asarray(packed << _BITS | cells[:, 2])
 
-    def is_covered(
-        self, keys: Int64[np.ndarray, "n"], levels: Int64[np.ndarray, "n"]
+    def shows(
+        self,
+        means: Float32[np.ndarray, "n 3"],
+        world_from_chunk: Sim3,
+        levels: Int64[np.ndarray, "n"],
+        shares: tuple[float, ...],
     ) -> Bool[np.ndarray, "n"]:
-        """Whether the voxels show a surface as fine as their level, or finer."""
-        own, finer = self._look(keys)
-        return np.asarray(own + finer > _COVERED * self._faces(levels))
+        """Whether a surface as fine as their level, or finer, is there at the points already,
+        or where they are moved along their rays by one of `shares`."""
+        covered = np.zeros(len(means), bool)
+        show_nothing_new(
+            np.ascontiguousarray(means),
+            world_from_chunk.scale * world_from_chunk.rotation,
+            world_from_chunk.translation,
+            levels,
+            self.voxel,
+            shares,
+            self._keys,
+            self._own + self._finer,
+            covered,
+        )
+        return covered
 
     def replaced(
         self, keys: Int64[np.ndarray, "n"], levels: Int64[np.ndarray, "n"]
@@ -116,7 +135,7 @@ class Coverage:
         return np.where(known, self._own[at], 0), np.where(known, self._finer[at], 0)
 
     def _faces(self, levels: Int64[np.ndarray, "n"]) -> Float64[np.ndarray, "n"]:
-        return np.asarray((self.voxel * 2.0**levels) ** 2)
+        return np.asarray((self.voxel * _WIDTHS[levels]) ** 2)
 
 
 def areas(gaussians: Gaussians) -> Float32[np.ndarray, "n"]:

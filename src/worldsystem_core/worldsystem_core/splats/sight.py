@@ -11,9 +11,8 @@ from jaxtyping import Float32, Float64, Int8
 from worldsystem_core.geometry.se3 import inverse
 from worldsystem_core.geometry.sim3 import Sim3
 from worldsystem_core.reconstruction import Keyframe
+from worldsystem_core.splats.kernels import judge
 
-_SEEN_THROUGH = 0.92
-_AGREES = 0.05
 _LEAST_CONFIDENCE = 0.3
 _SAMPLES = 64
 
@@ -45,23 +44,16 @@ def contradictions(
     rotation = (cam_from_chunk.scale * cam_from_chunk.rotation).astype(np.float32)
     translation = cam_from_chunk.translation.astype(np.float32)
     few = means[:: max(1, len(means) // _SAMPLES)] @ rotation.T + translation
-    if not _inside(few, keyframe, margin=0.5).any():
+    if not _near(few, keyframe, margin=0.5).any():
         return None
-    points = means @ rotation.T + translation
-    seen = np.nonzero(_inside(points, keyframe))[0]
-    verdict = np.zeros(len(means), np.int8)
-    camera, (x, y, z) = keyframe.camera, points[seen].T
-    u = np.rint(camera.fx * x / z + camera.cx).astype(np.int64)
-    v = np.rint(camera.fy * y / z + camera.cy).astype(np.int64)
-    u, v = np.clip(u, 0, camera.width - 1), np.clip(v, 0, camera.height - 1)
-    verdict[seen[z < _SEEN_THROUGH * sight.nearest[v, u]]] = 1
-    verdict[seen[np.abs(z - sight.depth[v, u]) < _AGREES * z]] = -1
+    camera, verdict = keyframe.camera, np.empty(len(means), np.int8)
+    intrinsics = (camera.fx, camera.fy, camera.cx, camera.cy)
+    points = np.ascontiguousarray(means)
+    judge(points, rotation, translation, intrinsics, sight.nearest, sight.depth, verdict)
     return verdict
 
 
-def _inside(
-    points: Float32[np.ndarray, "n 3"], keyframe: Keyframe, margin: float = 0.0
-) -> np.ndarray:
+def _near(points: Float32[np.ndarray, "n 3"], keyframe: Keyframe, margin: float) -> np.ndarray:
     """Which points lie in the picture, or within `margin` pictures beside it."""
     camera, z = keyframe.camera, points[:, 2]
     safe = np.maximum(z, 1e-9)

@@ -318,13 +318,7 @@ def _covered(
     levels: Int64[np.ndarray, "n"],
 ) -> Bool[np.ndarray, "n"]:
     """Which points show nothing new, allowing for depths that are off by 2.5 %."""
-    covered = np.zeros(len(means), bool)
-    for share in _ALONG_RAY:
-        rest = np.nonzero(~covered)[0]
-        points = world_from_chunk.apply(means[rest] * np.float32(1 + share))
-        keys = coverage.keys(points, levels[rest])
-        covered[rest] = coverage.is_covered(keys, levels[rest])
-    return covered
+    return coverage.shows(means, world_from_chunk, levels, _ALONG_RAY)
 
 
 def _every_second(found: Gaussians) -> Bool[np.ndarray, "n"]:

@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`python -m worldsystem_core.precompile`: compile the loops over splats ahead of the first ones.
+
+The machine code is kept in numba's disk cache beside the modules; a second call finds it there.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from worldsystem_core.frames import Camera
+from worldsystem_core.geometry.pinhole import pointmap_from_depth
+from worldsystem_core.reconstruction import Keyframe, ScaleState
+from worldsystem_core.splats.packed import pack
+from worldsystem_core.splats.world import SplatWorld
+
+
+def precompile() -> None:
+    """Take a tiny wall in twice and pack it, which calls every compiled loop once."""
+    camera, world = Camera.from_horizontal_fov(32, 24, 1.0), SplatWorld()
+    depth = np.full((24, 32), 2.0, np.float32)
+    for number in range(2):
+        world.add(
+            Keyframe(
+                id=number,
+                frame_id=number,
+                stamp_ns=number,
+                world_from_cam=np.eye(4),
+                camera=camera,
+                pointmap=pointmap_from_depth(depth, camera),
+                confidence=np.ones(depth.shape, np.float32),
+                rgb=np.zeros((*depth.shape, 3), np.uint8),
+                scale=ScaleState.METRIC,
+            )
+        )
+    pack(world.gaussians())
+
+
+if __name__ == "__main__":
+    precompile()
