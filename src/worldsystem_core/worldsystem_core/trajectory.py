@@ -78,6 +78,11 @@ class Trajectory:
         """What a unit of length is now."""
         return self._scale
 
+    @property
+    def keyframe_ids(self) -> tuple[int, ...]:
+        """Keyframes that were told and not withdrawn, in the order in which they were told."""
+        return tuple(self._stamp_of)
+
     def _add_keyframe(self, keyframe: Keyframe) -> None:
         """Keyframes come late: poses since its picture hang on it from now on.
 

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 
 from worldsystem_core.errors import BackendError, WorldSystemError
 from worldsystem_core.reconstruction import ReconstructionBackend
@@ -108,6 +109,32 @@ def open_backend(name: str, config: Slam3rConfig | None = None) -> OpenedBackend
     anew = partial(_MAKERS[opened.name], config) if opened.name in _CHEAP_TO_RENEW else None
     graph = GraphBackend(RenewableBackend(opened.backend, anew), config)
     return replace(opened, backend=graph)
+
+
+def begin_anew(opened: OpenedBackend, config: Slam3rConfig, *, next_id: int) -> OpenedBackend:
+    """The same back-end with an empty map, whose keyframes are numbered on from `next_id`.
+
+    What it held back is lost. Where the map is saved by itself, the new one takes the place of the
+    old one there.
+    """
+    from worldsystem_slam3r.graph.restartable import RenewableBackend, Restartable
+    from worldsystem_slam3r.graph.services import graph_of
+
+    make = partial(_MAKERS[opened.name], config)
+    graph = graph_of(opened.backend)
+    if graph is not None:
+        fresh = graph.begun_anew(make)
+        if config.map and config.map_every_s:
+            fresh.maps.save_by_itself(Path(config.map), config.map_every_s)
+        return replace(opened, backend=fresh)
+    if isinstance(opened.backend, RenewableBackend):
+        opened.backend.begin_anew(make)
+        return opened
+    if isinstance(opened.backend, Restartable):
+        opened.backend.restart()
+        return opened
+    opened.backend.finish()
+    return replace(opened, backend=RenewableBackend(make(), None, first_id=next_id, first_submap=1))
 
 
 def _without_graph(opened: OpenedBackend) -> OpenedBackend:

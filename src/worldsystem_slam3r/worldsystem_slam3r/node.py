@@ -10,12 +10,19 @@ import numpy as np
 from geometry_msgs.msg import TransformStamped
 from std_srvs.srv import Trigger
 from tf2_msgs.msg import TFMessage
-from worldsystem_msgs.srv import LoadMap, SaveMap
+from worldsystem_msgs.srv import LoadMap, Reset, SaveMap
 
-from worldsystem_core.errors import MapError
+from worldsystem_core.errors import MapError, WorldSystemError
 from worldsystem_core.frames import Camera, Frame, StampedCamera
 from worldsystem_core.geometry.se3 import inverse
-from worldsystem_core.reconstruction import Event, NewKeyframe, Pose, ScaleState, TrackingState
+from worldsystem_core.reconstruction import (
+    Event,
+    NewKeyframe,
+    Pose,
+    RemovedKeyframes,
+    ScaleState,
+    TrackingState,
+)
 from worldsystem_core.ros import topics
 from worldsystem_core.ros.adapters.messages import (
     CAMERA_FRAME,
@@ -27,7 +34,7 @@ from worldsystem_core.ros.container import run_node
 from worldsystem_core.ros.stage_node import StageNode
 from worldsystem_core.telemetry import Telemetry
 from worldsystem_core.trajectory import Trajectory
-from worldsystem_slam3r.backend import open_backend
+from worldsystem_slam3r.backend import begin_anew, open_backend
 from worldsystem_slam3r.cloud import BoundedCloud
 from worldsystem_slam3r.config import Slam3rConfig
 from worldsystem_slam3r.graph.services import graph_of, map_service, tell_again
@@ -52,6 +59,7 @@ class Slam3rNode(StageNode):
         self._cloud = BoundedCloud(self.config.cloud_points, seed=self.config.seed)
         self._cloud_told = (0, 0)
         self._newest_ns = 0
+        self._newest_id = -1
         self._camera: Camera | None = None
         self._state = TrackingState.INITIALISING
         self._scale = ScaleState.SCENE
@@ -77,6 +85,7 @@ class Slam3rNode(StageNode):
             self.listen(topic, self._on_measured)
         self.create_service(SaveMap, "slam3r/save_map", self._on_save)
         self.create_service(LoadMap, "slam3r/load_map", self._on_load)
+        self.create_service(Reset, "slam3r/reset", self._on_reset)
         self.create_service(Trigger, "slam3r/tell_again", self._on_tell_again)
         self.create_timer(_PATH_PERIOD_S, self._publish_path)
         if self.config.cloud_period_s:
@@ -101,6 +110,31 @@ class Slam3rNode(StageNode):
             response.message, response.success = tell_again(self._graph), True
         except MapError as error:
             response.message = str(error)
+        return response
+
+    def _on_reset(self, _: Reset.Request, response: Reset.Response) -> Reset.Response:
+        """Begin the map anew; whoever has keyframes of the old one is told that they are gone."""
+        ids = self._trajectory.keyframe_ids
+        try:
+            self._opened = begin_anew(
+                self._opened, self.config, next_id=max(ids, default=self._newest_id) + 1
+            )
+        except WorldSystemError as error:
+            response.message = str(error)
+            return response
+        self._backend = self._opened.backend
+        self._graph = graph_of(self._backend)
+        if ids:
+            self._publish([RemovedKeyframes(ids)])
+        self._newest_id = max(ids, default=self._newest_id)
+        self._trajectory = Trajectory()
+        self._keyframes, self._state = 0, TrackingState.INITIALISING
+        self._path_out.publish(self._trajectory.poses())
+        if self._scale is not ScaleState.SCENE:
+            self._scale = ScaleState.SCENE
+            self._tf_static_out.publish(_static_transforms(self._scale))
+        response.success = True
+        response.message = f"begun anew; {len(ids)} keyframes of the old map are gone"
         return response
 
     def _answered(self, response: Any, what: str, place: str) -> Any:

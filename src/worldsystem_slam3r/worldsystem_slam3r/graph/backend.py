@@ -32,7 +32,7 @@ from worldsystem_slam3r.graph.atlas import Atlas, Kept
 from worldsystem_slam3r.graph.held import HeldSubmap
 from worldsystem_slam3r.graph.loops import LoopFinder
 from worldsystem_slam3r.graph.relocalise import Relocaliser
-from worldsystem_slam3r.graph.restartable import RenewableBackend
+from worldsystem_slam3r.graph.restartable import Make, RenewableBackend
 from worldsystem_slam3r.graph.verify import Link, Station
 from worldsystem_slam3r.maps.keeper import MapKeeper, is_map
 from worldsystem_slam3r.scale.fit import MetricFit
@@ -137,6 +137,12 @@ class GraphBackend:
     def map_from_scene(self) -> MetricFit | None:
         """How the scene lies in the map, once something measures metres."""
         return self._root.fit
+
+    def begun_anew(self, make: Make) -> GraphBackend:
+        """An empty map around the same back-end, whose ids go on; this graph has ended."""
+        self._backend.begin_anew(make)
+        self.maps.close()
+        return GraphBackend(self._backend, replace(self._config, map=""))
 
     def close(self) -> None:
         """Let the back-end's threads end."""

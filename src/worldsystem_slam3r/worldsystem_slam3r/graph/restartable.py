@@ -17,6 +17,8 @@ from worldsystem_core.reconstruction import (
     RemovedKeyframes,
 )
 
+Make = Callable[[], ReconstructionBackend]
+
 
 @runtime_checkable
 class Restartable(Protocol):
@@ -51,7 +53,7 @@ class RenewableBackend:
     def __init__(
         self,
         backend: ReconstructionBackend,
-        make: Callable[[], ReconstructionBackend] | None,
+        make: Make | None,
         *,
         first_id: int = 0,
         first_submap: int = 0,
@@ -95,6 +97,14 @@ class RenewableBackend:
         self._next_submap = max(self._next_submap, self._submap_offset + 1)
         self._id_offset, self._submap_offset = self._next_id, self._next_submap
         return events
+
+    def begin_anew(self, make: Make) -> None:
+        """As `restart`, also for one that has to be opened again, by `make`; its rest is lost."""
+        own, self._make = self._make, self._make or make
+        try:
+            self.restart()
+        finally:
+            self._make = own
 
     def similar_keyframes(self, keyframe_id: int, count: int) -> list[int]:
         """As the back-end's own retrieval has it; nothing where it has none."""

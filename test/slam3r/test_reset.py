@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`slam3r/reset`: the map begins anew while frames go on coming, and nobody keeps the old one."""
+
+from __future__ import annotations
+
+import os
+import time
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+from drifting_backend import DriftingBackend, Film, film, ring_poses
+
+from worldsystem_core.reconstruction import (
+    Event,
+    NewKeyframe,
+    Pose,
+    RemovedKeyframes,
+    TrackingState,
+)
+from worldsystem_slam3r import backend as backends
+from worldsystem_slam3r.backend import OpenedBackend, begin_anew
+from worldsystem_slam3r.config import Slam3rConfig
+from worldsystem_slam3r.graph.backend import GraphBackend
+from worldsystem_slam3r.graph.restartable import RenewableBackend
+
+rclpy = pytest.importorskip("rclpy", reason="ROS is not set up: run these through `make test`")
+
+
+class Stubborn:
+    """A back-end without a `restart`, as those of the networks are."""
+
+    def __init__(self, of: Film) -> None:
+        self._inner = DriftingBackend([of])
+
+    def feed(self, frame) -> list[Event]:
+        return self._inner.feed(frame)
+
+    def finish(self) -> list[Event]:
+        return self._inner.finish()
+
+
+@pytest.fixture(scope="module")
+def ring() -> Film:
+    return film(ring_poses(17)[:10])
+
+
+def keyframes(events: list[Event]):
+    return [event.keyframe for event in events if isinstance(event, NewKeyframe)]
+
+
+def opened(kind, of: Film, config: Slam3rConfig, monkeypatch) -> OpenedBackend:
+    make = partial(DriftingBackend, [of]) if kind is DriftingBackend else partial(kind, of)
+    monkeypatch.setitem(backends._MAKERS, "geometric", lambda _: make())
+    if not config.graph:
+        return OpenedBackend(make(), "geometric")
+    return OpenedBackend(GraphBackend(RenewableBackend(make(), None), config), "geometric")
+
+
+@pytest.mark.parametrize("kind", [DriftingBackend, Stubborn])
+@pytest.mark.parametrize("graph", [True, False])
+def test_the_new_map_begins_at_the_origin_and_its_ids_go_on(kind, graph, ring, monkeypatch):
+    config = Slam3rConfig(graph=graph)
+    running, told = opened(kind, ring, config, monkeypatch), []
+    for part in (ring.frames[:4], ring.frames[4:7], ring.frames[7:]):
+        if told:
+            running = begin_anew(running, config, next_id=told[-1][-1].id + 1)
+        told.append(keyframes([e for frame in part for e in running.backend.feed(frame)]))
+    ids = [keyframe.id for part in told for keyframe in part]
+    assert ids == list(range(10))
+    for part in told:
+        assert np.allclose(part[0].world_from_cam, np.eye(4), atol=1e-9)
+    if graph:
+        assert len(running.backend.atlas.keyframes) == 3
+
+
+def saved_ids(folder: Path, of: Film) -> list[int]:
+    graph = GraphBackend(RenewableBackend(DriftingBackend([of]), None), Slam3rConfig())
+    graph.load_map(folder)
+    return sorted(graph.atlas.keyframes)
+
+
+def test_the_saved_map_becomes_the_new_one(ring, monkeypatch, tmp_path):
+    config = Slam3rConfig(map=str(tmp_path / "map"), map_every_s=100.0)
+    running = opened(DriftingBackend, ring, config, monkeypatch)
+    for frame in ring.frames[:4]:
+        running.backend.feed(frame)
+    running = begin_anew(running, config, next_id=4)
+    assert saved_ids(tmp_path / "map", ring) == [0, 1, 2, 3]
+    for frame in ring.frames[4:6]:
+        running.backend.feed(frame)
+    running.backend.finish()
+    assert saved_ids(tmp_path / "map", ring) == [4, 5]
+
+
+@pytest.fixture
+def context():
+    context = rclpy.Context()
+    rclpy.init(context=context, domain_id=40 + os.getpid() % 20)
+    yield context
+    rclpy.try_shutdown(context=context)
+
+
+def until(done, limit_s: float = 30.0) -> None:
+    deadline = time.monotonic() + limit_s
+    while not done():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+@pytest.mark.ros
+def test_the_service_takes_the_old_map_from_everybody_while_frames_come(context, ring, monkeypatch):
+    from rclpy.parameter import Parameter
+    from worldsystem_msgs.srv import Reset
+
+    from worldsystem_core.ros import topics
+    from worldsystem_core.ros.node_thread import NodeThread
+    from worldsystem_core.ros.reference_topic import ReferencePublisher, ReferenceSubscription
+    from worldsystem_slam3r import node as node_module
+
+    running = opened(DriftingBackend, ring, Slam3rConfig(), monkeypatch)
+    monkeypatch.setattr(node_module, "open_backend", lambda *_: running)
+    slam3r = node_module.Slam3rNode(
+        context=context, parameter_overrides=[Parameter("queue_frames", value=20)]
+    )
+    thread = NodeThread(slam3r)
+    other = rclpy.create_node("other", context=context)
+    heard: list[Event] = []
+    paths: list = []
+    links = [
+        ReferenceSubscription(other, topics.KEYFRAME, heard.append),
+        ReferenceSubscription(other, topics.POSE, heard.append),
+        ReferenceSubscription(other, topics.PATH, paths.append),
+    ]
+    camera = ReferencePublisher(other, topics.IMAGE, outside=False)
+    thread.start()
+    executor = rclpy.executors.SingleThreadedExecutor(context=context)
+    executor.add_node(other)
+    try:
+        for frame in ring.frames[:5]:
+            camera.publish(frame)
+        until(lambda: spun(executor) and len(keyframes(heard)) == 5)
+        client = other.create_client(Reset, "slam3r/reset")
+        until(lambda: spun(executor) and client.service_is_ready())
+        future = client.call_async(Reset.Request())
+        until(lambda: spun(executor) and future.done())
+        answer = future.result()
+        assert answer.success
+        assert answer.message == "begun anew; 5 keyframes of the old map are gone"
+        for frame in ring.frames[5:8]:
+            camera.publish(frame)
+        until(lambda: spun(executor) and len(keyframes(heard)) == 8)
+        (gone,) = (event for event in heard if isinstance(event, RemovedKeyframes))
+        assert gone.ids == (0, 1, 2, 3, 4)
+        assert [k.id for k in keyframes(heard)[5:]] == [5, 6, 7]
+        after = heard[heard.index(gone) :]
+        poses = [event for event in after if isinstance(event, Pose)]
+        assert all(pose.state is TrackingState.TRACKED for pose in poses)
+        until(lambda: spun(executor) and paths and len(paths[-1]) == 3)
+        assert slam3r.facts()["keyframes"] == 3
+        ledger = slam3r.ledger.state()
+        assert (ledger.taken, ledger.used) == (8, 8)
+    finally:
+        for link in (*links, camera):
+            link.destroy()
+        executor.shutdown()
+        thread.stop()
+        slam3r.close()
+        other.destroy_node()
+
+
+def spun(executor) -> bool:
+    executor.spin_once(timeout_sec=0.02)
+    return True
