@@ -24,9 +24,10 @@ from worldsystem.simulator_process import SimulatorProcess
 from worldsystem.status_line import StatusLine
 from worldsystem_core.errors import WorldSystemError
 from worldsystem_core.installed import find_installed_prefix
+from worldsystem_core.json_log import is_thread_of
 from worldsystem_core.ros.adapters.objects import map_object
 from worldsystem_core.ros.container import load_class
-from worldsystem_core.ros.log_forwarding import forward_logging
+from worldsystem_core.ros.log_forwarding import forward_logging, logging_arguments
 from worldsystem_core.ros.node_thread import NodeThread, finish_all
 from worldsystem_core.ros.process import clean_stale_segments, tune_process, use_dds_profile
 from worldsystem_core.ros.service_call import call_service
@@ -65,7 +66,7 @@ class App:
         tune_process()
         clean_stale_segments()
         use_dds_profile(_dds_profile())
-        rclpy.init(signal_handler_options=rclpy.SignalHandlerOptions.NO)
+        rclpy.init(args=logging_arguments([]), signal_handler_options=rclpy.SignalHandlerOptions.NO)
         forward_logging(logging.WARNING)
         try:
             self._start()
@@ -180,6 +181,7 @@ def started(stage: Stage, parameters: Parameters) -> NodeThread:
     """The stage's node, spinning in a thread of this process."""
     overrides = [Parameter(name, value=value) for name, value in parameters.items()]
     node = load_class(stage.plugin)(parameter_overrides=overrides)
+    is_thread_of("")  # it was the node's while that was made
     thread = NodeThread(node)
     thread.start()
     return thread

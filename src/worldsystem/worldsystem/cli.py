@@ -23,6 +23,7 @@ from worldsystem.settings_text import parse_settings
 from worldsystem.watch.commands import add_watch
 from worldsystem_core.errors import WorldSystemError
 from worldsystem_core.installed import find_installed_prefix, installed_version
+from worldsystem_core.json_log import FORMS, choose_log, json_handler, logs_json
 
 _WRONG_USE = 2
 
@@ -31,7 +32,11 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one command; errors of use are one line on stderr and exit code 2."""
     options = _parser().parse_args(arguments)
     find_installed_prefix()
+    if getattr(options, "log", ""):
+        choose_log(options.log)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    if logs_json():
+        logging.getLogger().handlers = [json_handler()]
     try:
         return int(options.command(options))
     except WorldSystemError as error:
@@ -99,6 +104,9 @@ def _add_common(command: argparse.ArgumentParser) -> None:
     command.add_argument("--out", type=Path, help="folder of the run (default: runs/<time>)")
     command.add_argument("--headless", action="store_true", help="no viewers, no servers for them")
     command.add_argument("--no-record", action="store_true", help="write no MCAP")
+    command.add_argument(
+        "--log", choices=FORMS, help="form of the log on stderr (default: WORLDSYSTEM_LOG, or text)"
+    )
     command.add_argument(
         "--separate",
         action="store_true",

@@ -8,6 +8,7 @@ import importlib
 import sys
 
 from worldsystem.graph import SIMULATOR, STAGES
+from worldsystem_core.json_log import FORMS
 
 _PLUGINS = {stage.name: stage.plugin for stage in (*STAGES, SIMULATOR)}
 
@@ -19,6 +20,7 @@ def add_node(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         help="one node of the graph as a process of its own",
         description="What follows the name goes to ROS, as --ros-args -p voxel:=0.05.",
     )
+    node.add_argument("--log", choices=FORMS, help="form of the log (before the name)")
     node.add_argument("name", choices=sorted(_PLUGINS))
     node.add_argument("arguments", nargs=argparse.REMAINDER, metavar="...")
     node.set_defaults(command=_node)

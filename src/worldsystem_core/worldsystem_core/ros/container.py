@@ -21,7 +21,7 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 from worldsystem_core.errors import WorldSystemError
-from worldsystem_core.ros.log_forwarding import forward_logging
+from worldsystem_core.ros.log_forwarding import forward_logging, logging_arguments
 from worldsystem_core.ros.node_thread import NodeThread, finish_all
 from worldsystem_core.ros.process import clean_stale_segments, tune_process
 
@@ -121,7 +121,9 @@ def main() -> None:
     """Run an empty container until it is interrupted; then end its nodes in order."""
     tune_process()
     clean_stale_segments()
-    rclpy.init(args=sys.argv, signal_handler_options=rclpy.SignalHandlerOptions.NO)
+    rclpy.init(
+        args=logging_arguments(sys.argv), signal_handler_options=rclpy.SignalHandlerOptions.NO
+    )
     forward_logging()
     container = Container()
     executor = SingleThreadedExecutor()
@@ -139,7 +141,9 @@ def main() -> None:
 def run_node(node_class: type) -> None:
     """Run one stage as its own process until it is interrupted; `main` of every `node.py`."""
     tune_process()
-    rclpy.init(args=sys.argv, signal_handler_options=rclpy.SignalHandlerOptions.NO)
+    rclpy.init(
+        args=logging_arguments(sys.argv), signal_handler_options=rclpy.SignalHandlerOptions.NO
+    )
     forward_logging()
     try:
         thread = NodeThread(node_class())

@@ -7,6 +7,8 @@ import logging
 
 from rclpy.logging import get_logger
 
+from worldsystem_core.json_log import json_handler, logs_json
+
 _PACKAGES = "worldsystem"
 
 
@@ -28,10 +30,18 @@ class _ToRos(logging.Handler):
 def forward_logging(level: int = logging.INFO) -> None:
     """Forward the log of every `worldsystem…` module, and of nothing else, from `level` on.
 
-    It takes the place of the handlers that were there, so that nothing is said twice.
+    It takes the place of the handlers that were there, so that nothing is said twice. Where JSON is
+    chosen (`json_log`), that goes to stderr, and ROS's own text to `/rosout` alone.
     """
-    handler = _ToRos()
-    handler.addFilter(lambda record: record.name.startswith(_PACKAGES))
+    handlers = [_ToRos(), json_handler()] if logs_json() else [_ToRos()]
+    for handler in handlers:
+        handler.addFilter(lambda record: record.name.startswith(_PACKAGES))
     root = logging.getLogger()
-    root.handlers = [handler]
+    root.handlers = handlers
     root.setLevel(level)
+
+
+def logging_arguments(arguments: list[str]) -> list[str]:
+    """`arguments` for `rclpy.init`, with ROS's text kept from the terminal where JSON is chosen."""
+    quiet = ["--ros-args", "--disable-stdout-logs", "--"]
+    return [*arguments, *quiet] if logs_json() else arguments

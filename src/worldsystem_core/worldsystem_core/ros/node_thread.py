@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 
+from worldsystem_core.json_log import is_thread_of
 from worldsystem_core.priority import lower_thread_priority
 from worldsystem_core.ros.delivery import delivery_of
 from worldsystem_core.ros.stage_node import StageNode
@@ -47,6 +48,7 @@ class NodeThread:
 
     def _run(self, work: Callable[[], None]) -> None:
         lower_thread_priority(self.node.niceness)
+        is_thread_of(self.node.get_name())
         try:
             work()
         except ExternalShutdownException:

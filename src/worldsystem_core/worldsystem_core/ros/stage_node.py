@@ -17,6 +17,7 @@ from rclpy.node import Node
 from worldsystem_core.config import Config
 from worldsystem_core.errors import WorldSystemError
 from worldsystem_core.faults import FaultRecord
+from worldsystem_core.json_log import is_thread_of, working_on
 from worldsystem_core.latency import LatencyHistogram
 from worldsystem_core.ledger import StageLedger, StageReport
 from worldsystem_core.priority import make_urgent
@@ -55,6 +56,7 @@ class StageNode(Node):
     niceness = 0
 
     def __init__(self, name: str, config_type: type[C], **kwargs: Any) -> None:
+        is_thread_of(name)
         super().__init__(name, automatically_declare_parameters_from_overrides=True, **kwargs)
         self.turn = threading.RLock()
         self.config = declare_config(self, config_type)
@@ -94,7 +96,7 @@ class StageNode(Node):
 
         @functools.wraps(callback)
         def guarded(*arguments: Any) -> Any:
-            with self.turn:
+            with self.turn, working_on(arguments[0] if arguments else None):
                 return self._survive(callback, arguments)
 
         return guarded
