@@ -142,6 +142,20 @@ def test_a_pure_shift_moves_centres_by_exactly_that_much(room_shots) -> None:
         assert np.allclose(moved.world_from_box[:3, 3], old + shift, atol=1e-4)  # float32 points
 
 
+def test_asking_after_each_keyframe_gives_the_boxes_of_asking_at_the_end(room_shots) -> None:
+    """Boxes are kept while their points stay; what is kept is never stale."""
+    asked, silent = Segmenter(), Segmenter()
+    for keyframe, _ in room_shots:
+        asked.feed(keyframe)
+        asked.objects(0)
+        silent.feed(keyframe)
+    found, expected = asked.objects(0).objects, silent.objects(0).objects
+    assert [o.id for o in found] == [o.id for o in expected]
+    for one, other in zip(found, expected, strict=True):
+        assert np.array_equal(one.world_from_box, other.world_from_box)
+        assert np.array_equal(one.size, other.size)
+
+
 def test_ids_survive_a_move(room_shots) -> None:
     segmenter, frames = _fed(room_shots)
     shift = pose_from(np.eye(3), np.array([4.0, 0.0, 0.0]))

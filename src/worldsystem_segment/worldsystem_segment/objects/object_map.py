@@ -32,6 +32,7 @@ class Named:
     candidates: Candidates = ()
 
 
+Box = tuple[Float64[np.ndarray, "4 4"], Float64[np.ndarray, "3"]]  # world_from_box, edges
 Naming = Callable[[WorldTrack], Named | None]  # None: not asked for
 
 
@@ -45,6 +46,7 @@ class ObjectMap:
         self.unit: float | None = None  # world units in a scene unit
         self.up: Float[np.ndarray, "3"] | None = None  # of the world, as far as is known
         self._unit_at: dict[int, float] = {}
+        self._boxes: dict[int, tuple[tuple[int, int, bytes], Box]] = {}
         self._unusable = 0
 
     def view_of(self, keyframe: Keyframe) -> tuple[View, Bool[np.ndarray, "h w"]] | None:
@@ -120,6 +122,8 @@ class ObjectMap:
                 named = naming(track)
                 if named is not None:
                     found.append(self._map_object(track, named))
+        shown = {item.id for item in found}
+        self._boxes = {number: box for number, box in self._boxes.items() if number in shown}
         return MapObjects(stamp_ns=stamp_ns, objects=tuple(found), scale=self.scale)
 
     def counters(self) -> dict[str, int]:
@@ -133,9 +137,20 @@ class ObjectMap:
             "merged": self.tracker.merged,
         }
 
+    def _box(self, track: WorldTrack) -> Box:
+        """Its oriented box, worked out again only when its points or `up` have changed."""
+        up = b"" if self.up is None else self.up.tobytes()
+        state = (id(track.points), track.points.changes, up)
+        held = self._boxes.get(track.id)
+        if held is None or held[0] != state:
+            held = (state, oriented_box(track.points.solid, self.up))
+            self._boxes[track.id] = held
+        world_from_box, size = held[1]
+        return world_from_box.copy(), size
+
     def _map_object(self, track: WorldTrack, named: Named) -> MapObject:
         unit = self.unit or 1.0
-        world_from_box, size = oriented_box(track.points.solid, self.up)
+        world_from_box, size = self._box(track)
         world_from_box[:3, 3] *= unit
         return MapObject(
             id=track.id,

@@ -26,6 +26,7 @@ class TrackPoints:
     def __init__(self, edge: float, limit: int) -> None:
         self._edge = edge
         self._limit = limit
+        self.changes = 0  # grows with each change, for what is worked out from the points
         self._cam = np.zeros((0, 3), np.float32)
         self._anchor = np.zeros(0, np.int64)
         self.world = np.zeros((0, 3), np.float32)
@@ -85,6 +86,7 @@ class TrackPoints:
     def doubt(self, which: Bool[np.ndarray, "n"]) -> None:
         """Take a vote from each of these points; those without votes go."""
         self.votes[which] -= 1
+        self.changes += 1
         if (self.votes <= 0).any():
             self._keep(self.votes > 0)
 
@@ -148,6 +150,7 @@ class TrackPoints:
         self._refresh()
 
     def _refresh(self) -> None:
+        self.changes += 1
         self.keys = np.unique(self._key)
         if len(self.world):
             columns = self.world.T.copy()
