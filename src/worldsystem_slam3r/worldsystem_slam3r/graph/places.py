@@ -43,6 +43,7 @@ class PlaceIndex:
         self._ids: list[int] = []
         self._feature_counts: list[int] = []
         self._row: dict[int, int] = {}
+        self._last: tuple[Features, Int64[np.ndarray, "n t"]] | None = None
 
     def __len__(self) -> int:
         return len(self._row)
@@ -83,20 +84,15 @@ class PlaceIndex:
         total = len(self._ids)
         if not total or len(features) < LEAST_FEATURES:
             return np.zeros(total, np.float32)
-        rows: array[int] = array("i")
-        weights: list[float] = []
-        lengths: list[int] = []
-        for table, words in zip(self._tables, self._words(features).T, strict=True):
-            for word in words.tolist():
-                found = table.get(word)
-                if found is not None:
-                    rows.extend(found)
-                    lengths.append(len(found))
-                    weights.append(math.log(1.0 + total / len(found)))
-        if not rows:
+        found: list[array[int]] = []
+        for table, words in zip(self._tables, self._words(features).T.tolist(), strict=True):
+            found += [held for held in map(table.get, words) if held is not None]
+        if not found:
             return np.zeros(total, np.float32)
-        flat = np.frombuffer(rows, np.int32)
-        votes = np.bincount(flat, np.repeat(weights, lengths), minlength=total)
+        lengths = np.fromiter(map(len, found), np.int64, len(found))
+        flat = np.frombuffer(b"".join(found), np.int32)
+        weights = np.repeat(np.log1p(total / lengths), lengths)
+        votes = np.bincount(flat, weights, minlength=total)
         counts = np.array(self._feature_counts, np.float64)
         safe = np.sqrt(np.maximum(counts, 1.0) * len(features))
         return np.where(counts > 0, votes / (TABLES * safe), 0.0).astype(np.float32)
@@ -107,11 +103,18 @@ class PlaceIndex:
         return 0.0 if row is None else float(votes[row])
 
     def _words(self, features: Features) -> Int64[np.ndarray, "n t"]:
+        """A word of each feature in each table; those of the features asked for last are kept,
+        since a keyframe is looked for and then added."""
+        if self._last is None or self._last[0] is not features:
+            self._last = (features, self._words_of(features))
+        return self._last[1]
+
+    def _words_of(self, features: Features) -> Int64[np.ndarray, "n t"]:
         projected = features.unit_codes() @ self._planes
         if self._thresholds is None:
             self._thresholds = np.median(projected, axis=0)
-        bits = (projected > self._thresholds).reshape(len(features), TABLES, BITS)
-        return np.asarray(bits @ (1 << np.arange(BITS, dtype=np.int64)))
+        octets = np.packbits(projected > self._thresholds, axis=1)  # BITS fill whole octets
+        return octets.view(np.uint16).astype(np.int64)
 
 
 def votes_by_comparison(asked: Features, of: list[Features]) -> Float32[np.ndarray, "k"]:
