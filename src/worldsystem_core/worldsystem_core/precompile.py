@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`python -m worldsystem_core.precompile`: compile the loops over splats ahead of the first ones.
+"""`python -m worldsystem_core.precompile`: compile what numba compiles ahead of its first use.
 
 The machine code is kept in numba's disk cache beside the modules; a second call finds it there.
 """
@@ -10,6 +10,7 @@ import numpy as np
 
 from worldsystem_core.frames import Camera
 from worldsystem_core.geometry.pinhole import pointmap_from_depth
+from worldsystem_core.mesh_normals import vertex_normals
 from worldsystem_core.reconstruction import Keyframe, ScaleState
 from worldsystem_core.splats.packed import pack
 from worldsystem_core.splats.world import SplatWorld
@@ -34,6 +35,7 @@ def precompile() -> None:
             )
         )
     pack(world.gaussians())
+    vertex_normals(np.eye(3, dtype=np.float32), np.array([[0, 1, 2]], np.int32))
 
 
 if __name__ == "__main__":
