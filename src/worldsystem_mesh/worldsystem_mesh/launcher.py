@@ -107,7 +107,8 @@ class Launcher:
         jobs = [self._pool.submit(work) for _ in range(self._threads - 1)]
         work()
         for job in jobs:
-            job.result()
+            if not job.cancel():  # one that has not begun yet has nothing left to do
+                job.result()
 
     def close(self) -> None:
         """Join the threads; launches after this run in the caller's."""
