@@ -10,7 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from worldsystem.graph import SIMULATOR, STAGES, Choice, new_run_folder, stages
+from worldsystem.graph import (
+    SIMULATOR,
+    STAGES,
+    Choice,
+    new_run_folder,
+    simulator_parameters,
+    stages,
+)
+from worldsystem.settings_text import config_words, parse_settings, word_of
+from worldsystem_core.config import config_from
+from worldsystem_sim.config import SimConfig
 
 pytest.importorskip("rclpy", reason="ROS is not set up: run these through `make test`")
 LAUNCH_FILE = Path(__file__).resolve().parents[2] / "launch" / "full.launch.py"
@@ -139,3 +149,12 @@ def test_every_process_is_given_the_time_to_finish(launch_file, composed):
     run = launch_file.nodes(given(launch_file, composed=composed))
     for patience in ("sigterm_timeout", "sigkill_timeout"):
         assert all(float(process.kwargs[patience]) >= 60.0 for process in run)
+
+
+def test_the_simulators_process_understands_every_kind_of_setting(tmp_path):
+    given = ["simulator.loop=true", "simulator.seed=3", "simulator.loss=0.5", "simulator.out=7"]
+    choice = Choice(out=tmp_path, duration_s=10.0, extra=parse_settings(given))
+    words = [word_of(name, value) for name, value in simulator_parameters(choice).items()]
+    config = config_from(SimConfig, config_words(SimConfig, words))
+    assert (config.loop, config.seed, config.loss, config.out) == (True, 3, 0.5, "7")
+    assert (config.flight, config.duration_s) == ("demo", 10.0)

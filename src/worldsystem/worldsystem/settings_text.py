@@ -42,3 +42,8 @@ def value_of(text: str) -> object:
     except json.JSONDecodeError:
         return text
     return value if isinstance(value, int | float | bool) else text
+
+
+def word_of(name: str, value: object) -> str:
+    """The word that `config_words` reads as this value of this setting."""
+    return f"{name}={value if isinstance(value, str) else json.dumps(value)}"

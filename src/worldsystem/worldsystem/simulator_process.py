@@ -9,6 +9,7 @@ import sys
 import threading
 
 from worldsystem.graph import Choice, simulator_parameters
+from worldsystem.settings_text import word_of
 from worldsystem_core.errors import WorldSystemError
 
 _STOP_S = 10.0
@@ -18,7 +19,7 @@ class SimulatorProcess:
     """`worldsystem sim` in the background; its newest line of output is `message`."""
 
     def __init__(self, choice: Choice) -> None:
-        words = [f"{name}={value}" for name, value in simulator_parameters(choice).items()]
+        words = [word_of(name, value) for name, value in simulator_parameters(choice).items()]
         self._process = subprocess.Popen(
             [sys.executable, "-m", "worldsystem.cli", "sim", "--set", *words],
             stdout=subprocess.PIPE,
