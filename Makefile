@@ -3,11 +3,12 @@ PYTHON ?= python3
 DURATION ?= 60
 NAME ?= mesh
 SECONDS ?= 60
+HOURS ?= 2
 ENV := tools/env.sh
 SOURCES := src test tools benchmarks examples launch training
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all lint format bench fuzz audit tables weights wheels docs clean
+.PHONY: help setup demo test test-all lint format bench soak fuzz audit tables weights wheels docs clean
 
 help:            ## List these commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -37,6 +38,9 @@ format: setup    ## Format the code
 
 bench: setup     ## Run one benchmark (NAME=mesh, QUICK=1 for a minute)
 	@$(ENV) python benchmarks/bench_$(NAME).py
+
+soak: setup      ## Fly the simulator in a loop and watch for growth (HOURS=2; Ctrl-C writes what there is)
+	@$(ENV) python benchmarks/bench_soak.py --hours $(HOURS)
 
 fuzz: setup      ## Search for bytes that break the parsers (SECONDS=60; needs atheris)
 	@$(ENV) python test/ingest/fuzz/run.py --seconds $(SECONDS)
