@@ -45,7 +45,7 @@ soak: setup      ## Fly the simulator in a loop and watch for growth (HOURS=2; C
 fuzz: setup      ## Search for bytes that break the parsers (SECONDS=60; needs atheris)
 	@$(ENV) python test/ingest/fuzz/run.py --seconds $(SECONDS)
 
-weights: setup   ## Fetch the published SLAM3R weights (CC BY-NC-SA; ARGS=--accept-licence)
+weights: setup   ## Fetch SLAM3R's weights, or ARGS="--da3 base" (shows the licence; --accept-licence)
 	@$(ENV) python tools/weights.py $(ARGS)
 
 wheels: setup    ## Make wheels for `pip install --find-links dist worldsystem`

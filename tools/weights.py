@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fetches the published SLAM3R weights, after their licence was accepted: `make weights`."""
+"""Fetches published weights, after their licence was accepted: `make weights`.
+
+Those of SLAM3R, or with `--da3` those of Depth Anything 3.
+"""
 
 from __future__ import annotations
 
@@ -9,16 +12,31 @@ from collections.abc import Callable
 from pathlib import Path
 
 from worldsystem_core.errors import FetchError
-from worldsystem_slam3r.fetch import Wanted, fetch
-from worldsystem_slam3r.published import PUBLISHED_FILES, TERMS, PublishedFile
+from worldsystem_slam3r.da3.variants import APACHE, VARIANTS
+from worldsystem_slam3r.fetch import Wanted, fetch, sha256_of
+from worldsystem_slam3r.published import (
+    PUBLISHED_FILES,
+    TERMS,
+    PublishedFile,
+    da3_file,
+    da3_terms,
+)
 from worldsystem_slam3r.weight_files import ENVIRONMENT, weights_folder
+
+_SHA256_DIGITS = 64
 
 
 def arguments(given: list[str]) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        "--accept-licence", action="store_true", help="agree to CC BY-NC-SA 4.0 without being asked"
+        "--accept-licence", action="store_true", help="agree to the licence without being asked"
+    )
+    parser.add_argument(
+        "--da3", choices=tuple(VARIANTS), help="this network of Depth Anything 3 instead of SLAM3R"
+    )
+    parser.add_argument(
+        "--sha256", type=checksum, help="what the file of --da3 must turn out to be"
     )
     parser.add_argument(
         "--folder", type=Path, default=weights_folder(), help="where the files go (%(default)s)"
@@ -26,18 +44,40 @@ def arguments(given: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--origin", default="", help="take <ORIGIN>/<name>.safetensors instead of the hub's files"
     )
-    return parser.parse_args(given)
+    options = parser.parse_args(given)
+    if options.sha256 and not options.da3:
+        parser.error("--sha256 is for --da3: the checksums of SLAM3R's files are known")
+    return options
+
+
+def checksum(text: str) -> str:
+    """A sha256 in hexadecimal; `argparse` tells what is wrong with another."""
+    if len(text) != _SHA256_DIGITS or set(text.lower()) - set("0123456789abcdef"):
+        raise argparse.ArgumentTypeError(f"'{text}' is no sha256: 64 digits 0-9, a-f")
+    return text.lower()
 
 
 def accepted(options: argparse.Namespace) -> bool:
-    """Whether the user agrees to the licence, which is shown in any case."""
-    print(TERMS)
-    if options.accept_licence:
+    """Whether the user agrees to the licence, which is shown in any case.
+
+    Where it allows every use, nothing needs to be agreed to.
+    """
+    variant = VARIANTS[options.da3] if options.da3 else None
+    print(da3_terms(variant) if variant else TERMS)
+    if options.accept_licence or (variant is not None and variant.licence == APACHE):
         return True
     if not sys.stdin.isatty():
-        print("nothing was fetched: agree with `make weights ARGS=--accept-licence`")
+        what = (
+            f'ARGS="--da3 {options.da3} --accept-licence"' if variant else "ARGS=--accept-licence"
+        )
+        print(f"nothing was fetched: agree with `make weights {what}`")
         return False
     return input("Type yes to agree: ").strip().lower() == "yes"
+
+
+def files(options: argparse.Namespace) -> tuple[PublishedFile, ...]:
+    """What was asked for."""
+    return (da3_file(VARIANTS[options.da3]),) if options.da3 else tuple(PUBLISHED_FILES)
 
 
 def progress(name: str) -> Callable[[int, int], None]:
@@ -46,7 +86,7 @@ def progress(name: str) -> Callable[[int, int], None]:
 
     def say(done_bytes: int, total_bytes: int) -> None:
         nonlocal said
-        percent = 100 * done_bytes // total_bytes
+        percent = 100 * done_bytes // max(total_bytes, 1)
         if percent > said:
             said = percent
             print(f"\r{name}: {percent} % of {total_bytes / 1e6:.0f} MB", end="", flush=True)
@@ -54,10 +94,19 @@ def progress(name: str) -> Callable[[int, int], None]:
     return say
 
 
-def wanted(file: PublishedFile, origin: str) -> Wanted:
+def wanted(file: PublishedFile, options: argparse.Namespace) -> Wanted:
     """What to fetch, from the hub or from a mirror."""
-    url = f"{origin.rstrip('/')}/{file.name}.safetensors" if origin else file.url
-    return Wanted(url, file.size_bytes, file.sha256)
+    origin = options.origin.rstrip("/")
+    url = f"{origin}/{file.name}.safetensors" if origin else file.url
+    return Wanted(url, file.size_bytes, file.sha256 or options.sha256 or "")
+
+
+def told(request: Wanted, target: Path, *, new: bool) -> str:
+    """What became of a file; the checksum of one for which none was known."""
+    if request.sha256:
+        return f"{target}: " + ("fetched and checked" if new else "already there, checked")
+    done = "fetched, as long as the server said" if new else "already there"
+    return f"{target}: {done}; no checksum is known for it, its sha256 is {sha256_of(target)}"
 
 
 def main(given: list[str]) -> int:
@@ -66,11 +115,11 @@ def main(given: list[str]) -> int:
     if not accepted(options):
         return 1
     try:
-        for file in PUBLISHED_FILES:
+        for file in files(options):
             target = options.folder / f"{file.name}.safetensors"
-            request = wanted(file, options.origin)
+            request = wanted(file, options)
             new = fetch(request, target, on_progress=progress(file.name))
-            print(f"\n{target}: " + ("fetched and checked" if new else "already there, checked"))
+            print("\n" + told(request, target, new=new))
     except FetchError as error:
         print(f"\n{error}", file=sys.stderr)
         return 1

@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from worldsystem_core.errors import FetchError
+from worldsystem_core.errors import FetchError, WeightsMissing
+from worldsystem_slam3r.da3.variants import VARIANTS, choose, find_da3
 from worldsystem_slam3r.fetch import Wanted, fetch
 from worldsystem_slam3r.published import PublishedFile
 
@@ -21,11 +22,16 @@ CONTENT = np.random.default_rng(0).bytes(3_000_000)
 
 
 class Shelf(ThreadingHTTPServer):
-    """Serves CONTENT; `breaks_after` cuts the next answer, `resumes` says whether ranges work."""
+    """Serves CONTENT; `breaks_after` cuts the next answer, `resumes` says whether ranges work.
+
+    `tells_length` says whether it tells how much is coming.
+    """
 
     breaks_after: int | None = None
     resumes = True
+    tells_length = True
     asked_from: list[int]
+    asked_for: list[str]
 
 
 class Clerk(BaseHTTPRequestHandler):
@@ -33,12 +39,17 @@ class Clerk(BaseHTTPRequestHandler):
         shelf = self.server
         first = int(self.headers.get("Range", "bytes=0-")[6:-1])
         shelf.asked_from.append(first)
+        shelf.asked_for.append(self.path)
+        if first >= len(CONTENT) and shelf.resumes:
+            self.send_error(416)
+            return
         if "missing" in self.path:
             self.send_error(404)
             return
         first = first if shelf.resumes else 0
         self.send_response(206 if first else 200)
-        self.send_header("Content-Length", str(len(CONTENT) - first))
+        if shelf.tells_length:
+            self.send_header("Content-Length", str(len(CONTENT) - first))
         self.end_headers()
         end = len(CONTENT) if shelf.breaks_after is None else shelf.breaks_after
         shelf.breaks_after = None
@@ -51,7 +62,7 @@ class Clerk(BaseHTTPRequestHandler):
 @pytest.fixture
 def shelf() -> Iterator[Shelf]:
     with Shelf(("127.0.0.1", 0), Clerk) as server:
-        server.asked_from = []
+        server.asked_from, server.asked_for = [], []
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         yield server
@@ -127,6 +138,41 @@ def test_an_absent_file_and_an_absent_server_are_errors_with_the_address(
         fetch(nowhere, tmp_path / "b", timeout_s=2)
 
 
+@pytest.mark.parametrize("resumes", [True, False])
+def test_a_file_of_unknown_size_is_whole_when_it_is_as_long_as_the_server_says(
+    shelf: Shelf, tmp_path: Path, resumes: bool
+) -> None:
+    target = tmp_path / "model.safetensors"
+    unknown = Wanted(wanted(shelf).url)
+    shelf.breaks_after, shelf.resumes = 2_000_000, resumes
+    with pytest.raises(FetchError, match=r"broke off after \d+ bytes.*again"):
+        fetch(unknown, target)
+    assert not target.exists()
+    told: list[int] = []
+    assert fetch(unknown, target, on_progress=lambda done, total: told.append(total))
+    assert set(told) == {len(CONTENT)}
+    assert target.read_bytes() == CONTENT
+    assert not fetch(unknown, target)
+    assert len(shelf.asked_from) == 2
+
+
+@pytest.mark.parametrize("excess", [0, 5])
+def test_a_part_that_leaves_nothing_to_ask_for_is_fetched_anew(
+    shelf: Shelf, tmp_path: Path, excess: int
+) -> None:
+    (tmp_path / "model.safetensors.part").write_bytes(bytes(len(CONTENT) + excess))
+    assert fetch(Wanted(wanted(shelf).url), tmp_path / "model.safetensors")
+    assert (tmp_path / "model.safetensors").read_bytes() == CONTENT
+    assert shelf.asked_from == [len(CONTENT) + excess, 0]
+
+
+def test_a_server_that_tells_no_length_is_not_trusted(shelf: Shelf, tmp_path: Path) -> None:
+    shelf.tells_length = False
+    with pytest.raises(FetchError, match=r"does not say how long.*--origin"):
+        fetch(Wanted(wanted(shelf).url), tmp_path / "a")
+    assert fetch(wanted(shelf), tmp_path / "b")
+
+
 @pytest.fixture
 def weights_tool(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> object:
     """tools/weights.py with files that the shelf has."""
@@ -161,3 +207,76 @@ def test_make_weights_says_what_went_wrong(
     options = ["--folder", str(tmp_path), "--accept-licence", "--origin", "http://127.0.0.1:9/"]
     assert weights_tool.main(options) == 1
     assert "127.0.0.1:9/slam3r_i2p.safetensors" in capsys.readouterr().err
+
+
+def test_make_weights_puts_depth_anything_3_where_it_is_looked_for(
+    shelf: Shelf, tmp_path: Path, weights_tool: object, capsys: pytest.CaptureFixture
+) -> None:
+    origin = f"http://127.0.0.1:{shelf.server_address[1]}"
+    options = ["--folder", str(tmp_path), "--origin", origin, "--da3", "base"]
+    assert weights_tool.main(options) == 0
+    assert shelf.asked_for == ["/da3/base/model.safetensors"]
+    (found,) = find_da3(str(tmp_path))
+    assert found.variant.name == "base"
+    assert found.path.read_bytes() == CONTENT
+    said = capsys.readouterr().out
+    assert "Apache-2.0" in said
+    assert hashlib.sha256(CONTENT).hexdigest() in said
+    assert weights_tool.main(options) == 0
+    assert len(shelf.asked_for) == 1
+
+
+@pytest.mark.parametrize("name", ["large", "giant", "nested"])
+def test_the_non_commercial_networks_of_depth_anything_3_need_agreement(
+    shelf: Shelf, tmp_path: Path, weights_tool: object, capsys: pytest.CaptureFixture, name: str
+) -> None:
+    origin = f"http://127.0.0.1:{shelf.server_address[1]}"
+    options = ["--folder", str(tmp_path), "--origin", origin, "--da3", name]
+    assert weights_tool.main(options) == 1
+    said = capsys.readouterr().out
+    assert "CC BY-NC 4.0" in said
+    assert f'ARGS="--da3 {name} --accept-licence"' in said
+    assert shelf.asked_for == []
+    assert weights_tool.main([*options, "--accept-licence"]) == 0
+    assert [found.variant.name for found in find_da3(str(tmp_path))] == [name]
+
+
+def test_a_checksum_that_the_user_knows_is_checked(
+    shelf: Shelf, tmp_path: Path, weights_tool: object, capsys: pytest.CaptureFixture
+) -> None:
+    origin = f"http://127.0.0.1:{shelf.server_address[1]}"
+    options = ["--folder", str(tmp_path), "--origin", origin, "--da3", "small", "--sha256"]
+    assert weights_tool.main([*options, "0" * 64]) == 1
+    assert f"expected 3000000 bytes with sha256 {'0' * 64}" in capsys.readouterr().err
+    assert find_da3(str(tmp_path)) == []
+    assert weights_tool.main([*options, hashlib.sha256(CONTENT).hexdigest()]) == 0
+    assert "fetched and checked" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("options", "answer"),
+    [
+        (["--da3", "tiny"], "nested"),
+        (["--da3", "small", "--sha256", "abc"], "'abc' is no sha256: 64 digits"),
+        (["--sha256", "0" * 64], "--sha256 is for --da3"),
+    ],
+)
+def test_make_weights_refuses_what_it_does_not_know(
+    weights_tool: object, capsys: pytest.CaptureFixture, options: list[str], answer: str
+) -> None:
+    with pytest.raises(SystemExit):
+        weights_tool.main(options)
+    assert answer in capsys.readouterr().err
+
+
+def test_each_network_of_depth_anything_3_has_its_published_address(weights_tool: object) -> None:
+    for variant in VARIANTS.values():
+        url = weights_tool.da3_file(variant).url
+        assert url.startswith("https://")
+        assert url.endswith(f"/depth-anything/{variant.published}/resolve/main/model.safetensors")
+
+
+@pytest.mark.parametrize(("asked", "named"), [("auto", "base"), ("giant", "giant")])
+def test_a_missing_network_says_how_to_fetch_it(tmp_path: Path, asked: str, named: str) -> None:
+    with pytest.raises(WeightsMissing, match=f'make weights ARGS="--da3 {named}"'):
+        choose(asked, find_da3(str(tmp_path)), None, tmp_path)

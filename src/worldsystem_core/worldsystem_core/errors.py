@@ -27,9 +27,9 @@ class BackendError(WorldSystemError):
 class WeightsMissing(WorldSystemError):
     """A network's weights are not on this machine."""
 
-    def __init__(self, name: str, path: object) -> None:
+    def __init__(self, name: str, path: object, command: str = "make weights") -> None:
         super().__init__(
-            f"weights '{name}' not found at {path}; run `make weights` or set WORLDSYSTEM_WEIGHTS"
+            f"weights '{name}' not found at {path}; run `{command}` or set WORLDSYSTEM_WEIGHTS"
         )
 
 

@@ -82,7 +82,13 @@ def _neural(name: str, what: str, needs: str, config: Slam3rConfig) -> BackendSt
 def _da3(config: Slam3rConfig) -> BackendState:
     """Depth Anything 3: the largest variant that is there and fits, with its licence."""
     from worldsystem_slam3r.da3.package import package_problem
-    from worldsystem_slam3r.da3.variants import APACHE, NON_COMMERCIAL, choose, find_da3
+    from worldsystem_slam3r.da3.variants import (
+        APACHE,
+        NON_COMMERCIAL,
+        choose,
+        da3_missing,
+        find_da3,
+    )
 
     needs = "torch, depth-anything-3 without its own requirements, the weights of a variant"
     licence = f"{APACHE} (small, base), {NON_COMMERCIAL} (large, giant, nested)"
@@ -91,7 +97,7 @@ def _da3(config: Slam3rConfig) -> BackendState:
         return replace(state, why_not=problem)
     there, folder = find_da3(config.weights), weights_folder(config.weights)
     if not there:  # torch takes its time to import
-        return replace(state, why_not=str(WeightsMissing("da3/base", folder)))
+        return replace(state, why_not=str(da3_missing("base", folder)))
     from worldsystem_slam3r.slam3r.create import chosen_device, free_gpu_bytes
 
     try:

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The weights that SLAM3R's authors published: what they are and under which terms."""
+"""The weights that networks' authors published: what they are and under which terms."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+
+from worldsystem_slam3r.da3.variants import APACHE, Variant
 
 TERMS = (
     "The published SLAM3R weights are licensed CC BY-NC-SA 4.0: no commercial use, credit to their "
@@ -14,12 +16,12 @@ TERMS = (
 
 @dataclass(frozen=True)
 class PublishedFile:
-    """One file: its name here, its address, and what it must be."""
+    """One file: its name here, its address, and what it must be, as far as that is known."""
 
     name: str
     url: str
-    size_bytes: int
-    sha256: str
+    size_bytes: int | None = None
+    sha256: str = ""
 
 
 PUBLISHED_FILES = (
@@ -37,3 +39,23 @@ PUBLISHED_FILES = (
     ),
 )
 """Sizes follow from the published keys and shapes; the checksums are those in common use."""
+
+
+def da3_file(variant: Variant) -> PublishedFile:
+    """The file of one network of Depth Anything 3; neither size nor checksum is known here."""
+    url = f"https://huggingface.co/depth-anything/{variant.published}/resolve/main/"
+    return PublishedFile(f"da3/{variant.name}/model", f"{url}model.safetensors")
+
+
+def da3_terms(variant: Variant) -> str:
+    """What a network of Depth Anything 3 may be used for."""
+    if variant.licence == APACHE:
+        return (
+            f"The published Depth Anything 3 weights '{variant.name}' are licensed Apache-2.0: any "
+            "use, with the notices kept. See https://www.apache.org/licenses/LICENSE-2.0"
+        )
+    return (
+        f"The published Depth Anything 3 weights '{variant.name}' are licensed CC BY-NC 4.0: no "
+        "commercial use, and credit to their authors. "
+        "See https://creativecommons.org/licenses/by-nc/4.0/"
+    )

@@ -80,6 +80,11 @@ def find_da3(given: str = "") -> list[Da3Weights]:
     return found
 
 
+def da3_missing(name: str, folder: Path) -> WeightsMissing:
+    """The error that says how to get a network that is not there."""
+    return WeightsMissing(f"da3/{name}", folder, f'make weights ARGS="--da3 {name}"')
+
+
 def choose(
     wanted: str, there: list[Da3Weights], free_bytes: int | None, folder: Path
 ) -> tuple[Da3Weights, str]:
@@ -93,7 +98,7 @@ def choose(
         known = ", ".join(["auto", *VARIANTS])
         raise BackendError(f"da3 variant '{wanted}' is not known; known: {known}")
     if not there or (wanted != "auto" and wanted not in [item.variant.name for item in there]):
-        raise WeightsMissing(f"da3/{'base' if wanted == 'auto' else wanted}", folder)
+        raise da3_missing("base" if wanted == "auto" else wanted, folder)
     first = 0 if wanted == "auto" else FALLBACK.index(wanted)
     candidates = [item for item in there if FALLBACK.index(item.variant.name) >= first]
     for item in candidates:
