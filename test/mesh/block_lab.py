@@ -130,6 +130,18 @@ for (const name of process.argv.slice(2)) {
 """
 
 
+_READ = """
+import { readFileSync } from "node:fs";
+import { decodeMeshCode } from "./mesh_code.js";
+const whole = ({ vertices, faces }) => faces.every((vertex) => 3 * vertex < vertices.length);
+for (const name of process.argv.slice(2)) {
+  const blocks = await decodeMeshCode(new Uint8Array(readFileSync(name))).catch(() => null);
+  const answer = blocks === null ? "refused" : blocks.every(whole) ? "whole" : "broken";
+  console.log(JSON.stringify(answer));
+}
+"""
+
+
 _STITCH = """
 import { readFileSync } from "node:fs";
 import { decodeMeshCode } from "./mesh_code.js";
@@ -154,6 +166,11 @@ def decoded_by_node(codes: list[bytes], folder: Path) -> list[list[dict]]:
     return run_in_node(_DECODE, codes, folder)
 
 
+def read_by_node(codes: list[bytes], folder: Path) -> list[str]:
+    """For each of `codes` `refused`, `whole`, or `broken`: a face of a vertex that is not there."""
+    return run_in_node(_READ, codes, folder)
+
+
 def stitched_by_node(codes: list[bytes], folder: Path) -> list[dict]:
     """Vertices and faces of all blocks of `codes` as the page draws them side by side."""
     return run_in_node(_STITCH, codes, folder)[0]
@@ -162,8 +179,8 @@ def stitched_by_node(codes: list[bytes], folder: Path) -> list[dict]:
 def run_in_node(script: str, codes: list[bytes], folder: Path) -> list:
     """The lines of JSON that `script` prints, given files of `codes`."""
     assert NODE is not None
-    for name in ("mesh_code.js", "mesh_stitch.js", "marching_cubes.js"):
-        shutil.copy(WEB / name, folder / name)
+    for path in (WEB / "marching_cubes.js", *WEB.glob("mesh_*.js")):
+        shutil.copy(path, folder / path.name)
     (folder / "package.json").write_text('{"type": "module"}')
     (folder / "decode.js").write_text(script)
     names = [str(folder / f"{i}.code") for i in range(len(codes))]

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import sys
+import zlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,16 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from block_lab import NODE, VOXEL, blocks_of, bumpy, decoded_by_node, shuffled, sphere
+from block_lab import (
+    NODE,
+    VOXEL,
+    blocks_of,
+    bumpy,
+    decoded_by_node,
+    read_by_node,
+    shuffled,
+    sphere,
+)
 
 from worldsystem_core import marching_cubes
 from worldsystem_core.errors import ProtocolError
@@ -145,7 +155,9 @@ def test_grey_stays_grey_and_colours_stay_near():
 
 @pytest.mark.skipif(NODE is None, reason="node is not installed")
 def test_the_page_decodes_what_python_decodes(tmp_path):
-    codes = [encode(make(), VOXEL, level) for make in SHAPES.values() for level in (0, 1, 2)]
+    surfaces = [make() for make in SHAPES.values()]
+    surfaces.append([replace(b, index=tuple(99_999 * i for i in b.index)) for b in surfaces[0]])
+    codes = [encode(blocks, VOXEL, level) for blocks in surfaces for level in (0, 1, 2)]
     for code, there in zip(codes, decoded_by_node(codes, tmp_path), strict=True):
         for ours, theirs in zip(decode(code), there, strict=True):
             assert list(ours.index) == theirs["index"]
@@ -154,6 +166,30 @@ def test_the_page_decodes_what_python_decodes(tmp_path):
                 mine = getattr(ours, name)
                 got = np.array(theirs[name], mine.dtype).reshape(-1, 3)
                 np.testing.assert_array_equal(got, mine, err_msg=name)
+
+
+@pytest.mark.skipif(NODE is None, reason="node is not installed")
+def test_the_page_takes_damaged_codes_as_python_does(tmp_path):
+    """Refused by both or by none, and never decoded to a face of a vertex that is not there."""
+    rng, codes, refused = np.random.default_rng(1), [], []
+    for level in (0, 1, 2):
+        whole = encode(blocks_of(sphere(5.0), 1), VOXEL, level)
+        sections = zlib.decompress(whole[16:])
+        for trial in range(40):
+            damaged = bytearray(sections)
+            damaged[rng.integers(len(damaged))] ^= 1 << int(rng.integers(8))
+            kept = rng.integers(len(damaged)) if trial % 3 == 0 else len(damaged)
+            codes.append(whole[:16] + zlib.compress(bytes(damaged[:kept])))
+    for code in codes:
+        try:
+            decode(code)
+            refused.append(False)
+        except ProtocolError:
+            refused.append(True)
+    answers = read_by_node(codes, tmp_path)
+    assert [answer == "refused" for answer in answers] == refused
+    assert "broken" not in answers
+    assert 10 < sum(refused) < len(codes) - 10
 
 
 def test_the_pages_table_is_the_one_that_marching_cubes_py_prints():

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The surface: blocks arrive one by one, and 4 x 4 x 4 of them are drawn as one object.
 
+import { joined } from "./mesh_geometry.js";
 import { ClusterPlaces } from "./mesh_stitch.js";
 import * as THREE from "./vendor/three.module.min.js";
 
@@ -226,117 +227,6 @@ function quantile(weighed, weight) {
   return weighed.at(-1)[0];
 }
 
-function chunkOf(index) {
-  return Array.from(index, (i) => Math.floor(i / CHUNK_BLOCKS)).join();
-}
-
-function joined(blocks, places) {
-  const total = { v: 0, f: 0 };
-  for (const block of blocks) {
-    total.v += block.vertices.length;
-    total.f += block.faces.length;
-  }
-  if (total.f === 0) return null;
-  const position = new Float32Array(total.v);
-  const colour = new Uint8Array(total.v);
-  const index = new Uint32Array(total.f);
-  let v = 0;
-  let f = 0;
-  for (const block of blocks) {
-    position.set(places.vertices(block), v);
-    colour.set(block.colours, v);
-    for (let i = 0; i < block.faces.length; i += 1) index[f + i] = block.faces[i] + v / 3;
-    v += block.vertices.length;
-    f += block.faces.length;
-  }
-  const geometry = new THREE.BufferGeometry();
-  geometry.setAttribute("position", new THREE.BufferAttribute(position, 3));
-  geometry.setAttribute("color", uploaded(new THREE.BufferAttribute(linear(colour), 3, true)));
-  geometry.setAttribute("normal", uploaded(new THREE.BufferAttribute(normals(position, index), 3, true)));
-  geometry.setIndex(new THREE.BufferAttribute(index, 1));
-  geometry.computeBoundingBox();
-  geometry.computeBoundingSphere();
-  return geometry;
-}
-
-// Once the graphics have it, the page need not: places and faces stay, for picking.
-function uploaded(attribute) {
-  attribute.onUpload(() => { attribute.array = new attribute.array.constructor(0); });
-  return attribute;
-}
-
-// Normals as bytes; vertices at one place, on the rims of two blocks, have one normal.
-function normals(position, index) {
-  const count = position.length / 3;
-  const first = sharedPlaces(position, count);
-  const sum = new Float32Array(3 * count);
-  for (let f = 0; f < index.length; f += 3) {
-    const a = 3 * index[f];
-    const b = 3 * index[f + 1];
-    const c = 3 * index[f + 2];
-    const ux = position[b] - position[a];
-    const uy = position[b + 1] - position[a + 1];
-    const uz = position[b + 2] - position[a + 2];
-    const vx = position[c] - position[a];
-    const vy = position[c + 1] - position[a + 1];
-    const vz = position[c + 2] - position[a + 2];
-    const nx = uy * vz - uz * vy;
-    const ny = uz * vx - ux * vz;
-    const nz = ux * vy - uy * vx;
-    for (let k = 0; k < 3; k += 1) {
-      const at = 3 * first[index[f + k]];
-      sum[at] += nx;
-      sum[at + 1] += ny;
-      sum[at + 2] += nz;
-    }
-  }
-  const out = new Int8Array(3 * count);
-  for (let i = 0; i < count; i += 1) {
-    const at = 3 * first[i];
-    const scale = 127 / (Math.sqrt(sum[at] ** 2 + sum[at + 1] ** 2 + sum[at + 2] ** 2) || 1);
-    out[3 * i] = Math.round(sum[at] * scale);
-    out[3 * i + 1] = Math.round(sum[at + 1] * scale);
-    out[3 * i + 2] = Math.round(sum[at + 2] * scale);
-  }
-  return out;
-}
-
-// For each vertex the first one that lies at the very same place.
-function sharedPlaces(position, count) {
-  const bits = new Uint32Array(position.buffer, position.byteOffset, position.length);
-  const size = 2 ** Math.ceil(Math.log2(2 * count + 1));
-  const table = new Int32Array(size).fill(-1);
-  const first = new Uint32Array(count);
-  for (let i = 0; i < count; i += 1) {
-    const x = bits[3 * i];
-    const y = bits[3 * i + 1];
-    const z = bits[3 * i + 2];
-    let slot = (Math.imul(x, 0x9e3779b1) ^ Math.imul(y, 0x85ebca6b) ^ Math.imul(z, 0xc2b2ae35)) >>> 0;
-    slot = (slot ^ (slot >>> 15)) & (size - 1);
-    for (;;) {
-      const held = table[slot];
-      if (held < 0) {
-        table[slot] = first[i] = i;
-        break;
-      }
-      if (bits[3 * held] === x && bits[3 * held + 1] === y && bits[3 * held + 2] === z) {
-        first[i] = held;
-        break;
-      }
-      slot = (slot + 1) & (size - 1);
-    }
-  }
-  return first;
-}
-
-// Colours come as sRGB; lighting is computed on linear values.
-const LINEAR = Uint16Array.from({ length: 256 }, (_, value) => {
-  const c = value / 255;
-  return Math.round(65535 * (c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4));
-});
-
-export function linear(colour) {
-  const out = new Uint16Array(colour.length);
-  for (let i = 0; i < colour.length; i += 1) out[i] = LINEAR[colour[i]];
-  return out;
+function chunkOf([x, y, z]) {
+  return `${Math.floor(x / CHUNK_BLOCKS)},${Math.floor(y / CHUNK_BLOCKS)},${Math.floor(z / CHUNK_BLOCKS)}`;
 }

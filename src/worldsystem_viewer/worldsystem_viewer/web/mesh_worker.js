@@ -13,7 +13,8 @@ async function answer({ epoch, code, blocks, removed }) {
   try {
     const found = blocks ?? (code.length ? await decodeMeshCode(code) : []);
     const buffers = found.flatMap((block) => [block.vertices, block.colours, block.faces, block.places, block.rims]);
-    postMessage({ epoch, blocks: found, removed }, buffers.filter(Boolean).map((array) => array.buffer));
+    // once each: arrays of a block may lie in one buffer
+    postMessage({ epoch, blocks: found, removed }, [...new Set(buffers.filter(Boolean).map((array) => array.buffer))]);
   } catch (error) {
     postMessage({ epoch, error: String(error), blocks: [], removed });
   }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Points of all keyframes: each cloud hangs on its keyframe and moves when that is corrected.
 
-import { linear } from "./mesh.js";
+import { linear } from "./mesh_geometry.js";
 import * as THREE from "./vendor/three.module.min.js";
 
 const MOST_POINTS = 2_000_000; // then the oldest clouds go, to 90 %
