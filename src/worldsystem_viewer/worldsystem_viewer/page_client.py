@@ -6,9 +6,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections import OrderedDict
 from dataclasses import dataclass, field
-from typing import Any
 
 from aiohttp import WSCloseCode, web
 
@@ -17,6 +15,7 @@ from worldsystem_viewer.album import Album
 from worldsystem_viewer.config import ViewerConfig
 from worldsystem_viewer.history import History
 from worldsystem_viewer.page_files import same_origin
+from worldsystem_viewer.page_mesh import SurfaceRounds
 from worldsystem_viewer.page_talk import PageTalk
 from worldsystem_viewer.website import WebsiteMesh
 from worldsystem_viewer.world import Cursor, World
@@ -34,7 +33,7 @@ class Shown:
     history: History
     album: Album
     session: str
-    mesh_cache: OrderedDict[Any, bytes] = field(default_factory=OrderedDict)
+    rounds: SurfaceRounds
     pages: set[web.WebSocketResponse] = field(default_factory=set)
 
 

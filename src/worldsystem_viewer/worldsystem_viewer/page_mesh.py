@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from typing import Any, Protocol
 
 import numpy as np
@@ -20,42 +20,85 @@ from worldsystem_viewer.world import Cursor, World
 
 _MESSAGE_VERTICES = 60_000
 _CACHED_MESSAGES = 8
+_ROUNDS = (1, 4, 16)
+_PERIOD_PER_PAGE_S = 0.02  # many pages share what mapping leaves of the processor
 _LOOPBACK = ("127.0.0.1", "::1")
 
 
 class MeshFeed(Protocol):
     """What a page is sent of the surface, message by message."""
 
-    async def next(self) -> list[bytes]:
-        """What is to be sent now."""
+    async def next(self, pages: int) -> list[bytes]:
+        """What is to be sent now, while so many pages are served."""
         ...
+
+
+class SurfaceRounds:
+    """Common steps in which pages on fast lines follow the surface, so that each is encoded once.
+
+    A round ends at one change for all, and the next begins `period_s(pages)` later. A page that
+    missed rounds is sent the newest of the last 1, 4 or 16, some of which it may have already;
+    one that missed more gets messages of its own and then is in step again.
+    """
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._ends: deque[int] = deque([0], maxlen=_ROUNDS[-1] + 1)
+        self._due_s = 0.0
+        self._encoded: OrderedDict[tuple[int, int], tuple[int, bytes]] = OrderedDict()
+
+    def step(self, change: int, now_s: float, pages: int) -> tuple[int, int]:
+        """From where to where a page is to be taken that has everything up to `change`."""
+        if now_s >= self._due_s:
+            self._due_s = now_s + period_s(pages)
+            if self._world.change > self._ends[-1]:
+                self._ends.append(self._world.change)
+        until = self._ends[-1]
+        for rounds in _ROUNDS:
+            if rounds < len(self._ends) and self._ends[-1 - rounds] <= change:
+                return self._ends[-1 - rounds], until
+        return change, until
+
+    def message(self, since: int, until: int) -> tuple[int, bytes]:
+        """The oldest changes between, as bytes, and how far they reach."""
+        key = (since, until)
+        if key not in self._encoded:
+            mesh = self._world.newer_mesh(since, _MESSAGE_VERTICES, until)
+            self._encoded[key] = (mesh.change, encode(mesh.to_message()))
+            while len(self._encoded) > _CACHED_MESSAGES:
+                self._encoded.popitem(last=False)
+        self._encoded.move_to_end(key)
+        return self._encoded[key]
 
 
 class RawFeed:
     """As fast as the page takes it: to a new page what is nearest, then oldest changes first."""
 
-    def __init__(self, world: World, cursor: Cursor, cache: OrderedDict[Any, bytes]) -> None:
-        self._world = world
+    def __init__(self, world: World, cursor: Cursor, rounds: SurfaceRounds) -> None:
         self._cursor = cursor
-        self._cache = cache
+        self._rounds = rounds
+        self._until = cursor.mesh_change
+        self._in_step = False  # whoever comes or comes back gets only what it lacks
         self._first: list[MeshBlock] = []
         self._first_change, self._totals = 0, (0, 0)
         if cursor.mesh_change == 0:
             self._first_change, self._first, self._totals = world.nearest_blocks()
+            self._until = self._first_change
 
-    async def next(self) -> list[bytes]:
-        """About 60,000 vertices; pages that keep pace ask for the same, encoded once."""
+    async def next(self, pages: int) -> list[bytes]:
+        """About 60,000 vertices."""
         if self._first:
             return [await asyncio.to_thread(self._next_of_first)]
-        mesh = self._world.newer_mesh(self._cursor, _MESSAGE_VERTICES)
-        if mesh is None:
-            return []
-        key = (mesh.since, mesh.change)
-        if key not in self._cache:
-            self._cache[key] = encode(mesh.to_message())
-            while len(self._cache) > _CACHED_MESSAGES:
-                self._cache.popitem(last=False)
-        return [self._cache[key]]
+        cursor = self._cursor
+        if cursor.mesh_change >= self._until:
+            since, until = self._rounds.step(cursor.mesh_change, time.monotonic(), pages)
+            if cursor.mesh_change >= until:
+                return []
+            if self._in_step:
+                cursor.mesh_change = since
+            self._until, self._in_step = until, True
+        cursor.mesh_change, data = self._rounds.message(cursor.mesh_change, self._until)
+        return [data]
 
     def _next_of_first(self) -> bytes:
         """Until all of it is there, the page has nothing that it could go on from."""
@@ -81,11 +124,15 @@ class CodeFeed:
     def __init__(self, world: World, mbps: float, held_to: int) -> None:
         self._world = world
         self._link = MeshLink(1e6 * mbps, held_to)
+        self._due_s = 0.0
 
-    async def next(self) -> list[bytes]:
+    async def next(self, pages: int) -> list[bytes]:
         """What is new and coarse, then what is refined; encoded in another thread, so that other
         pages do not wait for it."""
         found: list[bytes] = []
+        if time.monotonic() < self._due_s:
+            return found
+        self._due_s = time.monotonic() + period_s(pages)
         while len(found) < PARCELS_AT_ONCE:
             parcel = self._world.next_parcel(self._link, time.monotonic())
             if parcel is None:
@@ -115,6 +162,11 @@ def _message(parcel: Parcel) -> Message:
         removed=np.array(parcel.removed, np.int32).reshape(-1, 3),
         code=np.frombuffer(parcel.code(), np.uint8),
     )
+
+
+def period_s(pages: int) -> float:
+    """How often so many pages are sent the surface; one alone is sent it at once."""
+    return _PERIOD_PER_PAGE_S * max(0, pages - 1)
 
 
 def mesh_form(config: ViewerConfig, wish: dict[str, Any], remote: str | None) -> str:

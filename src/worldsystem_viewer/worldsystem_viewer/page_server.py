@@ -28,6 +28,7 @@ from worldsystem_viewer.config import ViewerConfig
 from worldsystem_viewer.history import History
 from worldsystem_viewer.page_client import PageClients, Shown
 from worldsystem_viewer.page_files import add_page
+from worldsystem_viewer.page_mesh import SurfaceRounds
 from worldsystem_viewer.page_messages import (
     objects_message,
     pose_message,
@@ -59,7 +60,13 @@ class PageServer:
         self._world = World(config.cloud_points, vertices)
         self._history = History(int(config.history_mb * 2**20)) if config.history_mb else None
         self._album = Album()
-        shown = Shown(self._world, self._history or History(0), self._album, uuid.uuid4().hex)
+        shown = Shown(
+            world=self._world,
+            history=self._history or History(0),
+            album=self._album,
+            session=uuid.uuid4().hex,
+            rounds=SurfaceRounds(self._world),
+        )
         self._clients = PageClients(config, shown)
         self._tls = tls_context(config)
         self._splats = SplatPages(self._clients.check, config.splats_mbps, most=config.max_clients)

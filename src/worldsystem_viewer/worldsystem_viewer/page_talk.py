@@ -35,7 +35,6 @@ _SEND_TIMEOUT_S = 30.0
 _MOST_ANSWERS = 16
 _LONGEST_TEXT = 200
 _TIMELINE_PERIOD_S = 1.0
-_SURFACE_PERIOD_PER_PAGE_S = 0.02  # many pages share what mapping leaves of the processor
 _METERED = ("objects", "tracks", "image")
 _OF_THE_PAST = ("pose", "objects", "tracks", "image", "keyframes")
 _LAYERS = frozenset({"points", "image"})
@@ -64,7 +63,6 @@ class PageTalk:
         self._seek_ns: int | None = None
         self._rewind: Rewind | None = None
         self._timeline_due_s = 0.0
-        self._surface_due_s = 0.0
 
     async def run(self) -> None:
         """Greet, then listen and send until the page goes."""
@@ -117,11 +115,8 @@ class PageTalk:
     async def _send_present(self) -> None:
         for data in self._newer_states():
             await self._send_one(data)
-        if time.monotonic() >= self._surface_due_s:
-            pages = len(self._shown.pages)
-            self._surface_due_s = time.monotonic() + _SURFACE_PERIOD_PER_PAGE_S * (pages - 1)
-            for data in await self._feed.next():
-                await self._send_one(data)
+        for data in await self._feed.next(len(self._shown.pages)):
+            await self._send_one(data)
         if "points" in self._layers and self._rest.ready(time.monotonic()):
             cloud = self._shown.world.next_cloud(self._cursor)
             if cloud is not None:
@@ -183,7 +178,7 @@ class PageTalk:
         if self._coded:
             return CodeFeed(self._shown.world, self._mbps, change)
         self._cursor.mesh_change = change
-        return RawFeed(self._shown.world, self._cursor, self._shown.mesh_cache)
+        return RawFeed(self._shown.world, self._cursor, self._shown.rounds)
 
     async def _send_metered(self, data: bytes) -> None:
         self._rest.charge(len(data))

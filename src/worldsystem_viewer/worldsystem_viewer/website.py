@@ -25,7 +25,7 @@ from worldsystem_core.errors import MissingDependency
 from worldsystem_core.surface import BlockIndex, Mesh, MeshBlock, join_blocks
 from worldsystem_viewer.chunks import ChunkIndex, chunk_of
 from worldsystem_viewer.line_share import LineShare
-from worldsystem_viewer.world import Cursor, World
+from worldsystem_viewer.world import World
 
 log = logging.getLogger(__name__)
 _PERIOD_S = 0.5
@@ -43,7 +43,7 @@ class WebsiteMesh:
         self._share = LineShare(mbps)
         self._ply = query.get("format") == "ply"
         self._parts = query.get("parts") == "1"
-        self._cursor = Cursor()
+        self._change = 0
         self._regions: dict[ChunkIndex, dict[BlockIndex, MeshBlock]] = defaultdict(dict)
         self._told_full = False
 
@@ -59,7 +59,10 @@ class WebsiteMesh:
     def _follow(self) -> list[ChunkIndex]:
         """Take in what is new, and name the regions it is in."""
         changed: dict[ChunkIndex, None] = {}
-        while (change := self._world.newer_mesh(self._cursor, _BATCH_VERTICES)) is not None:
+        until = self._world.change
+        while self._change < until:
+            change = self._world.newer_mesh(self._change, _BATCH_VERTICES, until)
+            self._change = change.change
             for index in change.removed:
                 region = chunk_of(index)
                 self._regions[region].pop(index, None)

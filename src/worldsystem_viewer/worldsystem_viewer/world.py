@@ -241,28 +241,37 @@ class World:
             blocks = [blocks[at] for at in order]
         return change, blocks, totals
 
-    def newer_mesh(self, cursor: Cursor, budget_vertices: int) -> MeshChange | None:
-        """The oldest changes that the page has not got, about `budget_vertices` of them."""
+    @property
+    def change(self) -> int:
+        """Number of the newest change of the surface; a delta's changes come all at once."""
+        with self._lock:
+            return self._change
+
+    def newer_mesh(self, since: int, budget_vertices: int, until: int) -> MeshChange:
+        """The oldest changes behind `since`, about `budget_vertices` of them, none behind `until`.
+
+        It ends at `until` where that is less than the budget.
+        """
         with self._lock:
             entries = []
             for index, (change, block) in reversed(self._blocks.items()):
-                if change <= cursor.mesh_change:
+                if change <= since:
                     break
-                entries.append((change, index, block))
-            if not entries:
-                return None
-            entries.reverse()
-            taken, vertices = 0, 0
-            while taken < len(entries) and (taken == 0 or vertices < budget_vertices):
-                block = entries[taken][2]
-                vertices += 0 if block is None else len(block.vertices)
-                taken += 1
-            entries = entries[:taken]
-            since, cursor.mesh_change = cursor.mesh_change, entries[-1][0]
-            return MeshChange(
-                since=since,
-                change=cursor.mesh_change,
-                blocks=tuple(block for _, _, block in entries if block is not None),
-                removed=tuple(index for _, index, block in entries if block is None),
-                totals=self._totals,
-            )
+                if change <= until:
+                    entries.append((change, index, block))
+            totals = self._totals
+        entries.reverse()
+        taken, vertices = 0, 0
+        while taken < len(entries) and (taken == 0 or vertices < budget_vertices):
+            block = entries[taken][2]
+            vertices += 0 if block is None else len(block.vertices)
+            taken += 1
+        complete = taken == len(entries)
+        entries = entries[:taken]
+        return MeshChange(
+            since=since,
+            change=until if complete else entries[-1][0],
+            blocks=tuple(block for _, _, block in entries if block is not None),
+            removed=tuple(index for _, index, block in entries if block is None),
+            totals=totals,
+        )
