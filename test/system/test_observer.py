@@ -34,6 +34,20 @@ def test_a_runs_time_counts_from_its_first_frame_to_the_last_one_tracked(tmp_pat
     assert record.fps == pytest.approx(15.0)
 
 
+def test_the_rate_does_not_jump_when_an_account_comes_late(monkeypatch):
+    """Ten frames a second, told of every second or third second only."""
+    observer, now = Observer(), [100.0]
+    monkeypatch.setattr("worldsystem.observer.time.time_ns", lambda: int(now[0] * SECOND_NS))
+    rates = []
+    for second in range(100, 130):
+        now[0] = float(second)
+        if second % 5 in (0, 2):
+            frames = 1 + 10 * (second - 100)
+            observer.stage(report("slam3r", second, frames, frames))
+        rates.append(observer.tick().fps)
+    assert all(5.0 <= rate <= 14.0 for rate in rates[6:])
+
+
 def test_drops_are_named_by_stage_and_reason_and_frames_that_vanish_are_unexplained(tmp_path):
     observer = Observer()
     observer.stage(report("ingest", 1, 10, 9, corrupt=1))

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -28,6 +29,7 @@ _LATENCIES = {
     "segmenter": "glass_to_objects",
 }
 _MAX_SAMPLES = 20_000
+_RATE_OVER_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ class Observer:
     delivered_by_reference: bool = True
     _accounts: dict[str, StageAccount] = field(default_factory=dict)
     _poses_before: StampedPoses | None = None
-    _last_used: tuple[float, int] = (0.0, 0)
+    _used_at: deque[tuple[float, int]] = field(default_factory=deque)
 
     def stage(self, report: StageReport) -> None:
         """A stage's newest account.
@@ -110,9 +112,7 @@ class Observer:
         """The state now; call about once a second, each call is one sample of the report."""
         t_s = (time.time_ns() - self.started_ns) / 1e9 if self.started_ns else 0.0
         used = self._used("slam3r")
-        since_s, before = self._last_used
-        fps = (used - before) / (t_s - since_s) if t_s > since_s else 0.0
-        self._last_used = (t_s, used)
+        fps = self._rate(t_s, used) if self.started_ns else 0.0
         counts = self._latency(GLASS_TO_MAP)
         live = Live(
             t_s=t_s,
@@ -127,6 +127,15 @@ class Observer:
         if self.started_ns:
             self._sample(live)
         return live
+
+    def _rate(self, t_s: float, used: int) -> float:
+        """Frames a second over the last five: accounts come about once a second, and late when
+        the machine is busy, so that over one second it would jump between none and many."""
+        self._used_at.append((t_s, used))
+        while len(self._used_at) > 2 and t_s - self._used_at[1][0] >= _RATE_OVER_S:
+            self._used_at.popleft()
+        since_s, before = self._used_at[0]
+        return (used - before) / (t_s - since_s) if t_s > since_s else 0.0
 
     def _sample(self, live: Live) -> None:
         if len(self.samples) >= _MAX_SAMPLES:
