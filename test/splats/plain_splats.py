@@ -7,8 +7,10 @@ import numpy as np
 
 from worldsystem_core.geometry.se3 import inverse
 from worldsystem_core.geometry.sim3 import Sim3
+from worldsystem_core.splats.colours import CLOSED, ROUNDED
 from worldsystem_core.splats.coverage import Coverage
 from worldsystem_core.splats.kernels import AGREES, SEEN_THROUGH
+from worldsystem_core.splats.projection import BLUR_PX2, LEAST_ALPHA, MOST_ALPHA
 from worldsystem_core.splats.sight import Sight
 
 
@@ -46,3 +48,49 @@ def shown(
         faces = (coverage.voxel * 2.0**levels) ** 2
         covered |= [area.get(k, 0.0) > 0.5 * f for k, f in zip(keys.tolist(), faces, strict=True)]
     return covered
+
+
+def shares_at(
+    depth: np.ndarray, opacity: np.ndarray, width: float, row: int, column: int, sample: int
+) -> dict[tuple[int, int], float]:
+    """What the discs around a pixel show of themselves at one of its four samples, from the
+    definition: Gaussians blended nearest first, of equally near ones that of the lower number."""
+    offset = np.array([row, column]) + (np.array([sample // 2, sample % 2]) - 0.5) / 2
+    rows = range(max(row - 1, 0), min(row + 2, depth.shape[0]))
+    columns = range(max(column - 1, 0), min(column + 2, depth.shape[1]))
+    discs = sorted((depth[r, c], r, c) for r in rows for c in columns)
+    through, found = 1.0, {}
+    for _, r, c in discs:
+        squared = ((offset - [r, c]) ** 2).sum()
+        weight = np.exp(-0.5 * squared / (width**2 + BLUR_PX2 / 4))
+        alpha = min(MOST_ALPHA, opacity[r, c] * weight) if weight > LEAST_ALPHA else 0.0
+        found[r, c] = through * alpha
+        through *= 1 - alpha
+    return found
+
+
+def prefiltered_plainly(
+    wanted: np.ndarray,
+    rgb: np.ndarray,
+    depth: np.ndarray,
+    opacity: np.ndarray,
+    width: float,
+    steps: tuple[float, ...],
+) -> np.ndarray:
+    """Colours in [0, 1] of all discs, by the full matrix from discs to samples."""
+    height, wide = depth.shape
+    blend = np.zeros((4 * height * wide, height * wide))
+    for at in range(len(blend)):
+        y, x = divmod(at, 2 * wide)
+        sample = 2 * (y % 2) + x % 2
+        for (r, c), share in shares_at(depth, opacity, width, y // 2, x // 2, sample).items():
+            blend[at, r * wide + c] = share
+    dim = np.minimum(1, blend.sum(axis=1) / CLOSED)[:, None]
+    colours = rgb.reshape(-1, 3).astype(float)
+    shown = np.maximum(blend.sum(axis=0), 0.05)[:, None]
+    for step in steps:
+        wrong = dim * wanted.reshape(-1, 3) - blend @ colours
+        colours = np.clip(colours + step * (blend.T @ wrong) / shown, 0, 255)
+    own = rgb.reshape(-1, 3).astype(float)
+    colours = np.clip(own + ROUNDED * np.round((colours - own) / ROUNDED), 0, 255)
+    return colours.reshape(height, wide, 3) / 255

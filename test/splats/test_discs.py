@@ -25,7 +25,8 @@ def test_every_pixel_of_a_plane_gets_a_disc_that_lies_in_it():
     assert np.allclose(discs.means @ SLANTED, -3.0, atol=1e-5)
     thin = matrices_of(discs.rotations)[:, :, 2]
     assert (thin @ SLANTED).min() > 1 - 1e-4
-    assert np.allclose(discs.scales[:, 2], FLATNESS * discs.scales[:, :2].min(axis=1), rtol=1e-5)
+    width = np.linalg.norm(discs.means, axis=1) / CAMERA.fx  # of a pixel, at most
+    assert (discs.scales[:, 2] < FLATNESS * width).all()
 
 
 def test_discs_are_those_of_the_plain_twin():

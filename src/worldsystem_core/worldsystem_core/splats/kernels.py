@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Compiled loops over splats: what a keyframe says of them, and whether they show anything new.
+"""Compiled loops over splats: what a keyframe says of them, whether they show anything new, and
+which colours draw the picture.
 
 They run without the interpreter's lock. Twins in plain numpy: `test/splats/plain_splats.py`.
 """
@@ -9,6 +10,8 @@ from __future__ import annotations
 
 import numpy as np
 from numba import njit
+
+from worldsystem_core.splats.projection import MOST_ALPHA
 
 SEEN_THROUGH = 0.92
 AGREES = 0.05
@@ -75,3 +78,93 @@ def show_nothing_new(means, rotation, translation, levels, voxel, shares, keys, 
             if at < len(keys) and keys[at] == key and area[at] > 0.5 * size * size:
                 covered[i] = True
                 break
+
+
+@njit(cache=True, nogil=True, fastmath=True)
+def share_samples(depth, opacity, needed, falloff, shares):
+    """How much the 3 × 3 discs around a pixel show of themselves at each of its four samples.
+
+    `depth` and `opacity` have a margin of one pixel all around, `shares` (h, w, 4, 9) has not; of
+    pixels that are not `needed` it is left as it is.
+    """
+    order, near, far = np.arange(9), np.empty(9, np.float32), np.empty(9, np.float32)
+    solid, through = np.empty(9, np.float32), np.empty(4, np.float32)
+    for row in range(needed.shape[0]):
+        for column in range(needed.shape[1]):
+            if not needed[row, column]:
+                continue
+            for i in range(3):
+                for j in range(3):
+                    near[3 * i + j] = depth[row + i, column + j]
+                    solid[3 * i + j] = opacity[row + i, column + j]
+            through[:] = 1
+            for i in range(9):  # sorted in, nearest first; the order is mostly that of the last
+                k, at = order[i], i
+                z = near[k]
+                while at > 0 and (far[at - 1] > z or (far[at - 1] == z and order[at - 1] > k)):
+                    far[at], order[at] = far[at - 1], order[at - 1]
+                    at -= 1
+                far[at], order[at] = z, k
+            for at in range(9):
+                k = order[at]
+                for sample in range(4):
+                    alpha = min(np.float32(MOST_ALPHA), falloff[sample, k] * solid[k])
+                    shares[row, column, sample, k] = through[sample] * alpha
+                    through[sample] *= np.float32(1) - alpha
+
+
+@njit(cache=True, nogil=True, fastmath=True)
+def correct_colours(shares, needed, wanted, step, closed, colours):
+    """Move each disc's colour by the mean of what is wrong where it shows, times `step`.
+
+    `wanted` (2h, 2w, 3) and `colours` (h+2, w+2, 3, with a margin) are in [0, 255]. Samples that
+    are covered by less than `closed` are wanted so much darker.
+    """
+    wrong = np.zeros_like(colours)
+    shown = np.zeros(colours.shape[:2], np.float32)
+    for row in range(needed.shape[0]):
+        for column in range(needed.shape[1]):
+            if not needed[row, column]:
+                continue
+            for sample in range(4):
+                covered = red = green = blue = np.float32(0)
+                for k in range(9):
+                    share = shares[row, column, sample, k]
+                    r, c = row + k // 3, column + k % 3
+                    covered += share
+                    red += share * colours[r, c, 0]
+                    green += share * colours[r, c, 1]
+                    blue += share * colours[r, c, 2]
+                dim = min(np.float32(1), covered / closed)
+                r, c = 2 * row + sample // 2, 2 * column + sample % 2
+                red = dim * np.float32(wanted[r, c, 0]) - red
+                green = dim * np.float32(wanted[r, c, 1]) - green
+                blue = dim * np.float32(wanted[r, c, 2]) - blue
+                for k in range(9):
+                    share = shares[row, column, sample, k]
+                    r, c = row + k // 3, column + k % 3
+                    shown[r, c] += share
+                    wrong[r, c, 0] += share * red
+                    wrong[r, c, 1] += share * green
+                    wrong[r, c, 2] += share * blue
+    for row in range(colours.shape[0]):
+        for column in range(colours.shape[1]):
+            gain = step / max(shown[row, column], np.float32(0.05))
+            for k in range(3):
+                colour = colours[row, column, k] + gain * wrong[row, column, k]
+                colours[row, column, k] = min(np.float32(255), max(np.float32(0), colour))
+
+
+@njit(cache=True, nogil=True)
+def clamp_to_corners(rgb, large):
+    """Keep each sample of `large` between the four pixels of `rgb` around it."""
+    height, width = rgb.shape[:2]
+    for row in range(2 * height):
+        top, bottom = max((row + 1) // 2 - 1, 0), min((row + 1) // 2, height - 1)
+        for column in range(2 * width):
+            left, right = max((column + 1) // 2 - 1, 0), min((column + 1) // 2, width - 1)
+            for k in range(3):
+                a, b = rgb[top, left, k], rgb[top, right, k]
+                c, d = rgb[bottom, left, k], rgb[bottom, right, k]
+                least, most = min(min(a, b), min(c, d)), max(max(a, b), max(c, d))
+                large[row, column, k] = min(max(large[row, column, k], least), most)

@@ -80,7 +80,7 @@ def unpack(words: UInt32[np.ndarray, "n 4"]) -> Gaussians:
     )
 
 
-def deflate(words: UInt32[np.ndarray, "n 4"], level: int = 1) -> bytes:
+def deflate(words: UInt32[np.ndarray, "n 4"], level: int = 3) -> bytes:
     """The words byte plane by byte plane, deflated: neighbours in the picture are alike."""
     planes = words.view(np.uint8).reshape(-1, BYTES).T
     return zlib.compress(np.ascontiguousarray(planes).tobytes(), level)

@@ -70,13 +70,15 @@ def surface_at(
     normal = np.cross(right, down)
     normal /= np.linalg.norm(normal)
     normal *= -np.sign(normal @ pointmap[v, u])
-    first = right / np.linalg.norm(right)
-    second = np.cross(normal, first)
-    wide = np.clip(np.linalg.norm(right), 0.5 * footprint, 4 * footprint)
-    high = np.clip(abs(down @ second), 0.5 * footprint, 4 * footprint)
-    sigma = discs.WIDTH * np.array([wide, high, discs.FLATNESS * min(wide, high)])
-    axes = np.stack([first, second, normal], axis=-1)
-    return normal, axes @ np.diag(sigma**2) @ axes.T
+    spread, axes = np.linalg.eigh(np.outer(right, right) + np.outer(down, down))
+    ways = np.sqrt(np.maximum(spread, 0))  # the least of the three is 0, along the normal
+    if ways[2] < discs.ROUND * ways[1]:
+        first = right / np.linalg.norm(right)
+        axes = np.stack([normal, first, np.cross(normal, first)], axis=-1)
+        ways[1:] = np.linalg.norm(right), abs(down @ axes[:, 2])
+    ways = np.clip(ways, 0.5 * footprint, 4 * footprint)
+    ways[0] = discs.FLATNESS * footprint
+    return normal, axes @ np.diag((discs.WIDTH * ways) ** 2) @ axes.T
 
 
 def pack_plainly(gaussians: Gaussians) -> UInt32[np.ndarray, "n 4"]:
