@@ -18,6 +18,15 @@ def bilateral(log, valid, reach, range_sigma, space_sigma):
     return cv2.bilateralFilter(far, 2 * reach + 1, range_sigma, space_sigma)
 
 
+def thinned(rgb, mask, pointmap, stride):
+    some = (slice(None, None, stride), slice(None, None, stride))
+    return rgb[some], mask[some], pointmap[some][..., 2]
+
+
+def vectors_at(planes, pixels):
+    return planes.reshape(3, -1)[:, pixels].T
+
+
 def on_rays(pointmap, stride, depth):
     raw = pointmap[::stride, ::stride]
     stretch = depth / raw[..., 2]
@@ -87,15 +96,6 @@ def grown(labels, pool, depth, nearest, distance, most_px, most):
     close = np.abs(depth / seed_depth - 1) < most
     grow = (labels == 0) & pool & (distance < most_px) & close
     return np.where(grow, seed_label, labels)
-
-
-def near_plane(points, normals, which, plane, tolerance, centre, radius):
-    distance = np.abs(np.tensordot(plane[:3], points, 1) + plane[3])
-    limit = tolerance * points[2]
-    facing = np.tensordot(plane[:3], normals, 1) > 0.8
-    away = np.linalg.norm(points - centre[:, None, None], axis=0)
-    near = (distance < limit) & (facing | (distance < 0.5 * limit))
-    return which & near & (away < radius)
 
 
 def four_channels(vectors, which, stride):

@@ -14,12 +14,20 @@ from segment_scenes import ROOM_EYE, room
 
 from worldsystem_segment import precompile
 from worldsystem_segment.config import SegmentConfig
-from worldsystem_segment.geometric import pixel_kernels
+from worldsystem_segment.geometric import (
+    ground_kernels,
+    instance_kernels,
+    pixel_kernels,
+    plane_kernels,
+)
 from worldsystem_segment.geometric.backend import GeometricBackend
-from worldsystem_segment.objects import view_kernels
+from worldsystem_segment.objects import track_kernels, view_kernels
 from worldsystem_segment.objects.normals import planes_of
 from worldsystem_segment.objects.view import make_view, usable
 
+KERNELS = (
+    pixel_kernels, view_kernels, ground_kernels, instance_kernels, plane_kernels, track_kernels,
+)  # fmt: skip
 FEW = 1e-4  # share of pixels at which float32 rounds a comparison to the other side
 
 
@@ -71,6 +79,21 @@ def test_smoothing_is_that_of_a_gaussian_bilateral_filter(keyframe) -> None:
     apart = np.abs(ours - theirs)[inner]
     assert np.percentile(apart, 99) < 1e-3  # a thirtieth of the filter's range
     assert apart.max() < 0.01
+
+
+@pytest.mark.parametrize("stride", [1, 2, 3])
+def test_thinning_keeps_every_so_many_pixels_as_they_are(keyframe, stride) -> None:
+    mask = plain.usable_points(keyframe.pointmap, keyframe.confidence, 0.1)
+    given = keyframe.rgb, mask, keyframe.pointmap, stride
+    for ours, twin in zip(view_kernels.thinned(*given), plain.thinned(*given), strict=True):
+        np.testing.assert_array_equal(ours, twin)
+
+
+def test_vectors_are_those_of_their_pixels(planes) -> None:
+    pixels = np.array([5, 0, 7000, 5])
+    ours = view_kernels.vectors_at(planes[0], pixels)
+    np.testing.assert_array_equal(ours, plain.vectors_at(planes[0], pixels))
+    assert view_kernels.vectors_at(planes[0], pixels[:0]).shape == (0, 3)
 
 
 def test_points_lie_on_their_rays(keyframe, view) -> None:
@@ -125,18 +148,6 @@ def test_labels_grow_to_their_neighbours_of_one_depth(view) -> None:
     assert (ours > 0).sum() > (labels > 0).sum()
 
 
-def test_a_planes_pixels_are_near_it_and_within_reach(view, planes) -> None:
-    row, column = 90, 160
-    normal = view.normals[row, column]
-    centre = view.points_cam[row, column]
-    plane = np.append(normal, -normal @ centre).astype(np.float32)
-    for radius in (0.3, np.inf):
-        given = *planes, view.valid, plane, np.float32(0.03), centre, np.float32(radius)
-        ours = pixel_kernels.near_plane(*given)
-        assert ours.any()
-        assert _differing(ours, plain.near_plane(*given)) < FEW
-
-
 def test_vectors_become_four_channels(view, planes) -> None:
     ours = pixel_kernels.four_channels(planes[0], view.valid, 2)
     np.testing.assert_array_equal(ours, plain.four_channels(planes[0], view.valid, 2))
@@ -170,7 +181,7 @@ def _compiled() -> dict[str, list[str]]:
     """The argument types that each kernel has been compiled for."""
     return {
         f"{module.__name__}.{name}": sorted(str(types) for types in kernel.signatures)
-        for module in (pixel_kernels, view_kernels)
+        for module in KERNELS
         for name, kernel in vars(module).items()
         if isinstance(kernel, Dispatcher) and not name.startswith("_")
     }

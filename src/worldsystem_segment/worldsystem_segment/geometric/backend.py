@@ -39,6 +39,7 @@ class GeometricBackend:
         self._structure = StructureFinder(config, self.map.tracker.take_id)
         self.instances = np.zeros((0, 0), np.int32)  # of the last keyframe, thinned, untracked
         self._movers = MoverFinder()
+        self._beside = ThreadPoolExecutor(1, "segment-picture")
 
     def understand(self, text: str) -> PromptAnswer:
         """Which phrases of a prompt name colours, sizes, shapes, planes, motion or tags."""
@@ -86,7 +87,8 @@ class GeometricBackend:
         return self.map.counters()
 
     def close(self) -> None:
-        """Nothing runs by itself."""
+        """End the thread that looks at pictures."""
+        self._beside.shutdown()
 
     def name(self, track: WorldTrack, phrases: Sequence[Phrase]) -> Named | None:
         """What the track is called, with the shapes that views suggested; None: not asked for."""
@@ -101,11 +103,10 @@ class GeometricBackend:
     def _find(self, view: View) -> tuple[Structure, list[Detection]]:
         """Structure and instances; the picture is looked at in a thread beside the geometry."""
         look = self.map.tracker.feed_count % KEYFRAMES_BETWEEN_TAGS == 0
-        with ThreadPoolExecutor(1) as beside:
-            flow = beside.submit(self._movers.compare, view)
-            tags = beside.submit(find_tags, view.rgb) if look else None
-            structure = self._structure.find(view, self._fixed_up(), self.map.tracker.pose)
-            labels = cut_instances(view, structure.pool, structure.up_cam, self.config)
+        flow = self._beside.submit(self._movers.compare, view)
+        tags = self._beside.submit(find_tags, view.rgb) if look else None
+        structure = self._structure.find(view, self._fixed_up(), self.map.tracker.pose)
+        labels = cut_instances(view, structure.pool, structure.up_cam, self.config)
         evidence = Evidence(flow.result(), tags.result() if tags else ())
         self.instances, detections = detections_of(
             view, labels, structure, self.config.max_extent, evidence=evidence

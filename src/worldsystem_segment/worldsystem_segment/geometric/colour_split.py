@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
-from jaxtyping import Float32, Int32, UInt8
+from jaxtyping import Float32, Int32, Int64, UInt8
 
+from worldsystem_segment.geometric.instance_kernels import areas, by_label, extent_of
 from worldsystem_segment.geometric.pixel_kernels import of_one_colour, tints
 
 EDGE = 24.0  # difference of tint across an edge
@@ -19,29 +20,53 @@ APART = 24.0  # least difference of the parts' median tint
 LIGHT_APART = 40.0
 MID_LIGHT, DARK = 60.0, 20.0
 MIN_SHARE = 0.1  # of the piece, for a part of its own
+BLUR_PX = 2  # how far about a pixel its colour is taken from
+COLOUR_PX = 500  # of a part, for its median colour
 
 
 def split_by_colour(
     labels: Int32[np.ndarray, "h w"], rgb: UInt8[np.ndarray, "h w 3"], min_area_px: int
 ) -> Int32[np.ndarray, "h w"]:
     """Give large parts of another colour numbers of their own, above those that `labels` holds."""
-    if not labels.any():
+    count = int(labels.max())
+    if not count:
         return labels
+    top, bottom, left, right = extent_of(labels)
+    part = (slice(max(0, top - BLUR_PX), bottom + BLUR_PX),
+            slice(max(0, left - BLUR_PX), right + BLUR_PX))  # fmt: skip
+    parted = _parted(np.ascontiguousarray(labels[part]), rgb[part], min_area_px, count)
+    if parted is None:
+        return labels
+    result = labels.copy()
+    result[part] = parted
+    return result
+
+
+def _parted(
+    labels: Int32[np.ndarray, "h w"],
+    rgb: UInt8[np.ndarray, "h w 3"],
+    min_area_px: int,
+    count: int,
+) -> Int32[np.ndarray, "h w"] | None:
+    # None: nothing is to be parted
     lab = _tinted(rgb)
     inside = of_one_colour(labels, lab, np.float32(EDGE), np.float32(LIGHT_EDGE))
-    _, parts = cv2.connectedComponents(inside, connectivity=4)
-    sizes, whole = np.bincount(parts.ravel()), np.bincount(labels.ravel())
-    owner = np.zeros(len(sizes), np.int64)
-    owner[parts.ravel()] = labels.ravel()  # no part crosses a border of labels
+    numbers, parts = cv2.connectedComponents(inside, connectivity=4)
+    ordered, starts = by_label(parts, numbers - 1)
+    if numbers < 2:
+        return None
+    sizes, whole = np.diff(starts), areas(labels, count + 1)
+    owner = labels.ravel()[ordered[starts[:-1]]]  # no part crosses a border of labels
     large = sizes >= np.maximum(min_area_px // 2, MIN_SHARE * whole[owner])
-    large[0] = False
-    result, following = labels, int(labels.max()) + 1
+    result, following = labels, count + 1
     for label in np.flatnonzero(np.bincount(owner[large], minlength=1) > 1):
-        groups = _groups(lab, parts, np.flatnonzero(large & (owner == label)))
+        found = np.flatnonzero(large & (owner == label))
+        colours = [_colour(lab, ordered[starts[k] : starts[k + 1]]) for k in found]
+        groups = _groups(colours, (found + 1).tolist())
         if len(groups) > 1:
             result = _split(result, int(label), parts, groups, following)
             following += len(groups) - 1
-    return result
+    return None if result is labels else result
 
 
 def _tinted(rgb: UInt8[np.ndarray, "h w 3"]) -> Float32[np.ndarray, "h w 3"]:
@@ -49,24 +74,28 @@ def _tinted(rgb: UInt8[np.ndarray, "h w 3"]) -> Float32[np.ndarray, "h w 3"]:
 
     Shade scales lightness and chroma alike, so that the faces of one thing have one tint.
     """
-    lab = cv2.cvtColor(cv2.medianBlur(rgb, 5), cv2.COLOR_RGB2LAB)
+    lab = cv2.cvtColor(cv2.medianBlur(rgb, 2 * BLUR_PX + 1), cv2.COLOR_RGB2LAB)
     return np.asarray(tints(lab, np.float32(MID_LIGHT), np.float32(DARK)))
 
 
-def _groups(
-    lab: Float32[np.ndarray, "h w 3"], parts: Int32[np.ndarray, "h w"], numbers: np.ndarray
-) -> list[list[int]]:
+def _colour(
+    lab: Float32[np.ndarray, "h w 3"], pixels: Int64[np.ndarray, "n"]
+) -> Float32[np.ndarray, "3"]:
+    some = pixels[:: max(1, len(pixels) // COLOUR_PX)]
+    return np.asarray(np.median(lab.reshape(-1, 3)[some], axis=0))
+
+
+def _groups(colours: list[Float32[np.ndarray, "3"]], numbers: list[int]) -> list[list[int]]:
     """Parts of like colour together, greedily, the first ones first."""
     groups: list[tuple[Float32[np.ndarray, "3"], list[int]]] = []
-    for number in numbers:
-        colour = np.median(lab[parts == number], axis=0)
+    for colour, number in zip(colours, numbers, strict=True):
         for mean, members in groups:
             apart = float(np.hypot(*(colour - mean)[1:]))
             if apart < APART and abs(float(colour[0] - mean[0])) < LIGHT_APART:
-                members.append(int(number))
+                members.append(number)
                 break
         else:
-            groups.append((colour, [int(number)]))
+            groups.append((colour, [number]))
     return [members for _, members in groups]
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float, Float32, Int32, Int64
 
 from worldsystem_core.geometry.se3 import transform
+from worldsystem_segment.geometric.instance_kernels import at_border, by_label, inner, looked_up
 from worldsystem_segment.geometric.instances import seen_extent
 from worldsystem_segment.geometric.labels import median_lab, shape_name
 from worldsystem_segment.geometric.movers import EgoFlow
@@ -18,6 +19,7 @@ from worldsystem_segment.objects.view import View
 from worldsystem_segment.objects.world_track import Detection
 
 RIM_PX = 3  # normals this near the outline see past it
+MIN_INNER_PX = 12
 MIN_TALL_SHARE = 0.2
 MAX_SHAPE_POINTS = 250
 EXTENT_POINTS = 300
@@ -32,6 +34,22 @@ class Evidence:
     tags: Sequence[tuple[int, Float[np.ndarray, "2"]]] = ()
 
 
+@dataclass(frozen=True, eq=False)
+class Pixels:
+    """The flat pixel numbers of an instance; `truncated`: some are at the picture's border.
+
+    `inner` are those away from the outline, where flow is half of what lies behind: all, if few.
+    """
+
+    whole: Int64[np.ndarray, "n"]
+    inner: Int64[np.ndarray, "m"]
+    truncated: bool
+
+    def __post_init__(self) -> None:
+        if len(self.inner) < MIN_INNER_PX:
+            object.__setattr__(self, "inner", self.whole)
+
+
 def detections_of(
     view: View,
     labels: Int32[np.ndarray, "h w"],
@@ -44,77 +62,55 @@ def detections_of(
 
     The returned labels number the detections from 1 in their order.
     """
-    kept = np.zeros(int(labels.max()) + 1, np.int32)
+    count = int(labels.max())
+    kept = np.zeros(count + 1, np.int32)
     detections: list[Detection] = []
-    for number, pixels in enumerate(_pixels_by_label(labels), start=1):
+    ordered, starts = by_label(labels, count)
+    core, truncated = inner(labels, RIM_PX).reshape(-1), at_border(labels, count)
+    tall = structure.tall.reshape(-1)
+    for number in range(1, count + 1):
+        pixels = ordered[starts[number - 1] : starts[number]]
         some = pixels[:: max(1, len(pixels) // EXTENT_POINTS)]
-        stands = structure.tall.reshape(-1)[pixels].mean() > MIN_TALL_SHARE
+        stands = np.count_nonzero(tall[pixels]) > MIN_TALL_SHARE * len(pixels)
         if not stands or seen_extent(view.points_at(some)) > max_extent:
             continue
         on_it = (t for t, (u, v) in evidence.tags if labels[int(v), int(u)] == number)
         detections.append(
             _detection(
                 view,
-                pixels,
+                Pixels(pixels, pixels[core[pixels]], bool(truncated[number])),
                 structure.up_cam,
                 tags=frozenset(on_it),
                 flow=evidence.flow,
             )
         )
         kept[number] = len(detections)
-    return kept[labels], detections
+    return np.asarray(looked_up(kept, labels)), detections
 
 
 def _detection(
     view: View,
-    pixels: Int64[np.ndarray, "n"],
+    pixels: Pixels,
     up_cam: Float32[np.ndarray, "3"] | None,
     *,
     tags: frozenset[int],
     flow: EgoFlow | None,
 ) -> Detection:
-    width, height = view.camera.width, view.camera.height
-    rows, columns = np.divmod(pixels, width)
-    inner = pixels[_is_core(rows, columns)]  # flow at an outline is half of what lies behind it
-    core = inner if len(pixels) > 60 else pixels
+    whole, inside = pixels.whole, pixels.inner
+    core = inside if len(whole) > 60 else whole
     core = core[:: max(1, len(core) // MAX_SHAPE_POINTS)]
-    truncated = (
-        rows.min() == 0 or columns.min() == 0 or rows.max() >= height - 1
-        or columns.max() >= width - 1
-    )  # fmt: skip
-    points = view.points_at(pixels[:: max(1, len(pixels) // MAX_POINTS)])
+    points = view.points_at(whole[:: max(1, len(whole) // MAX_POINTS)])
     points_world = transform(view.world_from_cam, points)
     seen, normals = view.points_at(core), view.normals_at(core)
     some = slice(None, None, max(1, len(points) // MAX_SHAPE_POINTS))
-    look = pixels[:: max(1, len(pixels) // MAX_SHAPE_POINTS)]
+    look = whole[:: max(1, len(whole) // MAX_SHAPE_POINTS)]
     return Detection(
         points_cam=points,
         points_world=points_world,
         centre=np.median(points_world[some], axis=0).astype(np.float32),
         lab=median_lab(view.rgb.reshape(-1, 3)[look]),
         shape=lambda: shape_name(seen, normals, up_cam),
-        truncated=bool(truncated),
+        truncated=pixels.truncated,
         tags=tags,
-        motion=flow.motion_of(inner) if flow else None,
+        motion=flow.motion_of(inside) if flow else None,
     )
-
-
-def _is_core(rows: Int64[np.ndarray, "n"], columns: Int64[np.ndarray, "n"]) -> np.ndarray:
-    # pixels whose neighbours RIM_PX away are of the same instance
-    top, left = rows.min() - RIM_PX, columns.min() - RIM_PX
-    size = (rows.max() - top + RIM_PX + 1, columns.max() - left + RIM_PX + 1)
-    mask = np.zeros(size, bool)
-    r, c = rows - top, columns - left
-    mask[r, c] = True
-    core = mask[r - RIM_PX, c] & mask[r + RIM_PX, c] & mask[r, c - RIM_PX] & mask[r, c + RIM_PX]
-    return core if core.sum() >= 12 else np.ones(len(rows), bool)
-
-
-def _pixels_by_label(labels: Int32[np.ndarray, "h w"]) -> list[Int64[np.ndarray, "n"]]:
-    flat = labels.ravel()
-    foreground = np.flatnonzero(flat)
-    if not len(foreground):
-        return []
-    ordered = foreground[np.argsort(flat[foreground], kind="stable")]
-    ends = np.cumsum(np.bincount(flat[ordered])[1:])[:-1]
-    return np.split(ordered, ends)

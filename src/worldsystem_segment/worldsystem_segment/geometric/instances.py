@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float32, Int32, UInt8
 
 from worldsystem_segment.config import SegmentConfig
 from worldsystem_segment.geometric.colour_split import split_by_colour
+from worldsystem_segment.geometric.instance_kernels import areas, looked_up
 from worldsystem_segment.geometric.overhang import join_overhangs
 from worldsystem_segment.geometric.pixel_kernels import grown, uncut
 from worldsystem_segment.objects.normals import planes_of
@@ -55,11 +56,8 @@ def _uncut(
 
 
 def _large_components(seeds: np.ndarray, min_area_px: int) -> Int32[np.ndarray, "h w"]:
-    _, labels, stats, _ = cv2.connectedComponentsWithStats(seeds, connectivity=4)
-    keep = stats[:, cv2.CC_STAT_AREA] >= min_area_px
-    keep[0] = False
-    table = np.where(keep, np.cumsum(keep), 0).astype(np.int32)
-    return np.asarray(table[labels], dtype=np.int32)
+    _, labels = cv2.connectedComponents(seeds, connectivity=4)
+    return _renumbered(np.asarray(labels, np.int32), min_area_px)
 
 
 def _regrown(
@@ -78,11 +76,10 @@ def _regrown(
 
 
 def _renumbered(labels: Int32[np.ndarray, "h w"], min_area_px: int) -> Int32[np.ndarray, "h w"]:
-    areas = np.bincount(labels.ravel())
-    keep = areas >= min_area_px
+    # the large ones from 1 on, in their order
+    keep = areas(labels, int(labels.max()) + 1) >= min_area_px
     keep[0] = False
-    table = np.where(keep, np.cumsum(keep), 0).astype(np.int32)
-    return np.asarray(table[labels], dtype=np.int32)
+    return np.asarray(looked_up(np.where(keep, np.cumsum(keep), 0).astype(np.int32), labels))
 
 
 def seen_extent(points: Float32[np.ndarray, "n 3"]) -> float:

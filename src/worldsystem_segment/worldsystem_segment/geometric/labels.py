@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
-from jaxtyping import Float, Float32, UInt8
+from jaxtyping import Float, Float32, Float64, UInt8
 
 SMALL, LARGE = 0.10, 0.45  # longest edge [scene unit]
 GREY_CHROMA = 12.0
@@ -54,9 +54,10 @@ def shape_name(
     """
     if len(points) < 12:
         return "object"
-    edges = np.linalg.svd(points - points.mean(axis=0), compute_uv=False) / np.sqrt(len(points))
+    local = points.astype(np.float64) - points.mean(axis=0)
+    edges = np.sqrt(np.maximum(np.linalg.eigvalsh(local.T @ local)[::-1], 0.0) / len(points))
     spread = _spread(normals)
-    if _is_ball(points, normals, float(edges[0])) and spread < 0.95:
+    if spread < 0.95 and _is_ball(local, normals, float(edges[0])):
         return "ball"
     if spread > 0.97 and edges[2] < 0.12 * edges[1]:
         return "flat"
@@ -79,29 +80,36 @@ def _spread(normals: Float32[np.ndarray, "n 3"]) -> float:
 
 
 def _is_ball(
-    points: Float32[np.ndarray, "n 3"], normals: Float32[np.ndarray, "n 3"], scatter: float
+    local: Float64[np.ndarray, "n 3"], normals: Float32[np.ndarray, "n 3"], scatter: float
 ) -> bool:
-    mean = points.mean(axis=0)
-    local = (points - mean).astype(np.float64)
-    a = np.column_stack([2.0 * local, np.ones(len(local))])
-    solution, *_ = np.linalg.lstsq(a, (local**2).sum(axis=1), rcond=None)
-    radius_squared = solution[3] + solution[:3] @ solution[:3]
+    # points about their mean
+    middle, radius_squared = _sphere(local)
     if radius_squared <= 0:
         return False
     radius = float(np.sqrt(radius_squared))
-    away = local - solution[:3]
+    away = local - middle
     length = np.linalg.norm(away, axis=1)
     error = float(np.median(np.abs(length - radius))) / radius
     outward = (normals * away).sum(axis=1) / np.maximum(length, 1e-12)
     return error < 0.06 and float(np.median(outward)) > 0.93 and radius < 4.0 * scatter
 
 
+def _sphere(local: Float64[np.ndarray, "n d"]) -> tuple[Float64[np.ndarray, "d"], float]:
+    """Centre and squared radius of the sphere (circle) through points about their mean.
+
+    |p|^2 = 2 p.c + (r^2 - |c|^2) in least squares; the mean is 0, so both parts stand alone.
+    """
+    square = (local**2).sum(axis=1)
+    middle = 0.5 * np.linalg.lstsq(local.T @ local, local.T @ square, rcond=1e-12)[0]
+    return middle, float(square.mean() + middle @ middle)
+
+
 def _horizontal(
     vectors: Float32[np.ndarray, "n 3"], up: Float[np.ndarray, "3"]
-) -> Float[np.ndarray, "n 2"]:
-    first = np.cross(up, np.eye(3)[np.abs(up).argmin()])
-    first /= np.linalg.norm(first)
-    return np.asarray(vectors @ np.stack([first, np.cross(up, first)], axis=1))
+) -> Float64[np.ndarray, "n 2"]:
+    # two axes of the plane that `up` is the normal of; which ones matters to nobody
+    across = np.linalg.qr(np.column_stack([up, np.eye(3)]).astype(np.float64))[0][:, 1:]
+    return np.asarray(vectors @ across)
 
 
 def _squareness(side_normals: Float32[np.ndarray, "n 3"], up: Float[np.ndarray, "3"]) -> float:
@@ -112,13 +120,11 @@ def _squareness(side_normals: Float32[np.ndarray, "n 3"], up: Float[np.ndarray, 
 
 
 def _is_round(points: Float32[np.ndarray, "n 3"], up: Float[np.ndarray, "3"]) -> bool:
-    flat = _horizontal(points, up)
-    flat = flat - flat.mean(axis=0)
-    a = np.column_stack([2.0 * flat, np.ones(len(flat))])
-    solution, *_ = np.linalg.lstsq(a, (flat**2).sum(axis=1), rcond=None)
-    radius_squared = solution[2] + solution[:2] @ solution[:2]
+    flat = _horizontal(points, up).astype(np.float64)
+    flat -= flat.mean(axis=0)
+    middle, radius_squared = _sphere(flat)
     if radius_squared <= 0:
         return False
     radius = float(np.sqrt(radius_squared))
-    error = np.median(np.abs(np.linalg.norm(flat - solution[:2], axis=1) - radius)) / radius
+    error = np.median(np.abs(np.linalg.norm(flat - middle, axis=1) - radius)) / radius
     return bool(error < 0.08 and radius < 4.0 * flat.std())

@@ -112,35 +112,6 @@ def grown(labels, pool, depth, nearest, distance, most_px, most):  # type: ignor
 
 
 @numba.njit(cache=True, nogil=True)
-def near_plane(  # type: ignore[no-untyped-def]
-    points, normals, which, plane, tolerance, centre, radius
-):
-    """Pixels (h, w) of `which` on the surface of a plane (n, d), within `radius` of `centre`.
-
-    On it: within `tolerance` of depth and looking its way, or within half of that.
-    """
-    h, w = which.shape
-    out = np.zeros((h, w), np.bool_)
-    a, b, c, d = plane[0], plane[1], plane[2], plane[3]
-    half = np.float32(0.5)
-    for v in range(h):
-        for u in range(w):
-            if not which[v, u]:
-                continue
-            x, y, z = points[0, v, u], points[1, v, u], points[2, v, u]
-            distance, limit = abs(x * a + y * b + z * c + d), tolerance * z
-            if not distance < limit:
-                continue
-            if not distance < half * limit:
-                facing = normals[0, v, u] * a + normals[1, v, u] * b + normals[2, v, u] * c
-                if not facing > np.float32(0.8):
-                    continue
-            x, y, z = x - centre[0], y - centre[1], z - centre[2]
-            out[v, u] = x * x + y * y + z * z < radius * radius
-    return out
-
-
-@numba.njit(cache=True, nogil=True)
 def four_channels(vectors, which, stride):  # type: ignore[no-untyped-def]
     """Every `stride`-th of the vectors as (h, w, 4); NaN in the fourth and where not `which`."""
     h, w = (which.shape[0] - 1) // stride + 1, (which.shape[1] - 1) // stride + 1

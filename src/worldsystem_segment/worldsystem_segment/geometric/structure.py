@@ -20,8 +20,8 @@ from worldsystem_segment.geometric.walls import (
     WallMemory,
     closes_scene,
     find_planes,
+    first_surface,
     is_wall,
-    on_plane,
     plane_in,
     reach_of,
     same_plane,
@@ -99,16 +99,19 @@ class StructureFinder:
         pose_of: PoseOf,
     ) -> list[tuple[int, Bool[np.ndarray, "h w"]]]:
         known = self._walls.in_world(pose_of)
+        planes_known = np.array([plane for _, plane in known]).reshape(-1, 4)
         labels, planes = find_planes(view, pool)
         found: list[tuple[int, Bool[np.ndarray, "h w"]]] = []
         closes = closes_scene(view, planes, up_cam)
         for index, (plane_cam, closing) in enumerate(zip(planes, closes, strict=True)):
             plane_world = plane_in(view.world_from_cam, plane_cam)
-            alike = [wall for wall, plane in known if same_plane(plane, plane_world)]
+            same = np.flatnonzero(same_plane(planes_known, plane_world))
+            alike = [known[place][0] for place in same]
             if not (alike or closing) or not (labels == index).any():
                 continue
             # growing planes is sensitive to rounding; what lies on the plane is not
-            region = (labels == index) | on_plane(view, plane_cam, pool, self.config)
+            surface = first_surface(view, [plane_cam], pool, self.config)
+            region = (labels == index) | (surface == 0)
             reach = reach_of(view, region)
             wall = _recalled(view, alike, reach, pose_of)
             if wall is None and closing and is_wall(view, region, self.config.wall_area):
@@ -130,16 +133,20 @@ class StructureFinder:
     ) -> list[tuple[int, Bool[np.ndarray, "h w"]]]:
         # parts of remembered walls too small to be found as planes
         cam_from_world = inverse(view.world_from_cam)
-        found = []
+        ids, planes, reaches = [], [], []
         for wall, plane in known:
             pose = pose_of(wall.keyframe_id)
             if wall.id in drawn or pose is None:
                 continue
             centre = transform(cam_from_world @ pose, wall.centre_cam)
-            reach = centre, wall.radius + MARGIN
-            there = plane_in(cam_from_world, plane)
-            found.append((wall.id, on_plane(view, there, pool, self.config, reach)))
-        return found
+            ids.append(wall.id)
+            planes.append(plane_in(cam_from_world, plane))
+            reaches.append((centre, wall.radius + MARGIN))
+        if not ids:
+            return []
+        surface = first_surface(view, planes, pool, self.config, reaches)
+        seen = np.flatnonzero(np.bincount(surface.ravel() + 1)[1:])
+        return [(ids[index], surface == index) for index in seen]
 
 
 def _recalled(

@@ -3,22 +3,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
-from jaxtyping import Bool, Float32, Float64, UInt8
+from jaxtyping import Bool, Float32, Float64, Int16, UInt8
 
 from worldsystem_segment.config import SegmentConfig
-from worldsystem_segment.geometric.pixel_kernels import four_channels, near_plane
+from worldsystem_segment.geometric.ground_kernels import sampled
+from worldsystem_segment.geometric.pixel_kernels import four_channels
+from worldsystem_segment.geometric.plane_kernels import area_of, doubled, first_plane
 from worldsystem_segment.geometric.up import PoseOf
-from worldsystem_segment.objects.normals import dot, planes_of
+from worldsystem_segment.objects.normals import planes_of
 from worldsystem_segment.objects.view import View
 
 BLOCK_PX = 16
 PLANE_ROUGHNESS = 0.02  # scene unit at the median depth
 MAX_BEHIND_FRACTION = 0.05  # a house stands before the land; a room's wall ends it
 RIM_PX = 2
+SAMPLE_PX = 4  # of the points that are looked for behind a plane
 MAX_WALLS = 64
 MARGIN = 0.15  # scene unit: how far beyond what was seen a wall may go on
 
@@ -63,9 +67,12 @@ class WallMemory:
         self.walls = [wall for wall in self.walls if wall.keyframe_id not in keyframe_ids]
 
 
-def same_plane(a: Float64[np.ndarray, "4"], b: Float64[np.ndarray, "4"]) -> bool:
-    """Whether two planes of one frame agree within 14 degrees and 0.06 scene units."""
-    return float(a[:3] @ b[:3]) > 0.97 and abs(float(a[3] - b[3])) < 0.06
+def same_plane(
+    planes: Float64[np.ndarray, "n 4"], other: Float64[np.ndarray, "4"]
+) -> Bool[np.ndarray, "n"]:
+    """Which planes of one frame agree with another within 14 degrees and 0.06 scene units."""
+    near = np.abs(planes[:, 3] - other[3]) < 0.06
+    return np.asarray((planes[:, :3] @ other[:3] > 0.97) & near)
 
 
 def plane_in(
@@ -81,7 +88,8 @@ def reach_of(view: View, region: Bool[np.ndarray, "h w"]) -> tuple[Float64[np.nd
     pixels = np.flatnonzero(region)
     points = view.points_at(pixels[:: max(1, len(pixels) // 300)])
     centre = np.median(points, axis=0).astype(np.float64)
-    return centre, float(np.percentile(np.linalg.norm(points - centre, axis=1), 90.0))
+    away = np.sort(np.linalg.norm(points - centre, axis=1))
+    return centre, float(away[int(0.9 * (len(away) - 1))])
 
 
 def find_planes(
@@ -92,10 +100,9 @@ def find_planes(
     Normals of the returned planes look towards the camera (d > 0).
     """
     none = np.full(pool.shape, 255, np.uint8)
-    if pool.sum() < 4 * BLOCK_PX**2:
+    if np.count_nonzero(pool) < 4 * BLOCK_PX**2:
         return none, np.zeros((0, 4))
-    half = pool[::2, ::2]
-    median = float(np.median(view.depth[::2, ::2][half]))
+    median = float(np.median(view.depth[::2, ::2][pool[::2, ::2]]))
     # findPlanes reads four channels, whatever its manual says
     points = four_channels(planes_of(view.points_cam), pool, 2)
     normals = four_channels(planes_of(view.normals), pool, 2)
@@ -105,19 +112,7 @@ def find_planes(
         return none, np.zeros((0, 4))
     planes = np.asarray(found, np.float64).reshape(-1, 4)
     planes *= np.where(planes[:, 3:] < 0, -1.0, 1.0)
-    height, width = pool.shape
-    full = labels.repeat(2, axis=0).repeat(2, axis=1)[:height, :width]
-    return np.where(pool, full, 255).astype(np.uint8), planes
-
-
-def pixel_area(view: View) -> Float32[np.ndarray, "h w"]:
-    """Surface that each pixel covers [scene unit squared], with grazing views held back."""
-    with np.errstate(invalid="ignore"):
-        distance = np.sqrt(dot(view.points_cam, view.points_cam))
-        cosine = np.abs(dot(view.normals, view.points_cam)) / distance
-        footprint = view.depth**2 / np.float32(view.camera.fx * view.camera.fy)
-        area = footprint / np.maximum(cosine, 0.15)
-    return np.asarray(np.nan_to_num(area), dtype=np.float32)
+    return np.asarray(doubled(labels, pool)), planes
 
 
 def closes_scene(
@@ -128,8 +123,8 @@ def closes_scene(
     A roof is neither upright nor level, and a house that stands free shows land behind it.
     """
     normals, offsets = planes[:, :3].astype(np.float32), planes[:, 3].astype(np.float32)
-    sample = view.points_cam[::4, ::4][view.valid[::4, ::4]]
-    behind = normals @ sample.T + offsets[:, None] < -0.05 * sample[:, 2]
+    sample = sampled(planes_of(view.points_cam), view.valid, SAMPLE_PX)
+    behind = normals @ sample + offsets[:, None] < np.float32(-0.05) * sample[2]
     closing = behind.mean(axis=1) < MAX_BEHIND_FRACTION
     if up_cam is not None:
         tilt = np.abs(normals @ up_cam)
@@ -152,25 +147,29 @@ def is_wall(view: View, region: Bool[np.ndarray, "h w"], min_area: float) -> boo
     ] = True
     if not (region & ~inner).any():
         return False
-    return bool(pixel_area(view)[region].sum() >= min_area)
+    focal = np.float32(view.camera.fx * view.camera.fy)
+    points, normals = planes_of(view.points_cam), planes_of(view.normals)
+    return bool(area_of(points, normals, region, focal) >= min_area)
 
 
-def on_plane(
+def first_surface(
     view: View,
-    plane: Float64[np.ndarray, "4"],
+    planes: Sequence[Float64[np.ndarray, "4"]],
     which: Bool[np.ndarray, "h w"],
     config: SegmentConfig,
-    within: tuple[Float64[np.ndarray, "3"], float] | None = None,
-) -> Bool[np.ndarray, "h w"]:
-    """Pixels of `which` on the plane's surface: near it and looking its way, or very near it.
+    within: Sequence[tuple[Float64[np.ndarray, "3"], float]] = (),
+) -> Int16[np.ndarray, "h w"]:
+    """Index of the first plane whose surface each pixel of `which` is on; -1 on none.
 
-    `within` are a point in the camera frame and how far from it the surface reaches.
+    On it: near it and looking its way, or very near it. `within` are points in the camera frame,
+    one a plane, and how far from them the surface reaches.
     """
     tolerance = np.float32(max(2.0 * config.ground_tolerance, 3.0 * view.noise))
-    centre, radius = within or (np.zeros(3), np.inf)
-    points, normals = planes_of(view.points_cam), planes_of(view.normals)
-    found = near_plane(
-        points, normals, which, plane.astype(np.float32), tolerance,
-        centre.astype(np.float32), np.float32(radius),
+    reaches = within or [(np.zeros(3), np.inf)] * len(planes)
+    found = first_plane(
+        planes_of(view.points_cam), planes_of(view.normals), which,
+        np.array(planes, np.float32).reshape(-1, 4), tolerance,
+        np.array([centre for centre, _ in reaches], np.float32).reshape(-1, 3),
+        np.array([radius for _, radius in reaches], np.float32),
     )  # fmt: skip
     return np.asarray(found)

@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float64, Int64
+from jaxtyping import Bool, Float32, Float64, Int64
 from scipy.optimize import linear_sum_assignment
 
-from worldsystem_segment.objects.voxels import dilated, is_in
+from worldsystem_segment.objects.track_kernels import count_beside
+from worldsystem_segment.objects.voxels import STEPS
 from worldsystem_segment.objects.world_track import Detection, WorldTrack
 
 MIN_SCORE = 0.15
@@ -17,6 +19,35 @@ NEAR = 0.12  # scene unit: how far a centre may jump between two sightings
 RECENT_FEEDS = 3
 MOVER_LIKENESS = 0.6
 MOVER_SPEED = 1.0  # scene units a second: what comes back may have gone so fast at most
+
+
+@dataclass(frozen=True, eq=False)
+class _Known:
+    """The tracks side by side, as a view of stamp `stamp_ns` meets them; a row each."""
+
+    ids: Int64[np.ndarray, "t"]
+    low: Float32[np.ndarray, "t 3"]
+    high: Float32[np.ndarray, "t 3"]
+    lab: Float32[np.ndarray, "t 3"]
+    centre: Float32[np.ndarray, "t 3"]  # where it should be by now
+    gate: Float64[np.ndarray, "t"]  # how far from there it may be
+    moving: Bool[np.ndarray, "t"]
+    recent: Bool[np.ndarray, "t"]  # seen so lately that nearness tells something
+
+    @staticmethod
+    def of(tracks: Sequence[WorldTrack], feed: int, stamp_ns: int) -> _Known:
+        speed = np.linalg.norm(np.array([t.velocity for t in tracks]), axis=1)
+        elapsed_s = np.array([1e-9 * (stamp_ns - t.last_seen_ns) for t in tracks])
+        return _Known(
+            ids=np.array([t.id for t in tracks]),
+            low=np.array([t.points.low for t in tracks]),
+            high=np.array([t.points.high for t in tracks]),
+            lab=np.array([t.lab for t in tracks]),
+            centre=np.array([t.centre_at(stamp_ns) for t in tracks]),
+            gate=NEAR + 0.7 * speed * np.clip(elapsed_s, 0.0, 2.0),
+            moving=np.array([t.moving for t in tracks]),
+            recent=np.array([feed - t.last_feed <= RECENT_FEEDS for t in tracks]),
+        )
 
 
 def match(
@@ -30,9 +61,10 @@ def match(
     """Track of each detection that has one, by the index of the detection."""
     if not detections or not tracks:
         return {}
+    known = _Known.of(tracks, feed, stamp_ns)
     score = np.zeros((len(detections), len(tracks)))
     for row, detection in enumerate(detections):
-        _score_row(score[row], detection, keys[row], tracks, (feed, stamp_ns))
+        score[row] = _scores(detection, known, _shared(detection, keys[row], tracks, known))
     found = _assigned(score, tracks)
     for row, track in _returned(detections, tracks, found, feed, stamp_ns).items():
         found[row] = track
@@ -47,48 +79,45 @@ def _assigned(
     return {int(r): tracks[c] for r, c in pairs if score[r, c] > MIN_SCORE}
 
 
-def _score_row(
-    row: Float64[np.ndarray, "t"],
+def _shared(
     detection: Detection,
     keys: Int64[np.ndarray, "n"],
     tracks: Sequence[WorldTrack],
-    now: tuple[int, int],
-) -> None:
+    known: _Known,
+) -> Float64[np.ndarray, "t"]:
+    """Share of voxels that the detection has in common with each track, or beside it."""
     low, high = detection.bounds
-    low, high = low - NEAR, high + NEAR
-    around = dilated(keys)
-    for column, track in enumerate(tracks):
-        shared = 0.0
-        if not ((track.points.low > high).any() or (track.points.high < low).any()):
-            held = track.points.keys
-            size = max(1, min(len(keys), len(held)))
-            shared = min(1.0, float(is_in(held, around).sum()) / size)
-        row[column] = _score(detection, track, shared, now)
+    meets = (known.low <= high + NEAR).all(axis=1) & (known.high >= low - NEAR).all(axis=1)
+    shared = np.zeros(len(tracks))
+    for column in np.flatnonzero(meets).tolist():
+        held = tracks[column].points.keys
+        size = max(1, min(len(keys), len(held)))
+        shared[column] = min(1.0, count_beside(held, keys, STEPS) / size)
+    return shared
 
 
-def _score(detection: Detection, track: WorldTrack, shared: float, now: tuple[int, int]) -> float:
-    feed, stamp_ns = now
-    alike = likeness(detection, track)
-    by_voxels = shared * (0.4 + 0.6 * alike)
-    if detection.moves and not track.moving:
-        by_voxels *= 0.5  # a mover where something stands is more often passing it than it
-    if detection.held_id == track.id and by_voxels + alike > 0.3:
-        return 1.0 + by_voxels  # followed from picture to picture: stronger than any likeness
-    if feed - track.last_feed > RECENT_FEEDS:
-        return by_voxels
-    step = float(np.linalg.norm(detection.centre - track.centre_at(stamp_ns)))
-    elapsed_s = max(0.0, 1e-9 * (stamp_ns - track.last_seen_ns))
-    gate = NEAR + 0.7 * float(np.linalg.norm(track.velocity)) * min(elapsed_s, 2.0)
-    if detection.moves:
-        gate += 0.5 * NEAR
-    weight = 0.9 if track.moving else 0.5
-    return max(by_voxels, weight * alike * max(0.0, 1.0 - step / gate))
+def _scores(
+    detection: Detection, known: _Known, shared: Float64[np.ndarray, "t"]
+) -> Float64[np.ndarray, "t"]:
+    alike = likeness(detection, known.lab)
+    score = shared * (0.4 + 0.6 * alike)
+    if detection.moves:  # a mover where something stands is more often passing it than it
+        score[~known.moving] *= 0.5
+    step = np.linalg.norm(detection.centre - known.centre, axis=1)
+    gate = known.gate + (0.5 * NEAR if detection.moves else 0.0)
+    weight = np.where(known.moving, 0.9, 0.5)
+    by_place = weight * alike * np.maximum(0.0, 1.0 - step / gate)
+    # followed from picture to picture: stronger than any likeness
+    held = (known.ids == detection.held_id) & (score + alike > 0.3)
+    best = np.where(known.recent, np.maximum(score, by_place), score)
+    return np.asarray(np.where(held, 1.0 + score, best))
 
 
-def likeness(detection: Detection, track: WorldTrack) -> float:
-    """How alike the colours are, in (0, 1]; lightness counts a third, for shade."""
-    apart = detection.lab - track.lab
-    return float(np.exp(-np.hypot(np.hypot(apart[1], apart[2]), 0.33 * apart[0]) / 25.0))
+def likeness(detection: Detection, lab: Float32[np.ndarray, "... 3"]) -> Float64[np.ndarray, "..."]:
+    """How alike colours are, in (0, 1]; lightness counts a third, for shade."""
+    apart = (detection.lab - lab).astype(np.float64)
+    chroma = np.hypot(apart[..., 1], apart[..., 2])
+    return np.asarray(np.exp(-np.hypot(chroma, 0.33 * apart[..., 0]) / 25.0))
 
 
 def _returned(
@@ -112,7 +141,7 @@ def _returned(
 
 
 def _return_score(detection: Detection, track: WorldTrack, stamp_ns: int) -> float:
-    alike = likeness(detection, track)
+    alike = float(likeness(detection, track.lab))
     elapsed_s = 1e-9 * (stamp_ns - track.last_seen_ns)
     step = float(np.linalg.norm(detection.centre - track.centre))
     ratio = detection.extent / max(track.extent, 1e-6)

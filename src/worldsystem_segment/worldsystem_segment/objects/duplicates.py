@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from worldsystem_segment.objects.voxels import dilated, is_in
+from worldsystem_segment.objects.track_kernels import count_beside
+from worldsystem_segment.objects.voxels import STEPS
 from worldsystem_segment.objects.world_track import WorldTrack
 
 SHARED = 0.6  # of the smaller one's voxels
@@ -38,4 +39,4 @@ def _same(a: WorldTrack, b: WorldTrack) -> bool:
     if float(np.linalg.norm((a.lab - b.lab)[1:])) > COLOUR_APART:
         return False
     small, large = sorted((a.points.keys, b.points.keys), key=len)
-    return bool(is_in(small, dilated(large)).mean() > SHARED)
+    return bool(count_beside(small, large, STEPS) > SHARED * len(small))

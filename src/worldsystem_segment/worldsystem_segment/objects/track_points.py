@@ -65,7 +65,9 @@ class TrackPoints:
 
         Where there is no room, points that only one view has seen make way.
         """
-        seen, first = np.unique(keys, return_index=True)
+        seen, first = keys, np.arange(len(keys))
+        if not (keys[1:] > keys[:-1]).all():
+            seen, first = np.unique(keys, return_index=True)
         known = is_in(self._key, seen)
         self.votes[known] = np.minimum(self.votes[known] + 1, MAX_VOTES)
         fresh = first[~is_in(seen, self.keys)]
@@ -145,6 +147,8 @@ class TrackPoints:
         return np.isin(np.arange(len(self)), single)
 
     def _keep(self, which: Bool[np.ndarray, "n"]) -> None:
+        if which.all():
+            return
         self._cam, self._anchor = self._cam[which], self._anchor[which]
         self.votes, self._key, self.world = self.votes[which], self._key[which], self.world[which]
         self._refresh()

@@ -12,8 +12,8 @@ from worldsystem_core.frames import Camera
 from worldsystem_core.geometry.pinhole import project
 from worldsystem_core.geometry.se3 import inverse, transform
 from worldsystem_core.reconstruction import Keyframe
-from worldsystem_segment.objects.normals import normals_cam, smooth_depth, vectors_of
-from worldsystem_segment.objects.view_kernels import on_rays, usable_points
+from worldsystem_segment.objects.normals import normals_cam, planes_of, smooth_depth, vectors_of
+from worldsystem_segment.objects.view_kernels import on_rays, thinned, usable_points, vectors_at
 
 MIN_VALID_FRACTION = 0.02
 
@@ -38,11 +38,11 @@ class View:
 
     def points_at(self, pixels: Int64[np.ndarray, "n"]) -> Float32[np.ndarray, "n 3"]:
         """Camera-frame points of flat pixel numbers."""
-        return self.points_cam[np.unravel_index(pixels, self.valid.shape)]
+        return np.asarray(vectors_at(planes_of(self.points_cam), pixels))
 
     def normals_at(self, pixels: Int64[np.ndarray, "n"]) -> Float32[np.ndarray, "n 3"]:
         """Camera-frame normals of flat pixel numbers."""
-        return self.normals[np.unravel_index(pixels, self.valid.shape)]
+        return np.asarray(vectors_at(planes_of(self.normals), pixels))
 
     def box_of(self, points_world: Float32[np.ndarray, "n 3"]) -> tuple[int, int, int, int] | None:
         """Box (x0, y0, x1, y1) [px of the whole picture] of points; None with under half in it."""
@@ -68,7 +68,7 @@ def usable(keyframe: Keyframe, min_confidence: float) -> Bool[np.ndarray, "h w"]
 def enough(keyframe: Keyframe, mask: Bool[np.ndarray, "h w"]) -> bool:
     """Whether a keyframe with these usable points and this pose can be segmented."""
     posed = bool(np.isfinite(keyframe.world_from_cam).all())
-    return posed and bool(mask.mean() >= MIN_VALID_FRACTION)
+    return posed and int(np.count_nonzero(mask)) >= MIN_VALID_FRACTION * mask.size
 
 
 def scene_unit(keyframe: Keyframe, mask: Bool[np.ndarray, "h w"]) -> float:
@@ -81,10 +81,9 @@ def make_view(
 ) -> View:
     """Thin, scale by 1 / `unit`, smooth along the rays and add normals."""
     stride = max(1, round(keyframe.pointmap.shape[1] / work_width_px))
-    valid = np.ascontiguousarray(mask[::stride, ::stride])
+    rgb, valid, raw = thinned(keyframe.rgb, mask, keyframe.pointmap, stride)
     camera = _thinned(keyframe.camera, stride, valid.shape)
-    raw = keyframe.pointmap[::stride, ::stride, 2] / np.float32(unit)
-    depth, noise = smooth_depth(raw, valid)
+    depth, noise = smooth_depth(raw / np.float32(unit), valid)
     points = vectors_of(on_rays(keyframe.pointmap, stride, depth))
     pose = keyframe.world_from_cam.astype(np.float64).copy()
     pose[:3, 3] /= unit
@@ -92,7 +91,7 @@ def make_view(
         keyframe_id=keyframe.id,
         stride=stride,
         camera=camera,
-        rgb=np.ascontiguousarray(keyframe.rgb[::stride, ::stride]),
+        rgb=rgb,
         valid=valid,
         points_cam=points,
         normals=normals_cam(depth, valid, camera),

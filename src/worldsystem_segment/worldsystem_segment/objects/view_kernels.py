@@ -22,8 +22,35 @@ def usable_points(pointmap, confidence, least):  # type: ignore[no-untyped-def]
     for v in range(h):
         for u in range(w):
             x, y, z = pointmap[v, u, 0], pointmap[v, u, 1], pointmap[v, u, 2]
-            finite = np.isfinite(x) & np.isfinite(y) & np.isfinite(z)
-            out[v, u] = finite & (z > 0) & (confidence[v, u] >= least)
+            nothing = (x - x) + (y - y) + (z - z)  # NaN unless all three are finite
+            out[v, u] = (nothing == 0) & (z > 0) & (confidence[v, u] >= least)
+    return out
+
+
+@numba.njit(cache=True, nogil=True)
+def thinned(rgb, mask, pointmap, stride):  # type: ignore[no-untyped-def]
+    """Colour (h, w, 3), mask and depth of every `stride`-th pixel."""
+    h, w = (mask.shape[0] - 1) // stride + 1, (mask.shape[1] - 1) // stride + 1
+    colour, kept = np.empty((h, w, 3), np.uint8), np.empty((h, w), np.bool_)
+    depth = np.empty((h, w), np.float32)
+    for v in range(h):
+        for u in range(w):
+            for k in range(3):
+                colour[v, u, k] = rgb[v * stride, u * stride, k]
+            kept[v, u] = mask[v * stride, u * stride]
+            depth[v, u] = pointmap[v * stride, u * stride, 2]
+    return colour, kept, depth
+
+
+@numba.njit(cache=True, nogil=True)
+def vectors_at(planes, pixels):  # type: ignore[no-untyped-def]
+    """The vectors (n, 3) at flat pixel numbers of three planes (3, h, w)."""
+    w = planes.shape[2]
+    out = np.empty((len(pixels), 3), np.float32)
+    for index in range(len(pixels)):
+        v, u = pixels[index] // w, pixels[index] % w
+        for k in range(3):
+            out[index, k] = planes[k, v, u]
     return out
 
 

@@ -8,7 +8,8 @@ from jaxtyping import Bool, Float, Int64
 
 _BITS = 21
 _CENTRE = 1 << (_BITS - 1)
-_STEPS = np.array([0, 1, -1, 1 << _BITS, -(1 << _BITS), 1 << 2 * _BITS, -(1 << 2 * _BITS)])
+STEPS = np.array([0, 1, -1, 1 << _BITS, -(1 << _BITS), 1 << 2 * _BITS, -(1 << 2 * _BITS)])
+"""What leads from the key of a voxel to those of itself and its six neighbours."""
 
 
 def voxel_keys(points: Float[np.ndarray, "n 3"], edge: float) -> Int64[np.ndarray, "n"]:
@@ -21,7 +22,7 @@ def voxel_keys(points: Float[np.ndarray, "n 3"], edge: float) -> Int64[np.ndarra
 
 def dilated(keys: Int64[np.ndarray, "n"]) -> Int64[np.ndarray, "m"]:
     """The voxels and their six neighbours, sorted and unique."""
-    return np.unique((keys[:, None] + _STEPS[None, :]).ravel())
+    return np.unique((keys[:, None] + STEPS[None, :]).ravel())
 
 
 def is_in(

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 from jaxtyping import Float32
@@ -35,13 +36,13 @@ class Detection:
     def moves(self) -> bool:
         return self.motion is not None and self.motion > MOVES
 
-    @property
+    @cached_property
     def bounds(self) -> tuple[Float32[np.ndarray, "3"], Float32[np.ndarray, "3"]]:
         """Lowest and highest corner of its points in the world."""
         columns = self.points_world.T.copy()  # reducing along contiguous rows is ten times faster
         return columns.min(axis=1), columns.max(axis=1)
 
-    @property
+    @cached_property
     def extent(self) -> float:
         """Diagonal of its bounds."""
         low, high = self.bounds

@@ -18,14 +18,15 @@ from worldsystem_core.geometry.se3 import inverse, transform
 from worldsystem_segment.config import SegmentConfig
 from worldsystem_segment.objects.association import RECENT_FEEDS, match
 from worldsystem_segment.objects.duplicates import duplicates
+from worldsystem_segment.objects.track_kernels import sighted
 from worldsystem_segment.objects.track_points import TrackPoints
 from worldsystem_segment.objects.view import View
 from worldsystem_segment.objects.voxels import voxel_keys
 from worldsystem_segment.objects.world_track import Detection, WorldTrack
 
 MAX_ID = 65535  # label pictures hold 16 bits
-SEEN_THROUGH = 0.10  # relative depth by which the world lies behind a vanished thing
-SEEN_AT = 0.05  # relative depth within which the view shows the thing's own surface
+SEEN = np.array([0.10, 0.05], np.float32)
+"""Relative depth by which the world lies behind a vanished thing, and within which it is seen."""
 MIN_HIT_SHARE = 0.3  # of the views that show its place, for a thing to be believed
 FEEDS_BETWEEN_MERGES = 5
 
@@ -226,8 +227,7 @@ class WorldTracker:
         middles = np.stack([0.5 * (t.points.low + t.points.high) for t in near])
         _, inside = project(transform(cam_from_world, middles), view.camera)
         for track in (t for t, shown in zip(near, inside, strict=True) if shown):
-            cam = transform(cam_from_world, track.points.world)
-            sight = _Sight.of(view, cam, owner, number.get(track.id, 0))
+            sight = _Sight.of(view, track.points.world, owner, number.get(track.id, 0))
             seen_now = track.last_feed == self.feed_count
             if not seen_now:
                 self._judge_unseen(track, sight)
@@ -291,20 +291,15 @@ class _Sight:
     @staticmethod
     def of(
         view: View,
-        points_cam: Float32[np.ndarray, "n 3"],
+        points_world: Float32[np.ndarray, "n 3"],
         owner: Int32[np.ndarray, "h w"] | None,
         own: int,
     ) -> _Sight:
-        pixels, inside = project(points_cam, view.camera)
-        through, foreign = np.zeros(len(inside), bool), np.zeros(len(inside), bool)
-        if not inside.any():
-            return _Sight(through, foreign, 0.0, 0.0)
-        u, v = np.rint(pixels[inside]).astype(int).T
-        seen, depth = view.depth[v, u], points_cam[inside][:, 2]
-        with np.errstate(invalid="ignore"):
-            through[inside] = seen > depth * (1.0 + SEEN_THROUGH)
-            at = np.abs(seen / depth - 1.0) < SEEN_AT
-        if owner is not None:
-            whose = owner[v, u]
-            foreign[inside] = at & (whose != 0) & (whose != own)
-        return _Sight(through, foreign, float(inside.mean()), float(at.sum()) / len(inside))
+        camera = view.camera
+        lens = np.array([camera.fx, camera.fy, camera.cx, camera.cy], np.float32)
+        whose = np.zeros((0, 0), np.int32) if owner is None else owner
+        cam_from_world = inverse(view.world_from_cam)[:3].astype(np.float32)
+        through, foreign, inside, at = sighted(
+            points_world, cam_from_world, lens, view.depth, SEEN, whose, own
+        )
+        return _Sight(through, foreign, inside / max(len(through), 1), at / max(inside, 1))
