@@ -30,3 +30,12 @@ def sighted(points, cam_from_world, lens, depth, near, owner, own):
             at += 1
             foreign[index] = owner.size and owner[pixel] not in (0, own)
     return through, foreign, inside, at
+
+
+def bounds_seen(points, cam_from_world, lens, size):
+    fx, fy, cx, cy = lens
+    x, y, z = cam_from_world[:, :3] @ points.T + cam_from_world[:, 3:]
+    u, v = fx * x / z + cx, fy * y / z + cy
+    inside = (z > 0) & (u >= -0.5) & (u < size[0] - 0.5) & (v >= -0.5) & (v < size[1] - 0.5)
+    u, v = u[inside], v[inside]
+    return inside.sum(), [u.min(), v.min(), u.max(), v.max()]

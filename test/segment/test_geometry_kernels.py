@@ -206,11 +206,9 @@ def test_a_view_sees_through_points_before_its_surface_and_knows_whose_that_is(
     pixels = random.choice(np.flatnonzero(view.valid), 400, replace=False)
     points = view.points_at(pixels) * random.choice([0.8, 0.98, 1.2], 400)[:, None]
     points = np.concatenate([points, -points[:20], points[:20] * [9, 1, 1]]).astype(np.float32)
-    camera = view.camera
-    lens = np.array([camera.fx, camera.fy, camera.cx, camera.cy], np.float32)
     owner = labels if known else np.zeros((0, 0), np.int32)
     near = np.array([0.1, 0.05], np.float32)
-    given = points, np.eye(4, dtype=np.float32)[:3], lens, view.depth, near, owner, 2
+    given = points, np.eye(4, dtype=np.float32)[:3], view.lens, view.depth, near, owner, 2
     through, foreign, inside, at = track_kernels.sighted(*given)
     twin, twin_foreign, twin_inside, twin_at = plain_tracks.sighted(*given)
     assert _differing(through, twin) < 0.01
@@ -219,3 +217,14 @@ def test_a_view_sees_through_points_before_its_surface_and_knows_whose_that_is(
     assert abs(at - twin_at) <= 2
     assert through.any()
     assert foreign.any() == known
+
+
+def test_the_box_of_points_holds_those_in_the_picture(view) -> None:
+    points = np.random.default_rng(0).normal(0, 1, (500, 3)).astype(np.float32)
+    cam_from_world = np.column_stack([np.eye(3), (0.1, 0.2, 1.5)]).astype(np.float32)
+    given = points, cam_from_world, view.lens, (320, 180)
+    inside, bounds = track_kernels.bounds_seen(*given)
+    twin, twin_bounds = plain_tracks.bounds_seen(*given)
+    assert inside == twin > 10
+    np.testing.assert_allclose(bounds, twin_bounds, atol=1e-2)
+    assert track_kernels.bounds_seen(points[:0], *given[1:])[0] == 0

@@ -31,15 +31,20 @@ def split_by_colour(
     count = int(labels.max())
     if not count:
         return labels
-    top, bottom, left, right = extent_of(labels)
-    part = (slice(max(0, top - BLUR_PX), bottom + BLUR_PX),
-            slice(max(0, left - BLUR_PX), right + BLUR_PX))  # fmt: skip
+    part = around(labels, BLUR_PX)
     parted = _parted(np.ascontiguousarray(labels[part]), rgb[part], min_area_px, count)
     if parted is None:
         return labels
     result = labels.copy()
     result[part] = parted
     return result
+
+
+def around(labels: Int32[np.ndarray, "h w"], margin_px: int) -> tuple[slice, slice]:
+    """The rows and columns that hold all labelled pixels, and a margin of so many pixels."""
+    top, bottom, left, right = extent_of(labels)
+    rows = slice(max(0, top - margin_px), bottom + margin_px)
+    return rows, slice(max(0, left - margin_px), right + margin_px)
 
 
 def _parted(

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, Int32, UInt8
 
 from worldsystem_segment.config import SegmentConfig
-from worldsystem_segment.geometric.colour_split import split_by_colour
+from worldsystem_segment.geometric.colour_split import around, split_by_colour
 from worldsystem_segment.geometric.instance_kernels import areas, looked_up
 from worldsystem_segment.geometric.overhang import join_overhangs
 from worldsystem_segment.geometric.pixel_kernels import grown, uncut
@@ -66,13 +66,16 @@ def _regrown(
     # pixels lost to the cuts go to the nearest instance, unless it lies at another depth
     if not labels.any():
         return labels
-    empty = (labels == 0).astype(np.uint8)
+    part = around(labels, int(REGROW_PX) + 1)
+    seeds = np.ascontiguousarray(labels[part])
     distance, nearest = cv2.distanceTransformWithLabels(
-        empty, cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL
+        (seeds == 0).astype(np.uint8), cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL
     )
     reach, apart = np.float32(REGROW_PX), np.float32(2.0 * jump)
-    depth = np.ascontiguousarray(view.depth)
-    return np.asarray(grown(labels, pool, depth, nearest, distance, reach, apart))
+    depth, there = np.ascontiguousarray(view.depth[part]), np.ascontiguousarray(pool[part])
+    result = labels.copy()
+    result[part] = grown(seeds, there, depth, nearest, distance, reach, apart)
+    return result
 
 
 def _renumbered(labels: Int32[np.ndarray, "h w"], min_area_px: int) -> Int32[np.ndarray, "h w"]:

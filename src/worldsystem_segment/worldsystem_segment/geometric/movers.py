@@ -64,7 +64,7 @@ class MoverFinder:
         if before is None or before[0].valid.shape != view.valid.shape:
             return None
         where, shared = _seen_before(view, before[0])
-        if shared.mean() < 0.1:
+        if np.count_nonzero(shared) < 0.1 * shared.size:
             return None
         warped = cv2.remap(
             before[1], where, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
@@ -85,10 +85,8 @@ def _seen_before(
 ) -> tuple[Float32[np.ndarray, "h w 2"], Bool[np.ndarray, "h w"]]:
     """Pixel of the view before that shows each point, and which points it saw at that depth."""
     before_from_now = (inverse(before.world_from_cam) @ view.world_from_cam).astype(np.float32)
-    camera = before.camera
-    lens = np.array([camera.fx, camera.fy, camera.cx, camera.cy], np.float32)
-    size = (camera.width, camera.height)
-    where, inside = seen_at(planes_of(view.points_cam), before_from_now[:3], lens, size)
+    size = (before.camera.width, before.camera.height)
+    where, inside = seen_at(planes_of(view.points_cam), before_from_now[:3], before.lens, size)
     return np.asarray(where), np.asarray(inside)
 
 

@@ -44,7 +44,7 @@ def smooth_depth(
     reach = WINDOW_PX // 2
     log = np.full((depth.shape[0] + 2 * reach, depth.shape[1] + 2 * reach), FAR)
     inner = log[reach:-reach, reach:-reach]
-    inner[:] = np.where(valid, np.log(np.where(valid, depth, np.float32(1))), FAR)
+    np.log(depth, out=inner, where=valid)
     smooth = bilateral(log, reach, RANGE_SIGMA, SPACE_SIGMA_PX)
     residual = (inner[::3, ::3] - smooth[::3, ::3])[some]
     noise = float(1.4826 * np.median(np.abs(residual)))

@@ -63,3 +63,27 @@ def sighted(points, cam_from_world, lens, depth, near, owner, own):  # type: ign
             if owner.size:
                 foreign[k] = owner[row, column] != 0 and owner[row, column] != own
     return through, foreign, inside, at
+
+
+@numba.njit(cache=True, nogil=True)
+def bounds_seen(points, cam_from_world, lens, size):  # type: ignore[no-untyped-def]
+    """How many points (n, 3) are in a picture of `size` (w, h), and their first and last pixels.
+
+    The four are least column and row, greatest column and row [px]. `lens` is (fx, fy, cx, cy).
+    """
+    m = cam_from_world
+    half = np.float32(0.5)
+    bounds = np.array([np.inf, np.inf, -np.inf, -np.inf])
+    inside = 0
+    for k in range(len(points)):
+        x, y, z = points[k, 0], points[k, 1], points[k, 2]
+        ahead = m[2, 0] * x + m[2, 1] * y + m[2, 2] * z + m[2, 3]
+        if not ahead > 0:
+            continue
+        u = lens[0] * (m[0, 0] * x + m[0, 1] * y + m[0, 2] * z + m[0, 3]) / ahead + lens[2]
+        v = lens[1] * (m[1, 0] * x + m[1, 1] * y + m[1, 2] * z + m[1, 3]) / ahead + lens[3]
+        if u >= -half and u < size[0] - half and v >= -half and v < size[1] - half:
+            inside += 1
+            bounds[0], bounds[1] = min(bounds[0], u), min(bounds[1], v)
+            bounds[2], bounds[3] = max(bounds[2], u), max(bounds[3], v)
+    return inside, bounds

@@ -4,15 +4,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int64, UInt8
 
 from worldsystem_core.frames import Camera
-from worldsystem_core.geometry.pinhole import project
-from worldsystem_core.geometry.se3 import inverse, transform
+from worldsystem_core.geometry.se3 import inverse
 from worldsystem_core.reconstruction import Keyframe
 from worldsystem_segment.objects.normals import normals_cam, planes_of, smooth_depth, vectors_of
+from worldsystem_segment.objects.track_kernels import bounds_seen
 from worldsystem_segment.objects.view_kernels import on_rays, thinned, usable_points, vectors_at
 
 MIN_VALID_FRACTION = 0.02
@@ -46,14 +47,24 @@ class View:
 
     def box_of(self, points_world: Float32[np.ndarray, "n 3"]) -> tuple[int, int, int, int] | None:
         """Box (x0, y0, x1, y1) [px of the whole picture] of points; None with under half in it."""
-        cam = transform(inverse(self.world_from_cam), points_world)
-        pixels, inside = project(cam, self.camera)
-        if not len(inside) or inside.mean() < 0.5:
+        size = (self.camera.width, self.camera.height)
+        inside, bounds = bounds_seen(points_world, self.cam_from_world, self.lens, size)
+        if not inside or inside < 0.5 * len(points_world):
             return None
-        low, high = pixels[inside].min(axis=0), pixels[inside].max(axis=0)
+        low, high = bounds[:2], bounds[2:]
         x0, y0 = (int(np.floor(edge)) * self.stride for edge in np.maximum(low, 0))
         x1, y1 = (int(np.ceil(edge) + 1) * self.stride for edge in high)
         return x0, y0, x1, y1
+
+    @cached_property
+    def lens(self) -> Float32[np.ndarray, "4"]:
+        """Focal lengths and centre (fx, fy, cx, cy) [px]."""
+        camera = self.camera
+        return np.array([camera.fx, camera.fy, camera.cx, camera.cy], np.float32)
+
+    @cached_property
+    def cam_from_world(self) -> Float32[np.ndarray, "3 4"]:
+        return inverse(self.world_from_cam)[:3].astype(np.float32)
 
     @property
     def rotation(self) -> Float32[np.ndarray, "3 3"]:

@@ -138,15 +138,18 @@ def draw(small, stride, usable, ids):  # type: ignore[no-untyped-def]
     out = np.zeros((h, w), np.uint16)
     places = np.zeros((len(ids), 5), np.int64)
     places[:, 0], places[:, 1] = w, h
-    for v in range(h):
-        row = small[v // stride]
-        for u in range(w):
-            number = row[u // stride]
-            if number == 0 or not usable[v, u]:
+    for row in range(small.shape[0]):
+        for column in range(small.shape[1]):
+            number = small[row, column]
+            if number == 0:
                 continue
-            out[v, u] = ids[number]
             place = places[number]
-            place[0], place[1] = min(place[0], u), min(place[1], v)
-            place[2], place[3] = max(place[2], u + 1), v + 1
-            place[4] += 1
+            for v in range(row * stride, min((row + 1) * stride, h)):
+                for u in range(column * stride, min((column + 1) * stride, w)):
+                    if not usable[v, u]:
+                        continue
+                    out[v, u] = ids[number]
+                    place[0], place[1] = min(place[0], u), min(place[1], v)
+                    place[2], place[3] = max(place[2], u + 1), max(place[3], v + 1)
+                    place[4] += 1
     return out, places

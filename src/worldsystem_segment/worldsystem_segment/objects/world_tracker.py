@@ -295,11 +295,8 @@ class _Sight:
         owner: Int32[np.ndarray, "h w"] | None,
         own: int,
     ) -> _Sight:
-        camera = view.camera
-        lens = np.array([camera.fx, camera.fy, camera.cx, camera.cy], np.float32)
         whose = np.zeros((0, 0), np.int32) if owner is None else owner
-        cam_from_world = inverse(view.world_from_cam)[:3].astype(np.float32)
         through, foreign, inside, at = sighted(
-            points_world, cam_from_world, lens, view.depth, SEEN, whose, own
+            points_world, view.cam_from_world, view.lens, view.depth, SEEN, whose, own
         )
         return _Sight(through, foreign, inside / max(len(through), 1), at / max(inside, 1))
