@@ -92,3 +92,26 @@ def test_what_waits_can_be_let_go_and_is_counted():
     assert lost == [0, 1, 2, 3]
     assert handoff.dropped == 4
     assert handoff.get(0) is None
+
+
+def test_late_items_that_are_picked_go_but_never_the_newest_of_them():
+    handoff = Handoff(10)
+    for item in ("a1", "b1", "a2", "a3"):
+        handoff.put(item)
+    time.sleep(0.05)
+    handoff.put("b2")
+    assert handoff.take_late(5.0, lambda item: item[0] == "a") == []
+    assert handoff.take_late(0.02, lambda item: item[0] == "a") == ["a1", "a2"]
+    assert handoff.dropped == 2
+    assert handoff.take_late(0.0, lambda item: item[0] == "a") == []
+    assert [handoff.get(0) for _ in range(4)] == ["b1", "a3", "b2", None]
+
+
+def test_a_newer_item_lets_the_one_before_go_once_that_is_late():
+    handoff = Handoff(10)
+    handoff.put(1)
+    time.sleep(0.05)
+    handoff.put(2)
+    assert handoff.take_late(0.02, lambda _: True) == [1]
+    assert handoff.take_late(0.02, lambda _: True) == []
+    assert Handoff(1).take_late(0.0, lambda _: True) == []

@@ -7,7 +7,7 @@ import threading
 import time
 
 from worldsystem_core.handoff import Handoff
-from worldsystem_core.priority import give_way, make_urgent, patience_s
+from worldsystem_core.priority import give_way, make_urgent, paced, patience_s
 
 
 def timed(call) -> float:
@@ -54,6 +54,15 @@ def test_nobody_waits_for_an_inbox_whose_producer_does():
     assert timed(lambda: give_way(5.0)) < 1.0
     inbox.put(2)
     assert timed(lambda: give_way(0.05)) >= 0.05
+
+
+def test_pictures_are_paced_while_their_producer_waits_for_room():
+    inbox = urgent_inbox(1)
+    assert not inbox.paced
+    assert inbox.put_waiting(2, 1.0)
+    assert paced()
+    inbox.put(3)
+    assert not inbox.paced
 
 
 def test_an_inbox_that_is_gone_holds_up_nobody():

@@ -26,7 +26,7 @@ class Handoff(Generic[T]):
             raise ValueError(f"capacity must be at least 1, not {capacity}")
         self._capacity = capacity
         self._on_drop = on_drop
-        self._items: deque[tuple[int, T]] = deque()
+        self._items: deque[tuple[int, float, T]] = deque()  # order, when it came [s], item
         self._changed = threading.Condition()
         self._closed = False
         self.paced = False
@@ -56,8 +56,8 @@ class Handoff(Generic[T]):
                 lost = item
             else:
                 if len(self._items) == self._capacity:
-                    lost = self._items.popleft()[1]
-                self._items.append((next(_order), item))
+                    lost = self._items.popleft()[2]
+                self._append(item)
             self.dropped += lost is not None
             self._changed.notify_all()
         if lost is not None and self._on_drop:
@@ -75,7 +75,7 @@ class Handoff(Generic[T]):
             if not room or self._closed:
                 return False
             self.paced = True
-            self._items.append((next(_order), item))
+            self._append(item)
             self._changed.notify_all()
         return True
 
@@ -85,7 +85,7 @@ class Handoff(Generic[T]):
             self._changed.wait_for(lambda: bool(self._items) or self._closed, timeout_s)
             if not self._items:
                 return None
-            _, item = self._items.popleft()
+            _, _, item = self._items.popleft()
             self._changed.notify_all()
         return item
 
@@ -100,10 +100,26 @@ class Handoff(Generic[T]):
                 self._changed.wait(left)
         return True
 
+    def take_late(self, after_s: float, which: Callable[[T], bool]) -> list[T]:
+        """Let go of what `which` picks and has waited longer than `after_s`, oldest first.
+
+        The newest one picked stays, however late. `on_drop` is not called: the reason differs.
+        """
+        came_by = time.monotonic() - after_s
+        with self._changed:
+            picked = [entry for entry in self._items if which(entry[2])]
+            late = [entry for entry in picked[:-1] if entry[1] < came_by]
+            if late:
+                gone = {order for order, _, _ in late}
+                self._items = deque(entry for entry in self._items if entry[0] not in gone)
+                self.dropped += len(late)
+                self._changed.notify_all()
+        return [item for _, _, item in late]
+
     def drop_all(self) -> None:
         """Let go of everything that waits."""
         with self._changed:
-            lost = [item for _, item in self._items]
+            lost = [item for _, _, item in self._items]
             self._items.clear()
             self.dropped += len(lost)
             self._changed.notify_all()
@@ -116,3 +132,6 @@ class Handoff(Generic[T]):
         with self._changed:
             self._closed = True
             self._changed.notify_all()
+
+    def _append(self, item: T) -> None:
+        self._items.append((next(_order), time.monotonic(), item))

@@ -38,6 +38,12 @@ def make_urgent(inbox: Handoff[Any]) -> None:
         _urgent = (*(known for known in _urgent if known() is not None), ref(inbox))
 
 
+def paced() -> bool:
+    """Whether pictures come as fast as they are taken, as those of a file do: nothing is late."""
+    inboxes = (known() for known in _urgent)
+    return any(inbox is not None and inbox.paced for inbox in inboxes)
+
+
 def give_way(at_most_s: float) -> None:
     """Wait while something waits in an urgent inbox of this process, but no longer than told.
 

@@ -30,6 +30,9 @@ class SegmentConfig(Config):
     device: str = param("auto", "where networks run: auto, cpu or cuda")
     max_followed: int = param(20, "objects followed at once (networks)", low=1, high=200)
     lost_frames: int = param(150, "pictures after which an unseen one is no longer followed", low=1)
+    max_wait_s: float = param(
+        2.0, "a live keyframe that waited longer makes way once a newer one waits [s]", low=0.05
+    )
     every_picture: bool = param(
         True, "networks follow objects through every picture, not only keyframes"
     )

@@ -12,6 +12,7 @@ from worldsystem_msgs.srv import Identify, LoadMap, QueryObjects, SaveMap, SetPr
 from worldsystem_core.errors import MapError, PromptError
 from worldsystem_core.handoff import Handoff
 from worldsystem_core.objects import ObjectIdentity, ShownTracks
+from worldsystem_core.priority import paced
 from worldsystem_core.reconstruction import Keyframe, MovedKeyframes, NewKeyframe
 from worldsystem_core.ros import topics
 from worldsystem_core.ros.adapters.objects import object_message
@@ -46,7 +47,7 @@ class SegmenterNode(StageNode):
         self._identities_out = self.advertise(topics.IDENTITIES)
         self._newest_ns = 0
         self._go_on_in_map()
-        self.listen(topics.KEYFRAME, self._on_keyframe, self._on_dropped)
+        self._waiting_events = self.listen(topics.KEYFRAME, self._on_keyframe, self._on_dropped)
         if self.config.backend != "geometric" and self.config.every_picture:
             self.listen(topics.IMAGE, self._segmenter.look)
         self.create_service(SetPrompt, "segment/set_prompt", self._on_prompt)
@@ -74,6 +75,14 @@ class SegmenterNode(StageNode):
         else:
             self._segmenter.remove(event.ids)
         self._tell_objects()
+        self._let_go_late()
+
+    def _let_go_late(self) -> None:
+        """Live video goes on: old keyframes make way for new ones; corrections never do."""
+        if paced():
+            return
+        for event in self._waiting_events.take_late(self.config.max_wait_s, _is_new):
+            self.ledger.drop_untaken(event.keyframe.frame_id, "superseded")
 
     def _segment(self, keyframe: Keyframe) -> None:
         self.ledger.take(keyframe.frame_id)
@@ -170,6 +179,10 @@ class SegmenterNode(StageNode):
         self._keep_map()
         self._segmenter.close()
         super().close()
+
+
+def _is_new(event: KeyframeEvent) -> bool:
+    return isinstance(event, NewKeyframe)
 
 
 def main() -> None:

@@ -17,6 +17,7 @@ from rclpy.node import Node
 from worldsystem_core.config import Config
 from worldsystem_core.errors import WorldSystemError
 from worldsystem_core.faults import FaultRecord
+from worldsystem_core.handoff import Handoff
 from worldsystem_core.json_log import is_thread_of, working_on
 from worldsystem_core.latency import LatencyHistogram
 from worldsystem_core.ledger import StageLedger, StageReport
@@ -129,17 +130,19 @@ class StageNode(Node):
         *,
         depth: int = 0,
         urgent: bool = False,
-    ) -> None:
+    ) -> Handoff[T]:
         """Call `callback` with each object of `topic`, and `on_drop` with those let go.
 
-        `depth` objects may wait (0: as the topic's quality of service says). While an `urgent` one
-        does, less urgent stages of this process begin nothing new (`worldsystem_core.priority`).
+        `depth` objects may wait (0: as the topic's quality of service says), in the inbox that is
+        returned. While an `urgent` one does, less urgent stages of this process begin nothing new
+        (`worldsystem_core.priority`).
         """
         guarded = self._guarded(callback)
         link = ReferenceSubscription(self, topic, guarded, on_drop, depth)
         self._links.append(link)
         if urgent:
             make_urgent(link.inbox)
+        return link.inbox
 
     def listen_bytes(
         self,
