@@ -115,3 +115,13 @@ def test_a_newer_item_lets_the_one_before_go_once_that_is_late():
     assert handoff.take_late(0.02, lambda _: True) == [1]
     assert handoff.take_late(0.02, lambda _: True) == []
     assert Handoff(1).take_late(0.0, lambda _: True) == []
+
+
+def test_what_is_picked_is_taken_from_the_front_up_to_the_first_that_is_not():
+    handoff = Handoff(10)
+    for number in (2, 4, 5, 6):
+        handoff.put(number)
+    assert handoff.take_first(lambda number: number % 2 == 0) == [2, 4]
+    assert handoff.take_first(lambda number: number % 2 == 0) == []
+    assert handoff.dropped == 0
+    assert len(handoff) == 2

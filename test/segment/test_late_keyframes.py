@@ -7,6 +7,7 @@ import os
 import time
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from segment_scenes import ROOM_EYE, room
 
@@ -21,7 +22,9 @@ from worldsystem_core.reconstruction import (  # noqa: E402
 )
 from worldsystem_core.ros import topics  # noqa: E402
 from worldsystem_core.ros.reference_topic import ReferencePublisher  # noqa: E402
+from worldsystem_segment.corrections import joined  # noqa: E402
 from worldsystem_segment.node import SegmenterNode  # noqa: E402
+from worldsystem_segment.segmenter import Segmenter  # noqa: E402
 
 WAIT_S = 0.2
 
@@ -96,3 +99,46 @@ def test_of_a_file_that_waits_for_us_no_keyframe_is_let_go(node, keyframes) -> N
     assert pictures.put_waiting(1, 1.0)
     assert _send(node, [NewKeyframe(k) for k in keyframes]) == list(range(6))
     assert not node.ledger.state().dropped
+
+
+def test_corrections_that_wait_together_are_followed_together(node, keyframes) -> None:
+    told = []
+    node._segmenter.move = lambda poses, *_: told.append({k: v[0, 3] for k, v in poses.items()})
+    node._segmenter.remove = lambda ids: told.append(list(ids))
+    here, there = np.eye(4), np.eye(4)
+    there[0, 3] = 5.0
+    events = [
+        NewKeyframe(keyframes[0]), MovedKeyframes({0: here}), MovedKeyframes({0: there, 1: here}),
+        RemovedKeyframes((0,)), RemovedKeyframes((1,)), MovedKeyframes({2: here}),
+    ]  # fmt: skip
+    assert _send(node, events) == [0]
+    assert told == [{0: 5.0, 1: 0.0}, [0, 1], {2: 0.0}]
+
+
+def test_joined_corrections_leave_the_same_map_as_one_by_one(keyframes) -> None:
+    turned = np.eye(4)
+    turned[:3, 3] = (3.0, 1.0, -2.0)
+    poses = [k.world_from_cam for k in keyframes]
+    corrections = [
+        MovedKeyframes({0: turned @ poses[0], 1: poses[1]}, {0: 1.5}),
+        MovedKeyframes({0: poses[0], 2: turned @ poses[2]}, {0: 1.2}),
+        RemovedKeyframes((1,)),
+        MovedKeyframes({3: turned @ poses[3]}),
+        MovedKeyframes({3: turned @ turned @ poses[3]}),
+    ]
+    assert len(joined(corrections)) == 3
+    assert joined([]) == []
+    boxes = []
+    for told in (corrections, joined(corrections)):
+        segmenter = Segmenter()
+        for keyframe in keyframes:
+            segmenter.feed(keyframe)
+        for event in told:
+            if isinstance(event, MovedKeyframes):
+                segmenter.move(event.world_from_cam, event.point_scale, event.scale)
+            else:
+                segmenter.remove(event.ids)
+        boxes.append({o.id: o.world_from_box for o in segmenter.objects(0).objects})
+    assert boxes[0].keys() == boxes[1].keys() != set()
+    for number, box in boxes[0].items():
+        np.testing.assert_allclose(boxes[1][number], box, atol=1e-4)

@@ -100,6 +100,16 @@ class Handoff(Generic[T]):
                 self._changed.wait(left)
         return True
 
+    def take_first(self, which: Callable[[T], bool]) -> list[T]:
+        """What has waited longest, as far as `which` picks one after another; waits for nothing."""
+        taken = []
+        with self._changed:
+            while self._items and which(self._items[0][2]):
+                taken.append(self._items.popleft()[2])
+            if taken:
+                self._changed.notify_all()
+        return taken
+
     def take_late(self, after_s: float, which: Callable[[T], bool]) -> list[T]:
         """Let go of what `which` picks and has waited longer than `after_s`, oldest first.
 

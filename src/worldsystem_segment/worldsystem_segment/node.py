@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from worldsystem_core.ros.adapters.slam import KeyframeEvent
 from worldsystem_core.ros.container import run_node
 from worldsystem_core.ros.stage_node import StageNode
 from worldsystem_segment.config import SegmentConfig
+from worldsystem_segment.corrections import Correction, joined
 from worldsystem_segment.identify.asking import Asking
 from worldsystem_segment.objects.object_file import NAME
 from worldsystem_segment.segmenter import Segmenter
@@ -68,14 +70,22 @@ class SegmenterNode(StageNode):
             self.ledger.drop_untaken(event.keyframe.frame_id, "queue_full")
 
     def _on_keyframe(self, event: KeyframeEvent) -> None:
+        told: list[Correction] = []
         if isinstance(event, NewKeyframe):
             self._segment(event.keyframe)
-        elif isinstance(event, MovedKeyframes):
-            self._segmenter.move(event.world_from_cam, event.point_scale, event.scale)
         else:
-            self._segmenter.remove(event.ids)
-        self._tell_objects()
+            told.append(event)
         self._let_go_late()
+        self._correct([*told, *self._waiting_events.take_first(_is_correction)])
+        self._tell_objects()
+
+    def _correct(self, corrections: Sequence[Correction]) -> None:
+        """Follow corrections at once: each one by one would wait for its turn, and is told anew."""
+        for event in joined(corrections):
+            if isinstance(event, MovedKeyframes):
+                self._segmenter.move(event.world_from_cam, event.point_scale, event.scale)
+            else:
+                self._segmenter.remove(event.ids)
 
     def _let_go_late(self) -> None:
         """Live video goes on: old keyframes make way for new ones; corrections never do."""
@@ -183,6 +193,10 @@ class SegmenterNode(StageNode):
 
 def _is_new(event: KeyframeEvent) -> bool:
     return isinstance(event, NewKeyframe)
+
+
+def _is_correction(event: KeyframeEvent) -> bool:
+    return not isinstance(event, NewKeyframe)
 
 
 def main() -> None:
