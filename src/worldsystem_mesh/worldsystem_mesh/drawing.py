@@ -8,13 +8,13 @@ from typing import overload
 
 import numpy as np
 import warp as wp
-from jaxtyping import Float32, Int, Int32
+from jaxtyping import Float32, Int32
 
 from worldsystem_core.surface import MeshBlock
 from worldsystem_mesh import kernels_drawing, kernels_emission
 from worldsystem_mesh.cells import SurfaceCells
 from worldsystem_mesh.extraction import make_tables, starts_of
-from worldsystem_mesh.launcher import Launcher
+from worldsystem_mesh.launcher import Launcher, over
 
 BATCH_BLOCKS = 2048
 
@@ -37,16 +37,16 @@ class SurfaceDrawer:
         for first in range(0, len(cells), BATCH_BLOCKS):
             end = min(first + BATCH_BLOCKS, len(cells))
             code, out = kernels_emission.Code(), kernels_drawing.Drawing()
-            code.vertex_start = _cpu(cells.vertex_start[first : end + 1], wp.int32)
-            code.cell_start = _cpu(cells.cell_start[first : end + 1], wp.int32)
-            code.edges = _cpu(cells.edges, wp.uint16)
-            code.shares = _cpu(cells.shares, wp.uint16)
-            code.cells = _cpu(cells.cells, wp.uint16)
-            code.cases = _cpu(cells.cases, wp.uint8)
+            code.vertex_start = over(cells.vertex_start[first : end + 1], wp.int32)
+            code.cell_start = over(cells.cell_start[first : end + 1], wp.int32)
+            code.edges = over(cells.edges, wp.uint16)
+            code.shares = over(cells.shares, wp.uint16)
+            code.cells = over(cells.cells, wp.uint16)
+            code.cases = over(cells.cases, wp.uint8)
             out.voxel = voxel
-            out.index = _cpu(cells.index[first:end], wp.int32)
-            out.face_start = _cpu(starts[first:end], wp.int32)
-            out.vertices, out.faces = _cpu(vertices, wp.vec3), _cpu(faces, wp.vec3i)
+            out.index = over(cells.index[first:end], wp.int32)
+            out.face_start = over(starts[first:end], wp.int32)
+            out.vertices, out.faces = over(vertices, wp.vec3), over(faces, wp.vec3i)
             inputs = [self._tables, code, out]
             self._launcher.sliced(kernels_drawing.draw_surface, end - first, inputs)
         return vertices, faces, starts
@@ -113,7 +113,3 @@ class BlockMeshes(Sequence[MeshBlock]):
             cells=code.cells[c],
             cases=code.cases[c],
         )
-
-
-def _cpu(values: Int[np.ndarray, "..."] | Float32[np.ndarray, "..."], dtype: type) -> wp.array:
-    return wp.array(np.ascontiguousarray(values), dtype=dtype, device="cpu", copy=False)

@@ -26,6 +26,27 @@ from worldsystem_mesh.kernels_volume import (
 wp.set_module_options({"enable_backward": False, "max_unroll": 1, "fuse_fp": False})
 
 
+RECENT_BLOCKS = 4096
+"""Places of the blocks met last, 16 along each axis."""
+
+
+@wp.func
+def is_recent(recent: wp.array[wp.int64], x: wp.int32, y: wp.int32, z: wp.int32) -> wp.bool:
+    """Whether this view has met the block already, as far as `recent` still knows; notes it.
+
+    Rays side by side meet the same blocks, and the hash and the blocks' flags do not fit the
+    cache. Empty on CUDA, where threads would race for it.
+    """
+    if recent.shape[0] == 0:
+        return False
+    key = block_key(x, y, z)
+    place = (x & 15) | ((y & 15) << 4) | ((z & 15) << 8)
+    if recent[place] == key:
+        return True
+    recent[place] = key
+    return False
+
+
 @wp.func
 def touch(volume: Volume, block: wp.int32, stamp: wp.int32) -> None:
     """Append the block to `touched` unless this stamp has it already."""
@@ -46,9 +67,16 @@ def ray(view: View, v: wp.int32, u: wp.int32) -> wp.vec3:
 
 
 @wp.kernel
-def touch_band(volume: Volume, view: View, stride: wp.int32, stamp: wp.int32) -> None:
+def touch_band(
+    volume: Volume,
+    views: wp.array[View],
+    recent: wp.array[wp.int64],
+    stride: wp.int32,
+    stamp: wp.int32,
+) -> None:
     """Touch, adding where new, the blocks along each ray within the band; one thread on a CPU."""
     row, column = wp.tid()
+    view = views[0]
     v = row * stride
     u = column * stride
     depth = float(view.depth[v, u]) * view.depth_step
@@ -70,15 +98,22 @@ def touch_band(volume: Volume, view: View, stride: wp.int32, stamp: wp.int32) ->
             last = here
             if is_outside(here[0], here[1], here[2]):
                 wp.atomic_add(volume.counters, OUTSIDE, 1)
-            else:
+            elif not is_recent(recent, here[0], here[1], here[2]):
                 touch(volume, find_or_add_block(volume, here[0], here[1], here[2]), stamp)
         z += 4.0
 
 
 @wp.kernel
-def touch_free_space(volume: Volume, view: View, stride: wp.int32, stamp: wp.int32) -> None:
+def touch_free_space(
+    volume: Volume,
+    views: wp.array[View],
+    recent: wp.array[wp.int64],
+    stride: wp.int32,
+    stamp: wp.int32,
+) -> None:
     """Touch the blocks that exist between the camera and the band; one thread on a CPU."""
     row, column = wp.tid()
+    view = views[0]
     v = row * stride
     u = column * stride
     depth = float(view.depth[v, u]) * view.depth_step
@@ -86,12 +121,19 @@ def touch_free_space(volume: Volume, view: View, stride: wp.int32, stamp: wp.int
         return
     direction = ray(view, v, u)
     z = wp.float32(4.0)
+    last = wp.vec3i(1 << 29, 0, 0)
     while z < depth - band(depth, view.truncation, view.depth_noise):
         at = (view.eye + z * direction) / 8.0
-        x = view.home[0] + wp.int32(wp.floor(at[0]))
-        y = view.home[1] + wp.int32(wp.floor(at[1]))
-        w = view.home[2] + wp.int32(wp.floor(at[2]))
-        if not is_outside(x, y, w):
-            block = find_block(volume.keys, volume.block_of_key, block_key(x, y, w))
-            touch(volume, block, stamp)
+        here = wp.vec3i(
+            view.home[0] + wp.int32(wp.floor(at[0])),
+            view.home[1] + wp.int32(wp.floor(at[1])),
+            view.home[2] + wp.int32(wp.floor(at[2])),
+        )
+        moved = here - last
+        if moved[0] != 0 or moved[1] != 0 or moved[2] != 0:
+            last = here
+            inside = not is_outside(here[0], here[1], here[2])
+            if inside and not is_recent(recent, here[0], here[1], here[2]):
+                key = block_key(here[0], here[1], here[2])
+                touch(volume, find_block(volume.keys, volume.block_of_key, key), stamp)
         z += 4.0

@@ -52,6 +52,17 @@ def scatter(array: wp.array, chosen: Int[np.ndarray, "n"], values: np.ndarray) -
     wp.copy(wp.indexedarray(array, [index]), source)
 
 
+def over(values: np.ndarray, dtype: Any) -> wp.array:
+    """An array of `dtype` (any Warp type) on the CPU over the memory of `values`, which it keeps
+    alive: what `wp.array(values, copy=False)` gives, without its checks, in a third of the time."""
+    held = np.ascontiguousarray(values)
+    inner = len(getattr(dtype, "_shape_", ()))
+    shape = held.shape[: held.ndim - inner] if inner else held.shape
+    made = wp.array(ptr=held.ctypes.data, dtype=dtype, shape=shape, device="cpu")
+    made.memory_of = held
+    return made
+
+
 class Launcher:
     """Launches Warp kernels on `device` ("auto", "cpu" or "cuda").
 

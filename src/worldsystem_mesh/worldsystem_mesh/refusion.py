@@ -17,9 +17,10 @@ from itertools import pairwise
 import numpy as np
 from jaxtyping import Int, Int32, Int64
 
+from worldsystem_mesh.device_view import DeviceView
 from worldsystem_mesh.view import StoredView
 from worldsystem_mesh.view_store import ViewStore
-from worldsystem_mesh.volume import BlockVolume, DeviceView
+from worldsystem_mesh.volume import BlockVolume
 
 CHUNK_BLOCKS = 4
 MOST_ON_CUDA = 256
@@ -42,7 +43,9 @@ class Refusion:
         self._planned: OrderedDict[int, StoredView | None] = OrderedDict()
         self._seen_in_chunk: defaultdict[int, dict[int, Int64[np.ndarray, "n"]]] = defaultdict(dict)
         self._born = np.full(1, BORN_NEVER, np.int32)
-        self._waiting: dict[int, set[int]] = {}
+        self._chunks_of_view: dict[int, list[int]] = {}
+        self._waiting: dict[int, list[Int32[np.ndarray, "n"]]] = {}
+        self._is_waiting = np.zeros(1, bool)
         self._near = np.zeros(3)
         self._row = np.zeros(0, np.int32)
         self._on_device: OrderedDict[int, tuple[StoredView, DeviceView]] = OrderedDict()
@@ -61,7 +64,7 @@ class Refusion:
 
     @property
     def waiting_blocks(self) -> int:
-        return sum(len(blocks) for blocks in self._waiting.values())
+        return int(np.count_nonzero(self._is_waiting))
 
     def note_added(self, view: StoredView, *, is_fused: bool) -> None:
         """A view was stored; what lies near it will be made anew first. One that is not fused yet
@@ -152,16 +155,25 @@ class Refusion:
         packed = np.concatenate(
             [2 * view.band.astype(np.int64), 2 * view.free.astype(np.int64) + 1]
         )
+        chunks = []
         for chunk, part in self._by_chunk(packed, packed >> 1):
             self._seen_in_chunk[chunk][view.id] = part
+            chunks.append(chunk)
+        self._chunks_of_view[view.id] = chunks
 
     def _leave(self, view: StoredView) -> None:
-        for chunk in np.unique(self._chunks(view.blocks)).tolist():
+        for chunk in self._chunks_of_view.pop(view.id, ()):
             self._seen_in_chunk[chunk].pop(view.id, None)
 
     def _wait(self, blocks: Int32[np.ndarray, "b"]) -> None:
-        for chunk, part in self._by_chunk(blocks, blocks):
-            self._waiting.setdefault(chunk, set()).update(part.tolist())
+        """Have the blocks, no two of which are the same, made anew."""
+        if len(self._is_waiting) < self._volume.block_count:
+            more = 2 * self._volume.block_count - len(self._is_waiting)
+            self._is_waiting = np.concatenate([self._is_waiting, np.zeros(more, bool)])
+        new = blocks[~self._is_waiting[blocks]]
+        self._is_waiting[new] = True
+        for chunk, part in self._by_chunk(new, new):
+            self._waiting.setdefault(chunk, []).append(part)
 
     def _by_chunk(
         self, values: Int[np.ndarray, "n"], blocks: Int[np.ndarray, "n"]
@@ -178,8 +190,8 @@ class Refusion:
 
     def _chunks(self, blocks: Int[np.ndarray, "b"]) -> Int64[np.ndarray, "b"]:
         """Key of the cube of 4³ blocks that each block is in."""
-        place = self._volume.coords(blocks).astype(np.int64) // CHUNK_BLOCKS + CHUNK_BIAS
-        return np.asarray((place[:, 0] << 40) | (place[:, 1] << 20) | place[:, 2])
+        x, y, z = (self._volume.coords(blocks) // CHUNK_BLOCKS + CHUNK_BIAS).T.astype(np.int64)
+        return np.asarray((x << 40) | (y << 20) | z)
 
     def _chunks_by_distance(self) -> list[int]:
         """Waiting chunks, nearest first."""
@@ -196,23 +208,29 @@ class Refusion:
         wanted = max(int(most_pairs / self._pairs_per_block), LEAST_BLOCKS)
         wanted = min(wanted, max(self._volume.slot_limit // 2, 1))
         chunks: list[int] = []
-        blocks: list[int] = []
+        parts: list[Int32[np.ndarray, "n"]] = []
         for chunk in self._chunks_by_distance():
             chunks.append(chunk)
-            blocks += sorted(self._waiting[chunk])[: wanted - len(blocks)]
-            if len(blocks) >= wanted:
+            parts.append(self._take(chunk, wanted))
+            wanted -= len(parts[-1])
+            if wanted <= 0:
                 break
         started = time.perf_counter()
-        taken = np.array(blocks, np.int32)
-        pairs = self._make(taken, *self._pairs(chunks, taken))
+        blocks = np.concatenate(parts)
+        pairs = self._make(blocks, *self._pairs(chunks, blocks))
         speed = pairs / max(time.perf_counter() - started, 1e-6)
         self._pairs_per_s += 0.4 * (speed - self._pairs_per_s)
         self._pairs_per_block += 0.2 * (max(pairs / len(blocks), 1.0) - self._pairs_per_block)
         self.pairs_done += pairs
-        for chunk in chunks:
-            self._waiting[chunk].difference_update(blocks)
-            if not self._waiting[chunk]:
-                del self._waiting[chunk]
+
+    def _take(self, chunk: int, most: int) -> Int32[np.ndarray, "n"]:
+        """Up to `most` of a chunk's waiting blocks, which wait no longer."""
+        blocks = np.sort(np.concatenate(self._waiting.pop(chunk)))
+        if len(blocks) > most:
+            self._waiting[chunk] = [blocks[most:]]
+        taken = blocks[:most].astype(np.int32)
+        self._is_waiting[taken] = False
+        return taken
 
     def _pairs(
         self, chunks: list[int], blocks: Int32[np.ndarray, "b"]

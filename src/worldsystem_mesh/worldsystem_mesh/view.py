@@ -14,6 +14,7 @@ from worldsystem_core.geometry.se3 import inverse, rotation_angle_rad
 from worldsystem_core.reconstruction import Keyframe
 from worldsystem_mesh.config import MeshConfig
 from worldsystem_mesh.kernels_view import compact_pixels
+from worldsystem_mesh.launcher import over
 
 DEPTH_STEPS = 65535
 FINE_RATIO = 8.0
@@ -118,13 +119,13 @@ def view_from_keyframe(keyframe: Keyframe, config: MeshConfig, order: int) -> St
     shape = keyframe.confidence.shape
     depth, paint = np.empty(shape, np.uint16), np.empty(shape, np.uint32)
     inputs = [
-        _on_cpu(keyframe.pointmap, wp.float32),
-        _on_cpu(keyframe.confidence, wp.float32),
-        _on_cpu(keyframe.rgb, wp.uint8),
+        over(keyframe.pointmap, wp.float32),
+        over(keyframe.confidence, wp.float32),
+        over(keyframe.rgb, wp.uint8),
         farthest,
         max(config.min_confidence, LEAST_CONFIDENCE),
-        _on_cpu(depth, wp.uint16),
-        _on_cpu(paint, wp.uint32),
+        over(depth, wp.uint16),
+        over(paint, wp.uint32),
     ]
     wp.launch(compact_pixels, dim=shape[0], inputs=inputs, device="cpu")
     if not depth.any():
@@ -150,10 +151,6 @@ def _farthest(keyframe: Keyframe, config: MeshConfig, median: float) -> float:
     depth = keyframe.pointmap[..., 2]
     known = _known(depth, keyframe.confidence, config.min_confidence) & (depth <= limit)
     return max(float(np.where(known, depth, 0.0).max()), median)
-
-
-def _on_cpu(values: np.ndarray, dtype: type) -> wp.array:
-    return wp.array(np.ascontiguousarray(values), dtype=dtype, device="cpu", copy=False)
 
 
 def painted(

@@ -8,8 +8,7 @@ Hashing", ACM TOG 32(6), 2013.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 import warp as wp
@@ -21,7 +20,8 @@ from worldsystem_mesh import kernels_rays as rays
 from worldsystem_mesh import kernels_volume as kernels
 from worldsystem_mesh.block_pool import BlockPool
 from worldsystem_mesh.config import MeshConfig
-from worldsystem_mesh.launcher import MIN_SLICE, Launcher, head, rows
+from worldsystem_mesh.device_view import DeviceView, device_view, together
+from worldsystem_mesh.launcher import MIN_SLICE, Launcher, head, over, rows
 from worldsystem_mesh.view import StoredView
 
 BAND_STRIDE_VOXELS = 4.0
@@ -30,20 +30,9 @@ ROWS = 64
 FIRST_CAPACITY = 1 << 16
 MOST_BLOCKS = 1 << 24
 WATCHED_VOXELS = 2.0
-FARTHEST_HOME = kernels.KEY_BIAS - 4096
+NOWHERE = -1
+"""No block's key."""
 
-
-@dataclass(frozen=True, eq=False)
-class DeviceView:
-    """A view as the kernels see it, alone and as an element of an array of views."""
-
-    struct: Any  # an instance of the Warp struct `kernels.View`, which is not a class
-    record: np.ndarray
-    order: int
-
-
-VIEW_STRUCT: Any = kernels.View  # a Warp struct, which mypy takes for a class
-VIEW_DTYPE = np.dtype(VIEW_STRUCT.numpy_dtype())
 UPPER = np.array([(i & 1, i >> 1 & 1, i >> 2) for i in range(1, 8)], np.int32)
 
 
@@ -70,6 +59,9 @@ class BlockVolume:
         self.state.voxels.watched = int(watched * kernels.SDF_UNITS)
         self.state.half_life = config.decay_keyframes
         self.state.counters = self._zeros(kernels.COUNTERS, wp.int32)
+        recent = 0 if self.is_on_cuda else rays.RECENT_BLOCKS
+        self._recent = np.full(recent, NOWHERE, np.int64)
+        self._recently = wp.array(self._recent, dtype=wp.int64, device=launcher.device, copy=False)
         self._single = (self._list(np.zeros(1)), self._list(np.zeros(1)))
         budget = config.memory_mb * 1_000_000 * 3 // 4
         self.pool = BlockPool(self.state, launcher.device, budget, config.page_dir)
@@ -212,36 +204,15 @@ class BlockVolume:
 
     def on_device(self, view: StoredView) -> DeviceView | None:
         """The view as the kernels see it; None when its camera is beyond the lattice."""
-        camera, device = view.camera, self._launcher.device
-        rotation = view.world_from_cam[:3, :3]
-        position = view.world_from_cam[:3, 3] / self.voxel
-        home = np.floor(position / 8.0)
-        if not (np.abs(home) < FARTHEST_HOME).all():
-            return None
-        made = VIEW_STRUCT()
-        made.depth = wp.array(view.depth, dtype=wp.uint16, device=device, copy=False)
-        made.paint = wp.array(view.paint, dtype=wp.uint32, device=device, copy=False)
-        made.intrinsics = wp.vec4(camera.fx, camera.fy, camera.cx, camera.cy)
-        made.world_from_cam = wp.mat33(rotation)
-        made.cam_from_world = wp.mat33(rotation.T)
-        made.eye = wp.vec3(position - 8.0 * home)
-        made.home = wp.vec3i(*(int(i) for i in home))
-        made.depth_step = view.depth_step / self.voxel
-        made.truncation = self._config.truncation_voxels
-        made.depth_noise = self._config.depth_noise
-        made.seed = (view.id * 2654435761 + 97) & 0xFFFFFFFF
-        made.order = view.order
-        record = np.array(made.numpy_value(), dtype=VIEW_DTYPE)
-        return DeviceView(made, record, view.order)
+        return device_view(view, self.voxel, self._config, self._launcher.device)
 
     def _fuse(
         self, views: list[DeviceView], blocks: wp.array, start: wp.array, view_of_pair: wp.array
     ) -> None:
-        records = np.array([view.record for view in views], dtype=VIEW_DTYPE)
         device, count = self._launcher.device, blocks.shape[0]
-        together = wp.array(records, dtype=kernels.View, device=device, copy=False)
+        seen = views[0].alone if len(views) == 1 else together(views, device)
         lanes = 1 if device == "cpu" else ROWS
-        inputs = [self.state, together, blocks, start, view_of_pair, lanes]
+        inputs = [self.state, seen, blocks, start, view_of_pair, lanes]
         least = max(MIN_SLICE * count // max(view_of_pair.shape[0], 1), 1)
         self._launcher.sliced(fusion.fuse_views, count, inputs, inner=(lanes,), least=least)
 
@@ -268,10 +239,11 @@ class BlockVolume:
     def _touch(
         self, on_device: DeviceView, view: StoredView
     ) -> tuple[Int32[np.ndarray, "b"], Int32[np.ndarray, "f"]]:
-        """Blocks in the band and in free space; grows the volume until they fit."""
+        """Blocks in the band and in free space, ascending; grows the volume until they fit."""
         stride = band_stride_px(view, self.voxel)
         while True:
             self._stamp += 1
+            self._recent.fill(NOWHERE)
             self._clear_counters(kernels.TOUCHED, kernels.IN_BAND)
             self._walk_rays(rays.touch_band, on_device, view, stride)
             held = self.state.counters
@@ -293,8 +265,8 @@ class BlockVolume:
             self.outside += int(counters[kernels.OUTSIDE])
             self._follow_coords()
             in_band = int(counters[kernels.IN_BAND])
-            found = head(self.state.touched, touched).copy()
-            return found[:in_band], found[in_band:]
+            found = head(self.state.touched, touched)
+            return np.sort(found[:in_band]), np.sort(found[in_band:])
 
     def _follow_coords(self) -> None:
         """Keep the host's copy of the blocks' indices complete; on a CPU it is no copy."""
@@ -309,11 +281,14 @@ class BlockVolume:
         self, kernel: wp.Kernel, on_device: DeviceView, view: StoredView, stride: int
     ) -> None:
         dim = tuple(math.ceil(side / stride) for side in view.depth.shape)
-        self._launcher.whole(kernel, dim, [self.state, on_device.struct, stride, self._stamp])
+        inputs = [self.state, on_device.alone, self._recently, stride, self._stamp]
+        self._launcher.whole(kernel, dim, inputs)
 
     def _list(self, blocks: Int32[np.ndarray, "b"]) -> wp.array:
         plain = np.ascontiguousarray(blocks, np.int32)
-        return wp.array(plain, dtype=wp.int32, device=self._launcher.device, copy=False)
+        if self._launcher.device == "cpu":
+            return over(plain, wp.int32)
+        return wp.array(plain, dtype=wp.int32, device=self._launcher.device)
 
     def _zeros(self, shape: int | tuple[int, ...], dtype: type) -> wp.array:
         device = self._launcher.device
