@@ -11,10 +11,10 @@ import warp as wp
 
 from worldsystem_core.frames import Camera
 from worldsystem_core.geometry.se3 import look_at
-from worldsystem_mesh import reference, volume
+from worldsystem_mesh import kernels_surface, reference, volume
 from worldsystem_mesh.config import MeshConfig
 from worldsystem_mesh.drawing import SurfaceDrawer
-from worldsystem_mesh.extraction import SurfaceExtractor
+from worldsystem_mesh.extraction import PER_BATCH_BLOCK, SurfaceExtractor
 from worldsystem_mesh.launcher import Launcher, gathered, head, rows, scatter
 from worldsystem_mesh.view import StoredView, painted, view_from_keyframe
 from worldsystem_mesh.volume import BlockVolume
@@ -167,6 +167,44 @@ def test_the_extracted_surface_agrees_with_the_twin(launcher):
     for index, triangles in mine.items():
         expected = np.array(twin[index]).reshape(-1, 3, 3)
         np.testing.assert_allclose(triangles, expected, atol=1e-4)
+
+
+def test_one_survey_of_a_block_finds_what_its_three_parts_find():
+    """On a CPU they are one kernel; on CUDA three, of which one shares a block among threads."""
+    made = Launcher("cpu", 2)
+    fused, extractor = BlockVolume(CONFIG, made, VOXEL), SurfaceExtractor(made)
+    fused.add(random_view(0))
+    (whole,) = extractor.surfaces(fused, all_blocks(fused))
+    batch, n, lanes = extractor._batch, fused.block_count, 5
+    surveyed = {name: getattr(batch, name).numpy()[:n].copy() for name in PER_BATCH_BLOCK}
+    for name in PER_BATCH_BLOCK:
+        getattr(batch, name).fill_(0)
+    blocks = wp.array(all_blocks(fused), dtype=wp.int32, device="cpu")
+    made.whole(kernels_surface.find_slots, (n, 8), [fused.state, blocks, batch])
+    made.whole(kernels_surface.sample_rows, (n, lanes), [fused.state, batch, lanes])
+    made.whole(kernels_surface.count_surface, n, [extractor._tables, batch])
+    made.close()
+    counts = batch.counts.numpy()[:n]
+    assert counts[:, 0].sum() == len(whole.cells.edges) > 1000
+    for name in ("slots", "inside", "known", "counts"):
+        np.testing.assert_array_equal(getattr(batch, name).numpy()[:n], surveyed[name])
+    for name, column in (("edge_of_vertex", 0), ("cell", 1), ("case_of_cell", 1)):
+        used = np.arange(surveyed[name].shape[1]) < counts[:, column, None]
+        found = getattr(batch, name).numpy()[:n]
+        np.testing.assert_array_equal(found[used], surveyed[name][used])
+
+
+def test_threads_that_share_a_range_take_every_item_once():
+    made = Launcher("cpu", 4)
+    for count in (1, 63, 64, 1001):
+        fused = BlockVolume(CONFIG, made, VOXEL)
+        blocks = np.arange(count, dtype=np.int32)
+        fused.state.step.numpy()[:count] = 1000
+        fused.make_resident(blocks)
+        fused.note(blocks, 1)
+        np.testing.assert_array_equal(fused.change(blocks), np.full(count, 0.5, np.float32))
+        fused.close()
+    made.close()
 
 
 def test_drawn_meshes_agree_with_the_twin(launcher):

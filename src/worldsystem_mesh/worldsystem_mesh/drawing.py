@@ -48,7 +48,7 @@ class SurfaceDrawer:
             out.face_start = over(starts[first:end], wp.int32)
             out.vertices, out.faces = over(vertices, wp.vec3), over(faces, wp.vec3i)
             inputs = [self._tables, code, out]
-            self._launcher.sliced(kernels_drawing.draw_surface, end - first, inputs)
+            self._launcher.shared(kernels_drawing.draw_surface, end - first, inputs)
         return vertices, faces, starts
 
 

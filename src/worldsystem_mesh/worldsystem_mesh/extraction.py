@@ -67,17 +67,13 @@ class SurfaceExtractor:
     def _extract(self, volume: BlockVolume, blocks: Int32[np.ndarray, "b"]) -> Extracted:
         device, n = self._launcher.device, len(blocks)
         on_device = wp.array(blocks, dtype=wp.int32, device=device, copy=False)
-        inputs = [volume.state, on_device, self._batch]
-        self._launcher.sliced(kernels.find_slots, n, inputs, inner=(8,))
-        inputs = [volume.state, self._batch, self._lanes]
-        self._launcher.sliced(kernels.sample_rows, n, inputs, inner=(self._lanes,))
-        self._launcher.sliced(kernels.count_surface, n, [self._tables, self._batch])
+        self._survey(volume, on_device)
         vertices, cells, faces = head(self._batch.counts, n).T
         vertex_start, cell_start = starts_of(vertices), starts_of(cells)
         face_counts = np.ascontiguousarray(faces)
         code, held = empty_code(vertex_start, cell_start, device)
         inputs = [volume.state, self._batch, code, self._lanes]
-        self._launcher.sliced(emission.emit_surface, n, inputs, inner=(self._lanes,))
+        self._launcher.shared(emission.emit_surface, n, inputs, lanes=self._lanes)
         columns = columns_of(held.numpy(), code_layout(vertex_start, cell_start))
         fingerprint = columns.pop("fingerprint")
         surface = SurfaceCells(
@@ -89,6 +85,17 @@ class SurfaceExtractor:
             **columns,
         )
         return Extracted(blocks, surface, fingerprint)
+
+    def _survey(self, volume: BlockVolume, blocks: wp.array) -> None:
+        """Leave in the batch what the blocks' samples say about their surface."""
+        launch, n, state = self._launcher, blocks.shape[0], volume.state
+        if launch.device == "cpu":
+            inputs = [state, blocks, self._tables, self._batch]
+            launch.shared(kernels.survey_blocks, n, inputs)
+            return
+        launch.whole(kernels.find_slots, (n, 8), [state, blocks, self._batch])
+        launch.whole(kernels.sample_rows, (n, self._lanes), [state, self._batch, self._lanes])
+        launch.whole(kernels.count_surface, n, [self._tables, self._batch])
 
 
 def make_tables(device: str) -> Any:  # an instance of the Warp struct `kernels.Tables`

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import warp as wp
 
+from worldsystem_mesh.kernels_turns import Turns, first_turn, next_turn
 from worldsystem_mesh.kernels_volume import (
     DIRTY,
     RIM_SAMPLES,
@@ -63,12 +64,9 @@ def draw_again(volume: Volume, b: wp.int32) -> None:
     volume.step[b] = wp.int32(COMMITTED)
 
 
-@wp.kernel
-def add_changes(
-    first: wp.int32, volume: Volume, blocks: wp.array[wp.int32], order: wp.int32
-) -> None:
-    """Add up how far each block's surface moved; those beyond the gate are to be drawn again."""
-    b = blocks[first + wp.tid()]
+@wp.func
+def add_change(volume: Volume, b: wp.int32, order: wp.int32) -> None:
+    """Add up how far the block's surface moved; beyond the gate it is to be drawn again."""
     volume.fused_at[b] = wp.max(volume.fused_at[b], order)
     move = volume.step[b]
     if move == 0 or volume.slot[b] < 0:
@@ -80,11 +78,23 @@ def add_changes(
 
 
 @wp.kernel
-def add_pending(first: wp.int32, volume: Volume, blocks: wp.array[wp.int32]) -> None:
+def add_changes(turns: Turns, volume: Volume, blocks: wp.array[wp.int32], order: wp.int32) -> None:
+    """`add_change` for each of the blocks, which were fused into up to view `order`."""
+    i = first_turn(turns, wp.tid())
+    while i < turns.count:
+        add_change(volume, blocks[i], order)
+        i = next_turn(turns, i)
+
+
+@wp.kernel
+def add_pending(turns: Turns, volume: Volume, blocks: wp.array[wp.int32]) -> None:
     """Blocks whose surface moved at all since they were drawn are to be drawn again."""
-    b = blocks[first + wp.tid()]
-    if volume.slot[b] >= 0 and volume.change[b] > volume.change_drawn[b]:
-        draw_again(volume, b)
+    i = first_turn(turns, wp.tid())
+    while i < turns.count:
+        b = blocks[i]
+        if volume.slot[b] >= 0 and volume.change[b] > volume.change_drawn[b]:
+            draw_again(volume, b)
+        i = next_turn(turns, i)
 
 
 @wp.kernel

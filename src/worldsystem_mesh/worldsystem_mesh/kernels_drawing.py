@@ -11,6 +11,7 @@ import warp as wp
 
 from worldsystem_mesh.kernels_emission import SHARE_STEPS, Code
 from worldsystem_mesh.kernels_surface import Tables
+from worldsystem_mesh.kernels_turns import Turns, first_turn, next_turn
 
 wp.set_module_options({"enable_backward": False, "max_unroll": 1, "fuse_fp": False})
 
@@ -78,21 +79,24 @@ def draw_block(
 
 
 @wp.kernel
-def draw_surface(first: wp.int32, tables: Tables, code: Code, out: Drawing) -> None:
+def draw_surface(turns: Turns, tables: Tables, code: Code, out: Drawing) -> None:
     """Vertices [world units] and faces (numbered within their block) of block i from its code."""
-    draw_block(
-        tables.triangle_count,
-        tables.triangle,
-        code.vertex_start,
-        code.cell_start,
-        code.edges,
-        code.shares,
-        code.cells,
-        code.cases,
-        first + wp.tid(),
-        out.voxel,
-        out.index,
-        out.face_start,
-        out.vertices,
-        out.faces,
-    )
+    i = first_turn(turns, wp.tid())
+    while i < turns.count:
+        draw_block(
+            tables.triangle_count,
+            tables.triangle,
+            code.vertex_start,
+            code.cell_start,
+            code.edges,
+            code.shares,
+            code.cells,
+            code.cases,
+            i,
+            out.voxel,
+            out.index,
+            out.face_start,
+            out.vertices,
+            out.faces,
+        )
+        i = next_turn(turns, i)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import warp as wp
 
 from worldsystem_mesh.kernels_surface import RIM_AT, Batch
+from worldsystem_mesh.kernels_turns import Turns, first_turn, next_turn
 from worldsystem_mesh.kernels_volume import RIM_SAMPLES, Volume
 
 wp.set_module_options({"enable_backward": False, "max_unroll": 1, "fuse_fp": False})
@@ -130,32 +131,32 @@ def emit_block(
 
 
 @wp.kernel
-def emit_surface(
-    first: wp.int32, volume: Volume, batch: Batch, code: Code, lanes: wp.int32
-) -> None:
+def emit_surface(turns: Turns, volume: Volume, batch: Batch, code: Code, lanes: wp.int32) -> None:
     """Write the code of block i; `lanes` threads share a block's vertices and cells.
 
     A vertex lies where the distance is 0 and has the colour there.
     """
     at, lane = wp.tid()
-    i = first + at
-    part = emit_block(
-        volume.voxels.sdf,
-        volume.voxels.rim,
-        volume.voxels.paint,
-        batch.slots,
-        batch.edge_of_vertex,
-        batch.cell,
-        batch.case_of_cell,
-        i,
-        lane,
-        lanes,
-        code.vertex_start,
-        code.cell_start,
-        code.edges,
-        code.shares,
-        code.colours,
-        code.cells,
-        code.cases,
-    )
-    wp.atomic_add(code.fingerprint, i, part)
+    i = first_turn(turns, at)
+    while i < turns.count:
+        part = emit_block(
+            volume.voxels.sdf,
+            volume.voxels.rim,
+            volume.voxels.paint,
+            batch.slots,
+            batch.edge_of_vertex,
+            batch.cell,
+            batch.case_of_cell,
+            i,
+            lane,
+            lanes,
+            code.vertex_start,
+            code.cell_start,
+            code.edges,
+            code.shares,
+            code.colours,
+            code.cells,
+            code.cases,
+        )
+        wp.atomic_add(code.fingerprint, i, part)
+        i = next_turn(turns, i)

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import warp as wp
 
+from worldsystem_mesh.kernels_changes import add_change
+from worldsystem_mesh.kernels_turns import Turns, first_turn, next_turn
 from worldsystem_mesh.kernels_volume import (
     COLOUR_CHANGE,
     COLOUR_MEMORY,
@@ -207,47 +209,57 @@ def fade(paint: wp.array2d[wp.uint32], s: wp.int32, share: wp.float32, lane: wp.
 
 @wp.kernel
 def fuse_views(
-    first: wp.int32,
+    turns: Turns,
     volume: Volume,
     views: wp.array[View],
     blocks: wp.array[wp.int32],
     start: wp.array[wp.int32],
     view_of_pair: wp.array[wp.int32],
     lanes: wp.int32,
+    noted: wp.int32,
 ) -> None:
     """Fuse into block i the views `view_of_pair[start[i]]` ... in their order; `lanes` threads
-    share a block. Weights halve for every `half_life` views that did not see the block."""
-    i, lane = wp.tid()
-    i = first + i
-    b = blocks[i]
-    s = volume.slot[b]
-    if s >= 0:
-        block = wp.vec3i(volume.coords[b, 0], volume.coords[b, 1], volume.coords[b, 2])
-        last = volume.fused_at[b]
-        move = wp.int32(0)
-        for pair in range(start[i], start[i + 1]):
-            view = views[view_of_pair[pair]]
-            if volume.half_life > 0.0 and view.order > last:
-                share = wp.pow(0.5, float(view.order - last) / volume.half_life)
-                fade(volume.voxels.paint, s, share, wp.vec2i(lane, lanes))
-            last = view.order
-            rows = wp.vec2i(lane, lanes)
-            move = wp.max(move, fuse_view(volume.voxels, view, block, s, rows))
-        if move > 0:
-            wp.atomic_max(volume.step, b, move)
+    share a block. Weights halve for every `half_life` views that did not see the block. With
+    `noted` >= 0 (the order of the last view; for one lane) the block's changes are added up too,
+    while its voxels are in the cache."""
+    at, lane = wp.tid()
+    i = first_turn(turns, at)
+    while i < turns.count:
+        b = blocks[i]
+        s = volume.slot[b]
+        if s >= 0:
+            block = wp.vec3i(volume.coords[b, 0], volume.coords[b, 1], volume.coords[b, 2])
+            last = volume.fused_at[b]
+            move = wp.int32(0)
+            for pair in range(start[i], start[i + 1]):
+                view = views[view_of_pair[pair]]
+                if volume.half_life > 0.0 and view.order > last:
+                    share = wp.pow(0.5, float(view.order - last) / volume.half_life)
+                    fade(volume.voxels.paint, s, share, wp.vec2i(lane, lanes))
+                last = view.order
+                rows = wp.vec2i(lane, lanes)
+                move = wp.max(move, fuse_view(volume.voxels, view, block, s, rows))
+            if move > 0:
+                wp.atomic_max(volume.step, b, move)
+        if noted >= 0:
+            add_change(volume, b, noted)
+        i = next_turn(turns, i)
 
 
 @wp.kernel
-def empty_blocks(first: wp.int32, volume: Volume, blocks: wp.array[wp.int32]) -> None:
-    """Make a row of each block's voxels unknown, and count the block as moved by a voxel."""
-    i, row = wp.tid()
-    b = blocks[first + i]
-    s = volume.slot[b]
-    if s < 0:
-        return
-    for o in range(row * 8, row * 8 + 8):
-        volume.voxels.sdf[s, o] = wp.int16(0)
-        volume.voxels.paint[s, o] = wp.uint32(0)
-    if row == 0:
-        volume.fused_at[b] = 0
-        volume.step[b] = wp.int32(SDF_UNITS)
+def empty_blocks(turns: Turns, volume: Volume, blocks: wp.array[wp.int32], lanes: wp.int32) -> None:
+    """Make each block's voxels unknown, `lanes` threads a block, and count it as moved by a
+    voxel."""
+    at, lane = wp.tid()
+    i = first_turn(turns, at)
+    while i < turns.count:
+        b = blocks[i]
+        s = volume.slot[b]
+        if s >= 0:
+            for o in range(lane, 512, lanes):
+                volume.voxels.sdf[s, o] = wp.int16(0)
+                volume.voxels.paint[s, o] = wp.uint32(0)
+            if lane == 0:
+                volume.fused_at[b] = 0
+                volume.step[b] = wp.int32(SDF_UNITS)
+        i = next_turn(turns, i)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import warp as wp
 
+from worldsystem_mesh.kernels_turns import Turns, first_turn, next_turn
 from worldsystem_mesh.kernels_volume import (
     Volume,
     block_key,
@@ -48,12 +49,9 @@ class Batch:
     counts: wp.array2d[wp.int32]
 
 
-@wp.kernel
-def find_slots(first: wp.int32, volume: Volume, blocks: wp.array[wp.int32], batch: Batch) -> None:
-    """Slots of each block and of its seven upper neighbours; negative where there is none."""
-    at, corner = wp.tid()
-    i = first + at
-    b = blocks[i]
+@wp.func
+def find_slot(volume: Volume, b: wp.int32, batch: Batch, i: wp.int32, corner: wp.int32) -> None:
+    """Slot of block i of the batch, number b, or of an upper neighbour; negative: there is none."""
     if corner == 0:
         batch.slots[i, 0] = volume.slot[b]
         return
@@ -66,6 +64,13 @@ def find_slots(first: wp.int32, volume: Volume, blocks: wp.array[wp.int32], batc
     batch.slots[i, corner] = wp.int32(-1)
     if upper >= 0:
         batch.slots[i, corner] = volume.slot[upper]
+
+
+@wp.kernel
+def find_slots(volume: Volume, blocks: wp.array[wp.int32], batch: Batch) -> None:
+    """Slots of each block and of its seven upper neighbours; on CUDA."""
+    i, corner = wp.tid()
+    find_slot(volume, blocks[i], batch, i, corner)
 
 
 # Loops on plain pointers: Warp's own language works out each element's address anew, and a compiler
@@ -125,16 +130,21 @@ def sample_block(
     because the weight is its highest byte; a rim sample when it is not `UNKNOWN`, which is 0."""
 
 
-@wp.kernel
-def sample_rows(first: wp.int32, volume: Volume, batch: Batch, lanes: wp.int32) -> None:
-    """Who is inside and who is known in the rows of nine samples; `lanes` threads share a block."""
-    i, lane = wp.tid()
+@wp.func
+def sample(volume: Volume, batch: Batch, i: wp.int32, lane: wp.int32, lanes: wp.int32) -> None:
     v = volume.voxels
     least = wp.uint32(v.min_weight) << wp.uint32(24)
-    at = first + i
     sample_block(
-        v.sdf, v.paint, v.rim, batch.slots, at, least, lane, lanes, batch.inside, batch.known
+        v.sdf, v.paint, v.rim, batch.slots, i, least, lane, lanes, batch.inside, batch.known
     )
+
+
+@wp.kernel
+def sample_rows(volume: Volume, batch: Batch, lanes: wp.int32) -> None:
+    """Who is inside and who is known in the rows of nine samples, `lanes` threads a block; on
+    CUDA."""
+    i, lane = wp.tid()
+    sample(volume, batch, i, lane, lanes)
 
 
 COUNT_BLOCK = """
@@ -199,18 +209,39 @@ def count_block(
     once. A case has bits of the rows (y, z) = (0, 0), (1, 0), (0, 1), (1, 1), two of each."""
 
 
-@wp.kernel
-def count_surface(first: wp.int32, tables: Tables, batch: Batch) -> None:
-    """List the cells that the surface crosses, number their vertices, count their triangles."""
+@wp.func
+def count(tables: Tables, batch: Batch, i: wp.int32) -> None:
     count_block(
         batch.inside,
         batch.known,
         tables.triangle_count,
         tables.edge_count,
         tables.edge,
-        first + wp.tid(),
+        i,
         batch.cell,
         batch.case_of_cell,
         batch.edge_of_vertex,
         batch.counts,
     )
+
+
+@wp.kernel
+def count_surface(tables: Tables, batch: Batch) -> None:
+    """List the cells that the surface crosses, number their vertices, count their triangles; on
+    CUDA."""
+    count(tables, batch, wp.tid())
+
+
+@wp.kernel
+def survey_blocks(
+    turns: Turns, volume: Volume, blocks: wp.array[wp.int32], tables: Tables, batch: Batch
+) -> None:
+    """`find_slots`, `sample_rows` and `count_surface` block by block; on a CPU, where one launch is
+    shared sooner than three, and a block's samples stay in the cache."""
+    i = first_turn(turns, wp.tid())
+    while i < turns.count:
+        for corner in range(8):
+            find_slot(volume, blocks[i], batch, i, corner)
+        sample(volume, batch, i, 0, 1)
+        count(tables, batch, i)
+        i = next_turn(turns, i)

@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where kernels run: one launch on CUDA, slices over a few threads on a CPU."""
+"""Where kernels run: one launch on CUDA, one in each of a few threads on a CPU."""
 
 from __future__ import annotations
 
-from collections import deque
-from concurrent.futures import ThreadPoolExecutor
-from itertools import pairwise
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -13,9 +12,16 @@ import warp as wp
 from jaxtyping import Int
 
 from worldsystem_core.errors import BackendError
+from worldsystem_mesh.kernels_turns import Turns as TurnsStruct
 
-SLICES_PER_THREAD = 2
-MIN_SLICE = 32
+STEP = 8
+LEAST_STEPS = 8
+"""Fewer steps are not worth waking another thread for."""
+
+SPIN_S = 0.0002
+
+
+Turns: Any = TurnsStruct  # a Warp struct, which mypy takes for a class
 
 
 def start_warp() -> None:
@@ -63,12 +69,21 @@ def over(values: np.ndarray, dtype: Any) -> wp.array:
     return made
 
 
+def _await(job: Future[None]) -> None:
+    """Wait for a job that is about to end: looking again and again notices it in a tenth of the
+    time that it takes to wake up."""
+    end = time.perf_counter() + SPIN_S
+    while not job.done() and time.perf_counter() < end:
+        time.sleep(0.0)  # lets the other thread have the interpreter
+    job.result()
+
+
 class Launcher:
     """Launches Warp kernels on `device` ("auto", "cpu" or "cuda").
 
-    A Warp launch on a CPU is serial but releases the interpreter lock, so a range cut into slices
-    uses several cores, the caller's among them. Atomics are plain writes there: kernels that use
-    them go through `whole`.
+    A Warp launch on a CPU is serial but releases the interpreter lock, so one launch a thread over
+    a shared range uses several cores, the caller's among them. Atomics are plain writes there:
+    kernels that use them go through `whole`.
     """
 
     def __init__(self, device: str, threads: int) -> None:
@@ -86,40 +101,37 @@ class Launcher:
         """Run the whole range in one launch."""
         wp.launch(kernel, dim=dim, inputs=inputs, device=self.device)
 
-    def sliced(
+    def shared(
         self,
         kernel: Any,
         count: int,
         inputs: list[Any],
         *,
-        inner: tuple[int, ...] = (),
-        least: int = MIN_SLICE,
+        lanes: int = 1,
+        step: int = STEP,
     ) -> None:
-        """Run `count` × `inner` threads; the kernel's first argument is where its slice begins.
-
-        A slice has at least `least` of `count`, so that starting it is worth its while.
-        """
-        if self._pool is None or count < 2 * least:
-            wp.launch(kernel, dim=(count, *inner), inputs=[0, *inputs], device=self.device)
+        """Run the kernel, whose first argument are the `Turns`, over `count` items: with `lanes`
+        threads for each on CUDA, and on a CPU over the pool, `step` items at a time."""
+        turns = Turns()
+        turns.count, turns.step = count, step
+        if self.device != "cpu":
+            dim = (count, lanes) if lanes > 1 else count
+            wp.launch(kernel, dim=dim, inputs=[turns, *inputs], device=self.device)
             return
-        slices = min(self._threads * SLICES_PER_THREAD, count // least)
-        edges = [count * i // slices for i in range(slices + 1)]
-        waiting = deque(pairwise(edges))
+        turns.taken = over(np.zeros(1, np.int32), wp.int32)
+        everything = [turns, *inputs]
 
         def work() -> None:
-            while waiting:
-                try:
-                    start, end = waiting.popleft()
-                except IndexError:  # another thread took the last
-                    return
-                dim = (end - start, *inner)
-                wp.launch(kernel, dim=dim, inputs=[start, *inputs], device=self.device)
+            wp.launch(kernel, dim=1, inputs=everything, device="cpu")
 
+        if self._pool is None or count < LEAST_STEPS * step:
+            work()
+            return
         jobs = [self._pool.submit(work) for _ in range(self._threads - 1)]
         work()
         for job in jobs:
             if not job.cancel():  # one that has not begun yet has nothing left to do
-                job.result()
+                _await(job)
 
     def close(self) -> None:
         """Join the threads; launches after this run in the caller's."""

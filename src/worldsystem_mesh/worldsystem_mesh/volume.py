@@ -21,7 +21,7 @@ from worldsystem_mesh import kernels_volume as kernels
 from worldsystem_mesh.block_pool import BlockPool
 from worldsystem_mesh.config import MeshConfig
 from worldsystem_mesh.device_view import DeviceView, device_view, together
-from worldsystem_mesh.launcher import MIN_SLICE, Launcher, head, over, rows
+from worldsystem_mesh.launcher import STEP, Launcher, head, over, rows
 from worldsystem_mesh.view import StoredView
 
 BAND_STRIDE_VOXELS = 4.0
@@ -30,6 +30,7 @@ ROWS = 64
 FIRST_CAPACITY = 1 << 16
 MOST_BLOCKS = 1 << 24
 WATCHED_VOXELS = 2.0
+NOT_NOTED = -1
 NOWHERE = -1
 """No block's key."""
 
@@ -49,6 +50,7 @@ class BlockVolume:
         self.outside = 0
         self._config = config
         self._launcher = launcher
+        self._lanes = 1 if launcher.device == "cpu" else ROWS
         self._stamp = 0
         self._coords = np.zeros((0, 3), np.int32)
         self.state = kernels.Volume()
@@ -111,8 +113,8 @@ class BlockVolume:
         blocks = touched.blocks
         if on_device is not None and len(blocks):
             listed = self._list(blocks)
-            self._fuse([on_device], listed, *self._one_view_each(len(blocks)))
-            self._note(listed, view.order)
+            pairs = self._one_view_each(len(blocks))
+            self._fuse([on_device], listed, *pairs, noted=view.order)
         return touched
 
     def touch(self, view: StoredView) -> StoredView:
@@ -141,7 +143,7 @@ class BlockVolume:
             blocks = pending[start : start + step]
             self.make_resident(blocks)
             inputs = [self.state, self._list(blocks)]
-            self._launcher.sliced(changes.add_pending, len(blocks), inputs)
+            self._launcher.shared(changes.add_pending, len(blocks), inputs)
             self._launcher.whole(changes.list_dirty, len(blocks), inputs)
 
     def rebuild(
@@ -158,10 +160,14 @@ class BlockVolume:
         if not len(blocks):
             return
         listed = self._list(blocks)
-        self._launcher.sliced(fusion.empty_blocks, len(blocks), [self.state, listed], inner=(ROWS,))
+        inputs = [self.state, listed, self._lanes]
+        self._launcher.shared(fusion.empty_blocks, len(blocks), inputs, lanes=self._lanes)
+        last = max((view.order for view in views), default=0)
         if views:
-            self._fuse(views, listed, self._list(start), self._list(view_of_pair))
-        self._note(listed, max((view.order for view in views), default=0))
+            pairs = self._list(start), self._list(view_of_pair)
+            self._fuse(views, listed, *pairs, noted=last)
+        else:
+            self._note(listed, last)
 
     def dirty_blocks(self) -> Int32[np.ndarray, "b"]:
         """Blocks to be drawn again since the last call, in ascending order."""
@@ -207,14 +213,24 @@ class BlockVolume:
         return device_view(view, self.voxel, self._config, self._launcher.device)
 
     def _fuse(
-        self, views: list[DeviceView], blocks: wp.array, start: wp.array, view_of_pair: wp.array
+        self,
+        views: list[DeviceView],
+        blocks: wp.array,
+        start: wp.array,
+        view_of_pair: wp.array,
+        noted: int = NOT_NOTED,
     ) -> None:
-        device, count = self._launcher.device, blocks.shape[0]
+        """Fuse the pairs; with `noted`, the order of the last view, do what `_note` does, too."""
+        device, count, lanes = self._launcher.device, blocks.shape[0], self._lanes
         seen = views[0].alone if len(views) == 1 else together(views, device)
-        lanes = 1 if device == "cpu" else ROWS
-        inputs = [self.state, seen, blocks, start, view_of_pair, lanes]
-        least = max(MIN_SLICE * count // max(view_of_pair.shape[0], 1), 1)
-        self._launcher.sliced(fusion.fuse_views, count, inputs, inner=(lanes,), least=least)
+        at_once = noted if lanes == 1 else NOT_NOTED
+        inputs = [self.state, seen, blocks, start, view_of_pair, lanes, at_once]
+        step = max(STEP * count // max(view_of_pair.shape[0], 1), 1)
+        self._launcher.shared(fusion.fuse_views, count, inputs, lanes=lanes, step=step)
+        if at_once != NOT_NOTED:
+            self._launcher.whole(changes.list_dirty, count, [self.state, blocks])
+        elif noted != NOT_NOTED:
+            self._note(blocks, noted)
 
     def _one_view_each(self, count: int) -> tuple[wp.array, wp.array]:
         """Pairs of `count` blocks with the only view: where each begins, and which view it is."""
@@ -225,7 +241,7 @@ class BlockVolume:
 
     def _note(self, blocks: wp.array, order: int) -> None:
         count = blocks.shape[0]
-        self._launcher.sliced(changes.add_changes, count, [self.state, blocks, order])
+        self._launcher.shared(changes.add_changes, count, [self.state, blocks, order])
         self._launcher.whole(changes.list_dirty, count, [self.state, blocks])
 
     def _touched(self, view: StoredView, on_device: DeviceView | None) -> StoredView:
