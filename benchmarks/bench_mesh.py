@@ -31,6 +31,7 @@ from worldsystem_mesh.precompile import precompile
 from worldsystem_mesh.volume import KEY_BYTES, PLACE_BYTES
 
 try:
+    from mesh_growth import room_by_room
     from mesh_open3d import Open3DGrid
 except ModuleNotFoundError:  # a machine with a card need not have it: figures without the peer
     Open3DGrid = None  # type: ignore[assignment, misc]
@@ -39,6 +40,8 @@ DEVICE = "cuda" if wp.is_cuda_available() else "cpu"
 ROOM_KEYFRAMES = 40 if QUICK else 100
 HOUSE_ROOMS = 4 if QUICK else 10
 HOUSE_KEYFRAMES_PER_ROOM = 15 if QUICK else 30
+PEER_ROOMS = 4
+PEER_KEYFRAMES_PER_ROOM = 15 if QUICK else 35
 LOOP_KEYFRAMES = 60 if QUICK else 223
 VIDEO_KEYFRAMES = 15 if QUICK else 40
 VIDEO = Camera.from_horizontal_fov(640, 480, np.radians(62.0))
@@ -161,6 +164,19 @@ def measure_peer(bench: Benchmark, keyframes: list[Keyframe], times: Times) -> N
     bench.add("integrate_vs_open3d", [t / fused for t in theirs.integrate], "x", note=note)
 
 
+def measure_house(bench: Benchmark) -> None:
+    """Open3D in a house of four rooms, beside our updates with the same keyframes."""
+    keyframes = film(furnished(PEER_ROOMS), PEER_ROOMS * PEER_KEYFRAMES_PER_ROOM)
+    times, mesher = fly(keyframes, every_change(0.02))
+    mesher.close()
+    grid = Open3DGrid(0.02, CAMERA, every_change(0.02))
+    rooms = room_by_room(keyframes, times.update, PEER_ROOMS, grid)
+    before = ", ".join(str(room) for room in rooms[:-1])
+    note = f"2 cm, whole updates at the end of {PEER_ROOMS} rooms ({len(keyframes)} keyframes)"
+    note += f": {rooms[-1]}; after each room before: {before}"
+    bench.add("update_speedup_vs_open3d_house", rooms[-1].ratios, "x", note=note)
+
+
 def measure_device(bench: Benchmark, keyframes: list[Keyframe], voxel: float) -> None:
     """What the device works for an update, by its own events: kernels, fills and copies."""
     mesher, spent = Mesher(every_change(voxel)), []
@@ -248,6 +264,8 @@ def main() -> None:
     bench, rooms = Benchmark("mesh"), furnished(1)
     keyframes = film(rooms, ROOM_KEYFRAMES)
     measure_speed(bench, keyframes)
+    if Open3DGrid is not None:
+        measure_house(bench)
     measure_video(bench, rooms)
     if DEVICE == "cuda":
         measure_device(bench, keyframes, 0.02)
