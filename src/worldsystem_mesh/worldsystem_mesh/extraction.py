@@ -15,7 +15,7 @@ from worldsystem_mesh import kernels_emission as emission
 from worldsystem_mesh import kernels_surface as kernels
 from worldsystem_mesh import tables
 from worldsystem_mesh.cells import POINTS_PER_SIDE, SurfaceCells
-from worldsystem_mesh.launcher import Launcher, head
+from worldsystem_mesh.launcher import Launcher, head, listed
 from worldsystem_mesh.volume import BlockVolume
 
 BATCH_BLOCKS = 2048
@@ -66,7 +66,7 @@ class SurfaceExtractor:
 
     def _extract(self, volume: BlockVolume, blocks: Int32[np.ndarray, "b"]) -> Extracted:
         device, n = self._launcher.device, len(blocks)
-        on_device = wp.array(blocks, dtype=wp.int32, device=device, copy=False)
+        on_device = listed(blocks, device)
         self._survey(volume, on_device)
         vertices, cells, faces = head(self._batch.counts, n).T
         vertex_start, cell_start = starts_of(vertices), starts_of(cells)
@@ -149,8 +149,7 @@ def empty_code(
     layout = code_layout(vertex_start, cell_start)
     held = wp.empty(layout["end"][0], dtype=wp.uint8, device=device)
     code = emission.Code()
-    code.vertex_start = wp.array(vertex_start, dtype=wp.int32, device=device, copy=False)
-    code.cell_start = wp.array(cell_start, dtype=wp.int32, device=device, copy=False)
+    code.vertex_start, code.cell_start = listed(vertex_start, device), listed(cell_start, device)
     for name, dtype in CODE_TYPES.items():
         at, rows = layout[name]
         address = (held.ptr or 0) + at

@@ -69,6 +69,12 @@ def over(values: np.ndarray, dtype: Any) -> wp.array:
     return made
 
 
+def listed(values: np.ndarray, device: str) -> wp.array:
+    """32-bit integers on a device: on a CPU those of `values` themselves, on CUDA a copy."""
+    plain = np.ascontiguousarray(values, np.int32)
+    return over(plain, wp.int32) if device == "cpu" else wp.array(plain, device=device)
+
+
 def _await(job: Future[None]) -> None:
     """Wait for a job that is about to end: looking again and again notices it in a tenth of the
     time that it takes to wake up."""

@@ -21,7 +21,7 @@ from worldsystem_mesh import kernels_volume as kernels
 from worldsystem_mesh.block_pool import BlockPool
 from worldsystem_mesh.config import MeshConfig
 from worldsystem_mesh.device_view import DeviceView, device_view, together
-from worldsystem_mesh.launcher import STEP, Launcher, head, over, rows
+from worldsystem_mesh.launcher import STEP, Launcher, head, listed, rows
 from worldsystem_mesh.view import StoredView
 
 BAND_STRIDE_VOXELS = 4.0
@@ -301,10 +301,7 @@ class BlockVolume:
         self._launcher.whole(kernel, dim, inputs)
 
     def _list(self, blocks: Int32[np.ndarray, "b"]) -> wp.array:
-        plain = np.ascontiguousarray(blocks, np.int32)
-        if self._launcher.device == "cpu":
-            return over(plain, wp.int32)
-        return wp.array(plain, dtype=wp.int32, device=self._launcher.device)
+        return listed(blocks, self._launcher.device)
 
     def _zeros(self, shape: int | tuple[int, ...], dtype: type) -> wp.array:
         device = self._launcher.device
