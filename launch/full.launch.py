@@ -118,5 +118,5 @@ def _processes(choice: Choice) -> list:
             output="screen",
             **PATIENCE,
         )
-        for stage, parameters in reversed(stages(choice))
+        for stage, parameters in reversed(stages(choice, composed=False))
     ]

@@ -93,7 +93,27 @@ def test_the_path_is_the_true_one_up_to_a_similarity(film, events):
     assert _ate_percent(events, truth) < 0.5
 
 
+def test_prompt_depth_comes_a_keyframe_earlier_and_measures_as_well(film, events):
+    def told_at(config: Slam3rConfig) -> dict[int, int]:
+        backend, at = create_backend("geometric", config), {}
+        for frame in film:
+            seen = [*backend.feed(frame), *backend.collect()]
+            at |= {e.keyframe.id: frame.id for e in seen if isinstance(e, NewKeyframe)}
+        backend.finish()
+        return at
+
+    late = told_at(Slam3rConfig(synchronous=True))
+    prompt = told_at(Slam3rConfig(synchronous=True, prompt_depth=True))
+    assert len(prompt) > len(late)  # the last ones too come before the film has ended
+    assert all(prompt[key] < late[key] for key in late if key > 1)
+    _check_depths(film, _run(film, prompt_depth=True))
+
+
 def test_keyframes_measure_the_room(film, events):
+    _check_depths(film, events)
+
+
+def _check_depths(film: list[Frame], events: list[Event]) -> None:
     path = _path(events)
     keyframes = [event.keyframe for event in events if isinstance(event, NewKeyframe)]
     assert len(keyframes) >= 4

@@ -314,7 +314,10 @@ def test_flying_forward_depth_is_matched_to_keyframes_that_see_things_nearly_as_
     assert max(forward) == pytest.approx(1.0)  # the two nearest of five
 
 
-def test_dense_depth_that_is_behind_takes_fewer_neighbours_before_it_lets_keyframes_go(monkeypatch):
+@pytest.mark.parametrize(("prompt", "last_at_full"), [(False, 3), (True, 1)])
+def test_dense_depth_that_is_behind_takes_fewer_neighbours_before_it_lets_keyframes_go(
+    monkeypatch, prompt, last_at_full
+):
     view = View.of(np.full((32, 48), 128, np.uint8), filmed_room.camera(48, 32))
     neighbours = [Neighbour(view, _motion(0.0, (0.1 * i, 0.0, 0.0)), 100 + i) for i in range(4)]
     used, all_submitted = [], threading.Event()
@@ -325,14 +328,15 @@ def test_dense_depth_that_is_behind_takes_fewer_neighbours_before_it_lets_keyfra
         return sweep(reference, [], depth_range, planes)
 
     monkeypatch.setattr(densify, "sweep", noted)
-    stage = DenseStage(32, synchronous=False)
+    stage = DenseStage(32, synchronous=False, prompt=prompt)
     for i in range(6):
         stage.submit(DenseTask(i, view, neighbours, (1.0, 10.0)))
     all_submitted.set()
     stage.close()
     assert stage.dropped == 0
     assert [number for number, _ in stage.results()] == list(range(6))
-    assert used[-3:] == [4, 4, 4]
+    assert used[-last_at_full:] == last_at_full * [4]
+    assert not prompt or used[-2] == 2
     assert used[:2].count(2) >= 1
 
 

@@ -118,9 +118,10 @@ def test_the_service_takes_the_old_map_from_everybody_while_frames_come(context,
     from worldsystem_core.ros.node_thread import NodeThread
     from worldsystem_core.ros.reference_topic import ReferencePublisher, ReferenceSubscription
     from worldsystem_slam3r import node as node_module
+    from worldsystem_slam3r import running as running_module
 
-    running = opened(DriftingBackend, ring, Slam3rConfig(), monkeypatch)
-    monkeypatch.setattr(node_module, "open_backend", lambda *_: running)
+    back_end = opened(DriftingBackend, ring, Slam3rConfig(), monkeypatch)
+    monkeypatch.setattr(running_module, "open_backend", lambda *_: back_end)
     slam3r = node_module.Slam3rNode(
         context=context, parameter_overrides=[Parameter("queue_frames", value=20)]
     )

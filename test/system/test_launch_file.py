@@ -81,14 +81,35 @@ def test_composed_is_one_container_with_every_stage_and_a_simulator_beside_it(la
     assert simulator.kwargs["executable"] == SIMULATOR.executable
 
 
-def test_not_composed_is_one_process_each_with_the_same_parameters(launch_file):
+def test_not_composed_is_one_process_each_with_the_same_parameters(launch_file, monkeypatch):
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
     run = given(launch_file, composed="false", out="/run")
-    processes = launch_file.nodes(run)[:-1]
+    processes = [p.kwargs["parameters"][0] for p in launch_file.nodes(run)[:-1]]
     container = launch_file.nodes(given(launch_file, out="/run"))[0]
-    components = container.kwargs["composable_node_descriptions"]
-    assert [p.kwargs["parameters"] for p in processes] == [
-        c.kwargs["parameters"] for c in components
+    components = [
+        c.kwargs["parameters"][0] for c in container.kwargs["composable_node_descriptions"]
     ]
+    differ = [
+        (alone[key], together[key])
+        for alone, together in zip(processes, components, strict=True)
+        for key in alone.keys() | together.keys()
+        if alone[key] != together[key]
+    ]
+    assert differ == [(False, True)]  # a process of its own has no need of a further one
+
+
+@pytest.mark.parametrize(
+    ("source", "processors", "own"), [("sim", 2, True), ("sim", 1, False), ("clip.mp4", 2, False)]
+)
+def test_live_and_with_a_core_to_spare_the_reconstruction_has_a_process(
+    tmp_path, monkeypatch, source, processors, own
+):
+    monkeypatch.setattr("os.cpu_count", lambda: processors)
+    (tmp_path / "clip.mp4").touch()
+    monkeypatch.chdir(tmp_path)
+    given = {stage.name: each for stage, each in stages(Choice(source=source, out=tmp_path))}
+    assert given["slam3r"]["own_process"] is own
+    assert given["slam3r"]["prompt_depth"] is (source == "sim")
 
 
 def test_any_parameter_can_be_set_from_the_command_line(launch_file):

@@ -94,8 +94,11 @@ class Choice:
         return self.out / "truth" if self.simulated else None
 
 
-def stages(choice: Choice) -> list[tuple[Stage, Parameters]]:
-    """The nodes to run, each with the parameters that `choice` sets, in the order data flows."""
+def stages(choice: Choice, *, composed: bool = True) -> list[tuple[Stage, Parameters]]:
+    """The nodes to run, each with the parameters that `choice` sets, in the order data flows.
+
+    `composed`: they share a process, in which the reconstruction would wait for the others.
+    """
     wanted = {
         "viewer": choice.viewer,
         "splats": choice.viewer,
@@ -103,7 +106,9 @@ def stages(choice: Choice) -> list[tuple[Stage, Parameters]]:
         "recorder": choice.record,
     }
     return [
-        (stage, _parameters(stage.name, choice)) for stage in STAGES if wanted.get(stage.name, True)
+        (stage, _parameters(stage.name, choice, composed=composed))
+        for stage in STAGES
+        if wanted.get(stage.name, True)
     ]
 
 
@@ -119,7 +124,7 @@ def simulator_parameters(choice: Choice) -> Parameters:
     return given | choice.extra.get(SIMULATOR.name, {})
 
 
-def _parameters(name: str, choice: Choice) -> Parameters:
+def _parameters(name: str, choice: Choice, *, composed: bool) -> Parameters:
     mesher: Parameters = {"device": choice.device}
     if choice.offline:  # quality methods work as time allows; a file shall give the same each time
         mesher["method_still"] = "tsdf"
@@ -131,6 +136,8 @@ def _parameters(name: str, choice: Choice) -> Parameters:
         "slam3r": {
             "backend": choice.backend,
             "synchronous": choice.offline,
+            "prompt_depth": not choice.offline,
+            "own_process": composed and not choice.offline and (os.cpu_count() or 1) > 1,
             "map_folder": str(choice.out / "map"),
         },
         "mesher": mesher,

@@ -41,7 +41,7 @@ class SeparateApp(App):
 
     def _start(self) -> None:
         """The reporter here, then the others in the opposite order of the flow; the source last."""
-        for stage, parameters in reversed(stages(self.choice)):
+        for stage, parameters in reversed(stages(self.choice, composed=False)):
             if stage.name == "reporter":
                 self._threads.append(started(stage, parameters))
                 self._threads[0].node.observer.delivered_by_reference = False

@@ -137,6 +137,18 @@ def begin_anew(opened: OpenedBackend, config: Slam3rConfig, *, next_id: int) -> 
     return replace(opened, backend=RenewableBackend(make(), None, first_id=next_id, first_submap=1))
 
 
+def numbered_from(opened: OpenedBackend, first_id: int) -> OpenedBackend:
+    """A back-end that was just opened, numbering its keyframes on from those of one before it."""
+    from worldsystem_slam3r.graph.restartable import RenewableBackend
+    from worldsystem_slam3r.graph.services import graph_of
+
+    graph = graph_of(opened.backend)
+    if graph is not None:
+        graph.number_from(first_id)
+        return opened
+    return replace(opened, backend=RenewableBackend(opened.backend, None, first_id=first_id))
+
+
 def _without_graph(opened: OpenedBackend) -> OpenedBackend:
     note = (
         "no loops are closed and no map is kept: 'gtsam' is not installed; "

@@ -19,6 +19,16 @@ class Slam3rConfig(Config):
     synchronous: bool = param(
         False, "compute dense depth inside feed(), so that the same video gives the same result"
     )
+    prompt_depth: bool = param(
+        False,
+        "measure a keyframe's depth at once, from those before it, instead of from both sides "
+        "once the next is there",
+    )
+    own_process: bool = param(
+        False,
+        "run the back-end in a process of its own, whose interpreter no other stage holds up; "
+        "`worldsystem run` turns it on where all stages share a process",
+    )
     focal_px: float = param(
         0.0, "focal length at the video's own size; 0 = from the camera, else estimated [px]", low=0
     )

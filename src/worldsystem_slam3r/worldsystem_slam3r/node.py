@@ -34,11 +34,9 @@ from worldsystem_core.ros.container import run_node
 from worldsystem_core.ros.stage_node import StageNode
 from worldsystem_core.telemetry import Telemetry
 from worldsystem_core.trajectory import Trajectory
-from worldsystem_slam3r.backend import begin_anew, open_backend
 from worldsystem_slam3r.cloud import BoundedCloud
 from worldsystem_slam3r.config import Slam3rConfig
-from worldsystem_slam3r.graph.services import graph_of, map_service, tell_again
-from worldsystem_slam3r.health import health_of
+from worldsystem_slam3r.running import OF_NO_FRAME, Answer, WorkerEnded, start_backend
 
 _PATH_PERIOD_S = 1.0
 # REP-103: the body is x forward, y left, z up; the optical frame x right, y down, z forward.
@@ -52,9 +50,10 @@ class Slam3rNode(StageNode):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__("slam3r", Slam3rConfig, **kwargs)
-        self._opened = open_backend(self.config.backend, self.config)
-        self._backend = self._opened.backend
-        self._graph = graph_of(self._backend)
+        self._told = self.take_up(
+            lambda: self._take(self._running.answers()), lambda: self._running.waiting
+        )
+        self._running = start_backend(self.config, self._told)
         self._trajectory = Trajectory()
         self._cloud = BoundedCloud(self.config.cloud_points, seed=self.config.seed)
         self._cloud_told = (0, 0)
@@ -79,7 +78,7 @@ class Slam3rNode(StageNode):
             self._on_frame,
             self._on_dropped_frame,
             depth=self.config.queue_frames,
-            urgent=True,
+            urgent=not self.config.own_process,  # there the system's scheduler sees to it
         )
         for topic in (topics.GPS, topics.PRESSURE, topics.ODOMETRY):
             self.listen(topic, self._on_measured)
@@ -95,8 +94,7 @@ class Slam3rNode(StageNode):
         self._camera = stamped.camera
 
     def _on_measured(self, sample: Telemetry) -> None:
-        if self._graph is not None:
-            self._graph.observe(sample)
+        self._running.observe(sample)
 
     def _on_save(self, request: SaveMap.Request, response: SaveMap.Response) -> SaveMap.Response:
         place = request.path or self.config.map_folder or self.config.map
@@ -107,23 +105,28 @@ class Slam3rNode(StageNode):
 
     def _on_tell_again(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         try:
-            response.message, response.success = tell_again(self._graph), True
+            response.message, response.success = self._running.tell_again(), True
         except MapError as error:
             response.message = str(error)
         return response
 
     def _on_reset(self, _: Reset.Request, response: Reset.Response) -> Reset.Response:
         """Begin the map anew; whoever has keyframes of the old one is told that they are gone."""
-        ids = self._trajectory.keyframe_ids
         try:
-            self._opened = begin_anew(
-                self._opened, self.config, next_id=max(ids, default=self._newest_id) + 1
-            )
+            self._take(self._running.settle())
+            ids = self._trajectory.keyframe_ids
+            self._running.begin_anew(max(ids, default=self._newest_id) + 1)
         except WorldSystemError as error:
             response.message = str(error)
             return response
-        self._backend = self._opened.backend
-        self._graph = graph_of(self._backend)
+        self._forget_map()
+        response.success = True
+        response.message = f"begun anew; {len(ids)} keyframes of the old map are gone"
+        return response
+
+    def _forget_map(self) -> None:
+        """All keyframes are gone, and so is the path that hung on them."""
+        ids = self._trajectory.keyframe_ids
         if ids:
             self._publish([RemovedKeyframes(ids)])
         self._newest_id = max(ids, default=self._newest_id)
@@ -133,14 +136,11 @@ class Slam3rNode(StageNode):
         if self._scale is not ScaleState.SCENE:
             self._scale = ScaleState.SCENE
             self._tf_static_out.publish(_static_transforms(self._scale))
-        response.success = True
-        response.message = f"begun anew; {len(ids)} keyframes of the old map are gone"
-        return response
 
     def _answered(self, response: Any, what: str, place: str) -> Any:
         """Save or load, and say what came of it."""
         try:
-            response.message = map_service(self._graph, what, place)
+            response.message = self._running.map_service(what, place)
             response.success = True
         except MapError as error:
             response.message, response.success = str(error), False
@@ -157,8 +157,43 @@ class Slam3rNode(StageNode):
         self.ledger.take(frame.id)
         if frame.camera is None and self._camera is not None:
             frame = replace(frame, camera=self._camera)
-        self._publish(self._backend.feed(frame))
-        self.ledger.use(frame.id)
+        self._take(self._running.feed(frame))
+
+    def _take(self, answers: list[Answer]) -> None:
+        """Publish what frames caused, and settle their account."""
+        ended: WorkerEnded | None = None
+        for answer in answers:
+            if answer.failure is None:
+                self._publish(answer.events)
+                if answer.frame_id != OF_NO_FRAME:
+                    self.ledger.use(answer.frame_id)
+                continue
+            self.ledger.drop(answer.frame_id, "failed")
+            if isinstance(answer.failure, WorkerEnded):
+                ended = answer.failure
+            elif isinstance(answer.failure, WorldSystemError):
+                raise answer.failure
+            else:
+                self._survived(answer.failure)
+        if ended is not None:
+            self._revive(ended)
+
+    def _survived(self, failure: Exception) -> None:
+        """Go on after a failure, unless it is one too many."""
+        if not self.faults.survives(failure):
+            raise failure
+        self.get_logger().error(f"{failure}; the reconstruction goes on")
+
+    def _revive(self, ended: WorkerEnded) -> None:
+        """Start the back-end again: in the map that it kept saved, or with an empty one."""
+        self._survived(ended)
+        self._running.close()
+        if self.config.map and self._running.has_graph:
+            self._running = start_backend(self.config, self._told)
+            return
+        next_id = max(self._trajectory.keyframe_ids, default=self._newest_id) + 1
+        self._running = start_backend(self.config, self._told, first_id=next_id)
+        self._forget_map()
 
     def _publish(self, events: list[Event]) -> None:
         for event in events:
@@ -200,34 +235,44 @@ class Slam3rNode(StageNode):
             version = self._cloud.version
         self._cloud_told = (version, readers)
 
+    @property
+    def worker_pid(self) -> int | None:
+        """The process in which the back-end works, where it has one."""
+        return self._running.pid
+
     def facts(self) -> dict[str, object]:
+        condition = self._running.condition()
         facts: dict[str, object] = {
-            "backend": self._opened.name,
+            "backend": self._running.name,
             "state": self._state.name.lower(),
             "keyframes": self._keyframes,
             "cloud_points": len(self._cloud),
-            **({} if self._graph is None else self._graph.facts()),
+            **condition.facts,
         }
-        health = health_of(self._backend)
+        health = condition.health
         return facts if health is None else {**facts, "health": round(health.score, 2)}
 
     def problem(self) -> str:
-        health = health_of(self._backend)
-        if health is not None and health.problem:
-            return health.problem
+        condition = self._running.condition()
+        if condition.health is not None and condition.health.problem:
+            return condition.health.problem
         if self._state is TrackingState.LOST:
             return "tracking is lost"
-        if self._graph is not None and self._graph.maps.failure:
-            return f"the map was not saved: {self._graph.maps.failure}"
-        as_asked = self._opened.name == self.config.backend and (
-            self._graph is not None or not self.config.graph
+        if condition.map_failure:
+            return f"the map was not saved: {condition.map_failure}"
+        as_asked = self._running.name == self.config.backend and (
+            self._running.has_graph or not self.config.graph
         )
-        return "" if as_asked else self._opened.note
+        return "" if as_asked else self._running.note
 
     def input_ended(self) -> None:
-        self._publish(self._backend.finish())
+        self._take(self._running.finish())
         self._publish_path()
         self._publish_cloud()
+
+    def close(self) -> None:
+        self._running.close()
+        super().close()
 
 
 def _static_transforms(scale: ScaleState) -> TFMessage:

@@ -17,25 +17,19 @@ import sys
 from pathlib import Path
 
 from ament_index_python.packages import get_package_prefix
-from threadpoolctl import threadpool_limits
+
+from worldsystem_core.interpreter import share_interpreter
 
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
 _PROFILE_VARIABLES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
 _CLEAN_TIMEOUT_S = 10.0
-_SWITCH_S = 0.0005
 
 log = logging.getLogger(__name__)
 
 
 def tune_process() -> None:
-    """Apply the settings; call first thing in `main`, before large buffers exist.
-
-    Threads hand over the interpreter's lock after `_SWITCH_S` instead of 5 ms: what frames wait for
-    takes and leaves it hundreds of times a picture. BLAS works in the thread that asks: its own
-    threads spin while they wait for work, a sixth of a core, and stages are what runs side by side.
-    """
-    sys.setswitchinterval(_SWITCH_S)
-    threadpool_limits(1, user_api="blas")
+    """Apply the settings; call first thing in `main`, before large buffers exist."""
+    share_interpreter()
     if not sys.platform.startswith("linux"):
         return
     try:

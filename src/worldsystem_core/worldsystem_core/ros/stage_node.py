@@ -32,6 +32,7 @@ from worldsystem_core.ros.reference_topic import (
     ReferenceSubscription,
     Topic,
 )
+from worldsystem_core.ros.woken_work import WokenWork
 
 log = logging.getLogger(__name__)
 
@@ -169,6 +170,13 @@ class StageNode(Node):
             direct=direct,
         )
         self._links.append(link)
+
+    def take_up(self, callback: Callable[[], None], due: Callable[[], int]) -> Callable[[], None]:
+        """Have `callback` called in turn each time that the function returned here was, from any
+        thread; while something is `due` the stage is not idle."""
+        work = WokenWork(self, self._guarded(callback), due)
+        self._links.append(work)
+        return work.wake
 
     def _contained(self, callback: Callable[[bytes], None]) -> Callable[[bytes], None]:
         """`callback`, whose errors never reach the thread that calls it, another stage's."""

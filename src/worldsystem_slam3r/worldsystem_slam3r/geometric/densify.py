@@ -27,8 +27,9 @@ from worldsystem_slam3r.geometric.map_store import KeyframeRecord, Map, median_d
 log = logging.getLogger(__name__)
 
 QUEUE = 8
-BEHIND, NEIGHBOURS_BEHIND = 3, 2
-"""So many keyframes waiting is being behind; they are then matched to so few neighbours."""
+BEHIND, BEHIND_PROMPT, NEIGHBOURS_BEHIND = 3, 1, 2
+"""So many keyframes waiting is being behind, where depth shall be prompt sooner; they are then
+matched to so few neighbours."""
 NICENESS = 5
 GIVEN_WAY_S = 0.1
 """How long a keyframe's depth waits for a tracker that is behind; the map must not wait long."""
@@ -53,10 +54,12 @@ class DenseTask:
 
 
 class _Judgement:
-    """Sweeps keyframes one after another, and judges each when the one after it was swept too."""
+    """Sweeps keyframes one after another, and judges each when the one after it was swept too;
+    a `prompt` one judges it at once, by those before it."""
 
-    def __init__(self, planes: int) -> None:
+    def __init__(self, planes: int, *, prompt: bool) -> None:
         self._planes = planes
+        self._prompt = prompt
         self._swept: dict[int, Swept] = {}
         self._waiting: DenseTask | None = None
 
@@ -75,7 +78,7 @@ class _Judgement:
             del self._swept[next(iter(self._swept))]
         before = self.rest()
         self._waiting = task
-        return before
+        return before + self.rest() if self._prompt else before
 
     def rest(self) -> list[tuple[int, DepthMap]]:
         """The depth of the keyframe that waits, without waiting longer."""
@@ -99,8 +102,9 @@ class DenseStage:
     A keyframe's depth comes when the next one was swept, or after `PATIENCE_S` without one.
     """
 
-    def __init__(self, planes: int, *, synchronous: bool) -> None:
-        self._judgement = _Judgement(planes)
+    def __init__(self, planes: int, *, synchronous: bool, prompt: bool = False) -> None:
+        self._judgement = _Judgement(planes, prompt=prompt)
+        self._prompt = prompt
         self._done: deque[tuple[int, DepthMap]] = deque()
         self._queue: Handoff[DenseTask] = Handoff(QUEUE)
         self._thread: threading.Thread | None = None
@@ -167,7 +171,7 @@ class DenseStage:
 
     def _take(self, task: DenseTask) -> list[tuple[int, DepthMap]]:
         give_way(GIVEN_WAY_S)
-        behind = len(self._queue) >= BEHIND
+        behind = len(self._queue) >= (BEHIND_PROMPT if self._prompt else BEHIND)
         return self._judgement.take(task, NEIGHBOURS_BEHIND if behind else len(task.neighbours))
 
     def _tell(self, depths: list[tuple[int, DepthMap]]) -> None:

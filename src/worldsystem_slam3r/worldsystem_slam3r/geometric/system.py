@@ -61,7 +61,11 @@ class GeometricBackend:
         cv2.setNumThreads(self._config.threads)
         self._intake = Intake(self._config.processing_width, self._config.focal_px)
         self._tracker = FeatureTracker(self._config.tracks)
-        self._dense = DenseStage(self._config.depth_planes, synchronous=self._config.synchronous)
+        self._dense = DenseStage(
+            self._config.depth_planes,
+            synchronous=self._config.synchronous,
+            prompt=self._config.prompt_depth,
+        )
         self._bootstrap: Bootstrap | None = None
         self._map: Map | None = None
         self._locator: Locator | None = None
@@ -105,6 +109,10 @@ class GeometricBackend:
         events += self._initialise(picture) if self._map is None else self._track(picture)
         self._monitor.corners(len(self._tracker.current))
         return events
+
+    def collect(self) -> list[Event]:
+        """The keyframes whose depth has come in since the last frame."""
+        return self._told_depths()
 
     def finish(self) -> list[Event]:
         """Report what was held back; the last keyframes get their depth. Nothing may follow."""
@@ -291,8 +299,10 @@ class GeometricBackend:
         self._newest_told = -1
 
     def _submit_some(self) -> None:
-        """Sweep the oldest waiting keyframes, a few at a time; the newest needs one after it."""
-        due = self._undensified[:-1][:SUBMITTED_AT_ONCE]
+        """Sweep the oldest waiting keyframes, a few at a time; the newest waits for one after it,
+        unless depth shall be prompt."""
+        ready = self._undensified if self._config.prompt_depth else self._undensified[:-1]
+        due = ready[: SUBMITTED_AT_ONCE + self._config.prompt_depth]
         for key in due:
             self._submit(key)
         self._undensified = self._undensified[len(due) :]

@@ -10,7 +10,7 @@ located against the keyframes that are kept.
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +28,7 @@ from worldsystem_core.reconstruction import (
     TrackingState,
 )
 from worldsystem_slam3r.config import Slam3rConfig
+from worldsystem_slam3r.graph.account import GraphCounts, graph_facts
 from worldsystem_slam3r.graph.atlas import Atlas, Kept
 from worldsystem_slam3r.graph.held import HeldSubmap
 from worldsystem_slam3r.graph.loops import LoopFinder
@@ -46,18 +47,6 @@ LOOK_EVERY = 3
 FOUND_CONFIDENCE = 0.5
 HELD_POSES = 3000
 EARLY_POSES = 600
-
-
-@dataclass
-class GraphCounts:
-    """What the graph has done so far."""
-
-    loops: int = 0
-    corrections: int = 0
-    relocalised: int = 0
-    submaps: int = 1
-    merged: int = 0
-    guessed: int = 0
 
 
 class GraphBackend:
@@ -80,6 +69,7 @@ class GraphBackend:
         self._lost_since_ns: int | None = None
         self._answered: set[int] = set()
         self._early: list[Pose] = []
+        self._unlinked: list[Kept] = []
         if config.map:
             self._open_map(Path(config.map))
 
@@ -89,6 +79,10 @@ class GraphBackend:
             self.load_map(folder)
         if self._config.map_every_s:
             self.maps.save_by_itself(folder, self._config.map_every_s)
+
+    def number_from(self, first_id: int) -> None:
+        """Number keyframes on from here; only before the first frame."""
+        self._backend.number_from(first_id, 0)
 
     def load_map(self, folder: Path) -> str:
         """Make a saved map the world; its keyframes go out with the next pictures."""
@@ -104,7 +98,7 @@ class GraphBackend:
     def feed(self, frame: Frame) -> list[Event]:
         """Take the next frame; see the back-end's own `feed` for what is refused."""
         events = self._told_again(everything=False)
-        events += self._taken(self._backend.feed(frame))
+        events += self._taken(self._backend.feed(frame)) + self._linked()
         if not self._located:
             events = self._looked_up(frame, events)
         if self._lost_for_s(frame.stamp_ns) >= self._config.submap_after_s:
@@ -113,10 +107,14 @@ class GraphBackend:
         self.maps.tick()
         return events
 
+    def collect(self) -> list[Event]:
+        """What the back-end has ready beside frames; loops that it closes come with the next."""
+        return self._taken(self._backend.collect())
+
     def finish(self) -> list[Event]:
         """The stream has ended: what was held back, sub-maps without a place by dead reckoning."""
         events = self._told_again(everything=True)
-        events += self._taken(self._backend.finish())
+        events += self._taken(self._backend.finish()) + self._linked()
         if self._held is not None:
             events += self._guess_place()
         events += self._measured(last=True)
@@ -212,7 +210,8 @@ class GraphBackend:
             for pose in early:
                 self.metric.pose(replace(pose, keyframe_id=keyframe.id))
             self.metric.keyframe(told)
-            return [NewKeyframe(told), *self._closed_loops(kept), *self._measured()]
+            self._unlinked.append(kept)
+            return [NewKeyframe(told), *self._measured()]
         events = self._hold(NewKeyframe(keyframe))
         return events + self._merged(kept)
 
@@ -228,6 +227,12 @@ class GraphBackend:
         kept = self.atlas.keyframes.get(keyframe_id)
         placed = kept is not None and self.atlas.is_placed(kept.submap)
         return kept.world if kept is not None and placed else None
+
+    def _linked(self) -> list[Event]:
+        """What the loops of the newest keyframes change."""
+        due, self._unlinked = self._unlinked, []
+        there = [kept for kept in due if kept.id in self.atlas.keyframes]
+        return [event for kept in there for event in self._closed_loops(kept)]
 
     def _closed_loops(self, kept: Kept) -> list[Event]:
         """Links to earlier keyframes; where they say so, everything moves."""
@@ -377,21 +382,7 @@ class GraphBackend:
 
     def facts(self) -> dict[str, object]:
         """What diagnostics say of the graph."""
-        counts = self.counts
-        facts: dict[str, object] = {
-            "scale": "metric" if self.scale is ScaleState.METRIC else "scene (unknown)",
-            "loops": counts.loops,
-            "submaps": counts.submaps,
-            "merged": counts.merged,
-            "relocalised": counts.relocalised,
-        }
-        fit = self.map_from_scene
-        if fit is not None:
-            facts["metres_per_scene_unit"] = f"{fit.map_from_scene.scale:.4g}"
-            facts["scale_sigma_percent"] = f"{100.0 * fit.scale_sigma:.2g}"
-            facts["scale_sources"] = ", ".join(self.metric.sources)
-        facts |= {f"refused.{why}": count for why, count in self.finder.refused.items()}
-        return facts
+        return graph_facts(self.scale, self.counts, self.metric, self.map_from_scene, self.finder)
 
     @property
     def scale(self) -> ScaleState:

@@ -35,6 +35,15 @@ class Restartable(Protocol):
 
 
 @runtime_checkable
+class WorksBeside(Protocol):
+    """A back-end whose threads finish keyframes between frames."""
+
+    def collect(self) -> list[Event]:
+        """What was finished since the last call; the next `feed` tells it otherwise."""
+        ...
+
+
+@runtime_checkable
 class KnowsPlaces(Protocol):
     """A back-end with a retrieval of its own, asked beside the words of the place index."""
 
@@ -78,6 +87,13 @@ class RenewableBackend:
     def feed(self, frame: Frame) -> list[Event]:
         """As the back-end's, in this numbering."""
         return self._numbered(self._backend.feed(frame))
+
+    def collect(self) -> list[Event]:
+        """What the back-end has ready beside frames, in this numbering; nothing where it does not
+        tell."""
+        if not isinstance(self._backend, WorksBeside):
+            return []
+        return self._numbered(self._backend.collect())
 
     def finish(self) -> list[Event]:
         """As the back-end's, in this numbering."""

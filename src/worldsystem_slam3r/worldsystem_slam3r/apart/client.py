@@ -1,0 +1,189 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The stage's side of a back-end in a process of its own (`Running`)."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import subprocess
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from worldsystem_core.frames import Frame
+from worldsystem_core.telemetry import Telemetry
+from worldsystem_slam3r.apart.channel import Channel, ChannelClosed
+from worldsystem_slam3r.config import Slam3rConfig
+from worldsystem_slam3r.running import OF_NO_FRAME, Answer, Condition, WorkerEnded
+
+log = logging.getLogger(__name__)
+
+AHEAD = 2
+"""Frames that the worker may have at once: the one it works on, and the next."""
+FRAME_S, CALL_S, END_S = 120.0, 600.0, 10.0
+"""How long a frame's answer, a call's reply and the process's end are waited for."""
+
+
+class RunningApart:
+    """Frames go to the worker while it is at the one before; answers come when they come.
+
+    `told` is called from another thread when an answer came. When the worker has died, the frames
+    that it had, and all that are fed later, are answered with `WorkerEnded`; calls raise it.
+    """
+
+    def __init__(self, config: Slam3rConfig, told: Callable[[], None], first_id: int = 0) -> None:
+        self._told = told
+        self._changed = threading.Condition()
+        self._fed: deque[int] = deque()
+        self._answers: deque[Answer] = deque()
+        self._replies: deque[Any] = deque()
+        self._condition = Condition()
+        self._gone = ""
+        ours, theirs = socket.socketpair()
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "worldsystem_slam3r.apart.worker", str(theirs.fileno())],
+            pass_fds=[theirs.fileno()],
+            stdin=subprocess.DEVNULL,
+        )
+        theirs.close()
+        self._channel = Channel(ours, FRAME_S)
+        self._listener = threading.Thread(target=self._listen, name="slam3r/worker", daemon=True)
+        self._listener.start()
+        config = replace(config, own_process=False)
+        level = logging.getLogger().getEffectiveLevel()
+        try:
+            opened = self._call("open", [config, first_id, level])
+            self.name, self.note, self.has_graph = opened
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid
+
+    @property
+    def waiting(self) -> int:
+        return len(self._fed)
+
+    def feed(self, frame: Frame) -> list[Answer]:
+        """Give the frame to the worker once it has fewer than `AHEAD`."""
+        self._wait(lambda: len(self._fed) < AHEAD, FRAME_S, "answered a frame")
+        with self._changed:
+            if self._gone:
+                self._answers.append(Answer(frame.id, failure=WorkerEnded(self._gone)))
+            else:
+                self._fed.append(frame.id)
+        self._send("frame", frame)
+        return self.answers()
+
+    def answers(self) -> list[Answer]:
+        with self._changed:
+            found = list(self._answers)
+            self._answers.clear()
+        return found
+
+    def settle(self) -> list[Answer]:
+        self._wait(lambda: not self._fed, FRAME_S, "answered all frames")
+        return self.answers()
+
+    def finish(self) -> list[Answer]:
+        """As `Running` says; a worker that has died has nothing more to tell."""
+        due = self.settle()
+        return due if self._gone else [*due, *self._call("finish", [])]
+
+    def observe(self, sample: Telemetry) -> None:
+        if self.has_graph and not self._gone:
+            self._send("observe", sample)
+
+    def map_service(self, what: str, place: str) -> str:
+        return str(self._call("map_service", [what, place]))
+
+    def tell_again(self) -> str:
+        return str(self._call("tell_again", []))
+
+    def begin_anew(self, next_id: int) -> None:
+        self._call("begin_anew", [next_id])
+
+    def condition(self) -> Condition:
+        return self._condition
+
+    def close(self) -> None:
+        """Close the channel, which ends the worker; one that does not end is killed."""
+        self._channel.close()
+        try:
+            self._process.wait(END_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait(END_S)
+        self._listener.join(END_S)
+
+    def _send(self, kind: str, item: Any) -> None:
+        try:
+            self._channel.send(kind, item)
+        except ChannelClosed:
+            self._process.kill()  # where it does not end by itself, it hangs
+            self._listener.join(END_S)  # it answers what was fed, and says why
+
+    def _call(self, kind: str, arguments: list[Any]) -> Any:
+        """Have the worker do something, and wait for its reply; its error is raised here."""
+        self._send(kind, arguments)
+        self._wait(lambda: bool(self._replies), CALL_S, f"answered '{kind}'")
+        with self._changed:
+            if not self._replies:
+                raise WorkerEnded(self._gone)
+            reply = self._replies.popleft()
+        if isinstance(reply, Exception):
+            raise reply
+        return reply
+
+    def _wait(self, ready: Callable[[], bool], limit_s: float, what: str) -> None:
+        """Until `ready` or the worker is gone; one that takes too long is killed."""
+        with self._changed:
+            if self._changed.wait_for(lambda: ready() or bool(self._gone), limit_s):
+                return
+            self._gone = f"the reconstruction's process had not {what} after {limit_s:.0f} s"
+        self._process.kill()
+        self._listener.join(END_S)
+
+    def _listen(self) -> None:
+        """In a thread: take what the worker says until it says nothing more."""
+        try:
+            while True:
+                self._hear(*self._channel.receive())
+        except ChannelClosed:
+            self._end()
+
+    def _hear(self, kind: str, item: Any) -> None:
+        if kind == "log":
+            name, level, text = item
+            logging.getLogger(name).log(level, "%s", text)
+        elif kind == "condition":
+            self._condition = item
+        else:
+            with self._changed:
+                if kind == "answer":
+                    if item.frame_id != OF_NO_FRAME:
+                        self._fed.popleft()
+                    self._answers.append(item)
+                else:
+                    self._replies.append(item)
+                self._changed.notify_all()
+            if kind == "answer":
+                self._told()
+
+    def _end(self) -> None:
+        try:
+            code: object = self._process.wait(END_S)
+        except subprocess.TimeoutExpired:
+            code = "none yet"
+        with self._changed:
+            self._gone = self._gone or f"the reconstruction's process ended (exit code {code})"
+            failure = WorkerEnded(self._gone)
+            self._answers.extend(Answer(frame, failure=failure) for frame in self._fed)
+            self._fed.clear()
+            self._changed.notify_all()
+        self._told()

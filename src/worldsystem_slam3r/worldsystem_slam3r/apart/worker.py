@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The process in which a back-end works; started by `client`, it ends when that goes away."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from worldsystem_core.errors import WorldSystemError
+from worldsystem_core.frames import Frame
+from worldsystem_core.handoff import Handoff
+from worldsystem_core.interpreter import share_interpreter
+from worldsystem_core.priority import make_urgent
+from worldsystem_slam3r.apart.channel import Channel, ChannelClosed
+from worldsystem_slam3r.running import Answer, RunningHere
+
+CONDITION_S = 0.5
+"""How often the stage is told how the back-end is."""
+LOOK_S = 0.05
+"""How often an idle back-end is asked whether something became known."""
+QUEUE = 64
+
+
+class _ToStage(logging.Handler):
+    """Hands log records to the stage's process, which logs them as its own."""
+
+    def __init__(self, channel: Channel) -> None:
+        super().__init__()
+        self._channel = channel
+
+    def emit(self, record: logging.LogRecord) -> None:
+        with suppress(ChannelClosed):  # nobody is left to read it
+            self._channel.send("log", [record.name, record.levelno, self.format(record)])
+
+
+class Worker:
+    """Works off what the stage asks, in order. Pictures that wait are urgent (`priority`)."""
+
+    def __init__(self, channel: Channel, running: RunningHere) -> None:
+        self._channel = channel
+        self._running = running
+        self._told_s = 0.0
+        self._inbox: Handoff[tuple[str, Any]] = Handoff(QUEUE)
+        make_urgent(self._inbox)
+        self._calls: dict[str, Callable[..., Any]] = {
+            "map_service": running.map_service,
+            "tell_again": running.tell_again,
+            "begin_anew": running.begin_anew,
+            "finish": running.finish,
+        }
+
+    def run(self) -> None:
+        """Until the stage closes the channel, or its process ends."""
+        threading.Thread(target=self._listen, name="stage", daemon=True).start()
+        while not (self._inbox.closed and not len(self._inbox)):
+            message = self._inbox.get(timeout_s=LOOK_S)
+            for answer in self._running.collect():
+                self._channel.send("answer", answer)
+            if message is not None:
+                self._do(*message)
+            self._tell_condition()
+
+    def _listen(self) -> None:
+        while True:
+            try:
+                self._inbox.put(self._channel.receive())
+            except ChannelClosed:
+                os._exit(0)  # whatever is being worked on, nobody wants it
+
+    def _do(self, kind: str, item: Any) -> None:
+        if kind == "frame":
+            self._channel.send("answer", self._answer(item))
+        elif kind == "observe":
+            self._running.observe(item)
+        else:
+            self._channel.send("reply", self._reply(kind, item))
+
+    def _answer(self, frame: Frame) -> Answer:
+        try:
+            (answer,) = self._running.feed(frame)
+        except Exception as error:  # the edge: the stage decides what comes of it
+            if not isinstance(error, WorldSystemError):
+                logging.getLogger(__name__).exception("frame %d failed", frame.id)
+            return Answer(frame.id, failure=error)
+        return answer
+
+    def _reply(self, kind: str, arguments: list[Any]) -> Any:
+        try:
+            return self._calls[kind](*arguments)
+        except Exception as error:  # the same edge
+            return error
+
+    def _tell_condition(self) -> None:
+        now_s = time.monotonic()
+        if now_s - self._told_s >= CONDITION_S:
+            self._told_s = now_s
+            self._channel.send("condition", self._running.condition())
+
+
+def main() -> None:
+    """Open the back-end that the stage asks for and work until it goes away."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the stage, which ends us
+    share_interpreter()
+    channel = Channel(socket.socket(fileno=int(sys.argv[1])))
+    _, (config, first_id, level) = channel.receive()
+    root = logging.getLogger()
+    root.handlers, root.level = [_ToStage(channel)], level
+    try:
+        running = RunningHere(config, first_id)
+    except Exception as error:  # the edge: the stage tells the person
+        channel.send("reply", error)
+        return
+    channel.send("reply", [running.name, running.note, running.has_graph])
+    try:
+        Worker(channel, running).run()
+    except ChannelClosed:
+        return
+
+
+if __name__ == "__main__":
+    main()

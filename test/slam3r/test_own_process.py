@@ -1,0 +1,338 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A back-end in a process of its own: says what it would say here, and may die."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import replace
+
+import cv2
+import filmed_room
+import msgpack
+import numpy as np
+import pytest
+
+from worldsystem_core.errors import BackendError, MapError
+from worldsystem_core.reconstruction import (
+    Event,
+    MovedKeyframes,
+    NewKeyframe,
+    Pose,
+    RemovedKeyframes,
+    ScaleState,
+    TrackingState,
+)
+from worldsystem_core.telemetry import GpsFix
+from worldsystem_slam3r.apart.channel import ChannelClosed
+from worldsystem_slam3r.apart.client import AHEAD, RunningApart
+from worldsystem_slam3r.apart.codec import pack, unpack
+from worldsystem_slam3r.config import Slam3rConfig
+from worldsystem_slam3r.running import Answer, Running, RunningHere, WorkerEnded
+
+CAMERA = filmed_room.camera(480, 270)
+POSES = filmed_room.sideways_poses(48, step=0.09)
+CONFIG = Slam3rConfig(synchronous=True)
+
+
+@pytest.fixture(scope="module")
+def film():
+    return filmed_room.frames(POSES, CAMERA)
+
+
+@pytest.fixture
+def apart():
+    running = RunningApart(CONFIG, lambda: None)
+    yield running
+    running.close()
+
+
+def answers_of(running: Running, frames) -> list[Answer]:
+    found = []
+    for frame in frames:
+        found += running.feed(frame)
+    return found + running.finish()
+
+
+def events_of(answers: list[Answer]) -> list[Event]:
+    return [event for answer in answers for event in answer.events]
+
+
+def poses_of(answers: list[Answer]) -> list[Pose]:
+    return [event for event in events_of(answers) if isinstance(event, Pose)]
+
+
+def keyframes_of(answers: list[Answer]):
+    return [e.keyframe for e in events_of(answers) if isinstance(e, NewKeyframe)]
+
+
+def small(film, size=(64, 36)):
+    """Pictures that a socket holds though nobody reads them."""
+    return [replace(frame, rgb=cv2.resize(frame.rgb, size), camera=None) for frame in film]
+
+
+def until(done, limit_s: float = 20.0) -> None:
+    deadline = time.monotonic() + limit_s
+    while not done():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_it_says_what_the_same_back_end_says_in_this_process(film, apart):
+    here, there = answers_of(RunningHere(CONFIG), film), answers_of(apart, film)
+    assert [a.frame_id for a in there if a.frame_id >= 0] == [frame.id for frame in film]
+    own, other = poses_of(here), poses_of(there)
+    assert [p.frame_id for p in other] == [p.frame_id for p in own]
+    assert any(pose.state is TrackingState.TRACKED for pose in own)
+    for a, b in zip(own, other, strict=True):
+        assert (a.state, a.stamp_ns, a.keyframe_id) == (b.state, b.stamp_ns, b.keyframe_id)
+        np.testing.assert_array_equal(a.world_from_cam, b.world_from_cam)
+    for a, b in zip(keyframes_of(here), keyframes_of(there), strict=True):
+        assert (a.id, a.camera) == (b.id, b.camera)
+        np.testing.assert_array_equal(a.pointmap, b.pointmap)
+        np.testing.assert_array_equal(a.rgb, b.rgb)
+        assert not b.pointmap.flags.writeable
+
+
+def test_every_event_and_measurement_survives_the_way(film):
+    eye = np.eye(4)
+    moved = MovedKeyframes({n: n * eye for n in range(3000)}, {1: 2.0}, ScaleState.METRIC)
+    pose = Pose(
+        frame_id=3,
+        stamp_ns=1 << 62,
+        world_from_cam=eye,
+        confidence=0.5,
+        state=TrackingState.LOST,
+        covariance=np.ones((6, 6)),
+    )
+    fix = GpsFix(stamp_ns=5, latitude_deg=47.0, longitude_deg=8.0, altitude_m=float("nan"))
+    sent = [moved, pose, fix, RemovedKeyframes((1, 2)), film[0], MapError("no such folder")]
+    header, *buffers = pack(sent)
+    there = unpack(header, buffers)
+    assert len(buffers) == 1  # the picture; small arrays lie in the header
+    assert there[0].world_from_cam.keys() == moved.world_from_cam.keys()
+    np.testing.assert_array_equal(there[0].world_from_cam[2999], 2999 * eye)
+    assert (there[0].point_scale, there[0].scale) == ({1: 2.0}, ScaleState.METRIC)
+    np.testing.assert_array_equal(there[1].covariance, np.ones((6, 6)))
+    assert (there[1].stamp_ns, there[1].state) == (1 << 62, TrackingState.LOST)
+    assert np.isnan(there[2].altitude_m)
+    assert there[3] == sent[3]
+    np.testing.assert_array_equal(there[4].rgb, film[0].rgb)
+    assert isinstance(there[5], MapError)
+    assert str(there[5]) == "no such folder"
+
+
+def test_nothing_but_our_own_classes_goes_the_way():
+    with pytest.raises(TypeError, match="Thread is not one of what a worker is told"):
+        pack(threading.Thread())
+    header = msgpack.packb(["c", "Popen", [["args", "true"]]])
+    with pytest.raises(KeyError, match="Popen"):
+        unpack(header, [])
+
+
+def test_a_worker_that_is_killed_ends_its_frames_by_name_and_loses_none(film, apart):
+    done = apart.feed(film[0]) + apart.feed(film[1])
+    os.kill(apart.pid, signal.SIGKILL)
+    done += apart.feed(film[2]) + apart.feed(film[3]) + apart.finish()
+    assert [a.frame_id for a in done if a.frame_id >= 0] == [0, 1, 2, 3]
+    assert isinstance(done[-1].failure, WorkerEnded)
+    assert "exit code -9" in str(done[-1].failure)
+    assert apart.waiting == 0
+    with pytest.raises(WorkerEnded):
+        apart.tell_again()
+
+
+def test_what_came_is_told_once_and_no_more_than_two_frames_are_ahead(film):
+    told = threading.Event()
+    film = small(film)
+    running = RunningApart(CONFIG, told.set)
+    try:
+        running.feed(film[0])
+        assert told.wait(20.0)
+        until(lambda: running.waiting == 0)
+        assert [answer.frame_id for answer in running.answers()] == [0]
+        assert running.answers() == []
+        os.kill(running.pid, signal.SIGSTOP)
+        for frame in film[1 : 1 + AHEAD]:
+            running.feed(frame)
+        held = threading.Thread(target=running.feed, args=(film[1 + AHEAD],), daemon=True)
+        held.start()
+        held.join(0.3)
+        assert held.is_alive()
+        os.kill(running.pid, signal.SIGCONT)
+        held.join(20.0)
+        assert not held.is_alive()
+    finally:
+        os.kill(running.pid, signal.SIGCONT)
+        running.close()
+
+
+@pytest.mark.parametrize("size", [(480, 270), (64, 36)], ids=["cannot be sent", "unanswered"])
+def test_a_worker_that_hangs_is_ended_after_its_time(film, monkeypatch, size):
+    monkeypatch.setattr("worldsystem_slam3r.apart.client.FRAME_S", 0.5)
+    running = RunningApart(CONFIG, lambda: None)
+    os.kill(running.pid, signal.SIGSTOP)
+    frames = small(film[: AHEAD + 2], size)
+    done = [answer for frame in frames for answer in running.feed(frame)] + running.answers()
+    assert [answer.frame_id for answer in done] == [frame.id for frame in frames]
+    assert all(isinstance(answer.failure, WorkerEnded) for answer in done)
+    assert running.waiting == 0
+    running.close()
+
+
+def test_what_cannot_run_is_refused_in_the_same_words():
+    config = Slam3rConfig(backend="nonsense")
+    with pytest.raises(BackendError) as here:
+        RunningHere(config)
+    with pytest.raises(BackendError) as there:
+        RunningApart(config, lambda: None)
+    assert str(there.value) == str(here.value)
+
+
+def test_a_frame_out_of_order_costs_itself_alone(film, apart):
+    apart.feed(film[1])
+    done = apart.feed(film[0]) + apart.feed(film[2]) + apart.settle()
+    failures = {answer.frame_id: answer.failure for answer in done}
+    assert "feed frames in order" in str(failures[0])
+    assert isinstance(failures[0], BackendError)
+    assert failures[2] is None
+
+
+def test_maps_are_saved_measured_and_begun_anew_over_there(film, apart, tmp_path):
+    with pytest.raises(MapError, match="there is no map yet"):
+        apart.map_service("save_map", str(tmp_path / "map"))
+    for frame in film:
+        apart.feed(frame)
+    apart.observe(GpsFix(stamp_ns=1, latitude_deg=47.0, longitude_deg=8.0, altitude_m=400.0))
+    apart.settle()
+    assert "keyframes" in apart.map_service("save_map", str(tmp_path / "map"))
+    assert (tmp_path / "map").is_dir()
+    until(lambda: apart.condition().facts.get("scale") == "scene (unknown)")
+    apart.begin_anew(100)
+    with pytest.raises(MapError, match="there is no map yet"):
+        apart.map_service("save_map", str(tmp_path / "other"))
+
+
+def test_keyframes_of_a_second_life_are_numbered_on(film):
+    running = RunningApart(CONFIG, lambda: None, first_id=70)
+    try:
+        ids = [keyframe.id for keyframe in keyframes_of(answers_of(running, film))]
+        assert ids[0] == 70
+    finally:
+        running.close()
+
+
+def test_the_worker_ends_with_the_process_that_started_it():
+    code = (
+        "import os, time\n"
+        "from worldsystem_slam3r.apart.client import RunningApart\n"
+        "from worldsystem_slam3r.config import Slam3rConfig\n"
+        "running = RunningApart(Slam3rConfig(), lambda: None)\n"
+        "print(running.pid, flush=True)\n"
+        "time.sleep(60)\n"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    worker = int(parent.stdout.readline())
+    parent.kill()
+    parent.wait(10.0)
+    until(lambda: not os.path.exists(f"/proc/{worker}/cwd"))
+
+
+def test_a_message_that_cannot_be_ours_closes_the_channel():
+    import socket
+
+    from worldsystem_slam3r.apart.channel import Channel
+
+    ours, theirs = socket.socketpair()
+    for message in (b"\xff\xff\xff\xff", b"\x00\x00\x00\x00"):
+        theirs.sendall(message)
+        with pytest.raises(ChannelClosed, match="cannot be ours"):
+            Channel(ours).receive()
+    theirs.sendall(b"\x01\x00\x00\x00" + b"\xff" * 8)
+    with pytest.raises(ChannelClosed, match="cannot be ours"):
+        Channel(ours).receive()
+    ours.close()
+    theirs.close()
+
+
+@pytest.fixture
+def context():
+    import rclpy
+
+    context = rclpy.Context()
+    rclpy.init(context=context, domain_id=40 + os.getpid() % 20)
+    yield context
+    rclpy.try_shutdown(context=context)
+
+
+@pytest.mark.ros
+@pytest.mark.parametrize("saved", [True, False], ids=["in its saved map", "with an empty map"])
+def test_a_stage_whose_worker_was_killed_goes_on(context, film, tmp_path, saved):
+    import rclpy
+    from rclpy.parameter import Parameter
+
+    from worldsystem_core.ros import topics
+    from worldsystem_core.ros.node_thread import NodeThread
+    from worldsystem_core.ros.reference_topic import ReferencePublisher, ReferenceSubscription
+    from worldsystem_slam3r.node import Slam3rNode
+
+    back = filmed_room.frames(POSES[33::-1], CAMERA, first_id=34)
+    settings = {"own_process": True, "synchronous": True, "queue_frames": 100}
+    if saved:
+        settings |= {"map": str(tmp_path / "map"), "map_every_s": 0.01}
+    slam3r = Slam3rNode(
+        context=context,
+        parameter_overrides=[Parameter(name, value=value) for name, value in settings.items()],
+    )
+    thread, other = NodeThread(slam3r), rclpy.create_node("other", context=context)
+    heard: list[Event] = []
+    links = [
+        ReferenceSubscription(other, topics.KEYFRAME, heard.append),
+        ReferenceSubscription(other, topics.POSE, heard.append),
+    ]
+    pictures = ReferencePublisher(other, topics.IMAGE, outside=False)
+    executor = rclpy.executors.SingleThreadedExecutor(context=context)
+    executor.add_node(other)
+    thread.start()
+
+    def settled() -> bool:
+        executor.spin_once(timeout_sec=0.02)
+        return thread.node.idle
+
+    try:
+        for frame in film[:34]:
+            pictures.publish(frame)
+        until(settled)
+        until(lambda: settled() and (not saved or list((tmp_path / "map").rglob("*.npz"))))
+        before = {event.keyframe.id for event in heard if isinstance(event, NewKeyframe)}
+        assert before
+        os.kill(slam3r.worker_pid, signal.SIGKILL)
+        heard.clear()
+        for frame in back:
+            pictures.publish(frame)
+        until(settled)
+        thread.finish(20.0)
+        until(settled)
+        told = [event.keyframe.id for event in heard if isinstance(event, NewKeyframe)]
+        gone = [event for event in heard if isinstance(event, RemovedKeyframes)]
+        if saved:
+            assert not gone
+            assert set(told) & before
+        else:
+            assert {key for event in gone for key in event.ids} == before
+            assert min(told) > max(before)
+        state = slam3r.ledger.state()
+        assert (state.taken, state.in_flight, slam3r.ledger.violations) == (34 + len(back), 0, 0)
+        assert state.dropped.keys() == {"failed"}
+        assert "ended (exit code -9)" in slam3r.faults.last
+    finally:
+        for link in (*links, pictures):
+            link.destroy()
+        executor.shutdown()
+        thread.stop()
+        slam3r.close()
+        other.destroy_node()
