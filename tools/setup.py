@@ -19,12 +19,17 @@ import sys
 import sysconfig
 import time
 import venv
+from collections.abc import MutableMapping
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 STAMPS = VENV / "stamps"
 ENV_FILE = VENV / "worldsystem-env.sh"
+PATHS_OF_ROS = (
+    *("AMENT_PREFIX_PATH", "CMAKE_PREFIX_PATH", "COLCON_PREFIX_PATH"),
+    *("PYTHONPATH", "LD_LIBRARY_PATH", "PATH"),
+)
 LOG = VENV / "setup.log"
 BARE_REQUIREMENTS = ROOT / "tools/requirements-bare.txt"
 ROS_KNOWN = ("jazzy", "kilted", "lyrical", "rolling")
@@ -59,6 +64,7 @@ class SetupError(Exception):
 
 def main() -> int:
     """Bring the set-up up to date; 0 on success."""
+    forget_own_environment(os.environ)
     try:
         if "--with-browser" in sys.argv:
             ensure_browser()
@@ -70,6 +76,23 @@ def main() -> int:
         print(f"setup: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def forget_own_environment(environment: MutableMapping[str, str]) -> None:
+    """Undo `source tools/env.sh`: what is built here must not be looked for while it is built, and
+    our wheels are no ROS that somebody sourced."""
+    if environment.get("VIRTUAL_ENV") != str(VENV):
+        return
+    for name in PATHS_OF_ROS:
+        entries = environment.get(name, "").split(os.pathsep)
+        kept = [each for each in entries if each and not Path(each).is_relative_to(ROOT)]
+        environment[name] = os.pathsep.join(kept)
+        if not kept:
+            del environment[name]
+    if environment.pop("_ROS_WHEELS_BOOTSTRAP_COMPLETE", ""):
+        for name in ("ROS_DISTRO", "ROS_VERSION", "ROS_PYTHON_VERSION"):
+            environment.pop(name, None)
+    del environment["VIRTUAL_ENV"]
 
 
 def set_up() -> None:
