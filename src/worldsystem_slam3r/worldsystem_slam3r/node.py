@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,7 @@ from worldsystem_core.telemetry import Telemetry
 from worldsystem_core.trajectory import Trajectory
 from worldsystem_slam3r.cloud import BoundedCloud
 from worldsystem_slam3r.config import Slam3rConfig
+from worldsystem_slam3r.maps.folder import is_map
 from worldsystem_slam3r.running import OF_NO_FRAME, Answer, WorkerEnded, start_backend
 
 _PATH_PERIOD_S = 1.0
@@ -54,6 +56,7 @@ class Slam3rNode(StageNode):
             lambda: self._take(self._running.answers()), lambda: self._running.waiting
         )
         self._running = start_backend(self.config, self._told)
+        self._ending = False
         self._trajectory = Trajectory()
         self._cloud = BoundedCloud(self.config.cloud_points, seed=self.config.seed)
         self._cloud_told = (0, 0)
@@ -175,7 +178,7 @@ class Slam3rNode(StageNode):
                 raise answer.failure
             else:
                 self._survived(answer.failure)
-        if ended is not None:
+        if ended is not None and not self._ending:
             self._revive(ended)
 
     def _survived(self, failure: Exception) -> None:
@@ -188,12 +191,12 @@ class Slam3rNode(StageNode):
         """Start the back-end again: in the map that it kept saved, or with an empty one."""
         self._survived(ended)
         self._running.close()
-        if self.config.map and self._running.has_graph:
-            self._running = start_backend(self.config, self._told)
-            return
+        kept = self.config.map if self._running.has_graph else ""
+        saved = bool(kept) and is_map(Path(kept))
         next_id = max(self._trajectory.keyframe_ids, default=self._newest_id) + 1
         self._running = start_backend(self.config, self._told, first_id=next_id)
-        self._forget_map()
+        if not saved:
+            self._forget_map()
 
     def _publish(self, events: list[Event]) -> None:
         for event in events:
@@ -266,6 +269,7 @@ class Slam3rNode(StageNode):
         return "" if as_asked else self._running.note
 
     def input_ended(self) -> None:
+        self._ending = True
         self._take(self._running.finish())
         self._publish_path()
         self._publish_cloud()

@@ -93,7 +93,11 @@ class RunningApart:
     def finish(self) -> list[Answer]:
         """As `Running` says; a worker that has died has nothing more to tell."""
         due = self.settle()
-        return due if self._gone else [*due, *self._call("finish", [])]
+        try:
+            return [*due, *self._call("finish", [])]
+        except WorkerEnded as ended:
+            log.error("%s; what it held back is lost", ended)
+            return [*due, *self.answers()]
 
     def observe(self, sample: Telemetry) -> None:
         if self.has_graph and not self._gone:

@@ -35,7 +35,8 @@ from worldsystem_slam3r.graph.loops import LoopFinder
 from worldsystem_slam3r.graph.relocalise import Relocaliser
 from worldsystem_slam3r.graph.restartable import Make, RenewableBackend
 from worldsystem_slam3r.graph.verify import Link, Station
-from worldsystem_slam3r.maps.keeper import MapKeeper, is_map
+from worldsystem_slam3r.maps.folder import is_map
+from worldsystem_slam3r.maps.keeper import MapKeeper
 from worldsystem_slam3r.scale.fit import MetricFit
 from worldsystem_slam3r.scale.metric import MetricScale
 from worldsystem_slam3r.scale.root import MetricRoot
@@ -82,7 +83,7 @@ class GraphBackend:
 
     def number_from(self, first_id: int) -> None:
         """Number keyframes on from here; only before the first frame."""
-        self._backend.number_from(first_id, 0)
+        self._backend.number_from(first_id)
 
     def load_map(self, folder: Path) -> str:
         """Make a saved map the world; its keyframes go out with the next pictures."""

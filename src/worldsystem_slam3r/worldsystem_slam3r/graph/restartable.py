@@ -79,10 +79,11 @@ class RenewableBackend:
         """The back-end that works now."""
         return self._backend
 
-    def number_from(self, first_id: int, first_submap: int) -> None:
-        """Number on from here; only before the first frame."""
+    def number_from(self, first_id: int, first_submap: int | None = None) -> None:
+        """Number on from here, sub-maps where told; only before the first frame."""
         self._id_offset = self._next_id = first_id
-        self._submap_offset = self._next_submap = first_submap
+        if first_submap is not None:
+            self._submap_offset = self._next_submap = first_submap
 
     def feed(self, frame: Frame) -> list[Event]:
         """As the back-end's, in this numbering."""

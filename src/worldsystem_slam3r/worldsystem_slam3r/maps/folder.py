@@ -22,6 +22,11 @@ MANIFEST = "map.json"
 KEYFRAMES = "keyframes"
 
 
+def is_map(folder: Path) -> bool:
+    """Whether a folder holds a saved map."""
+    return (folder / MANIFEST).is_file()
+
+
 @dataclass(frozen=True)
 class FileEntry:
     """One file: its name below the folder, its size and its SHA-256."""

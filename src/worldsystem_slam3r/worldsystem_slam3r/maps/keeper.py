@@ -16,7 +16,6 @@ from worldsystem_slam3r.graph.loops import LoopFinder
 from worldsystem_slam3r.maps.autosave import MapSaver
 from worldsystem_slam3r.maps.content import MapContent, SavedMap, dense_keyframes
 from worldsystem_slam3r.maps.dense_memory import DenseMemory
-from worldsystem_slam3r.maps.folder import MANIFEST
 from worldsystem_slam3r.scale.metric import MetricScale
 
 log = logging.getLogger(__name__)
@@ -142,8 +141,3 @@ class MapKeeper:
                 return found
             found.append(keyframe)
         return found
-
-
-def is_map(folder: Path) -> bool:
-    """Whether a folder holds a saved map."""
-    return (folder / MANIFEST).is_file()
