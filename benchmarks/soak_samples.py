@@ -110,6 +110,8 @@ def _label(folder: Path, name: str) -> str:
     words = (folder / "cmdline").read_text().split("\0")
     if "worldsystem.cli" in words and "sim" in words:
         return "simulator"
+    if "worldsystem_slam3r.apart.worker" in words:
+        return "reconstruction"
     if "rerun" in words and name.startswith("python"):
         return "rerun_launcher"
     return name.lower()

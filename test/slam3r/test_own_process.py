@@ -212,6 +212,7 @@ def test_maps_are_saved_measured_and_begun_anew_over_there(film, apart, tmp_path
     assert "keyframes" in apart.map_service("save_map", str(tmp_path / "map"))
     assert (tmp_path / "map").is_dir()
     until(lambda: apart.condition().facts.get("scale") == "scene (unknown)")
+    assert apart.condition().facts["process.pid"] == apart.pid
     apart.begin_anew(100)
     with pytest.raises(MapError, match="there is no map yet"):
         apart.map_service("save_map", str(tmp_path / "other"))

@@ -249,8 +249,8 @@ class StageNode(Node):
         if not problem and self.faults.recent:
             problem = f"a callback failed: {self.faults.recent}"
         level = DiagnosticStatus.WARN if problem else DiagnosticStatus.OK
-        facts = {"taken": state.taken, "used": state.used, **self.facts()}
-        facts |= {"queue": self._waiting(), **process_figures()}
+        facts = {"taken": state.taken, "used": state.used, "queue": self._waiting()}
+        facts |= process_figures() | self.facts()  # a stage may work in a further process
         facts |= {f"dropped.{reason}": count for reason, count in state.dropped.items()}
         if self.faults.total:
             facts["faults"] = self.faults.total

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 from worldsystem_core.errors import WorldSystemError
@@ -19,6 +20,7 @@ from worldsystem_core.frames import Frame
 from worldsystem_core.handoff import Handoff
 from worldsystem_core.interpreter import share_interpreter
 from worldsystem_core.priority import make_urgent
+from worldsystem_core.process_figures import process_figures
 from worldsystem_slam3r.apart.channel import Channel, ChannelClosed
 from worldsystem_slam3r.running import Answer, RunningHere
 
@@ -102,7 +104,9 @@ class Worker:
         now_s = time.monotonic()
         if now_s - self._told_s >= CONDITION_S:
             self._told_s = now_s
-            self._channel.send("condition", self._running.condition())
+            condition = self._running.condition()
+            facts = condition.facts | process_figures()
+            self._channel.send("condition", replace(condition, facts=facts))
 
 
 def main() -> None:
