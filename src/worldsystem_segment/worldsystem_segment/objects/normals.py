@@ -36,15 +36,16 @@ def smooth_depth(
 ) -> tuple[Float32[np.ndarray, "h w"], float]:
     """Bilateral filter of log depth, and the relative noise that it took away (robust sigma).
 
-    Log depth makes the filter blind to scale. Unknown pixels stay NaN and weigh nothing.
+    Log depth makes the filter blind to scale. Unknown pixels stay NaN and weigh nothing. The
+    picture is mirrored at its border.
     """
     some = valid[::3, ::3]
     if not some.any():
         return np.full(depth.shape, np.nan, np.float32), 0.0
     reach = WINDOW_PX // 2
-    log = np.full((depth.shape[0] + 2 * reach, depth.shape[1] + 2 * reach), FAR)
-    inner = log[reach:-reach, reach:-reach]
+    inner = np.full(depth.shape, FAR, np.float32)
     np.log(depth, out=inner, where=valid)
+    log = cv2.copyMakeBorder(inner, reach, reach, reach, reach, cv2.BORDER_REFLECT_101)
     smooth = bilateral(log, reach, RANGE_SIGMA, SPACE_SIGMA_PX)
     residual = (inner[::3, ::3] - smooth[::3, ::3])[some]
     noise = float(1.4826 * np.median(np.abs(residual)))

@@ -56,7 +56,7 @@ def vectors_at(planes, pixels):  # type: ignore[no-untyped-def]
 
 @numba.njit(cache=True, nogil=True, fastmath=True)
 def bilateral(log, reach, range_sigma, space_sigma):  # type: ignore[no-untyped-def]
-    """Bilateral filter over a disk. `log` (h + 2 reach, w + 2 reach) holds FAR outside.
+    """Bilateral filter over a disk. `log` (h + 2 reach, w + 2 reach) is the picture within a frame.
 
     The weight of a difference is (1 - x / 16)^16 where a Gaussian has exp(-x): within 0.02 of it,
     and made of multiplications.
