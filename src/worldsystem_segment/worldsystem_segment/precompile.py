@@ -23,11 +23,12 @@ _CAMERA = Camera(width=128, height=96, fx=110.0, fy=110.0, cx=63.5, cy=47.5)
 
 
 def warm_up() -> float:
-    """Show a back-end of its own a box on a floor, before a wall; the seconds it took."""
+    """Show a back-end of its own a box on a floor, before a wall, and then the box no more; the
+    seconds it took."""
     start = time.perf_counter()
     backend = GeometricBackend(SegmentConfig())
-    for number in range(4):
-        backend.feed(_keyframe(number), ())
+    for number in range(6):
+        backend.feed(_keyframe(number, box=number < 4), ())
     return time.perf_counter() - start
 
 
@@ -37,10 +38,11 @@ def warm_up_once() -> None:
     warm_up()
 
 
-def _keyframe(number: int) -> Keyframe:
-    pointmap = _corner()
+def _keyframe(number: int, *, box: bool) -> Keyframe:
+    pointmap = _corner(box=box)
     rgb = np.random.default_rng(0).integers(0, 60, (*pointmap.shape[:2], 3), np.uint8)
-    rgb[40:70, 50:80] += np.array([150, 0, 0], np.uint8)
+    if box:
+        rgb[40:70, 50:80] += np.array([150, 0, 0], np.uint8)
     confidence = np.ones(pointmap.shape[:2], np.float32)
     return Keyframe(
         id=number, frame_id=number, stamp_ns=number * 500_000_000, rgb=rgb, pointmap=pointmap,
@@ -48,12 +50,13 @@ def _keyframe(number: int) -> Keyframe:
     )  # fmt: skip
 
 
-def _corner() -> Float32[np.ndarray, "h w 3"]:
+def _corner(*, box: bool) -> Float32[np.ndarray, "h w 3"]:
     """A floor below the camera, a wall that ends it, and the front of a box."""
     u, v = np.meshgrid(np.arange(_CAMERA.width), np.arange(_CAMERA.height))
     x, y = (u - _CAMERA.cx) / _CAMERA.fx, (v - _CAMERA.cy) / _CAMERA.fy
     depth = np.minimum(4.0, 1.0 / np.maximum(y, 1e-3))
-    depth[40:70, 50:80] = np.minimum(depth[40:70, 50:80], 2.4)
+    if box:
+        depth[40:70, 50:80] = np.minimum(depth[40:70, 50:80], 2.4)
     return np.stack([x * depth, y * depth, depth], axis=-1).astype(np.float32)
 
 
