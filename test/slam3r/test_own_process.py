@@ -184,6 +184,19 @@ def test_a_worker_that_hangs_is_ended_after_its_time(film, monkeypatch, size):
     running.close()
 
 
+def test_measurements_by_the_thousand_cost_no_frame(film, apart):
+    done = []
+    for number, frame in enumerate(film[:12]):
+        done += apart.feed(frame)
+        for beside in range(250):
+            stamp_ns = 250 * number + beside
+            apart.observe(GpsFix(stamp_ns=stamp_ns, latitude_deg=47.0, longitude_deg=8.0,
+                                 altitude_m=400.0))  # fmt: skip
+    done += apart.finish()
+    assert [a.frame_id for a in done if a.frame_id >= 0] == [frame.id for frame in film[:12]]
+    assert all(answer.failure is None for answer in done)
+
+
 def test_what_cannot_run_is_refused_in_the_same_words():
     config = Slam3rConfig(backend="nonsense")
     with pytest.raises(BackendError) as here:

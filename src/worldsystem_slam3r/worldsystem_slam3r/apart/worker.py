@@ -29,6 +29,9 @@ CONDITION_S = 0.5
 LOOK_S = 0.05
 """How often an idle back-end is asked whether something became known."""
 QUEUE = 64
+"""More than the pictures and calls that the stage has on their way at once: none is let go here."""
+MEASURED, WAIT_S = 256, 1.0
+"""Measurements that wait for the picture at hand: a phone tells 60 a second."""
 
 
 class _ToStage(logging.Handler):
@@ -52,6 +55,7 @@ class Worker:
         self._told_s = 0.0
         self._inbox: Handoff[tuple[str, Any]] = Handoff(QUEUE)
         make_urgent(self._inbox)
+        self._measured: Handoff[Any] = Handoff(MEASURED)
         self._calls: dict[str, Callable[..., Any]] = {
             "map_service": running.map_service,
             "tell_again": running.tell_again,
@@ -66,6 +70,8 @@ class Worker:
             message = self._inbox.get(timeout_s=LOOK_S)
             for answer in self._running.collect():
                 self._channel.send("answer", answer)
+            while (sample := self._measured.get(0.0)) is not None:
+                self._running.observe(sample)
             if message is not None:
                 self._do(*message)
             self._tell_condition()
@@ -73,15 +79,18 @@ class Worker:
     def _listen(self) -> None:
         while True:
             try:
-                self._inbox.put(self._channel.receive())
+                kind, item = self._channel.receive()
             except ChannelClosed:
                 os._exit(0)  # whatever is being worked on, nobody wants it
+            if kind != "observe":
+                self._inbox.put((kind, item))
+                continue
+            while not self._measured.put_waiting(item, WAIT_S):
+                continue  # the stage waits too, and lets go of what is too much, counted
 
     def _do(self, kind: str, item: Any) -> None:
         if kind == "frame":
             self._channel.send("answer", self._answer(item))
-        elif kind == "observe":
-            self._running.observe(item)
         else:
             self._channel.send("reply", self._reply(kind, item))
 
