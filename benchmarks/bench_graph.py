@@ -37,7 +37,7 @@ from worldsystem_slam3r.config import Slam3rConfig
 from worldsystem_slam3r.graph.backend import GraphBackend
 from worldsystem_slam3r.graph.restartable import RenewableBackend
 from worldsystem_slam3r.maps.content import SavedMap
-from worldsystem_slam3r.maps.keeper import is_map
+from worldsystem_slam3r.maps.folder import is_map
 
 ORBIT = SimConfig(flight="orbit", duration_s=50.0)
 if QUICK:
