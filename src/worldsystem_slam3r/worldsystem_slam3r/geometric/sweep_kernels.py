@@ -5,9 +5,14 @@ from __future__ import annotations
 
 import numba
 import numpy as np
+from numba.extending import intrinsic
 
 OUTSIDE = 255
 """Cost of a plane at which the pixel leaves the neighbour's picture."""
+NO_BITS = 255
+"""In place of a number of bits where there is no code to compare with."""
+FAR = np.int16(16000)
+"""Path cost of a plane that does not exist, far above any real one and far from overflowing."""
 
 
 @numba.njit(cache=True, nogil=True)
@@ -26,49 +31,57 @@ def census(grey):  # type: ignore[no-untyped-def]
     return out
 
 
-@numba.njit(cache=True, nogil=True)
-def _bits(x):  # type: ignore[no-untyped-def]
-    """Number of set bits. The product is 64 bits wide here: only its fourth byte counts."""
-    x = x - ((x >> np.uint32(1)) & np.uint32(0x55555555))
-    x = (x & np.uint32(0x33333333)) + ((x >> np.uint32(2)) & np.uint32(0x33333333))
-    x = (x + (x >> np.uint32(4))) & np.uint32(0x0F0F0F0F)
-    return ((x * np.uint32(0x01010101)) >> np.uint32(24)) & np.uint32(0xFF)
+@intrinsic
+def _bits(typing_context, word):  # type: ignore[no-untyped-def]
+    """Number of set bits, by the processor's own instruction."""
+
+    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        return builder.ctpop(arguments[0])
+
+    return numba.types.uint32(numba.types.uint32), generate
 
 
 @numba.njit(cache=True, nogil=True, fastmath=True)
 def cost_volume(reference, neighbours, H, b, inverse_depths):  # type: ignore[no-untyped-def]
-    """Matching cost (h, w, d) uint8: the mean of the better half of the neighbours' costs.
+    """Matching cost (h, w, d) uint8: the mean of the two neighbours that match best.
 
     `reference` (h, w) and `neighbours` (n, H, W) are census pictures; a reference pixel at inverse
-    depth ρ lies at `H[i] @ (u, v, 1) + ρ b[i]` in neighbour i. A cost is 8 × the differing bits.
+    depth ρ lies at `H[i] @ (u, v, 1) + ρ b[i]` in neighbour i. A cost is 8 × the differing bits; a
+    lone neighbour's counts one bit more.
     """
     h, w = reference.shape
     n, nh, nw = neighbours.shape
     d = len(inverse_depths)
-    flat = neighbours.reshape(n, nh * nw)
+    codes = neighbours.reshape(n * nh * nw)
     out = np.full((h, w, d), OUTSIDE, np.uint8)
-    each = np.empty((n, d), np.int32)
-    index = np.empty(d, np.int32)
+    first, second, bits = np.empty(d, np.uint8), np.empty(d, np.uint8), np.empty(d, np.uint8)
+    index = np.empty(d, np.uint32)
     for v in range(2, h - 2):
         for u in range(2, w - 2):
-            code = reference[v, u]
             uf, vf = np.float32(u), np.float32(v)
+            first[:] = NO_BITS
+            second[:] = NO_BITS
             for i in range(n):
                 px = H[i, 0, 0] * uf + H[i, 0, 1] * vf + H[i, 0, 2]
                 py = H[i, 1, 0] * uf + H[i, 1, 1] * vf + H[i, 1, 2]
                 pz = H[i, 2, 0] * uf + H[i, 2, 1] * vf + H[i, 2, 2]
-                _line(px, py, pz, b[i], inverse_depths, nh, nw, index)
-                _differences(code, flat[i], index, each[i])
-            _best_half(each, out[v, u])
+                _line(px, py, pz, b[i], inverse_depths, nh, nw, i * nh * nw, index)
+                _differences(reference[v, u], codes, index, bits)
+                _lowest_two(bits, first, second)
+            _mean(first, second, out[v, u])
     return out
 
 
 @numba.njit(cache=True, nogil=True, fastmath=True, inline="always")
-def _line(px, py, pz, b, inverse_depths, nh, nw, index):  # type: ignore[no-untyped-def]
-    """Pixel index in the neighbour for every plane; −1 outside. Free of branches: it vectorises."""
+def _line(px, py, pz, b, inverse_depths, nh, nw, begin, index):  # type: ignore[no-untyped-def]
+    """Where each plane's pixel is among all neighbours' codes, of which this one's `begin` there.
+
+    0 stands for outside: no line comes as near to a corner. Free of branches: it vectorises.
+    """
     bx, by, bz = b[0], b[1], b[2]
     half, margin = np.float32(0.5), np.float32(4.0)
     right, bottom = np.float32(nw - 4), np.float32(nh - 4)
+    base = np.int32(begin)
     for k in range(len(inverse_depths)):
         rho = inverse_depths[k]
         z = pz + rho * bz
@@ -78,50 +91,54 @@ def _line(px, py, pz, b, inverse_depths, nh, nw, index):  # type: ignore[no-unty
         inside = (x >= margin) & (y >= margin) & (x < right) & (y < bottom)
         xi = np.int32(min(max(x, margin), right))
         yi = np.int32(min(max(y, margin), bottom))
-        index[k] = yi * np.int32(nw) + xi if inside else np.int32(-1)
+        index[k] = np.uint32(base + yi * np.int32(nw) + xi) if inside else np.uint32(0)
 
 
 @numba.njit(cache=True, nogil=True, inline="always")
-def _differences(code, codes, index, out):  # type: ignore[no-untyped-def]
-    """Differing bits at each index; 1000 where it is outside."""
+def _differences(code, codes, index, bits):  # type: ignore[no-untyped-def]
+    """Differing bits at each index; `NO_BITS` where it is outside."""
     for k in range(len(index)):
         at = index[k]
-        bits = np.int32(_bits(code ^ codes[max(at, np.int32(0))]))
-        out[k] = bits if at >= 0 else np.int32(1000)
+        bits[k] = np.uint8(_bits(code ^ codes[at])) if at != 0 else np.uint8(NO_BITS)
 
 
 @numba.njit(cache=True, nogil=True, inline="always")
-def _best_half(each, out):  # type: ignore[no-untyped-def]
-    """Mean of the two lowest costs; a lone one counts a little more."""
-    n, d = each.shape
-    for k in range(d):
-        a, b = np.int32(1000), np.int32(1000)
-        for i in range(n):
-            cost = each[i, k]
-            b = min(b, max(a, cost))
-            a = min(a, cost)
-        both = np.int32(4) * (a + b)
-        alone = np.int32(8) * a + np.int32(8)
-        cost = both if b < 1000 else alone
-        out[k] = np.uint8(cost if a < 1000 else np.int32(OUTSIDE))
+def _lowest_two(bits, first, second):  # type: ignore[no-untyped-def]
+    """Bring the two lowest numbers of bits so far up to date."""
+    for k in range(len(bits)):
+        a = first[k]
+        second[k] = min(second[k], max(a, bits[k]))
+        first[k] = min(a, bits[k])
 
 
-@numba.njit(cache=True, nogil=True)
-def _along(cost, previous, now, total, P1, P2):  # type: ignore[no-untyped-def]
-    """One step of a path (Hirschmüller, SGM, IEEE TPAMI 2008, eq. 13); adds to `total`."""
-    d = len(cost)
-    lowest = previous[0]
-    for k in range(1, d):
-        lowest = min(lowest, previous[k])
+@numba.njit(cache=True, nogil=True, inline="always")
+def _mean(first, second, out):  # type: ignore[no-untyped-def]
+    """Cost from the two lowest numbers of bits."""
+    for k in range(len(out)):
+        a, b = np.uint16(first[k]), np.uint16(second[k])
+        both = np.uint16(4) * (a + b)
+        alone = np.uint16(8) * a + np.uint16(8)
+        cost = both if b < NO_BITS else alone
+        out[k] = np.uint8(cost if a < NO_BITS else np.uint16(OUTSIDE))
+
+
+@numba.njit(cache=True, nogil=True, inline="always")
+def _along(cost, previous, now, lowest, total, P1, P2):  # type: ignore[no-untyped-def]
+    """One step of a path (Hirschmüller, SGM, IEEE TPAMI 2008, eq. 13); adds to `total`.
+
+    `previous` and `now` have a `FAR` plane before the first and one after the last, so that the
+    loop is free of branches. `lowest` is the least of `previous`; returns the least of `now`.
+    """
     jump = np.int16(lowest + P2)
-    for k in range(d):
-        best = min(previous[k], jump)
-        if k > 0:
-            best = min(best, np.int16(previous[k - 1] + P1))
-        if k < d - 1:
-            best = min(best, np.int16(previous[k + 1] + P1))
-        now[k] = np.int16(np.int16(cost[k]) + best - lowest)
-        total[k] += now[k]
+    least = FAR
+    for k in range(len(cost)):
+        beside = np.int16(min(previous[k], previous[k + 2]) + P1)
+        best = min(min(previous[k + 1], jump), beside)
+        path = np.int16(np.int16(cost[k]) + np.int16(best - lowest))
+        now[k + 1] = path
+        total[k] = np.int16(total[k] + path)
+        least = min(least, path)
+    return least
 
 
 @numba.njit(cache=True, nogil=True)
@@ -129,20 +146,24 @@ def aggregate(cost, grey, P1, P2_low, P2_high):  # type: ignore[no-untyped-def]
     """Sum of four path costs (h, w, d) int16; a jump costs less across an edge of the picture."""
     h, w, d = cost.shape
     total = np.zeros((h, w, d), np.int16)
-    line = np.zeros((2, d), np.int16)
+    line = np.full((2, d + 2), FAR, np.int16)
     for v in range(h):
         for direction in range(2):
-            line[:] = 0
+            line[:, 1 : d + 1] = 0
+            low = np.int16(0)
             for s in range(w):
                 u = s if direction == 0 else w - 1 - s
                 before = u - 1 if direction == 0 else u + 1
                 P2 = P2_high
                 if s > 0 and abs(np.int16(grey[v, u]) - np.int16(grey[v, before])) > 8:
                     P2 = P2_low
-                _along(cost[v, u], line[s & 1], line[1 - (s & 1)], total[v, u], P1, P2)
-    rows = np.zeros((2, w, d), np.int16)
+                was, now = line[s & 1], line[1 - (s & 1)]
+                low = _along(cost[v, u], was, now, low, total[v, u], P1, P2)
+    rows = np.full((2, w, d + 2), FAR, np.int16)
+    lowest = np.zeros(w, np.int16)
     for direction in range(2):
-        rows[:] = 0
+        rows[:, :, 1 : d + 1] = 0
+        lowest[:] = 0
         for s in range(h):
             v = s if direction == 0 else h - 1 - s
             before = v - 1 if direction == 0 else v + 1
@@ -150,15 +171,24 @@ def aggregate(cost, grey, P1, P2_low, P2_high):  # type: ignore[no-untyped-def]
                 P2 = P2_high
                 if s > 0 and abs(np.int16(grey[v, u]) - np.int16(grey[before, u])) > 8:
                     P2 = P2_low
-                _along(cost[v, u], rows[s & 1, u], rows[1 - (s & 1), u], total[v, u], P1, P2)
+                was, now = rows[s & 1, u], rows[1 - (s & 1), u]
+                lowest[u] = _along(cost[v, u], was, now, lowest[u], total[v, u], P1, P2)
     return total
+
+
+@numba.njit(cache=True, nogil=True, inline="always")
+def _least(values, begin, end):  # type: ignore[no-untyped-def]
+    least = np.int16(32767)
+    for k in range(begin, end):
+        least = min(least, values[k])
+    return least
 
 
 @numba.njit(cache=True, nogil=True)
 def best_planes(total, cost):  # type: ignore[no-untyped-def]
     """Per pixel the best plane with its fraction (parabola), its distinctness and its own cost.
 
-    Distinctness is 1 − best / second best, the second at least two planes away. The plane is NaN
+    Distinctness is 1 − best / second best, the second more than two planes away. The plane is NaN
     where the best one is the first or last, or lies outside every neighbour.
     """
     h, w, d = total.shape
@@ -168,16 +198,13 @@ def best_planes(total, cost):  # type: ignore[no-untyped-def]
     for v in range(h):
         for u in range(w):
             s = total[v, u]
+            least = _least(s, 0, d)
             k = 0
-            for i in range(1, d):
-                if s[i] < s[k]:
-                    k = i
+            while s[k] != least:
+                k += 1
             if k == 0 or k == d - 1 or cost[v, u, k] == OUTSIDE:
                 continue
-            second = 32767
-            for i in range(d):
-                if abs(i - k) > 2 and s[i] < second:
-                    second = s[i]
+            second = min(_least(s, 0, k - 2), _least(s, k + 3, d))
             left, middle, right = float(s[k - 1]), float(s[k]), float(s[k + 1])
             bend = left - 2.0 * middle + right
             shift = 0.5 * (left - right) / bend if bend > 0 else 0.0
