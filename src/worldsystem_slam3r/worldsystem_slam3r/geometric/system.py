@@ -255,7 +255,7 @@ class GeometricBackend:
         return Camera.from_K(K, like.width, like.height)
 
     def _add_keyframe(self, picture: Picture) -> None:
-        """Insert, triangulate, adjust, renew the tracks, and sweep the keyframe before this one."""
+        """Insert, triangulate, adjust, let depth be swept, and renew the tracks."""
         assert self._map is not None
         assert self._locator is not None
         world, pose = self._map, self._locator.cam_from_world
@@ -268,10 +268,10 @@ class GeometricBackend:
         if self._lens_search.due(len(world.keyframes)):
             self._calibrate()
         self._locator.correct(record.cam_from_world)
-        self._tracker.renew(record.grey)
-        self._extend_latest()
         if not self._calibrating:
             self._submit_some()
+        self._tracker.renew(record.grey)
+        self._extend_latest()
         world.release(KEPT_KEYFRAMES)
         self._tracker.keep(self._tracker.current.ids >= world.points.base)
 

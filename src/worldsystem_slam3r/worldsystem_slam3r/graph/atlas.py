@@ -17,7 +17,7 @@ from worldsystem_core.geometry.se3 import inverse, rotation_angle_rad
 from worldsystem_core.geometry.sim3 import Sim3
 from worldsystem_core.reconstruction import Keyframe, MovedKeyframes, Pose, ScaleState
 from worldsystem_slam3r.graph.pose_graph import Edge, PoseGraph, Solution
-from worldsystem_slam3r.graph.verify import Link, Station
+from worldsystem_slam3r.graph.verify import Link, Station, coarse_depth, median_depth
 
 ODOMETRY_TURN_RAD = 0.002
 ODOMETRY_SHIFT_STEPS = 0.005
@@ -106,8 +106,11 @@ class Atlas:
             return kept.world_from_submap
         return self._placed.get(submap, Sim3.identity())
 
-    def add(self, keyframe: Keyframe, station: Station | None) -> Kept:
-        """Take a keyframe as the back-end tells it; it follows the one before it."""
+    def add(self, keyframe: Keyframe) -> Kept:
+        """Take a keyframe as the back-end tells it; it follows the one before it.
+
+        It has no station yet: to look at it closely takes longer than its news may wait.
+        """
         correction = self.correction(keyframe.submap)
         world = correction @ Sim3.from_pose(keyframe.world_from_cam)
         kept = Kept(
@@ -119,9 +122,8 @@ class Atlas:
             world=world,
             told=world,
             first_unit=world.scale,
-            depth=1.0 if station is None else station.median_depth,
+            depth=median_depth(coarse_depth(keyframe)),
             stem=f"{keyframe.id:06d}-{self._session}",
-            station=station,
         )
         before = self.keyframes.get(self.newest.get(keyframe.submap, -1))
         self.adopt(kept)

@@ -70,7 +70,7 @@ class GraphBackend:
         self._lost_since_ns: int | None = None
         self._answered: set[int] = set()
         self._early: list[Pose] = []
-        self._unlinked: list[Kept] = []
+        self._unlinked: list[tuple[Kept, Keyframe]] = []
         if config.map:
             self._open_map(Path(config.map))
 
@@ -202,8 +202,7 @@ class GraphBackend:
 
     def _keyframe(self, keyframe: Keyframe) -> list[Event]:
         self._settle_place(keyframe.submap)
-        station = Station.of(keyframe, keyframe.id)
-        kept = self.atlas.add(keyframe, station)
+        kept = self.atlas.add(keyframe)
         if self.atlas.is_placed(keyframe.submap):
             told = self.atlas.told_keyframe(keyframe)
             self.maps.keyframe(told, kept)
@@ -211,8 +210,9 @@ class GraphBackend:
             for pose in early:
                 self.metric.pose(replace(pose, keyframe_id=keyframe.id))
             self.metric.keyframe(told)
-            self._unlinked.append(kept)
+            self._unlinked.append((kept, keyframe))
             return [NewKeyframe(told), *self._measured()]
+        kept.station = Station.of(keyframe, kept.id)
         events = self._hold(NewKeyframe(keyframe))
         return events + self._merged(kept)
 
@@ -230,10 +230,14 @@ class GraphBackend:
         return kept.world if kept is not None and placed else None
 
     def _linked(self) -> list[Event]:
-        """What the loops of the newest keyframes change."""
+        """Look closely at the newest keyframes, which are out by now; what their loops change."""
         due, self._unlinked = self._unlinked, []
-        there = [kept for kept in due if kept.id in self.atlas.keyframes]
-        return [event for kept in there for event in self._closed_loops(kept)]
+        events: list[Event] = []
+        for kept, keyframe in due:
+            if kept.id in self.atlas.keyframes:
+                kept.station = Station.of(keyframe, kept.id)
+                events += self._closed_loops(kept)
+        return events
 
     def _closed_loops(self, kept: Kept) -> list[Event]:
         """Links to earlier keyframes; where they say so, everything moves."""

@@ -54,8 +54,7 @@ class Station:
     @property
     def median_depth(self) -> float:
         """Of its coarse depth; 1 where there is none."""
-        known = self.depth[np.isfinite(self.depth)]
-        return float(np.median(known)) if len(known) else 1.0
+        return median_depth(self.depth)
 
     @property
     def bytes(self) -> int:
@@ -64,20 +63,35 @@ class Station:
     @staticmethod
     def of(keyframe: Keyframe, id: int) -> Station:
         """Look at a keyframe closely once."""
-        w = min(COARSE_PX, keyframe.camera.width)
-        h = max(2, round(keyframe.camera.height * w / keyframe.camera.width))
-        depth = np.where(keyframe.confidence > 0, keyframe.pointmap[..., 2], np.nan)
-        v = ((np.arange(h) + 0.5) * depth.shape[0] / h).astype(int)
-        u = ((np.arange(w) + 0.5) * depth.shape[1] / w).astype(int)
+        depth = coarse_depth(keyframe)
+        h, w = depth.shape
         grey = cv2.cvtColor(keyframe.rgb, cv2.COLOR_RGB2GRAY)
         return Station(
             id=id,
             camera=keyframe.camera,
             features=Features.of_keyframe(keyframe),
             coarse=keyframe.camera.resized(w, h),
-            depth=np.asarray(depth[np.ix_(v, u)], np.float32),
+            depth=depth,
             grey=np.asarray(cv2.resize(grey, (w, h), interpolation=cv2.INTER_AREA)),
         )
+
+
+def coarse_depth(keyframe: Keyframe) -> Float32[np.ndarray, "h w"]:
+    """A small picture of its depth in its own unit, NaN where it is unknown."""
+    w = min(COARSE_PX, keyframe.camera.width)
+    h = max(2, round(keyframe.camera.height * w / keyframe.camera.width))
+    rows, columns = keyframe.confidence.shape
+    v = ((np.arange(h) + 0.5) * rows / h).astype(int)
+    u = ((np.arange(w) + 0.5) * columns / w).astype(int)
+    chosen = np.ix_(v, u)
+    known = keyframe.confidence[chosen] > 0
+    return np.where(known, keyframe.pointmap[..., 2][chosen], np.nan).astype(np.float32)
+
+
+def median_depth(coarse: Float32[np.ndarray, "h w"]) -> float:
+    """The middle of what is known; 1 where nothing is."""
+    known = coarse[np.isfinite(coarse)]
+    return float(np.median(known)) if len(known) else 1.0
 
 
 @dataclass(frozen=True, eq=False)
