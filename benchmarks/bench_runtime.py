@@ -1,110 +1,97 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What it costs to hand a full-HD picture to another node, and to wake one, against plain rclpy."""
+"""What it costs to hand a picture to another stage, near or far, and to wake one."""
 
 from __future__ import annotations
 
-import threading
-import time
-from collections.abc import Callable
-
 import numpy as np
 import rclpy
+import runtime_between
+import runtime_rclpy
 from harness import QUICK, Benchmark
-from rclpy.executors import SingleThreadedExecutor
-from rclpy.node import Node
+from runtime_reference import ByReference
 from runtime_wakes import quaternion_us, wake_ms_by_delivery, wake_ms_by_executor
-from sensor_msgs.msg import Image
 
-from worldsystem_core.frames import Frame
-from worldsystem_core.ros import topics
 from worldsystem_core.ros.process import tune_process
-from worldsystem_core.ros.reference_topic import ReferencePublisher, ReferenceSubscription
 
-PICTURES = 50 if QUICK else 200
+ROUNDS = 1 if QUICK else 4
+PICTURES = 40 if QUICK else 60
+FILM = 60 if QUICK else 300
 WIDTH, HEIGHT = 1920, 1080
+SIZES = {"360p": (640, 360), "1080p": (WIDTH, HEIGHT), "4k": (3840, 2160)}
+PAUSE_S = 1 / 30
 
 
 def main() -> None:
-    """Time both ways in turn, in one process, with the shipped malloc settings for both."""
+    """Each way in turn; every rclpy way is in processes of its own."""
     tune_process()
     rclpy.init()
-    publisher, subscriber = Node("publisher"), Node("subscriber")
-    executor = SingleThreadedExecutor()
-    executor.add_node(subscriber)
-    spinner = threading.Thread(target=executor.spin, daemon=True)
-    send_reference, got_reference = by_reference(publisher, subscriber)
-    send_message, got_message = by_message(publisher, subscriber)
-    spinner.start()
-    for _ in range(5):
-        latency_us(send_reference, got_reference)
-        latency_us(send_message, got_message)
-    reference, message = [], []
-    for _ in range(PICTURES):
-        reference.append(latency_us(send_reference, got_reference))
-        message.append(latency_us(send_message, got_message))
-    executor.shutdown()
-    spinner.join(5.0)
     bench = Benchmark("runtime")
-    note = f"publish to callback, {WIDTH}×{HEIGHT} rgb8, one process"
-    bench.add("reference_us_p50", reference, "us", note=note)
-    bench.add("rclpy_us_p50", message, "us", note=f"{note}; rclpy, data = bytes")
-    ratio = float(np.median(message) / np.median(reference))
-    bench.add("reference_vs_rclpy", ratio, "x", note="median rclpy over median by reference")
+    measure_one_process(bench)
+    measure_two_processes(bench)
     measure_wakes(bench)
     bench.write()
     rclpy.try_shutdown()
 
 
+def measure_one_process(bench: Benchmark) -> None:
+    """By reference at three sizes, rclpy as it comes, and rclpy with our settings."""
+    by_size: dict[str, list[float]] = {name: [] for name in SIZES}
+    plain, tuned = [], []
+    with ByReference() as ours:
+        ours.latencies_us(WIDTH, HEIGHT, PICTURES)
+        for _ in range(ROUNDS):
+            for name, size in SIZES.items():
+                by_size[name] += ours.latencies_us(*size, PICTURES)
+            plain += runtime_rclpy.latencies_us(WIDTH, HEIGHT, PICTURES, ours=False)
+            tuned += runtime_rclpy.latencies_us(WIDTH, HEIGHT, PICTURES, ours=True)
+        spaced = ours.latencies_us(WIDTH, HEIGHT, ROUNDS * PICTURES, pause_s=PAUSE_S)
+    note = f"publish to callback, {WIDTH}×{HEIGHT} rgb8, one process"
+    reference = by_size["1080p"]
+    bench.add("reference_us_p50", reference, "us", note=f"{note}; same object, back to back")
+    bench.add("reference_30hz_us_p50", spaced, "us", note=f"{note}; 30 a second, else idle")
+    bench.add("rclpy_us_p50", plain, "us", note=f"{note}; rclpy as it comes, data = bytes")
+    bench.add("rclpy_tuned_us_p50", tuned, "us", note=f"{note}; rclpy with our settings")
+    bench.add("reference_vs_rclpy", _ratio(plain, reference), "x", note="medians; as it comes")
+    bench.add("reference_vs_rclpy_tuned", _ratio(tuned, reference), "x", note="medians")
+    for name in ("360p", "4k"):
+        bench.add(f"reference_{name}_us_p50", by_size[name], "us", note="by reference")
+    ratio = _ratio(by_size["4k"], by_size["360p"])
+    bench.add("reference_4k_vs_360p", ratio, "x", note="medians; 36 times the pixels")
+
+
+def measure_two_processes(bench: Benchmark) -> None:
+    """A film at 30 Hz by a stage's topic, and by rclpy as it comes."""
+    ours = runtime_between.crossing(runtime_between.OURS, WIDTH, HEIGHT, FILM)
+    plain = runtime_between.crossing(runtime_between.PLAIN, WIDTH, HEIGHT, FILM)
+    note = f"two processes, {WIDTH}×{HEIGHT} rgb8, {FILM} pictures at 30 Hz"
+    bench.add("cross_process_ms_p50", ours.latencies_ms, "ms", note=note)
+    p95_ms = float(np.percentile(ours.latencies_ms, 95))
+    bench.add("cross_process_ms_p95", p95_ms, "ms", note=note)
+    bench.add("cross_process_rclpy_ms_p50", plain.latencies_ms, "ms", note="rclpy as it comes")
+    ratio = _ratio(plain.latencies_ms, ours.latencies_ms)
+    bench.add("cross_process_vs_rclpy", ratio, "x", note="medians; as it comes")
+    bench.add("cross_process_loss_percent", ours.lost_percent, "%", note=note)
+    lost = plain.lost_percent
+    bench.add("cross_process_rclpy_loss_percent", lost, "%", note="rclpy as it comes")
+
+
 def measure_wakes(bench: Benchmark) -> None:
     """What a stage costs whenever it is handed a small object."""
-    delivered, executed = wake_ms_by_delivery(PICTURES), wake_ms_by_executor(PICTURES)
+    wakes = ROUNDS * PICTURES
+    delivered, executed = wake_ms_by_delivery(wakes), wake_ms_by_executor(wakes)
     note = "processor time of the process for an object that nothing is done with"
     bench.add("wake_ms", delivered, "ms", note=f"{note}; delivery thread")
     bench.add("wake_executor_ms", executed, "ms", note=f"{note}; rclpy executor")
-    ratio = float(np.median(executed) / np.median(delivered))
+    ratio = _ratio(executed, delivered)
     bench.add("wake_vs_executor", ratio, "x", note="median executor over median delivery thread")
-    ours, scipys = quaternion_us(PICTURES)
-    ratio = float(np.median(scipys) / np.median(ours))
+    ours, scipys = quaternion_us(wakes)
     bench.add("quaternion_us", ours, "us", note="one rotation matrix to a quaternion")
-    bench.add("quaternion_vs_scipy", ratio, "x", note=f"SciPy {np.median(scipys):.0f} us")
+    scipy_note = f"SciPy {np.median(scipys):.0f} us"
+    bench.add("quaternion_vs_scipy", _ratio(scipys, ours), "x", note=scipy_note)
 
 
-def by_reference(publisher: Node, subscriber: Node) -> tuple[Callable[[], None], threading.Event]:
-    """A sender of frames by reference, and the event that tells their arrival."""
-    got = threading.Event()
-    out = ReferencePublisher(publisher, topics.IMAGE, outside=False)
-    ReferenceSubscription(subscriber, topics.IMAGE, lambda frame: got.set())
-    frame = Frame(id=0, stamp_ns=0, rgb=np.zeros((HEIGHT, WIDTH, 3), np.uint8))
-    return lambda: out.publish(frame), got
-
-
-def by_message(publisher: Node, subscriber: Node) -> tuple[Callable[[], None], threading.Event]:
-    """The same through rclpy, from the array to a message and back to an array."""
-    got = threading.Event()
-    picture = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
-    out = publisher.create_publisher(Image, "plain/image_raw", 2)
-
-    def receive(message: Image) -> None:
-        np.frombuffer(message.data, np.uint8)
-        got.set()
-
-    def send() -> None:
-        message = Image(height=HEIGHT, width=WIDTH, encoding="rgb8", step=3 * WIDTH)
-        message.data = picture.tobytes()
-        out.publish(message)
-
-    subscriber.create_subscription(Image, "plain/image_raw", receive, 2)
-    return send, got
-
-
-def latency_us(send: Callable[[], None], got: threading.Event) -> float:
-    """Time from the call to the callback [us]."""
-    got.clear()
-    start = time.perf_counter()
-    send()
-    if not got.wait(10.0):
-        raise TimeoutError("no picture arrived within 10 s")
-    return 1e6 * (time.perf_counter() - start)
+def _ratio(over: list[float], under: list[float]) -> float:
+    return float(np.median(over) / np.median(under))
 
 
 if __name__ == "__main__":

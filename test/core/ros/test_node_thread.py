@@ -22,6 +22,7 @@ from worldsystem_core.reconstruction import (  # noqa: E402
     TrackingState,
 )
 from worldsystem_core.ros import reference_topic, topics  # noqa: E402
+from worldsystem_core.ros.delivery import Bell  # noqa: E402
 from worldsystem_core.ros.node_thread import NodeThread  # noqa: E402
 from worldsystem_core.ros.reference_topic import ReferencePublisher  # noqa: E402
 from worldsystem_core.ros.stage_node import StageNode  # noqa: E402
@@ -83,6 +84,19 @@ def wait_until(condition, timeout_s=10.0):
 @pytest.fixture(autouse=True)
 def fresh_registry(monkeypatch):
     monkeypatch.setattr(reference_topic, "_registry", reference_topic._Registry())
+
+
+def test_a_bell_rung_often_wakes_once_and_one_rung_early_is_not_missed():
+    bell = Bell()
+    assert not bell.wait(0.01)
+    for _ in range(3):
+        bell.ring()
+    assert bell.wait(0.0)
+    assert not bell.wait(0.01)
+    later = threading.Timer(0.05, bell.ring)
+    later.start()
+    assert bell.wait(10.0)
+    later.join()
 
 
 def test_callbacks_come_from_two_threads_but_one_at_a_time(context):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writing ROS messages as CDR bytes straight from arrays (XCDR1, little endian).
+"""Writing ROS messages as CDR bytes straight from arrays, and reading them (XCDR1, little endian).
 
 rclpy builds a message object, copies it into a C structure and serialises that; for pictures and
 clouds one join of buffers does the same in a fraction of the time.
@@ -11,7 +11,10 @@ import struct
 
 import numpy as np
 
+from worldsystem_core.errors import ProtocolError
+
 _HEADER = b"\x00\x01\x00\x00"
+_LITTLE_ENDIAN = _HEADER[:2]
 _PADDING = bytes(8)
 
 
@@ -86,6 +89,44 @@ class CdrWriter:
     def _append(self, data: bytes | memoryview) -> None:
         self._parts.append(data)
         self._size += len(data)
+
+
+class CdrReader:
+    """Takes fields in the order of the message definition, without a copy.
+
+    Raises `ProtocolError` where the bytes end too early or are of another encoding.
+    """
+
+    def __init__(self, cdr: bytes) -> None:
+        if cdr[:2] != _LITTLE_ENDIAN:
+            raise ProtocolError(f"CDR of encoding {cdr[:2].hex()}, not little-endian XCDR1 (0001)")
+        self._body = memoryview(cdr)[len(_HEADER) :]
+        self._at = 0
+
+    def number(self, code: str) -> int:
+        """One whole number by its `struct` code (`B b H h I i Q q`)."""
+        size = struct.calcsize(code)
+        self._at += -self._at % size
+        (value,) = struct.unpack(f"<{code}", self._take(size))
+        return int(value)
+
+    def stamp(self) -> int:
+        """`builtin_interfaces/Time` [ns]."""
+        return self.number("i") * 10**9 + self.number("I")
+
+    def string(self) -> str:
+        return bytes(self._take(self.number("I"))).rstrip(b"\x00").decode(errors="replace")
+
+    def octets(self) -> np.ndarray:
+        """An unbounded uint8 sequence, as a read-only view."""
+        return np.frombuffer(self._take(self.number("I")), np.uint8)
+
+    def _take(self, size: int) -> memoryview:
+        taken = self._body[self._at : self._at + size]
+        if len(taken) < size:
+            raise ProtocolError(f"CDR ends {size - len(taken)} bytes too early")
+        self._at += size
+        return taken
 
 
 def _as_bytes_view(buffer: bytes | memoryview | np.ndarray) -> bytes | memoryview:

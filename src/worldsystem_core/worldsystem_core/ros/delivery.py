@@ -3,7 +3,7 @@
 
 An rclpy executor builds its wait set anew at each wake, entity by entity, under the interpreter's
 lock: a millisecond for each object that a topic hands over. A `NodeThread` therefore has objects
-delivered in a second thread, which a plain event wakes; the executor is left with timers, services
+delivered in a second thread, which a bell wakes; the executor is left with timers, services
 and DDS. A node that somebody else's executor spins is woken through one guard condition.
 """
 
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 import threading
+from contextlib import suppress
 from typing import Protocol
 from weakref import WeakKeyDictionary
 
@@ -40,6 +41,26 @@ class Link(Protocol):
         ...
 
 
+class Bell:
+    """Wakes the one thread that waits, or keeps one ring for when it does.
+
+    `threading.Event` takes two locks and a list for that: 85 us to wake, against 32.
+    """
+
+    def __init__(self) -> None:
+        self._silent = threading.Lock()
+        self._silent.acquire()
+
+    def ring(self) -> None:
+        """Safe from any thread."""
+        with suppress(RuntimeError):  # it rings already
+            self._silent.release()
+
+    def wait(self, timeout_s: float) -> bool:
+        """Until it rings, which ends with that; False after `timeout_s`."""
+        return self._silent.acquire(timeout=timeout_s)
+
+
 class Delivery:
     """All by-reference subscriptions of one node: who calls them back, and one timer for all."""
 
@@ -47,7 +68,7 @@ class Delivery:
         self._links: list[Link] = []
         self._patience_s = patience_s(getattr(node, "niceness", 0))
         self._apart = False
-        self._woken = threading.Event()
+        self._bell = Bell()
         self._guard = node.create_guard_condition(self._on_guard)
         node.create_timer(_RELINK_S, self._relink)
 
@@ -60,7 +81,7 @@ class Delivery:
     def wake(self) -> None:
         """Something waits; safe from any thread."""
         if self._apart:
-            self._woken.set()
+            self._bell.ring()
         else:
             self._guard.trigger()
 
@@ -72,8 +93,7 @@ class Delivery:
         """Deliver in the calling thread until `ended`, which `wake` makes it notice."""
         while not ended.is_set():
             self._work_off()
-            self._woken.wait(_WAIT_S)
-            self._woken.clear()
+            self._bell.wait(_WAIT_S)
 
     def _on_guard(self) -> None:
         if not self._apart:

@@ -16,7 +16,7 @@ from worldsystem_core.ros.adapters.messages import (
     nanoseconds,
     time_message,
 )
-from worldsystem_core.ros.cdr import CdrWriter
+from worldsystem_core.ros.cdr import CdrReader, CdrWriter
 
 _H264_KEY_NAL_TYPES = (5, 7)
 _H265_KEY_NAL_TYPES = (*range(16, 24), 32, 33)  # IRAP pictures (7.4.2.2), VPS, SPS
@@ -31,13 +31,21 @@ class ImageAdapter:
         return [image_cdr(item.rgb, "rgb8", item.stamp_ns)]
 
     def load(self, cdr: bytes) -> Frame:
-        message = deserialize_message(cdr, Image)
-        if message.encoding not in ("rgb8", "bgr8"):
-            raise ProtocolError(f"image encoding '{message.encoding}' is not rgb8 or bgr8")
-        rows = np.frombuffer(message.data, np.uint8).reshape(message.height, message.step)
-        picture = rows[:, : 3 * message.width].reshape(message.height, message.width, 3)
-        rgb = picture if message.encoding == "rgb8" else np.ascontiguousarray(picture[..., ::-1])
-        stamp_ns = nanoseconds(message.header.stamp)
+        """The picture as a read-only view of `cdr`: rclpy's message would be two copies more."""
+        reader = CdrReader(cdr)
+        stamp_ns = reader.stamp()
+        reader.string()  # the name of the camera's frame
+        height, width, encoding = reader.number("I"), reader.number("I"), reader.string()
+        if encoding not in ("rgb8", "bgr8"):
+            raise ProtocolError(f"image encoding '{encoding}' is not rgb8 or bgr8")
+        reader.number("B")  # bytes have no order
+        step, data = reader.number("I"), reader.octets()
+        if step < 3 * width or len(data) != height * step:
+            raise ProtocolError(
+                f"an image of {width}×{height} with {len(data)} bytes, {step} a row"
+            )
+        picture = data.reshape(height, step)[:, : 3 * width].reshape(height, width, 3)
+        rgb = picture if encoding == "rgb8" else np.ascontiguousarray(picture[..., ::-1])
         return Frame(id=stamp_ns, stamp_ns=stamp_ns, rgb=rgb)
 
 
