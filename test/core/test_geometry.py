@@ -132,3 +132,12 @@ def test_quaternions_are_those_of_scipy_also_where_w_is_nothing():
     for rotation in half_turns:
         back = matrix_from_quaternion_xyzw(quaternion_xyzw_from_matrix(rotation))
         np.testing.assert_allclose(back, rotation, atol=1e-15)
+
+
+def test_a_quaternion_of_any_length_is_the_rotation_that_scipy_says_and_one_of_none_is_refused():
+    for quaternion in np.random.default_rng(3).normal(size=(50, 4)) * 7.0:
+        expected = Rotation.from_quat(quaternion).as_matrix()
+        np.testing.assert_allclose(matrix_from_quaternion_xyzw(quaternion), expected, atol=1e-12)
+    for none in (np.zeros(4), np.full(4, np.nan)):
+        with pytest.raises(ValueError, match="no rotation"):
+            matrix_from_quaternion_xyzw(none)

@@ -132,3 +132,41 @@ def test_a_program_that_comes_late_gets_the_surface_streamed_saved_and_counted(
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5) as page:
         health = json.loads(page.read())
     assert (health["status"], health["keyframes"], health["method"]) == ("ok", 6, "tsdf")
+
+
+def test_a_mesher_begun_anew_asks_again_for_what_its_inbox_could_not_hold(
+    context, outside, sphere_keyframes, monkeypatch
+):
+    from std_srvs.srv import Trigger
+
+    from worldsystem_core.reconstruction import NewKeyframe
+    from worldsystem_core.ros.node_thread import NodeThread
+    from worldsystem_mesh import node as mesher_node
+    from worldsystem_mesh.node import MesherNode
+
+    monkeypatch.setattr(mesher_node, "QUIET_S", 0.5)
+    asked = []
+    outside.create_service(
+        Trigger, "slam3r/tell_again", lambda request, response: asked.append(1) or response
+    )
+    given = {"device": "cpu", "metrics_port": 0, "restore": True}
+    parameters = [rclpy.parameter.Parameter(name, value=value) for name, value in given.items()]
+    node = MesherNode(context=context, parameter_overrides=parameters)
+    thread = NodeThread(node)
+    thread.start()
+    try:
+        until(outside, lambda: len(asked) == 1)
+        node._on_dropped(NewKeyframe(sphere_keyframes(1)[0]))
+        until(outside, lambda: len(asked) == 2)
+        assert node.ledger.state().dropped == {"queue_full": 1}
+        (old,) = sphere_keyframes(1)
+        fuse(context, [old])
+        until(outside, lambda: len(asked) == 3)
+        fuse(context, [old])
+        until(outside, lambda: node.ledger.state().dropped.get("told_again") == 1)
+        wait_s = time.monotonic() + 1.5
+        until(outside, lambda: time.monotonic() > wait_s)
+        assert len(asked) == 3, "nothing was new the last time"
+    finally:
+        thread.stop()
+        node.close()

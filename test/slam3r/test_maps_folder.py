@@ -191,3 +191,12 @@ def test_compressed_surfaces_stay_within_their_memory():
     none = DenseMemory(0)
     none.add(keyframe(1), 1.0)
     assert len(none) == 0
+
+
+def test_objects_saved_first_into_the_folder_are_neither_refused_nor_swept(tmp_path):
+    for name in ("objects.npz", ".objects.npz.new"):
+        (tmp_path / name).write_bytes(b"of another stage")
+    for stamp in (1, 2):
+        write_map(tmp_path, {}, [(f"graph-{stamp}.npz", lambda: b"graph")], saved_ns=stamp)
+    left = {path.name for path in tmp_path.iterdir() if path.is_file()}
+    assert left == {"objects.npz", ".objects.npz.new", "graph-2.npz", "map.json"}

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from worldsystem.graph import (
+    MAP_EVERY_S,
     SIMULATOR,
     STAGES,
     Choice,
@@ -89,13 +90,33 @@ def test_not_composed_is_one_process_each_with_the_same_parameters(launch_file, 
     components = [
         c.kwargs["parameters"][0] for c in container.kwargs["composable_node_descriptions"]
     ]
-    differ = [
-        (alone[key], together[key])
+    differ = {
+        key: (alone.get(key), together.get(key))
         for alone, together in zip(processes, components, strict=True)
         for key in alone.keys() | together.keys()
-        if alone[key] != together[key]
-    ]
-    assert differ == [(False, True)]  # a process of its own has no need of a further one
+        if alone.get(key) != together.get(key)
+    }
+    assert differ == {
+        "own_process": (False, True),  # a process of its own has no need of a further one
+        "map": ("/run/map", None),  # a segmenter that can die alone keeps its objects
+        "map_every_s": (MAP_EVERY_S, None),
+    }
+
+
+def test_what_can_die_alone_keeps_its_map_but_no_new_run_goes_on_in_an_old_one(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    folder = str(tmp_path / "map")
+
+    def maps(*, composed: bool) -> dict[str, object]:
+        run = stages(Choice(out=tmp_path), composed=composed)
+        return {stage.name: given["map"] for stage, given in run if "map" in given}
+
+    assert maps(composed=True) == {"slam3r": folder}
+    assert maps(composed=False) == {"slam3r": folder, "segmenter": folder}
+    (tmp_path / "map").mkdir()
+    assert maps(composed=True) == {}
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,8 @@ from pathlib import Path
 SIMULATOR_SOURCE = "sim"
 _SERVER_SOURCE = "server:"
 DEFAULT_PORT = 5001
+MAP_EVERY_S = 1.0
+"""What can die alone keeps its map saved so often, and goes on in it: so much of it can be lost."""
 _FILE_SCHEMES = ("file", "bag")
 
 
@@ -128,6 +130,10 @@ def _parameters(name: str, choice: Choice, *, composed: bool) -> Parameters:
     mesher: Parameters = {"device": choice.device}
     if choice.offline:  # quality methods work as time allows; a file shall give the same each time
         mesher["method_still"] = "tsdf"
+    map_folder = str(choice.out / "map")
+    apart = composed and not choice.offline and (os.cpu_count() or 1) > 1
+    kept = not composed or (apart and not Path(map_folder).exists())  # a run begins with no map
+    kept_map: Parameters = {"map": map_folder, "map_every_s": MAP_EVERY_S}
     given: dict[str, Parameters] = {
         "ingest": {
             "source": _SERVER_SOURCE if choice.simulated else choice.source,
@@ -137,11 +143,12 @@ def _parameters(name: str, choice: Choice, *, composed: bool) -> Parameters:
             "backend": choice.backend,
             "synchronous": choice.offline,
             "prompt_depth": not choice.offline,
-            "own_process": composed and not choice.offline and (os.cpu_count() or 1) > 1,
-            "map_folder": str(choice.out / "map"),
+            "own_process": apart,
+            "map_folder": map_folder,
+            **(kept_map if kept else {}),
         },
         "mesher": mesher,
-        "segmenter": {"map_folder": str(choice.out / "map")},
+        "segmenter": {"map_folder": map_folder, **({} if composed else kept_map)},
         "viewer": {"rerun": True},
         "recorder": {"folder": str(choice.out), "name": "bag"},
         "reporter": {

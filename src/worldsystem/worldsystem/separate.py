@@ -1,14 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """The supervised runner: every stage a process of its own, begun anew when it dies.
 
-What came before survives: the reconstruction goes on in the map that it keeps saving, the mesher is
-told all keyframes again, the recorder begins a further bag. The reporter stays in this process and
-keeps the accounts of all lives.
+What came before survives: reconstruction and segmentation go on in the map that they keep saving;
+the mesher, the splats and the viewer are told all keyframes again, and the viewer asks for the
+surface; the recorder begins a further bag. The reporter stays in this process and keeps the
+accounts of all lives. Shared memory that a killed process left is freed.
 """
 
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -21,13 +23,13 @@ from worldsystem.stage_process import WRONG_SETTINGS, StageProcess
 from worldsystem.supervision import STARTING_S, Action, StageWatch
 from worldsystem_core.errors import WorldSystemError
 from worldsystem_core.ros.node_thread import finish_all
-from worldsystem_core.ros.process import installed_executable
+from worldsystem_core.ros.process import clean_stale_segments, installed_executable
 
 log = logging.getLogger(__name__)
 
 TICK_S = 0.1
-MAP_EVERY_S = 1.0
 REPORTER_S = 60.0
+_ARE_TOLD_AGAIN = ("mesher", "splats", "viewer")
 
 
 class SeparateApp(App):
@@ -54,17 +56,11 @@ class SeparateApp(App):
             self._simulator = SimulatorProcess(self.choice)
 
     def _start_process(self, stage: Stage, parameters: Parameters) -> None:
-        given = self._kept_map(parameters) if stage.name == "slam3r" else parameters
         executable = installed_executable(stage.package, stage.executable)
-        process = StageProcess(stage, executable, given, Path(self._settings.name))
+        process = StageProcess(stage, executable, parameters, Path(self._settings.name))
         process.start()
         self._processes[stage.name] = process
         self._watches[stage.name] = StageWatch(time.monotonic())
-
-    def _kept_map(self, parameters: Parameters) -> Parameters:
-        """Have the map saved all the time, to go on in it after a crash."""
-        folder = str(self.choice.out / "map")
-        return {"map": folder, "map_every_s": MAP_EVERY_S} | parameters
 
     def _wait_until_heard(self) -> None:
         deadline = time.monotonic() + STARTING_S
@@ -124,6 +120,7 @@ class SeparateApp(App):
         if code == WRONG_SETTINGS and watch.heard_s is None and not watch.restarts:
             raise WorldSystemError(f"{name} cannot run so; what it printed is above")
         watch.ended(now)
+        threading.Thread(target=clean_stale_segments, name="shared memory", daemon=True).start()
         text = f"{name} ended ({_in_words(code)}) and is begun anew."
         self._line.note(text)
         self._node("reporter").notes.append(text)
@@ -131,7 +128,7 @@ class SeparateApp(App):
     def _begin_anew(self, name: str, process: StageProcess, watch: StageWatch) -> None:
         self._node("reporter").observer.began_anew(name)
         further: dict[str, object] = {}
-        if name == "mesher":
+        if name in _ARE_TOLD_AGAIN:
             further["restore"] = True
         if name == "recorder":
             further["name"] = f"bag_{watch.restarts + 2}"
@@ -159,6 +156,7 @@ class SeparateApp(App):
     def _close(self) -> None:
         self._settings.cleanup()
         super()._close()
+        clean_stale_segments()  # of the last ones that were killed
 
     def _in_order(self) -> list[StageProcess]:
         """The processes in the order the data flows."""

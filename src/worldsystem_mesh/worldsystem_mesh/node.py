@@ -3,35 +3,35 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from pathlib import Path
 from typing import Any
 
 from rclpy.serialization import deserialize_message
-from rclpy.task import Future
 from std_srvs.srv import Trigger
 from worldsystem_msgs.srv import MeshRequest, SaveMesh
 
 from worldsystem_core.errors import WorldSystemError
 from worldsystem_core.mesh_stream.streamed import MeshEncoding, streamed
-from worldsystem_core.reconstruction import MovedKeyframes, NewKeyframe
+from worldsystem_core.reconstruction import Keyframe, MovedKeyframes, NewKeyframe
 from worldsystem_core.ros import topics
 from worldsystem_core.ros.adapters.slam import KeyframeEvent
 from worldsystem_core.ros.adapters.surface import statistics_message
 from worldsystem_core.ros.container import run_node
+from worldsystem_core.ros.patient_call import PatientCall, log_trigger
 from worldsystem_core.ros.stage_node import StageNode
 from worldsystem_core.surface import MeshDelta
+from worldsystem_core.told_keyframes import TOLD_AGAIN, ToldKeyframes
 from worldsystem_mesh.config import MeshConfig
 from worldsystem_mesh.mesher import Mesher
 from worldsystem_mesh.services import MeshServices
 
 STREAM_PERIOD_S = 0.1
 STATISTICS_PERIOD_S = 1.0
+QUIET_S = 3.0
+"""Keyframes told again come a few with each picture; after so long without one all were told."""
 IDLE_S = 0.25
 """So long after the last keyframe, what it left undone goes on."""
-
-log = logging.getLogger(__name__)
 
 
 class MesherNode(StageNode):
@@ -43,6 +43,8 @@ class MesherNode(StageNode):
         super().__init__("mesher", MeshConfig, **kwargs)
         self._mesher = Mesher(self.config)
         self._surface_services = MeshServices(self.config, self._mesher)
+        self._told = ToldKeyframes()
+        self._missed, self._begun_ns, self._old_at = False, time.time_ns(), 0.0
         self._figures: dict[str, object] = {}
         self._mesh_out = self.advertise(topics.MESH)
         self._stream_out = self.advertise(topics.MESH_STREAM)
@@ -56,22 +58,20 @@ class MesherNode(StageNode):
         self.create_service(MeshRequest, "mesh/request", self._on_request)
         self.create_service(SaveMesh, "mesh/save", self._on_save)
         if self.config.restore:
-            self._keyframes_of_before = self.create_client(Trigger, "slam3r/tell_again")
-            self._asking = self.create_timer(IDLE_S, self._ask_for_keyframes)
-
-    def _ask_for_keyframes(self) -> None:
-        """Ask once, as soon as the reconstruction can be reached."""
-        if self._keyframes_of_before.service_is_ready():
-            self._asking.cancel()
-            answer = self._keyframes_of_before.call_async(Trigger.Request())
-            answer.add_done_callback(_log_answer)
+            self._keyframes_before = PatientCall(self, Trigger, "slam3r/tell_again", log_trigger)
+            self._keyframes_before.ask(Trigger.Request())
 
     def _on_dropped(self, event: KeyframeEvent) -> None:
         if isinstance(event, NewKeyframe):
             self.ledger.drop_untaken(event.keyframe.frame_id, "queue_full")
+            self._missed = True
 
     def _on_keyframe(self, event: KeyframeEvent) -> None:
         if isinstance(event, NewKeyframe):
+            self._note_old(event.keyframe)
+            if self._told.lies_there(event.keyframe):
+                self.ledger.drop_untaken(event.keyframe.frame_id, TOLD_AGAIN)
+                return
             self.ledger.take(event.keyframe.frame_id)
             if self._mesher.integrate(event.keyframe):
                 self.ledger.use(event.keyframe.frame_id)
@@ -81,6 +81,7 @@ class MesherNode(StageNode):
             self._mesher.move(event.world_from_cam, event.point_scale, event.scale)
         else:
             self._mesher.remove(event.ids)
+        self._told.note(event)
         delta = self._mesher.extract(time.time_ns())
         self._publish(delta)
         if delta is not None:
@@ -89,10 +90,25 @@ class MesherNode(StageNode):
 
     def _on_idle(self) -> None:
         if time.monotonic() - self._busy_at > IDLE_S:
+            self._ask_for_missed()
             self._publish(self._mesher.go_on(time.time_ns()))
             better = self._surface_services.idle(time.time_ns())
             if better is not None:
                 self._mesh_out.publish(better)
+
+    def _note_old(self, keyframe: Keyframe) -> None:
+        """One from before this process may be followed by others, or have followed lost ones."""
+        if keyframe.stamp_ns < self._begun_ns:
+            self._old_at = time.monotonic()
+            self._missed |= not self._told.knows(keyframe)
+
+    def _ask_for_missed(self) -> None:
+        """All keyframes of a long flight, told at once, are more than the transport and the inbox
+        hold: they are asked for again until nothing old is new."""
+        quiet = time.monotonic() - self._old_at > QUIET_S
+        if self._missed and quiet and self.config.restore:
+            self._missed = False
+            self._keyframes_before.ask(Trigger.Request())
 
     def _publish(self, delta: MeshDelta | None) -> None:
         if delta is not None:
@@ -144,11 +160,6 @@ class MesherNode(StageNode):
         super().close()
         self._surface_services.close()
         self._mesher.close()
-
-
-def _log_answer(answer: Future) -> None:
-    response = answer.result()
-    log.log(logging.INFO if response.success else logging.WARNING, "%s", response.message)
 
 
 def main() -> None:

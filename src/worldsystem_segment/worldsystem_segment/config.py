@@ -65,7 +65,10 @@ class SegmentConfig(Config):
         3, "sightings of empty space in a row that end a confirmed track", low=1
     )
     max_tracks: int = param(500, "tracks kept at most; births beyond it are counted", low=1)
-    map: str = param("", "folder whose objects it goes on with, and saves them to at its end")
+    map: str = param("", "folder whose objects it goes on with, and keeps them saved to")
+    map_every_s: float = param(
+        10.0, "time between two saves of `map`; 0 = only at the end [s]", low=0.0
+    )
     map_folder: str = param(
         "", "where the service `save_objects` saves that is told no path; empty: `map`"
     )

@@ -20,6 +20,7 @@ from worldsystem_core.ros.adapters.objects import object_message
 from worldsystem_core.ros.adapters.slam import KeyframeEvent
 from worldsystem_core.ros.container import run_node
 from worldsystem_core.ros.stage_node import StageNode
+from worldsystem_core.told_keyframes import TOLD_AGAIN, ToldKeyframes
 from worldsystem_segment.config import SegmentConfig
 from worldsystem_segment.corrections import Correction, joined
 from worldsystem_segment.identify.asking import Asking
@@ -48,6 +49,8 @@ class SegmenterNode(StageNode):
         self._markers_out = self.advertise(topics.MARKERS)
         self._identities_out = self.advertise(topics.IDENTITIES)
         self._newest_ns = 0
+        self._told = ToldKeyframes()
+        self._unsaved, self._map_failure = False, ""
         self._go_on_in_map()
         self._waiting_events = self.listen(topics.KEYFRAME, self._on_keyframe, self._on_dropped)
         if self.config.backend != "geometric" and self.config.every_picture:
@@ -58,6 +61,8 @@ class SegmenterNode(StageNode):
         self.create_service(SaveMap, "segment/save_objects", self._on_save)
         self.create_service(LoadMap, "segment/load_objects", self._on_load)
         self.create_timer(_IDENTITY_PERIOD_S, self._tell_identities)
+        if self.config.map and self.config.map_every_s:
+            self.create_timer(self.config.map_every_s, self._keep_map)
 
     def _go_on_in_map(self) -> None:
         if self.config.map and (Path(self.config.map) / NAME).exists():
@@ -71,17 +76,24 @@ class SegmenterNode(StageNode):
 
     def _on_keyframe(self, event: KeyframeEvent) -> None:
         told: list[Correction] = []
-        if isinstance(event, NewKeyframe):
-            self._segment(event.keyframe)
-        else:
+        if not isinstance(event, NewKeyframe):
             told.append(event)
+        elif self._told.knows(event.keyframe):
+            self.ledger.drop_untaken(event.keyframe.frame_id, TOLD_AGAIN)
+            if not self._told.lies_there(event.keyframe):
+                told.append(_as_move(event.keyframe))
+        else:
+            self._segment(event.keyframe)
+        self._told.note(event)
         self._let_go_late()
         self._correct([*told, *self._waiting_events.take_first(_is_correction)])
+        self._unsaved = True
         self._tell_objects()
 
     def _correct(self, corrections: Sequence[Correction]) -> None:
         """Follow corrections at once: each one by one would wait for its turn, and is told anew."""
         for event in joined(corrections):
+            self._told.note(event)
             if isinstance(event, MovedKeyframes):
                 self._segmenter.move(event.world_from_cam, event.point_scale, event.scale)
             else:
@@ -177,18 +189,25 @@ class SegmenterNode(StageNode):
         return response
 
     def _keep_map(self) -> None:
-        if not self.config.map:
+        if not self.config.map or not self._unsaved:
             return
+        self._unsaved = False
         try:
             self._segmenter.save(Path(self.config.map))
         except MapError as error:
-            self.get_logger().error(str(error))
+            if str(error) != self._map_failure:
+                self.get_logger().error(str(error))
+            self._map_failure = str(error)
 
     def close(self) -> None:
         self._asking.close()
         self._keep_map()
         self._segmenter.close()
         super().close()
+
+
+def _as_move(keyframe: Keyframe) -> MovedKeyframes:
+    return MovedKeyframes({keyframe.id: keyframe.world_from_cam})
 
 
 def _is_new(event: KeyframeEvent) -> bool:

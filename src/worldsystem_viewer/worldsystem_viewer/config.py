@@ -74,4 +74,7 @@ class ViewerConfig(Config):
     rerun_port: int = param(9876, "port of the Rerun server", low=1, high=65535)
     rerun_web_port: int = param(9090, "port of the Rerun web viewer", low=1, high=65535)
     rerun_serve: bool = param(True, "start a Rerun server with its web viewer")
+    restore: bool = param(
+        False, "ask at the start for the keyframes of before: after a crash of this stage alone"
+    )
     rerun_file: str = param("", "also write the Rerun log to this .rrd file; empty: none")

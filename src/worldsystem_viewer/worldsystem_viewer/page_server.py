@@ -85,6 +85,11 @@ class PageServer:
         self.port = config.web_port
 
     @property
+    def block_count(self) -> int:
+        """Blocks of the surface that a page would be given."""
+        return self._world.block_count
+
+    @property
     def client_count(self) -> int:
         """Pages connected now."""
         return self._clients.count

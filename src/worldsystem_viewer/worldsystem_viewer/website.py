@@ -18,7 +18,6 @@ from collections import defaultdict
 from typing import Any
 
 import numpy as np
-import trimesh
 from aiohttp import web
 
 from worldsystem_core.errors import MissingDependency
@@ -109,6 +108,8 @@ class WebsiteMesh:
 
 def _ply(mesh: Mesh) -> bytes:
     """Binary PLY, double vertices left as they are."""
+    import trimesh  # a second; a viewer that is begun anew must not wait for it
+
     made = trimesh.Trimesh(mesh.vertices, mesh.faces, vertex_colors=mesh.colours, process=False)
     return bytes(made.export(file_type="ply"))
 

@@ -87,6 +87,12 @@ class World:
         self._catalogue = SurfaceCatalogue()
         self._viewpoint: Float32[np.ndarray, "3"] | None = None
 
+    @property
+    def block_count(self) -> int:
+        """Blocks of the surface that are held."""
+        with self._lock:
+            return len(self._blocks) - self._tombstones
+
     def put(self, name: str, message: Message) -> None:
         """Replace the state called `name`."""
         with self._lock:

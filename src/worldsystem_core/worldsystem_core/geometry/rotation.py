@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import numpy as np
 from jaxtyping import Float, Float64
-from scipy.spatial.transform import Rotation
 
 
 def quaternion_xyzw_from_matrix(
@@ -28,8 +27,21 @@ def quaternion_xyzw_from_matrix(
 def matrix_from_quaternion_xyzw(
     quaternion: Float[np.ndarray, "4"],
 ) -> Float64[np.ndarray, "3 3"]:
-    """Rotation matrix of a quaternion, which is normalised first."""
-    return np.asarray(Rotation.from_quat(quaternion).as_matrix(), dtype=np.float64)
+    """Rotation matrix of a quaternion, which is normalised first.
+
+    Raises ValueError for one of no length. SciPy's would take each stage a second to import.
+    """
+    length = float(np.linalg.norm(quaternion))
+    if not length > 0.0:
+        raise ValueError(f"a quaternion of length {length} is no rotation")
+    x, y, z, w = (float(part) / length for part in quaternion)
+    return np.array(
+        [
+            [1.0 - 2.0 * (y * y + z * z), 2.0 * (x * y - z * w), 2.0 * (x * z + y * w)],
+            [2.0 * (x * y + z * w), 1.0 - 2.0 * (x * x + z * z), 2.0 * (y * z - x * w)],
+            [2.0 * (x * z - y * w), 2.0 * (y * z + x * w), 1.0 - 2.0 * (x * x + y * y)],
+        ]
+    )
 
 
 def _outer_of_matrix() -> Float64[np.ndarray, "9 16"]:

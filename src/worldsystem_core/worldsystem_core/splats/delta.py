@@ -12,7 +12,6 @@ from jaxtyping import UInt32
 from worldsystem_core.geometry.sim3 import Sim3
 from worldsystem_core.reconstruction import ScaleState
 from worldsystem_core.splats.gaussians import Gaussians
-from worldsystem_core.splats.packed import unpack
 
 
 class SplatOperation(Enum):
@@ -68,6 +67,9 @@ class SplatAssembly:
 
     def gaussians(self) -> Gaussians:
         """All splats in the world frame."""
+        # Imported here: its compiler takes half a second, and every stage knows this message.
+        from worldsystem_core.splats.packed import unpack
+
         return Gaussians.joined(
             [
                 unpack(words).transformed(self.world_from_chunk[chunk])

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import numpy as np
-import open3d as o3d
 
 from worldsystem_core.surface import Mesh
 
@@ -13,6 +12,8 @@ def decimated(mesh: Mesh, max_faces: int) -> Mesh:
     """`mesh` with at most about `max_faces` faces; itself where it has no more, or for 0."""
     if not max_faces or len(mesh.faces) <= max_faces:
         return mesh
+    import open3d as o3d  # two seconds; a mesher that is begun anew must not wait for them
+
     full = o3d.geometry.TriangleMesh(
         o3d.utility.Vector3dVector(mesh.vertices.astype(np.float64)),
         o3d.utility.Vector3iVector(mesh.faces),

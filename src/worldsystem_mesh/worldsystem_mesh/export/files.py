@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import trimesh
 from PIL import Image
 
 from worldsystem_core.errors import WorldSystemError
@@ -66,6 +65,8 @@ def _check(path: Path, mesh: Mesh, *, with_texture: bool) -> None:
 
 def _by_trimesh(path: Path, mesh: Mesh | TexturedMesh) -> dict[Path, bytes]:
     """Contents of the file and of those beside it."""
+    import trimesh  # a second; a mesher that is begun anew must not wait for it
+
     if isinstance(mesh, Mesh):
         made = trimesh.Trimesh(
             mesh.vertices, mesh.faces, vertex_colors=mesh.colours, process=False, validate=False

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import numpy as np
-import open3d as o3d
 from jaxtyping import Bool, Float32, Int32, UInt8
 from scipy.spatial import cKDTree
 
@@ -30,6 +29,8 @@ def mesh_distances(mesh: Mesh, points: Float32[np.ndarray, "n 3"]) -> Float32[np
     """
     if not len(mesh.faces):
         return np.full(len(points), np.nan, np.float32)
+    import open3d as o3d  # two seconds; a mesher that is begun anew must not wait for them
+
     scene = o3d.t.geometry.RaycastingScene()
     scene.add_triangles(
         o3d.core.Tensor.from_numpy(np.ascontiguousarray(mesh.vertices, np.float32)),

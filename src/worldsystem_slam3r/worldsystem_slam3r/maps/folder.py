@@ -20,6 +20,8 @@ FORMAT = "worldsystem-map"
 VERSION = 1
 MANIFEST = "map.json"
 KEYFRAMES = "keyframes"
+BESIDE = ("objects.npz",)
+"""What others keep in the folder, perhaps before the first map: it is neither refused nor swept."""
 
 
 def is_map(folder: Path) -> bool:
@@ -147,7 +149,7 @@ def _before(folder: Path) -> Manifest | None:
     if (folder / MANIFEST).is_file():
         return read_manifest(folder)
     others = [path.name for path in folder.iterdir() if path.name != KEYFRAMES]
-    if [name for name in others if not name.startswith((".", "graph-"))]:
+    if [name for name in others if not name.startswith((".", "graph-", *BESIDE))]:
         raise MapError(f"{folder} holds other things and no map; choose an empty or new folder")
     return None
 
@@ -177,7 +179,9 @@ def _sync_folder(folder: Path) -> None:
 def _sweep(folder: Path, manifest: Manifest) -> None:
     """Remove what earlier generations and interrupted saves left."""
     for path in [*folder.glob("graph-*"), *folder.glob(f"{KEYFRAMES}/*"), *folder.glob(".*.new")]:
-        if path.is_file() and str(path.relative_to(folder)) not in manifest.files:
+        name = str(path.relative_to(folder))
+        beside = name.removeprefix(".").removesuffix(".new") in BESIDE
+        if path.is_file() and not beside and name not in manifest.files:
             path.unlink(missing_ok=True)
 
 

@@ -41,3 +41,6 @@ class SplatsConfig(Config):
     frames_log_scales: bool = param(
         False, "scales of such a frame are natural logarithms; else lengths in world units"
     )
+    restore: bool = param(
+        False, "ask at the start for the keyframes of before: after a crash of this stage alone"
+    )

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from std_srvs.srv import Trigger
 from worldsystem_msgs.srv import SaveMap
 
 from worldsystem_core.reconstruction import (
@@ -18,9 +19,11 @@ from worldsystem_core.reconstruction import (
 from worldsystem_core.ros import topics
 from worldsystem_core.ros.adapters.slam import KeyframeEvent
 from worldsystem_core.ros.container import run_node
+from worldsystem_core.ros.patient_call import PatientCall, log_trigger
 from worldsystem_core.ros.stage_node import StageNode
 from worldsystem_core.splats.files import save_splats
 from worldsystem_core.splats.world import SplatWorld
+from worldsystem_core.told_keyframes import TOLD_AGAIN, ToldKeyframes
 from worldsystem_viewer.splats.config import SplatsConfig
 from worldsystem_viewer.splats.frame_server import FrameServer
 from worldsystem_viewer.splats.stream import SplatStream
@@ -40,11 +43,15 @@ class SplatsNode(StageNode):
         self._stream = SplatStream(self._world, mbps=config.mbps, renew_s=config.renew_s)
         self._frames = FrameServer(config) if config.frames else None
         self._scale = ScaleState.SCENE
+        self._told = ToldKeyframes()
         self._deltas_out = self.advertise(topics.SPLATS)
         if self._frames is not None:
             self._frames.start()
         if config.enabled:
             self.listen(topics.KEYFRAME, self._on_keyframe, self._on_dropped)
+        if config.restore:
+            self._keyframes_before = PatientCall(self, Trigger, "slam3r/tell_again", log_trigger)
+            self._keyframes_before.ask(Trigger.Request())
         self.create_service(SaveMap, "splats/save", self._on_save)
         self.create_timer(_PERIOD_S, self._publish)
 
@@ -54,12 +61,16 @@ class SplatsNode(StageNode):
 
     def _on_keyframe(self, event: KeyframeEvent) -> None:
         if isinstance(event, NewKeyframe):
+            if self._told.lies_there(event.keyframe):
+                self.ledger.drop_untaken(event.keyframe.frame_id, TOLD_AGAIN)
+                return
             self._add(event.keyframe)
         elif isinstance(event, MovedKeyframes):
             self._scale = event.scale or self._scale
             self._world.move(event.world_from_cam, event.point_scale)
         else:
             self._world.remove(event.ids)
+        self._told.note(event)
         self._publish()
 
     def _add(self, keyframe: Keyframe) -> None:

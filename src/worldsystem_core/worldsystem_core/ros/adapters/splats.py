@@ -13,7 +13,6 @@ from worldsystem_core.geometry.sim3 import Sim3
 from worldsystem_core.ros.adapters.messages import nanoseconds, pose_matrix, scale_of, world_frame
 from worldsystem_core.ros.cdr import CdrWriter
 from worldsystem_core.splats.delta import SplatDelta, SplatOperation
-from worldsystem_core.splats.packed import BYTES, inflate
 
 
 class SplatDeltaAdapter:
@@ -51,6 +50,9 @@ class SplatDeltaAdapter:
 
 
 def _words(message: SplatDeltaMessage) -> np.ndarray:
+    # Imported here: its compiler takes half a second, and every stage knows this message.
+    from worldsystem_core.splats.packed import BYTES, inflate
+
     data, count = bytes(message.data), message.count
     if message.encoding == SplatDeltaMessage.ENCODING_DEFLATED:
         return inflate(data, count)

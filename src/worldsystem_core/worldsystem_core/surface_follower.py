@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A client of the surface's deltas that may come late or miss some. No ROS: what to show when."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from worldsystem_core.surface import MeshDelta
+
+HELD = 100
+
+
+class SurfaceFollower:
+    """Says which deltas to show, in order, and what to ask the mesher for when some were missed.
+
+    While something is missing, deltas are held (the newest `HELD`): the answer may be older than
+    they are and would put old blocks over new ones.
+    """
+
+    def __init__(self) -> None:
+        self._sequence = 0
+        self._held: deque[MeshDelta] = deque(maxlen=HELD)
+        self._missing = False
+
+    @property
+    def newer_than(self) -> int | None:
+        """Everything after this sequence has to be asked for; None while nothing is missing."""
+        return self._sequence if self._missing else None
+
+    def take(self, delta: MeshDelta) -> list[MeshDelta]:
+        """What can be shown now that `delta` came."""
+        if delta.base_sequence == 0:  # a mesher that begins anew: its numbers begin again
+            self._missing = False
+            self._held.clear()
+        elif self._missing or delta.base_sequence > self._sequence:
+            self._missing = True
+            self._held.append(delta)
+            return []
+        elif delta.sequence < self._sequence:  # it was in an answer that overtook it
+            return []
+        self._sequence = delta.sequence
+        return [delta]
+
+    def catch_up(self, answer: MeshDelta) -> list[MeshDelta]:
+        """What can be shown now that everything up to `answer.sequence` was told."""
+        if not self._missing:
+            return []
+        held, self._missing = list(self._held), False
+        self._held.clear()
+        self._sequence = answer.sequence
+        shown = [answer]
+        for delta in held:
+            if delta.sequence > self._sequence:
+                shown += self.take(delta)
+        return shown

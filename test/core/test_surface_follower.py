@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A client that comes late, or misses deltas, ends with the surface that the mesher has."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from worldsystem_core.surface import MeshBlock, MeshDelta
+from worldsystem_core.surface_follower import HELD, SurfaceFollower
+
+
+def delta(sequence: int, base: int | None = None) -> MeshDelta:
+    """Says of one block that it is of version `sequence`."""
+    empty = np.zeros((0, 3))
+    block = MeshBlock(
+        index=(0, 0, 0),
+        version=sequence,
+        vertices=empty.astype(np.float32),
+        colours=empty.astype(np.uint8),
+        faces=empty.astype(np.int32),
+    )
+    return MeshDelta(
+        stamp_ns=0,
+        sequence=sequence,
+        base_sequence=sequence - 1 if base is None else base,
+        block_size=0.1,
+        blocks=(block,),
+        removed=(),
+        total_vertices=0,
+        total_faces=0,
+        keyframe_count=1,
+        capture_ns=0,
+    )
+
+
+def shown(deltas: list[MeshDelta]) -> list[int]:
+    return [each.sequence for each in deltas]
+
+
+def test_one_that_was_there_from_the_start_shows_each_delta_at_once():
+    follower = SurfaceFollower()
+    assert [shown(follower.take(delta(n))) for n in (1, 2, 3)] == [[1], [2], [3]]
+    assert follower.newer_than is None
+
+
+def test_one_that_comes_late_asks_for_all_and_shows_what_is_newer_after_it():
+    follower = SurfaceFollower()
+    assert follower.take(delta(7)) == follower.take(delta(8)) == follower.take(delta(9)) == []
+    assert follower.newer_than == 0
+    assert shown(follower.catch_up(delta(8, base=0))) == [8, 9]
+    assert follower.newer_than is None
+    assert shown(follower.take(delta(10))) == [10]
+
+
+def test_one_that_missed_some_asks_only_for_those():
+    follower = SurfaceFollower()
+    follower.take(delta(1))
+    assert follower.take(delta(3)) == []
+    assert follower.newer_than == 1
+    assert shown(follower.catch_up(delta(3, base=1))) == [3]
+
+
+def test_an_answer_that_overtakes_deltas_is_not_put_over_by_them():
+    follower = SurfaceFollower()
+    follower.take(delta(5))
+    assert shown(follower.catch_up(delta(8, base=0))) == [8]
+    assert follower.take(delta(6)) == follower.take(delta(7)) == []
+    assert shown(follower.take(delta(9))) == [9]
+
+
+def test_a_mesher_that_begins_anew_is_followed_whatever_was_missing():
+    follower = SurfaceFollower()
+    follower.take(delta(40))
+    assert shown(follower.take(delta(1, base=0))) == [1]
+    assert follower.newer_than is None
+    assert follower.catch_up(delta(41, base=0)) == [], "an answer of the mesher before"
+
+
+def test_a_mesher_that_never_answers_costs_no_more_than_so_many_deltas():
+    follower = SurfaceFollower()
+    for n in range(2, 5 * HELD):
+        follower.take(delta(n))
+    assert len(follower.catch_up(delta(5 * HELD - 2, base=0))) <= HELD + 1
