@@ -84,8 +84,8 @@ class MesherNode(StageNode):
         self._told.note(event)
         delta = self._mesher.extract(time.time_ns())
         self._publish(delta)
-        if delta is not None:
-            self.measure_latency(delta.capture_ns)
+        if delta is not None and isinstance(event, NewKeyframe):
+            self.measure_latency(event.keyframe.stamp_ns)  # a correction shows no new picture
         self._busy_at = time.monotonic()
 
     def _on_idle(self) -> None:
