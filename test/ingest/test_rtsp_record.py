@@ -94,6 +94,8 @@ def recording(url: str, timeout_s: float = 0.5) -> RtspRecording:
         (b"RTSP/1.0 500 Oh dear\r\n\r\n", "refuses ANNOUNCE: 500 Oh dear"),
         (b"RTSP/1.0 302 Moved\r\nLocation: rtsp://elsewhere\r\n\r\n", "refuses ANNOUNCE: 302"),
         (b"RTSP/1.0 200 OK\r\nContent-Length: 99999999\r\n\r\n", "did not answer"),
+        (b"RTSP/1.0 200 OK\r\nContent-Length: " + b"9" * 5000 + b"\r\n\r\n", ""),
+        (b"RTSP/1.0 " + b"2" * 5000 + b" OK\r\n\r\n", "refuses ANNOUNCE: 0"),
         (b"$\0\xff\xff", "did not answer"),
         (b"RTSP/1.0 403 Forbidden\r\n\r\n", r"user name and password.*403"),
         (b"\r\n\r\n", "did not answer"),
@@ -137,6 +139,22 @@ def test_a_digest_is_answered_as_its_standard_says(algorithm):
     ours = digest(f"{digest('pilot:drones:s@cret')}:n0nce:{digest(f'ANNOUNCE:{uri}')}")
     assert f'response="{ours}"' in told[0]
     assert "s@cret" not in "".join(told)
+
+
+def test_a_server_puts_no_lines_of_its_own_into_our_requests():
+    told: list[dict[str, str]] = []
+
+    def reply(method: str, number: int, headers: dict[str, str]) -> bytes:
+        told.append(headers)
+        if "authorization" not in headers:
+            challenge = 'WWW-Authenticate: Digest realm="a\rX-Evil: 1", nonce="b"'
+            return ok(number, challenge).replace(b"200 OK", b"401 Unauthorized")
+        return ok(number, "Session: 42\rX-Evil: 2")
+
+    with fake_server(reply) as place, recording(f"rtsp://pilot:secret@{place}/live"):
+        pass
+    assert len(told) > 3
+    assert not any("\r" in value for headers in told for value in headers.values())
 
 
 def test_a_server_that_reads_no_more_costs_whole_groups_and_is_then_left():

@@ -222,3 +222,18 @@ def test_tls_files_that_cannot_be_used_are_errors_that_name_the_parameter(tmp_pa
     assert "does not belong" in tls_fault(tls_certificate=certificate, tls_key=other["tls_key"])
     assert "PEM" in tls_fault(tls_certificate=certificate, tls_key=__file__)
     assert "password" in tls_fault(**sealed)
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize(
+    "headers",
+    [{"Origin": "http://["}, {"Origin": "http://page.example", "Host": "["}],
+    ids=["origin", "host"],
+)
+def test_a_page_whose_address_is_none_is_refused_as_a_foreign_one(path, headers):
+    upgrade = {"Connection": "Upgrade", "Upgrade": "websocket"}
+    with serving() as server:
+        url = f"http://127.0.0.1:{server.port}{path}"
+        request = urllib.request.Request(url, headers={**upgrade, **headers})
+        with pytest.raises(urllib.error.HTTPError, match="403"):
+            urllib.request.urlopen(request, timeout=5)

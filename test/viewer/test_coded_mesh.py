@@ -100,7 +100,16 @@ def test_the_line_decides_unless_somebody_does():
 
 @pytest.mark.parametrize(
     ("asked", "granted"),
-    [(0.25, 0.25), (50, 1.0), (-1, 1.0), ("x", 1.0), (float("nan"), 1.0), (None, 1.0)],
+    [
+        (0.25, 0.25),
+        (50, 1.0),
+        (-1, 1.0),
+        ("x", 1.0),
+        (float("nan"), 1.0),
+        (10**400, 1.0),
+        (None, 1.0),
+    ],
+    ids=lambda number: str(number)[:6],
 )
 def test_a_page_may_ask_for_less_but_not_for_more(asked, granted):
     assert mesh_budget_mbps(ViewerConfig(), {"mbps": asked}) == granted

@@ -20,7 +20,7 @@ from world_for_viewers import keyframe, map_objects, picture, pose_event
 from worldsystem_core.errors import ConfigError
 from worldsystem_viewer.config import ViewerConfig
 from worldsystem_viewer.page_server import PageServer
-from worldsystem_viewer.protocol import ImageUpdate, PointsUpdate, PoseUpdate
+from worldsystem_viewer.protocol import FoundUpdate, ImageUpdate, PointsUpdate, PoseUpdate
 
 
 @pytest.fixture
@@ -134,3 +134,32 @@ def test_no_more_look_at_splats_than_may_look_at_the_page(started):
         pytest.raises(InvalidStatus, match="503"),
     ):
         connect(url, proxy=None).__enter__()
+
+
+UPGRADE = {
+    "Connection": "Upgrade",
+    "Upgrade": "websocket",
+    "Sec-WebSocket-Version": "13",
+    "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
+}
+
+
+@pytest.mark.parametrize("path", ["/ws", "/ws/mesh", "/ws/splats"])
+def test_requests_that_are_no_handshake_are_refused_and_take_no_place(started, path, caplog):
+    server = started(max_clients=2, website_mesh=True)
+    url = f"http://127.0.0.1:{server.port}{path}"
+    odd = {**UPGRADE, "Sec-WebSocket-Key": "\xe9" * 24}
+    for headers in ({}, odd, {}, odd):
+        with pytest.raises(urllib.error.HTTPError, match="400"):
+            urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=5)
+    with connect(f"ws{url[4:]}", proxy=None, close_timeout=0.2):
+        pass
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
+def test_half_a_character_that_is_looked_for_comes_back_as_a_question_mark(started):
+    page = PageReader(started().port)
+    page.tell(find="\ud800 box")
+    page.read_until(lambda p: FoundUpdate in p.newest)
+    assert page.newest[FoundUpdate].text == "? box"
+    page.close()

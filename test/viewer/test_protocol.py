@@ -61,6 +61,15 @@ def test_an_array_of_another_type_is_refused():
         protocol.encode(message)
 
 
+def _with_header(data: bytes, header: object) -> bytes:
+    """The message with another header before its arrays."""
+    size = int.from_bytes(data[4:8], "little")
+    body = data[8 + size + -(8 + size) % 8 :]
+    packed = msgpack.packb(header)
+    head = data[:4] + len(packed).to_bytes(4, "little") + packed
+    return head + bytes(-len(head) % 8) + body
+
+
 @pytest.mark.parametrize(
     "damage",
     [
@@ -71,6 +80,13 @@ def test_an_array_of_another_type_is_refused():
         lambda data: data[:2] + bytes([99]) + data[3:],
         lambda data: data[:3] + bytes([200]) + data[4:],
         lambda data: data[:8] + bytes(len(data) - 8),
+        lambda data: _with_header(data, [{"start": 0}, 7]),
+        lambda data: _with_header(data, [{"start": 0}, {}]),
+        lambda data: _with_header(data, [7, {"positions": [0, 40, 3]}]),
+        lambda data: _with_header(data, [{"start": 0}, {"positions": [0, 2**63, 2**63]}]),
+        lambda data: _with_header(data, [{"start": 0}, {"positions": [-8, 40, 3]}]),
+        lambda data: _with_header(data, [{"start": 0}, {"positions": [0, -1, 3]}]),
+        lambda data: _with_header(data, [{"start": 0, "positions": 7}, {}]),
     ],
 )
 def test_a_damaged_message_is_refused(damage):

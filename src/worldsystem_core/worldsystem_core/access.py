@@ -94,9 +94,17 @@ def tls_context(config: ServerSettings) -> ssl.SSLContext | None:
 
 
 def from_foreign_page(request: web.Request) -> bool:
-    """Browsers let every page open sockets to this machine; only pages from here may."""
+    """Browsers let every page open sockets to this machine; only pages from here may.
+
+    An origin, or a host, that is no address is foreign, too.
+    """
     origin = request.headers.get("Origin")
-    return bool(origin) and urlsplit(origin).hostname != urlsplit(f"//{request.host}").hostname
+    if not origin:
+        return False
+    try:
+        return urlsplit(origin).hostname != urlsplit(f"//{request.host}").hostname
+    except ValueError:
+        return True
 
 
 def _tls_fault(error: ssl.SSLError) -> str:

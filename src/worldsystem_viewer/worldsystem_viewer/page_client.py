@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from aiohttp import WSCloseCode, web
 
 from worldsystem_core.access import Access
+from worldsystem_core.web_socket import accept
 from worldsystem_viewer.album import Album
 from worldsystem_viewer.config import ViewerConfig
 from worldsystem_viewer.history import History
@@ -68,7 +69,7 @@ class PageClients:
         socket = web.WebSocketResponse(
             compress=False, heartbeat=15.0, writer_limit=_WRITE_BUFFER_BYTES, max_msg_size=4096
         )
-        await socket.prepare(request)
+        await accept(socket, request)
         self._sockets.add(socket)
         mesh = WebsiteMesh(self._shown.world, self._config.mesh_mbps, request.query)
         sending = asyncio.create_task(mesh.run(socket))
@@ -92,7 +93,7 @@ class PageClients:
         cursor = Cursor()
         self._live[id(cursor)] = cursor
         try:
-            await socket.prepare(request)
+            await accept(socket, request)
             await PageTalk(self._config, self._shown, socket, cursor, request).run()
         except (ConnectionError, TimeoutError) as error:
             log.info("a viewer went away: %s", error or type(error).__name__)

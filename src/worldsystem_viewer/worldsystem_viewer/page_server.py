@@ -209,7 +209,7 @@ class PageServer:
             self._ready.set()
             self._loop.close()
 
-    async def _serve(self) -> None:
+    def _application(self) -> web.Application:
         app = web.Application()
         add_page(app)
         app.router.add_get("/ws", self._clients.connect)
@@ -217,8 +217,11 @@ class PageServer:
             app.router.add_get("/ws/mesh", self._clients.connect_website)
         app.router.add_get("/access", self._clients.access)
         app.router.add_get("/ws/splats", self._splats.connect)
+        return app
+
+    async def _serve(self) -> None:
         runner = web.AppRunner(
-            app, access_log=None, shutdown_timeout=1.0, logger=http_log(__name__)
+            self._application(), access_log=None, shutdown_timeout=1.0, logger=http_log(__name__)
         )
         await runner.setup()
         try:

@@ -205,7 +205,7 @@ class PageTalk:
         if isinstance(layers := wish.get("layers"), list):
             self._layers = _LAYERS.intersection(x for x in layers if isinstance(x, str))
         if isinstance(text := wish.get("find"), str):
-            self._answers.append(self._shown.album.found(text[:_LONGEST_TEXT]))
+            self._answers.append(self._shown.album.found(_whole(text[:_LONGEST_TEXT])))
         object_id = wish.get("object")
         if isinstance(object_id, int) and not isinstance(object_id, bool):
             self._answers.append(self._shown.album.detail(object_id % 2**31))
@@ -216,6 +216,11 @@ class PageTalk:
                 self._seek_ns = None
             elif isinstance(seek, int | float) and not isinstance(seek, bool) and seek == seek:
                 self._seek_ns = int(min(max(seek, first_ns), last_ns))
+
+
+def _whole(text: str) -> str:
+    """`text` as it can be sent back: JSON may hold halves of characters, which UTF-8 cannot."""
+    return text.encode(errors="replace").decode()
 
 
 def _parsed(text: str) -> dict[str, Any]:

@@ -10,6 +10,7 @@ protocol's page in the docs, `docs/page_protocol.md`, from this file.
 
 from __future__ import annotations
 
+import math
 import struct
 from dataclasses import dataclass, fields
 from typing import Any, get_type_hints
@@ -24,6 +25,7 @@ VERSION = 2
 _HEAD = struct.Struct("<2sBBI")
 _MAGIC = b"WS"
 ALIGNMENT = 8
+_MOST = 1 << 31  # along an axis of an array
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -326,19 +328,27 @@ def decode(data: bytes) -> Message:
     try:
         plain, places = msgpack.unpackb(data[_HEAD.size : _HEAD.size + size])
         body = _HEAD.size + size + -(_HEAD.size + size) % ALIGNMENT
-        values = {**plain, **_arrays(_DTYPES[KINDS[kind]], data, body, places)}
+        values = {
+            **dict(plain),
+            **_arrays(_DTYPES[KINDS[kind]], memoryview(data)[body:], dict(places)),
+        }
         return KINDS[kind](**values)
-    except (ValueError, TypeError, KeyError, msgpack.UnpackException) as error:
+    except (ValueError, TypeError, msgpack.UnpackException) as error:
         raise ProtocolError(f"damaged {KINDS[kind].__name__}: {error}") from error
 
 
 def _arrays(
-    dtypes: dict[str, str], data: bytes, body: int, places: dict[str, list[int]]
+    dtypes: dict[str, str], body: memoryview, places: dict[str, list[int]]
 ) -> dict[str, np.ndarray]:
+    if places.keys() != dtypes.keys():
+        raise ValueError(f"its arrays are {sorted(dtypes)}, not {list(places)}")
     found = {}
     for name, (offset, *shape) in places.items():
-        flat = np.frombuffer(data, np.dtype(dtypes[name]), int(np.prod(shape)), body + offset)
-        found[name] = flat.reshape(shape)
+        dtype, count = np.dtype(dtypes[name]), math.prod(shape)
+        end = offset + count * dtype.itemsize
+        if end > len(body) or not all(0 <= number < _MOST for number in (offset, *shape)):
+            raise ValueError(f"{name} of shape {shape} lies beyond the message")
+        found[name] = np.frombuffer(body, dtype, count, offset).reshape(shape)
     return found
 
 

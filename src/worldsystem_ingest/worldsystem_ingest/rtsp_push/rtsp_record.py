@@ -28,6 +28,8 @@ _ALIVE_EVERY_S = 2.0
 _MOST_ANSWER_BYTES = 65_536
 _VIDEO, _CONTROL = 0, 1  # the interleaved channels that we ask for
 _HEADER_LINE = re.compile(rb"(?im)^([a-z-]+):[ \t]*(.*?)\r?$")
+_CONTROL_CHARACTERS = re.compile(r"[\x00-\x1f\x7f]")
+_MOST_DIGITS = 9
 _PARAMETER = re.compile(r'(\w+)=(?:"([^"]*)"|([^\s,]*))')
 
 
@@ -222,21 +224,27 @@ class RtspRecording:
         head, gap, rest = self._received.partition(b"\r\n\r\n")
         if not gap:
             return None
-        found = [
-            (n.decode().lower(), v.decode(errors="replace")) for n, v in _HEADER_LINE.findall(head)
-        ]
+        found = [(n.decode().lower(), _plain(v)) for n, v in _HEADER_LINE.findall(head)]
         headers = dict(found)
-        length = headers.get("content-length", "")
-        size = int(length) if length.isdecimal() else 0
+        size = _whole(headers.get("content-length", ""))
         if len(rest) < size:
             return None
         self._received = rest[size:]
         first = head.split(b"\r\n", 1)[0].decode(errors="replace").split(" ", 2)
         if len(first) < 2 or not first[0].startswith("RTSP/"):
             return None  # a request of the server, which we need not understand
-        code = int(first[1]) if first[1].isdecimal() else 0
         challenges = tuple(value for name, value in found if name == "www-authenticate")
-        return Answer(code, first[2] if len(first) > 2 else "", headers, challenges)
+        return Answer(_whole(first[1]), first[2] if len(first) > 2 else "", headers, challenges)
+
+
+def _plain(value: bytes) -> str:
+    """A header's value without what would end a line of ours: parts of it go back to the server."""
+    return _CONTROL_CHARACTERS.sub(" ", value.decode(errors="replace"))
+
+
+def _whole(text: str) -> int:
+    """A number of up to nine digits; 0 for other text."""
+    return int(text) if text.isdecimal() and len(text) <= _MOST_DIGITS else 0
 
 
 def _best_challenge(challenges: tuple[str, ...]) -> str:

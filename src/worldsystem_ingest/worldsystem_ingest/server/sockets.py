@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Awaitable
 from aiohttp import WSCloseCode, web
 
 from worldsystem_core.access import Access, from_foreign_page
+from worldsystem_core.web_socket import accept
 from worldsystem_ingest.config import IngestConfig
 from worldsystem_ingest.server.streams import (
     BadStreamName,
@@ -68,7 +69,7 @@ class Sockets:
             timeout=_CLOSE_S,
             compress=False,
         )
-        await ws.prepare(request)
+        await accept(ws, request)
         self._open.add(ws)
         try:
             yield ws

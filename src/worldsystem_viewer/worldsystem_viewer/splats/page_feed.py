@@ -22,6 +22,7 @@ from jaxtyping import Float32
 from worldsystem_core.geometry.sim3 import Sim3
 from worldsystem_core.splats.delta import SplatDelta, SplatOperation
 from worldsystem_core.splats.packed import deflate
+from worldsystem_core.web_socket import accept
 from worldsystem_viewer.protocol import SplatsUpdate, encode
 
 log = logging.getLogger(__name__)
@@ -119,10 +120,13 @@ class SplatPages:
         )
         self._sockets.add(socket)
         try:
-            await socket.prepare(request)
-        except ConnectionError:
+            await accept(socket, request)
+            await self._talk(socket, request)
+        finally:
             self._sockets.discard(socket)
-            raise
+        return socket
+
+    async def _talk(self, socket: web.WebSocketResponse, request: web.Request) -> None:
         near = request.remote in _LOOPBACK and request.query.get("splats") != "deflated"
         sending = asyncio.create_task(self._send(socket, deflated=not near))
         try:
@@ -130,10 +134,8 @@ class SplatPages:
                 if message.type is WSMsgType.ERROR:
                     break
         finally:
-            self._sockets.discard(socket)
             sending.cancel()
             await asyncio.gather(sending, return_exceptions=True)
-        return socket
 
     async def close(self) -> None:
         """End every connection."""
