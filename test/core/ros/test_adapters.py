@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -10,6 +12,8 @@ pytest.importorskip("rclpy", reason="ROS is not set up: run these through `make 
 
 from rclpy.serialization import deserialize_message, serialize_message
 from sensor_msgs.msg import Image
+from worldsystem_msgs.msg import Track as TrackMessage
+from worldsystem_msgs.msg import TrackArray
 
 from worldsystem_core.cloud import PointCloud
 from worldsystem_core.errors import ProtocolError
@@ -271,6 +275,28 @@ def test_run_lengths_restore_the_mask(fill):
     runs = run_lengths(mask)
     assert sum(runs) == mask.size
     np.testing.assert_array_equal(mask_from_run_lengths(runs, 6, 5), mask)
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "runs"),
+    [(10_000, 40_000, []), (2**32 - 1, 2**32 - 1, []), (4, 4, [2**32 - 1] * 3), (4, 4, [5])],
+)
+def test_tracks_that_claim_more_pixels_than_there_are_cost_nothing(height, width, runs):
+    tracks = [TrackMessage(id=1, mask_rle=runs)]
+    cdr = serialize_message(TrackArray(height=height, width=width, tracks=tracks))
+    tracemalloc.start()
+    with pytest.raises(ProtocolError):
+        topics.TRACKS.load(cdr)
+    _, peak_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak_bytes < 2**20
+
+
+@pytest.mark.parametrize("topic", topics.ALL, ids=lambda topic: topic.name)
+def test_bytes_that_are_no_message_of_a_topic_are_refused(topic):
+    for data in (b"", b"\0\1\0\0", b"\xff" * 300):
+        with pytest.raises(ProtocolError):
+            topic.load(data)
 
 
 def test_objects_telemetry_and_the_ledger_come_back_as_they_were():

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
 import textwrap
@@ -197,6 +198,25 @@ def test_a_node_alone_in_its_process_gets_loaded_objects(node, spin, context):
 
     spin(published_and_got)
     np.testing.assert_array_equal(got[0].rgb.ravel(), np.arange(12))
+
+
+def test_what_is_no_message_is_counted_and_ends_nothing(node, spin, context):
+    from rclpy.serialization import serialize_message
+
+    got = []
+    subscription = ReferenceSubscription(node, topics.IMAGE, got.append)
+    outside = node.create_publisher(Image, "camera/image_raw", 2)
+    good = Image(height=2, width=2, encoding="rgb8", step=6, data=bytes(12))
+    bad = serialize_message(Image(height=9, width=2, encoding="rgb8", step=6, data=bytes(12)))
+
+    turn = itertools.cycle((bad, good, bytes(bad)[:40]))
+
+    def all_came():
+        outside.publish(next(turn))
+        return bool(got) and subscription.refused > 1
+
+    spin(all_came)
+    np.testing.assert_array_equal(got[0].rgb.ravel(), np.zeros(12))
 
 
 def test_a_shared_topic_hears_other_processes_and_its_own_messages_once(node, spin):

@@ -13,6 +13,7 @@ is outside, and what comes back from this process is told by its bytes and let g
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from abc import ABC, abstractmethod
@@ -27,12 +28,16 @@ from rclpy.node import Node
 from rclpy.qos import QoSProfile
 from rclpy.qos_overriding_options import QoSOverridingOptions
 
+from worldsystem_core.errors import ProtocolError
 from worldsystem_core.handoff import Handoff
 from worldsystem_core.ros.delivery import delivery_of
 
 T = TypeVar("T")
 _REMEMBERED = 256
 _REMNANTS_NS = 1_000_000_000
+_log = logging.getLogger(__name__)
+# what rclpy, numpy and our own checks say of bytes that are no message
+_NO_MESSAGE = (ArithmeticError, LookupError, MemoryError, RuntimeError, TypeError, ValueError)
 
 
 class Adapter(Protocol[T]):
@@ -58,6 +63,13 @@ class Topic(Generic[T]):
     qos: QoSProfile
     latched: bool = False
     shared: bool = False
+
+    def load(self, cdr: bytes) -> T:
+        """The native object of one message; raises `ProtocolError` for bytes that are none."""
+        try:
+            return self.adapter.load(cdr)
+        except _NO_MESSAGE as error:
+            raise ProtocolError(f"{self.name}: no message ({error})") from error
 
 
 class _Registry:
@@ -180,6 +192,7 @@ class _Subscription(ABC):
         self.topic = topic
         self.inbox: Handoff[Any] = Handoff(depth or topic.qos.depth, on_drop)
         self.busy = False
+        self.refused = 0
         self._node = node
         self._callback = callback
         self._key = _key(node, topic.name)
@@ -287,8 +300,20 @@ class _Subscription(ABC):
 
     def _on_dds(self, message: bytes, info: dict[str, Any]) -> None:
         alone = not self.topic.shared and self._all_local()
-        if not alone and not self._is_own(message, info):
-            self._enqueue(self._received(message), 0.0)
+        if alone or self._is_own(message, info):
+            return
+        try:
+            item = self._received(message)
+        except ProtocolError as error:
+            self._refuse(error)
+        else:
+            self._enqueue(item, 0.0)
+
+    def _refuse(self, error: ProtocolError) -> None:
+        """Count what is no message; whoever may write to DDS shall not end a stage with it."""
+        self.refused += 1
+        if self.refused == 1:
+            _log.warning("%s; such messages are left out from now on", error)
 
     def _is_own(self, message: bytes, info: dict[str, Any]) -> bool:
         """This process published it, perhaps as its last, and has handed it on by reference.
@@ -313,7 +338,7 @@ class ReferenceSubscription(_Subscription):
         self._enqueue(item, patience_s)
 
     def _received(self, message: bytes) -> Any:
-        return self.topic.adapter.load(message)
+        return self.topic.load(message)
 
 
 class BytesSubscription(_Subscription):

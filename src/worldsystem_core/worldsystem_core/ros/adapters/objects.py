@@ -11,6 +11,7 @@ from worldsystem_msgs.msg import MapObject as MapObjectMessage
 from worldsystem_msgs.msg import MapObjectArray, TrackArray
 from worldsystem_msgs.msg import Track as TrackMessage
 
+from worldsystem_core.errors import ProtocolError
 from worldsystem_core.objects import (
     Candidates,
     MapObject,
@@ -30,6 +31,8 @@ from worldsystem_core.ros.adapters.messages import (
     time_message,
     world_frame,
 )
+
+_MOST_PIXELS = 1 << 25  # 8K; whoever writes to DDS could ask for all memory in a few bytes
 
 
 def _track_array(item: TrackFrame) -> list[TrackArray]:
@@ -67,12 +70,16 @@ def run_lengths(mask: np.ndarray) -> list[int]:
 
 
 def mask_from_run_lengths(runs: list[int], height: int, width: int) -> np.ndarray:
-    """The (height, width) bool mask of column-major run lengths."""
+    """The (height, width) bool mask of column-major run lengths; raises `ProtocolError`."""
+    if sum(runs) != height * width:
+        raise ProtocolError(f"a mask of {sum(runs)} pixels is none of {height} x {width}")
     values = np.arange(len(runs)) % 2 == 1
     return np.repeat(values, runs).reshape((height, width), order="F")
 
 
 def _track_frame(message: TrackArray) -> TrackFrame:
+    if message.height * message.width > _MOST_PIXELS:
+        raise ProtocolError(f"tracks in a picture of {message.height} x {message.width} pixels")
     labels = np.zeros((message.height, message.width), np.uint16)
     for track in (t for t in message.tracks if len(t.mask_rle)):
         labels[mask_from_run_lengths(list(track.mask_rle), *labels.shape)] = track.id
