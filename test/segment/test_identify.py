@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import base64
 import json
+import socket
 import threading
 import time
 from contextlib import contextmanager
@@ -27,6 +28,7 @@ class _Server(ThreadingHTTPServer):
 
     def __init__(self, answers) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
+        self.elsewhere = ""
         self.answers, self.seen, self.lock = list(answers), [], threading.Lock()
 
     @property
@@ -35,6 +37,10 @@ class _Server(ThreadingHTTPServer):
 
 
 class _Handler(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.server.seen.append((dict(self.headers), b""))
+        self.send_error(405)
+
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
         with self.server.lock:
@@ -46,6 +52,8 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             self.send_response(code)
             self.send_header("Content-Length", str(len(data)))
+            if code == 302:
+                self.send_header("Location", self.server.elsewhere)
             self.end_headers()
             self.wfile.write(data)
         except OSError:
@@ -129,6 +137,50 @@ def test_a_form_carries_the_picture_and_takes_json_or_plain_text(answer) -> None
 def test_a_malformed_answer_is_a_problem_in_words(answer, style) -> None:
     with serving((200, answer, 0)) as server, pytest.raises(IdentifyError, match="answer"):
         ask(Service(url=server.url, style=style), JPEG, "box")
+
+
+def test_lists_in_lists_in_lists_are_no_answer() -> None:
+    deep = b"[" * 100_000
+    with serving((200, deep, 0)) as server, pytest.raises(IdentifyError, match="not JSON"):
+        ask(Service(url=server.url), JPEG, "box")
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"SSH-2.0-OpenSSH_9.6\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nan o",
+        b"HTTP/1.1 200 OK\r\nX: " + b"x" * 70_000 + b"\r\n\r\n",
+    ],
+    ids=["another protocol", "cut in a chunk", "endless header"],
+)
+def test_what_is_no_whole_http_is_a_problem_that_may_pass(said) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=_say_once, args=(listener, said))
+        thread.start()
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}/"
+        with pytest.raises(IdentifyError, match="cannot be reached") as caught:
+            ask(Service(url=url), JPEG, "box")
+        thread.join(5.0)
+    assert caught.value.again
+
+
+def _say_once(listener: socket.socket, said: bytes) -> None:
+    client, _ = listener.accept()
+    with client:
+        client.recv(65_536)
+        client.sendall(said)
+
+
+def test_a_service_that_sends_us_elsewhere_does_not_send_our_key_there() -> None:
+    with serving((200, CHAT, 0)) as other:
+        with serving((302, CHAT, 0)) as server:
+            server.elsewhere = other.url
+            with pytest.raises(IdentifyError):
+                ask(Service(url=server.url, key="secret"), JPEG, "box")
+            assert server.seen[0][0]["Authorization"] == "Bearer secret"
+        assert all("Authorization" not in headers for headers, _ in other.seen)
+        assert len(other.seen) == 1
 
 
 def test_a_slow_service_is_given_up_after_the_time_out() -> None:

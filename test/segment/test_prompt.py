@@ -41,7 +41,11 @@ def test_a_phrase_of_known_words_is_understood(text, expected) -> None:
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("text", ["zebra", "red zebra", "red blue box", "box ball", "the", "tag:x"])
+@pytest.mark.parametrize(
+    "text",
+    ["zebra", "red zebra", "red blue box", "box ball", "the", "tag:x", "tag:" + "9" * 5000],
+    ids=lambda text: text[:12],
+)
 def test_a_phrase_with_any_other_word_is_refused_as_a_whole(text) -> None:
     answer = parse_prompt(text)
     assert answer.phrases == ()

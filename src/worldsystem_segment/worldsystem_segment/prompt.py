@@ -136,7 +136,7 @@ def parse_phrase(text: str) -> Phrase | None:
     found: dict[str, str] = {}
     tag: int | None = None
     for word in (_singular(w) for w in text.split() if w not in _FILLERS):
-        if match := re.fullmatch(r"tag:(\d+)", word):
+        if match := re.fullmatch(r"tag:(\d{1,9})", word):
             tag, word = int(match[1]), "tag"
         field, value = _meaning(word)
         if not field or field in found:

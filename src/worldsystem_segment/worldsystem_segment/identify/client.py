@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import base64
+import http.client
 import json
 import urllib.error
 import urllib.request
@@ -45,7 +46,7 @@ def ask(service: Service, jpeg: bytes, label: str, question: str = "") -> str:
     except ValueError as error:
         raise IdentifyError(f"{service.url} cannot be reached: {error}", again=False) from error
     if service.key:
-        request.add_header("Authorization", f"Bearer {service.key}")
+        request.add_unredirected_header("Authorization", f"Bearer {service.key}")
     try:
         with urllib.request.urlopen(request, timeout=service.timeout_s) as response:
             body = response.read(MAX_ANSWER_BYTES + 1)
@@ -54,8 +55,8 @@ def ask(service: Service, jpeg: bytes, label: str, question: str = "") -> str:
         raise IdentifyError(
             f"{service.url} answered {error.code} {error.reason}", again=again
         ) from error
-    except (urllib.error.URLError, TimeoutError, OSError, ValueError) as error:
-        reason = getattr(error, "reason", error)
+    except (http.client.HTTPException, OSError, ValueError) as error:
+        reason = getattr(error, "reason", None) or str(error) or type(error).__name__
         raise IdentifyError(f"{service.url} cannot be reached: {reason}", again=True) from error
     if len(body) > MAX_ANSWER_BYTES:
         raise IdentifyError(f"the answer is longer than {MAX_ANSWER_BYTES} bytes", again=False)
@@ -99,7 +100,7 @@ def _multipart_request(
 def _text_of(body: bytes, style: str) -> str:
     try:
         answer = json.loads(body)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         if style == "multipart" and body.strip() and not body.lstrip().startswith((b"{", b"<")):
             return _trimmed(body.decode(errors="replace"))
         raise IdentifyError("the answer is not JSON", again=True) from error
