@@ -269,6 +269,11 @@ def test_a_message_that_cannot_be_ours_closes_the_channel():
     theirs.sendall(b"\x01\x00\x00\x00" + b"\xff" * 8)
     with pytest.raises(ChannelClosed, match="cannot be ours"):
         Channel(ours).receive()
+    for item in (["frame", ["c", "Popen", []]], ["frame", ["a", b"", ",", [0]]], [7, None], 7):
+        header = msgpack.packb(item)
+        theirs.sendall(b"\x01\x00\x00\x00" + len(header).to_bytes(8, "little") + header)
+        with pytest.raises(ChannelClosed, match="cannot be ours"):
+            Channel(ours).receive()
     ours.close()
     theirs.close()
 

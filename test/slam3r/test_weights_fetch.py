@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import socket
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -171,6 +172,37 @@ def test_a_server_that_tells_no_length_is_not_trusted(shelf: Shelf, tmp_path: Pa
     with pytest.raises(FetchError, match=r"does not say how long.*--origin"):
         fetch(Wanted(wanted(shelf).url), tmp_path / "a")
     assert fetch(wanted(shelf), tmp_path / "b")
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"SSH-2.0-OpenSSH_9.6\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: \xb2\r\n\r\nab",
+        b"HTTP/1.1 200 OK\r\nContent-Length: " + b"9" * 5000 + b"\r\n\r\nab",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab",
+    ],
+    ids=["another protocol", "a power of two", "5000 digits", "cut in a chunk"],
+)
+@pytest.mark.parametrize("size", [None, 8])
+def test_what_is_no_whole_http_is_an_error_with_the_address(
+    tmp_path: Path, said: bytes, size: int | None
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=_say_once, args=(listener, said))
+        thread.start()
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}/weights"
+        with pytest.raises(FetchError, match=url):
+            fetch(Wanted(url, size), tmp_path / "weights")
+        thread.join(5.0)
+    assert not (tmp_path / "weights").exists()
+
+
+def _say_once(listener: socket.socket, said: bytes) -> None:
+    client, _ = listener.accept()
+    with client:
+        client.recv(65_536)
+        client.sendall(said)
 
 
 @pytest.fixture

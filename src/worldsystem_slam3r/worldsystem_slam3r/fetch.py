@@ -7,7 +7,7 @@ import hashlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from http.client import HTTPResponse
+from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
@@ -16,6 +16,7 @@ from worldsystem_core.errors import FetchError
 
 CHUNK_BYTES = 1 << 20
 TIMEOUT_S = 30.0
+_MOST_DIGITS = 15
 PARTIAL_CONTENT, NOTHING_BEYOND = 206, 416
 
 
@@ -54,7 +55,7 @@ def fetch(
         part.unlink()
     try:
         size_bytes = _collect(wanted, part, on_progress, timeout_s)
-    except (URLError, OSError) as error:
+    except (HTTPException, OSError) as error:
         of = "" if wanted.size_bytes is None else f"of {wanted.size_bytes} "
         raise FetchError(
             f"{wanted.url} broke off after {_size(part)} {of}bytes ({error}); "
@@ -125,7 +126,7 @@ def _total(wanted: Wanted, answer: HTTPResponse, begin: int) -> int:
     if wanted.size_bytes is not None:
         return wanted.size_bytes
     length = answer.headers.get("Content-Length", "")
-    if not length.isdigit():
+    if not (length.isascii() and length.isdigit() and len(length) <= _MOST_DIGITS):
         raise FetchError(
             f"{wanted.url}: the server does not say how long the file is, so nobody could tell "
             "whether it is whole; fetch it with another program, or from a mirror (--origin)"

@@ -11,11 +11,17 @@ from typing import Any
 
 import numpy as np
 
+from worldsystem_core.errors import WorldSystemError
 from worldsystem_slam3r.apart.codec import pack, unpack
 
 _COUNT = struct.Struct("<I")
 _MOST_BUFFERS = 4096
 _MOST_BYTES = 1 << 32
+# what msgpack, numpy and the classes say of bytes that `pack` did not make
+_NOT_OURS = (
+    *(ArithmeticError, LookupError, RecursionError, TypeError, ValueError),
+    WorldSystemError,
+)
 
 
 class ChannelClosed(Exception):
@@ -55,7 +61,12 @@ class Channel:
         if sum(sizes) > _MOST_BYTES:
             raise ChannelClosed(f"a message of {sum(sizes)} bytes cannot be ours")
         header, *buffers = [self._exactly(size) for size in sizes]
-        kind, item = unpack(header, buffers)
+        try:
+            kind, item = unpack(header, buffers)
+            if not isinstance(kind, str):
+                raise TypeError(f"its kind is {kind!r:.80}")
+        except _NOT_OURS as error:
+            raise ChannelClosed(f"a message that cannot be ours: {error}") from error
         return kind, item
 
     def _exactly(self, size: int) -> memoryview:

@@ -7,6 +7,7 @@ Only the classes named here are ever made from bytes.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import fields
 from enum import Enum
@@ -34,6 +35,7 @@ _CLASSES: dict[str, type[Any]] = {
 _ENUMS: dict[str, type[Enum]] = {
     kind.__name__: kind for kind in (reconstruction.TrackingState, reconstruction.ScaleState)
 }
+_NUMBERS = re.compile(r"[<>|][biuf]\d{1,2}")
 _PLAIN = (type(None), bool, int, float, str)
 _SMALL_BYTES = 4096
 """Arrays up to here lie in the header: a correction of a large map is thousands of poses."""
@@ -86,6 +88,8 @@ def _unpacked(told: Any, buffers: Sequence[Any]) -> Any:
     kind, *rest = told
     if kind == _ARRAY:
         where, dtype, shape = rest
+        if not _NUMBERS.fullmatch(dtype):  # numpy would evaluate other texts
+            raise ValueError(f"{dtype!r:.40} is no type of numbers")
         held = bytearray(where) if isinstance(where, bytes) else buffers[where]
         return np.frombuffer(held, np.dtype(dtype)).reshape(shape)
     if kind == _ENUM:
