@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import gzip
+import struct
+
 import numpy as np
 import pytest
 from test_raster import scattered
@@ -57,6 +60,24 @@ def test_deflated_planes_come_back_and_damage_is_an_error():
     for broken, count in ((data[:-9], 100), (data, 99), (data, 101), (b"nonsense", 100)):
         with pytest.raises(ProtocolError):
             inflate(broken, count)
+
+
+def test_a_file_that_is_no_spz_is_refused_however_much_it_claims_to_hold(tmp_path):
+    path = write_spz(scattered(20), tmp_path / "world.spz")
+    content = gzip.decompress(path.read_bytes())
+    claims = struct.pack("<I", 1_000_000_000)
+    for broken in (
+        path.read_bytes()[:-20],
+        content,  # not packed at all
+        gzip.compress(content[:9]),
+        gzip.compress(b"PLY " + content[4:]),
+        gzip.compress(content[:-1]),
+        gzip.compress(content + b"\0"),
+        gzip.compress(content[:8] + claims + content[12:]),
+    ):
+        path.write_bytes(broken)
+        with pytest.raises(ProtocolError):
+            read_spz(path)
 
 
 def test_none_packs_to_nothing():

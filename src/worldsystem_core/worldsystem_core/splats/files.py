@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import gzip
 import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,8 @@ _LEAST_OPACITY = 1e-4
 _SPZ_MAGIC, _SPZ_VERSION = 0x5053474E, 3
 _SPZ_HEAD = struct.Struct("<IIIBBBB")
 _SPZ_COLOUR = 0.15
+_SPZ_WIDTHS = (9, 1, 3, 3, 4)  # places, opacities, colours, scales, rotations
+_GZIP = 31  # zlib's number for it
 _SQRT_HALF = np.sqrt(0.5)
 
 
@@ -79,15 +82,16 @@ def write_spz(gaussians: Gaussians, path: Path) -> Path:
 
 
 def read_spz(path: Path) -> Gaussians:
-    """The Gaussians of an SPZ file of version 3 without higher harmonics."""
-    data = gzip.decompress(path.read_bytes())
-    magic, version, count, degree, bits, _, _ = _SPZ_HEAD.unpack_from(data)
-    if magic != _SPZ_MAGIC or version != _SPZ_VERSION or degree:
-        raise ProtocolError(f"{path} is not SPZ version {_SPZ_VERSION} of degree 0")
-    rest, at, parts = np.frombuffer(data, np.uint8, offset=_SPZ_HEAD.size), 0, []
-    for width in (9, 1, 3, 3, 4):
-        parts.append(rest[at : at + width * count].reshape(count, width))
-        at += width * count
+    """The Gaussians of an SPZ file of version 3 without higher harmonics.
+
+    Raises `ProtocolError` for other bytes, however long what is packed in them would be.
+    """
+    count, bits, octets = _spz_content(path)
+    ends = np.cumsum([width * count for width in _SPZ_WIDTHS])
+    parts = [
+        part.reshape(count, width)
+        for part, width in zip(np.split(octets, ends[:-1]), _SPZ_WIDTHS, strict=True)
+    ]
     wide = np.zeros((count, 3, 4), np.uint8)
     wide[..., 1:] = parts[0].reshape(count, 3, 3)
     means = (wide.reshape(count, 12).view("<i4") >> 8) / np.float32(1 << bits)
@@ -99,6 +103,25 @@ def read_spz(path: Path) -> Gaussians:
         np.clip(0.5 + np.float32(SH_BAND_0) * coefficient, 0, 1),
         parts[1][:, 0] / np.float32(255),
     )
+
+
+def _spz_content(path: Path) -> tuple[int, int, UInt8[np.ndarray, "n"]]:
+    """How many splats, bits behind the point, and all that follows the head."""
+    inflater = zlib.decompressobj(_GZIP)
+    try:
+        head = inflater.decompress(path.read_bytes(), _SPZ_HEAD.size)
+        if len(head) < _SPZ_HEAD.size:
+            raise ProtocolError(f"{path} is no SPZ: it has {len(head)} bytes where its head is")
+        magic, version, count, degree, bits, _, _ = _SPZ_HEAD.unpack(head)
+        if magic != _SPZ_MAGIC or version != _SPZ_VERSION or degree or bits > 24:
+            raise ProtocolError(f"{path} is not SPZ version {_SPZ_VERSION} of degree 0")
+        size = sum(_SPZ_WIDTHS) * count
+        rest = inflater.decompress(inflater.unconsumed_tail, size + 1)
+    except zlib.error as error:
+        raise ProtocolError(f"{path} cannot be inflated: {error}") from error
+    if len(rest) != size:
+        raise ProtocolError(f"{path}: {count} splats are {size} bytes, not {len(rest)} or more")
+    return count, bits, np.frombuffer(rest, np.uint8)
 
 
 def _fraction_bits(gaussians: Gaussians, reach: float) -> int:
