@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import struct
 import sys
+import tracemalloc
 import zlib
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +18,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from block_lab import (
     NODE,
     VOXEL,
+    block_of,
     blocks_of,
     bumpy,
     decoded_by_node,
@@ -196,3 +199,23 @@ def test_the_pages_table_is_the_one_that_marching_cubes_py_prints():
     assert (WEB / "marching_cubes.js").read_text() == marching_cubes.javascript(), (
         "run `python -m worldsystem_core.marching_cubes > .../web/marching_cubes.js`"
     )
+
+
+@pytest.mark.parametrize("level", [0, 1, 2])
+def test_many_blocks_in_few_bytes_are_refused_before_they_take_memory(level):
+    count = 1 << 17
+    head = struct.pack("<2sBBId", b"WM", 1, level, count, 0.05)
+    code = head + zlib.compress(bytes(100 * count), 9)
+    tracemalloc.start()
+    with pytest.raises(ProtocolError, match=f"{count} blocks in only"):
+        decode(code)
+    _, peak_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak_bytes < 2**20
+
+
+def test_a_plane_of_one_colour_is_not_too_many_blocks_for_its_bytes():
+    block = block_of(lambda points: points[..., 2] - 3.3, (0, 0, 0))
+    block = replace(block, colours=np.full_like(block.colours, 128))
+    plane = [replace(block, index=(i, j, 0)) for i in range(80) for j in range(80)]
+    assert len(decode(encode(plane, VOXEL))) == len(plane)

@@ -15,6 +15,9 @@ from worldsystem_core.errors import ProtocolError
 
 VERSION = 1
 MAX_BLOCKS = 1 << 20
+FREE_BLOCKS, BLOCKS_PER_BYTE = 4096, 4
+"""A code of more blocks than these together is refused: in memory each takes kilobytes, and a
+thousand empty ones deflate to a few bytes. A plane of one colour takes half a byte a block."""
 _HEAD = struct.Struct("<2sBBId")
 _MAGIC = b"WM"
 _DEFLATE_LEVEL = 6
@@ -54,6 +57,8 @@ def unpacked(data: bytes) -> tuple[Head, SectionReader]:
         raise ProtocolError(f"not a mesh code of version {VERSION}: starts with {data[:3].hex()}")
     if level > 2 or count > MAX_BLOCKS or not np.isfinite(voxel) or voxel <= 0:
         raise ProtocolError(f"mesh code of level {level}, {count} blocks, voxel {voxel}")
+    if count > FREE_BLOCKS + BLOCKS_PER_BYTE * len(data):
+        raise ProtocolError(f"mesh code of {count} blocks in only {len(data)} bytes")
     return Head(level=level, block_count=count, voxel=voxel), SectionReader(
         _inflated(data[_HEAD.size :], 64 + 10_000 * count)
     )

@@ -151,12 +151,12 @@ def _take_cells(
     points = cells[:, None] + _CORNER_POINTS
     corner = np.zeros((count, POINTS**3), bool)
     corner[block[:, None], points] = True
-    inside = np.zeros(corner.shape, np.int64)
+    inside = np.zeros(corner.shape, np.uint8)
     inside[corner] = reader.take_bits(int(corner.sum()))
-    cases = (inside[block[:, None], points] << np.arange(8)).sum(axis=1)
+    cases = np.packbits(inside[block[:, None], points], axis=1, bitorder="little")[:, 0]
     if len(cases) and not 0 < cases.min() <= cases.max() < 255:
         raise ProtocolError("damaged mesh code: a cell that the surface does not cross")
-    return block, cells.astype(np.uint16), cases.astype(np.uint8)
+    return block, cells.astype(np.uint16), cases
 
 
 def _crossed_edges(
