@@ -42,8 +42,8 @@ bench: setup     ## Run one benchmark (NAME=mesh, QUICK=1 for a minute)
 soak: setup      ## Fly the simulator in a loop and watch for growth (HOURS=2; Ctrl-C writes what there is)
 	@$(ENV) python benchmarks/bench_soak.py --hours $(HOURS)
 
-fuzz: setup      ## Search for bytes that break the parsers (SECONDS=60; needs atheris)
-	@$(ENV) python test/ingest/fuzz/run.py --seconds $(SECONDS)
+fuzz: setup      ## Search for bytes that break the parsers (SECONDS=60 for all, ONLY="rtp sender"; needs atheris)
+	@$(ENV) python test/fuzz/run.py --seconds $(SECONDS) $(if $(ONLY),--only $(ONLY)) $(ARGS)
 
 weights: setup   ## Fetch SLAM3R's weights, or ARGS="--da3 base" (shows the licence; --accept-licence)
 	@$(ENV) python tools/weights.py $(ARGS)
