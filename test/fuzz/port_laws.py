@@ -9,6 +9,7 @@ import sys
 import tempfile
 import threading
 from pathlib import Path
+from unittest import mock
 
 from http_port import HttpPort
 
@@ -39,7 +40,6 @@ def _not_decoded(stream: VideoStream) -> None:
     """Pictures wait for the decoder until there are too many, as behind a slow one."""
 
 
-VideoStream._decode = _not_decoded  # type: ignore[method-assign]
 _SENDERS = tuple(
     IngestConfig(token_file=tokens, max_message_mb=0.1) for tokens in ("", str(_TOKENS))
 )
@@ -55,7 +55,8 @@ def ingest_port(data: bytes) -> None:
     network._whip._missing = "browsers have a target of their own"
     port = HttpPort(network._application())
     try:
-        told = port.told(data[1:])
+        with mock.patch.object(VideoStream, "_decode", _not_decoded):
+            told = port.told(data[1:])
     finally:
         port.close()
         network._loop.close()
