@@ -145,3 +145,21 @@ def test_pages_at_any_pace_end_with_the_same_surface():
         while page.ask():
             continue
         assert scene.is_shown_by(page)
+
+
+def test_several_pages_are_sent_nothing_while_their_thread_is_busier_than_allowed(monkeypatch):
+    scene, busy_s = Scene(), [0.0]
+    monkeypatch.setattr("worldsystem_viewer.page_mesh.time.thread_time", lambda: busy_s[0])
+    scene.change(0)
+    first = scene.rounds.step(0, now_s=10.0, pages=2)
+    busy_s[0] += 0.1
+    scene.change(1)
+    assert scene.rounds.step(0, now_s=11.0, pages=2) == first  # 10 % of a processor since then
+    assert scene.rounds.step(0, now_s=12.0, pages=2)[1] == scene.world.change > first[1]  # 5 %
+    busy_s[0] += 9.0
+    scene.change(2)
+    assert scene.rounds.step(0, now_s=13.9, pages=2)[1] == first[1] + 1
+    assert scene.rounds.step(0, now_s=14.1, pages=2)[1] == scene.world.change  # not for ever
+    busy_s[0] += 9.0
+    scene.change(3)
+    assert scene.rounds.step(0, now_s=14.2, pages=1)[1] == scene.world.change  # one alone waits not

@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
+from itertools import groupby
+from typing import Protocol
 
 import numpy as np
 from jaxtyping import Float32, Int32, UInt8, UInt16
@@ -31,7 +33,7 @@ class Mesh:
         )
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, slots=True)
 class MeshBlock:
     """The surface inside one block of voxels; replaces the block of the same index as a whole.
 
@@ -56,6 +58,41 @@ class MeshBlock:
     cells: UInt16[np.ndarray, "c"] | None = None
     cases: UInt8[np.ndarray, "c"] | None = None
     clusters: UInt16[np.ndarray, "v"] | None = None
+
+    @property
+    def vertex_count(self) -> int:
+        """What a block that is drawn when it is looked at knows before."""
+        return len(self.vertices)
+
+    @property
+    def has_lattice(self) -> bool:
+        """Whether its lattice form is here."""
+        return self.cells is not None
+
+    @property
+    def pile(self) -> tuple[BlockPile, int] | None:
+        """Where its arrays lie one behind the other with those of other blocks, and its number."""
+        return None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class StackedBlocks:
+    """Blocks one behind the other; faces number the vertices of their own block."""
+
+    index: Int32[np.ndarray, "b 3"]
+    vertex_count: Int32[np.ndarray, "b"]
+    face_count: Int32[np.ndarray, "b"]
+    vertices: Float32[np.ndarray, "v 3"]
+    colours: UInt8[np.ndarray, "v 3"]
+    faces: Int32[np.ndarray, "f 3"]
+
+
+class BlockPile(Protocol):
+    """Blocks that were made together: some of them are taken at once, quicker than one by one."""
+
+    def stacked(self, chosen: list[int]) -> StackedBlocks:
+        """Those of these numbers, ascending."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -119,4 +156,36 @@ def join_blocks(blocks: Sequence[MeshBlock]) -> Mesh:
         faces=np.concatenate(
             [block.faces + np.int32(at) for block, at in zip(blocks, offsets, strict=True)]
         ),
+    )
+
+
+def stack_blocks(blocks: Sequence[MeshBlock]) -> StackedBlocks:
+    """Blocks one behind the other, in their order; those of one pile are taken together."""
+    parts = []
+    for pile, some in groupby(blocks, lambda block: block.pile and block.pile[0]):
+        members = list(some)
+        if pile is None:
+            parts.append(_stacked(members))
+        else:
+            numbers = [block.pile[1] for block in members if block.pile]
+            parts.append(pile.stacked(numbers))
+    if len(parts) == 1:
+        return parts[0]
+    if not parts:
+        return _stacked([])
+    names = [item.name for item in fields(StackedBlocks)]
+    return StackedBlocks(
+        **{name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
+    )
+
+
+def _stacked(blocks: list[MeshBlock]) -> StackedBlocks:
+    mesh = Mesh.empty()
+    return StackedBlocks(
+        index=np.array([block.index for block in blocks], np.int32).reshape(-1, 3),
+        vertex_count=np.array([len(block.vertices) for block in blocks], np.int32),
+        face_count=np.array([len(block.faces) for block in blocks], np.int32),
+        vertices=np.concatenate([mesh.vertices, *(block.vertices for block in blocks)]),
+        colours=np.concatenate([mesh.colours, *(block.colours for block in blocks)]),
+        faces=np.concatenate([mesh.faces, *(block.faces for block in blocks)]),
     )

@@ -36,23 +36,23 @@ class SurfaceCells(mesh_code.SurfaceCells):
     def taken(self, chosen: Int[np.ndarray, "n"]) -> SurfaceCells:
         """The code of some of the blocks, in the order asked for; not copied when only blocks
         without a surface are left out."""
-        vertex_rows, vertex_start = _ranges(self.vertex_start, chosen)
-        cell_rows, cell_start = _ranges(self.cell_start, chosen)
+        vertex_rows, vertex_start = ranges(self.vertex_start, chosen)
+        cell_rows, cell_start = ranges(self.cell_start, chosen)
         return SurfaceCells(
             index=self.index[chosen],
             version=self.version[chosen],
             vertex_start=vertex_start,
             cell_start=cell_start,
             face_counts=self.face_counts[chosen],
-            edges=_copied(self.edges, vertex_rows),
-            shares=_copied(self.shares, vertex_rows),
-            colours=_copied(self.colours, vertex_rows),
-            cells=_copied(self.cells, cell_rows),
-            cases=_copied(self.cases, cell_rows),
+            edges=copied(self.edges, vertex_rows),
+            shares=copied(self.shares, vertex_rows),
+            colours=copied(self.colours, vertex_rows),
+            cells=copied(self.cells, cell_rows),
+            cases=copied(self.cases, cell_rows),
         )
 
 
-def _copied(column: np.ndarray, pieces: list[slice] | Int[np.ndarray, "r"]) -> np.ndarray:
+def copied(column: np.ndarray, pieces: list[slice] | Int[np.ndarray, "r"]) -> np.ndarray:
     """Some rows: the column itself when one piece is the whole of it."""
     if isinstance(pieces, np.ndarray):
         return np.asarray(column.take(pieces, axis=0))
@@ -61,7 +61,7 @@ def _copied(column: np.ndarray, pieces: list[slice] | Int[np.ndarray, "r"]) -> n
     return np.concatenate([column[piece] for piece in pieces] or [column[:0]])
 
 
-def _ranges(
+def ranges(
     start: Int32[np.ndarray, "b+1"], chosen: Int[np.ndarray, "n"]
 ) -> tuple[list[slice] | Int[np.ndarray, "r"], Int32[np.ndarray, "n+1"]]:
     """Rows of the chosen ranges, one after the other, and where each begins in the result.

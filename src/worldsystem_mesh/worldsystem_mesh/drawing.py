@@ -10,13 +10,14 @@ import numpy as np
 import warp as wp
 from jaxtyping import Float32, Int32
 
-from worldsystem_core.surface import MeshBlock
+from worldsystem_core.surface import BlockIndex, BlockPile, MeshBlock, StackedBlocks
 from worldsystem_mesh import kernels_drawing, kernels_emission
-from worldsystem_mesh.cells import SurfaceCells
+from worldsystem_mesh.cells import SurfaceCells, copied, ranges
 from worldsystem_mesh.extraction import make_tables, starts_of
 from worldsystem_mesh.launcher import Launcher, over
 
 BATCH_BLOCKS = 2048
+_OF_CELLS = ("cells", "cases")
 
 
 class SurfaceDrawer:
@@ -53,14 +54,12 @@ class SurfaceDrawer:
 
 
 class BlockMeshes(Sequence[MeshBlock]):
-    """Meshes of blocks that are drawn, all at once, when the first is looked at; read-only, for any
-    thread."""
+    """Meshes of blocks, of which vertices and triangles are drawn, all at once, when those of the
+    first are looked at; read-only, for any thread."""
 
     def __init__(self, drawer: SurfaceDrawer, cells: SurfaceCells, voxel: float) -> None:
         self.cells = cells
-        self._drawer = drawer
-        self._voxel = voxel
-        self._drawn: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
+        self._pile = _Pile(drawer, cells, voxel)
         self._all: list[MeshBlock] | None = None
 
     def __len__(self) -> int:
@@ -73,43 +72,137 @@ class BlockMeshes(Sequence[MeshBlock]):
     def __getitem__(self, at: slice) -> Sequence[MeshBlock]: ...
 
     def __getitem__(self, at: int | slice) -> MeshBlock | Sequence[MeshBlock]:
-        if isinstance(at, slice):
-            return [self._block(i) for i in range(*at.indices(len(self)))]
-        if not -len(self) <= at < len(self):
-            raise IndexError(at)
-        return self._block(at % len(self))
+        return self._blocks()[at]
 
     def __iter__(self) -> Iterator[MeshBlock]:
-        if self._all is None:
-            self._all = [self._block(i) for i in range(len(self))]
-        return iter(self._all)
+        return iter(self._blocks())
+
+    @property
+    def is_drawn(self) -> bool:
+        """Whether somebody looked."""
+        return self._pile.is_drawn
 
     def draw(
         self,
     ) -> tuple[Float32[np.ndarray, "v 3"], Int32[np.ndarray, "f 3"], Int32[np.ndarray, "b+1"]]:
         """Vertices and faces (numbered within their block) of all blocks, and where each block's
         faces begin."""
+        return self._pile.draw()
+
+    def _blocks(self) -> list[MeshBlock]:
+        if self._all is None:
+            places = zip(self.cells.index.tolist(), self.cells.version.tolist(), strict=True)
+            self._all = [
+                _DrawnBlock.of(self._pile, at, (x, y, z), version)
+                for at, ((x, y, z), version) in enumerate(places)
+            ]
+        return self._all
+
+
+class _Pile:
+    """What the blocks of one `BlockMeshes` share; it knows none of them, so that those that are
+    let go are gone at once."""
+
+    def __init__(self, drawer: SurfaceDrawer, cells: SurfaceCells, voxel: float) -> None:
+        self._drawer = drawer
+        self._cells = cells
+        self._voxel = voxel
+        self._drawn: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
+        self.vertex_counts: list[int] = np.diff(cells.vertex_start).tolist()
+
+    @property
+    def is_drawn(self) -> bool:
+        return self._drawn is not None
+
+    def draw(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         if self._drawn is None:
-            vertices, faces, starts = self._drawer.draw(self.cells, self._voxel)
+            vertices, faces, starts = self._drawer.draw(self._cells, self._voxel)
             vertices.flags.writeable = faces.flags.writeable = False
             self._drawn = vertices, faces, starts
         return self._drawn
 
-    def _block(self, i: int) -> MeshBlock:
-        if self._all is not None:
-            return self._all[i]
-        code, (vertices, faces, starts) = self.cells, self.draw()
-        v = slice(code.vertex_start[i], code.vertex_start[i + 1])
-        c = slice(code.cell_start[i], code.cell_start[i + 1])
-        x, y, z = code.index[i].tolist()
-        return MeshBlock(
-            index=(x, y, z),
-            version=int(code.version[i]),
-            vertices=vertices[v],
-            colours=code.colours[v],
-            faces=faces[starts[i] : starts[i + 1]],
-            edges=code.edges[v],
-            shares=code.shares[v],
-            cells=code.cells[c],
-            cases=code.cases[c],
+    def part(self, name: str, at: int) -> np.ndarray:
+        """What block number `at` has of a column of `MeshBlock`."""
+        if name == "faces":
+            _, faces, starts = self.draw()
+            return np.asarray(faces[starts[at] : starts[at + 1]])
+        column = self.draw()[0] if name == "vertices" else getattr(self._cells, name)
+        start = self._cells.cell_start if name in _OF_CELLS else self._cells.vertex_start
+        return np.asarray(column[start[at] : start[at + 1]])
+
+    def stacked(self, chosen: list[int]) -> StackedBlocks:
+        """Some of the blocks, one behind the other."""
+        numbers, (vertices, faces, starts) = np.array(chosen), self.draw()
+        of_vertices, vertex_start = ranges(self._cells.vertex_start, numbers)
+        of_faces, face_start = ranges(starts, numbers)
+        return StackedBlocks(
+            index=self._cells.index[numbers],
+            vertex_count=np.diff(vertex_start),
+            face_count=np.diff(face_start),
+            vertices=copied(vertices, of_vertices),
+            colours=copied(self._cells.colours, of_vertices),
+            faces=copied(faces, of_faces),
         )
+
+
+class _Column:
+    """An array of a block that is made when it is looked at: most are replaced before that."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+        self._slot = getattr(MeshBlock, name)
+
+    def __get__(self, block: _DrawnBlock, owner: type) -> np.ndarray:
+        try:
+            held: np.ndarray = self._slot.__get__(block, owner)
+        except AttributeError:
+            held = block.shared.part(self._name, block.at)
+            self._slot.__set__(block, held)
+        return held
+
+    def __set__(self, block: _DrawnBlock, array: np.ndarray) -> None:
+        self._slot.__set__(block, array)
+
+
+class _DrawnBlock(MeshBlock):
+    """Block number `at` of `shared`; making it costs a tenth of making its seven arrays.
+
+    A copy with other arrays, as `dataclasses.replace` makes it, has neither.
+    """
+
+    __slots__ = ("at", "shared")
+    at: int
+    shared: _Pile
+    vertices = _Column()
+    colours = _Column()
+    faces = _Column()
+    edges = _Column()
+    shares = _Column()
+    cells = _Column()
+    cases = _Column()
+
+    @staticmethod
+    def of(shared: _Pile, at: int, index: BlockIndex, version: int) -> _DrawnBlock:
+        block = _DrawnBlock.__new__(_DrawnBlock)
+        put = object.__setattr__  # the block is frozen
+        put(block, "index", index)
+        put(block, "version", version)
+        put(block, "level", 0)
+        put(block, "clusters", None)
+        put(block, "shared", shared)
+        put(block, "at", at)
+        return block
+
+    @property
+    def vertex_count(self) -> int:
+        if hasattr(self, "shared"):
+            return self.shared.vertex_counts[self.at]
+        return len(self.vertices)
+
+    @property
+    def has_lattice(self) -> bool:
+        return hasattr(self, "shared") or self.cells is not None
+
+    @property
+    def pile(self) -> tuple[BlockPile, int] | None:
+        return (self.shared, self.at) if hasattr(self, "shared") else None

@@ -72,7 +72,7 @@ class History:
         """What changed on the surface."""
         with self._lock:
             blocks, removed = tuple(delta.blocks), tuple(delta.removed)
-            size = _BYTES_PER_VERTEX * sum(len(block.vertices) for block in blocks)
+            size = _BYTES_PER_VERTEX * sum(block.vertex_count for block in blocks)
             stamp_ns = self._advance("surface", delta.capture_ns)
             if self._changes:
                 stamp_ns = max(stamp_ns, self._changes[-1].stamp_ns)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from worldsystem_core.mesh_code.code import decode
-from worldsystem_core.surface import BlockIndex, MeshAssembly, MeshBlock
+from worldsystem_core.surface import BlockIndex, MeshAssembly, MeshBlock, stack_blocks
 from worldsystem_viewer.protocol import MeshCode, MeshUpdate
 
 
@@ -24,25 +24,19 @@ class MeshChange:
 
     def to_message(self) -> MeshUpdate:
         """All blocks one behind the other."""
-        blocks = self.blocks
+        blocks = stack_blocks(self.blocks)
         return MeshUpdate(
             change=self.change,
             total_vertices=self.totals[0],
             total_faces=self.totals[1],
             removed=np.array(self.removed, np.int32).reshape(-1, 3),
-            index=np.array([block.index for block in blocks], np.int32).reshape(-1, 3),
-            vertex_count=np.array([len(block.vertices) for block in blocks], np.uint32),
-            face_count=np.array([len(block.faces) for block in blocks], np.uint32),
-            vertices=_stacked([block.vertices for block in blocks], np.dtype(np.float32)),
-            colours=_stacked([block.colours for block in blocks], np.dtype(np.uint8)),
-            faces=_stacked([block.faces for block in blocks], np.dtype(np.uint32)),
+            index=blocks.index,
+            vertex_count=blocks.vertex_count.view(np.uint32),
+            face_count=blocks.face_count.view(np.uint32),
+            vertices=blocks.vertices.astype(np.float32, copy=False),
+            colours=blocks.colours,
+            faces=blocks.faces.view(np.uint32),
         )
-
-
-def _stacked(arrays: list[np.ndarray], dtype: np.dtype) -> np.ndarray:
-    if not arrays:
-        return np.zeros((0, 3), dtype)
-    return np.concatenate(arrays).astype(dtype, copy=False)
 
 
 def apply_update(assembly: MeshAssembly, update: MeshUpdate) -> None:

@@ -19,10 +19,12 @@ from worldsystem_viewer.protocol import MeshCode, Message, encode
 from worldsystem_viewer.world import Cursor, World
 
 _MESSAGE_VERTICES = 60_000
-_CACHED_MESSAGES = 8
+_CACHED_MESSAGES = 16
 _ROUNDS = (1, 4, 16)
 _PERIOD_PER_PAGE_S = 0.02  # many pages share what mapping leaves of the processor
 _FASTEST_MBPS = 1e6  # a page may name a number that no float holds
+_SHARE = 0.08  # of a processor that several pages may take from those who map
+_LONGEST_S = 2.0  # that they wait for that
 _LOOPBACK = ("127.0.0.1", "::1")
 
 
@@ -37,8 +39,10 @@ class MeshFeed(Protocol):
 class SurfaceRounds:
     """Common steps in which pages on fast lines follow the surface, so that each is encoded once.
 
-    A round ends at one change for all, and the next begins `period_s(pages)` later. A page that
-    missed rounds is sent the newest of the last 1, 4 or 16, some of which it may have already;
+    A round ends at one change for all, and the next begins `period_s(pages)` later, for several
+    pages only once the thread that serves them has rested: so many pages of a surface that changes
+    fast, or a slow processor, make rounds longer, and the pipeline no slower. A page that missed
+    rounds is sent the newest of the last 1, 4 or 16, some of which it may have already;
     one that missed more gets messages of its own and then is in step again.
     """
 
@@ -46,12 +50,14 @@ class SurfaceRounds:
         self._world = world
         self._ends: deque[int] = deque([0], maxlen=_ROUNDS[-1] + 1)
         self._due_s = 0.0
-        self._encoded: OrderedDict[tuple[int, int], tuple[int, bytes]] = OrderedDict()
+        self._began_s = self._busy_s = 0.0
+        self._parts: OrderedDict[tuple[int, int], _Part] = OrderedDict()
 
     def step(self, change: int, now_s: float, pages: int) -> tuple[int, int]:
         """From where to where a page is to be taken that has everything up to `change`."""
-        if now_s >= self._due_s:
+        if now_s >= self._due_s and (pages <= 1 or self._has_rested(now_s)):
             self._due_s = now_s + period_s(pages)
+            self._began_s, self._busy_s = now_s, time.thread_time()
             if self._world.change > self._ends[-1]:
                 self._ends.append(self._world.change)
         until = self._ends[-1]
@@ -60,16 +66,32 @@ class SurfaceRounds:
                 return self._ends[-1 - rounds], until
         return change, until
 
+    def _has_rested(self, now_s: float) -> bool:
+        since_s, busy_s = now_s - self._began_s, time.thread_time() - self._busy_s
+        return busy_s <= _SHARE * since_s or since_s >= _LONGEST_S
+
     def message(self, since: int, until: int) -> tuple[int, bytes]:
         """The oldest changes between, as bytes, and how far they reach."""
-        key = (since, until)
-        if key not in self._encoded:
-            mesh = self._world.newer_mesh(since, _MESSAGE_VERTICES, until)
-            self._encoded[key] = (mesh.change, encode(mesh.to_message()))
-            while len(self._encoded) > _CACHED_MESSAGES:
-                self._encoded.popitem(last=False)
-        self._encoded.move_to_end(key)
-        return self._encoded[key]
+        if (since, until) not in self._parts:
+            for change in self._world.newer_meshes(since, _MESSAGE_VERTICES, until):
+                self._parts[change.since, until] = _Part(change)
+            while len(self._parts) > _CACHED_MESSAGES and next(iter(self._parts)) != (since, until):
+                self._parts.popitem(last=False)
+        return self._parts[since, until].message()
+
+
+class _Part:
+    """A part of the changes of a round, encoded when the first page is sent it."""
+
+    def __init__(self, change: MeshChange) -> None:
+        self._change: MeshChange | None = change
+        self._reached = change.change
+        self._data = b""
+
+    def message(self) -> tuple[int, bytes]:
+        if self._change is not None:
+            self._data, self._change = encode(self._change.to_message()), None
+        return self._reached, self._data
 
 
 class RawFeed:
@@ -105,7 +127,7 @@ class RawFeed:
         """Until all of it is there, the page has nothing that it could go on from."""
         count, vertices = 0, 0
         while count < len(self._first) and vertices < _MESSAGE_VERTICES:
-            vertices += len(self._first[count].vertices)
+            vertices += self._first[count].vertex_count
             count += 1
         taken, self._first = self._first[:count], self._first[count:]
         self._cursor.mesh_change = 0 if self._first else self._first_change

@@ -296,7 +296,7 @@ def encode(message: Message) -> bytes:
     dtypes = _DTYPES[type(message)]
     plain: dict[str, object] = {}
     places: dict[str, list[int]] = {}
-    parts: list[bytes] = []
+    parts: list[bytes | memoryview] = []
     offset = 0
     for item in fields(message):
         value = getattr(message, item.name)
@@ -309,8 +309,8 @@ def encode(message: Message) -> bytes:
                 f"{type(message).__name__}.{item.name} is {value.dtype}, not {dtype}"
             )
         places[item.name] = [offset, *value.shape]
-        parts.append(_padded(value.tobytes()))
-        offset += len(parts[-1])
+        parts += [_raw(value), bytes(-value.nbytes % ALIGNMENT)]
+        offset += value.nbytes + len(parts[-1])
     header = msgpack.packb([plain, places])
     head = _HEAD.pack(_MAGIC, VERSION, _KIND_OF[type(message)], len(header))
     return b"".join([_padded(head + header), *parts])
@@ -350,6 +350,11 @@ def _arrays(
             raise ValueError(f"{name} of shape {shape} lies beyond the message")
         found[name] = np.frombuffer(body, dtype, count, offset).reshape(shape)
     return found
+
+
+def _raw(array: np.ndarray) -> bytes | memoryview:
+    """The numbers of an array as they lie in memory, which are copied once, when all is joined."""
+    return np.ascontiguousarray(array).data.cast("B") if array.size else b""
 
 
 def _padded(data: bytes) -> bytes:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Container
+from collections.abc import Container, Iterable
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -52,13 +52,15 @@ class Slot:
 
 @dataclass
 class Cursor:
-    """How far one page has come; `skipped` counts pictures that it never saw."""
+    """How far one page has come; `skipped` counts pictures that it never saw, and `step` is the
+    newest common one (`page_steps.py`) that it has."""
 
     slots: dict[str, int] = field(default_factory=dict)
     mesh_change: int = 0
     path_epoch: int = -1
     path_length: int = 0
     skipped: int = 0
+    step: int = -1
     keyframes: KeyframeCursor = field(default_factory=KeyframeCursor)
 
 
@@ -103,10 +105,8 @@ class World:
         """Take changed and removed blocks into the surface."""
         with self._lock:
             self._catalogue.apply(delta)
-            for index in delta.removed:
-                self._replace(index, None)
-            for block in delta.blocks:
-                self._replace(block.index, block)
+            self._replace((index, None) for index in delta.removed)
+            self._replace((block.index, block) for block in delta.blocks)
             self._totals = (delta.total_vertices, delta.total_faces)
             if self._vertices > self._most_vertices:
                 self._let_go_of_old(delta)
@@ -119,22 +119,29 @@ class World:
             if excess <= 0:
                 break
             if block is not None:
-                excess -= len(block.vertices)
+                excess -= block.vertex_count
                 old.append(index)
-        for index in old:
-            self._replace(index, None)
+        self._replace((index, None) for index in old)
         self._catalogue.apply(replace(delta, blocks=(), removed=tuple(old)))
         self.let_go += len(old)
 
-    def _replace(self, index: BlockIndex, block: MeshBlock | None) -> None:
-        self._change += 1
-        before = self._blocks.pop(index, None)
-        self._tombstones -= before is not None and before[1] is None
-        self._tombstones += block is None
-        if before is not None and before[1] is not None:
-            self._vertices -= len(before[1].vertices)
-        self._vertices += 0 if block is None else len(block.vertices)
-        self._blocks[index] = (self._change, block)
+    def _replace(self, entries: Iterable[tuple[BlockIndex, MeshBlock | None]]) -> None:
+        held, change, vertices, tombstones = self._blocks, self._change, 0, 0
+        for index, block in entries:
+            change += 1
+            before = held.pop(index, None)
+            if before is not None and before[1] is not None:
+                vertices -= before[1].vertex_count
+            elif before is not None:
+                tombstones -= 1
+            if block is not None:
+                vertices += block.vertex_count
+            else:
+                tombstones += 1
+            held[index] = (change, block)
+        self._change = change
+        self._vertices += vertices
+        self._tombstones += tombstones
 
     def _forget_tombstones(self) -> None:
         for index, (change, block) in list(self._blocks.items()):
@@ -184,6 +191,12 @@ class World:
 
     def newer_slots(self, cursor: Cursor, left_out: Container[str] = ()) -> list[Slot]:
         """The states that the page has not got, in the order in which they first appeared."""
+        return [slot for _, slot in self.newer_named_slots(cursor, left_out)]
+
+    def newer_named_slots(
+        self, cursor: Cursor, left_out: Container[str] = ()
+    ) -> list[tuple[str, Slot]]:
+        """The same with their names."""
         found = []
         with self._lock:
             for name, slot in self._slots.items():
@@ -194,7 +207,7 @@ class World:
                     if name == COUNTED:
                         cursor.skipped += max(0, slot.version - seen - 1)
                     cursor.slots[name] = slot.version
-                    found.append(slot)
+                    found.append((name, slot))
         return found
 
     def newer_keyframes(self, cursor: Cursor) -> KeyframesUpdate | None:
@@ -258,6 +271,10 @@ class World:
 
         It ends at `until` where that is less than the budget.
         """
+        return self.newer_meshes(since, budget_vertices, until)[0]
+
+    def newer_meshes(self, since: int, budget_vertices: int, until: int) -> list[MeshChange]:
+        """All changes between, in parts of about `budget_vertices`; the last ends at `until`."""
         with self._lock:
             entries = []
             for index, (change, block) in reversed(self._blocks.items()):
@@ -267,17 +284,25 @@ class World:
                     entries.append((change, index, block))
             totals = self._totals
         entries.reverse()
-        taken, vertices = 0, 0
-        while taken < len(entries) and (taken == 0 or vertices < budget_vertices):
-            block = entries[taken][2]
-            vertices += 0 if block is None else len(block.vertices)
-            taken += 1
-        complete = taken == len(entries)
-        entries = entries[:taken]
-        return MeshChange(
-            since=since,
-            change=until if complete else entries[-1][0],
-            blocks=tuple(block for _, _, block in entries if block is not None),
-            removed=tuple(index for _, index, block in entries if block is None),
-            totals=totals,
-        )
+        found, first, vertices = [], 0, 0
+        for at, (change, _, block) in enumerate(entries):
+            vertices += 0 if block is None else block.vertex_count
+            if vertices >= budget_vertices and at + 1 < len(entries):
+                found.append(_mesh_change(since, change, entries[first : at + 1], totals))
+                since, first, vertices = change, at + 1, 0
+        return [*found, _mesh_change(since, until, entries[first:], totals)]
+
+
+def _mesh_change(
+    since: int,
+    change: int,
+    entries: list[tuple[int, BlockIndex, MeshBlock | None]],
+    totals: tuple[int, int],
+) -> MeshChange:
+    return MeshChange(
+        since=since,
+        change=change,
+        blocks=tuple(block for _, _, block in entries if block is not None),
+        removed=tuple(index for _, index, block in entries if block is None),
+        totals=totals,
+    )

@@ -65,9 +65,14 @@ class SurfaceCatalogue:
         self.totals = (delta.total_vertices, delta.total_faces)
         for index in delta.removed:
             if index in self._number:
-                self._put(self._number[index], None)
-        for block in delta.blocks:
-            self._put(self._number_of(block.index), block)
+                self._drop(self._number[index])
+        blocks = list(delta.blocks)
+        numbers = [self._number_of(block.index) for block in blocks]
+        for number, block in zip(numbers, blocks, strict=True):
+            self._blocks[number] = block
+        self._changed[numbers] = self.change
+        self._vertices[numbers] = [block.vertex_count for block in blocks]
+        self._codable[numbers] = [block.has_lattice for block in blocks]
 
     def blocks(self, numbers: np.ndarray) -> list[MeshBlock]:
         """The meshes of blocks that have one."""
@@ -90,11 +95,11 @@ class SurfaceCatalogue:
             self._index[number] = index
         return number
 
-    def _put(self, number: int, block: MeshBlock | None) -> None:
-        self._blocks[number] = block
+    def _drop(self, number: int) -> None:
+        self._blocks[number] = None
         self._changed[number] = self.change
-        self._vertices[number] = len(block.vertices) if block else 0
-        self._codable[number] = block is not None and block.cells is not None
+        self._vertices[number] = 0
+        self._codable[number] = False
 
     def _grow(self) -> None:
         for name in ("_index", "_changed", "_vertices", "_codable"):
