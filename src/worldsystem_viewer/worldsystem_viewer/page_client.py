@@ -17,6 +17,7 @@ from worldsystem_viewer.config import ViewerConfig
 from worldsystem_viewer.history import History
 from worldsystem_viewer.page_files import same_origin
 from worldsystem_viewer.page_mesh import SurfaceRounds
+from worldsystem_viewer.page_steps import StateSteps
 from worldsystem_viewer.page_talk import PageTalk
 from worldsystem_viewer.website import WebsiteMesh
 from worldsystem_viewer.world import Cursor, World
@@ -35,6 +36,7 @@ class Shown:
     album: Album
     session: str
     rounds: SurfaceRounds
+    steps: StateSteps
     pages: set[web.WebSocketResponse] = field(default_factory=set)
 
 
@@ -48,10 +50,16 @@ class PageClients:
         self._sockets = shown.pages
         self._skipped_before = 0
         self._live: dict[int, Cursor] = {}
+        self._talks: set[PageTalk] = set()
 
     @property
     def count(self) -> int:
         return len(self._sockets)
+
+    @property
+    def shows_pictures(self) -> bool:
+        """Whether somebody looks at the live picture; from any thread."""
+        return any(talk.shows_pictures for talk in list(self._talks))
 
     @property
     def skipped(self) -> int:
@@ -94,13 +102,20 @@ class PageClients:
         self._live[id(cursor)] = cursor
         try:
             await accept(socket, request)
-            await PageTalk(self._config, self._shown, socket, cursor, request).run()
+            await self._talk(PageTalk(self._config, self._shown, socket, cursor, request))
         except (ConnectionError, TimeoutError) as error:
             log.info("a viewer went away: %s", error or type(error).__name__)
         finally:
             self._sockets.discard(socket)
             self._skipped_before += self._live.pop(id(cursor)).skipped
         return socket if socket.prepared else web.Response()
+
+    async def _talk(self, talk: PageTalk) -> None:
+        self._talks.add(talk)
+        try:
+            await talk.run()
+        finally:
+            self._talks.discard(talk)
 
     def check(self, request: web.Request, *, any_origin: bool = False) -> None:
         """Raise an HTTP error for whoever may not connect."""

@@ -34,6 +34,7 @@ from worldsystem_viewer.page_messages import (
     pose_message,
     tracks_message,
 )
+from worldsystem_viewer.page_steps import StateSteps
 from worldsystem_viewer.picture import PictureEncoder
 from worldsystem_viewer.protocol import ImageUpdate, Message, StatusUpdate
 from worldsystem_viewer.splats.page_feed import SplatPages
@@ -66,13 +67,14 @@ class PageServer:
             album=self._album,
             session=uuid.uuid4().hex,
             rounds=SurfaceRounds(self._world),
+            steps=StateSteps(self._world, config.update_hz),
         )
         self._clients = PageClients(config, shown)
         self._tls = tls_context(config)
         self._splats = SplatPages(self._clients.check, config.splats_mbps, most=config.max_clients)
         self._picture = PictureEncoder(
             config,
-            wanted=lambda: self._clients.count > 0,
+            wanted=lambda: self._clients.shows_pictures,
             publish=self._put_picture,
             remembered=self._history is not None,
         )

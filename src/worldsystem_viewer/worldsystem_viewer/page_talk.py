@@ -15,6 +15,7 @@ from aiohttp import WSMsgType, web
 
 from worldsystem_viewer.config import ViewerConfig
 from worldsystem_viewer.line_share import LineShare
+from worldsystem_viewer.page_line import PageLine, framed
 from worldsystem_viewer.page_mesh import (
     CodeFeed,
     MeshFeed,
@@ -23,6 +24,7 @@ from worldsystem_viewer.page_mesh import (
     mesh_form,
 )
 from worldsystem_viewer.page_rewind import Rewind
+from worldsystem_viewer.page_steps import METERED, follow
 from worldsystem_viewer.protocol import Hello, Message, TimelineUpdate, encode
 from worldsystem_viewer.world import Cursor
 
@@ -31,11 +33,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 _FIRST_WISH_TIMEOUT_S = 5.0
-_SEND_TIMEOUT_S = 30.0
 _MOST_ANSWERS = 16
 _LONGEST_TEXT = 200
 _TIMELINE_PERIOD_S = 1.0
-_METERED = ("objects", "tracks", "image")
 _OF_THE_PAST = ("pose", "objects", "tracks", "image", "keyframes")
 _LAYERS = frozenset({"points", "image"})
 
@@ -56,6 +56,7 @@ class PageTalk:
         self._socket = socket
         self._cursor = cursor
         self._request = request
+        self._line = PageLine(socket, request)
         self._visible = asyncio.Event()
         self._visible.set()
         self._layers = frozenset({"image"})
@@ -64,10 +65,15 @@ class PageTalk:
         self._rewind: Rewind | None = None
         self._timeline_due_s = 0.0
 
+    @property
+    def shows_pictures(self) -> bool:
+        """Whether the page is looked at and the live picture is on."""
+        return self._visible.is_set() and "image" in self._layers and self._rewind is None
+
     async def run(self) -> None:
         """Greet, then listen and send until the page goes."""
         wish = await self._first_wish()
-        await self._send_one(encode(self._greet(wish)))
+        self._line.write(encode(self._greet(wish)))
         sending = asyncio.create_task(self._send())
         try:
             await self._listen()
@@ -94,7 +100,8 @@ class PageTalk:
             while not self._socket.closed:
                 await self._visible.wait()
                 await self._turn()
-                await asyncio.sleep(1.0 / self._config.update_hz)
+                pause_s = self._shown.steps.pause_s(time.monotonic(), len(self._shown.pages))
+                await asyncio.sleep(pause_s)
         except (ConnectionError, TimeoutError):
             log.info("a viewer takes no more data; it is disconnected")
             if self._request.transport is not None:
@@ -102,33 +109,46 @@ class PageTalk:
 
     async def _turn(self) -> None:
         """Everything that is due, once."""
-        await self._look_where_asked()
+        self._look_where_asked()
         while self._answers:
-            await self._send_one(encode(self._answers.popleft()))
+            self._line.write(encode(self._answers.popleft()))
         if self._rewind is not None:
             await self._send_past(self._rewind)
         else:
             await self._send_present()
         if (timeline := self._timeline()) is not None:
-            await self._send_one(encode(timeline))
+            self._line.write(encode(timeline))
+        await self._line.room()
 
     async def _send_present(self) -> None:
-        for data in self._newer_states():
-            await self._send_one(data)
+        self._write_states()
+        await self._line.room()
         for data in await self._feed.next(len(self._shown.pages)):
-            await self._send_one(data)
+            await self._line.send(data)
         if "points" in self._layers and self._rest.ready(time.monotonic()):
             cloud = self._shown.world.next_cloud(self._cursor)
             if cloud is not None:
-                await self._send_metered(encode(cloud))
+                self._write_metered(encode(cloud))
+
+    def _write_states(self) -> None:
+        """One message of each kind that has news, but for the surface, which has its feed."""
+        step = self._shown.steps.newest(time.monotonic())
+        if self._cursor.step == step.number - 1 and not self._coded:
+            image = "image" in self._layers
+            if frames := step.frames(image=image):
+                self._line.write_frames(frames)
+            follow(self._cursor, step, image=image)
+        elif self._cursor.step != step.number:
+            self._line.write_frames(framed(self._newer_states()))
+        self._cursor.step = step.number
 
     def _newer_states(self) -> list[bytes]:
-        """One message of each kind that has news, but for the surface, which has its feed."""
+        """The same for this page alone."""
         world, found = self._shown.world, []
         left_out = set() if "image" in self._layers else {"image"}
         if (keyframes := world.newer_keyframes(self._cursor)) is not None:
             found.append(encode(keyframes))
-        found += [s.encoded() for s in world.newer_slots(self._cursor, {*_METERED, *left_out})]
+        found += [s.encoded() for s in world.newer_slots(self._cursor, {*METERED, *left_out})]
         if (path := world.newer_path(self._cursor)) is not None:
             found.append(encode(path))
         if self._rest.ready(time.monotonic()):
@@ -139,16 +159,17 @@ class PageTalk:
 
     async def _send_past(self, rewind: Rewind) -> None:
         for message in rewind.states():
-            await self._send_one(encode(message))
+            self._line.write(encode(message))
         for slot in self._shown.world.newer_slots(self._cursor, _OF_THE_PAST):
-            await self._send_one(slot.encoded())
+            self._line.write(slot.encoded())
+        await self._line.room()
         for data in await rewind.surface():
-            await self._send_one(data)
+            await self._line.send(data)
 
-    async def _look_where_asked(self) -> None:
+    def _look_where_asked(self) -> None:
         if self._seek_ns is None:
             if self._rewind is not None:
-                await self._send_one(self._rewind.leave())
+                self._line.write(self._rewind.leave())
                 self._return_to_the_present()
             return
         if self._rewind is None:
@@ -163,7 +184,7 @@ class PageTalk:
         self._rewind = None
         self._timeline_due_s = 0.0
         self._cursor.slots.clear()
-        self._cursor.path_epoch = -1
+        self._cursor.path_epoch = self._cursor.step = -1
         self._feed = self._new_feed(0)
 
     def _timeline(self) -> TimelineUpdate | None:
@@ -180,12 +201,9 @@ class PageTalk:
         self._cursor.mesh_change = change
         return RawFeed(self._shown.world, self._cursor, self._shown.rounds)
 
-    async def _send_metered(self, data: bytes) -> None:
+    def _write_metered(self, data: bytes) -> None:
         self._rest.charge(len(data))
-        await self._send_one(data)
-
-    async def _send_one(self, data: bytes) -> None:
-        await asyncio.wait_for(self._socket.send_bytes(data), _SEND_TIMEOUT_S)
+        self._line.write(data)
 
     async def _first_wish(self) -> dict[str, Any]:
         message = await asyncio.wait_for(self._socket.receive(), _FIRST_WISH_TIMEOUT_S)
@@ -204,6 +222,7 @@ class PageTalk:
             self._visible.set()
         if isinstance(layers := wish.get("layers"), list):
             self._layers = _LAYERS.intersection(x for x in layers if isinstance(x, str))
+            self._cursor.step = -1
         if isinstance(text := wish.get("find"), str):
             self._answers.append(self._shown.album.found(_whole(text[:_LONGEST_TEXT])))
         object_id = wish.get("object")

@@ -1,0 +1,207 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Many pages follow poses and pictures: in common steps, framed once, and each at its own pace."""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+import time
+
+import numpy as np
+import pytest
+from page_reader import PageReader
+from world_for_viewers import keyframe, picture, pose_event
+
+from worldsystem_core.reconstruction import RemovedKeyframes
+from worldsystem_viewer.page_line import PageLine, framed
+from worldsystem_viewer.page_messages import pose_message
+from worldsystem_viewer.page_steps import StateSteps, follow
+from worldsystem_viewer.protocol import ImageUpdate, PoseUpdate, StatusUpdate
+from worldsystem_viewer.world import Cursor, World
+
+HZ = 10.0
+
+
+class Crowd:
+    """A world, its steps, and a clock that a test sets."""
+
+    def __init__(self) -> None:
+        self.world = World()
+        self.steps = StateSteps(self.world, HZ)
+        self.now_s = 100.05  # amid a step
+
+    def fly(self, number: int) -> None:
+        pose = pose_event(number, number / 100)
+        self.world.put("pose", pose_message(pose))
+        self.world.add_pose(pose)
+        self.now_s += 1.0 / HZ
+
+    def picture(self, number: int) -> None:
+        jpeg = np.full(3, number, np.uint8)
+        update = ImageUpdate(stamp_ns=number, full_width=1, full_height=1, jpeg=jpeg)
+        self.world.put("image", update)
+
+    def newest(self):
+        return self.steps.newest(self.now_s)
+
+
+def read(frames: bytes) -> list[tuple[int, bytes]]:
+    """WebSocket frames from a server (RFC 6455, section 5.2): the first byte and the payload."""
+    found, at = [], 0
+    while at < len(frames):
+        first, size = frames[at], frames[at + 1]
+        at += 2
+        if size == 126:
+            (size,) = struct.unpack_from(">H", frames, at)
+            at += 2
+        elif size == 127:
+            (size,) = struct.unpack_from(">Q", frames, at)
+            at += 8
+        found.append((first, frames[at : at + size]))
+        at += size
+    return found
+
+
+@pytest.mark.parametrize("size", [0, 1, 125, 126, 127, 65_535, 65_536, 200_000])
+def test_a_message_of_any_size_is_framed_as_the_standard_says(size):
+    messages = [bytes(size), b"next"]
+    assert read(framed(messages)) == [(0x82, message) for message in messages]  # final, binary
+
+
+def test_no_messages_are_no_frames():
+    assert framed([]) == b""
+
+
+def test_all_who_ask_at_one_time_get_the_very_same_bytes():
+    crowd = Crowd()
+    crowd.fly(1)
+    step = crowd.newest()
+    assert step.frames(image=True) is crowd.newest().frames(image=True)
+    crowd.world.put("status", StatusUpdate(values={}))
+    assert crowd.newest() is step  # what comes between waits for the next
+    crowd.now_s += 1.0 / HZ
+    assert crowd.newest().number == step.number + 1
+    assert [name for name, _ in crowd.newest().messages] == ["status"]
+
+
+def test_many_pages_are_served_together_and_less_often():
+    steps = StateSteps(World(), 20.0)
+    assert steps.pause_s(100.01, pages=1) == pytest.approx(0.04)
+    assert steps.pause_s(100.01, pages=10) == pytest.approx(0.04)
+    assert steps.pause_s(100.01, pages=20) == pytest.approx(0.09)
+    assert steps.pause_s(100.07, pages=20) == pytest.approx(0.03)  # whoever asks, for one moment
+
+
+def test_who_follows_the_steps_lacks_nothing_when_it_falls_behind():
+    crowd, page = Crowd(), Cursor()
+    crowd.newest()
+    for number in range(5):
+        crowd.fly(number)
+        follow(page, crowd.newest(), image=True)
+    assert crowd.world.newer_slots(page) == []
+    assert crowd.world.newer_path(page) is None
+    for number in range(5, 9):
+        crowd.fly(number)
+        crowd.newest()
+    path = crowd.world.newer_path(page)
+    assert path is not None
+    assert path.start == 5
+    assert len(path.positions) == 4
+    assert [slot.message.frame_id for slot in crowd.world.newer_slots(page)] == [8]
+
+
+def test_who_does_not_show_the_picture_is_not_sent_it_and_gets_the_newest_on_asking():
+    crowd, blind, seeing = Crowd(), Cursor(), Cursor()
+    crowd.newest()
+    for number in range(3):
+        crowd.picture(2 * number)
+        crowd.picture(2 * number + 1)
+        crowd.fly(number)
+        step = crowd.newest()
+        assert len(read(step.frames(image=True))) == len(read(step.frames(image=False))) + 1
+        follow(blind, step, image=False)
+        follow(seeing, step, image=True)
+    assert (blind.skipped, seeing.skipped) == (0, 2)  # of the first two nobody had seen any
+    assert [slot.message.stamp_ns for slot in crowd.world.newer_slots(blind)] == [5]
+
+
+def test_a_withdrawn_keyframe_takes_its_points_from_those_who_follow():
+    crowd, page = Crowd(), Cursor()
+    crowd.world.add_keyframe(keyframe(1, 0.0))
+    crowd.world.add_keyframe(keyframe(2, 0.1))
+    follow(page, crowd.newest(), image=True)
+    while crowd.world.next_cloud(page) is not None:
+        continue
+    crowd.world.remove_keyframes((1,))
+    crowd.now_s += 1.0 / HZ
+    follow(page, crowd.newest(), image=True)
+    assert page.keyframes.clouds == {2}
+
+
+def test_pages_together_see_all_poses_in_their_order(page_server):
+    pages = [PageReader(page_server.port) for _ in range(3)]
+    for number in range(40):
+        page_server.pose(pose_event(number, number / 40))
+        time.sleep(0.01)
+    page_server.removed(RemovedKeyframes((7,)))
+    for page in pages:
+        page.read_until(lambda p: len(p.path) == 40)
+        page.read_until(lambda p: p.newest[PoseUpdate].frame_id == 39)
+        page.close()
+
+
+class Recorded:
+    """A transport and a socket that keep what is written."""
+
+    def __init__(self) -> None:
+        self.data = b""
+        self.closed = False
+        self.transport = self.writer = self
+
+    def get_write_buffer_limits(self) -> tuple[int, int]:
+        return 0, 1 << 30
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+    def is_closing(self) -> bool:
+        return False
+
+    def write(self, data: bytes) -> None:
+        self.data += data
+
+
+@pytest.mark.parametrize("size", [0, 5, 262_144, 262_145, 1_000_000])
+def test_a_long_message_goes_as_fragments_that_make_it_up(size):
+    line, message = Recorded(), np.random.default_rng(1).bytes(size)
+    asyncio.run(PageLine(line, line).send(message))
+    frames = read(line.data)
+    assert b"".join(data for _, data in frames) == message
+    assert all(len(data) <= 262_144 for _, data in frames)
+    kinds = [first for first, _ in frames]
+    # binary first, continued after it, and the last says that it is the last
+    assert [kind & 0x0F for kind in kinds] == [2] + [0] * (len(kinds) - 1)
+    assert [kind & 0x80 for kind in kinds] == [0] * (len(kinds) - 1) + [0x80]
+
+
+def test_pictures_are_encoded_only_while_somebody_shows_them(page_server):
+    page = PageReader(page_server.port, layers=[])
+    page.read_one()
+    rgb = picture(0.5)
+    for number in range(20):
+        page_server.image(rgb, number)
+        time.sleep(0.02)
+    page_server.status({"mark": 1})
+    page.read_until(
+        lambda p: (
+            p.newest[StatusUpdate].values.get("mark") == 1 if StatusUpdate in p.newest else False
+        )
+    )
+    assert ImageUpdate not in page.newest
+    page.tell(layers=["image"])
+    deadline = time.monotonic() + 5
+    while ImageUpdate not in page.newest and time.monotonic() < deadline:
+        page_server.image(rgb, 100)
+        page.read_one()
+    assert page.newest[ImageUpdate].full_width == rgb.shape[1]
+    page.close()
