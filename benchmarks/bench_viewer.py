@@ -2,11 +2,14 @@
 """The web page and its server: the line, catching up, memory, twenty viewers, the browser's part.
 
 The demo flight (`viewer_film.py`) is shown at its own pace. `SOAK_MIN=30` makes the soak so long.
+`bench_viewer.py PART...` runs parts (line, load, browser, soak) into `results/viewer_PART.json`.
 """
 
 from __future__ import annotations
 
+import gc
 import os
+import resource
 import subprocess
 import sys
 import threading
@@ -16,11 +19,13 @@ from pathlib import Path
 
 import numpy as np
 import viewer_in_browser
+import viewer_soak
 from harness import QUICK, Benchmark
 from scipy.spatial import cKDTree
 from viewer_client import Client
 from viewer_film import KEYFRAMES_PER_S, Moment, film
 
+from worldsystem_core.interpreter import share_interpreter
 from worldsystem_core.mesh_code.code import decode, encode
 from worldsystem_core.surface import BlockIndex, MeshBlock, join_blocks
 from worldsystem_mesh.config import MeshConfig
@@ -36,7 +41,7 @@ VOXEL = 0.15
 SAMPLES = 4_000
 FURTHEST_M = 1.0
 VIEWERS = 20
-PAIRS = 1 if QUICK else 3
+PAIRS = 1 if QUICK else 7
 PICTURE = Path(__file__).parents[1] / "docs" / "pictures" / "viewer_error.png"
 
 
@@ -62,15 +67,17 @@ class Shown:
 
 
 def main() -> None:
-    """Run all and write `results/viewer.json`."""
+    """Run all, or the parts that are named, and write the figures."""
+    share_interpreter()
     precompile()
+    parts = sys.argv[1:] or list(PARTS)
+    name = "viewer" if len(parts) == len(PARTS) else f"viewer_{'_'.join(parts)}"
     moments = [_frozen(moment) for moment in film(FILM_S, voxel=VOXEL)]
-    bench = Benchmark("viewer")
-    _line(bench, moments)
-    _load(bench, moments)
-    if viewer_in_browser.chromium() is not None:
-        _browser(bench, moments)
-        _soak(bench, moments)
+    gc.collect()
+    gc.freeze()  # a live pipeline holds no film
+    bench = Benchmark(name, id_prefix="viewer")
+    for part in parts:
+        PARTS[part](bench, moments)
     bench.write()
 
 
@@ -173,44 +180,83 @@ def _plot(errors: list[tuple[float, float, float]]) -> None:
         figure.savefig(PICTURE, dpi=130)
 
 
+@dataclass(frozen=True)
+class Load:
+    """One run: keyframes a second, and how busy who was [s of a processor each second]."""
+
+    rate_hz: float
+    server: float
+    crowd: float
+    mbytes_per_s: float
+
+
 def _load(bench: Benchmark, moments: list[Moment]) -> None:
     """Mapping at full rate into the server, with nobody watching and with twenty pages."""
-    rates: dict[int, list[float]] = {0: [], VIEWERS: []}
+    _mapped(moments, 0)  # the first is slower
+    alone, watched = [], []
     for _ in range(PAIRS):
-        for viewers in (0, VIEWERS):
-            rates[viewers].append(_pipeline_rate(moments, viewers))
-    note = "keyframes a second mapped and handed over with 20 pages on loopback, over without"
-    pairs = [a / b for a, b in zip(rates[VIEWERS], rates[0], strict=True)]
-    note += f"; {os.cpu_count()} cores, pages in a process of lowest priority that only reads"
+        alone.append(_mapped(moments, 0))
+        watched.append(_mapped(moments, VIEWERS))
+    note = "keyframes a second mapped and handed over with 20 pages on loopback, over without; "
+    note += f"{os.cpu_count()} cores, pages in one process of lowest priority that looks at nothing"
+    pairs = [b.rate_hz / a.rate_hz for a, b in zip(alone, watched, strict=True)]
     bench.add("pipeline_fps_with_20", pairs, "x", note=note)
-    bench.add("pipeline_fps", rates[0], "1/s", note="without viewers")
+    bench.add("pipeline_fps", [run.rate_hz for run in alone], "1/s", note="without viewers")
+    note = "of a processor each second for each of the 20 pages: finding, encoding and sending"
+    each = [1e3 * run.server / VIEWERS for run in watched]
+    bench.add("server_ms_per_page_s", each, "ms/s", note=note)
+    each = [1e3 * run.crowd / VIEWERS for run in watched]
+    bench.add("crowd_ms_per_page_s", each, "ms/s", note="the same of the 20 pages' own process")
+    each = [8 * run.mbytes_per_s / VIEWERS for run in watched]
+    bench.add("raw_mbps_of_20", each, "Mbit/s", note="what each of the 20 pages was sent, raw")
 
 
-def _pipeline_rate(moments: list[Moment], viewers: int) -> float:
+def _mapped(moments: list[Moment], viewers: int) -> Load:
     server, mesher = PageServer(ViewerConfig(web_port=0)), Mesher(MeshConfig(voxel=VOXEL))
     server.start()
-    shown, crowd = Shown(moments), None
-    if viewers:
-        command = [sys.executable, str(Path(__file__).parent / "viewer_client.py")]
-        command += [str(server.port), str(viewers), "600"]
-        # pages are on other machines: here they shall take only what is left
-        crowd = subprocess.Popen(["nice", "-n", "19", *command], stdout=subprocess.PIPE)
-        assert crowd.stdout is not None
-        crowd.stdout.readline()
-    begun = time.monotonic()
+    crowd = _crowd(server.port, viewers) if viewers else None
+    shown, busy, begun = Shown(moments), _busy_s(), time.monotonic()
     for moment in moments:
         mesher.integrate(moment.keyframe)
         shown.tell(server, replace(moment, delta=mesher.extract(moment.keyframe.stamp_ns)))
-    rate = len(moments) / (time.monotonic() - begun)
+    spent_s = time.monotonic() - begun
+    server_s, crowd_s, taken = _busy_s() - busy, 0.0, 0.0
     if crowd is not None:
-        crowd.kill()
-        crowd.wait()
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        taken = float(crowd.communicate(b"\n")[0])
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        crowd_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     server.stop()
     mesher.close()
-    return rate
+    return Load(
+        len(moments) / spent_s, server_s / spent_s, crowd_s / spent_s, taken / 1e6 / spent_s
+    )
+
+
+def _crowd(port: int, viewers: int) -> subprocess.Popen[bytes]:
+    """Pages are on other machines: here they shall take only what is left."""
+    command = [sys.executable, str(Path(__file__).parent / "viewer_crowd.py"), str(port)]
+    crowd = subprocess.Popen(
+        ["nice", "-n", "19", *command, str(viewers)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert crowd.stdout is not None
+    crowd.stdout.readline()
+    return crowd
+
+
+def _busy_s() -> float:
+    """Processor time of the server's threads so far [s]."""
+    clocks = [
+        time.pthread_getcpuclockid(thread.ident)
+        for thread in threading.enumerate()
+        if thread.name in ("page_server", "picture") and thread.ident is not None
+    ]
+    return sum(time.clock_gettime(clock) for clock in clocks)
 
 
 def _browser(bench: Benchmark, moments: list[Moment]) -> None:
+    if viewer_in_browser.chromium() is None:
+        return
     server, shown = PageServer(ViewerConfig(web_port=0)), Shown(moments)
     server.start()
     for moment in moments:
@@ -219,27 +265,40 @@ def _browser(bench: Benchmark, moments: list[Moment]) -> None:
     with viewer_in_browser.opened(server.port) as page:
         viewer_in_browser.until(page, f"worldsystem.triangles === {faces}")
         viewer_in_browser.until(page, "worldsystem.mesh.dirty.size === 0")
+        viewer_in_browser.until(page, "worldsystem.mesh.warm")
         fps = viewer_in_browser.orbit_fps(page, 4.0)
         note = f"orbit, {faces / 1e6:.2f} M triangles, 1280 × 720, SwiftShader (no GPU)"
         bench.add("software_fps", fps, "1/s", note=note)
-        code = viewer_in_browser.delta_of(list(shown.blocks.values()), VOXEL)
-        every = viewer_in_browser.delta_ms(page, code)
-        runs = every[viewer_in_browser.COLD_RUNS :]
-        note = f"20,000 triangles, {len(code) / 1e3:.0f} kB, in Chromium"
-        bench.add("delta_decode_ms", runs[:, 0].tolist(), "ms", note=f"{note}; in a worker")
-        bench.add("delta_build_ms", runs[:, 1].tolist(), "ms", note=f"{note}; 6 ms a picture")
-        bench.add("delta_upload_ms", runs[:, 2].tolist(), "ms", note=f"{note}; SwiftShader")
-        total = runs.sum(axis=1).tolist()
-        bench.add("delta_ms", total, "ms", note=f"{note}; decode, build and upload")
-        note = f"{note}; the same of a page's very first, and of the four after it"
-        cold = every[: viewer_in_browser.COLD_RUNS].sum(axis=1).tolist()
-        bench.add("delta_first_ms", cold[:1], "ms", note=note)
-        bench.add("delta_early_ms", cold[1:], "ms", note=note)
     server.stop()
+    _delta(bench, list(shown.blocks.values()))
+
+
+def _delta(bench: Benchmark, blocks: list[MeshBlock]) -> None:
+    """One message of the surface, in a page that shows nothing else and was open before."""
+    server, code = PageServer(ViewerConfig(web_port=0)), viewer_in_browser.delta_of(blocks, VOXEL)
+    server.start()
+    with viewer_in_browser.opened(server.port) as page:
+        viewer_in_browser.until(page, "worldsystem.mesh.warm")
+        every = viewer_in_browser.delta_ms(page, code)
+    server.stop()
+    runs = every[viewer_in_browser.COLD_RUNS :]
+    note = f"20,000 triangles, {len(code) / 1e3:.0f} kB, in Chromium"
+    text = f"{note}; from the message to its blocks, through a worker"
+    bench.add("delta_decode_ms", runs[:, 0].tolist(), "ms", note=text)
+    bench.add("delta_build_ms", runs[:, 1].tolist(), "ms", note=f"{note}; 6 ms a picture")
+    bench.add("delta_upload_ms", runs[:, 2].tolist(), "ms", note=f"{note}; SwiftShader")
+    total = runs.sum(axis=1).tolist()
+    bench.add("delta_ms", total, "ms", note=f"{note}; decode, build and upload")
+    note = f"{note}; the same of a page's very first, and of the four after it"
+    cold = every[: viewer_in_browser.COLD_RUNS].sum(axis=1).tolist()
+    bench.add("delta_first_ms", cold[:1], "ms", note=note)
+    bench.add("delta_early_ms", cold[1:], "ms", note=note)
 
 
 def _soak(bench: Benchmark, moments: list[Moment]) -> None:
     """The flight again and again, with a page open and a past that is held within 32 MiB."""
+    if viewer_in_browser.chromium() is None:
+        return
     server, shown = PageServer(ViewerConfig(web_port=0, history_mb=32.0)), Shown(moments)
     server.start()
     stopping = threading.Event()
@@ -251,28 +310,31 @@ def _soak(bench: Benchmark, moments: list[Moment]) -> None:
                 if stopping.wait(0.25):
                     return
 
-    with viewer_in_browser.opened(server.port) as page:
-        feeding = threading.Thread(target=loop)
-        feeding.start()
-        page.wait_for_timeout(500 * len(moments) + 10_000)  # twice around: everything is there
-        samples, begun = [], time.monotonic()
-        while time.monotonic() - begun < 60 * SOAK_MIN:
-            at_min = (time.monotonic() - begun) / 60
-            samples.append(
-                (at_min, viewer_in_browser.heap_mb(page), viewer_in_browser.resident_mb())
-            )
-            page.wait_for_timeout(3_000)
+    feeding = threading.Thread(target=loop)
+    feeding.start()
+    try:
+        settle_s = max(2 * 0.25 * len(moments), 6 * SOAK_MIN)
+        held = viewer_soak.watch(server.port, settle_s, SOAK_MIN)
+    finally:
         stopping.set()
         feeding.join()
-    server.stop()
-    at_min, heap, resident = np.array(samples).T
-    note = (
-        f"page's heap after collection, {SOAK_MIN:g} min of looped flight; {heap[-1]:.0f} MB held"
-    )
-    bench.add("heap_slope_mb_per_min", float(np.polyfit(at_min, heap, 1)[0]), "MB/min", note=note)
-    note = f"the server's process, the same time; {resident[-1]:.0f} MB held"
-    slope = float(np.polyfit(at_min, resident, 1)[0])
-    bench.add("server_slope_mb_per_min", slope, "MB/min", note=note)
+        server.stop()
+    note = f"{SOAK_MIN:g} min of looped flight once all is there; {{:.0f}} MB held at the end"
+    for name, what in (
+        ("heap", "page's heap after collection"),
+        ("page", "the page's process"),
+        ("server", "the server's process, film and all"),
+    ):
+        values = held.mb[name]
+        text = f"{what}, {note}".format(values[-1])
+        bench.add(f"{name}_slope_mb_per_min", held.slope(name), "MB/min", note=text)
+        percent = 6_000 * held.slope(name) / values[-1]
+        bench.add(f"{name}_slope_percent_h", percent, "%/h", note="of what is held at the end")
+        extremes = [float(values.min()), float(values.max())]
+        bench.add(f"{name}_mb", [*extremes, float(values[-1])], "MB", note=f"{what}, as sampled")
+
+
+PARTS = {"line": _line, "load": _load, "browser": _browser, "soak": _soak}
 
 
 if __name__ == "__main__":

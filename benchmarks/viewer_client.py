@@ -1,12 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pages without a browser; `viewer_client.py PORT COUNT SECONDS` runs many of them."""
+"""A page without a browser, which keeps the surface that it is sent."""
 
 from __future__ import annotations
 
 import json
-import sys
 import threading
-import time
 
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
@@ -17,14 +15,14 @@ from worldsystem_viewer.protocol import Hello, MeshCode, MeshUpdate, decode
 
 
 class Client:
-    """One page in a thread of its own; `keep` says whether it keeps the surface or only counts."""
+    """One page in a thread of its own."""
 
-    def __init__(self, port: int, *, keep: bool = True, **wish: object) -> None:
+    def __init__(self, port: int, **wish: object) -> None:
         self.surface = MeshAssembly()
         self.lock = threading.Lock()
         self.mesh_bytes = self.bytes = self.messages = 0
         self.session = ""
-        self._port, self._keep, self._wish = port, keep, wish
+        self._port, self._wish = port, wish
         self.open()
 
     def open(self) -> None:
@@ -55,8 +53,6 @@ class Client:
     def _take(self, data: bytes) -> None:
         self.bytes += len(data)
         self.messages += 1
-        if not self._keep:
-            return
         message = decode(data)
         if isinstance(message, Hello):
             self.session = message.session
@@ -69,18 +65,3 @@ class Client:
                     apply_update(self.surface, message)
                 else:
                     apply_code(self.surface, message)
-
-
-def main() -> None:
-    """Watch with many clients for so long."""
-    port, count, seconds = int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
-    clients = [Client(port, keep=False) for _ in range(count)]
-    print("connected", flush=True)
-    time.sleep(seconds)
-    for client in clients:
-        client._stopping = True
-    print(sum(client.bytes for client in clients), flush=True)
-
-
-if __name__ == "__main__":
-    main()

@@ -10,7 +10,6 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -36,7 +35,6 @@ COLD_RUNS = 5
 _WAIT_S = 120.0
 
 _TIME_DELTA = """async (bytes) => {
-  const { decodeMeshCode } = await import("/web/mesh_code.js");
   const code = Uint8Array.from(bytes);
   const { mesh, stage } = worldsystem;
   const gl = stage.renderer.getContext();
@@ -48,13 +46,21 @@ _TIME_DELTA = """async (bytes) => {
   stage.redraw = () => {}; // measured alone: nothing else is drawn, and only when told
   mesh.clear();
   drawn();
+  const taken = () => new Promise((done) => {
+    mesh.take = (message) => {
+      const at = performance.now();
+      delete mesh.take;
+      mesh.take(message);
+      while (mesh.rebuild());
+      done(at);
+    };
+  });
   const runs = [];
   for (let run = 0; run < 40; run += 1) {
+    const arrived = taken();
     const a = performance.now();
-    const blocks = await decodeMeshCode(code);
-    const b = performance.now();
-    mesh.take({ blocks, removed: new Int32Array(0) });
-    while (mesh.rebuild());
+    mesh.decode({ code, removed: new Int32Array(0) });
+    const b = await arrived;
     const c = performance.now();
     drawn();
     const d = performance.now();
@@ -127,9 +133,3 @@ def heap_mb(page: Any) -> float:
     """What the page's JavaScript holds after a collection."""
     page.evaluate("window.gc && (gc(), gc())")
     return float(page.evaluate("performance.memory.usedJSHeapSize")) / 2**20
-
-
-def resident_mb() -> float:
-    """What this process holds."""
-    fields = Path("/proc/self/statm").read_text().split()
-    return int(fields[1]) * 4096 / 2**20

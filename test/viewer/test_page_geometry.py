@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import shutil
 import subprocess
@@ -69,13 +70,15 @@ def test_all_blocks_are_joined_to_one_surface(made, code):
     np.testing.assert_array_equal(made["faces"].reshape(-1, 3), whole.faces)
     srgb = whole.colours / 255.0
     linear = np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
-    np.testing.assert_allclose(made["color"].reshape(-1, 3) / 65535, linear, atol=1e-5)
+    colours = made["color"].reshape(-1, 4) / 65535
+    np.testing.assert_allclose(colours[:, :3], linear, atol=1e-5)
+    assert (colours[:, 3] == 1.0).all()
 
 
 def test_normals_of_a_sphere_point_away_from_its_centre(made):
     outward = made["position"].reshape(-1, 3) / VOXEL - np.array(CENTRE)
     outward /= np.linalg.norm(outward, axis=1, keepdims=True)
-    normals = made["normal"].reshape(-1, 3) / 127.0
+    normals = made["normal"].reshape(-1, 4)[:, :3] / 127.0
     np.testing.assert_allclose(np.linalg.norm(normals, axis=1), 1.0, atol=0.01)  # bytes
     along = (normals * outward).sum(axis=1)
     assert along.min() > 0.9  # thin triangles of marching cubes lean by up to 20 degrees
@@ -84,7 +87,7 @@ def test_normals_of_a_sphere_point_away_from_its_centre(made):
 
 def test_vertices_at_one_place_have_one_normal_so_that_blocks_show_no_seam(made):
     places, which = np.unique(made["position"].reshape(-1, 3), axis=0, return_inverse=True)
-    normals = made["normal"].reshape(-1, 3)
+    normals = made["normal"].reshape(-1, 4)[:, :3]
     assert len(places) < len(normals)  # blocks do share places
     first = np.zeros((len(places), 3), normals.dtype)
     first[which.reshape(-1)] = normals
@@ -97,3 +100,22 @@ def test_the_bounds_hold_the_surface(made):
     np.testing.assert_allclose(made["high"], places.max(axis=0), rtol=1e-6)
     distance = np.linalg.norm(places - made["centre"], axis=1)
     assert distance.max() <= made["radius"]
+
+
+def test_the_code_that_warms_the_decoder_is_a_level_surface(tmp_path):
+    for path in (WEB / "marching_cubes.js", *WEB.glob("mesh_*.js")):
+        shutil.copy(path, tmp_path / path.name)
+    (tmp_path / "package.json").write_text('{"type": "module"}')
+    (tmp_path / "warm.js").write_text(
+        'import { levelCode } from "./mesh_warm.js";\n'
+        'process.stdout.write(Buffer.from(await levelCode()).toString("base64"));\n'
+    )
+    command = [str(NODE), str(tmp_path / "warm.js")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    blocks = list(decode(base64.b64decode(done.stdout)))
+    assert [block.index for block in blocks] == [(x, 0, 0) for x in range(32)]
+    for block in blocks:
+        assert len(block.faces) == 2 * 64  # two triangles for each of 8 × 8 cells
+        assert len(np.unique(block.vertices[:, 2])) == 1
+        assert 4.0 < block.vertices[0, 2] < 5.0

@@ -7,6 +7,7 @@ import * as THREE from "./vendor/three.module.min.js";
 
 const CHUNK_BLOCKS = 4;
 const REBUILD_MS = 6; // per drawn frame, so that the view stays fluid while a large map comes in
+const WARM_RUNS = 12;
 const MOST_DRAWN = 6_000_000; // triangles; of a larger surface the nearest are drawn
 
 export class MeshLayer {
@@ -21,7 +22,9 @@ export class MeshLayer {
     this.chunks = new Map();
     this.dirty = new Set();
     this.places = new ClusterPlaces();
-    this.worker = null; // decodes; made when the first coded message comes
+    this.worker = this.decoder();
+    this.coded = false; // whether a coded message came
+    this.warm = false; // whether what messages run through has run before
     this.epoch = 0;
     this.triangles = this.vertices = this.coarse = 0;
     stage.beforeDraw.push(() => this.rebuild());
@@ -56,20 +59,50 @@ export class MeshLayer {
       f += nf;
     }
     // behind coded messages that are still being decoded
-    if (this.worker) this.worker.postMessage({ epoch: this.epoch, blocks, removed });
+    if (this.coded) this.worker.postMessage({ epoch: this.epoch, blocks, removed });
     else this.take({ blocks, removed });
   }
 
   // Blocks in the block code.
   decode({ code, removed }) {
-    if (!this.worker) {
-      this.worker = new Worker(new URL("./mesh_worker.js", import.meta.url), { type: "module" });
-      this.worker.onmessage = ({ data }) => {
-        if (data.error) console.error(`a mesh message was not understood: ${data.error}`);
-        if (data.epoch === this.epoch) this.take(data);
-      };
-    }
+    this.coded = true;
     this.worker.postMessage({ epoch: this.epoch, code: code.slice(), removed: removed.slice() });
+  }
+
+  decoder() {
+    const worker = new Worker(new URL("./mesh_worker.js", import.meta.url), { type: "module" });
+    worker.onmessage = ({ data }) => {
+      if (data.error) console.error(`a mesh message was not understood: ${data.error}`);
+      if (data.made) this.warmUp(data.made, WARM_RUNS);
+      else if (data.epoch === this.epoch) this.take(data);
+    };
+    return worker;
+  }
+
+  // Runs what the first message will run through, while there is nothing else to do.
+  warmUp(blocks, runs) {
+    this.warm = runs === 0 || blocks.length === 0;
+    if (this.warm) return;
+    idle(() => {
+      const geometry = joined(blocks, new ClusterPlaces());
+      if (runs === 1) this.drawOnePixel(geometry);
+      geometry.dispose();
+      this.warmUp(blocks, runs - 1);
+    });
+  }
+
+  // Graphics finish their programs when they first draw with them.
+  drawOnePixel(geometry) {
+    const mesh = new THREE.Mesh(geometry, this.material);
+    mesh.frustumCulled = false;
+    const { renderer, scene, camera } = this.stage;
+    this.group.add(mesh);
+    renderer.setScissor(0, 0, 1, 1);
+    renderer.setScissorTest(true);
+    renderer.render(scene, camera);
+    renderer.setScissorTest(false);
+    this.group.remove(mesh);
+    this.stage.redraw();
   }
 
   take({ blocks, removed }) {
@@ -225,6 +258,11 @@ function quantile(weighed, weight) {
     if (sum > weight) return value;
   }
   return weighed.at(-1)[0];
+}
+
+function idle(work) {
+  if (window.requestIdleCallback) requestIdleCallback(work, { timeout: 500 });
+  else setTimeout(work, 20);
 }
 
 function chunkOf([x, y, z]) {

@@ -27,8 +27,8 @@ export function joined(blocks, places) {
   }
   const geometry = new THREE.BufferGeometry();
   geometry.setAttribute("position", new THREE.BufferAttribute(position, 3));
-  geometry.setAttribute("color", uploaded(new THREE.BufferAttribute(linear(colour), 3, true)));
-  geometry.setAttribute("normal", uploaded(new THREE.BufferAttribute(normals(position, index), 3, true)));
+  geometry.setAttribute("color", uploaded(new THREE.BufferAttribute(opaque(colour), 4, true)));
+  geometry.setAttribute("normal", uploaded(new THREE.BufferAttribute(normals(position, index), 4, true)));
   geometry.setIndex(new THREE.BufferAttribute(index, 1));
   geometry.boundingBox = boxAround(position);
   geometry.boundingSphere = geometry.boundingBox.getBoundingSphere(new THREE.Sphere());
@@ -58,7 +58,10 @@ function uploaded(attribute) {
   return attribute;
 }
 
-// Normals as bytes; vertices at one place, on the rims of two blocks, have one normal.
+// Normals as bytes, four each; vertices at one place, on the rims of two blocks, have one normal.
+//
+// Rows of three bytes or three shorts do not begin at multiples of four, and graphics then convert
+// whole buffers before they draw.
 function normals(position, index) {
   const count = position.length / 3;
   const first = sharedPlaces(position, count);
@@ -91,22 +94,20 @@ function normals(position, index) {
 
 // Of unit length, computed once for each place.
 function asBytes(sum, first) {
-  const out = new Int8Array(sum.length);
+  const out = new Int8Array(4 * first.length);
+  const whole = new Int32Array(out.buffer);
   for (let i = 0, at = 0; i < first.length; i += 1, at += 3) {
-    const from = 3 * first[i];
-    if (from < at) {
-      out[at] = out[from];
-      out[at + 1] = out[from + 1];
-      out[at + 2] = out[from + 2];
+    if (first[i] < i) {
+      whole[i] = whole[first[i]];
       continue;
     }
     const x = sum[at];
     const y = sum[at + 1];
     const z = sum[at + 2];
     const scale = 127 / (Math.sqrt(x * x + y * y + z * z) || 1);
-    out[at] = Math.round(x * scale);
-    out[at + 1] = Math.round(y * scale);
-    out[at + 2] = Math.round(z * scale);
+    out[4 * i] = Math.round(x * scale);
+    out[4 * i + 1] = Math.round(y * scale);
+    out[4 * i + 2] = Math.round(z * scale);
   }
   return out;
 }
@@ -144,6 +145,18 @@ const LINEAR = Uint16Array.from({ length: 256 }, (_, value) => {
   const c = value / 255;
   return Math.round(65535 * (c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4));
 });
+
+// Four numbers a vertex, the fourth of which hides nothing.
+function opaque(colour) {
+  const out = new Uint16Array((4 * colour.length) / 3);
+  for (let i = 0, at = 0; i < colour.length; i += 3, at += 4) {
+    out[at] = LINEAR[colour[i]];
+    out[at + 1] = LINEAR[colour[i + 1]];
+    out[at + 2] = LINEAR[colour[i + 2]];
+    out[at + 3] = 65535;
+  }
+  return out;
+}
 
 export function linear(colour) {
   const out = new Uint16Array(colour.length);
