@@ -130,8 +130,9 @@ def test_a_form_carries_the_picture_and_takes_json_or_plain_text(answer) -> None
 
 @pytest.mark.parametrize(
     "answer", [b"", b"{", b"<html>", [], {}, {"choices": []}, {"choices": [{"message": None}]},
-               {"choices": [{"message": {"content": 5}}]}, b"{\xff\xfe\x00", b"x" * 1_000_001],
-    ids=range(10),
+               {"choices": [{"message": {"content": 5}}]}, b"{\xff\xfe\x00", b"\x1c\xc2\xa0",
+               b"x" * 1_000_001],
+    ids=range(11),
 )  # fmt: skip
 @pytest.mark.parametrize("style", ["chat", "multipart"])
 def test_a_malformed_answer_is_a_problem_in_words(answer, style) -> None:

@@ -101,8 +101,9 @@ def _text_of(body: bytes, style: str) -> str:
     try:
         answer = json.loads(body)
     except (ValueError, RecursionError) as error:
-        if style == "multipart" and body.strip() and not body.lstrip().startswith((b"{", b"<")):
-            return _trimmed(body.decode(errors="replace"))
+        plain = _trimmed(body.decode(errors="replace"))
+        if style == "multipart" and plain and not plain.startswith(("{", "<")):
+            return plain
         raise IdentifyError("the answer is not JSON", again=True) from error
     text = _chat_text(answer) if style == "chat" else _field_text(answer)
     if not isinstance(text, str) or not text.strip():
