@@ -142,8 +142,15 @@ def rtsp(data: bytes) -> None:
 def _said(server: socket.socket) -> Iterator[str]:
     """The header lines of what we asked."""
     received = b""
-    while part := server.recv(65_536):
+    while part := _next_part(server):
         received += part
     for request in received.split(b"RTSP/1.0\r\n")[1:]:
         head = request.partition(b"\r\n\r\n")[0].decode()
         yield from (line for line in re.split(r"[\r\n]+", head) if line)
+
+
+def _next_part(server: socket.socket) -> bytes:
+    try:
+        return server.recv(65_536)
+    except ConnectionResetError:  # told once, where not all was read over there
+        return server.recv(65_536)
