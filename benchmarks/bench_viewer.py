@@ -287,6 +287,8 @@ def _delta(bench: Benchmark, blocks: list[MeshBlock]) -> None:
     bench.add("delta_decode_ms", runs[:, 0].tolist(), "ms", note=text)
     bench.add("delta_build_ms", runs[:, 1].tolist(), "ms", note=f"{note}; 6 ms a picture")
     bench.add("delta_upload_ms", runs[:, 2].tolist(), "ms", note=f"{note}; SwiftShader")
+    page = runs[:, 1:].sum(axis=1).tolist()
+    bench.add("delta_page_ms", page, "ms", note=f"{note}; build and upload: the page's own thread")
     total = runs.sum(axis=1).tolist()
     bench.add("delta_ms", total, "ms", note=f"{note}; decode, build and upload")
     note = f"{note}; the same of a page's very first, and of the four after it"
