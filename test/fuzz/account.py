@@ -14,6 +14,8 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
 from harness import commit, machine
 
+_COMMAND = 'make fuzz ARGS="--results benchmarks/results/fuzz.json", several times'
+
 
 @dataclass(frozen=True)
 class Run:
@@ -48,13 +50,12 @@ def add_to_account(run: Run, results: Path) -> None:
             "unit": "min",
             "n": before["n"] + run.executions,
             "spread": [],
-            "note": f"`of`: executions; the corpus reaches {run.counters} counters, "
-            f"{run.features} features",
+            "note": f"{run.counters} counters, {run.features} features reached; `of`: executions",
         }
         content = {
             "machine": machine(),
             "commit": commit(),
-            "command": "make fuzz",
+            "command": _COMMAND,
             "date": datetime.now(UTC).strftime("%Y-%m-%d"),
             "results": [figures[key] for key in sorted(figures)],
         }
