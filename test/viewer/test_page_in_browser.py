@@ -222,11 +222,13 @@ def test_a_page_on_a_thin_line_refines_the_surface_until_it_is_the_same(browser,
 
 
 def test_a_word_highlights_what_it_names_and_a_click_tells_about_it(page, page_server):
-    page_server.mesh(growing_ground()[0])
+    for step in growing_ground():  # all of it: the view then is one in which the mound is seen
+        page_server.mesh(step)
     page_server.image(picture(0.5), 1)
     page_server.tracks(track_frame(0.5))
     page_server.objects(map_objects())
-    until(page, "worldsystem.objects === 2 && worldsystem.triangles > 0")
+    until(page, "worldsystem.objects === 2 && worldsystem.triangles === 144 * 288")
+    until(page, "worldsystem.stage.gliding === null && worldsystem.drawnObjects > 0")
     page.keyboard.press("/")
     page.keyboard.type("moun")
     until(page, "worldsystem.matches === 1")
