@@ -273,7 +273,7 @@ def test_video_comes_over_tls_from_a_server_that_is_trusted(certificate, monkeyp
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate / "cert.pem"))
     messages = [unit.data for unit in encode(10)]
     with other_server(sending(messages), ssl=tls(certificate)) as url, Client(url) as client:
-        wait_until(lambda: len(client.sink.frames) >= 10)
+        wait_until(lambda: len(client.sink.frames) >= 10, 30.0)
     assert client.numbers() == list(range(10))
 
 
