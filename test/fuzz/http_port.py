@@ -8,13 +8,13 @@ import logging
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
+from unittest import mock
 
 from aiohttp import web, web_fileresponse
 
 from worldsystem_core.http_log import http_log
 
 _MOST_ROUNDS = 500
-web_fileresponse.NOSENDFILE = True  # there is no file descriptor to send a file to
 _STRANGER = ("192.0.2.7", 4711)
 
 
@@ -40,7 +40,9 @@ class HttpPort:
         self._errors.clear()
         log = http_log("fuzz")
         log.handlers, log.propagate = [_Noting(self._errors.append)], False
-        self._loop.run_until_complete(self._talk(transport, data))
+        # There is no file descriptor to send a file to.
+        with mock.patch.object(web_fileresponse, "NOSENDFILE", True):
+            self._loop.run_until_complete(self._talk(transport, data))
         if self._errors:
             raise self._errors[0]
         return bytes(transport.told)
