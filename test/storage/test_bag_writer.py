@@ -225,6 +225,33 @@ def test_recording_goes_on_by_itself_once_there_is_room_again(
         assert [stamp for _, stamp, _ in reader.messages()] == [0, 2]
 
 
+def test_what_comes_as_recording_goes_on_is_kept_though_it_is_closed_in_the_same_moment(
+    tmp_path, interfaces, monkeypatch, config
+):
+    monkeypatch.setattr(bag_writer, "RETRY_S", 0.05)
+    bag = BagWriter(tmp_path / "run", config)
+    bag.add_topic(*interfaces.arguments("/fix", "drone_msgs/msg/Fix"))
+    going_on, closed = threading.Event(), threading.Event()
+    go_on = bag._files.go_on
+
+    def go_on_slowly(topics):
+        go_on(topics)
+        going_on.set()
+        assert closed.wait(10.0)
+
+    monkeypatch.setattr(bag._files, "go_on", go_on_slowly)
+    with monkeypatch.context() as full:
+        full.setattr(space, "free_bytes", lambda folder: 1000)
+        _wait(lambda: bag.state().stopped)
+    assert going_on.wait(10.0)
+    bag.write("/fix", interfaces.fix(0), 0, 0)
+    bag._queue.close()
+    closed.set()
+    assert bag.close()["/fix"] == TopicCount(1, 1)
+    with Reader(tmp_path / "run") as reader:
+        assert [stamp for _, stamp, _ in reader.messages()] == [0]
+
+
 def test_a_disk_that_is_full_at_the_start_is_told_at_once(tmp_path, monkeypatch, config):
     monkeypatch.setattr(space, "free_bytes", lambda folder: 1000)
     with pytest.raises(DiskFull, match=r"0 MiB free, 1 MiB are kept"):

@@ -148,14 +148,22 @@ class BagWriter:
         """Record; after each stop wait for room, and go on."""
         while True:
             broken = self._record_until_stopped()
-            while self._stopped[0]:
-                closed = self._refuse_until_room()
-                broken = broken and not self._mend()
-                if closed or (not broken and self._go_on()):
-                    break
-            if self._queue.closed:
+            if not self._stopped[0] or not self._wait_for_room(broken):
                 self._refuse_what_is_left()
                 return
+
+    def _wait_for_room(self, broken: bool) -> bool:
+        """After a stop, until recording goes on in a next file; False once closed instead.
+
+        Once it has gone on, what `write` took is recorded, though `close` may have come since.
+        """
+        while True:
+            closed = self._refuse_until_room()
+            broken = broken and not self._mend()
+            if closed:
+                return False
+            if not broken and self._go_on():
+                return True
 
     def _record_until_stopped(self) -> bool:
         """Until closed, or stopped; whether the file was left without its end."""
@@ -264,8 +272,8 @@ class BagWriter:
             self._stop("disk_failed", f"cannot go on recording to {self.folder}: {error!r}")
             return False
         with self._lock:
+            self._gaps += 1
             self._stopped = ("", "")
-        self._gaps += 1
         log.warning("recording to %s goes on, after a gap", self.folder)
         return True
 
