@@ -18,7 +18,7 @@ import pytest
 from worldsystem_core.geometry.se3 import look_at
 from worldsystem_mesh import block_pool, segments
 from worldsystem_mesh.cells import NO_CELLS, joined
-from worldsystem_mesh.page_file import HEADER, PageFile, PagingFailed
+from worldsystem_mesh.page_file import HEADER, RESIDENT_BYTES, PageFile, PagingFailed
 from worldsystem_mesh.segments import SegmentStore, pack, unpack
 
 SIZE = 1000
@@ -97,6 +97,35 @@ def test_a_folder_that_cannot_be_made_is_an_error_that_names_it(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(PagingFailed, match="file"):
         PageFile.temporary(tmp_path / "file" / "below", "blocks", SIZE)
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="needs Linux's /proc")
+def test_what_was_moved_to_disk_does_not_count_as_memory_of_the_process(tmp_path):
+    record = 1 << 20
+    pages = PageFile(tmp_path / "large.pages", record)
+    payload = np.arange(record, dtype=np.uint64).astype(np.uint8)
+    most = 0
+    for key in range(40):
+        pages.write(key, payload + np.uint8(key))
+        most = max(most, resident_bytes(pages.path))
+    assert pages.size_bytes > 40 * record
+    for key in range(40):
+        assert np.array_equal(pages.read(key), payload + np.uint8(key))
+        most = max(most, resident_bytes(pages.path))
+    pages.close(delete=True)
+    assert 0 < most <= RESIDENT_BYTES + 2 * record
+
+
+def resident_bytes(path: Path) -> int:
+    """What of a mapped file counts as this process's memory."""
+    found, total_kb = False, 0
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        words = line.split()
+        if not words[0].endswith(":"):
+            found = words[-1] == str(path)
+        elif found and words[0] == "Rss:":
+            total_kb += int(words[1])
+    return 1024 * total_kb
 
 
 @pytest.mark.parametrize("wait_s", [0.05, 0.2, 0.35])

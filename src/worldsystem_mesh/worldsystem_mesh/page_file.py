@@ -27,6 +27,9 @@ HEADER = struct.Struct("<IIqQ")
 """Magic, checksum of all that follows, key, sequence number."""
 
 GROWTH_BYTES = 16 << 20
+RESIDENT_BYTES = 8 << 20
+"""After so much was written or read the mapping lets go of its pages, which the kernel keeps while
+it has room: what was moved out of a budget shall not count as this process's memory."""
 
 
 class PagingFailed(WorldSystemError):
@@ -49,6 +52,7 @@ class PageFile:
         except OSError as error:
             raise PagingFailed(f"cannot open the page file {path}: {error}") from error
         self._map: mmap.mmap | None = None
+        self._touched_bytes = 0
 
     @staticmethod
     def temporary(folder: Path, what: str, payload_bytes: int) -> PageFile:
@@ -101,6 +105,7 @@ class PageFile:
         self._place_of_key[key] = place
         if older is not None:
             self._release(older)
+        self._let_go_of_pages()
 
     def read(self, key: int) -> UInt8[np.ndarray, "n"]:
         """A copy of the payload under `key`; raises `PagingFailed` when it is damaged."""
@@ -109,6 +114,7 @@ class PageFile:
         magic, checksum, held_key, sequence = HEADER.unpack_from(self._pages(), at)
         if magic != MAGIC or held_key != key or checksum != _checksum(key, sequence, body):
             raise PagingFailed(f"record {key} of {self.path} is damaged; is the disk failing?")
+        self._let_go_of_pages()
         return np.frombuffer(body, np.uint8)
 
     def forget(self, key: int) -> None:
@@ -130,6 +136,13 @@ class PageFile:
         """Void the place's header, so that a recovery does not take it for a record."""
         HEADER.pack_into(self._pages(), place * self._stride, 0, 0, 0, 0)
         heapq.heappush(self._free, place)
+
+    def _let_go_of_pages(self) -> None:
+        """Called for each record that was touched."""
+        self._touched_bytes += self._stride
+        if self._touched_bytes > RESIDENT_BYTES and hasattr(mmap, "MADV_DONTNEED"):
+            self._pages().madvise(mmap.MADV_DONTNEED)
+            self._touched_bytes = 0
 
     def _new_place(self) -> int:
         place = self._places
