@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from worldsystem_core.surface import MeshBlock, MeshDelta
+from worldsystem_core.surface import MeshAssembly, MeshBlock, MeshDelta
 from worldsystem_core.surface_follower import HELD, SurfaceFollower
 
 
@@ -81,3 +81,17 @@ def test_a_mesher_that_never_answers_costs_no_more_than_so_many_deltas():
     for n in range(2, 5 * HELD):
         follower.take(delta(n))
     assert len(follower.catch_up(delta(5 * HELD - 2, base=0))) <= HELD + 1
+
+
+def test_when_nobody_answers_any_more_what_is_held_is_shown_all_the_same():
+    follower, assembly = SurfaceFollower(), MeshAssembly()
+    for each in follower.take(delta(1)):
+        assembly.apply(each)
+    assert follower.take(delta(3)) == follower.take(delta(4)) == []
+    released = follower.give_up()
+    assert shown(released) == [3, 4]
+    assert all(assembly.apply(each) for each in released)
+    assert assembly.blocks[0, 0, 0].version == 4
+    assert follower.newer_than is None
+    assert follower.give_up() == []
+    assert shown(follower.take(delta(5))) == [5]

@@ -19,6 +19,7 @@ from worldsystem_core.reconstruction import NewKeyframe
 from worldsystem_core.ros import topics
 from worldsystem_core.ros.adapters.slam import KeyframeEvent
 from worldsystem_core.ros.container import run_node
+from worldsystem_core.ros.followed_surface import FollowedSurface
 from worldsystem_core.ros.stage_node import StageNode
 
 log = logging.getLogger(__name__)
@@ -49,7 +50,8 @@ class ReporterNode(StageNode):
         self.signs: dict[str, Sign] = {}
         self.supervised: dict[str, object] = {}
         self.listen(topics.LEDGER, self.observer.stage)
-        self.listen(topics.MESH, self.observer.mesh)
+        self._surface = FollowedSurface(self, self.observer.mesh)
+        self.listen(topics.MESH, self._surface.take)
         self.listen(topics.PATH, self.observer.path)
         self.listen(topics.KEYFRAME, self._on_keyframe)
         self.listen(topics.DIAGNOSTICS, self._on_diagnostics)
@@ -78,6 +80,7 @@ class ReporterNode(StageNode):
         # Imported here: Open3D and the plots take seconds, and no run should wait for that.
         from worldsystem.outputs import read_truth, write_outputs
 
+        self._surface.close()
         log.info("writing the report to %s", self.folder)
         run = self.observer.record(
             self.folder,

@@ -64,7 +64,6 @@ class Observer:
     keyframes: int = 0
     triangles: int = 0
     samples: list[RunSample] = field(default_factory=list)
-    missed_deltas: int = 0
     delivered_by_reference: bool = True
     _accounts: dict[str, StageAccount] = field(default_factory=dict)
     _poses_before: StampedPoses | None = None
@@ -90,8 +89,8 @@ class Observer:
             self._poses_before = self.poses
 
     def mesh(self, delta: MeshDelta) -> None:
-        """The surface changed."""
-        self.missed_deltas += not self.surface.apply(delta)
+        """The surface changed; deltas come in order and none is missed (`SurfaceFollower`)."""
+        self.surface.apply(delta)
         self.triangles = delta.total_faces
         self.scale = delta.scale
 

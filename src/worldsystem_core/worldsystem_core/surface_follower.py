@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import replace
 
 from worldsystem_core.surface import MeshDelta
 
@@ -52,4 +53,17 @@ class SurfaceFollower:
         for delta in held:
             if delta.sequence > self._sequence:
                 shown += self.take(delta)
+        return shown
+
+    def give_up(self) -> list[MeshDelta]:
+        """What can be shown when nobody answers any more: all that is held, as if in order.
+
+        Blocks that changed only in what was missed stay as they were.
+        """
+        held, self._missing = list(self._held), False
+        self._held.clear()
+        shown = []
+        for delta in held:
+            shown.append(replace(delta, base_sequence=min(delta.base_sequence, self._sequence)))
+            self._sequence = delta.sequence
         return shown

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 from std_srvs.srv import Trigger
-from worldsystem_msgs.srv import MeshRequest
 
 from worldsystem_core.frames import Frame
 from worldsystem_core.geometry.vertical import estimate_up
@@ -23,15 +22,14 @@ from worldsystem_core.reconstruction import (
 )
 from worldsystem_core.ros import topics
 from worldsystem_core.ros.adapters.slam import KeyframeEvent
-from worldsystem_core.ros.adapters.surface import mesh_delta
 from worldsystem_core.ros.container import run_node
 from worldsystem_core.ros.definitions import share_folders, type_name
+from worldsystem_core.ros.followed_surface import FollowedSurface
 from worldsystem_core.ros.patient_call import PatientCall, log_trigger
 from worldsystem_core.ros.reference_topic import Topic
 from worldsystem_core.ros.remote_control import RemoteControl
 from worldsystem_core.ros.stage_node import StageNode
 from worldsystem_core.surface import MeshDelta
-from worldsystem_core.surface_follower import SurfaceFollower
 from worldsystem_viewer.config import ViewerConfig
 from worldsystem_viewer.foxglove_control import ServiceText
 from worldsystem_viewer.foxglove_sink import FoxgloveSink
@@ -58,13 +56,12 @@ class ViewerNode(StageNode):
         self._board = StatusBoard()
         self._keyframe_poses: dict[int, np.ndarray] = {}
         self._labels: np.ndarray | None = None
-        self._surface = SurfaceFollower()
-        self._surface_before = PatientCall(self, MeshRequest, "mesh/request", self._on_surface)
         self._keyframes_before = PatientCall(self, Trigger, "slam3r/tell_again", log_trigger)
         self._start()
         self.listen(topics.POSE, self._on_pose, depth=_POSES)
         self.listen(topics.KEYFRAME, self._on_keyframe)
-        self.listen(topics.MESH, self._on_mesh)
+        self._surface = FollowedSurface(self, self._show_surface)
+        self.listen(topics.MESH, self._surface.take)
         if self._page is not None:
             self.listen(topics.SPLATS, self._page.splats)
         self.listen(topics.IMAGE, self._on_image)
@@ -138,26 +135,9 @@ class ViewerNode(StageNode):
             for keyframe_id in event.ids:
                 self._keyframe_poses.pop(keyframe_id, None)
 
-    def _on_mesh(self, delta: MeshDelta) -> None:
-        known = self._surface.newer_than
-        self._show(self._surface.take(delta))
-        if known is None:
-            self._ask_for_missing()
-
-    def _on_surface(self, answer: MeshRequest.Response) -> None:
-        if not answer.problem:
-            self._show(self._surface.catch_up(mesh_delta(answer.delta)))
-        self._ask_for_missing()
-
-    def _ask_for_missing(self) -> None:
-        """The mesher was there before this stage, or deltas came too fast."""
-        if (known := self._surface.newer_than) is not None:
-            self._surface_before.ask(MeshRequest.Request(newer_than=known))
-
-    def _show(self, deltas: list[MeshDelta]) -> None:
-        for delta in deltas:
-            for viewer in self._viewers():
-                viewer.mesh(delta)
+    def _show_surface(self, delta: MeshDelta) -> None:
+        for viewer in self._viewers():
+            viewer.mesh(delta)
 
     def _on_image(self, frame: Frame) -> None:
         if self._page is not None:
