@@ -28,6 +28,11 @@ class Stage:
     plugin: str
     executable: str
 
+    @property
+    def module(self) -> str:
+        """The module of its class; its `main` runs the stage as a process."""
+        return self.plugin.partition(":")[0]
+
 
 # In the order the data flows, in which nodes are ended. They are made in the opposite order, so
 # that a source finds its listeners there when it starts.

@@ -10,7 +10,7 @@ import sys
 from worldsystem.graph import SIMULATOR, STAGES
 from worldsystem_core.json_log import FORMS
 
-_PLUGINS = {stage.name: stage.plugin for stage in (*STAGES, SIMULATOR)}
+_MODULES = {stage.name: stage.module for stage in (*STAGES, SIMULATOR)}
 
 
 def add_node(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -21,13 +21,12 @@ def add_node(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         description="What follows the name goes to ROS, as --ros-args -p voxel:=0.05.",
     )
     node.add_argument("--log", choices=FORMS, help="form of the log (before the name)")
-    node.add_argument("name", choices=sorted(_PLUGINS))
+    node.add_argument("name", choices=sorted(_MODULES))
     node.add_argument("arguments", nargs=argparse.REMAINDER, metavar="...")
     node.set_defaults(command=_node)
 
 
 def _node(options: argparse.Namespace) -> int:
-    module, _, _ = _PLUGINS[options.name].partition(":")
     sys.argv = [options.name, *options.arguments]
-    importlib.import_module(module).main()
+    importlib.import_module(_MODULES[options.name]).main()
     return 0

@@ -4,7 +4,8 @@
 What came before survives: reconstruction and segmentation go on in the map that they keep saving;
 the mesher, the splats and the viewer are told all keyframes again, and the viewer asks for the
 surface; the recorder begins a further bag. The reporter stays in this process and keeps the
-accounts of all lives. Shared memory that a killed process left is freed.
+accounts of all lives. Shared memory that a killed process left is freed. A spare process has done
+the imports already and becomes the stage that died.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from tempfile import TemporaryDirectory
 from worldsystem.app import App, started
 from worldsystem.graph import Choice, Parameters, Stage, stages
 from worldsystem.simulator_process import SimulatorProcess
+from worldsystem.spare_process import Spare
 from worldsystem.stage_process import WRONG_SETTINGS, StageProcess
 from worldsystem.supervision import STARTING_S, Action, StageWatch
 from worldsystem_core.errors import WorldSystemError
@@ -40,6 +42,7 @@ class SeparateApp(App):
         self._settings = TemporaryDirectory(prefix="worldsystem-")
         self._processes: dict[str, StageProcess] = {}
         self._watches: dict[str, StageWatch] = {}
+        self._spare = Spare()
 
     def _start(self) -> None:
         """The reporter here, then the others in the opposite order of the flow; the source last."""
@@ -81,6 +84,7 @@ class SeparateApp(App):
         while not self._stop.wait(TICK_S):
             now = time.monotonic()
             self._supervise()
+            self._spare.keep(now)
             if first_frame_s is None and reporter.live.frames:
                 first_frame_s = now
             self._line.show(reporter.live, self._simulator)
@@ -132,7 +136,7 @@ class SeparateApp(App):
             further["restore"] = True
         if name == "recorder":
             further["name"] = f"bag_{watch.restarts + 2}"
-        process.start(**further)
+        process.start(self._spare.take(), **further)
         watch.started(time.monotonic())
 
     def _end(self) -> None:
@@ -154,6 +158,7 @@ class SeparateApp(App):
         super()._abandon()
 
     def _close(self) -> None:
+        self._spare.end()
         self._settings.cleanup()
         super()._close()
         clean_stale_segments()  # of the last ones that were killed

@@ -3,22 +3,22 @@
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import yaml
 
 from worldsystem.graph import Parameters, Stage
+from worldsystem.spare_process import SpareProcess, end_with_parent
 
 log = logging.getLogger(__name__)
 
 WRONG_SETTINGS = 2
 """Exit code of a stage that a person must help: its settings or this machine do not suit it."""
-_PR_SET_PDEATHSIG = 1
 _END_S = 45.0
 _KILL_S = 5.0
 
@@ -49,18 +49,20 @@ class StageProcess:
         """Of the process that was started last."""
         return None if self._process is None else self._process.pid
 
-    def start(self, **further: object) -> None:
-        """Start it, with `further` parameters beside its own."""
+    def start(self, spare: SpareProcess | None = None, **further: object) -> None:
+        """Start it, with `further` parameters beside its own; `spare`, if any, becomes it."""
         given = {self.stage.name: {"ros__parameters": self._parameters | further}}
         self._file.write_text(yaml.safe_dump(given))
+        node = ["--ros-args", "-r", f"__node:={self.stage.name}"]
+        arguments = [*node, "--params-file", str(self._file)]
+        if spare is not None:
+            with suppress(OSError):  # it has just died
+                self._process = spare.become(self.stage, arguments)
+                return
         self._process = subprocess.Popen(
-            [
-                *self._command,
-                *("--ros-args", "-r", f"__node:={self.stage.name}"),
-                *("--params-file", str(self._file)),
-            ],
+            [*self._command, *arguments],
             start_new_session=True,  # Ctrl-C is for the one who ends them in order
-            preexec_fn=_end_with_parent,
+            preexec_fn=end_with_parent,
         )
 
     def kill(self) -> None:
@@ -79,8 +81,3 @@ class StageProcess:
         except subprocess.TimeoutExpired:
             log.warning("%s did not end within %.0f s and was killed", self.stage.name, _END_S)
             self.kill()
-
-
-def _end_with_parent() -> None:
-    """Have the kernel interrupt this process when its parent dies, however it dies."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGINT)
