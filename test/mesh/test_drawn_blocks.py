@@ -18,6 +18,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from block_lab import blocks_of, sphere
 
 from worldsystem_core.surface import MeshBlock, StackedBlocks, join_blocks, stack_blocks
+from worldsystem_mesh.pile_keeper import PileKeeper
 from worldsystem_viewer.history import History
 from worldsystem_viewer.world import World
 
@@ -115,3 +116,52 @@ def test_a_block_that_is_replaced_is_gone_while_others_of_its_pile_stay(delta):
         assert pile() is None
     finally:
         gc.enable()
+
+
+@pytest.mark.parametrize("looked", [False, True])
+def test_the_last_blocks_of_a_pile_keep_only_their_own_arrays(
+    make_mesher, sphere_keyframes, looked
+):
+    mesher = make_mesher()
+    for keyframe in sphere_keyframes(6):
+        mesher.integrate(keyframe)
+    blocks = list(mesher.extract(7).blocks)
+    as_they_were = [plain(block) for block in blocks[::9]] if looked else []
+    left, pile = blocks[::9], blocks[0].pile[0]
+    before = sum(column.nbytes for column in pile.draw()[:2]) if looked else 0
+    number_of_vertices = [block.vertex_count for block in left]
+    held = weakref.ref(pile)
+    keeper = PileKeeper()
+    keeper.add(blocks)
+    del blocks, pile
+    keeper.add([])  # looks at the older ones
+    assert held() is not left[0].pile[0]
+    assert [block.pile[1] for block in left] == list(range(len(left)))
+    assert [block.vertex_count for block in left] == number_of_vertices
+    for block, was in zip(left, as_they_were, strict=False):
+        for part in PARTS:
+            np.testing.assert_array_equal(getattr(block, part), getattr(was, part))
+    assert_same(stack_blocks(left), stack_blocks([plain(block) for block in left]))
+    if looked:
+        after = sum(column.nbytes for column in left[0].pile[0].draw()[:2])
+        assert after < 0.2 * before
+        assert all(column.base is None for column in left[0].pile[0].draw()[:2])
+    assert held() is None, "nothing keeps the old arrays"
+
+
+def test_a_surface_of_which_a_corner_changes_again_and_again_keeps_no_old_corners(delta):
+    """Each time, another of the other blocks is made beside the corner, and then stays as it is."""
+    keeper = PileKeeper()
+    surface = dict(enumerate(delta.blocks))
+    whole = surface[0].pile[0]
+    corner, others = range(30), range(30, len(surface))
+    for turn, other in enumerate(others):
+        new = whole.thinned([*corner, other])
+        blocks = [type(surface[0]).of(new, at, (0, 0, 0), turn) for at in range(len(corner) + 1)]
+        keeper.add(blocks)
+        surface.update(zip([*corner, other], blocks, strict=True))
+    del blocks, new
+    for _ in range(len(others)):
+        keeper.add([])
+    sizes = {id(block.pile[0]): len(block.pile[0].vertex_counts) for block in surface.values()}
+    assert sum(sizes.values()) < 2 * len(surface)

@@ -162,13 +162,13 @@ def join_blocks(blocks: Sequence[MeshBlock]) -> Mesh:
 def stack_blocks(blocks: Sequence[MeshBlock]) -> StackedBlocks:
     """Blocks one behind the other, in their order; those of one pile are taken together."""
     parts = []
-    for pile, some in groupby(blocks, lambda block: block.pile and block.pile[0]):
+    placed = [(block.pile, block) for block in blocks]  # read once: a block may get another pile
+    for pile, some in groupby(placed, lambda each: each[0] and each[0][0]):
         members = list(some)
         if pile is None:
-            parts.append(_stacked(members))
+            parts.append(_stacked([block for _, block in members]))
         else:
-            numbers = [block.pile[1] for block in members if block.pile]
-            parts.append(pile.stacked(numbers))
+            parts.append(pile.stacked([place[1] for place, _ in members if place]))
     if len(parts) == 1:
         return parts[0]
     if not parts:

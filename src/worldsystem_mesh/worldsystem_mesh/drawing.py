@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import fields, replace
 from typing import overload
 
 import numpy as np
@@ -15,9 +17,11 @@ from worldsystem_mesh import kernels_drawing, kernels_emission
 from worldsystem_mesh.cells import SurfaceCells, copied, ranges
 from worldsystem_mesh.extraction import make_tables, starts_of
 from worldsystem_mesh.launcher import Launcher, over
+from worldsystem_mesh.pile_keeper import PileKeeper
 
 BATCH_BLOCKS = 2048
 _OF_CELLS = ("cells", "cases")
+_COLUMNS = ("vertices", "colours", "faces", "edges", "shares", *_OF_CELLS)
 
 
 class SurfaceDrawer:
@@ -26,6 +30,7 @@ class SurfaceDrawer:
     def __init__(self, launcher: Launcher) -> None:
         self._launcher = launcher
         self._tables = make_tables("cpu")
+        self.piles = PileKeeper()
 
     def draw(
         self, cells: SurfaceCells, voxel: float
@@ -59,8 +64,9 @@ class BlockMeshes(Sequence[MeshBlock]):
 
     def __init__(self, drawer: SurfaceDrawer, cells: SurfaceCells, voxel: float) -> None:
         self.cells = cells
+        self._keeper = drawer.piles
         self._pile = _Pile(drawer, cells, voxel)
-        self._all: list[MeshBlock] | None = None
+        self._all: Sequence[MeshBlock] | None = None
 
     def __len__(self) -> int:
         return len(self.cells)
@@ -89,19 +95,21 @@ class BlockMeshes(Sequence[MeshBlock]):
         faces begin."""
         return self._pile.draw()
 
-    def _blocks(self) -> list[MeshBlock]:
+    def _blocks(self) -> Sequence[MeshBlock]:
         if self._all is None:
             places = zip(self.cells.index.tolist(), self.cells.version.tolist(), strict=True)
-            self._all = [
+            blocks = [
                 _DrawnBlock.of(self._pile, at, (x, y, z), version)
                 for at, ((x, y, z), version) in enumerate(places)
             ]
+            self._keeper.add(blocks)
+            self._all = blocks
         return self._all
 
 
 class _Pile:
-    """What the blocks of one `BlockMeshes` share; it knows none of them, so that those that are
-    let go are gone at once."""
+    """What blocks that were made together share; it knows none of them, so that those that are let
+    go are gone at once."""
 
     def __init__(self, drawer: SurfaceDrawer, cells: SurfaceCells, voxel: float) -> None:
         self._drawer = drawer
@@ -144,6 +152,27 @@ class _Pile:
             faces=copied(faces, of_faces),
         )
 
+    def thinned(self, chosen: list[int]) -> _Pile:
+        """Another pile that has some of the blocks alone."""
+        numbers = np.array(chosen)
+        cells = self._cells.taken(numbers)
+        own = {item.name: _owned(getattr(cells, item.name)) for item in fields(cells)}
+        pile = _Pile(self._drawer, replace(cells, **own), self._voxel)
+        if self._drawn is not None:
+            vertices, faces, starts = self._drawn
+            of_vertices, _ = ranges(self._cells.vertex_start, numbers)
+            of_faces, face_start = ranges(starts, numbers)
+            drawn = _owned(copied(vertices, of_vertices)), _owned(copied(faces, of_faces))
+            for column in drawn:
+                column.flags.writeable = False
+            pile._drawn = *drawn, face_start
+        return pile
+
+
+def _owned(column: np.ndarray) -> np.ndarray:
+    """With memory of its own."""
+    return column if column.base is None else column.copy()
+
 
 class _Column:
     """An array of a block that is made when it is looked at: most are replaced before that."""
@@ -156,23 +185,27 @@ class _Column:
         try:
             held: np.ndarray = self._slot.__get__(block, owner)
         except AttributeError:
-            held = block.shared.part(self._name, block.at)
+            pile, at = block.place
+            held = pile.part(self._name, at)
             self._slot.__set__(block, held)
         return held
 
     def __set__(self, block: _DrawnBlock, array: np.ndarray) -> None:
         self._slot.__set__(block, array)
 
+    def __delete__(self, block: _DrawnBlock) -> None:
+        with suppress(AttributeError):  # nobody has looked
+            self._slot.__delete__(block)
+
 
 class _DrawnBlock(MeshBlock):
-    """Block number `at` of `shared`; making it costs a tenth of making its seven arrays.
+    """A block of a pile, by number; making it costs a tenth of making its seven arrays.
 
-    A copy with other arrays, as `dataclasses.replace` makes it, has neither.
+    A copy with other arrays, as `dataclasses.replace` makes it, has no `place`.
     """
 
-    __slots__ = ("at", "shared")
-    at: int
-    shared: _Pile
+    __slots__ = ("__weakref__", "place")
+    place: tuple[_Pile, int]
     vertices = _Column()
     colours = _Column()
     faces = _Column()
@@ -182,27 +215,34 @@ class _DrawnBlock(MeshBlock):
     cases = _Column()
 
     @staticmethod
-    def of(shared: _Pile, at: int, index: BlockIndex, version: int) -> _DrawnBlock:
+    def of(pile: _Pile, at: int, index: BlockIndex, version: int) -> _DrawnBlock:
         block = _DrawnBlock.__new__(_DrawnBlock)
         put = object.__setattr__  # the block is frozen
         put(block, "index", index)
         put(block, "version", version)
         put(block, "level", 0)
         put(block, "clusters", None)
-        put(block, "shared", shared)
-        put(block, "at", at)
+        put(block, "place", (pile, at))
         return block
+
+    def move(self, pile: _Pile, at: int) -> None:
+        """From now on it is block number `at` of another pile, where it is the same; for whoever
+        keeps piles. Threads that look meanwhile see either."""
+        object.__setattr__(self, "place", (pile, at))
+        for name in _COLUMNS:
+            object.__delattr__(self, name)
 
     @property
     def vertex_count(self) -> int:
-        if hasattr(self, "shared"):
-            return self.shared.vertex_counts[self.at]
+        if hasattr(self, "place"):
+            pile, at = self.place
+            return pile.vertex_counts[at]
         return len(self.vertices)
 
     @property
     def has_lattice(self) -> bool:
-        return hasattr(self, "shared") or self.cells is not None
+        return hasattr(self, "place") or self.cells is not None
 
     @property
     def pile(self) -> tuple[BlockPile, int] | None:
-        return (self.shared, self.at) if hasattr(self, "shared") else None
+        return self.place if hasattr(self, "place") else None
