@@ -33,7 +33,7 @@ class _Entry:
     sightings: int = 0
     seen: list[tuple[float, float]] = field(default_factory=list)  # time [s], score
     value: float = 0.0
-    crop: np.ndarray | None = None
+    jpeg: UInt8[np.ndarray, "n"] = field(default_factory=lambda: np.zeros(0, np.uint8))
 
 
 class Album:
@@ -80,12 +80,12 @@ class Album:
             entry = self._entries.get(object_id, _Entry())
             known = self._objects.objects if self._objects else ()
             label = next((item.label for item in known if item.id == object_id), entry.label)
-            crop, seen, sightings = entry.crop, list(entry.seen), entry.sightings
+            jpeg, seen, sightings = entry.jpeg, list(entry.seen), entry.sightings
         return ObjectDetail(
             id=object_id,
             label=label,
             sightings=sightings,
-            jpeg=np.zeros(0, np.uint8) if crop is None else _jpeg(crop),
+            jpeg=jpeg,
             seen_s=np.array([time_s for time_s, _ in seen], np.float64),
             score=np.array([score for _, score in seen], np.float32),
         )
@@ -120,7 +120,7 @@ class Album:
         value = track.score * track.area_px / (height * width)
         value *= 0.5 if _touches_rim(track, width, height) else 1.0
         if value > _BETTER * entry.value:
-            entry.value, entry.crop = value, _cut(rgb, track, (width, height))
+            entry.value, entry.jpeg = value, _jpeg(_cut(rgb, track, (width, height)))
 
 
 def _touches_rim(track: Track, width: int, height: int) -> bool:
@@ -129,7 +129,7 @@ def _touches_rim(track: Track, width: int, height: int) -> bool:
 
 
 def _cut(rgb: np.ndarray, track: Track, size: tuple[int, int]) -> np.ndarray:
-    """The box with a margin, a copy, at most `_LONGEST_PX` wide or high."""
+    """The box with a margin, at most `_LONGEST_PX` wide or high."""
     scale = np.array([rgb.shape[1] / size[0], rgb.shape[0] / size[1]] * 2)
     x0, y0, x1, y1 = np.array(track.box_px) * scale
     pad_x, pad_y = _PADDING * (x1 - x0), _PADDING * (y1 - y0)
@@ -138,7 +138,7 @@ def _cut(rgb: np.ndarray, track: Track, size: tuple[int, int]) -> np.ndarray:
     crop = rgb[rows, columns]
     shrink = min(1.0, _LONGEST_PX / max(*crop.shape[:2], 1))
     wanted = (max(1, round(crop.shape[1] * shrink)), max(1, round(crop.shape[0] * shrink)))
-    return np.array(cv2.resize(crop, wanted, interpolation=cv2.INTER_AREA))
+    return np.asarray(cv2.resize(crop, wanted, interpolation=cv2.INTER_AREA))
 
 
 def _jpeg(crop: np.ndarray) -> UInt8[np.ndarray, "n"]:
