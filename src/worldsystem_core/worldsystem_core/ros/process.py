@@ -18,6 +18,7 @@ from pathlib import Path
 
 from ament_index_python.packages import get_package_prefix
 
+from worldsystem_core.freed_memory import hand_back_freed_memory
 from worldsystem_core.interpreter import share_interpreter
 
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
@@ -30,6 +31,7 @@ log = logging.getLogger(__name__)
 def tune_process() -> None:
     """Apply the settings; call first thing in `main`, before large buffers exist."""
     share_interpreter()
+    hand_back_freed_memory()
     if not sys.platform.startswith("linux"):
         return
     try:

@@ -17,6 +17,7 @@ from typing import Any
 
 from worldsystem_core.errors import WorldSystemError
 from worldsystem_core.frames import Frame
+from worldsystem_core.freed_memory import hand_back_freed_memory
 from worldsystem_core.handoff import Handoff
 from worldsystem_core.interpreter import share_interpreter
 from worldsystem_core.priority import make_urgent
@@ -122,6 +123,7 @@ def main() -> None:
     """Open the back-end that the stage asks for and work until it goes away."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the stage, which ends us
     share_interpreter()
+    hand_back_freed_memory()
     channel = Channel(socket.socket(fileno=int(sys.argv[1])))
     _, (config, first_id, level) = channel.receive()
     root = logging.getLogger()
