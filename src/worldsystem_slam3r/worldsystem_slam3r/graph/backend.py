@@ -34,7 +34,8 @@ from worldsystem_slam3r.graph.held import HeldSubmap
 from worldsystem_slam3r.graph.loops import LoopFinder
 from worldsystem_slam3r.graph.relocalise import Relocaliser
 from worldsystem_slam3r.graph.restartable import Make, RenewableBackend
-from worldsystem_slam3r.graph.verify import Link, Station
+from worldsystem_slam3r.graph.sparing import Sparing
+from worldsystem_slam3r.graph.verify import Station
 from worldsystem_slam3r.maps.folder import is_map
 from worldsystem_slam3r.maps.keeper import MapKeeper
 from worldsystem_slam3r.scale.fit import MetricFit
@@ -48,6 +49,8 @@ LOOK_EVERY = 3
 FOUND_CONFIDENCE = 0.5
 HELD_POSES = 3000
 EARLY_POSES = 600
+SETTLING_SHARE = 0.1
+"""Of the time of a live run the graph may settle; what a loop says is done later then."""
 
 
 class GraphBackend:
@@ -71,6 +74,7 @@ class GraphBackend:
         self._answered: set[int] = set()
         self._early: list[Pose] = []
         self._unlinked: list[tuple[Kept, Keyframe]] = []
+        self._settling = Sparing(1.0 if config.synchronous else SETTLING_SHARE)
         if config.map:
             self._open_map(Path(config.map))
 
@@ -118,6 +122,7 @@ class GraphBackend:
         events += self._taken(self._backend.finish()) + self._linked()
         if self._held is not None:
             events += self._guess_place()
+        events += self._settled() if self._settling.wanted else []
         events += self._measured(last=True)
         self.maps.close()
         return events
@@ -236,24 +241,24 @@ class GraphBackend:
         for kept, keyframe in due:
             if kept.id in self.atlas.keyframes:
                 kept.station = Station.of(keyframe, kept.id)
-                events += self._closed_loops(kept)
-        return events
+                self._link_loops(kept)
+                events += self._settled_when_due()
+        return events or self._settled_when_due()
 
-    def _closed_loops(self, kept: Kept) -> list[Event]:
-        """Links to earlier keyframes; where they say so, everything moves."""
+    def _link_loops(self, kept: Kept) -> None:
+        """Links to earlier keyframes; where they say so, everything has to move."""
         links = self.finder.find(kept)
-        if not links:
-            return []
         for link in links:
             self.atlas.link(link)
         self.counts.loops += len(links)
-        return self._settled() if self._worth_it(links) else []
+        self._settling.wanted |= any(self.atlas.misfit(link) > 1.0 for link in links)
 
-    def _worth_it(self, links: list[Link]) -> bool:
-        return any(self.atlas.misfit(link) > 1.0 for link in links)
+    def _settled_when_due(self) -> list[Event]:
+        return self._settled() if self._settling.is_due else []
 
     def _settled(self) -> list[Event]:
-        solution = self.atlas.optimise()
+        with self._settling.work():
+            solution = self.atlas.optimise()
         for key in solution.rejected:
             log.warning("the loop between keyframes %d and %d does not fit: dropped", *key)
             self.finder.refused["graph"] += 1

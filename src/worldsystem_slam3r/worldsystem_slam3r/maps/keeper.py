@@ -13,6 +13,7 @@ from worldsystem_core.errors import MapError
 from worldsystem_core.reconstruction import Keyframe
 from worldsystem_slam3r.graph.atlas import Atlas, Kept
 from worldsystem_slam3r.graph.loops import LoopFinder
+from worldsystem_slam3r.graph.sparing import Sparing
 from worldsystem_slam3r.maps.autosave import MapSaver
 from worldsystem_slam3r.maps.content import MapContent, SavedMap, dense_keyframes
 from worldsystem_slam3r.maps.dense_memory import DenseMemory
@@ -21,6 +22,9 @@ from worldsystem_slam3r.scale.metric import MetricScale
 log = logging.getLogger(__name__)
 
 MEGABYTE = 1_000_000
+SAVING_SHARE = 0.05
+"""Of the time pictures may wait while what is to be saved is gathered: large maps are saved less
+often than asked for."""
 TOLD_AT_ONCE = 3
 """Keyframes of a loaded map that go out with each picture: later stages have queues of 50."""
 
@@ -49,6 +53,7 @@ class MapKeeper:
         self._saved_s = time.monotonic()
         self._saved_keyframes = 0
         self._loading: Iterator[Keyframe] = iter(())
+        self._gathering = Sparing(SAVING_SHARE)
 
     def save_by_itself(self, folder: Path, every_s: float) -> None:
         """Save to `folder` every so often, and at the end."""
@@ -73,8 +78,9 @@ class MapKeeper:
         now_s = time.monotonic()
         if self._saver is None or now_s - self._saved_s < self._every_s:
             return
-        self._saved_s = now_s
-        if len(self._atlas.keyframes) != self._saved_keyframes:
+        self._gathering.wanted = len(self._atlas.keyframes) != self._saved_keyframes
+        if self._gathering.is_due:
+            self._saved_s = now_s
             self._save_soon(self._saver)
 
     def close(self) -> None:
@@ -86,7 +92,9 @@ class MapKeeper:
     def _save_soon(self, saver: MapSaver) -> None:
         self._saved_keyframes = len(self._atlas.keyframes)
         if self._saved_keyframes:
-            saver.save(self._content(), time.time_ns())
+            with self._gathering.work():
+                content = self._content()
+            saver.save(content, time.time_ns())
 
     def _content(self) -> MapContent:
         return MapContent.of(self._atlas, self.dense, self._metric.enu)
