@@ -3,6 +3,8 @@
 
 `make soak HOURS=2` flies the simulator's 60 s flight again and again, at its own pace and with
 everything on, in one process as `worldsystem demo` runs it. Ctrl-C writes what there is.
+What fills memory up to a limit (docs/parameters.md) has so low a limit that it is full before the
+warm-up ends: what grows after that has none.
 """
 
 from __future__ import annotations
@@ -33,6 +35,13 @@ _PORTS = {
     "mesher": ("metrics_port",),
     "monitor": ("port",),
 }
+_LIMITS = (
+    "mesher.store_mb=64",
+    "segmenter.crops_mb=25",
+    "slam3r.map_mb=32",
+    "viewer.history_mb=64",
+    "viewer.cloud_points=500000",
+)
 
 
 class Soak:
@@ -119,7 +128,7 @@ class Soak:
 def command(out: Path, lap_s: float, ports: dict[str, int]) -> list[str]:
     """The demo as a user runs it, whose flight begins anew when it ends; its ports are free."""
     settings = [f"{name}={port}" for name, port in ports.items()]
-    settings += ["simulator.loop=true", f"simulator.duration_s={lap_s:g}"]
+    settings += [*_LIMITS, "simulator.loop=true", f"simulator.duration_s={lap_s:g}"]
     run = [sys.executable, "-m", "worldsystem.cli", "demo", "--duration", "1e7", "--out", str(out)]
     return [*run, "--set", *settings]
 
