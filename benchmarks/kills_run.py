@@ -15,6 +15,7 @@ from bench_soak import free_ports
 from soak_samples import PROC, unexplained_frames
 
 _WORKER = "worldsystem_slam3r.apart.worker"
+_SPARE = "worldsystem.spare_process"
 _SHARED_MEMORY = Path("/dev/shm")
 _END_S = 240.0
 PICTURE = {"width": 320, "height": 180, "fps": 5}
@@ -58,6 +59,8 @@ class Run:
             if _WORKER in words:
                 found["worker"] = pid
             names = [w.removeprefix("__node:=") for w in words if w.startswith("__node:=")]
+            if _SPARE in words:  # the stage's name once it became one, else the interpreter's
+                names = [(PROC / str(pid) / "comm").read_text().strip()]
             found.update(dict.fromkeys(names, pid))
         return found
 

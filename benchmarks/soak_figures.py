@@ -42,6 +42,8 @@ def slope(t_s: Sequence[float], values: Sequence[float]) -> Slope:
     line = y.mean() + per_h * (t_h - t_h.mean())
     error = math.sqrt(float(((y - line) ** 2).sum()) / (len(y) - 2) / spread)
     begin, end = float(line[0]), float(line[-1])
+    if np.ptp(y) == 0:  # and not what rounding makes of it
+        return Slope(0.0, 0.0, begin, end)
     if begin <= 0:
         return Slope(begin=begin, end=end)
     return Slope(100.0 * per_h / begin, 100.0 * error / begin, begin, end)

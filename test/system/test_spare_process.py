@@ -103,6 +103,20 @@ def test_there_is_one_in_reserve_some_time_after_the_last_was_taken():
         reserve.end()
 
 
+def test_one_that_is_not_ready_makes_way_for_the_stage_that_starts_by_itself():
+    reserve = Spare()
+    try:
+        reserve.keep(0.0)
+        reserve.keep(Spare.LATER_S)
+        half_made = reserve._process
+        assert reserve.take() is None
+        assert not half_made.alive
+        reserve.keep(20.0)
+        assert reserve._process is None, "another is made later"
+    finally:
+        reserve.end()
+
+
 def test_one_that_dies_in_reserve_is_not_given_away_and_another_is_made():
     reserve = Spare()
     try:

@@ -86,9 +86,13 @@ class Spare:
             self._due_s = 0.0
 
     def take(self) -> SpareProcess | None:
-        """The one in reserve if it is ready; from now on it is yours."""
-        if self._process is None or not self._process.ready:
-            return None
+        """The one in reserve if it is ready; from now on it is yours.
+
+        One that is not ready ends: the stage that now starts by itself has the processors.
+        """
+        self._due_s = 0.0
+        if self._process is not None and not self._process.ready:
+            self.end()
         taken, self._process = self._process, None
         return taken
 
