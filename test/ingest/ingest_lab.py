@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -52,20 +53,31 @@ class AccessUnit:
 def encode(
     count: int, *, gop: int = 10, b_frames: int = 0, pictures: Callable = numbered_picture, **x264
 ) -> list[AccessUnit]:
-    """Annex-B access units in coding order; key frames carry SPS and PPS."""
+    """Annex-B access units in coding order; key frames carry SPS and PPS.
+
+    The same are given when they are asked for again: with B pictures x264 does not make the same
+    bytes twice on every processor.
+    """
+    return list(_encoded(count, gop, b_frames, pictures, tuple(sorted(x264.items()))))
+
+
+@functools.lru_cache(maxsize=32)
+def _encoded(
+    count: int, gop: int, b_frames: int, pictures: Callable, x264: tuple[tuple[str, str], ...]
+) -> tuple[AccessUnit, ...]:
     context = av.CodecContext.create("libx264", "w")
     context.height, context.width = pictures(0).shape[:2]
     context.pix_fmt = "yuv420p"
     context.time_base, context.framerate = Fraction(1, 30), Fraction(30)
     params = f"keyint={gop}:min-keyint={gop}:scenecut=0:bframes={b_frames}:b-adapt=0:threads=1"
-    context.options = {"preset": "veryfast", "x264-params": params, **x264}
+    context.options = {"preset": "veryfast", "x264-params": params, **dict(x264)}
     packets = []
     for number in range(count):
         picture = av.VideoFrame.from_ndarray(pictures(number), format="rgb24")
         picture.pts = number
         packets += context.encode(picture)
     packets += context.encode(None)
-    return [AccessUnit(bytes(packet), packet.is_keyframe, packet.pts) for packet in packets]
+    return tuple(AccessUnit(bytes(packet), packet.is_keyframe, packet.pts) for packet in packets)
 
 
 def write_video(path: Path, count: int, *, codec: str = "libx264", **options: str) -> Path:

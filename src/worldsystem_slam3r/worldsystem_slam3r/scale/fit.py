@@ -17,6 +17,8 @@ from scipy.spatial.transform import Rotation
 from worldsystem_core.geometry.sim3 import Sim3, fit_sim3
 
 ITERATIONS = 25
+UNSETTLED = 0.01
+"""Last step [rad, log scale] from which a fit is not believed."""
 HUBER = 2.0
 CLOCK_SIGMA_S = 0.3
 ZERO_SIGMA_M = 1e4
@@ -121,10 +123,20 @@ def fit_metric(measured: Measured, start: Sim3 | None = None) -> MetricFit | Non
         clock_s, zero_m = clock_s + float(step[7]), zero_m + float(step[8])
         if np.abs(step[[0, 1, 2, 6]]).max() < 1e-9:
             break
-    if not np.isfinite(similarity.scale) or similarity.scale <= 0.0:
+    covariance = _covariance(information)
+    settled = float(np.abs(step[[0, 1, 2, 6]]).max()) < UNSETTLED
+    if covariance is None or not settled or not 0.0 < similarity.scale < np.inf:
         return None
-    covariance = np.linalg.inv(information)[:7, :7]
     return MetricFit(similarity, covariance, clock_s, _residual_m(measured, similarity, clock_s))
+
+
+def _covariance(information: Float64[np.ndarray, "9 9"]) -> Float64[np.ndarray, "7 7"] | None:
+    """None where rounding leaves no variance of the scale: it ran away from what was measured."""
+    try:
+        covariance = np.linalg.inv(information)[:7, :7]
+    except np.linalg.LinAlgError:
+        return None
+    return covariance if 0.0 < covariance[6, 6] < np.inf else None
 
 
 def level(up: Float64[np.ndarray, "3"]) -> Float64[np.ndarray, "3 3"]:
