@@ -84,51 +84,46 @@ def test_it_ends_when_its_parent_is_killed():
     wait_until(lambda: is_gone(pid), 10.0)
 
 
-def test_there_is_one_in_reserve_some_time_after_the_last_was_taken():
+@pytest.fixture
+def reserve():
     reserve = Spare()
-    try:
-        reserve.keep(0.0)
-        assert reserve._process is None
-        reserve.keep(Spare.LATER_S)
-        first = reserve._process
-        wait_until(lambda: first.ready)
-        assert reserve.take() is first
-        assert reserve.take() is None
-        first.end()
-        reserve.keep(100.0)
-        assert reserve._process is None, "the stage that comes back has the processors"
-        reserve.keep(100.0 + Spare.LATER_S)
-        assert reserve._process is not None
-    finally:
-        reserve.end()
+    yield reserve
+    reserve.end()
 
 
-def test_one_that_is_not_ready_makes_way_for_the_stage_that_starts_by_itself():
-    reserve = Spare()
-    try:
-        reserve.keep(0.0)
-        reserve.keep(Spare.LATER_S)
-        half_made = reserve._process
-        assert reserve.take() is None
-        assert not half_made.alive
-        reserve.keep(20.0)
-        assert reserve._process is None, "another is made later"
-    finally:
-        reserve.end()
+def test_there_is_one_in_reserve_some_time_after_the_last_was_taken(reserve):
+    reserve.keep(0.0)
+    assert reserve._process is None
+    reserve.keep(Spare.LATER_S)
+    first = reserve._process
+    wait_until(lambda: first.ready)
+    assert reserve.take() is first
+    assert reserve.take() is None
+    first.end()
+    reserve.keep(100.0)
+    assert reserve._process is None, "the stage that comes back has the processors"
+    reserve.keep(100.0 + Spare.LATER_S)
+    assert reserve._process is not None
 
 
-def test_one_that_dies_in_reserve_is_not_given_away_and_another_is_made():
-    reserve = Spare()
-    try:
-        reserve.keep(0.0)
-        reserve.keep(Spare.LATER_S)
-        dead = reserve._process
-        os.kill(dead._process.pid, signal.SIGKILL)
-        wait_until(lambda: not dead.alive, 10.0)
-        assert reserve.take() is None
-        reserve.keep(100.0)
-        reserve.keep(100.0 + Spare.LATER_S)
-        assert reserve._process is not dead
-        assert reserve._process.alive
-    finally:
-        reserve.end()
+def test_one_that_is_not_ready_makes_way_for_the_stage_that_starts_by_itself(reserve):
+    reserve.keep(0.0)
+    reserve.keep(Spare.LATER_S)
+    half_made = reserve._process
+    assert reserve.take() is None
+    assert not half_made.alive
+    reserve.keep(20.0)
+    assert reserve._process is None, "another is made later"
+
+
+def test_one_that_dies_in_reserve_is_not_given_away_and_another_is_made(reserve):
+    reserve.keep(0.0)
+    reserve.keep(Spare.LATER_S)
+    dead = reserve._process
+    os.kill(dead._process.pid, signal.SIGKILL)
+    wait_until(lambda: not dead.alive, 10.0)
+    assert reserve.take() is None
+    reserve.keep(100.0)
+    reserve.keep(100.0 + Spare.LATER_S)
+    assert reserve._process is not dead
+    assert reserve._process.alive

@@ -2,8 +2,8 @@
 """Hands memory that was freed back to the system now and then.
 
 Pictures, point maps and messages of a megabyte come and go among small things that stay, so that
-the C library's heap becomes all holes: after ten minutes of the demo it held twice what was in use,
-and more each minute.
+the C library's heap becomes all holes: after eight minutes of the demo it held twice what was in
+use, and more each minute.
 """
 
 from __future__ import annotations

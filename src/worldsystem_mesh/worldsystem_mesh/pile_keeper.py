@@ -35,10 +35,6 @@ class PileKeeper:
         self._lock = threading.Lock()
         self._piles: deque[list[weakref.ref[KeptBlock]]] = deque()
 
-    def __len__(self) -> int:
-        """Piles of which some blocks were in use when they were last looked at."""
-        return len(self._piles)
-
     def add(self, blocks: Sequence[KeptBlock]) -> None:
         """Blocks of one new pile; some of the older ones are looked at."""
         with self._lock:

@@ -80,7 +80,9 @@ class Slam3rConfig(Config):
         "", "where the service `save_map` saves that is told no path; empty: `map`"
     )
     map_every_s: float = param(
-        10.0, "time between two saves of `map`; 0 = only load it [s]", low=0.0
+        10.0,
+        "time between two saves of `map`, longer for one that is large; 0 = only load it [s]",
+        low=0.0,
     )
     map_mb: int = param(
         256, "memory for the compressed surfaces of keyframes that a map is saved from [MB]", low=0
