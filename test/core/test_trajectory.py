@@ -17,6 +17,7 @@ from worldsystem_core.reconstruction import (
     Pose,
     RemovedKeyframes,
     ScaleState,
+    Successor,
     TrackingState,
 )
 from worldsystem_core.surface import Mesh, MeshAssembly, MeshBlock, MeshDelta, join_blocks
@@ -176,6 +177,39 @@ def test_poses_of_a_withdrawn_keyframe_hang_on_those_told_in_its_place():
         trajectory.add(NewKeyframe(one))
     trajectory.add(MovedKeyframes({8: pose_at(11.0), 9: pose_at(22.0)}))
     assert trajectory.poses().positions[:, 0] == pytest.approx([11.5, 22.5])
+
+
+def test_poses_go_on_with_the_keyframe_that_stands_in_for_theirs():
+    trajectory = Trajectory()
+    for event in (keyframe(1, 1.0), tracked(2, 1.5, 1), keyframe(9, 2.0), tracked(10, 2.5, 9)):
+        trajectory.add(event)
+    trajectory.add(MovedKeyframes({1: pose_at(2.0), 9: pose_at(4.0)}, {1: 2.0, 9: 2.0}))
+    trajectory.add(RemovedKeyframes((1,), {1: Successor(9, pose_at(4.0), 2.0)}))
+    assert trajectory.keyframe_ids == (9,)
+    assert trajectory.poses().positions[:, 0] == pytest.approx([3.0, 5.0])
+    trajectory.add(MovedKeyframes({9: pose_at(4.0, np.pi)}, {9: 4.0}))
+    assert trajectory.poses().positions[:, 0] == pytest.approx([6.0, 2.0])
+
+
+def test_a_successor_has_successors_of_its_own():
+    trajectory = Trajectory()
+    for event in (keyframe(1, 1.0), tracked(2, 1.5, 1), keyframe(5, 1.0), keyframe(9, 1.0)):
+        trajectory.add(event)
+    trajectory.add(RemovedKeyframes((1,), {1: Successor(5, pose_at(1.0))}))
+    trajectory.add(RemovedKeyframes((5,), {5: Successor(9, pose_at(1.0))}))
+    trajectory.add(MovedKeyframes({9: pose_at(11.0)}))
+    assert trajectory.poses().positions[0, 0] == pytest.approx(11.5)
+
+
+def test_a_keyframe_told_again_in_another_unit_keeps_its_poses():
+    trajectory = Trajectory()
+    for event in (keyframe(1, 1.0), tracked(10, 1.5, 1)):
+        trajectory.add(event)
+    trajectory.add(MovedKeyframes({1: pose_at(2.0)}, {1: 4.0}))
+    trajectory.add(NewKeyframe(replace(keyframe(1, 2.0).keyframe)))
+    assert trajectory.poses().positions[0, 0] == pytest.approx(4.0)
+    trajectory.add(MovedKeyframes({1: pose_at(2.0)}, {1: 0.5}))
+    assert trajectory.poses().positions[0, 0] == pytest.approx(3.0)
 
 
 def test_a_keyframe_of_an_earlier_session_takes_no_poses():

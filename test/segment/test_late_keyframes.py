@@ -76,7 +76,7 @@ def test_late_keyframes_make_way_for_the_newest_and_are_counted(node, keyframes)
 def test_corrections_are_never_let_go(node, keyframes) -> None:
     told = []
     node._segmenter.move = lambda poses, *_: told.append(sorted(poses))
-    node._segmenter.remove = lambda ids: told.append(list(ids))
+    node._segmenter.remove = lambda ids, _: told.append(list(ids))
     pose = keyframes[0].world_from_cam
     events = [
         NewKeyframe(keyframes[0]), MovedKeyframes({0: pose}), NewKeyframe(keyframes[1]),
@@ -104,7 +104,7 @@ def test_of_a_file_that_waits_for_us_no_keyframe_is_let_go(node, keyframes) -> N
 def test_corrections_that_wait_together_are_followed_together(node, keyframes) -> None:
     told = []
     node._segmenter.move = lambda poses, *_: told.append({k: v[0, 3] for k, v in poses.items()})
-    node._segmenter.remove = lambda ids: told.append(list(ids))
+    node._segmenter.remove = lambda ids, _: told.append(list(ids))
     here, there = np.eye(4), np.eye(4)
     there[0, 3] = 5.0
     events = [

@@ -13,7 +13,7 @@ from segment_scoring import Score, iou_table
 from worldsystem_core.errors import BackendError, ConfigError
 from worldsystem_core.geometry.se3 import look_at, pose_from, transform
 from worldsystem_core.objects import TrackFrame, TrackState
-from worldsystem_core.reconstruction import Keyframe
+from worldsystem_core.reconstruction import Keyframe, Successor
 from worldsystem_segment.backend import create_backend
 from worldsystem_segment.config import SegmentConfig
 from worldsystem_segment.segmenter import Segmenter
@@ -171,6 +171,46 @@ def test_removing_every_keyframe_leaves_no_object(room_shots) -> None:
     segmenter, _ = _fed(room_shots)
     segmenter.remove([k.id for k, _ in room_shots])
     assert segmenter.objects(0).objects == ()
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+def test_objects_go_along_with_the_keyframe_that_stands_in_for_theirs(room_shots, is_known) -> None:
+    """The last keyframe stands in for all others, or one that was never told does for all."""
+    segmenter, _ = _fed(room_shots)
+    before = {o.id: o for o in segmenter.objects(0).objects}
+    *others, last = [keyframe for keyframe, _ in room_shots]
+    heir = Successor(last.id if is_known else 500, last.world_from_cam)
+    gone = others if is_known else [*others, last]
+    segmenter.remove([k.id for k in gone], {k.id: heir for k in gone})
+    kept = {o.id: o for o in segmenter.objects(0).objects}
+    assert kept.keys() == before.keys()
+    for key, old in before.items():  # the vertical is that of one keyframe now, not a mean
+        assert kept[key].point_count == old.point_count
+        assert np.allclose(kept[key].world_from_box[:3, 3], old.world_from_box[:3, 3], atol=0.02)
+    shift = np.array([1.0, 2.0, -0.5])
+    segmenter.move({heir.id: pose_from(np.eye(3), shift) @ last.world_from_cam})
+    for key, moved in {o.id: o for o in segmenter.objects(0).objects}.items():
+        assert np.allclose(
+            moved.world_from_box[:3, 3], kept[key].world_from_box[:3, 3] + shift, atol=1e-3
+        )
+    segmenter.remove([heir.id])
+    assert segmenter.objects(0).objects == ()
+
+
+def test_walls_and_the_vertical_go_along_with_the_successor(room_shots) -> None:
+    structure = _fed(room_shots)[0]._backend._structure
+    before = [plane for _, plane in structure._walls.in_world(lambda _: np.eye(4))]
+    turned = look_at(np.zeros(3), np.array([1.0, 2.0, 0.5]), np.array([0.0, 0.0, 1.0]))[:3, :3]
+    heir_from_old = pose_from(turned, np.array([0.5, -0.3, 0.1]))
+    up = structure.up_world(lambda _: np.eye(4))
+    for keyframe_id in structure.keyframe_ids:
+        structure.hang_on(keyframe_id, 500, heir_from_old)
+    assert structure.keyframe_ids == {500}
+    back = np.linalg.inv(heir_from_old)
+    after = [plane for _, plane in structure._walls.in_world(lambda _: back)]
+    assert before
+    assert np.allclose(after, before, atol=1e-6)
+    assert np.allclose(structure.up_world(lambda _: back), up, atol=0.05)
 
 
 def test_an_object_that_was_taken_away_vanishes() -> None:

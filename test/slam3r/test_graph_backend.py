@@ -172,17 +172,6 @@ def test_a_back_end_without_restart_is_opened_anew():
     assert after.submap == 1  # type: ignore[union-attr]
 
 
-def test_a_place_seen_again_and_again_is_remembered_once(ring):
-    """Three times over the same three pictures: the second and third round add no memory."""
-    films = [part(ring, 0, 3), part(ring, 3, 14)]
-    again = film([*ring.poses[:3], *ring.poses[:3]], first_id=100)
-    _, graph = over(DriftingBackend([*films, again]), [*films, again])
-    assert graph.counts.loops >= 2
-    later = [kept for kept in graph.atlas.keyframes.values() if kept.frame_id >= 100]
-    assert len(later) == 6
-    assert sum(kept.station is not None for kept in later) <= 1
-
-
 def test_pictures_told_again_under_new_ids_keep_the_map(ring):
     """A back-end that finds a better lens withdraws its keyframes and tells them anew."""
     backend = DriftingBackend([ring])

@@ -68,7 +68,7 @@ def test_a_forgotten_or_excluded_place_is_not_found(stations):
         index.add(station.id, station.features)
     asked = stations[4].features
     assert index.candidates(asked, 12, {4})[0].id != 4
-    index.remove(4)
+    index.remove(4, asked)
     assert 4 not in {found.id for found in index.candidates(asked, 12, set())}
     assert len(index) == 11
 

@@ -25,6 +25,7 @@ from worldsystem_core.reconstruction import (
     Pose,
     RemovedKeyframes,
     ScaleState,
+    Successor,
     TrackingState,
 )
 from worldsystem_core.telemetry import GpsFix
@@ -110,7 +111,9 @@ def test_every_event_and_measurement_survives_the_way(film):
         covariance=np.ones((6, 6)),
     )
     fix = GpsFix(stamp_ns=5, latitude_deg=47.0, longitude_deg=8.0, altitude_m=float("nan"))
-    sent = [moved, pose, fix, RemovedKeyframes((1, 2)), film[0], MapError("no such folder")]
+    heir = Successor(7, 2 * eye, 1.5)
+    removed = RemovedKeyframes((1, 2), {2: heir})
+    sent = [moved, pose, fix, removed, film[0], MapError("no such folder")]
     header, *buffers = pack(sent)
     there = unpack(header, buffers)
     assert len(buffers) == 1  # the picture; small arrays lie in the header
@@ -120,7 +123,9 @@ def test_every_event_and_measurement_survives_the_way(film):
     np.testing.assert_array_equal(there[1].covariance, np.ones((6, 6)))
     assert (there[1].stamp_ns, there[1].state) == (1 << 62, TrackingState.LOST)
     assert np.isnan(there[2].altitude_m)
-    assert there[3] == sent[3]
+    assert (there[3].ids, there[3].heirs) == ((1, 2), {2: 7})
+    np.testing.assert_array_equal(there[3].successors[2].world_from_cam, 2 * eye)
+    assert there[3].successors[2].point_scale == 1.5
     np.testing.assert_array_equal(there[4].rgb, film[0].rgb)
     assert isinstance(there[5], MapError)
     assert str(there[5]) == "no such folder"

@@ -7,6 +7,7 @@ import numpy as np
 from splat_scenes import CAMERA, wall_seen_from
 
 from worldsystem_core.geometry.sim3 import Sim3
+from worldsystem_core.reconstruction import Successor
 from worldsystem_core.splats.raster import draw
 from worldsystem_core.splats.world import SplatWorld
 
@@ -92,6 +93,38 @@ def test_a_withdrawn_keyframe_takes_its_splats_along():
     assert len(world) == 0
     assert list(world.removed) == [0]
     assert world.add(wall_seen_from([0, 0, 0], 1)) == CAMERA.width * CAMERA.height
+
+
+def at(keyframe, x: float) -> np.ndarray:
+    """The pose of a keyframe, so much farther along."""
+    pose = keyframe.world_from_cam.copy()
+    pose[0, 3] += x
+    return pose
+
+
+def test_splats_go_along_with_the_keyframe_that_stands_in_for_theirs():
+    """Also where that one added nothing of its own, and has been replaced in its turn."""
+    world, keyframe = SplatWorld(), wall_seen_from([0, 0, 0], 0)
+    world.add(keyframe)
+    before = world.gaussians().means
+    world.hang_on({0: Successor(1, at(keyframe, 0.5), 1.0)})
+    assert len(world) == len(before)
+    world.move({1: at(keyframe, 10.5)}, {1: 1.0})
+    np.testing.assert_allclose(world.gaussians().means, before + np.array([10, 0, 0]), atol=1e-4)
+    world.hang_on({1: Successor(2, at(keyframe, 10.0), 1.0)})
+    world.move({1: at(keyframe, 0), 2: at(keyframe, 10.0)}, {2: 2.0})
+    grown = 10.0 + 2.0 * before
+    np.testing.assert_allclose(world.gaussians().means[:, 0], grown[:, 0], atol=1e-4)
+    assert list(world.moved) == [0]
+
+
+def test_splats_that_hang_on_a_withdrawn_keyframe_go_with_it():
+    world, keyframe = SplatWorld(), wall_seen_from([0, 0, 0], 0)
+    world.add(keyframe)
+    world.hang_on({0: Successor(1, at(keyframe, 0.5), 1.0)})
+    world.remove([1])
+    assert len(world) == 0
+    assert list(world.removed) == [0]
 
 
 def test_the_budget_thins_what_is_far_and_leaves_no_hole():

@@ -122,8 +122,8 @@ class Pipeline:
                 self.mesher.move(event.world_from_cam, event.point_scale, event.scale)
                 self.segmenter.move(event.world_from_cam, event.point_scale, event.scale)
             elif isinstance(event, RemovedKeyframes):
-                self.mesher.remove(event.ids)
-                self.segmenter.remove(event.ids)
+                self.mesher.remove(event.ids, event.heirs)
+                self.segmenter.remove(event.ids, event.successors)
         extract = self.mesher.settle if is_last else self.mesher.extract
         delta = extract(time.time_ns())
         if delta is not None:

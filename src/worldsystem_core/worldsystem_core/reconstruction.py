@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Float32, Float64, UInt8
 
 from worldsystem_core.frames import Camera, Frame
+from worldsystem_core.geometry.sim3 import Sim3
 from worldsystem_core.splats.gaussians import Gaussians
 
 
@@ -101,11 +102,41 @@ class MovedKeyframes:
     scale: ScaleState | None = None
 
 
+@dataclass(frozen=True, eq=False)
+class Successor:
+    """Keyframe `id`, which stands in for an older one, as it lies when it does: its
+    `world_from_cam`, and the factor on its pointmap as first told."""
+
+    id: int
+    world_from_cam: Float64[np.ndarray, "4 4"]
+    point_scale: float = 1.0
+
+    @property
+    def world_from_points(self) -> Sim3:
+        """From the unit and frame of its pointmap as first told to the world."""
+        return Sim3.from_pose(self.world_from_cam, self.point_scale)
+
+
 @dataclass(frozen=True)
 class RemovedKeyframes:
-    """Keyframes withdrawn: whoever baked them must take them out again."""
+    """Keyframes withdrawn: whoever baked them must take them out again.
+
+    One with a successor was not wrong: a newer keyframe shows the same from the same place. What
+    was made of it may stay, and hangs on the successor from now on.
+    """
 
     ids: tuple[int, ...]
+    successors: dict[int, Successor] = field(default_factory=dict)
+
+    @property
+    def wrong(self) -> tuple[int, ...]:
+        """Those that nothing stands in for."""
+        return tuple(key for key in self.ids if key not in self.successors)
+
+    @property
+    def heirs(self) -> dict[int, int]:
+        """The successor's id of each that has one."""
+        return {key: successor.id for key, successor in self.successors.items()}
 
 
 Event = Pose | NewKeyframe | MovedKeyframes | RemovedKeyframes

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float64, Int64
+from jaxtyping import Bool, Float64, Int64
 
 from worldsystem_core.geometry.rotation import (
     matrix_from_quaternion_xyzw,
     quaternion_xyzw_from_matrix,
 )
-from worldsystem_core.geometry.se3 import inverse
+from worldsystem_core.geometry.sim3 import Sim3
+from worldsystem_core.hung_poses import NOTHING, HungPoses
 from worldsystem_core.reconstruction import (
     Event,
     Keyframe,
@@ -22,6 +23,7 @@ from worldsystem_core.reconstruction import (
     Pose,
     RemovedKeyframes,
     ScaleState,
+    Successor,
     TrackingState,
 )
 
@@ -52,24 +54,26 @@ class Trajectory:
     """Collects a back-end's events; a pose hangs on its keyframe and moves and grows with it."""
 
     def __init__(self) -> None:
-        self._world_from_keyframe: dict[int, np.ndarray] = {}
-        self._point_scale: dict[int, float] = {}
+        self._place_of: dict[int, Sim3] = {NOTHING: Sim3.identity()}
         self._stamp_of: dict[int, int] = {}
         self._orphans = False
         self._scale = ScaleState.SCENE
-        self._poses: list[tuple[int, int, np.ndarray]] = []
+        self._poses = HungPoses()
 
     def add(self, event: Event) -> None:
         """Take one event; poses that are not tracked are left out of the path."""
         if isinstance(event, NewKeyframe):
             self._add_keyframe(event.keyframe)
         elif isinstance(event, MovedKeyframes):
-            self._world_from_keyframe.update(event.world_from_cam)
-            self._point_scale.update(event.point_scale)
+            for key, pose in event.world_from_cam.items():
+                known = self._place_of.get(key)
+                size = event.point_scale.get(key, 1.0 if known is None else known.scale)
+                self._place_of[key] = Sim3.from_pose(pose, size)
             self._scale = event.scale or self._scale
         elif isinstance(event, RemovedKeyframes):
-            for keyframe_id in event.ids:
-                self._remove_keyframe(keyframe_id)
+            for key, successor in event.successors.items():
+                self._hang_on_successor(key, successor)
+            self._orphans |= any(self._stamp_of.pop(key, None) is not None for key in event.wrong)
         elif isinstance(event, Pose) and event.state is TrackingState.TRACKED:
             self._add_pose(event)
 
@@ -91,58 +95,50 @@ class Trajectory:
         """
         first = not self._stamp_of
         self._scale = keyframe.scale
-        self._world_from_keyframe[keyframe.id] = keyframe.world_from_cam
+        if keyframe.id in self._stamp_of:  # told again, in the unit of now
+            grown = Sim3(self._place_of[keyframe.id].scale, np.eye(3), np.zeros(3))
+            hanging = self._poses.anchors == keyframe.id
+            self._poses.hang(hanging, keyframe.id, {keyframe.id: grown})
+        self._place_of[keyframe.id] = Sim3.from_pose(keyframe.world_from_cam)
         self._stamp_of[keyframe.id] = keyframe.stamp_ns
         orphans, self._orphans = self._orphans, False
-        for row in range(len(self._poses) - 1, -1, -1):
-            stamp_ns, anchor, pose = self._poses[row]
-            if stamp_ns < keyframe.stamp_ns and not first and not orphans:
-                break
-            hangs_since = self._stamp_of.get(anchor)
-            late = hangs_since is not None and hangs_since <= keyframe.stamp_ns <= stamp_ns
-            if first or late or (hangs_since is None and anchor >= 0):
-                world_from_cam = pose if anchor < 0 else self._placed(anchor, pose)
-                self._poses[row] = self._hung(stamp_ns, keyframe.id, world_from_cam)
+        stamps, anchors = self._poses.stamps_ns, self._poses.anchors
+        start = 0 if first or orphans else self._poses.first_since(keyframe.stamp_ns)
+        takes = np.zeros(len(stamps), bool)
+        for anchor in np.unique(anchors[start:]).tolist():
+            since = self._stamp_of.get(anchor)
+            own = anchors[start:] == anchor
+            if not first and since is not None:
+                own &= (since <= keyframe.stamp_ns) & (keyframe.stamp_ns <= stamps[start:])
+            if first or since is not None or anchor != NOTHING:
+                takes[start:] |= own
+        self._hang(takes, keyframe.id)
 
-    def _remove_keyframe(self, keyframe_id: int) -> None:
-        """Poses stay where they are until the next keyframe."""
-        self._orphans |= self._stamp_of.pop(keyframe_id, None) is not None
+    def _hang_on_successor(self, id: int, successor: Successor) -> None:
+        """Poses go along with the keyframe that stands in for theirs."""
+        if self._stamp_of.pop(id, None) is None:
+            return
+        self._place_of.setdefault(successor.id, successor.world_from_points)
+        self._hang(self._poses.anchors == id, successor.id)
+        del self._place_of[id]
+
+    def _hang(self, which: Bool[np.ndarray, "n"], anchor: int) -> None:
+        anchor_from_world = self._place_of[anchor].inverse()
+        olds = np.unique(self._poses.anchors[which]).tolist()
+        places = {old: anchor_from_world @ self._place_of[old] for old in olds if old != anchor}
+        self._poses.hang(which, anchor, places)
 
     def _add_pose(self, pose: Pose) -> None:
-        if pose.keyframe_id in self._world_from_keyframe:
-            self._poses.append(self._hung(pose.stamp_ns, pose.keyframe_id, pose.world_from_cam))
-        else:
-            self._poses.append((pose.stamp_ns, -1, pose.world_from_cam))
-
-    def _hung(
-        self, stamp_ns: int, anchor: int, world_from_cam: np.ndarray
-    ) -> tuple[int, int, np.ndarray]:
-        keyframe_from_cam = inverse(self._world_from_keyframe[anchor]) @ world_from_cam
-        keyframe_from_cam[:3, 3] /= self._point_scale.get(anchor, 1.0)
-        return stamp_ns, anchor, keyframe_from_cam
+        anchor = pose.keyframe_id if pose.keyframe_id in self._place_of else NOTHING
+        local = self._place_of[anchor].inverse().apply_pose(pose.world_from_cam)
+        self._poses.append(pose.stamp_ns, anchor, local)
 
     def __len__(self) -> int:
         return len(self._poses)
 
     def poses(self) -> StampedPoses:
         """The path as it stands now, with every keyframe correction applied."""
-        ordered = sorted(self._poses, key=lambda entry: entry[0])
-        stamps = np.array([stamp for stamp, _, _ in ordered], dtype=np.int64)
-        local = np.array([pose for _, _, pose in ordered], dtype=np.float64).reshape(-1, 4, 4)
-        anchors = np.array([anchor for _, anchor, _ in ordered], dtype=np.int64)
-        known, rows = np.unique(anchors, return_inverse=True)
-        frames = [np.eye(4) if a < 0 else self._world_from_keyframe[a] for a in known.tolist()]
-        scales = np.array([self._point_scale.get(a, 1.0) for a in known.tolist()])
-        local[:, :3, 3] *= scales[rows, None]
-        world = np.array(frames).reshape(-1, 4, 4)[rows]
-        return StampedPoses(stamps, world @ local, self._scale)
-
-    def _placed(self, anchor: int, keyframe_from_cam: np.ndarray) -> np.ndarray:
-        world = self._world_from_keyframe[anchor]
-        pose: np.ndarray = world @ keyframe_from_cam
-        extra = self._point_scale.get(anchor, 1.0) - 1.0
-        pose[:3, 3] += extra * world[:3, :3] @ keyframe_from_cam[:3, 3]
-        return pose
+        return StampedPoses(*self._poses.in_world(self._place_of), self._scale)
 
 
 def write_tum(path: Path, poses: StampedPoses) -> None:

@@ -142,13 +142,17 @@ class Mesher:
         self._unreachable += len(unreachable)
         return Correction(tuple(applied), tuple(insignificant), tuple(unreachable))
 
-    def remove(self, ids: Iterable[int]) -> Correction:
-        """Have keyframes taken out of the surface; those not in the store are counted."""
+    def remove(self, ids: Iterable[int], heirs: Mapping[int, int] | None = None) -> Correction:
+        """Have keyframes taken out of the surface; those not in the store are counted.
+
+        What one has given for which another stands in (`heirs`: its id) stays until its blocks are
+        made anew for another reason.
+        """
         applied: list[int] = []
         unreachable: list[int] = []
         for number in ids:
             if number in self._views and number in self._keyframes:
-                self._fusing.remove(number)
+                self._fusing.remove(number, (heirs or {}).get(number))
                 self._has_pending = True
                 self._keyframes.discard(number)
                 applied.append(number)

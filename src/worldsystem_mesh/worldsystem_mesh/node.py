@@ -80,7 +80,7 @@ class MesherNode(StageNode):
         elif isinstance(event, MovedKeyframes):
             self._mesher.move(event.world_from_cam, event.point_scale, event.scale)
         else:
-            self._mesher.remove(event.ids)
+            self._mesher.remove(event.ids, event.heirs)
         self._told.note(event)
         delta = self._mesher.extract(time.time_ns())
         self._publish(delta)

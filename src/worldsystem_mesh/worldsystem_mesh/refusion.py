@@ -45,6 +45,7 @@ class Refusion:
         self._born = np.full(1, BORN_NEVER, np.int32)
         self._chunks_of_view: dict[int, list[int]] = {}
         self._waiting: dict[int, list[Int32[np.ndarray, "n"]]] = {}
+        self._left_by: dict[int, Int32[np.ndarray, "n"]] = {}
         self._is_waiting = np.zeros(1, bool)
         self._near = np.zeros(3)
         self._row = np.zeros(0, np.int32)
@@ -79,9 +80,20 @@ class Refusion:
         """`view`, an outline with its new pose or scale, takes the place of the stored one."""
         self._planned[view.id] = view
 
-    def remove(self, id: int) -> None:
-        """The stored view of this id is to leave the volume."""
-        self._planned[id] = None
+    def remove(self, id: int, heir: int | None = None) -> None:
+        """The stored view of this id is to leave the volume.
+
+        Where the view of `heir` stands in for it and it was where it belongs, its blocks stay as
+        they are until that view moves or goes.
+        """
+        if heir is None or id in self._planned or heir not in self._views:
+            self._planned[id] = None
+            return
+        view = self._views.pop(id)
+        assert view is not None  # the mesher asks only for stored ones
+        self._leave(view)
+        left = [self._left_by.pop(id, view.blocks[:0]), self._left_by.get(heir, view.blocks[:0])]
+        self._left_by[heir] = np.unique(np.concatenate([view.blocks, *left]))
 
     def planned(self, id: int) -> StoredView | None:
         """Where a view is to go, when it is not there yet."""
@@ -94,6 +106,7 @@ class Refusion:
         if view is not None:
             self._leave(view)
             self._wait(view.blocks)
+            self._wait_for_left(id)
 
     def work(self, budget_s: float) -> None:
         """Go on for about `budget_s`."""
@@ -123,6 +136,7 @@ class Refusion:
             return
         self._leave(held)
         self._wait(held.blocks)
+        self._wait_for_left(number)
         self._views.update(outline)
         whole = self._views.get(number)
         assert whole is not None  # it was just updated
@@ -133,6 +147,12 @@ class Refusion:
         self._wait(touched.blocks)
         if not self._planned:
             self._count_births()
+
+    def _wait_for_left(self, id: int) -> None:
+        """What older views gave for which this one stands in is where this one was."""
+        left = self._left_by.pop(id, None)
+        if left is not None:
+            self._wait(left)
 
     def _count_births(self) -> None:
         """A view sees through a block only if another before it had put a surface near it."""

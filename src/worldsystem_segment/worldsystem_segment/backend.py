@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -11,7 +11,7 @@ from jaxtyping import Float64
 
 from worldsystem_core.errors import BackendError
 from worldsystem_core.objects import MapObjects, TrackFrame
-from worldsystem_core.reconstruction import Keyframe, ScaleState
+from worldsystem_core.reconstruction import Keyframe, ScaleState, Successor
 from worldsystem_segment.config import SegmentConfig
 from worldsystem_segment.objects.object_map import Named, ObjectMap
 from worldsystem_segment.objects.world_track import WorldTrack
@@ -40,8 +40,8 @@ class SegmentBackend(Protocol):
         """Let what the named keyframes saw follow their new poses and sizes."""
         ...
 
-    def remove(self, ids: Sequence[int]) -> None:
-        """Forget what only the named keyframes saw."""
+    def remove(self, ids: Sequence[int], successors: Mapping[int, Successor]) -> None:
+        """Forget what only the named keyframes saw, or hang it on those that stand in for them."""
         ...
 
     def objects(self, stamp_ns: int, phrases: Sequence[Phrase]) -> MapObjects:

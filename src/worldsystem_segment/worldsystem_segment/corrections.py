@@ -25,7 +25,8 @@ def joined(corrections: Sequence[Correction]) -> list[Correction]:
                 last.scale if correction.scale is None else correction.scale,
             )
         elif isinstance(last, RemovedKeyframes) and isinstance(correction, RemovedKeyframes):
-            found[-1] = RemovedKeyframes((*last.ids, *correction.ids))
+            successors = last.successors | correction.successors
+            found[-1] = RemovedKeyframes((*last.ids, *correction.ids), successors)
         else:
             found.append(correction)
     return found

@@ -97,7 +97,7 @@ class SegmenterNode(StageNode):
             if isinstance(event, MovedKeyframes):
                 self._segmenter.move(event.world_from_cam, event.point_scale, event.scale)
             else:
-                self._segmenter.remove(event.ids)
+                self._segmenter.remove(event.ids, event.successors)
 
     def _let_go_late(self) -> None:
         """Live video goes on: old keyframes make way for new ones; corrections never do."""

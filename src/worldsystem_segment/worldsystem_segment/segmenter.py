@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from jaxtyping import Float64
 from worldsystem_core.errors import PromptError
 from worldsystem_core.frames import Frame
 from worldsystem_core.objects import MapObjects, ObjectCrop, TrackFrame
-from worldsystem_core.reconstruction import Keyframe, ScaleState
+from worldsystem_core.reconstruction import Keyframe, ScaleState, Successor
 from worldsystem_segment.backend import create_backend
 from worldsystem_segment.config import SegmentConfig
 from worldsystem_segment.crops.pictures import ObjectPictures
@@ -75,9 +75,10 @@ class Segmenter:
         """
         self._backend.move(world_from_cam, point_scale, scale)
 
-    def remove(self, ids: Sequence[int]) -> None:
-        """Forget what hangs on these keyframes (`RemovedKeyframes`); empty tracks disappear."""
-        self._backend.remove(ids)
+    def remove(self, ids: Sequence[int], successors: Mapping[int, Successor] | None = None) -> None:
+        """Forget what hangs on these keyframes (`RemovedKeyframes`), or hang it on their
+        successors; empty tracks disappear."""
+        self._backend.remove(ids, successors or {})
 
     def objects(self, stamp_ns: int) -> MapObjects:
         """Every confirmed object that the prompt selects, with its oriented box [world units]."""

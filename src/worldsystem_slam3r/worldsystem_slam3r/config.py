@@ -64,6 +64,12 @@ class Slam3rConfig(Config):
         40, "keyframes of a sub-map without a place that wait for an overlap", low=3, high=500
     )
 
+    replace_views: bool = param(
+        True,
+        "let a keyframe stand in for an older one that shows the same from the same place: the map "
+        "then grows with the area that was seen, not with time",
+    )
+
     metric: bool = param(
         True, "turn the scene into a metric map once GPS or another measurement tells its size"
     )

@@ -34,6 +34,7 @@ from worldsystem_core.reconstruction import (
     Pose,
     RemovedKeyframes,
     ScaleState,
+    Successor,
     TrackingState,
 )
 from worldsystem_core.ros import topics
@@ -191,6 +192,22 @@ def test_moved_and_removed_keyframes_become_one_message_each():
     np.testing.assert_allclose(moved[1].world_from_cam[2], some_pose(2), atol=1e-12)
     removed = through(topics.KEYFRAME, RemovedKeyframes((4, 5)))
     assert [event.ids for event in removed] == [(4,), (5,)]
+    assert not any(event.successors for event in removed)
+
+
+def test_a_removed_keyframe_names_the_one_that_stands_in_for_it():
+    heir = Successor(9, some_pose(3), 1.25)
+    kept, gone = through(topics.KEYFRAME, RemovedKeyframes((4, 5), {4: heir}))
+    assert (kept.heirs, kept.wrong, gone.heirs, gone.wrong) == ({4: 9}, (), {}, (5,))
+    np.testing.assert_allclose(kept.successors[4].world_from_cam, some_pose(3), atol=1e-12)
+    assert kept.successors[4].point_scale == 1.25
+
+
+@pytest.mark.parametrize("missing", [4, 5, 8])
+def test_a_keyframe_recorded_before_there_were_successors_is_read(missing):
+    """Bags hold messages that end where theirs did."""
+    (cdr,) = topics.KEYFRAME.adapter.dump(RemovedKeyframes((4,)))
+    assert topics.KEYFRAME.adapter.load(cdr[:-missing]).ids == (4,)
 
 
 def test_a_lost_frame_tells_ros_nothing_and_a_tracked_one_its_pose():

@@ -16,10 +16,11 @@ import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int64, UInt8
 
 from worldsystem_core.geometry.sim3 import Sim3
-from worldsystem_core.reconstruction import Keyframe
+from worldsystem_core.reconstruction import Keyframe, Successor
 from worldsystem_core.splats.coverage import Coverage, areas, widths
 from worldsystem_core.splats.discs import SurfacePoints, discs_at
 from worldsystem_core.splats.gaussians import Gaussians
+from worldsystem_core.splats.heirs import Heirs
 from worldsystem_core.splats.sight import Sight, contradictions
 
 NEAR_DISTANCE_SHARE = 0.01
@@ -79,6 +80,7 @@ class SplatWorld:
         self._coverage: Coverage | None = None
         self._recheck: dict[int, None] = {}
         self._turn = 0
+        self._heirs = Heirs(self.chunks)
 
     def __len__(self) -> int:
         return sum(len(chunk) for chunk in self.chunks.values())
@@ -139,23 +141,24 @@ class SplatWorld:
         world_from_cam: Mapping[int, Float64[np.ndarray, "4 4"]],
         point_scale: Mapping[int, float] | None = None,
     ) -> None:
-        """Chunks follow their keyframes' corrected poses and sizes."""
-        for number, pose in world_from_cam.items():
-            chunk = self.chunks.get(number)
-            if chunk is None:
-                continue
-            size = (point_scale or {}).get(number, chunk.world_from_chunk.scale)
-            chunk.world_from_chunk = Sim3.from_pose(pose, size)
+        """Chunks follow the corrected poses and sizes of the keyframes that they hang on."""
+        places = self._heirs.places(world_from_cam, point_scale or {})
+        for number, place in places.items():
+            self.chunks[number].world_from_chunk = place
             self.moved[number] = None
         self._rescale()
-        for number in world_from_cam:
-            chunk = self.chunks.get(number)
-            if chunk is not None and self._way(chunk) > self.voxel:
-                self._recount(chunk)
+        for number in places:
+            if self._way(self.chunks[number]) > self.voxel:
+                self._recount(self.chunks[number])
+
+    def hang_on(self, successors: Mapping[int, Successor]) -> None:
+        """Chunks of these keyframes stay, and go along with those that stand in for them."""
+        for number, successor in successors.items():
+            self._heirs.stand_in(number, successor)
 
     def remove(self, ids: Iterable[int]) -> None:
         """Take the chunks of withdrawn keyframes out."""
-        for number in ids:
+        for number in self._heirs.with_predecessors(ids):
             chunk = self.chunks.pop(number, None)
             if chunk is not None:
                 self._count(chunk, -1)

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float32, Float64, Int32
 
 from worldsystem_core.objects import MapObjects, TrackFrame
-from worldsystem_core.reconstruction import Keyframe, ScaleState
+from worldsystem_core.reconstruction import Keyframe, ScaleState, Successor
 from worldsystem_segment.config import SegmentConfig
 from worldsystem_segment.geometric.detections import Evidence, detections_of
 from worldsystem_segment.geometric.instances import cut_instances
@@ -73,8 +73,13 @@ class GeometricBackend:
         self._movers.forget()
         self.map.move(world_from_cam, point_scale, scale)
 
-    def remove(self, ids: Sequence[int]) -> None:
-        """Forget voxels, walls and up directions that hang on the named keyframes."""
+    def remove(self, ids: Sequence[int], successors: Mapping[int, Successor]) -> None:
+        """Forget voxels, walls and up directions that hang on the named keyframes, or hang them on
+        those that stand in for them."""
+        for keyframe_id, heir in successors.items():
+            heir_from_keyframe = self.map.hang_on(keyframe_id, heir)
+            if heir_from_keyframe is not None:
+                self._structure.hang_on(keyframe_id, heir.id, heir_from_keyframe)
         self.map.tracker.remove(ids)
         self._structure.forget(set(ids))
 

@@ -68,6 +68,13 @@ class StructureFinder:
         self._up.forget(keyframe_ids)
         self._walls.forget(keyframe_ids)
 
+    def hang_on(
+        self, keyframe_id: int, heir: int, heir_from_keyframe: Float64[np.ndarray, "4 4"]
+    ) -> None:
+        """Let what hangs on a keyframe hang on another one."""
+        self._up.hang_on(keyframe_id, heir, heir_from_keyframe)
+        self._walls.hang_on(keyframe_id, heir, heir_from_keyframe)
+
     def find(
         self, view: View, up_fixed: Float32[np.ndarray, "3"] | None, pose_of: PoseOf
     ) -> Structure:

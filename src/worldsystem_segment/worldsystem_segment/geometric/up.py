@@ -33,6 +33,14 @@ class UpMemory:
         for keyframe_id in keyframe_ids & self._up_cam.keys():
             del self._up_cam[keyframe_id]
 
+    def hang_on(
+        self, keyframe_id: int, heir: int, heir_from_keyframe: Float64[np.ndarray, "4 4"]
+    ) -> None:
+        """A normal goes on with another keyframe, unless that has its own."""
+        up_cam = self._up_cam.pop(keyframe_id, None)
+        if up_cam is not None and heir not in self._up_cam:
+            self.add(heir, (heir_from_keyframe[:3, :3] @ up_cam).astype(np.float32))
+
     @property
     def keyframe_ids(self) -> set[int]:
         """The keyframes whose poses are needed."""

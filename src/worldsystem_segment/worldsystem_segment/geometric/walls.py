@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int16, UInt8
 
+from worldsystem_core.geometry.se3 import transform
 from worldsystem_segment.config import SegmentConfig
 from worldsystem_segment.geometric.ground_kernels import sampled
 from worldsystem_segment.geometric.pixel_kernels import four_channels
@@ -61,6 +62,16 @@ class WallMemory:
         """Remember `wall`, forgetting the oldest one beyond the limit."""
         self.walls.append(wall)
         del self.walls[:-MAX_WALLS]
+
+    def hang_on(
+        self, keyframe_id: int, heir: int, heir_from_keyframe: Float64[np.ndarray, "4 4"]
+    ) -> None:
+        """Walls of a keyframe go on with another one."""
+        for wall in self.walls:
+            if wall.keyframe_id == keyframe_id:
+                wall.keyframe_id = heir
+                wall.plane_cam = plane_in(heir_from_keyframe, wall.plane_cam)
+                wall.centre_cam = transform(heir_from_keyframe, wall.centre_cam[None])[0]
 
     def forget(self, keyframe_ids: set[int]) -> None:
         """Drop walls anchored to withdrawn keyframes."""

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
 
@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float64, Int64, UInt8
 
 from worldsystem_core.geometry.se3 import transform
 from worldsystem_core.objects import MapObjects, TrackFrame
-from worldsystem_core.reconstruction import Keyframe, ScaleState
+from worldsystem_core.reconstruction import Keyframe, ScaleState, Successor
 from worldsystem_segment.config import SegmentConfig
 from worldsystem_segment.geometric.labels import median_lab
 from worldsystem_segment.geometric.movers import EgoFlow, MoverFinder
@@ -109,8 +109,10 @@ class LearnedBackend:
         self._movers.forget()
         self.map.move(world_from_cam, point_scale, scale)
 
-    def remove(self, ids: Sequence[int]) -> None:
-        """Forget what only the named keyframes saw."""
+    def remove(self, ids: Sequence[int], successors: Mapping[int, Successor]) -> None:
+        """Forget what only the named keyframes saw, or hang it on those that stand in for them."""
+        for keyframe_id, heir in successors.items():
+            self.map.hang_on(keyframe_id, heir)
         self.map.tracker.remove(ids)
 
     def objects(self, stamp_ns: int, phrases: Sequence[Phrase]) -> MapObjects:

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Float64, Int32
 
+from worldsystem_core.geometry.se3 import inverse
 from worldsystem_core.objects import Candidates, MapObject, MapObjects
-from worldsystem_core.reconstruction import Keyframe, ScaleState
+from worldsystem_core.reconstruction import Keyframe, ScaleState, Successor
 from worldsystem_segment.config import SegmentConfig
 from worldsystem_segment.objects.boxes import oriented_box
 from worldsystem_segment.objects.view import View, enough, make_view, scene_unit, usable
@@ -99,6 +100,21 @@ class ObjectMap:
             scaled[keyframe_id] = pose.astype(np.float64).copy()
             scaled[keyframe_id][:3, 3] /= self.unit
         self.tracker.move(scaled, sizes)
+
+    def hang_on(self, keyframe_id: int, heir: Successor) -> Float64[np.ndarray, "4 4"] | None:
+        """Let what hangs on a keyframe hang on the one that stands in for it from now on.
+
+        Returns the rigid `heir_from_keyframe` [scene units]; None when nothing hangs on it.
+        """
+        old = self.tracker.pose(keyframe_id)
+        if self.unit is None or old is None:
+            return None
+        pose = heir.world_from_cam.astype(np.float64)
+        pose[:3, 3] /= self.unit
+        size = heir.point_scale * self._unit_at.setdefault(heir.id, self.unit) / self.unit
+        self.tracker.hang_on(keyframe_id, heir.id, pose, size)
+        there = self.tracker.pose(heir.id)
+        return None if there is None else inverse(there) @ old
 
     def restore(
         self,

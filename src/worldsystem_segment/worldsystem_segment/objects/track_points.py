@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int64
 
-from worldsystem_core.geometry.se3 import transform
+from worldsystem_core.geometry.se3 import inverse, transform
 from worldsystem_segment.objects.voxels import is_in, voxel_keys
 
 MAX_VOTES = 30
@@ -110,6 +110,15 @@ class TrackPoints:
     def withdraw(self, keyframe_ids: set[int]) -> None:
         """Forget the points that hang on these keyframes."""
         self._keep(~np.isin(self._anchor, list(keyframe_ids)))
+
+    def hang_on(
+        self, id: int, other: int, world_from_cam: Float64[np.ndarray, "4 4"], size: float
+    ) -> None:
+        """Hang the points of keyframe `id` on `other`, which lies and has grown so."""
+        own = self._anchor == id
+        cam = transform(inverse(world_from_cam), self.world[own])
+        self._cam[own] = cam / np.float32(size)
+        self._anchor[own] = other
 
     def place(
         self, poses: Mapping[int, Float64[np.ndarray, "4 4"]], sizes: Mapping[int, float]

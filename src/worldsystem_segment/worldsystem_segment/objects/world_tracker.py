@@ -157,6 +157,17 @@ class WorldTracker:
         for keyframe_id in gone:
             self._poses.pop(keyframe_id, None)
 
+    def hang_on(
+        self, keyframe_id: int, other: int, pose: Float64[np.ndarray, "4 4"], size: float
+    ) -> None:
+        """Let what hangs on a keyframe hang on `other`, which lies at `pose` [scene units] and has
+        grown by `size` where it is not known yet."""
+        at = self._poses.setdefault(other, pose)
+        grown = self._sizes.setdefault(other, size)
+        for track in self.tracks.values():
+            if keyframe_id in track.points.anchors:
+                track.points.hang_on(keyframe_id, other, at, grown)
+
     def knows(self, keyframe_id: int) -> bool:
         """Whether something hangs on this keyframe."""
         return keyframe_id in self._poses

@@ -27,7 +27,7 @@ _CLASSES: dict[str, type[Any]] = {
     for kind in (
         *(frames.Frame, frames.Camera, Slam3rConfig, Health, Answer, Condition, Gaussians),
         *(reconstruction.Pose, reconstruction.NewKeyframe, reconstruction.Keyframe),
-        *(reconstruction.MovedKeyframes, reconstruction.RemovedKeyframes),
+        *(reconstruction.MovedKeyframes, reconstruction.RemovedKeyframes, reconstruction.Successor),
         *(telemetry.ImuSample, telemetry.AttitudeSample, telemetry.GpsFix),
         *(telemetry.PressureSample, telemetry.BatterySample, telemetry.OdometrySample),
     )

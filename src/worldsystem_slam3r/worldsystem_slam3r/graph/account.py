@@ -34,6 +34,7 @@ def graph_facts(
     facts: dict[str, object] = {
         "scale": "metric" if scale is ScaleState.METRIC else "scene (unknown)",
         "loops": counts.loops,
+        "findable_keyframes": len(finder.index),
         "submaps": counts.submaps,
         "merged": counts.merged,
         "relocalised": counts.relocalised,

@@ -106,6 +106,16 @@ class Atlas:
             return kept.world_from_submap
         return self._placed.get(submap, Sim3.identity())
 
+    def likely_unit(self, submap: int) -> float:
+        """Size of a sub-map's unit if it begins as far from what it sees as the newest placed
+        keyframe was; 1 where that is not known."""
+        own = [k for k in self.keyframes.values() if k.submap == submap]
+        others = [k for k in self.keyframes.values() if self.is_placed(k.submap)]
+        if not own or not others:
+            return 1.0
+        newest = max(others, key=lambda kept: kept.id)
+        return newest.depth * newest.world.scale / own[0].depth
+
     def add(self, keyframe: Keyframe) -> Kept:
         """Take a keyframe as the back-end tells it; it follows the one before it.
 

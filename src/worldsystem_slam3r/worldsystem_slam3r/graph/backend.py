@@ -35,6 +35,7 @@ from worldsystem_slam3r.graph.loops import LoopFinder
 from worldsystem_slam3r.graph.relocalise import Relocaliser
 from worldsystem_slam3r.graph.restartable import Make, RenewableBackend
 from worldsystem_slam3r.graph.sparing import Sparing
+from worldsystem_slam3r.graph.succession import Succession
 from worldsystem_slam3r.graph.verify import Station
 from worldsystem_slam3r.maps.folder import is_map
 from worldsystem_slam3r.maps.keeper import MapKeeper
@@ -66,6 +67,8 @@ class GraphBackend:
         self.metric = MetricScale(self._world_of, marker_m=config.marker_m)
         self._root = MetricRoot(self.atlas, self.metric, config.metric_sigma)
         self.maps = MapKeeper(self.atlas, self.finder, self.metric, memory_mb=config.map_mb)
+        parts = (self.atlas, self.finder, self.maps, self.metric)
+        self._succession = Succession(*parts, after=config.window_keyframes)
         self._held: HeldSubmap | None = None
         self._last = np.eye(4)
         self._located = True
@@ -243,13 +246,15 @@ class GraphBackend:
                 kept.station = Station.of(keyframe, kept.id)
                 self._link_loops(kept)
                 events += self._settled_when_due()
-        return events or self._settled_when_due()
+        return [*(events or self._settled_when_due()), *self._succession.take_due()]
 
     def _link_loops(self, kept: Kept) -> None:
         """Links to earlier keyframes; where they say so, everything has to move."""
         links = self.finder.find(kept)
         for link in links:
             self.atlas.link(link)
+        if self._config.replace_views:
+            self._succession.note(links)
         self.counts.loops += len(links)
         self._settling.wanted |= any(self.atlas.misfit(link) > 1.0 for link in links)
 
@@ -320,18 +325,13 @@ class GraphBackend:
     def _guess_place(self) -> list[Event]:
         """No overlap was found: the sub-map goes where the camera was last seen."""
         assert self._held is not None
-        own = [k for k in self.atlas.keyframes.values() if k.submap == self._held.number]
-        others = [k for k in self.atlas.keyframes.values() if self.atlas.is_placed(k.submap)]
-        unit = 1.0
-        if own and others:
-            newest = max(others, key=lambda kept: kept.id)
-            unit = newest.depth * newest.world.scale / own[0].depth
+        unit = self.atlas.likely_unit(self._held.number)
         self.counts.guessed += 1
         log.warning(
             "sub-map %d (%d keyframes) overlaps nothing seen before: placed where the camera was "
             "last seen, until it does",
             self._held.number,
-            len(own),
+            self._held.keyframes,
         )
         return self._release(self._held.dead_reckoned(self._last, unit))
 

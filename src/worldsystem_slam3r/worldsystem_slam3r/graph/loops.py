@@ -28,9 +28,6 @@ DRIFT_LOG_SCALE = float(np.log(1.6))
 STRONG_INLIERS = 50
 STRONG_OVERLAP = 0.3
 STRONG_SAME = 0.75
-COVERED = 0.75
-NEAR_DEPTHS = 0.15
-NEAR_RAD = np.deg2rad(10.0)
 AGREE_DEPTHS = 0.1
 AGREE_RAD = np.deg2rad(4.0)
 AGREE_LOG_SCALE = 0.1
@@ -74,8 +71,6 @@ class LoopFinder:
             link = self._verified(self._atlas.keyframes[candidate], kept)
             if link is not None:
                 links.append(link)
-        if self._atlas.is_placed(kept.submap) and any(_same_view(link, kept) for link in links):
-            kept.station = None  # round after round over one place must not fill the memory
         self._remember(kept)
         return self._believed(links, kept)
 
@@ -92,8 +87,10 @@ class LoopFinder:
         return list(dict.fromkeys([*own[:CANDIDATES], *found]))
 
     def forget(self, id: int) -> None:
-        """Never find this keyframe again."""
-        self.index.remove(id)
+        """Never find this keyframe again; call while the atlas still has it."""
+        kept = self._atlas.keyframes.get(id)
+        if kept is not None and kept.station is not None:
+            self.index.remove(id, kept.station.features)
 
     def _remember(self, kept: Kept) -> None:
         if kept.station is not None:
@@ -157,6 +154,7 @@ class LoopFinder:
                 other
                 for other in self._waiting
                 if other.submap == kept.submap
+                and {other.link.a, other.link.b} <= self._atlas.keyframes.keys()
                 and _agree(correction, other.world_from_submap, kept, implied.scale)
             ]
             if agreeing or is_strong(link):
@@ -166,13 +164,6 @@ class LoopFinder:
                 self._waiting.append(_Waiting(link, kept.submap, correction))
                 self.refused["unconfirmed"] += 1
         return believed
-
-
-def _same_view(link: Link, kept: Kept) -> bool:
-    """Whether an earlier keyframe shows all of it, from nearly the same place."""
-    step = float(np.linalg.norm(link.a_from_b.translation)) / (link.a_from_b.scale * kept.depth)
-    turn = rotation_angle_rad(link.a_from_b.rotation)
-    return is_strong(link) and link.overlap > COVERED and step < NEAR_DEPTHS and turn < NEAR_RAD
 
 
 def is_strong(link: Link) -> bool:

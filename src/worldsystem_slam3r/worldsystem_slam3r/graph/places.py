@@ -43,6 +43,7 @@ class PlaceIndex:
         self._ids: list[int] = []
         self._feature_counts: list[int] = []
         self._row: dict[int, int] = {}
+        self._free: list[int] = []
         self._last: tuple[Features, Int64[np.ndarray, "n t"]] | None = None
 
     def __len__(self) -> int:
@@ -52,18 +53,31 @@ class PlaceIndex:
         """Make keyframe `id` findable; one with too few corners stays unfindable."""
         if len(features) < LEAST_FEATURES or id in self._row:
             return
-        row = self._row[id] = len(self._ids)
-        self._ids.append(id)
-        self._feature_counts.append(len(features))
+        row = self._row[id] = self._free_row()
+        self._ids[row], self._feature_counts[row] = id, len(features)
         for table, words in zip(self._tables, self._words(features).T, strict=True):
             for word in np.unique(words).tolist():
                 table.setdefault(word, array("i")).append(row)
 
-    def remove(self, id: int) -> None:
-        """Never find `id` again; its words are skipped."""
+    def remove(self, id: int, features: Features) -> None:
+        """Never find `id` again, which was added with these `features`."""
         row = self._row.pop(id, None)
-        if row is not None:
-            self._feature_counts[row] = 0
+        if row is None:
+            return
+        self._feature_counts[row] = 0
+        self._free.append(row)
+        for table, words in zip(self._tables, self._words(features).T, strict=True):
+            for word in np.unique(words).tolist():
+                table[word].remove(row)
+                if not table[word]:
+                    del table[word]
+
+    def _free_row(self) -> int:
+        if not self._free:
+            self._free.append(len(self._ids))
+            self._ids.append(-1)
+            self._feature_counts.append(0)
+        return self._free.pop()
 
     def candidates(self, features: Features, count: int, without: set[int]) -> list[Candidate]:
         """The `count` likeliest keyframes, best first, none of `without`."""

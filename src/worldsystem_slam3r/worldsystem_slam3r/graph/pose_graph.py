@@ -105,6 +105,16 @@ class PoseGraph:
         del self.nodes[id]
         self.anchors.pop(id, None)
 
+    def contract(self, id: int, other: int) -> None:
+        """Give `other`, which an edge goes to, what is known of how `id` lies to the rest, where
+        it has no edge of its own; the node itself stays."""
+        link = self.edges[id, other] if (id, other) in self.edges else self.edges[other, id]
+        id_from_other = link if link.a == id else _reversed(link)
+        for edge in [e for e in self.edges.values() if id in e.key and other not in e.key]:
+            own = edge if edge.b == id else _reversed(edge)
+            if (own.a, other) not in self.edges and (other, own.a) not in self.edges:
+                self.add_edge(replace(_joined(own, id_from_other), is_loop=True))
+
     def neighbours(self, ids: Iterable[int], steps: int) -> set[int]:
         """`ids` and all nodes up to `steps` edges away."""
         found, rim = set(ids), set(ids)
@@ -215,6 +225,12 @@ def _joined(first: Edge, second: Edge) -> Edge:
         float(np.hypot(first.shift * unit, second.shift)),
         float(np.hypot(first.log_scale, second.log_scale)),
     )
+
+
+def _reversed(edge: Edge) -> Edge:
+    unit = edge.a_from_b.scale
+    turned = edge.a_from_b.inverse()
+    return replace(edge, a=edge.b, b=edge.a, a_from_b=turned, shift=edge.shift * unit)
 
 
 def _settings() -> gtsam.LevenbergMarquardtParams:

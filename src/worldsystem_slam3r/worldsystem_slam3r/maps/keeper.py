@@ -51,7 +51,7 @@ class MapKeeper:
         self._saver: MapSaver | None = None
         self._every_s = 0.0
         self._saved_s = time.monotonic()
-        self._saved_keyframes = 0
+        self._saved: tuple[int, int] = (0, -1)
         self._loading: Iterator[Keyframe] = iter(())
         self._gathering = Sparing(SAVING_SHARE)
 
@@ -78,7 +78,7 @@ class MapKeeper:
         now_s = time.monotonic()
         if self._saver is None or now_s - self._saved_s < self._every_s:
             return
-        self._gathering.wanted = len(self._atlas.keyframes) != self._saved_keyframes
+        self._gathering.wanted = self._state() != self._saved
         if self._gathering.is_due:
             self._saved_s = now_s
             self._save_soon(self._saver)
@@ -90,11 +90,15 @@ class MapKeeper:
             self._saver.close()
 
     def _save_soon(self, saver: MapSaver) -> None:
-        self._saved_keyframes = len(self._atlas.keyframes)
-        if self._saved_keyframes:
+        self._saved = self._state()
+        if self._atlas.keyframes:
             with self._gathering.work():
                 content = self._content()
             saver.save(content, time.time_ns())
+
+    def _state(self) -> tuple[int, int]:
+        """How many keyframes there are, and the one that came last."""
+        return len(self._atlas.keyframes), next(reversed(self._atlas.keyframes), -1)
 
     def _content(self) -> MapContent:
         return MapContent.of(self._atlas, self.dense, self._metric.enu)
@@ -123,7 +127,7 @@ class MapKeeper:
         if self._metric.enu is None:
             self._metric.enu = saved.enu
         self._loading = saved.keyframes(restored, self.dense)
-        self._saved_keyframes = len(restored)
+        self._saved = self._state()
         log.info("loaded %d keyframes from %s", len(restored), folder)
         return Loaded(
             len(restored),

@@ -157,6 +157,18 @@ class HangingSamples:
             if item.keyframe_id in ids:
                 self.hung[row] = self._rehung(item, NOTHING, Sim3.identity())
 
+    def hang_on(self, keyframe_id: int, other: int) -> None:
+        """What hangs on a keyframe hangs on `other` from now on, where it is."""
+        old, own = self._world_of(keyframe_id), self._world_of(other)
+        if old is None or own is None:
+            return
+        for row, (stamp_ns, key, place) in enumerate(self._poses):
+            if key == keyframe_id:
+                self._poses[row] = (stamp_ns, other, own.inverse().apply(old.apply(place)))
+        for row, item in enumerate(self.hung):
+            if item.keyframe_id == keyframe_id:
+                self.hung[row] = self._rehung(item, other, own)
+
     def placed(self, kind: type[Sample]) -> list[tuple[Hung, Sim3]]:
         """The hung samples of one kind whose keyframe is known, with its `world_from_keyframe`."""
         found = []

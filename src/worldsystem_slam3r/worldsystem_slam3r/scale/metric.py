@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float64
@@ -67,11 +67,14 @@ class _Length:
     sigma: float
 
 
+_End = tuple[int, np.ndarray]
+
+
 @dataclass(frozen=True, eq=False)
 class _Baseline:
     """A known distance whose two ends hang on keyframes."""
 
-    ends: tuple[tuple[int, np.ndarray], tuple[int, np.ndarray]]
+    ends: tuple[_End, _End]
     metres: float
     sigma_m: float
 
@@ -144,6 +147,25 @@ class MetricScale:
         for samples in (self._gps, self._odometry, self._pressure):
             samples.release_keyframes(gone)
         self._lengths = [length for length in self._lengths if length.keyframe_id not in gone]
+
+    def hang_on(self, keyframe_id: int, other: int) -> None:
+        """A keyframe is about to go: what hangs on it hangs on `other`, which stands in for it."""
+        for samples in (self._gps, self._odometry, self._pressure):
+            samples.hang_on(keyframe_id, other)
+        old, own = self._world_of(keyframe_id), self._world_of(other)
+        if old is None or own is None:
+            return
+        grown = math.log(own.scale / old.scale)
+        self._lengths = [
+            replace(length, keyframe_id=other, log_scale=length.log_scale + grown)
+            if length.keyframe_id == keyframe_id
+            else length
+            for length in self._lengths
+        ]
+        self._baselines = [
+            replace(known, ends=_ends_on(known.ends, keyframe_id, other, own.inverse() @ old))
+            for known in self._baselines
+        ]
 
     @property
     def sample_count(self) -> int:
@@ -246,6 +268,15 @@ class MetricScale:
             if apart > 0.0:
                 found.append((math.log(known.metres / apart), known.sigma_m / known.metres))
         return found
+
+
+def _ends_on(
+    ends: tuple[_End, _End], old: int, other: int, other_from_old: Sim3
+) -> tuple[_End, _End]:
+    first, second = (
+        (other, other_from_old.apply(place)) if key == old else (key, place) for key, place in ends
+    )
+    return first, second
 
 
 def _positions(samples: HangingSamples) -> Positions:

@@ -69,7 +69,8 @@ class SplatsNode(StageNode):
             self._scale = event.scale or self._scale
             self._world.move(event.world_from_cam, event.point_scale)
         else:
-            self._world.remove(event.ids)
+            self._world.hang_on(event.successors)
+            self._world.remove(event.wrong)
         self._told.note(event)
         self._publish()
 

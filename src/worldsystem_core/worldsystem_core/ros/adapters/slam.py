@@ -20,6 +20,7 @@ from worldsystem_core.reconstruction import (
     Pose,
     RemovedKeyframes,
     ScaleState,
+    Successor,
     TrackingState,
 )
 from worldsystem_core.ros.adapters.messages import (
@@ -40,6 +41,7 @@ KeyframeEvent = NewKeyframe | MovedKeyframes | RemovedKeyframes
 _FLOAT32 = 7
 _CLOUD_POINT = np.dtype([("x", "<f4"), ("y", "<f4"), ("z", "<f4"), ("rgb", "<u4")])
 _POINT = np.dtype([*_CLOUD_POINT.descr, ("confidence", "<f4")])
+_SUCCESSOR_BYTES = 8
 _NO_CAMERA = np.eye(3)
 _NO_POINTS = np.empty((0, 0), _POINT)
 
@@ -129,17 +131,24 @@ class KeyframeAdapter:
         if isinstance(item, MovedKeyframes):
             return [_moved_cdr(item, keyframe_id) for keyframe_id in item.world_from_cam]
         return [
-            _keyframe_cdr(0, keyframe_id, 0, KeyframeMessage.REMOVE, np.eye(4))
-            for keyframe_id in item.ids
+            _removed_cdr(keyframe_id, item.successors.get(keyframe_id)) for keyframe_id in item.ids
         ]
 
     def load(self, cdr: bytes) -> KeyframeEvent:
-        message = deserialize_message(cdr, KeyframeMessage)
+        message = _keyframe_message(cdr)
         if message.event == KeyframeMessage.REMOVE:
-            return RemovedKeyframes((message.id,))
+            return _removed(message)
         if message.event == KeyframeMessage.UPDATE:
             return _moved(message)
         return NewKeyframe(_keyframe(message))
+
+
+def _keyframe_message(cdr: bytes) -> KeyframeMessage:
+    """The message; one recorded before there were successors has none."""
+    try:
+        return deserialize_message(cdr, KeyframeMessage)
+    except RuntimeError:
+        return deserialize_message(cdr + bytes(_SUCCESSOR_BYTES), KeyframeMessage)
 
 
 def _moved_cdr(moved: MovedKeyframes, id: int) -> bytes:
@@ -159,6 +168,22 @@ def _moved(message: KeyframeMessage) -> MovedKeyframes:
     factors = {message.id: message.point_scale} if message.point_scale else {}
     scale = ScaleState(message.scale_state) if message.root_changed else None
     return MovedKeyframes({message.id: pose_matrix(message.pose)}, factors, scale)
+
+
+def _removed_cdr(id: int, successor: Successor | None) -> bytes:
+    kind = KeyframeMessage.REMOVE
+    if successor is None:
+        return _keyframe_cdr(0, id, 0, kind, np.eye(4))
+    pose, size = successor.world_from_cam, successor.point_scale
+    return _keyframe_cdr(0, id, 0, kind, pose, point_scale=size, successor=successor.id)
+
+
+def _removed(message: KeyframeMessage) -> RemovedKeyframes:
+    if not message.has_successor:
+        return RemovedKeyframes((message.id,))
+    pose, size = pose_matrix(message.pose), message.point_scale
+    successor = Successor(message.successor, pose, size)
+    return RemovedKeyframes((message.id,), {message.id: successor})
 
 
 def _new_keyframe_cdr(keyframe: Keyframe) -> bytes:
@@ -186,6 +211,7 @@ def _keyframe_cdr(  # the message has this many parts
     scale: ScaleState = ScaleState.SCENE,
     point_scale: float = 0.0,
     root_changed: bool = False,
+    successor: int | None = None,
 ) -> bytes:
     writer = CdrWriter()
     writer.header(stamp_ns, world_frame(scale))
@@ -202,6 +228,8 @@ def _keyframe_cdr(  # the message has this many parts
     writer.number("B", scale.value)
     writer.number("d", point_scale)
     writer.number("?", root_changed)
+    writer.number("?", successor is not None)
+    writer.number("I", successor or 0)
     return writer.finish()
 
 

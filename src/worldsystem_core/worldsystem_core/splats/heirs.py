@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Chunks whose keyframe is gone while another one stands in for it: they go along with that."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Protocol
+
+import numpy as np
+from jaxtyping import Float64
+
+from worldsystem_core.geometry.sim3 import Sim3
+from worldsystem_core.reconstruction import Successor
+
+
+class Placed(Protocol):
+    """What lies in the world by a similarity."""
+
+    world_from_chunk: Sim3
+
+
+class Heirs:
+    """Which of `chunks` hang on which keyframe, where that is not the one that gave them."""
+
+    def __init__(self, chunks: Mapping[int, Placed]) -> None:
+        self._chunks = chunks
+        self._hanging: dict[int, dict[int, Sim3]] = {}
+
+    def stand_in(self, id: int, successor: Successor) -> None:
+        """Chunk `id`, and what hangs on its keyframe, goes along with `successor` from now on."""
+        hanging = [id, *self._hanging.pop(id, ())]
+        successor_from_world = successor.world_from_points.inverse()
+        for chunk in hanging:
+            if chunk in self._chunks:
+                place = self._chunks[chunk].world_from_chunk
+                own = self._hanging.setdefault(successor.id, {})
+                own[chunk] = successor_from_world @ place
+
+    def places(
+        self,
+        world_from_cam: Mapping[int, Float64[np.ndarray, "4 4"]],
+        point_scale: Mapping[int, float],
+    ) -> dict[int, Sim3]:
+        """Where chunks lie when these keyframes lie and have grown so; one without a size keeps
+        that of its chunk."""
+        found: dict[int, Sim3] = {}
+        for number, pose in world_from_cam.items():
+            chunk = self._chunks.get(number)
+            known = 1.0 if chunk is None else chunk.world_from_chunk.scale
+            place = Sim3.from_pose(pose, point_scale.get(number, known))
+            if chunk is not None:
+                found[number] = place
+            for heir, own in self._hanging.get(number, {}).items():
+                if heir in self._chunks:
+                    found[heir] = place @ own
+        return found
+
+    def with_predecessors(self, ids: Iterable[int]) -> list[int]:
+        """These keyframes and what hangs on them; nothing does from now on."""
+        return [each for key in ids for each in (key, *self._hanging.pop(key, ()))]

@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A keyframe stands in for an older one of the same view; truth is the flight, and the solver."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from drifting_backend import DriftingBackend, Film, film, ring_poses
+from scipy.spatial.transform import Rotation
+from test_graph_backend import over, path_error
+
+from worldsystem_core.geometry.sim3 import Sim3
+from worldsystem_core.reconstruction import (
+    Event,
+    MovedKeyframes,
+    NewKeyframe,
+    RemovedKeyframes,
+    Successor,
+)
+from worldsystem_slam3r.graph.pose_graph import Edge, PoseGraph
+from worldsystem_slam3r.scale.hanging import HangingSamples, Hung, PositionSample
+
+LAP = 16
+WINDOW = 9
+
+
+@pytest.fixture(scope="module")
+def laps() -> Film:
+    """Four times round the room over the same ground."""
+    return film(4 * ring_poses(LAP + 1)[:-1])
+
+
+@pytest.fixture(scope="module")
+def flown(laps) -> tuple:
+    """Events of the four rounds with some drift, and the graph at the end."""
+    return over(DriftingBackend([laps], turn_rad=0.004, growth=1.004), [laps])
+
+
+def successors_of(events: list[Event]) -> dict[int, Successor]:
+    removed = [event for event in events if isinstance(event, RemovedKeyframes)]
+    return {key: heir for event in removed for key, heir in event.successors.items()}
+
+
+def test_the_map_of_four_rounds_is_as_large_as_that_of_one(flown):
+    _, graph = flown
+    assert len(graph.atlas.keyframes) <= LAP + WINDOW + 2
+    assert len(graph.atlas.graph.nodes) == len(graph.atlas.keyframes)
+    assert len(graph.finder.index) == len(graph.atlas.keyframes)
+    assert set(graph.atlas.graph.parts().values()) == {0}
+
+
+def test_every_picture_keeps_its_place_when_its_keyframe_goes(flown, laps):
+    events, _ = flown
+    assert path_error(events, laps) < 0.03
+
+
+def test_a_keyframe_goes_once_its_successor_is_refined_no_more(flown):
+    events, graph = flown
+    told: list[int] = []
+    gone: set[int] = set()
+    for event in events:
+        if isinstance(event, NewKeyframe):
+            told.append(event.keyframe.id)
+        elif isinstance(event, RemovedKeyframes):
+            assert set(event.successors) == set(event.ids)
+            for key, heir in event.successors.items():
+                assert key < heir.id < told[-1] - WINDOW
+                assert heir.id not in gone
+            gone |= set(event.ids)
+    assert gone | set(graph.atlas.keyframes) == set(told)
+    assert len(gone) >= 2 * LAP
+
+
+def test_a_successor_is_told_where_it_lies(flown):
+    """As whoever follows the events has it: pose and size as they were told last."""
+    events, _ = flown
+    pose: dict[int, np.ndarray] = {}
+    size: dict[int, float] = {}
+    for event in events:
+        if isinstance(event, NewKeyframe):
+            pose[event.keyframe.id], size[event.keyframe.id] = event.keyframe.world_from_cam, 1.0
+        elif isinstance(event, MovedKeyframes):
+            pose |= event.world_from_cam
+            size |= event.point_scale
+        elif isinstance(event, RemovedKeyframes):
+            for heir in event.successors.values():
+                np.testing.assert_allclose(heir.world_from_cam, pose[heir.id], atol=1e-12)
+                assert heir.point_scale == pytest.approx(size[heir.id])
+
+
+def test_another_view_from_the_same_place_takes_nothing_away(flown, laps):
+    """A successor looks where its predecessor looked, from where that stood."""
+    events, _ = flown
+    for key, heir in successors_of(events).items():
+        apart = np.linalg.inv(laps.poses[key]) @ laps.poses[heir.id]
+        assert np.linalg.norm(apart[:3, 3]) < 1e-6
+        assert Rotation.from_matrix(apart[:3, :3]).magnitude() < 1e-6
+
+
+def test_every_keyframe_stays_where_that_is_asked_for(laps):
+    events, graph = over(DriftingBackend([laps]), [laps], replace_views=False)
+    assert len(graph.atlas.keyframes) == 4 * LAP
+    assert not successors_of(events)
+
+
+def random_places(count: int) -> dict[int, Sim3]:
+    rng = np.random.default_rng(4)
+    return {
+        key: Sim3(
+            float(np.exp(rng.normal(0, 0.1))),
+            Rotation.from_rotvec(rng.normal(0, 0.3, 3)).as_matrix(),
+            rng.normal(0, 1, 3),
+        )
+        for key in range(count)
+    }
+
+
+def edge(places: dict[int, Sim3], a: int, b: int, *, is_loop: bool = False) -> Edge:
+    return Edge(a, b, places[a].inverse() @ places[b], 0.01, 0.02, 0.01, is_loop=is_loop)
+
+
+def test_what_was_measured_to_a_node_holds_for_the_one_that_stands_in_for_it():
+    """Three nodes hang on 3 alone, in both directions; 3 goes, and they still find their place."""
+    places = random_places(5)
+    graph = PoseGraph()
+    for key, place in places.items():
+        graph.add_node(key, place)
+    for a, b in ((0, 3), (3, 1), (3, 2)):
+        graph.add_edge(edge(places, a, b))
+    graph.add_edge(edge(places, 3, 4, is_loop=True))
+    graph.contract(3, 4)
+    graph.remove_node(3)
+    assert set(graph.parts().values()) == {0}
+    for key in (1, 2, 4):
+        graph.nodes[key] = graph.nodes[key] @ Sim3(
+            1.1, Rotation.from_rotvec([0.02, 0.03, 0.0]).as_matrix(), np.array([0.1, 0.0, 0.1])
+        )
+    graph.optimise()
+    for key in (0, 1, 2, 4):
+        np.testing.assert_allclose(graph.nodes[key].translation, places[key].translation, atol=1e-4)
+        assert graph.nodes[key].scale == pytest.approx(places[key].scale, rel=1e-4)
+
+
+def test_a_measurement_of_its_own_is_worth_more_than_an_inherited_one():
+    places = random_places(3)
+    graph = PoseGraph()
+    for key, place in places.items():
+        graph.add_node(key, place)
+    for a, b in ((0, 1), (0, 2), (1, 2)):
+        graph.add_edge(edge(places, a, b))
+    own = graph.edges[0, 2]
+    graph.contract(1, 2)
+    assert graph.edges[0, 2] is own
+
+
+def test_what_was_measured_along_the_way_goes_along_with_the_successor():
+    places = random_places(2)
+    samples = HangingSamples(places.get)
+    where = PositionSample(5, np.zeros(3), np.eye(3))
+    samples.hung = [Hung(where, 0, np.array([1.0, 2.0, 3.0]), np.array([0.1, 0.0, 0.0]))]
+    (before,) = samples.placed(PositionSample)
+    samples.hang_on(0, 1)
+    (after,) = samples.placed(PositionSample)
+    assert after[0].keyframe_id == 1
+    np.testing.assert_allclose(after[1].apply(after[0].place), before[1].apply(before[0].place))
+    turned = [world.scale * world.rotation @ hung.velocity for hung, world in (before, after)]
+    np.testing.assert_allclose(*turned)
