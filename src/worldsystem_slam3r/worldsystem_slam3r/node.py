@@ -38,6 +38,7 @@ from worldsystem_core.trajectory import Trajectory
 from worldsystem_slam3r.cloud import BoundedCloud
 from worldsystem_slam3r.config import Slam3rConfig
 from worldsystem_slam3r.maps.folder import is_map
+from worldsystem_slam3r.path_pace import PathPace
 from worldsystem_slam3r.running import OF_NO_FRAME, Answer, WorkerEnded, start_backend
 
 _PATH_PERIOD_S = 1.0
@@ -60,6 +61,7 @@ class Slam3rNode(StageNode):
         self._trajectory = Trajectory()
         self._cloud = BoundedCloud(self.config.cloud_points, seed=self.config.seed)
         self._cloud_told = (0, 0)
+        self._path_pace = PathPace(_PATH_PERIOD_S)
         self._newest_ns = 0
         self._newest_id = -1
         self._camera: Camera | None = None
@@ -89,7 +91,7 @@ class Slam3rNode(StageNode):
         self.create_service(LoadMap, "slam3r/load_map", self._on_load)
         self.create_service(Reset, "slam3r/reset", self._on_reset)
         self.create_service(Trigger, "slam3r/tell_again", self._on_tell_again)
-        self.create_timer(_PATH_PERIOD_S, self._publish_path)
+        self.create_timer(_PATH_PERIOD_S, self._publish_path_when_due)
         if self.config.cloud_period_s:
             self.create_timer(self.config.cloud_period_s, self._publish_cloud)
 
@@ -224,6 +226,10 @@ class Slam3rNode(StageNode):
                     transforms=[_transform(pose.stamp_ns, "odom", "base_link", odom_from_base)]
                 )
             )
+
+    def _publish_path_when_due(self) -> None:
+        if self._path_pace.is_due(len(self._trajectory)):
+            self._publish_path()
 
     def _publish_path(self) -> None:
         if len(self._trajectory):
