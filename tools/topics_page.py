@@ -25,8 +25,7 @@ MEANINGS = {
     "BATTERY": "charge, voltage, current, temperature of the sender's battery",
     "ODOMETRY": "where the sender's own filter (ARKit, ARCore, an autopilot) puts it, level frame",
     "POSE": "camera pose `world_from_cam`, one for each tracked frame, `scene` or `map`",
-    "PATH": "the whole path with all corrections, once a second, a long one more seldom, `scene` or "
-    "`map`",
+    "PATH": "the whole corrected path, once a second, a long one more seldom, `scene` or `map`",
     "KEYFRAME": "keyframe with dense points; its later moves and removals",
     "POINTS": "the keyframe's points alone, for rviz2, `camera_optical_frame`",
     "CLOUD": "points of all keyframes, corrected, at most `slam3r.cloud_points`, `scene` or `map`; "
