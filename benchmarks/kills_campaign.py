@@ -145,7 +145,8 @@ class Campaign:
             elif stage in counts:
                 told.before, kept = count, min(count, witness.fact(*counts[stage]))
             elif stage in ("slam3r", "worker"):
-                lost = _lost(keyframes, witness.keyframes())
+                there = {stamp_ns for _, stamp_ns in witness.keyframes().values()}
+                lost = _lost(keyframes, there | witness.replaced())
                 told.before, kept = len(keyframes), len(keyframes) - len(lost)
                 told.lost_s = at_s - min(lost, default=at_s)
             else:
@@ -157,7 +158,6 @@ class Campaign:
         return compare
 
 
-def _lost(before: dict[int, tuple[float, int]], after: dict[int, tuple[float, int]]) -> list[float]:
-    """When the keyframes came that are not there any more, told by their capture time."""
-    there = {stamp_ns for _, stamp_ns in after.values()}
+def _lost(before: dict[int, tuple[float, int]], there: set[int]) -> list[float]:
+    """When the keyframes came that are not `there` any more, told by their capture time."""
     return [came_s for came_s, stamp_ns in before.values() if stamp_ns not in there]

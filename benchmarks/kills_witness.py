@@ -14,6 +14,7 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 
 from worldsystem_core.objects import MapObjects
+from worldsystem_core.reconstruction import RemovedKeyframes
 from worldsystem_core.ros import topics
 from worldsystem_core.ros.cdr import CdrReader
 from worldsystem_core.ros.reference_topic import Topic
@@ -41,6 +42,7 @@ class Witness:
         self._blocks: set[BlockIndex] = set()
         self._objects: set[int] = set()
         self._keyframes: dict[int, tuple[float, int]] = {}
+        self._replaced: set[int] = set()
         self._facts: dict[str, dict[str, str]] = {}
         for stage, topic in _OUTPUTS.items():
             self._listen(topic, lambda _, stage=stage: self._arrived(f"{stage} output"))
@@ -82,7 +84,10 @@ class Witness:
             if event == 0:
                 self._keyframes[number] = (time.monotonic(), stamp_ns)
             elif event == 2:
-                self._keyframes.pop(number, None)
+                gone = self._keyframes.pop(number, None)
+                told = topics.KEYFRAME.adapter.load(message)
+                if gone is not None and isinstance(told, RemovedKeyframes) and told.heirs:
+                    self._replaced.add(gone[1])
 
     def _on_diagnostics(self, message: bytes) -> None:
         for status in topics.DIAGNOSTICS.adapter.load(message).status:
@@ -149,6 +154,11 @@ class Witness:
         """When each keyframe came [s] and was captured [ns]; of all that are not withdrawn."""
         with self._lock:
             return dict(self._keyframes)
+
+    def replaced(self) -> set[int]:
+        """When those were captured [ns] that others stand in for: they are not lost."""
+        with self._lock:
+            return set(self._replaced)
 
     def forget_keyframes(self) -> None:
         """What is told from now on is the whole map: the reconstruction begins anew."""

@@ -2,11 +2,12 @@
 """The path: what hangs on a keyframe follows it, and memory has a bound."""
 
 import dataclasses
+from itertools import pairwise
 
 import numpy as np
 from world_for_viewers import camera_pose, pose_event
 
-from worldsystem_core.reconstruction import TrackingState
+from worldsystem_core.reconstruction import RemovedKeyframes, Successor, TrackingState
 from worldsystem_viewer.camera_path import CameraPath
 
 
@@ -23,6 +24,41 @@ def test_centres_follow_their_keyframe_rigidly():
     wanted = before[:10] @ carried[:3, :3].T + carried[:3, 3]
     np.testing.assert_allclose(path.positions()[:10], wanted, atol=1e-5)
     np.testing.assert_array_equal(path.positions()[10], before[10])
+
+
+def test_centres_go_along_with_the_keyframe_that_stands_in_for_theirs():
+    """What the successor was when it took over, and what it has moved by since."""
+    path = CameraPath()
+    path.add_keyframe(4, camera_pose(0.0))
+    path.add_keyframe(7, camera_pose(0.3))
+    for n in range(10):
+        path.add(pose_event(n, n / 10, keyframe_id=4))
+    before = path.positions()
+    path.remove(RemovedKeyframes((4,), {4: Successor(7, camera_pose(0.3))}))
+    np.testing.assert_array_equal(path.positions(), before)
+    moved = camera_pose(0.7)
+    path.move({7: moved})
+    carried = moved @ np.linalg.inv(camera_pose(0.3))
+    wanted = before @ carried[:3, :3].T + carried[:3, 3]
+    np.testing.assert_allclose(path.positions(), wanted, atol=1e-5)
+
+
+def test_a_long_path_shows_corrections_more_seldom():
+    """Twice a second something is corrected, for an hour at 15 poses a second; ten looks each."""
+    path, epochs, centres = CameraPath(), [], 0
+    path.add_keyframe(4, camera_pose(0.0))
+    for tick in range(7200):
+        for n in range(8):
+            path.add(pose_event(8 * tick + n, n / 10, keyframe_id=4))
+        path.move({4: camera_pose(0.1)})
+        for look in range(10):
+            before = path.epoch
+            path.show_corrections(0.5 * tick + 0.05 * look)
+            epochs += [0.5 * tick] * (path.epoch - before)
+            centres += len(path) * (path.epoch - before)
+    assert centres < 1.1 * 5000 * 3600
+    assert len([at for at in epochs if at < 10.0]) >= 18
+    assert max(b - a for a, b in pairwise(epochs)) <= 3.0
 
 
 def test_lost_and_not_finite_poses_are_left_out():

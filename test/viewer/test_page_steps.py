@@ -132,7 +132,7 @@ def test_a_withdrawn_keyframe_takes_its_points_from_those_who_follow():
     follow(page, crowd.newest(), image=True)
     while crowd.world.next_cloud(page) is not None:
         continue
-    crowd.world.remove_keyframes((1,))
+    crowd.world.remove_keyframes(RemovedKeyframes((1,)))
     crowd.now_s += 1.0 / HZ
     follow(page, crowd.newest(), image=True)
     assert page.keyframes.clouds == {2}

@@ -3,23 +3,29 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from jaxtyping import Float32, Float64
 
 from worldsystem_core.geometry.se3 import inverse
-from worldsystem_core.reconstruction import Pose, TrackingState
+from worldsystem_core.reconstruction import Pose, RemovedKeyframes, TrackingState
 
 _NO_KEYFRAME = -1
+_CAPACITY = 10_000
+"""Centres; more are no finer line, and 11 minutes at 15 a second are kept whole."""
+_RETOLD_PER_S = 5_000
+"""Centres a second that corrections make a page get again: a long path shows them later."""
 
 
 class CameraPath:
     """Camera centres in arrival order; a corrected keyframe takes its centres along.
 
     At most `capacity` centres are held: when full, every second one goes. `epoch` grows when
-    centres already handed out have changed.
+    centres already handed out are to be told again.
     """
 
-    def __init__(self, capacity: int = 100_000) -> None:
+    def __init__(self, capacity: int = _CAPACITY) -> None:
         self._local = np.zeros((capacity, 3), np.float64)
         self._anchor = np.full(capacity, _NO_KEYFRAME, np.int64)
         self._baked = np.zeros((capacity, 3), np.float32)
@@ -27,6 +33,9 @@ class CameraPath:
         self._length = 0
         self._keyframes: dict[int, np.ndarray] = {}
         self._sizes: dict[int, float] = {}
+        self._hangs = False
+        self._is_corrected = False
+        self._told_s = -math.inf
         self.epoch = 0
 
     def __len__(self) -> int:
@@ -34,7 +43,7 @@ class CameraPath:
 
     def add_keyframe(self, id: int, world_from_cam: Float64[np.ndarray, "4 4"]) -> None:
         """Poses that name keyframe `id` hang on it from now on, the first also those before it."""
-        first = not self._keyframes
+        first, self._hangs = not self._hangs, True
         self._keyframes[id] = world_from_cam
         if first:
             keyframe_from_world = inverse(world_from_cam)
@@ -74,7 +83,26 @@ class CameraPath:
             hanging = np.flatnonzero(anchors == keyframe_id)
             local = self._local[hanging] * self._sizes.get(keyframe_id, 1.0)
             self._baked[hanging] = local @ moved[:3, :3].T + moved[:3, 3]
-        self.epoch += 1
+        self._is_corrected = True
+
+    def remove(self, removed: RemovedKeyframes) -> None:
+        """Centres stay where they are, and go along with the successor of theirs from now on."""
+        for keyframe_id, successor in removed.successors.items():
+            pose = self._keyframes.setdefault(successor.id, successor.world_from_cam)
+            size = self._sizes.setdefault(successor.id, successor.point_scale)
+            hanging = np.flatnonzero(self._anchor[: self._length] == keyframe_id)
+            centres = self._baked[hanging].astype(np.float64)
+            self._local[hanging] = (centres - pose[:3, 3]) @ pose[:3, :3] / size
+            self._anchor[hanging] = successor.id
+        for keyframe_id in removed.ids:
+            self._keyframes.pop(keyframe_id, None)
+            self._sizes.pop(keyframe_id, None)
+
+    def show_corrections(self, now_s: float) -> None:
+        """Have corrected centres told again, the more seldom the more of them there are."""
+        if self._is_corrected and now_s - self._told_s >= self._length / _RETOLD_PER_S:
+            self._is_corrected, self._told_s = False, now_s
+            self.epoch += 1
 
     def positions(self, start: int = 0) -> Float32[np.ndarray, "n 3"]:
         """A copy of the centres from number `start` on [world units]."""

@@ -151,7 +151,7 @@ class PageServer:
 
     def removed(self, removed: RemovedKeyframes) -> None:
         """Keyframes were withdrawn; their frusta and points go."""
-        self._world.remove_keyframes(removed.ids)
+        self._world.remove_keyframes(removed)
 
     def mesh(self, delta: MeshDelta) -> None:
         """What changed on the surface."""

@@ -8,6 +8,7 @@ So a page that is slow, late or reconnecting needs no queue of its own: it skips
 from __future__ import annotations
 
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Container, Iterable
 from dataclasses import dataclass, field, replace
@@ -17,7 +18,7 @@ from jaxtyping import Float32
 
 from worldsystem_core.mesh_stream.catalogue import SurfaceCatalogue
 from worldsystem_core.mesh_stream.link import MeshLink, Parcel
-from worldsystem_core.reconstruction import Keyframe, MovedKeyframes, Pose
+from worldsystem_core.reconstruction import Keyframe, MovedKeyframes, Pose, RemovedKeyframes
 from worldsystem_core.surface import BlockIndex, MeshBlock, MeshDelta
 from worldsystem_viewer.camera_path import CameraPath
 from worldsystem_viewer.keyframe_store import KeyframeCursor, KeyframeStore, cloud_of
@@ -169,10 +170,11 @@ class World:
             self._path.move(moved.world_from_cam, moved.point_scale)
             self._keyframes.move(moved)
 
-    def remove_keyframes(self, ids: tuple[int, ...]) -> None:
-        """Keyframes were withdrawn."""
+    def remove_keyframes(self, removed: RemovedKeyframes) -> None:
+        """Keyframes were withdrawn; the path goes along with those that stand in for them."""
         with self._lock:
-            self._keyframes.remove(ids)
+            self._path.remove(removed)
+            self._keyframes.remove(removed.ids)
 
     def can_resume(self, change: int) -> bool:
         """Whether a page that has the mesh up to `change` can go on from there."""
@@ -238,6 +240,7 @@ class World:
     def newer_path(self, cursor: Cursor) -> PathUpdate | None:
         """The centres that the page has not got; all of them after a correction."""
         with self._lock:
+            self._path.show_corrections(time.monotonic())
             if cursor.path_epoch != self._path.epoch:
                 cursor.path_length = 0
             elif cursor.path_length == len(self._path):
