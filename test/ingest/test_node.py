@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import os
-
 import cv2
 import numpy as np
 import pytest
@@ -12,14 +10,6 @@ from ingest_lab import encode, wait_until
 from rosbags.rosbag2 import Reader
 
 rclpy = pytest.importorskip("rclpy", reason="ROS is not set up: run these through `make test`")
-
-
-@pytest.fixture
-def context():
-    context = rclpy.Context()
-    rclpy.init(context=context, domain_id=10 + os.getpid() % 20)
-    yield context
-    rclpy.try_shutdown(context=context)
 
 
 @pytest.mark.parametrize(("width", "height", "offered"), [(640, 360, 1), (1920, 1080, 0)])

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 import urllib.request
 
@@ -16,14 +15,6 @@ from worldsystem_core.surface import MeshAssembly
 
 rclpy = pytest.importorskip("rclpy", reason="ROS is not set up: run these through `make test`")
 pytestmark = pytest.mark.ros
-
-
-@pytest.fixture
-def context():
-    context = rclpy.Context()
-    rclpy.init(context=context, domain_id=10 + os.getpid() % 20)
-    yield context
-    rclpy.try_shutdown(context=context)
 
 
 @pytest.fixture

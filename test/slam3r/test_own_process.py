@@ -283,16 +283,6 @@ def test_a_message_that_cannot_be_ours_closes_the_channel():
     theirs.close()
 
 
-@pytest.fixture
-def context():
-    import rclpy
-
-    context = rclpy.Context()
-    rclpy.init(context=context, domain_id=40 + os.getpid() % 20)
-    yield context
-    rclpy.try_shutdown(context=context)
-
-
 @pytest.mark.ros
 @pytest.mark.parametrize("saved", [True, False], ids=["in its saved map", "with an empty map"])
 def test_a_stage_whose_worker_was_killed_goes_on(context, film, tmp_path, saved):

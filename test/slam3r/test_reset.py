@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from functools import partial
 from pathlib import Path
@@ -92,14 +91,6 @@ def test_the_saved_map_becomes_the_new_one(ring, monkeypatch, tmp_path):
         running.backend.feed(frame)
     running.backend.finish()
     assert saved_ids(tmp_path / "map", ring) == [4, 5]
-
-
-@pytest.fixture
-def context():
-    context = rclpy.Context()
-    rclpy.init(context=context, domain_id=40 + os.getpid() % 20)
-    yield context
-    rclpy.try_shutdown(context=context)
 
 
 def until(done, limit_s: float = 30.0) -> None:

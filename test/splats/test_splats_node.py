@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 
 import numpy as np
@@ -20,14 +19,6 @@ rclpy = pytest.importorskip("rclpy", reason="ROS is not set up: run these throug
 pytestmark = pytest.mark.ros
 
 PIXELS = CAMERA.width * CAMERA.height
-
-
-@pytest.fixture
-def context():
-    context = rclpy.Context()
-    rclpy.init(context=context, domain_id=10 + os.getpid() % 20)
-    yield context
-    rclpy.try_shutdown(context=context)
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from pathlib import Path
 
@@ -13,7 +12,6 @@ from rosbags.highlevel import AnyReader
 
 pytest.importorskip("rclpy", reason="ROS is not set up: run these through `make test`")
 
-import rclpy
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile, ReliabilityPolicy
@@ -33,14 +31,6 @@ from worldsystem_storage.bag_check import verify
 from worldsystem_storage.node import RecorderNode
 
 pytestmark = pytest.mark.ros
-
-
-@pytest.fixture
-def context():
-    context = rclpy.Context()
-    rclpy.init(context=context, domain_id=10 + os.getpid() % 20)
-    yield context
-    rclpy.shutdown(context=context)
 
 
 def wait_until(condition, timeout_s=10.0):

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 
 import numpy as np
@@ -47,14 +46,6 @@ def delta(sequence: int, base: int, blocks: range) -> MeshDelta:
         keyframe_count=1,
         capture_ns=0,
     )
-
-
-@pytest.fixture
-def context():
-    context = rclpy.Context()
-    rclpy.init(context=context, domain_id=10 + os.getpid() % 20)
-    yield context
-    rclpy.try_shutdown(context=context)
 
 
 @pytest.fixture
