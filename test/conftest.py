@@ -1,17 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A ROS context of its own per test, on a domain that no other run of the tests uses."""
+"""A ROS context of its own per test, on a domain that no other folder or run of tests uses."""
 
 from __future__ import annotations
 
 import os
+from zlib import crc32
 
 import pytest
 
 
 @pytest.fixture
-def context():
+def context(request):
     rclpy = pytest.importorskip("rclpy", reason="ROS is not set up: run these through `make test`")
     context = rclpy.Context()
-    rclpy.init(context=context, domain_id=10 + os.getpid() % 20)
+    domain_id = 10 + crc32(f"{os.getpid()} {request.path.parent}".encode()) % 90
+    rclpy.init(context=context, domain_id=domain_id)
     yield context
     rclpy.try_shutdown(context=context)
