@@ -2,7 +2,7 @@
 """The web page and its server: the line, catching up, memory, twenty viewers, the browser's part.
 
 The demo flight (`viewer_film.py`) is shown at its own pace. `SOAK_MIN=30` makes the soak so long.
-`bench_viewer.py PART...` runs parts (line, load, browser, soak) into `results/viewer_PART.json`.
+`bench_viewer.py PART...` runs some (line, load, live, browser, soak) into `viewer_PART.json`.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import viewer_in_browser
+import viewer_live
 import viewer_soak
 from harness import QUICK, Benchmark
 from scipy.spatial import cKDTree
@@ -233,6 +234,16 @@ def _mapped(moments: list[Moment], viewers: int) -> Load:
     )
 
 
+def _live(bench: Benchmark, _: list[Moment]) -> None:
+    """The demo at its own pace, with nobody watching and with twenty pages."""
+    pairs = viewer_live.flights(VIEWERS)
+    note = f"the demo of {viewer_live.DURATION_S} s, all stages on, {os.cpu_count()} cores: "
+    note += "with 20 pages on loopback, over without"
+    for figure, unit in (("fps", "x"), ("glass_to_map_p95_ms", "x"), ("mesh_fscore", "x")):
+        ratios = [watched[f"demo.{figure}"] / alone[f"demo.{figure}"] for alone, watched in pairs]
+        bench.add(f"live_{figure.removesuffix('_ms')}_with_20", ratios, unit, note=note)
+
+
 def _crowd(port: int, viewers: int) -> subprocess.Popen[bytes]:
     """Pages are on other machines: here they shall take only what is left."""
     command = [sys.executable, str(Path(__file__).parent / "viewer_crowd.py"), str(port)]
@@ -336,7 +347,7 @@ def _soak(bench: Benchmark, moments: list[Moment]) -> None:
         bench.add(f"{name}_mb", [*extremes, float(values[-1])], "MB", note=f"{what}, as sampled")
 
 
-PARTS = {"line": _line, "load": _load, "browser": _browser, "soak": _soak}
+PARTS = {"line": _line, "load": _load, "live": _live, "browser": _browser, "soak": _soak}
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import selectors
 import socket
 import sys
 import time
+from contextlib import suppress
 
 _CHUNK = 1 << 22
 _PERIOD_S = 0.02  # a page is drawn no more often
@@ -36,15 +37,25 @@ def watch(port: int, count: int) -> int:
         for key, _ in selector.select(_PERIOD_S):
             if not isinstance(key.fileobj, socket.socket):
                 return taken
-            size = key.fileobj.recv_into(scrap, _CHUNK, socket.MSG_TRUNC)
+            size = _taken(key.fileobj, scrap)
             taken += size
             if not size:
                 selector.unregister(key.fileobj)
+                pages.remove(key.fileobj)
         if time.monotonic() >= alive_s:
             alive_s += _ALIVE_S
             for page in pages:
-                page.send(_frame(0x0A, b""))
+                with suppress(ConnectionError):  # what comes from it says so
+                    page.send(_frame(0x0A, b""))
         time.sleep(_PERIOD_S)
+
+
+def _taken(page: socket.socket, scrap: bytearray) -> int:
+    """Bytes thrown away; 0 when the server has ended."""
+    try:
+        return page.recv_into(scrap, _CHUNK, socket.MSG_TRUNC)
+    except ConnectionError:
+        return 0
 
 
 def _connected(port: int) -> socket.socket:
