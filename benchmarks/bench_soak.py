@@ -41,6 +41,7 @@ _LIMITS = (
     "slam3r.map_mb=32",
     "viewer.history_mb=64",
     "viewer.cloud_points=500000",
+    "viewer.rerun_mb=64",
 )
 
 

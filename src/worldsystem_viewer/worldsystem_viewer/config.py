@@ -74,6 +74,11 @@ class ViewerConfig(Config):
     rerun_port: int = param(9876, "port of the Rerun server", low=1, high=65535)
     rerun_web_port: int = param(9090, "port of the Rerun web viewer", low=1, high=65535)
     rerun_serve: bool = param(True, "start a Rerun server with its web viewer")
+    rerun_mb: int = param(
+        512,
+        "what the Rerun server keeps for those who come late; it takes more than that [MiB]",
+        low=16,
+    )
     restore: bool = param(
         False, "ask at the start for the keyframes of before: after a crash of this stage alone"
     )

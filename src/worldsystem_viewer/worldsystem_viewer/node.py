@@ -14,12 +14,7 @@ from worldsystem_core.frames import Frame
 from worldsystem_core.geometry.vertical import estimate_up
 from worldsystem_core.message_definitions import message_definition, service_definitions
 from worldsystem_core.objects import MapObjects, TrackFrame
-from worldsystem_core.reconstruction import (
-    MovedKeyframes,
-    NewKeyframe,
-    Pose,
-    RemovedKeyframes,
-)
+from worldsystem_core.reconstruction import MovedKeyframes, NewKeyframe, Pose
 from worldsystem_core.ros import topics
 from worldsystem_core.ros.adapters.slam import KeyframeEvent
 from worldsystem_core.ros.container import run_node
@@ -122,8 +117,8 @@ class ViewerNode(StageNode):
                 viewer.keyframe(event.keyframe)
             elif isinstance(event, MovedKeyframes):
                 viewer.moved(event)
-        if self._page is not None and isinstance(event, RemovedKeyframes):
-            self._page.removed(event)
+            else:
+                viewer.removed(event)
         self._remember_poses(event)
 
     def _remember_poses(self, event: KeyframeEvent) -> None:

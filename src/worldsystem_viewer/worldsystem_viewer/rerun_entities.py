@@ -24,6 +24,7 @@ from worldsystem_viewer.camera_path import CameraPath
 from worldsystem_viewer.chunks import ChunkIndex
 
 _PATH_PERIOD_S = 0.5
+_PATH_CENTRES_PER_S = 5_000  # it is logged whole
 _PICTURE = "world/camera/picture"
 _TRACKS = f"{_PICTURE}/tracks"
 _CODECS = {"h264": "H264", "h265": "H265"}
@@ -44,7 +45,7 @@ class RerunEntities:
         self._codec = ""
 
     def pose(self, pose: Pose, path: CameraPath) -> None:
-        """The camera, unless it is lost, and twice a second its path."""
+        """The camera, unless it is lost, and twice a second its path, a long one more seldom."""
         self._at(pose.stamp_ns, pose.frame_id)
         self._turn_upright(pose.scale)
         if pose.state is not TrackingState.TRACKED:
@@ -56,7 +57,8 @@ class RerunEntities:
             ),
         )
         if len(path) > 1 and time.monotonic() >= self._path_due_s:
-            self._path_due_s = time.monotonic() + _PATH_PERIOD_S
+            period_s = max(_PATH_PERIOD_S, len(path) / _PATH_CENTRES_PER_S)
+            self._path_due_s = time.monotonic() + period_s
             strip = self._rr.LineStrips3D([path.positions()], colors=[[255, 122, 26]])
             self._log("world/path", strip)
 

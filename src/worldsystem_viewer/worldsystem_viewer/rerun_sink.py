@@ -22,7 +22,7 @@ from worldsystem_core.frames import EncodedFrame
 from worldsystem_core.handoff import Handoff
 from worldsystem_core.objects import MapObjects, TrackFrame
 from worldsystem_core.priority import give_way, lower_thread_priority, patience_s
-from worldsystem_core.reconstruction import Keyframe, MovedKeyframes, Pose
+from worldsystem_core.reconstruction import Keyframe, MovedKeyframes, Pose, RemovedKeyframes
 from worldsystem_core.surface import MeshDelta
 from worldsystem_viewer.camera_path import CameraPath
 from worldsystem_viewer.chunks import ChunkedSurface
@@ -36,7 +36,6 @@ _WAIT_S = 0.2
 _NICENESS = 10
 _FLUSH_S = 5.0
 _SECOND_NS = 10**9
-_SERVER_MEMORY = "512MiB"
 
 
 class RerunSink:
@@ -108,6 +107,10 @@ class RerunSink:
     def moved(self, moved: MovedKeyframes) -> None:
         """Keyframes were corrected; the path follows with the next pose."""
         self._inbox.put(lambda _: self._path.move(moved.world_from_cam, moved.point_scale))
+
+    def removed(self, removed: RemovedKeyframes) -> None:
+        """Keyframes were withdrawn; the path goes on with those that stand in for them."""
+        self._inbox.put(lambda _: self._path.remove(removed))
 
     def mesh(self, delta: MeshDelta) -> None:
         """What changed on the surface."""
@@ -189,7 +192,7 @@ def _start_server(config: ViewerConfig) -> subprocess.Popen[bytes]:
                 raise PortInUse("Rerun", port, option) from error
     command = [sys.executable, "-m", "rerun", "--serve-web", "--bind", config.host]
     command += ["--port", str(config.rerun_port), "--web-viewer-port", str(config.rerun_web_port)]
-    command += ["--server-memory-limit", _SERVER_MEMORY]
+    command += ["--server-memory-limit", f"{config.rerun_mb}MiB"]
     log.info("Rerun's web viewer on http://%s:%d", config.host, config.rerun_web_port)
     quiet = subprocess.DEVNULL
     return subprocess.Popen(
