@@ -118,6 +118,14 @@ def test_splats_go_along_with_the_keyframe_that_stands_in_for_theirs():
     assert list(world.moved) == [0]
 
 
+def test_a_keyframe_told_again_keeps_the_splats_that_it_stands_in_for():
+    world, keyframe = SplatWorld(), wall_seen_from([0, 0, 0], 0)
+    world.add(keyframe)
+    world.hang_on({0: Successor(1, at(keyframe, 0.5), 1.0)})
+    world.add(wall_seen_from([0.5, 0, 0], 1))
+    assert len(world.chunks[0]) == CAMERA.width * CAMERA.height
+
+
 def test_splats_that_hang_on_a_withdrawn_keyframe_go_with_it():
     world, keyframe = SplatWorld(), wall_seen_from([0, 0, 0], 0)
     world.add(keyframe)

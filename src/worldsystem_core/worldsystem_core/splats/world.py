@@ -118,7 +118,7 @@ class SplatWorld:
 
     def add_gaussians(self, keyframe: Keyframe, found: Gaussians) -> int:
         """As `add`, with Gaussians (in the keyframe's camera frame) from elsewhere, a network."""
-        self.remove([keyframe.id])
+        self._take_out(keyframe.id)
         self._doubt(keyframe)
         self._recheck_one()
         if not len(found):
@@ -157,18 +157,21 @@ class SplatWorld:
             self._heirs.stand_in(number, successor)
 
     def remove(self, ids: Iterable[int]) -> None:
-        """Take the chunks of withdrawn keyframes out."""
+        """Take the chunks of withdrawn keyframes out, and those that hang on these."""
         for number in self._heirs.with_predecessors(ids):
-            chunk = self.chunks.pop(number, None)
-            if chunk is not None:
-                self._count(chunk, -1)
-                self._forget(number)
+            self._take_out(number)
 
     def gaussians(self) -> Gaussians:
         """All splats in the world frame."""
         return Gaussians.joined(
             [chunk.gaussians.transformed(chunk.world_from_chunk) for chunk in self.chunks.values()]
         )
+
+    def _take_out(self, number: int) -> None:
+        chunk = self.chunks.pop(number, None)
+        if chunk is not None:
+            self._count(chunk, -1)
+            self._forget(number)
 
     def _begin(self, found: Gaussians) -> Coverage:
         distance = float(np.median(np.linalg.norm(found.means, axis=1)))
