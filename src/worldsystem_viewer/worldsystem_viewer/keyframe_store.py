@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass, field
+from itertools import takewhile
 
 import numpy as np
 from jaxtyping import Float32
@@ -81,7 +82,8 @@ class KeyframeStore:
             return None
         since, cursor.change = cursor.change, self._change
         new = [(i, at) for i, at in self._poses.items() if at[0] > since]
-        gone = [i for i, change in self._gone.items() if change > since]
+        newest_first = reversed(self._gone.items())  # they went one after the other
+        gone = [i for i, _ in takewhile(lambda item: item[1] > since, newest_first)]
         cursor.clouds.difference_update(gone)
         camera = self._camera
         return KeyframesUpdate(
