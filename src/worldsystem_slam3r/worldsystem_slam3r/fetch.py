@@ -55,7 +55,7 @@ def fetch(
         part.unlink()
     try:
         size_bytes = _collect(wanted, part, on_progress, timeout_s)
-    except (HTTPException, OSError) as error:
+    except (HTTPException, OSError, OverflowError) as error:
         of = "" if wanted.size_bytes is None else f"of {wanted.size_bytes} "
         raise FetchError(
             f"{wanted.url} broke off after {_size(part)} {of}bytes ({error}); "

@@ -55,7 +55,7 @@ def ask(service: Service, jpeg: bytes, label: str, question: str = "") -> str:
         raise IdentifyError(
             f"{service.url} answered {error.code} {error.reason}", again=again
         ) from error
-    except (http.client.HTTPException, OSError, ValueError) as error:
+    except (http.client.HTTPException, OSError, ValueError, OverflowError) as error:
         reason = getattr(error, "reason", None) or str(error) or type(error).__name__
         raise IdentifyError(f"{service.url} cannot be reached: {reason}", again=True) from error
     if len(body) > MAX_ANSWER_BYTES:
