@@ -148,18 +148,16 @@ def test_a_keyframe_can_be_removed_while_its_move_waits(make_mesher, plane_keyfr
     assert mesher.stats()["keyframes"] == 3
 
 
-def without_first(make_mesher, keyframes):
-    """A mesher that was given all but the first of these keyframes."""
+def fused(make_mesher, keyframes):
+    """A mesher that was given these keyframes."""
     mesher = make_mesher(min_weight=0.5)
-    for keyframe in keyframes[1:]:
+    for keyframe in keyframes:
         mesher.integrate(keyframe)
     return mesher
 
 
 def test_what_a_keyframe_gave_stays_when_another_stands_in_for_it(make_mesher, plane_keyframes):
-    mesher, keyframes = make_mesher(min_weight=0.5), plane_keyframes(4)
-    for keyframe in keyframes:
-        mesher.integrate(keyframe)
+    mesher = fused(make_mesher, plane_keyframes(4))
     mesher.extract(0)
     before = voxels_of(mesher)
     assert mesher.remove([0], {0: 3}).applied == (0,)
@@ -171,9 +169,8 @@ def test_what_a_keyframe_gave_stays_when_another_stands_in_for_it(make_mesher, p
 @pytest.mark.parametrize("also_through", [None, 2])
 def test_what_it_gave_goes_when_its_successor_moves(make_mesher, plane_keyframes, also_through):
     """Then all is made anew there, without it: also when the successor was one of another."""
-    mesher, keyframes = make_mesher(min_weight=0.5), plane_keyframes(4)
-    for keyframe in keyframes:
-        mesher.integrate(keyframe)
+    keyframes = plane_keyframes(4)
+    mesher = fused(make_mesher, keyframes)
     there = drifted(keyframes[3].world_from_cam, 1.0)
     rest = keyframes[1:3] if also_through is None else keyframes[1:2]
     mesher.remove([0], {0: also_through or 3})
@@ -181,34 +178,27 @@ def test_what_it_gave_goes_when_its_successor_moves(make_mesher, plane_keyframes
         mesher.remove([also_through], {also_through: 3})
     mesher.move({3: there})
     mesher.settle(0)
-    fresh = make_mesher(min_weight=0.5)
-    for keyframe in [*rest, replace(keyframes[3], world_from_cam=there)]:
-        fresh.integrate(keyframe)
+    fresh = fused(make_mesher, [*rest, replace(keyframes[3], world_from_cam=there)])
     assert voxels_of(mesher) == voxels_of(fresh)
 
 
 def test_what_it_gave_goes_with_its_successor(make_mesher, plane_keyframes):
-    mesher, keyframes = make_mesher(min_weight=0.5), plane_keyframes(4)
-    for keyframe in keyframes:
-        mesher.integrate(keyframe)
+    keyframes = plane_keyframes(4)
+    mesher = fused(make_mesher, keyframes)
     mesher.remove([0], {0: 3})
     mesher.remove([3])
     mesher.settle(0)
-    fresh = make_mesher(min_weight=0.5)
-    for keyframe in keyframes[1:3]:
-        fresh.integrate(keyframe)
-    assert voxels_of(mesher) == voxels_of(fresh)
+    assert voxels_of(mesher) == voxels_of(fused(make_mesher, keyframes[1:3]))
 
 
 def test_one_that_waits_to_be_moved_goes_at_once(make_mesher, plane_keyframes):
     """What it gave is in the wrong place."""
-    mesher, keyframes = make_mesher(min_weight=0.5), plane_keyframes(4)
-    for keyframe in keyframes:
-        mesher.integrate(keyframe)
+    keyframes = plane_keyframes(4)
+    mesher = fused(make_mesher, keyframes)
     mesher.move({0: drifted(keyframes[0].world_from_cam, 1.0)})
     mesher.remove([0], {0: 3})
     mesher.settle(0)
-    assert voxels_of(mesher) == voxels_of(without_first(make_mesher, keyframes))
+    assert voxels_of(mesher) == voxels_of(fused(make_mesher, keyframes[1:]))
 
 
 def test_keyframes_may_grow_as_they_move(make_mesher, plane_keyframes):

@@ -119,14 +119,19 @@ def edge(places: dict[int, Sim3], a: int, b: int, *, is_loop: bool = False) -> E
     return Edge(a, b, places[a].inverse() @ places[b], 0.01, 0.02, 0.01, is_loop=is_loop)
 
 
-def test_what_was_measured_to_a_node_holds_for_the_one_that_stands_in_for_it():
-    """Three nodes hang on 3 alone, in both directions; 3 goes, and they still find their place."""
-    places = random_places(5)
+def graph_of(places: dict[int, Sim3], *measured: tuple[int, int]) -> PoseGraph:
     graph = PoseGraph()
     for key, place in places.items():
         graph.add_node(key, place)
-    for a, b in ((0, 3), (3, 1), (3, 2)):
+    for a, b in measured:
         graph.add_edge(edge(places, a, b))
+    return graph
+
+
+def test_what_was_measured_to_a_node_holds_for_the_one_that_stands_in_for_it():
+    """Three nodes hang on 3 alone, in both directions; 3 goes, and they still find their place."""
+    places = random_places(5)
+    graph = graph_of(places, (0, 3), (3, 1), (3, 2))
     graph.add_edge(edge(places, 3, 4, is_loop=True))
     graph.contract(3, 4)
     graph.remove_node(3)
@@ -142,12 +147,7 @@ def test_what_was_measured_to_a_node_holds_for_the_one_that_stands_in_for_it():
 
 
 def test_a_measurement_of_its_own_is_worth_more_than_an_inherited_one():
-    places = random_places(3)
-    graph = PoseGraph()
-    for key, place in places.items():
-        graph.add_node(key, place)
-    for a, b in ((0, 1), (0, 2), (1, 2)):
-        graph.add_edge(edge(places, a, b))
+    graph = graph_of(random_places(3), (0, 1), (0, 2), (1, 2))
     own = graph.edges[0, 2]
     graph.contract(1, 2)
     assert graph.edges[0, 2] is own
