@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A process that has imported every stage and waits to become the one that dies.
 
-Of the seconds that a stage is away most go into imports, which a machine under load does slowly,
-and into compiled loops that are loaded from disk.
+Of the seconds that a stage is away most go into imports, which a machine under load does slowly.
 It is no fork: a process that has DDS and numerical libraries in it cannot be forked safely.
 """
 
@@ -23,8 +22,6 @@ from worldsystem.graph import STAGES, Stage
 
 _PR_SET_NAME, _PR_SET_PDEATHSIG = 15, 1
 _END_S = 5.0
-_WARM_UPS = ("worldsystem_segment.precompile", "worldsystem_slam3r.precompile")
-"""Modules with a `warm_up_once` that loads what a stage has compiled."""
 
 
 class SpareProcess:
@@ -120,7 +117,6 @@ def main() -> None:
                 importlib.import_module(stage.module)
         with suppress(OSError):  # told already, and nobody listens
             line.sendall(b"\n")
-        _warm_up(line)
         told = line.makefile().readline()
     if not told:
         return
@@ -129,15 +125,6 @@ def main() -> None:
     ctypes.CDLL(None).prctl(_PR_SET_NAME, name.encode())  # as `top` shows it
     sys.argv = [name, *arguments]
     importlib.import_module(module).main()
-
-
-def _warm_up(line: socket.socket) -> None:
-    """Load what stages have compiled, until something is told."""
-    for module in _WARM_UPS:
-        if select.select([line], [], [], 0.0)[0]:
-            return
-        with suppress(ImportError):
-            importlib.import_module(module).warm_up_once()
 
 
 if __name__ == "__main__":
