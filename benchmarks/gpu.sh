@@ -3,13 +3,13 @@
 # Everything that needs a CUDA device: the tests marked `gpu`, then the benchmarks whose kernels run
 # there. Needs Python with torch, Warp, transformers and pytest, but neither ROS nor a build. About
 # six minutes on an H100.
-#   benchmarks/gpu.sh [SUFFIX] [PART...]    PART: tests mesh slam3r segment splats (all without one)
+#   benchmarks/gpu.sh [SUFFIX] [PART...]    PART: tests cuda mesh slam3r segment splats (all without one)
 # Results go to benchmarks/results/<name>_SUFFIX.json. A part that fails does not stop the others.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 export BENCH_SUFFIX="_${1:-gpu}"
 shift || true
-parts="${*:-tests mesh slam3r segment splats}"
+parts="${*:-tests cuda mesh slam3r segment splats}"
 for package in src/worldsystem*/; do PYTHONPATH="$PWD/$package:${PYTHONPATH-}"; done
 export PYTHONPATH
 python3 -c 'import torch; assert torch.cuda.is_available(), "no CUDA device answers"' || exit 1
@@ -21,6 +21,7 @@ tests() {
   mapfile -t files < <(grep -rl --include='test_*.py' 'mark\.gpu' test)
   run python3 -m pytest -q -m gpu "${files[@]}"
 }
+cuda() { run python3 benchmarks/bench_cuda.py; }
 mesh() { run python3 benchmarks/bench_mesh.py; }
 slam3r() {
   run python3 benchmarks/bench_slam3r.py --device cuda --frames "${FRAMES:-400}"

@@ -8,7 +8,7 @@ import pytest
 import torch
 from tiny_networks import tiny_dino, tiny_sam2, tiny_sam3
 
-from worldsystem_segment.learned import mask_sessions
+from worldsystem_segment.learned import detector, mask_sessions
 from worldsystem_segment.learned.detector import GroundingDetector, phrase_scores
 from worldsystem_segment.learned.mask_sessions import MaskSessions
 from worldsystem_segment.learned.pixels import SAM2_MEAN, SAM2_STD, dino_pixels, square_pixels
@@ -161,11 +161,11 @@ def test_a_phrases_score_is_the_best_of_its_own_tokens() -> None:
 
 def test_every_box_has_exactly_one_of_the_phrases_however_many_passes_it_takes() -> None:
     model, tokenizer = tiny_dino()
-    detector = GroundingDetector(model, tokenizer, short_edge=64)
+    network = GroundingDetector(model, tokenizer, short_edge=64)
     phrases = ["red car", "person", "chair", "dog", "blue table", "lamp", "red lamp"]
-    assert len(detector._chunks(phrases)) > 1
+    assert len(network._chunks(phrases)) > 1
     picture = np.random.default_rng(0).integers(0, 255, (60, 80, 3), np.uint8)
-    found = detector.detect(picture, phrases, 0.0)
+    found = network.detect(picture, phrases, 0.0)
     assert found
     for thing in found:
         assert thing.label in phrases
@@ -174,8 +174,26 @@ def test_every_box_has_exactly_one_of_the_phrases_however_many_passes_it_takes()
         x0, y0, x1, y1 = thing.box
         assert 0 <= x0 < x1 <= 80
         assert 0 <= y0 < y1 <= 60
-    assert detector.detect(picture, phrases, 1.1) == []
-    assert detector.detect(picture, [], 0.0) == []
+    assert network.detect(picture, phrases, 1.1) == []
+    assert network.detect(picture, [], 0.0) == []
+
+
+def test_of_boxes_that_overlap_the_best_stays() -> None:
+    """Against the obvious way: best first, each kept that overlaps none of those kept before."""
+    random = np.random.default_rng(3)
+    corners = random.uniform(0, 300, (300, 2))
+    boxes = np.hstack([corners, corners + random.uniform(1, 90, (300, 2))])
+    scores = random.uniform(0, 1, (300, 2))
+    expected: list[tuple[float, ...]] = []
+    for query in np.argsort(-scores.max(axis=1)):
+        box = tuple(boxes[query].tolist())
+        wide_enough = box[2] - box[0] >= 2 and box[3] - box[1] >= 2
+        apart = all(detector.box_iou(box, other) < detector.OVERLAP for other in expected)
+        if scores[query].max() >= 0.4 and wide_enough and apart:
+            expected.append(box)
+    found = detector._kept(boxes, scores, ("car", "dog"), 0.4)
+    assert 100 < len(found) < 300 * (1 - 0.4**2)
+    assert [thing.box for thing in found] == expected
 
 
 def test_pictures_become_pixels_of_the_networks_size_and_range() -> None:
@@ -250,3 +268,20 @@ def test_masks_on_cuda_are_those_of_the_cpu() -> None:
         a, b = on_cpu.step(_picture(frame))[1], on_cuda.step(_picture(frame))[1]
         assert abs(a.presence - b.presence) < 1e-2  # TF32 and other orders of summing
         assert (a.mask != b.mask).mean() < 0.02
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no CUDA device")
+def test_a_detector_that_is_replayed_finds_what_the_plain_network_finds(caplog) -> None:
+    model, tokenizer = tiny_dino()
+    replayed, plain = (GroundingDetector(model.to("cuda"), tokenizer, 64) for _ in range(2))
+    plain._run = plain._compute
+    for seed, phrases in enumerate([("red car", "dog"), ("dog",), ("red car", "dog")]):
+        picture = np.random.default_rng(seed).integers(0, 255, (60, 80, 3), np.uint8)
+        again, once = (network.detect(picture, phrases, 0.0) for network in (replayed, plain))
+        assert [thing.label for thing in again] == [thing.label for thing in once]
+        np.testing.assert_allclose(
+            [thing.box for thing in again], [thing.box for thing in once], atol=0.05
+        )
+    assert len(replayed._run._recordings) == 2
+    assert "cannot be recorded" not in caplog.text

@@ -85,7 +85,7 @@ def replayed(monkeypatch: pytest.MonkeyPatch) -> graphs.Replayed:
         self: graphs.Replayed, setting: object, tensors: tuple[torch.Tensor, ...]
     ) -> graphs.Recording:
         stand_in = Recorded(self._computation, [tensor.clone() for tensor in tensors])
-        return graphs.Recording(stand_in, stand_in.inputs, stand_in.outputs)
+        return graphs.Recording(stand_in, stand_in.inputs, stand_in.outputs, graphs.Constants())
 
     monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: None)
     monkeypatch.setattr(graphs.Replayed, "_recorded", recorded)
@@ -124,6 +124,25 @@ def test_where_recording_fails_the_computation_runs_plainly_and_says_so_once(
     assert "no graphs on this device" in caplog.text
 
 
+def test_tensors_of_plain_numbers_are_made_once_and_given_as_copies() -> None:
+    constants = graphs.Constants()
+
+    def computation() -> list[torch.Tensor]:
+        sizes = torch.as_tensor([(2, 3), (4, 5)], dtype=torch.long)
+        given = torch.tensor(torch.ones(2).tolist())
+        return [sizes.mul_(2), given, torch.tensor(7)]
+
+    with constants:
+        first = computation()
+        made = dict(constants._made)
+        second = computation()
+    assert constants._made.keys() == made.keys()
+    for one, other, plain in zip(first, second, computation(), strict=True):
+        assert torch.equal(one, plain)
+        assert torch.equal(other, plain)
+        assert one.dtype == plain.dtype
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no CUDA device")
 def test_replayed_graphs_give_the_plain_results() -> None:
@@ -132,6 +151,22 @@ def test_replayed_graphs_give_the_plain_results() -> None:
         pairs = zip(results(recorded, views), results(plain, views), strict=True)
         for replay, direct in pairs:
             assert_as_golden(replay, direct.numpy())
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no CUDA device")
+def test_a_computation_that_makes_tensors_of_numbers_is_recorded(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def computation(setting: object, values: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        sizes = torch.tensor([values.shape[0], 3.0], device=values.device)
+        return (values * sizes.sum(),)
+
+    replayed = graphs.Replayed(computation)
+    for number in (1.0, 2.0):
+        [result] = replayed("x", torch.full((5,), number, device="cuda"))
+        assert result.tolist() == [8.0 * number] * 5
+    assert "cannot be recorded" not in caplog.text
 
 
 @pytest.fixture

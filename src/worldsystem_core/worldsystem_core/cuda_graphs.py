@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Hashable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 LOG = logging.getLogger(__name__)
 MOST_SHAPES = 24
@@ -27,6 +28,37 @@ class Recording(NamedTuple):
     graph: torch.cuda.CUDAGraph
     inputs: list[Tensor]
     outputs: tuple[Tensor, ...]
+    constants: Constants
+
+
+class Constants(TorchFunctionMode):
+    """Tensors that a computation makes of plain numbers, such as sizes: made once, then copied.
+
+    What comes from main memory cannot be recorded; a copy of what is on the device can.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._made: dict[str, Tensor] = {}
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        wishes = kwargs or {}
+        if func not in (torch.tensor, torch.as_tensor) or not _plain(*args):
+            return func(*args, **wishes)
+        key = f"{args} {wishes}"
+        if key not in self._made:
+            self._made[key] = func(*args, **wishes)
+        return self._made[key].clone()
+
+
+def _plain(*values: Any) -> bool:
+    """Whether these are numbers, or lists or tuples of them."""
+    within = [list(v) if isinstance(v, list | tuple) else [] for v in values]
+    return all(isinstance(v, bool | int | float | list | tuple) for v in values) and all(
+        _plain(*inner) for inner in within
+    )
 
 
 class Replayed:
@@ -66,14 +98,15 @@ class Replayed:
 
     def _recorded(self, setting: Hashable, tensors: tuple[Tensor, ...]) -> Recording:
         inputs = [tensor.clone() for tensor in tensors]
+        constants = Constants()
         beside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         beside.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(beside):
+        with torch.cuda.stream(beside), constants:
             for _ in range(WARM_UP_RUNS):
                 self._computation(setting, *inputs)
         torch.cuda.current_stream().wait_stream(beside)
         graph = torch.cuda.CUDAGraph()
         # other threads use the device meanwhile: only what this one does is recorded and judged
-        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"), constants:
             outputs = self._computation(setting, *inputs)
-        return Recording(graph, inputs, outputs)
+        return Recording(graph, inputs, outputs, constants)

@@ -9,6 +9,8 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from worldsystem_core.cuda_array import copies
+
 SAM2_MEAN, SAM2_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SAM3_MEAN, SAM3_STD = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
 DINO_SHORT, DINO_LONG = 800, 1333
@@ -22,8 +24,8 @@ def square_pixels(
     device: torch.device | str = "cpu",
 ) -> Float[Tensor, "1 3 s s"]:
     """The whole picture squeezed into a square, rounded as the published processors do; worked out
-    on `device`, which gets the picture's bytes alone."""
-    raw = torch.tensor(rgb).to(device).permute(2, 0, 1)[None].float()
+    on `device`, which gets the picture's bytes alone, and once for all networks."""
+    raw = copies.on(rgb, device).permute(2, 0, 1)[None].float()
     fitted = interpolate(
         raw, size=(size, size), mode="bilinear", antialias=True, align_corners=False
     )
@@ -41,7 +43,7 @@ def dino_pixels(
     height, width = rgb.shape[:2]
     scale = min(short / min(height, width), long / max(height, width))
     size = (max(1, round(height * scale)), max(1, round(width * scale)))
-    raw = torch.tensor(rgb).to(device).permute(2, 0, 1)[None].float()
+    raw = copies.on(rgb, device).permute(2, 0, 1)[None].float()
     fitted = interpolate(raw, size=size, mode="bilinear", antialias=True, align_corners=False)
     return _normalised(fitted.round().clamp(0, 255) / 255.0, SAM2_MEAN, SAM2_STD)
 
