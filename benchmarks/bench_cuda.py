@@ -64,7 +64,7 @@ def _timed(work: Callable[[], object]) -> float:
 
 
 def _on_own_stream(read: Callable[[], torch.Tensor]) -> float:
-    with torch.cuda.stream(torch.cuda.Stream()):
+    with torch.cuda.stream(torch.cuda.Stream()):  # type: ignore[no-untyped-call]
         return read().sum().item()
 
 
@@ -115,7 +115,7 @@ def _all_read(pool: ThreadPoolExecutor, read: Callable[[], torch.Tensor]) -> Non
 def _held_up(hand_on: Callable[[], object]) -> float:
     """Of the writer's thread alone, with work still queued on its stream."""
     torch.cuda.synchronize()
-    torch.cuda._sleep(WORK_CYCLES)
+    torch.cuda._sleep(WORK_CYCLES)  # type: ignore[no-untyped-call]
     start = time.perf_counter()
     hand_on()
     return 1e6 * (time.perf_counter() - start)

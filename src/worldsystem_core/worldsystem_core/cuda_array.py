@@ -36,7 +36,7 @@ class CudaArray:
         if not tensor.is_cuda:
             raise ValueError(f"a CudaArray is of a tensor on a CUDA device, not on {tensor.device}")
         self._tensor = tensor.detach()
-        self._written = torch.cuda.Event()
+        self._written = torch.cuda.Event()  # type: ignore[no-untyped-call]
         self._written.record(torch.cuda.current_stream(tensor.device))
         self._lock = threading.Lock()
         self._host: np.ndarray | None = None

@@ -38,7 +38,7 @@ class Constants(TorchFunctionMode):
     """
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self._made: dict[str, Tensor] = {}
 
     def __torch_function__(

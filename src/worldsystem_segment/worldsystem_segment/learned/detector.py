@@ -149,8 +149,8 @@ def _kept(
     sizes = boxes[:, 2:] - boxes[:, :2]
     usable = np.flatnonzero((sizes >= 2).all(axis=1))
     best = scores.max(axis=1)
-    rectangles = np.hstack([boxes, sizes])[usable][:, [0, 1, 4, 5]].astype(np.float64)
-    chosen = cv2.dnn.NMSBoxes(rectangles, best[usable].astype(np.float32), least, OVERLAP)
+    rectangles = np.hstack([boxes[:, :2], sizes])[usable].tolist()
+    chosen = cv2.dnn.NMSBoxes(rectangles, best[usable].tolist(), least, OVERLAP)
     found: list[Found] = []
     for query in usable[np.asarray(chosen, dtype=np.int64)]:
         x0, y0, x1, y1 = boxes[query].tolist()
