@@ -8,7 +8,7 @@ ENV := tools/env.sh
 SOURCES := src test tools benchmarks examples launch training
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all lint format bench soak fuzz audit tables weights wheels docs clean
+.PHONY: help setup demo test test-all lint format bench soak fuzz audit lock tables weights wheels docs clean
 
 help:            ## List these commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -54,6 +54,9 @@ wheels: setup    ## Make wheels for `pip install --find-links dist worldsystem`
 audit:           ## Ask whether a pinned package has a known hole (needs network)
 	@$(PYTHON) -m venv .audit && .audit/bin/pip install --quiet pip-audit
 	@.audit/bin/pip-audit --requirement tools/constraints.txt --no-deps --disable-pip
+
+lock: setup      ## List the hashes of all files that the pins may mean, after a pin has changed (needs network)
+	@$(ENV) python tools/lock.py
 
 tables: setup    ## Remake the README's tables from benchmarks/results
 	@$(ENV) python tools/tables.py

@@ -21,6 +21,9 @@ import time
 import venv
 from collections.abc import MutableMapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from downloads import UnlistedFile, check_downloads, listed, own_folders
 
 ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
@@ -32,6 +35,7 @@ PATHS_OF_ROS = (
 )
 LOG = VENV / "setup.log"
 BARE_REQUIREMENTS = ROOT / "tools/requirements-bare.txt"
+CONSTRAINTS, HASHES = ROOT / "tools/constraints.txt", ROOT / "tools/hashes.txt"
 ROS_KNOWN = ("jazzy", "kilted", "lyrical", "rolling")
 APT_LIBRARIES = {
     "libusb-1.0.so.0": "libusb-1.0-0",
@@ -101,7 +105,7 @@ def set_up() -> None:
     ros = sourced_ros()
     say(f"ROS 2 {ros} is sourced: using it" if ros else "no ROS sourced: using ROS 2 Jazzy wheels")
     run_step("environment", [ROOT / "tools/setup.py"], lambda: make_venv(ros))
-    libraries = [*requirement_files(ros), BARE_REQUIREMENTS]
+    libraries = [*requirement_files(ros), BARE_REQUIREMENTS, CONSTRAINTS]
     run_step("libraries", libraries, lambda: install_libraries(ros))
     run_step("workspace", workspace_files(), lambda: build_workspace(ros))
     write_environment(ros)
@@ -202,14 +206,39 @@ def requirement_files(ros: str) -> list[Path]:
 
 def install_libraries(ros: str) -> None:
     say("installing libraries at pinned versions (about 3 minutes the first time)")
-    pip = [str(VENV / "bin/python"), "-m", "pip", "install", "--disable-pip-version-check"]
+    pip = [str(VENV / "bin/python"), "-m", "pip", "--disable-pip-version-check"]
     files = [word for path in requirement_files(ros) for word in ("-r", str(path))]
-    constraints = [] if ros else ["-c", str(ROOT / "tools/constraints.txt")]
-    run([*pip, *files, *constraints], "a library could not be installed")
     bare = ["--no-deps", "-r", str(BARE_REQUIREMENTS)]
-    run([*pip, *bare, *constraints], "a library could not be installed")
-    if not ros:
-        repair_cmake_paths()
+    if ros:  # whose Python packages are not ours to pin
+        run([*pip, "install", *files], "a library could not be installed")
+        run([*pip, "install", *bare], "a library could not be installed")
+        return
+    with TemporaryDirectory(prefix="downloads-", dir=VENV) as folder:
+        download = [*pip, "download", "--dest", folder, "-c", str(CONSTRAINTS)]
+        run([*download, *files], "a library could not be downloaded")
+        run([*download, *bare], "a library could not be downloaded")
+        check(Path(folder), own_folders(output([*pip, "config", "list"])))
+        install(pip, Path(folder))
+    repair_cmake_paths()
+
+
+def check(downloads: Path, own: list[Path]) -> None:
+    try:
+        from_own = check_downloads(downloads, listed(HASHES.read_text()), own)
+    except UnlistedFile as error:
+        raise SetupError(str(error)) from error
+    if from_own:
+        say(f"not in tools/hashes.txt, but from this machine's own folders: {', '.join(from_own)}")
+
+
+def install(pip: list[str], downloads: Path) -> None:
+    """Wheels first: source archives are built with what is there then."""
+    here = [*pip, "install", "--no-index", "--no-deps"]
+    wheels = sorted(str(path) for path in downloads.glob("*.whl"))
+    sources = sorted(str(path) for path in downloads.iterdir() if path.suffix != ".whl")
+    run([*here, *wheels], "a library could not be installed")
+    if sources:
+        run([*here, "--no-build-isolation", *sources], "a library could not be installed")
 
 
 def repair_cmake_paths() -> None:
@@ -299,7 +328,7 @@ def compile_kernels() -> None:
 
 
 def everything() -> list[Path]:
-    files = [ROOT / "tools" / name for name in ("setup.py", "constraints.txt")]
+    files = [ROOT / "tools/setup.py", ROOT / "tools/downloads.py", CONSTRAINTS, HASHES]
     libraries = [*requirement_files(""), BARE_REQUIREMENTS]
     return [*files, *libraries, *workspace_files(), *kernel_files()]
 
