@@ -23,6 +23,7 @@ from worldsystem.supervision import (
     WELL_S,
     Action,
     StageWatch,
+    chosen,
 )
 from worldsystem_core.trajectory import read_tum
 
@@ -75,6 +76,14 @@ def test_a_sign_of_life_of_the_process_before_does_not_count():
     assert watch.state == "starting"
 
 
+def test_a_mesher_begun_anew_keeps_the_voxel_that_it_told_of():
+    facts = {"voxel": str(0.1 + 0.2), "blocks": "7"}
+    assert chosen("mesher", facts) == {"voxel": 0.1 + 0.2}
+    assert chosen("mesher", {"voxel": "0.0"}) == {}, "it had seen no keyframe"
+    assert chosen("mesher", {}) == {}
+    assert chosen("splats", facts) == {}
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.skipif(not CLIP.exists(), reason="the recordings are not here")
@@ -112,6 +121,9 @@ def test_every_stage_killed_in_a_run_is_back_and_every_frame_accounted_for(tmp_p
     assert len(poses) > 60
     with AnyReader([tmp_path / "run" / "bag"]) as reader:
         assert any(c.topic == "/slam/pose" and c.msgcount for c in reader.connections)
+        told = [c for c in reader.connections if c.topic == "/mesh/statistics"]
+        statistics = [reader.deserialize(m[2], m[0].msgtype) for m in reader.messages(told)]
+    assert len({each.voxel for each in statistics if each.keyframes}) == 1, "it goes on as before"
 
 
 def kill(stage: str, parent: int) -> None:

@@ -22,7 +22,7 @@ from worldsystem.graph import Choice, Parameters, Stage, stages
 from worldsystem.simulator_process import SimulatorProcess
 from worldsystem.spare_process import Spare
 from worldsystem.stage_process import WRONG_SETTINGS, StageProcess
-from worldsystem.supervision import STARTING_S, Action, StageWatch
+from worldsystem.supervision import STARTING_S, Action, StageWatch, chosen
 from worldsystem_core.errors import WorldSystemError
 from worldsystem_core.ros.node_thread import finish_all
 from worldsystem_core.ros.process import clean_stale_segments, installed_executable
@@ -42,6 +42,7 @@ class SeparateApp(App):
         self._settings = TemporaryDirectory(prefix="worldsystem-")
         self._processes: dict[str, StageProcess] = {}
         self._watches: dict[str, StageWatch] = {}
+        self._chosen: dict[str, dict[str, object]] = {}
         self._spare = Spare()
 
     def _start(self) -> None:
@@ -131,13 +132,20 @@ class SeparateApp(App):
 
     def _begin_anew(self, name: str, process: StageProcess, watch: StageWatch) -> None:
         self._node("reporter").observer.began_anew(name)
-        further: dict[str, object] = {}
+        further = self._as_before(name)
         if name in _ARE_TOLD_AGAIN:
             further["restore"] = True
         if name == "recorder":
             further["name"] = f"bag_{watch.restarts + 2}"
         process.start(self._spare.take(), **further)
         watch.started(time.monotonic())
+
+    def _as_before(self, name: str) -> dict[str, object]:
+        """What the stage chose in its lives so far, as far as it told of it."""
+        sign, kept = self._node("reporter").signs.get(name), self._chosen.setdefault(name, {})
+        if sign is not None:
+            kept |= chosen(name, sign.facts)
+        return dict(kept)
 
     def _end(self) -> None:
         self._line.end()

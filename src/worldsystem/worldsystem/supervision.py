@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 
@@ -72,3 +73,14 @@ class StageWatch:
         else:
             silent = now_s - self.heard_s > SILENT_S
         return Action.KILL if silent else Action.NOTHING
+
+
+def chosen(stage: str, facts: Mapping[str, str]) -> dict[str, object]:
+    """Parameters with which a stage begun anew goes on as before, from the `facts` it told last.
+
+    The mesher takes its voxel from the first keyframe that it sees, and a later life would see
+    another one first: the whole surface would come back in other blocks.
+    """
+    if stage == "mesher" and (voxel := float(facts.get("voxel", 0.0))) > 0.0:
+        return {"voxel": voxel}
+    return {}

@@ -89,8 +89,8 @@ class MesherNode(StageNode):
         self._busy_at = time.monotonic()
 
     def _on_idle(self) -> None:
+        self._ask_for_missed()  # a stage that is never idle would never be told
         if time.monotonic() - self._busy_at > IDLE_S:
-            self._ask_for_missed()
             self._publish(self._mesher.go_on(time.time_ns()))
             better = self._surface_services.idle(time.time_ns())
             if better is not None:
