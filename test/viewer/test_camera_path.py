@@ -8,6 +8,7 @@ import numpy as np
 from world_for_viewers import camera_pose, pose_event
 
 from worldsystem_core.reconstruction import RemovedKeyframes, Successor, TrackingState
+from worldsystem_core.trajectory import StampedPoses
 from worldsystem_viewer.camera_path import CameraPath
 
 
@@ -41,6 +42,49 @@ def test_centres_go_along_with_the_keyframe_that_stands_in_for_theirs():
     carried = moved @ np.linalg.inv(camera_pose(0.3))
     wanted = before @ carried[:3, :3].T + carried[:3, 3]
     np.testing.assert_allclose(path.positions(), wanted, atol=1e-5)
+
+
+def whole_path(count: int, shift: float = 0.0) -> StampedPoses:
+    """As the reconstruction tells it, from the first pose on."""
+    events = [pose_event(n, n / 100) for n in range(count)]
+    poses = np.array([event.world_from_cam for event in events])
+    poses[:, 0, 3] += shift
+    return StampedPoses(np.array([event.stamp_ns for event in events]), poses)
+
+
+def test_what_came_before_the_first_centre_is_taken_from_the_whole_path():
+    path = CameraPath()
+    for n in range(30, 40):
+        path.add(pose_event(n, n / 100))
+    own, told = path.positions(), path.epoch
+    path.put_before(whole_path(38))
+    assert path.epoch > told, "a page has none of it"
+    wanted = np.array([camera_pose(n / 100)[:3, 3] for n in range(40)], np.float32)
+    np.testing.assert_allclose(path.positions(), wanted, atol=1e-6)
+    np.testing.assert_array_equal(path.positions(30), own)
+    np.testing.assert_allclose(path.positions(27), wanted[27:], atol=1e-6)
+    np.testing.assert_array_equal(path.positions_until(pose_event(33, 0).stamp_ns), wanted[:34])
+
+
+def test_the_path_of_before_follows_corrections_and_is_told_again_only_then():
+    path = CameraPath()
+    path.add(pose_event(30, 0.3))
+    path.put_before(whole_path(40))
+    epochs = [path.epoch]
+    for poses in (whole_path(50), whole_path(60, shift=0.25)):
+        path.put_before(poses)
+        path.show_corrections(100.0 * len(epochs))
+        epochs.append(path.epoch)
+    assert epochs[0] == epochs[1] < epochs[2]
+    np.testing.assert_allclose(path.positions()[:30], whole_path(30, 0.25).positions, atol=1e-6)
+    np.testing.assert_allclose(path.positions()[30], camera_pose(0.3)[:3, 3], rtol=1e-6)
+
+
+def test_a_long_path_of_before_is_thinned_out_up_to_its_end():
+    path = CameraPath(capacity=100)
+    path.put_before(whole_path(1000))
+    assert 25 < len(path) <= 50
+    np.testing.assert_allclose(path.positions()[-1], whole_path(1000).positions[-1], rtol=1e-6)
 
 
 def test_a_long_path_shows_corrections_more_seldom():

@@ -10,6 +10,7 @@ from jaxtyping import Float32, Float64
 
 from worldsystem_core.geometry.se3 import inverse
 from worldsystem_core.reconstruction import Pose, RemovedKeyframes, TrackingState
+from worldsystem_core.trajectory import StampedPoses
 
 _NO_KEYFRAME = -1
 _CAPACITY = 10_000
@@ -21,8 +22,8 @@ _RETOLD_PER_S = 5_000
 class CameraPath:
     """Camera centres in arrival order; a corrected keyframe takes its centres along.
 
-    At most `capacity` centres are held: when full, every second one goes. `epoch` grows when
-    centres already handed out are to be told again.
+    At most `capacity` centres are held: when full, every second one goes. Half as many more may lie
+    before the first of them. `epoch` grows when centres already handed out are to be told again.
     """
 
     def __init__(self, capacity: int = _CAPACITY) -> None:
@@ -31,6 +32,8 @@ class CameraPath:
         self._baked = np.zeros((capacity, 3), np.float32)
         self._stamps_ns = np.zeros(capacity, np.int64)
         self._length = 0
+        self._before = np.zeros((0, 3), np.float32)
+        self._before_ns = np.zeros(0, np.int64)
         self._keyframes: dict[int, np.ndarray] = {}
         self._sizes: dict[int, float] = {}
         self._hangs = False
@@ -39,7 +42,7 @@ class CameraPath:
         self.epoch = 0
 
     def __len__(self) -> int:
-        return self._length
+        return len(self._before) + self._length
 
     def add_keyframe(self, id: int, world_from_cam: Float64[np.ndarray, "4 4"]) -> None:
         """Poses that name keyframe `id` hang on it from now on, the first also those before it."""
@@ -69,6 +72,20 @@ class CameraPath:
         self._baked[at] = centre
         self._stamps_ns[at] = pose.stamp_ns
         self._length += 1
+
+    def put_before(self, poses: StampedPoses) -> None:
+        """Of the whole path, take what lies before the first centre that was added here, in the
+        place of what was taken so earlier. It follows no keyframe."""
+        first_ns = self._stamps_ns[0] if self._length else np.iinfo(np.int64).max
+        earlier = np.flatnonzero(poses.stamps_ns < first_ns)
+        step = max(1, math.ceil(len(earlier) / (len(self._baked) // 2)))
+        chosen = earlier[::-step][::-1]
+        centres = poses.positions[chosen].astype(np.float32)
+        if len(centres) != len(self._before):
+            self.epoch += 1
+        elif not np.array_equal(centres, self._before):
+            self._is_corrected = True
+        self._before, self._before_ns = centres, poses.stamps_ns[chosen]
 
     def move(
         self,
@@ -100,17 +117,19 @@ class CameraPath:
 
     def show_corrections(self, now_s: float) -> None:
         """Have corrected centres told again, the more seldom the more of them there are."""
-        if self._is_corrected and now_s - self._told_s >= self._length / _RETOLD_PER_S:
+        if self._is_corrected and now_s - self._told_s >= len(self) / _RETOLD_PER_S:
             self._is_corrected, self._told_s = False, now_s
             self.epoch += 1
 
     def positions(self, start: int = 0) -> Float32[np.ndarray, "n 3"]:
         """A copy of the centres from number `start` on [world units]."""
-        return self._baked[start : self._length].copy()
+        own = max(start - len(self._before), 0)
+        return np.concatenate([self._before[start:], self._baked[own : self._length]])
 
     def positions_until(self, stamp_ns: int) -> Float32[np.ndarray, "n 3"]:
         """A copy of the centres up to a capture time [world units]."""
-        return self._baked[: self._length][self._stamps_ns[: self._length] <= stamp_ns].copy()
+        stamps_ns = np.concatenate([self._before_ns, self._stamps_ns[: self._length]])
+        return self.positions()[stamps_ns <= stamp_ns]
 
     def _thin_out(self) -> None:
         kept = len(self._baked[::2])

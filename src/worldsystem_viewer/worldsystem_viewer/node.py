@@ -25,6 +25,7 @@ from worldsystem_core.ros.reference_topic import Topic
 from worldsystem_core.ros.remote_control import RemoteControl
 from worldsystem_core.ros.stage_node import StageNode
 from worldsystem_core.surface import MeshDelta
+from worldsystem_core.trajectory import StampedPoses
 from worldsystem_viewer.config import ViewerConfig
 from worldsystem_viewer.foxglove_control import ServiceText
 from worldsystem_viewer.foxglove_sink import FoxgloveSink
@@ -71,6 +72,7 @@ class ViewerNode(StageNode):
         self.create_timer(_STATUS_PERIOD_S, self._publish_status)
         if self.config.restore:
             self._keyframes_before.ask(Trigger.Request())
+            self.listen(topics.PATH, self._on_path)
 
     def _foxglove_sink(self) -> FoxgloveSink:
         shares, texts = share_folders(), {}
@@ -108,6 +110,12 @@ class ViewerNode(StageNode):
         for viewer in (self._page, self._rerun):
             if viewer is not None:
                 viewer.pose(pose)
+
+    def _on_path(self, poses: StampedPoses) -> None:
+        """What was before this process is shown too, corrected as often as the path is told."""
+        for viewer in (self._page, self._rerun):
+            if viewer is not None:
+                viewer.path_before(poses)
 
     def _on_keyframe(self, event: KeyframeEvent) -> None:
         for viewer in (self._page, self._rerun):

@@ -23,6 +23,7 @@ from worldsystem_core.priority import lower_thread_priority
 from worldsystem_core.reconstruction import Keyframe, MovedKeyframes, Pose, RemovedKeyframes
 from worldsystem_core.splats.delta import SplatDelta
 from worldsystem_core.surface import MeshDelta
+from worldsystem_core.trajectory import StampedPoses
 from worldsystem_viewer.album import Album
 from worldsystem_viewer.config import ViewerConfig
 from worldsystem_viewer.history import History
@@ -139,6 +140,10 @@ class PageServer:
         """The newest camera pose; a tracked one also extends the path."""
         self._put("pose", pose.stamp_ns, pose_message(pose))
         self._world.add_pose(pose)
+
+    def path_before(self, poses: StampedPoses) -> None:
+        """The whole path: what lies before the first pose told here is shown too."""
+        self._world.put_path_before(poses)
 
     def keyframe(self, keyframe: Keyframe) -> None:
         """A new keyframe: its frustum, and a sample of its points."""

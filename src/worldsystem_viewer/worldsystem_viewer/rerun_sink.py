@@ -24,6 +24,7 @@ from worldsystem_core.objects import MapObjects, TrackFrame
 from worldsystem_core.priority import give_way, lower_thread_priority, patience_s
 from worldsystem_core.reconstruction import Keyframe, MovedKeyframes, Pose, RemovedKeyframes
 from worldsystem_core.surface import MeshDelta
+from worldsystem_core.trajectory import StampedPoses
 from worldsystem_viewer.camera_path import CameraPath
 from worldsystem_viewer.chunks import ChunkedSurface
 from worldsystem_viewer.config import ViewerConfig
@@ -99,6 +100,10 @@ class RerunSink:
     def pose(self, pose: Pose) -> None:
         """The newest camera pose; a tracked one extends the path."""
         self._inbox.put(lambda entities: self._log_pose(entities, pose))
+
+    def path_before(self, poses: StampedPoses) -> None:
+        """The whole path: what lies before the first pose told here is shown with the next one."""
+        self._inbox.put(lambda _: self._path.put_before(poses))
 
     def keyframe(self, keyframe: Keyframe) -> None:
         """A new keyframe: the camera's shape, and what the path hangs on."""

@@ -20,6 +20,7 @@ from worldsystem_core.mesh_stream.catalogue import SurfaceCatalogue
 from worldsystem_core.mesh_stream.link import MeshLink, Parcel
 from worldsystem_core.reconstruction import Keyframe, MovedKeyframes, Pose, RemovedKeyframes
 from worldsystem_core.surface import BlockIndex, MeshBlock, MeshDelta
+from worldsystem_core.trajectory import StampedPoses
 from worldsystem_viewer.camera_path import CameraPath
 from worldsystem_viewer.keyframe_store import KeyframeCursor, KeyframeStore, cloud_of
 from worldsystem_viewer.mesh_message import MeshChange
@@ -156,6 +157,11 @@ class World:
         with self._lock:
             self._path.add(pose)
             self._viewpoint = pose.world_from_cam[:3, 3].astype(np.float32)
+
+    def put_path_before(self, poses: StampedPoses) -> None:
+        """What the camera's path was before the first pose that was added here."""
+        with self._lock:
+            self._path.put_before(poses)
 
     def add_keyframe(self, keyframe: Keyframe) -> None:
         """A new keyframe: the path hangs on it, and a sample of its points."""

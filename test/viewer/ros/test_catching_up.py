@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A viewer that comes after the mesher has begun shows the whole surface, not only what changes."""
+"""A viewer that comes after others have begun shows what was before, not only what changes."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ rclpy = pytest.importorskip("rclpy", reason="ROS is not set up: run these throug
 from rclpy.serialization import deserialize_message  # noqa: E402
 from worldsystem_msgs.srv import MeshRequest  # noqa: E402
 
+from worldsystem_core.reconstruction import Pose, TrackingState  # noqa: E402
 from worldsystem_core.ros import topics  # noqa: E402
 from worldsystem_core.ros.node_thread import NodeThread  # noqa: E402
 from worldsystem_core.ros.reference_topic import ReferencePublisher  # noqa: E402
 from worldsystem_core.surface import MeshBlock, MeshDelta  # noqa: E402
+from worldsystem_core.trajectory import StampedPoses  # noqa: E402
 from worldsystem_viewer.node import ViewerNode  # noqa: E402
 
 LIMIT_S = 30.0
@@ -85,3 +87,42 @@ def test_what_was_before_is_asked_for_and_shown_with_what_came_meanwhile(context
         viewer.node.close()
         executor.shutdown()
         mesher.destroy_node()
+
+
+def test_the_path_from_before_the_viewer_is_shown(context):
+    stamps = np.arange(40) * 100_000_000
+    poses = np.tile(np.eye(4), (40, 1, 1))
+    poses[:, 0, 3] = 0.1 * np.arange(40)
+    tracker = rclpy.create_node("slam3r", context=context)
+    path = ReferencePublisher(tracker, topics.PATH, outside=False)
+    path.publish(StampedPoses(stamps[:30], poses[:30]))
+    given = {"foxglove": False, "rerun": False, "web_port": 0, "restore": True}
+    parameters = [rclpy.parameter.Parameter(name, value=value) for name, value in given.items()]
+    viewer = NodeThread(ViewerNode(context=context, parameter_overrides=parameters))
+    viewer.start()
+    own = ReferencePublisher(tracker, topics.POSE, outside=False)
+    try:
+        for n in range(35, 40):
+            pose = Pose(
+                frame_id=n,
+                stamp_ns=int(stamps[n]),
+                world_from_cam=poses[n],
+                confidence=1.0,
+                state=TrackingState.TRACKED,
+            )
+            own.publish(pose)
+        shown = lambda: viewer.node._page._world.path_at(10**18).positions[:, 0]  # noqa: E731
+        deadline = time.monotonic() + LIMIT_S
+        while len(shown()) < 35 and time.monotonic() < deadline:
+            time.sleep(0.02)
+        path.publish(StampedPoses(stamps, poses))
+        while len(shown()) < 40 and time.monotonic() < deadline:
+            time.sleep(0.02)
+        np.testing.assert_allclose(shown(), poses[:, 0, 3], rtol=1e-6)
+    finally:
+        path.destroy()
+        own.destroy()
+        viewer.stop()
+        viewer.node.input_ended()
+        viewer.node.close()
+        tracker.destroy_node()
