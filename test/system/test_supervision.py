@@ -76,12 +76,13 @@ def test_a_sign_of_life_of_the_process_before_does_not_count():
     assert watch.state == "starting"
 
 
-def test_a_mesher_begun_anew_keeps_the_voxel_that_it_told_of():
+@pytest.mark.parametrize("stage", ["mesher", "splats"])
+def test_a_stage_begun_anew_keeps_the_voxel_that_it_told_of(stage):
     facts = {"voxel": str(0.1 + 0.2), "blocks": "7"}
-    assert chosen("mesher", facts) == {"voxel": 0.1 + 0.2}
-    assert chosen("mesher", {"voxel": "0.0"}) == {}, "it had seen no keyframe"
-    assert chosen("mesher", {}) == {}
-    assert chosen("splats", facts) == {}
+    assert chosen(stage, facts) == {"voxel": 0.1 + 0.2}
+    assert chosen(stage, {"voxel": "0.0"}) == {}, "it had seen no keyframe"
+    assert chosen(stage, {}) == {}
+    assert chosen("viewer", facts) == {}
 
 
 @pytest.mark.slow

@@ -78,9 +78,9 @@ class StageWatch:
 def chosen(stage: str, facts: Mapping[str, str]) -> dict[str, object]:
     """Parameters with which a stage begun anew goes on as before, from the `facts` it told last.
 
-    The mesher takes its voxel from the first keyframe that it sees, and a later life would see
-    another one first: the whole surface would come back in other blocks.
+    Mesher and splats take their voxel from the first keyframe that they see, and a later life would
+    see another one first: the whole surface would come back in other blocks.
     """
-    if stage == "mesher" and (voxel := float(facts.get("voxel", 0.0))) > 0.0:
+    if stage in ("mesher", "splats") and (voxel := float(facts.get("voxel", 0.0))) > 0.0:
         return {"voxel": voxel}
     return {}

@@ -98,6 +98,7 @@ class SplatsNode(StageNode):
     def facts(self) -> dict[str, object]:
         world, stream = self._world, self._stream
         found: dict[str, object] = {
+            "voxel": world.voxel,
             "splats": len(world),
             "chunks": len(world.chunks),
             "memory_bytes": world.memory_bytes,
