@@ -43,3 +43,29 @@ def test_holes_in_the_heap_are_handed_back_and_what_is_in_use_stays():
     handed_back_mb, kept = told.stdout.split()
     assert float(handed_back_mb) > 100.0
     assert int(kept) == 1500 * 600
+
+
+HUGE_PAGES = """
+    import re, sys
+    import numpy as np
+    from worldsystem_core.freed_memory import hand_back_freed_memory
+
+    if sys.argv[1] == "ours":
+        hand_back_freed_memory()
+    kept = np.ones(64 << 20, np.uint8)
+    with open("/proc/self/smaps_rollup") as file:
+        print(re.search(r"AnonHugePages: *([0-9]+)", file.read())[1])
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads what Linux tells of its pages")
+def test_the_kernel_does_not_fill_holes_by_making_huge_pages():
+    told_kb = {}
+    for whose in ("ours", "any"):
+        command = [sys.executable, "-c", textwrap.dedent(HUGE_PAGES), whose]
+        told = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        assert told.returncode == 0, told.stderr
+        told_kb[whose] = int(told.stdout)
+    assert told_kb["ours"] == 0
+    if not told_kb["any"]:
+        pytest.skip("this kernel makes no huge pages for anybody")
