@@ -59,12 +59,6 @@ def test_a_copy_for_the_cpu_is_the_callers_own() -> None:
     assert len(copies) == 0
 
 
-def test_of_a_tensor_in_main_memory_no_copy_is_noted() -> None:
-    picture, copies = read_only(), DeviceCopies()
-    copies.note(picture, torch.tensor(picture))
-    assert len(copies) == 0
-
-
 @pytest.mark.gpu
 @needs_cuda
 def test_a_reader_on_another_stream_waits_for_the_writer() -> None:
@@ -194,13 +188,3 @@ def test_an_array_that_may_still_change_is_copied_each_time() -> None:
     assert copies.on(picture, "cuda").sum().item() == 0
     assert before.sum().item() > 0
     assert len(copies) == 0
-
-
-@pytest.mark.gpu
-@needs_cuda
-def test_an_array_made_from_a_tensor_is_not_uploaded_again() -> None:
-    tensor, copies = written_late(7.0), DeviceCopies()
-    array = tensor.cpu().numpy()
-    array.flags.writeable = False
-    copies.note(array, tensor)
-    assert copies.on(array, "cuda").data_ptr() == tensor.data_ptr()

@@ -42,16 +42,8 @@ class CudaArray:
         self._host: np.ndarray | None = None
 
     @property
-    def shape(self) -> tuple[int, ...]:
-        return tuple(self._tensor.shape)
-
-    @property
     def device(self) -> torch.device:
         return self._tensor.device
-
-    @property
-    def nbytes(self) -> int:
-        return int(self._tensor.nbytes)
 
     def on(self, stream: torch.cuda.Stream | None = None) -> Tensor:
         """The tensor, for what is queued on `stream` (the caller's current one) from now on.
@@ -122,13 +114,6 @@ class DeviceCopies:
             copy = kept[1] if kept else CudaArray(torch.tensor(array).to(wanted))
             self._keep(key, array, copy)
         return copy.on()
-
-    def note(self, array: np.ndarray, tensor: Tensor) -> None:
-        """`tensor`, as the current stream has written it by now, holds the values of `array`: for
-        whoever made the array from it. Of a tensor on the CPU nothing is kept."""
-        if tensor.is_cuda and not array.flags.writeable:
-            with self._lock:
-                self._keep((id(array), str(tensor.device)), array, CudaArray(tensor))
 
     def _keep(self, key: tuple[int, str], array: np.ndarray, copy: CudaArray) -> None:
         self._copies.pop(key, None)
