@@ -39,6 +39,7 @@ _LIMITS = (
     "mesher.store_mb=64",
     "segmenter.crops_mb=25",
     "slam3r.map_mb=32",
+    "slam3r.path_poses=5000",
     "viewer.history_mb=64",
     "viewer.cloud_points=500000",
     "viewer.rerun_mb=64",

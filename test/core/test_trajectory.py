@@ -75,6 +75,34 @@ def test_lost_frames_are_no_part_of_the_path():
     assert len(trajectory.poses()) == 0
 
 
+def test_of_a_path_at_its_limit_the_older_poses_are_thinned_out():
+    trajectory = Trajectory(most_poses=100)
+    for stamp in range(1000):
+        trajectory.add(tracked(stamp, float(stamp), -1))
+    stamps = trajectory.poses().stamps_ns
+    assert len(stamps) <= 100
+    assert stamps[0] == 0
+    assert stamps[-50:].tolist() == list(range(950, 1000))
+    even_gap = 950 / 50
+    assert np.diff(stamps).max() < 3 * even_gap, "nothing is left out altogether"
+    np.testing.assert_allclose(trajectory.poses().positions[:, 0], stamps)
+
+
+def test_thinned_poses_still_follow_their_keyframes():
+    trajectory = Trajectory(most_poses=10)
+    trajectory.add(keyframe(1, 1.0))
+    for stamp in range(100):
+        trajectory.add(tracked(stamp, 1.0 + stamp, 1))
+    trajectory.add(MovedKeyframes({1: pose_at(5.0)}))
+    poses = trajectory.poses()
+    np.testing.assert_allclose(poses.positions[:, 0], 5.0 + poses.stamps_ns, atol=1e-4)
+
+
+def test_a_path_of_three_poses_at_most_is_refused():
+    with pytest.raises(ValueError, match="keep 4 or more"):
+        Trajectory(most_poses=3)
+
+
 def test_a_tum_file_keeps_stamps_to_the_nanosecond_and_poses_to_the_micrometre(tmp_path):
     rng = np.random.default_rng(0)
     stamps = np.array([1, 1_700_000_000_123_456_789, 1_700_000_000_123_456_790])

@@ -121,5 +121,8 @@ def test_a_full_path_is_thinned_out_and_says_so():
         path.add(pose_event(n, n / 1000))
     assert 50 <= len(path) <= 100
     assert path.epoch > 0
+    steps = np.linalg.norm(np.diff(path.positions(), axis=0), axis=1)
+    whole = np.linalg.norm(camera_pose(0.999)[:3, 3] - camera_pose(0.0)[:3, 3])
+    assert steps.max() < 0.08 * whole, "nothing of the path is left out altogether"
     np.testing.assert_allclose(path.positions()[-1], camera_pose(0.999)[:3, 3], rtol=1e-5)
     np.testing.assert_allclose(path.positions()[0], camera_pose(0.0)[:3, 3], rtol=1e-5)

@@ -9,18 +9,26 @@ import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int64
 
 from worldsystem_core.geometry.sim3 import Sim3
+from worldsystem_core.thinning import rows_that_stay
 
 NOTHING = -1
 """What a pose hangs on that is kept in the world itself."""
 _ROW = np.dtype([("stamp_ns", np.int64), ("anchor", np.int64), ("pose", np.float32, (3, 4))])
 """64 bytes: an hour at 15 a second is 3.5 MB. Near its anchor a place needs no more digits."""
 _FIRST_ROOM = 256
+_FEWEST = 4
 
 
 class HungPoses:
-    """n poses in the order in which they came; `anchor_from_cam` is in the anchor's own unit."""
+    """n poses in the order in which they came; `anchor_from_cam` is in the anchor's own unit.
 
-    def __init__(self) -> None:
+    At most `most` are kept (0: all): of a longer path the older half grows coarser evenly.
+    """
+
+    def __init__(self, most: int = 0) -> None:
+        if most and most < _FEWEST:
+            raise ValueError(f"a path of at most {most} poses is none: keep {_FEWEST} or more")
+        self._most = most
         self._rows = np.empty(_FIRST_ROOM, _ROW)
         self._count = 0
 
@@ -41,10 +49,17 @@ class HungPoses:
 
     def append(self, stamp_ns: int, anchor: int, anchor_from_cam: np.ndarray) -> None:
         """One more."""
+        if self._most and self._count >= self._most:
+            self._thin_out()
         if self._count == len(self._rows):
             self._rows = np.concatenate([self._rows, np.empty_like(self._rows)])
         self._rows[self._count] = (stamp_ns, anchor, anchor_from_cam[:3])
         self._count += 1
+
+    def _thin_out(self) -> None:
+        kept = self._rows[rows_that_stay(self.stamps_ns)]
+        self._count = len(kept)
+        self._rows[: self._count] = kept
 
     def first_since(self, stamp_ns: int) -> int:
         """The row from which on all stamps are at least this one."""

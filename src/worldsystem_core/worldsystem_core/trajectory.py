@@ -51,14 +51,17 @@ class StampedPoses:
 
 
 class Trajectory:
-    """Collects a back-end's events; a pose hangs on its keyframe and moves and grows with it."""
+    """Collects a back-end's events; a pose hangs on its keyframe and moves and grows with it.
 
-    def __init__(self) -> None:
+    Of a path of more than `most_poses` what is long ago is kept coarsely (`HungPoses`); 0: all.
+    """
+
+    def __init__(self, most_poses: int = 0) -> None:
         self._place_of: dict[int, Sim3] = {NOTHING: Sim3.identity()}
         self._stamp_of: dict[int, int] = {}
         self._orphans = False
         self._scale = ScaleState.SCENE
-        self._poses = HungPoses()
+        self._poses = HungPoses(most_poses)
 
     def add(self, event: Event) -> None:
         """Take one event; poses that are not tracked are left out of the path."""

@@ -16,6 +16,7 @@ from worldsystem_core.wire import pack
 from worldsystem_sim import faults as fault_kinds
 from worldsystem_sim import link_faults
 from worldsystem_sim.encode import AccessUnit, packets_of
+from worldsystem_sim.fates import Fates
 from worldsystem_sim.faults import Faults, FrameFaults
 from worldsystem_sim.link import Backoff, Link
 from worldsystem_sim.link_faults import LinkFaults, PictureFaults
@@ -56,7 +57,7 @@ class SendStats:
     beforehand, so requests are told here and change nothing.
     """
 
-    fate: dict[int, str] = field(default_factory=dict)
+    fate: Fates = field(default_factory=Fates)
     connections: int = 0
     connected_ns: list[int] = field(default_factory=list)
     telemetry_sent: int = 0
@@ -68,7 +69,7 @@ class SendStats:
 
     def count(self, fate: str) -> int:
         """How many pictures met this fate."""
-        return sum(found == fate for found in self.fate.values())
+        return self.fate.count(fate)
 
 
 class Sender:

@@ -48,7 +48,8 @@ class Simulator:
         self._stop = threading.Event()
         self._on_status: Callable[[SimStatus], None] = _ignore
         self._rendered = 0
-        self._stamps: list[int] = []
+        self._start_ns = 0
+        self._due = 0
 
     def run(
         self,
@@ -88,17 +89,17 @@ class Simulator:
 
     async def _fly(self, units: list[AccessUnit], sender: Sender) -> None:
         """Send video and telemetry side by side; telemetry ends when the video does."""
-        start_ns = time.time_ns() + round(_LEAD_S * 1e9)
+        self._start_ns = time.time_ns() + round(_LEAD_S * 1e9)
         path = flight(
             self.config.flight,
             self.config.seed,
             self.config.duration_s,
             build_scene(self.config.seed),
         )
-        messages = telemetry(self.config, path, start_ns)
+        messages = telemetry(self.config, path, self._start_ns)
         phone = asyncio.create_task(sender.send_telemetry(messages))
         try:
-            await sender.send_pictures(self._pictures(units, start_ns, sender.stats))
+            await sender.send_pictures(self._pictures(units, sender.stats))
             if not self._stop.is_set() and not self.config.loop:
                 await asyncio.wait_for(phone, 5.0)
         except TimeoutError:
@@ -109,16 +110,16 @@ class Simulator:
             await sender.close()
 
     async def _pictures(
-        self, units: list[AccessUnit], start_ns: int, stats: SendStats
+        self, units: list[AccessUnit], stats: SendStats
     ) -> AsyncIterator[Picture]:
-        number = 0
-        while not self._stop.is_set() and (self.config.loop or number < len(units)):
-            sender_ns = start_ns + round(number * 1e9 / self.config.fps)
-            self._stamps.append(sender_ns)
-            yield Picture(number, sender_ns, units[number % len(units)])
-            number += 1
-            if number % max(1, round(self.config.fps)) == 0:
+        while not self._stop.is_set() and (self.config.loop or self._due < len(units)):
+            number, self._due = self._due, self._due + 1
+            yield Picture(number, self._stamp_ns(number), units[number % len(units)])
+            if self._due % max(1, round(self.config.fps)) == 0:
                 self._tell("flying", stats)
+
+    def _stamp_ns(self, number: int) -> int:
+        return self._start_ns + round(number * 1e9 / self.config.fps)
 
     def _tell(self, phase: str, stats: SendStats) -> None:
         total = self.config.frame_count
@@ -128,8 +129,8 @@ class Simulator:
 
     def _write_truth(self, stats: SendStats) -> None:
         records = [
-            FrameRecord(number, stamp_ns, stats.fate.get(number, "unsent"))
-            for number, stamp_ns in enumerate(self._stamps)
+            FrameRecord(number, self._stamp_ns(number), stats.fate.get(number, "unsent"))
+            for number in range(self._due)
         ]
         write_truth(Path(self.config.out), self.config, records, self.faults.counts())
 

@@ -48,6 +48,11 @@ class Slam3rConfig(Config):
     depth_neighbours: int = param(4, "keyframes that a dense depth is matched to", low=1, high=8)
     threads: int = param(2, "threads of the picture library", low=1, high=16)
 
+    path_poses: int = param(
+        200_000,
+        "most poses of the path, some hours; of a longer one the older half is thinned out",
+        low=100,
+    )
     cloud_points: int = param(
         2_000_000, "most points of the cloud of all keyframes", low=1000, high=2_000_000
     )

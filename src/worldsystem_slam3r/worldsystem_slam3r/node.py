@@ -58,7 +58,7 @@ class Slam3rNode(StageNode):
         )
         self._running = start_backend(self.config, self._told)
         self._ending = False
-        self._trajectory = Trajectory()
+        self._trajectory = Trajectory(self.config.path_poses)
         self._cloud = BoundedCloud(self.config.cloud_points, seed=self.config.seed)
         self._cloud_told = (0, 0)
         self._path_pace = PathPace(_PATH_PERIOD_S)
@@ -135,7 +135,7 @@ class Slam3rNode(StageNode):
         if ids:
             self._publish([RemovedKeyframes(ids)])
         self._newest_id = max(ids, default=self._newest_id)
-        self._trajectory = Trajectory()
+        self._trajectory = Trajectory(self.config.path_poses)
         self._keyframes, self._state = 0, TrackingState.INITIALISING
         self._path_out.publish(self._trajectory.poses())
         if self._scale is not ScaleState.SCENE:

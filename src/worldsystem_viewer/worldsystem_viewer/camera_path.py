@@ -10,6 +10,7 @@ from jaxtyping import Float32, Float64
 
 from worldsystem_core.geometry.se3 import inverse
 from worldsystem_core.reconstruction import Pose, RemovedKeyframes, TrackingState
+from worldsystem_core.thinning import rows_that_stay
 from worldsystem_core.trajectory import StampedPoses
 
 _NO_KEYFRAME = -1
@@ -22,8 +23,8 @@ _RETOLD_PER_S = 5_000
 class CameraPath:
     """Camera centres in arrival order; a corrected keyframe takes its centres along.
 
-    At most `capacity` centres are held: when full, every second one goes. Half as many more may lie
-    before the first of them. `epoch` grows when centres already handed out are to be told again.
+    At most `capacity` centres are held: of a longer path the older half grows coarser evenly. Half
+    as many more may lie before the first of them. `epoch` grows when centres already handed out are to be told again.
     """
 
     def __init__(self, capacity: int = _CAPACITY) -> None:
@@ -132,8 +133,8 @@ class CameraPath:
         return self.positions()[stamps_ns <= stamp_ns]
 
     def _thin_out(self) -> None:
-        kept = len(self._baked[::2])
+        stay = rows_that_stay(self._stamps_ns[: self._length])
         for array in (self._local, self._anchor, self._baked, self._stamps_ns):
-            array[:kept] = array[::2]
-        self._length = kept
+            array[: len(stay)] = array[stay]
+        self._length = len(stay)
         self.epoch += 1

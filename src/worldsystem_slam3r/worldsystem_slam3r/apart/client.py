@@ -40,7 +40,6 @@ class RunningApart:
         self._fed: deque[int] = deque()
         self._answers: deque[Answer] = deque()
         self._replies: deque[Any] = deque()
-        self._condition = Condition()
         self._gone = ""
         ours, theirs = socket.socketpair()
         self._process = subprocess.Popen(
@@ -49,6 +48,7 @@ class RunningApart:
             stdin=subprocess.DEVNULL,
         )
         theirs.close()
+        self._condition = Condition({"process.pid": self.pid})  # until it tells of itself
         self._channel = Channel(ours, FRAME_S)
         self._listener = threading.Thread(target=self._listen, name="slam3r/worker", daemon=True)
         self._listener.start()
