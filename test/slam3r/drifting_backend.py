@@ -22,6 +22,7 @@ from worldsystem_core.reconstruction import (
 )
 
 CAMERA = camera(256, 144)
+PATCH_PX = 16
 
 
 def ring_poses(count: int, turns: float = 1.0) -> list[np.ndarray]:
@@ -56,7 +57,8 @@ def film(poses: list[np.ndarray], first_id: int = 0, period_ns: int = PERIOD_NS)
 class DriftingBackend:
     """Every frame is a keyframe; the world is the first camera's frame in units of `unit`.
 
-    Each step turns by `turn_rad` too much and grows by `growth`. Frames in `lost` are lost.
+    Each step turns by `turn_rad` too much and grows by `growth`. Frames in `lost` are lost. Of the
+    depth a share `known` is told, in patches that lie elsewhere each time.
     """
 
     films: list[Film]
@@ -64,6 +66,7 @@ class DriftingBackend:
     growth: float = 1.0
     unit: float = 1.0
     lost: set[int] = field(default_factory=set)
+    known: float = 1.0
     restarts: int = 0
 
     def __post_init__(self) -> None:
@@ -107,11 +110,16 @@ class DriftingBackend:
             world_from_cam=world.pose,
             camera=CAMERA,
             pointmap=points,
-            confidence=np.ones(depth.shape, np.float32),
+            confidence=self._confidence(frame.id, depth.shape),
             rgb=frame.rgb,
         )
         self._next += 1
         return [NewKeyframe(keyframe), self._pose(frame, world.pose, TrackingState.TRACKED)]
+
+    def _confidence(self, seed: int, shape: tuple[int, int]) -> np.ndarray:
+        h, w = shape
+        patches = np.random.default_rng(seed).random((h // PATCH_PX, w // PATCH_PX)) < self.known
+        return np.kron(patches, np.ones((PATCH_PX, PATCH_PX))).astype(np.float32)
 
     def _advance(self, truth: np.ndarray) -> Sim3:
         """The drifted place: the true step from the last frame, a little too much of it."""

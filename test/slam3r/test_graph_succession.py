@@ -3,12 +3,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from drifting_backend import DriftingBackend, Film, film, ring_poses
+from filmed_room import PERIOD_NS
 from scipy.spatial.transform import Rotation
 from test_graph_backend import over, path_error
 
+from worldsystem_core.frames import Frame
 from worldsystem_core.geometry.sim3 import Sim3
 from worldsystem_core.reconstruction import (
     Event,
@@ -34,6 +38,16 @@ def laps() -> Film:
 def flown(laps) -> tuple:
     """Events of the four rounds with some drift, and the graph at the end."""
     return over(DriftingBackend([laps], turn_rad=0.004, growth=1.004), [laps])
+
+
+def rounds_of(seen: Film, rounds: int) -> Film:
+    """Its first round so many times."""
+    rows = [row for _ in range(rounds) for row in range(LAP)]
+    frames = [
+        replace(seen.frames[row], id=number, stamp_ns=number * PERIOD_NS)
+        for number, row in enumerate(rows)
+    ]
+    return Film(frames, [seen.depths[row] for row in rows], [seen.poses[row] for row in rows])
 
 
 def successors_of(events: list[Event]) -> dict[int, Successor]:
@@ -97,6 +111,47 @@ def test_another_view_from_the_same_place_takes_nothing_away(flown, laps):
         assert Rotation.from_matrix(apart[:3, :3]).magnitude() < 1e-6
 
 
+def test_views_of_which_each_knows_other_patches_grow_no_map_either(laps):
+    """What one knows of its surface the next knows in part only; newer ones together know it."""
+    sizes = {}
+    for rounds in (6, 9):
+        flight = rounds_of(laps, rounds)
+        events, graph = over(DriftingBackend([flight], known=0.3), [flight])
+        sizes[rounds] = len(graph.atlas.keyframes)
+        assert path_error(events, flight) < 0.03
+    assert sizes[9] <= 1.1 * sizes[6]
+    assert sizes[9] <= 5 * LAP
+
+
+def test_a_view_that_knows_little_takes_none_that_knows_all(laps):
+    """The first two rounds know all of their depth, the others a tenth."""
+
+    class Dimming(DriftingBackend):
+        def _confidence(self, seed: int, shape: tuple[int, int]) -> np.ndarray:
+            self.known = 1.0 if seed < 2 * LAP else 0.1
+            return super()._confidence(seed, shape)
+
+    _, graph = over(Dimming([laps]), [laps])
+    whole = [key for key in graph.atlas.keyframes if key < 2 * LAP]
+    assert len(whole) >= LAP
+
+
+def test_a_place_that_looks_another_way_now_keeps_its_keyframes(laps):
+    """Of the picture's left half the later rounds say that it is half as far again."""
+
+    class Moved(DriftingBackend):
+        def _of(self, frame: Frame) -> list[Event]:
+            depth, truth = self._truth[frame.id]
+            if frame.id >= 2 * LAP:
+                half = np.where(np.arange(depth.shape[1]) < depth.shape[1] // 2, 1.5, 1.0)
+                self._truth[frame.id] = (depth * half).astype(np.float32), truth
+            return super()._of(frame)
+
+    events, graph = over(Moved([laps]), [laps])
+    assert not [k for k, heir in successors_of(events).items() if k < 2 * LAP <= heir.id]
+    assert len(graph.atlas.keyframes) >= 2 * LAP
+
+
 def test_every_keyframe_stays_where_that_is_asked_for(laps):
     events, graph = over(DriftingBackend([laps]), [laps], replace_views=False)
     assert len(graph.atlas.keyframes) == 4 * LAP
@@ -133,7 +188,7 @@ def test_what_was_measured_to_a_node_holds_for_the_one_that_stands_in_for_it():
     places = random_places(5)
     graph = graph_of(places, (0, 3), (3, 1), (3, 2))
     graph.add_edge(edge(places, 3, 4, is_loop=True))
-    graph.contract(3, 4)
+    graph.contract(edge(places, 3, 4))
     graph.remove_node(3)
     assert set(graph.parts().values()) == {0}
     for key in (1, 2, 4):
@@ -147,9 +202,10 @@ def test_what_was_measured_to_a_node_holds_for_the_one_that_stands_in_for_it():
 
 
 def test_a_measurement_of_its_own_is_worth_more_than_an_inherited_one():
-    graph = graph_of(random_places(3), (0, 1), (0, 2), (1, 2))
+    places = random_places(3)
+    graph = graph_of(places, (0, 1), (0, 2), (1, 2))
     own = graph.edges[0, 2]
-    graph.contract(1, 2)
+    graph.contract(edge(places, 1, 2))
     assert graph.edges[0, 2] is own
 
 

@@ -99,6 +99,22 @@ def test_it_says_what_the_same_back_end_says_in_this_process(film, apart):
         assert not b.pointmap.flags.writeable
 
 
+def test_its_process_is_known_before_it_tells_of_itself(monkeypatch):
+    """The stage tells a process id at once; after another's the worker's would be a restart."""
+    hear = RunningApart._hear
+
+    def hear_no_condition(self: RunningApart, kind: str, item: object) -> None:
+        if kind != "condition":
+            hear(self, kind, item)
+
+    monkeypatch.setattr(RunningApart, "_hear", hear_no_condition)
+    running = RunningApart(CONFIG, lambda: None)
+    try:
+        assert running.condition().facts["process.pid"] == running.pid
+    finally:
+        running.close()
+
+
 def test_every_event_and_measurement_survives_the_way(film):
     eye = np.eye(4)
     moved = MovedKeyframes({n: n * eye for n in range(3000)}, {1: 2.0}, ScaleState.METRIC)

@@ -109,9 +109,7 @@ class Simulator:
             await asyncio.gather(phone, return_exceptions=True)
             await sender.close()
 
-    async def _pictures(
-        self, units: list[AccessUnit], stats: SendStats
-    ) -> AsyncIterator[Picture]:
+    async def _pictures(self, units: list[AccessUnit], stats: SendStats) -> AsyncIterator[Picture]:
         while not self._stop.is_set() and (self.config.loop or self._due < len(units)):
             number, self._due = self._due, self._due + 1
             yield Picture(number, self._stamp_ns(number), units[number % len(units)])

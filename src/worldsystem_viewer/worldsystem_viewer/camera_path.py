@@ -24,7 +24,8 @@ class CameraPath:
     """Camera centres in arrival order; a corrected keyframe takes its centres along.
 
     At most `capacity` centres are held: of a longer path the older half grows coarser evenly. Half
-    as many more may lie before the first of them. `epoch` grows when centres already handed out are to be told again.
+    as many more may lie before the first of them. `epoch` grows when centres already handed out are
+    to be told again.
     """
 
     def __init__(self, capacity: int = _CAPACITY) -> None:

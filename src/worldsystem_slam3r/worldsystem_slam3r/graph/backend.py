@@ -220,7 +220,7 @@ class GraphBackend:
             self.metric.keyframe(told)
             self._unlinked.append((kept, keyframe))
             return [NewKeyframe(told), *self._measured()]
-        kept.station = Station.of(keyframe, kept.id)
+        self._look_at(kept, keyframe)
         events = self._hold(NewKeyframe(keyframe))
         return events + self._merged(kept)
 
@@ -234,8 +234,7 @@ class GraphBackend:
 
     def _world_of(self, keyframe_id: int) -> Sim3 | None:
         kept = self.atlas.keyframes.get(keyframe_id)
-        placed = kept is not None and self.atlas.is_placed(kept.submap)
-        return kept.world if kept is not None and placed else None
+        return kept.world if kept is not None and self.atlas.is_placed(kept.submap) else None
 
     def _linked(self) -> list[Event]:
         """Look closely at the newest keyframes, which are out by now; what their loops change."""
@@ -243,18 +242,21 @@ class GraphBackend:
         events: list[Event] = []
         for kept, keyframe in due:
             if kept.id in self.atlas.keyframes:
-                kept.station = Station.of(keyframe, kept.id)
+                self._look_at(kept, keyframe)
                 self._link_loops(kept)
                 events += self._settled_when_due()
         return [*(events or self._settled_when_due()), *self._succession.take_due()]
+
+    def _look_at(self, kept: Kept, keyframe: Keyframe) -> None:
+        kept.station = Station.of(keyframe, kept.id)
+        if self._config.replace_views:
+            self._succession.note(kept)
 
     def _link_loops(self, kept: Kept) -> None:
         """Links to earlier keyframes; where they say so, everything has to move."""
         links = self.finder.find(kept)
         for link in links:
             self.atlas.link(link)
-        if self._config.replace_views:
-            self._succession.note(links)
         self.counts.loops += len(links)
         self._settling.wanted |= any(self.atlas.misfit(link) > 1.0 for link in links)
 
@@ -276,8 +278,7 @@ class GraphBackend:
 
     def _moved(self, moved: MovedKeyframes) -> list[Event]:
         self.atlas.move(moved.world_from_cam)
-        changed = self.atlas.changed()
-        return [] if changed is None else [changed]
+        return [] if (changed := self.atlas.changed()) is None else [changed]
 
     def _removed(self, removed: RemovedKeyframes) -> list[Event]:
         self.metric.release_keyframes(removed.ids)
@@ -359,8 +360,7 @@ class GraphBackend:
             for kept in self.atlas.keyframes.values()
             if kept.station is not None and self.atlas.is_placed(kept.submap)
         }
-        newest = max(stations, default=None)
-        camera = None if newest is None else stations[newest].camera
+        camera = stations[max(stations)].camera if stations else None
         found = self._relocaliser.locate(frame, stations, camera)
         if found is None:
             return events

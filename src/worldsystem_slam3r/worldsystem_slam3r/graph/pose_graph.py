@@ -105,15 +105,17 @@ class PoseGraph:
         del self.nodes[id]
         self.anchors.pop(id, None)
 
-    def contract(self, id: int, other: int) -> None:
-        """Give `other`, which an edge goes to, what is known of how `id` lies to the rest, where
-        it has no edge of its own; the node itself stays."""
-        link = self.edges[id, other] if (id, other) in self.edges else self.edges[other, id]
-        id_from_other = link if link.a == id else _reversed(link)
-        for edge in [e for e in self.edges.values() if id in e.key and other not in e.key]:
-            own = edge if edge.b == id else _reversed(edge)
-            if (own.a, other) not in self.edges and (other, own.a) not in self.edges:
-                self.add_edge(replace(_joined(own, id_from_other), is_loop=True))
+    def contract(self, otherwise: Edge) -> None:
+        """Give node `b` what is known of how `a` lies to the rest, where it has no edge of its
+        own; the node itself stays. Without an edge between the two this one is taken for it."""
+        old, heir = otherwise.key
+        old_from_heir = self.edges.get((old, heir), otherwise)
+        if (heir, old) in self.edges:
+            old_from_heir = _reversed(self.edges[heir, old])
+        for edge in [e for e in self.edges.values() if old in e.key and heir not in e.key]:
+            own = edge if edge.b == old else _reversed(edge)
+            if (own.a, heir) not in self.edges and (heir, own.a) not in self.edges:
+                self.add_edge(replace(_joined(own, old_from_heir), is_loop=True))
 
     def neighbours(self, ids: Iterable[int], steps: int) -> set[int]:
         """`ids` and all nodes up to `steps` edges away."""

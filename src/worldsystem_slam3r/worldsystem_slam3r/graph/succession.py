@@ -2,33 +2,55 @@
 """Newer keyframes stand in for older ones that show the same from the same place.
 
 So the map grows with the area that was seen, not with the time it was looked at, and it shows what
-is there now. ORB-SLAM culls keyframes whose points others see (Mur-Artal, Montiel, Tardós, IEEE
-T-RO 31(5), 2015, section VI.E); here the older one of a pair goes, since the newer one knows what
-has changed meanwhile.
+is there now. ORB-SLAM culls a keyframe most of whose points at least three others see (Mur-Artal,
+Montiel, Tardós, IEEE T-RO 31(5), 2015, section VI.E); here the older ones go, since the newer know
+what has changed meanwhile.
 """
 
 from __future__ import annotations
 
-import numpy as np
+from collections import deque
+from dataclasses import dataclass
 
-from worldsystem_core.geometry.se3 import rotation_angle_rad
+import numpy as np
+from jaxtyping import Bool
+
+from worldsystem_core.geometry.sim3 import Sim3
 from worldsystem_core.reconstruction import RemovedKeyframes, Successor
 from worldsystem_slam3r.graph.atlas import Atlas, Kept
-from worldsystem_slam3r.graph.loops import LoopFinder, is_strong
-from worldsystem_slam3r.graph.verify import Link, surfaces
+from worldsystem_slam3r.graph.loops import LoopFinder
+from worldsystem_slam3r.graph.pose_graph import Edge
+from worldsystem_slam3r.graph.verify import LEAST_LIKENESS, LEAST_OVERLAP, Agreement, surfaces
 from worldsystem_slam3r.maps.keeper import MapKeeper
 from worldsystem_slam3r.scale.metric import MetricScale
 
 COVERED = 0.75
-"""Share of each one's known surface that the other must see."""
+"""Share of an older keyframe's known surface that newer ones must see together."""
+SAME = 0.75
+"""Share of the surface that both see which must lie where the older one has it."""
 NEAR_DEPTHS = 0.15
 NEAR_RAD = np.deg2rad(10.0)
+ENOUGH_VIEWS = 3
+"""So many newer views from its place make up for what they do not see of a patchy one."""
+AS_MUCH = 0.9
+"""Share of the older one's known surface that the last of them must know itself."""
+LOOSE_TURN_RAD, LOOSE_DEPTHS, LOOSE_LOG_SCALE = 0.05, 0.05, 0.05
+"""What is known of how two lie to each other that no link joins: their surfaces coincide."""
+
+
+@dataclass
+class _Seen:
+    """What newer keyframes near an older one have seen of its coarse picture, and how many did."""
+
+    pixels: Bool[np.ndarray, "h w"]
+    views: int = 0
 
 
 class Succession:
-    """Keeps believed links of equal views until the newer keyframe has come to rest.
+    """Compares keyframes that have come to rest with older ones around them.
 
-    `after` is how many keyframes the back-end still refines; until then it may withdraw them.
+    `after` is how many keyframes the back-end still refines; until then it may withdraw them. As
+    many lie between a keyframe and its successor: those of one pass stay.
     """
 
     def __init__(
@@ -39,47 +61,83 @@ class Succession:
         self._maps = maps
         self._metric = metric
         self._after = after
-        self._waiting: dict[int, Link] = {}
+        self._moving: deque[int] = deque()
+        self._seen: dict[int, _Seen] = {}
 
-    def note(self, links: list[Link]) -> None:
-        """Of these links, remember those between equal views."""
-        for link in links:
-            if equal_views(link, self._atlas.keyframes[link.a], self._atlas.keyframes[link.b]):
-                self._waiting[link.a] = link
+    def note(self, kept: Kept) -> None:
+        """A keyframe was looked at closely; it is compared once it is refined no more."""
+        self._moving.append(kept.id)
 
     def take_due(self) -> list[RemovedKeyframes]:
-        """Let the older keyframes go whose successors are refined no more."""
+        """Let the older keyframes go for which newer ones that are at rest stand in."""
         newest = max(self._atlas.newest.values(), default=0)
-        due = [link for link in self._waiting.values() if link.b + self._after < newest]
-        for link in due:
-            del self._waiting[link.a]
-        successors = {link.a: self._replaced(link) for link in due if self._is_sound(link)}
+        successors: dict[int, Successor] = {}
+        while self._moving and self._moving[0] + self._after < newest:
+            heir = self._atlas.keyframes.get(self._moving[0])
+            if heir is not None and not self._atlas.is_placed(heir.submap):
+                break  # its sub-map is still held back
+            self._moving.popleft()
+            if heir is not None:
+                successors |= {old.id: self._replaced(old, heir) for old in self._replaced_by(heir)}
+        self._seen = {key: seen for key, seen in self._seen.items() if key in self._atlas.keyframes}
         return [RemovedKeyframes(tuple(successors), successors)] if successors else []
 
-    def _is_sound(self, link: Link) -> bool:
-        """Whether both are still there and the graph still believes the link."""
-        atlas = self._atlas
-        kept = (atlas.keyframes.get(link.a), atlas.keyframes.get(link.b))
-        if not all(each is not None and atlas.is_placed(each.submap) for each in kept):
-            return False
-        return (link.a, link.b) in atlas.graph.edges
+    def _replaced_by(self, heir: Kept) -> list[Kept]:
+        return [old for old in self._around(heir) if self._is_seen_enough(old, heir)]
 
-    def _replaced(self, link: Link) -> Successor:
-        heir = self._atlas.keyframes[link.b]
-        self._metric.hang_on(link.a, link.b)
-        self._finder.forget(link.a)
-        self._maps.remove(link.a)
-        self._atlas.graph.contract(link.a, link.b)
-        self._atlas.remove(link.a)
+    def _around(self, heir: Kept) -> list[Kept]:
+        """Older keyframes that look from nearly the same place in nearly the same direction."""
+        older = [
+            kept
+            for kept in self._atlas.keyframes.values()
+            if kept.id + self._after < heir.id and self._atlas.is_placed(kept.submap)
+        ]
+        if not older:
+            return []
+        places = np.array([kept.world.translation for kept in older])
+        turns = np.array([kept.world.rotation for kept in older])
+        depths = np.array([min(kept.depth * kept.world.scale, _depth(heir)) for kept in older])
+        steps = np.linalg.norm(places - heir.world.translation, axis=1)
+        cosines = (np.tensordot(turns, heir.world.rotation, 2) - 1.0) / 2.0
+        near = (steps <= NEAR_DEPTHS * depths) & (cosines >= np.cos(NEAR_RAD))
+        return [older[row] for row in np.flatnonzero(near)]
+
+    def _is_seen_enough(self, old: Kept, heir: Kept) -> bool:
+        """Count what `heir` sees of it, and say whether that is enough now."""
+        if old.station is None or heir.station is None:
+            return False
+        found = surfaces(heir.station, old.station, heir.world.inverse() @ old.world)
+        if not _is_same_place(found):
+            return False
+        seen = self._seen.setdefault(old.id, _Seen(np.zeros(old.station.depth.shape, bool)))
+        seen.pixels |= found.seen
+        seen.views += 1
+        known, own = np.isfinite(old.station.depth), np.isfinite(heir.station.depth)
+        if seen.pixels.sum() > COVERED * known.sum():
+            return True
+        return seen.views >= ENOUGH_VIEWS and own.mean() >= AS_MUCH * known.mean()
+
+    def _replaced(self, old: Kept, heir: Kept) -> Successor:
+        self._metric.hang_on(old.id, heir.id)
+        self._finder.forget(old.id)
+        self._maps.remove(old.id)
+        self._atlas.graph.contract(_loose_edge(old, heir))
+        self._atlas.remove(old.id)
         return Successor(heir.id, heir.told.pose, heir.told.scale / heir.first_unit)
 
 
-def equal_views(link: Link, old: Kept, new: Kept) -> bool:
-    """Whether two keyframes show the same from nearly the same place, each all of the other's."""
-    if old.station is None or new.station is None or not is_strong(link):
-        return False
-    step = float(np.linalg.norm(link.a_from_b.translation)) / (link.a_from_b.scale * new.depth)
-    turn = rotation_angle_rad(link.a_from_b.rotation)
-    if link.overlap < COVERED or step > NEAR_DEPTHS or turn > NEAR_RAD:
-        return False
-    return surfaces(new.station, old.station, link.a_from_b.inverse()).overlap > COVERED
+def _depth(kept: Kept) -> float:
+    return kept.depth * kept.world.scale
+
+
+def _is_same_place(found: Agreement) -> bool:
+    return (
+        found.overlap >= LEAST_OVERLAP and found.same >= SAME and found.likeness >= LEAST_LIKENESS
+    )
+
+
+def _loose_edge(old: Kept, heir: Kept) -> Edge:
+    """How two lie to each other as the map is now."""
+    old_from_heir: Sim3 = old.world.inverse() @ heir.world
+    shift = LOOSE_DEPTHS * heir.depth
+    return Edge(old.id, heir.id, old_from_heir, LOOSE_TURN_RAD, shift, LOOSE_LOG_SCALE)

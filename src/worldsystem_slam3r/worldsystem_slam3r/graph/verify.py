@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from jaxtyping import Float32, UInt8
+from jaxtyping import Bool, Float32, UInt8
 
 from worldsystem_core.frames import Camera
 from worldsystem_core.geometry.pinhole import project
@@ -179,13 +179,17 @@ def _dense_check(a: Station, b: Station, fit: Sim3Fit) -> Link | Refusal:
     )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Agreement:
-    """How two keyframes' surfaces and pictures agree (see `Link`)."""
+    """How two keyframes' surfaces and pictures agree (see `Link`).
+
+    `seen` says where in b's coarse picture its surface is one that a sees.
+    """
 
     overlap: float
     same: float
     likeness: float
+    seen: Bool[np.ndarray, "h w"]
 
 
 def surfaces(a: Station, b: Station, a_from_b: Sim3) -> Agreement:
@@ -194,8 +198,9 @@ def surfaces(a: Station, b: Station, a_from_b: Sim3) -> Agreement:
     A surface of b that a sees through something nearer is hidden, not contradicted.
     """
     known = np.isfinite(b.depth)
+    nothing = Agreement(0.0, 0.0, 0.0, np.zeros_like(known))
     if not known.any():
-        return Agreement(0.0, 0.0, 0.0)
+        return nothing
     v, u = np.nonzero(known)
     rays = normalised(np.stack([u, v], axis=-1).astype(np.float32), b.coarse.K)
     z = b.depth[known].astype(np.float64)
@@ -207,12 +212,17 @@ def surfaces(a: Station, b: Station, a_from_b: Sim3) -> Agreement:
     seen = np.isfinite(depth_a) & (ratio < 1.0 + 3 * SAME_DEPTH)
     same = np.abs(ratio - 1.0) < SAME_DEPTH
     if not seen.any():
-        return Agreement(0.0, 0.0, 0.0)
+        return nothing
+    where = np.zeros_like(known)
+    where[v[inside][seen], u[inside][seen]] = True
     both = seen & same
     grey_b = b.grey[v, u][inside][both].astype(np.float64)
     grey_a = a.grey[at[both, 1], at[both, 0]].astype(np.float64)
     return Agreement(
-        float(seen.sum() / len(z)), float(both.sum() / seen.sum()), _correlation(grey_a, grey_b)
+        overlap=float(seen.sum() / len(z)),
+        same=float(both.sum() / seen.sum()),
+        likeness=_correlation(grey_a, grey_b),
+        seen=where,
     )
 
 
