@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import threading
+from array import array
 from collections import OrderedDict
 from dataclasses import dataclass, field
 
@@ -13,10 +14,12 @@ from jaxtyping import UInt8
 
 from worldsystem_core.objects import MapObjects, Track, TrackFrame, TrackState
 from worldsystem_core.reconstruction import Keyframe
+from worldsystem_core.thinning import rows_that_stay
 from worldsystem_viewer.protocol import FoundUpdate, ObjectDetail
 
-_MOST_OBJECTS = 5_000
 _MOST_SIGHTINGS = 256
+_ENTRY_BYTES = 1000
+"""Of an object beside its picture and sightings."""
 _MOST_PICTURE_BYTES = 96 * 2**20
 _MOST_PICTURES = 90
 _PADDING = 0.2
@@ -27,23 +30,42 @@ _QUALITY = 85
 
 @dataclass
 class _Entry:
-    """What is known of one object."""
+    """What is known of one object; of many sightings those of long ago are thinned out."""
 
     label: str = ""
     sightings: int = 0
-    seen: list[tuple[float, float]] = field(default_factory=list)  # time [s], score
+    seen_ns: array[int] = field(default_factory=lambda: array("q"))
+    scores: array[float] = field(default_factory=lambda: array("f"))
     value: float = 0.0
     jpeg: UInt8[np.ndarray, "n"] = field(default_factory=lambda: np.zeros(0, np.uint8))
 
+    @property
+    def bytes(self) -> int:
+        return _ENTRY_BYTES + self.jpeg.nbytes + 12 * len(self.seen_ns)
+
+    def see(self, stamp_ns: int, score: float) -> None:
+        self.sightings += 1
+        self.seen_ns.append(stamp_ns)
+        self.scores.append(score)
+        if len(self.seen_ns) > _MOST_SIGHTINGS:
+            stay = rows_that_stay(np.array(self.seen_ns)).tolist()
+            self.seen_ns = array("q", [self.seen_ns[row] for row in stay])
+            self.scores = array("f", [self.scores[row] for row in stay])
+
 
 class Album:
-    """Takes pictures, keyframes and tracks in the order in which they come; from any thread."""
+    """Takes pictures, keyframes and tracks in the order in which they come; from any thread.
 
-    def __init__(self) -> None:
+    Objects are kept up to `most_bytes`; those that were seen longest ago go.
+    """
+
+    def __init__(self, most_bytes: int = 64 * 2**20) -> None:
+        self._most_bytes = most_bytes
         self._lock = threading.Lock()
         self._pictures: OrderedDict[int, np.ndarray] = OrderedDict()
         self._bytes = 0
         self._entries: OrderedDict[int, _Entry] = OrderedDict()
+        self._entry_bytes = 0
         self._objects: MapObjects | None = None
 
     def picture(self, rgb: UInt8[np.ndarray, "h w 3"], stamp_ns: int) -> None:
@@ -80,14 +102,15 @@ class Album:
             entry = self._entries.get(object_id, _Entry())
             known = self._objects.objects if self._objects else ()
             label = next((item.label for item in known if item.id == object_id), entry.label)
-            jpeg, seen, sightings = entry.jpeg, list(entry.seen), entry.sightings
+            jpeg, sightings = entry.jpeg, entry.sightings
+            seen_s, score = np.array(entry.seen_ns) / 1e9, np.array(entry.scores, np.float32)
         return ObjectDetail(
             id=object_id,
             label=label,
             sightings=sightings,
             jpeg=jpeg,
-            seen_s=np.array([time_s for time_s, _ in seen], np.float64),
-            score=np.array([score for _, score in seen], np.float32),
+            seen_s=seen_s,
+            score=score,
         )
 
     def found(self, text: str) -> FoundUpdate:
@@ -105,15 +128,20 @@ class Album:
         )
 
     def _see(self, track: Track, frame: TrackFrame, rgb: np.ndarray | None) -> None:
-        entry = self._entries.setdefault(track.id, _Entry())
-        self._entries.move_to_end(track.id)
-        if len(self._entries) > _MOST_OBJECTS:
-            self._entries.popitem(last=False)
+        entry = self._entries.pop(track.id, None)
+        self._entry_bytes -= 0 if entry is None else entry.bytes
+        entry = self._entries[track.id] = entry or _Entry()
         entry.label = track.label
-        entry.sightings += 1
-        entry.seen.append((frame.stamp_ns / 1e9, track.score))
-        if len(entry.seen) > _MOST_SIGHTINGS:
-            del entry.seen[1::2]
+        entry.see(frame.stamp_ns, track.score)
+        self._picture_of(entry, track, frame, rgb)
+        self._entry_bytes += entry.bytes
+        while self._entry_bytes > self._most_bytes:
+            self._entry_bytes -= self._entries.popitem(last=False)[1].bytes
+
+    def _picture_of(
+        self, entry: _Entry, track: Track, frame: TrackFrame, rgb: np.ndarray | None
+    ) -> None:
+        """Cut the object out of the picture if it is seen better there than before."""
         height, width = frame.labels.shape
         if rgb is None or rgb.size == 0:
             return

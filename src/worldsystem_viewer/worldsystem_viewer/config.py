@@ -40,6 +40,12 @@ class ViewerConfig(Config):
         low=1.0,
     )
     history_mb: float = param(512.0, "past held for pages that look back; 0: none [MiB]", low=0.0)
+    album_mb: float = param(
+        64.0,
+        "pictures and sightings of objects that pages may ask for; above it go the objects that "
+        "were seen longest ago [MiB]",
+        low=0.1,
+    )
     linger_s: float = param(
         0.0,
         "how long pages that are open may go on looking after the input's end; closing them ends "

@@ -61,7 +61,7 @@ class PageServer:
         vertices = int(config.surface_mb * 2**20 / _BYTES_PER_VERTEX)
         self._world = World(config.cloud_points, vertices)
         self._history = History(int(config.history_mb * 2**20)) if config.history_mb else None
-        self._album = Album()
+        self._album = Album(int(config.album_mb * 2**20))
         shown = Shown(
             world=self._world,
             history=self._history or History(0),
