@@ -41,10 +41,10 @@ def test_the_objects_that_were_seen_longest_ago_go_when_memory_is_full():
     see(album, 1, 1)
     size = len(album.detail(1).jpeg)
     assert size > 1000, "the object is seen, as large as it is"
-    for id in range(2, 200):
-        see(album, id, id)
-        see(album, 1, 1000 + id)
-    kept = [id for id in range(1, 200) if len(album.detail(id).jpeg)]
+    for key in range(2, 200):
+        see(album, key, key)
+        see(album, 1, 1000 + key)
+    kept = [key for key in range(1, 200) if len(album.detail(key).jpeg)]
     assert kept[0] == 1, "it is seen all the time"
     assert kept[1:] == list(range(200 - len(kept[1:]), 200))
     assert 50_000 < len(kept) * (size + 1000) < 120_000
