@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from worldsystem.graph import STAGES, Stage
-from worldsystem.spare_process import Spare, SpareProcess
+from worldsystem.spare_process import SpareProcess, Spares
 
 STAGE = """
     import sys
@@ -86,44 +86,52 @@ def test_it_ends_when_its_parent_is_killed():
 
 @pytest.fixture
 def reserve():
-    reserve = Spare()
+    reserve = Spares()
     yield reserve
     reserve.end()
 
 
-def test_there_is_one_in_reserve_some_time_after_the_last_was_taken(reserve):
+def test_two_are_in_reserve_some_time_after_the_last_was_taken(reserve):
     reserve.keep(0.0)
-    assert reserve._process is None
-    reserve.keep(Spare.LATER_S)
-    first = reserve._process
+    assert not reserve._processes
+    reserve.keep(Spares.LATER_S)
+    (first,) = reserve._processes
+    reserve.keep(Spares.LATER_S)
+    assert reserve._processes == [first], "they are made one after the other"
     wait_until(lambda: first.ready)
-    assert reserve.take() is first
-    assert reserve.take() is None
+    reserve.keep(Spares.LATER_S)
+    second = reserve._processes[-1]
+    wait_until(lambda: second.ready)
+    reserve.keep(1000.0)
+    assert reserve._processes == [first, second]
+    assert [reserve.take(), reserve.take(), reserve.take()] == [first, second, None]
     first.end()
-    reserve.keep(100.0)
-    assert reserve._process is None, "the stage that comes back has the processors"
-    reserve.keep(100.0 + Spare.LATER_S)
-    assert reserve._process is not None
+    second.end()
+    reserve.keep(2000.0)
+    assert not reserve._processes, "the stage that comes back has the processors"
+    reserve.keep(2000.0 + Spares.LATER_S)
+    assert len(reserve._processes) == 1
 
 
-def test_one_that_is_not_ready_makes_way_for_the_stage_that_starts_by_itself(reserve):
+def test_one_that_is_not_ready_makes_way_for_the_stage_that_comes_back(reserve):
     reserve.keep(0.0)
-    reserve.keep(Spare.LATER_S)
-    half_made = reserve._process
+    reserve.keep(Spares.LATER_S)
+    (half_made,) = reserve._processes
     assert reserve.take() is None
     assert not half_made.alive
     reserve.keep(20.0)
-    assert reserve._process is None, "another is made later"
+    assert not reserve._processes, "another is made later"
 
 
 def test_one_that_dies_in_reserve_is_not_given_away_and_another_is_made(reserve):
     reserve.keep(0.0)
-    reserve.keep(Spare.LATER_S)
-    dead = reserve._process
+    reserve.keep(Spares.LATER_S)
+    (dead,) = reserve._processes
     os.kill(dead._process.pid, signal.SIGKILL)
     wait_until(lambda: not dead.alive, 10.0)
     assert reserve.take() is None
     reserve.keep(100.0)
-    reserve.keep(100.0 + Spare.LATER_S)
-    assert reserve._process is not dead
-    assert reserve._process.alive
+    reserve.keep(100.0 + Spares.LATER_S)
+    (other,) = reserve._processes
+    assert other is not dead
+    assert other.alive

@@ -112,6 +112,23 @@ def test_the_file_is_whole_and_holds_everything(tmp_path):
         assert entity in printed
 
 
+def test_a_part_of_the_surface_that_changes_again_and_again_is_logged_once_a_second(tmp_path):
+    path = tmp_path / "run.rrd"
+    sink = RerunSink(ViewerConfig(rerun=True, rerun_serve=False, rerun_file=str(path)))
+    sink.start()
+    blocks = list(next(iter(growing_ground())).blocks[:1])
+    for n in range(40):
+        sink.pose(pose_event(n, n / 40))
+        sink.mesh(delta(blocks, n))
+        time.sleep(0.02)
+    sink.stop()
+    rows = rows_of(path)
+    mesh = [count for entity, count in rows.items() if entity.startswith("/world/mesh/")]
+    assert len(mesh) == 1
+    assert 1 <= mesh[0] <= 4, "at once, each second, and at the end"
+    assert rows["/world/camera"] == 40, "nothing else waits"
+
+
 def test_a_server_that_dies_holds_nobody_up():
     config = ViewerConfig(rerun_port=free_port(), rerun_web_port=free_port())
     sink = RerunSink(config)

@@ -4,8 +4,8 @@
 What came before survives: reconstruction and segmentation go on in the map that they keep saving;
 the mesher, the splats and the viewer are told all keyframes again, and the viewer asks for the
 surface; the recorder begins a further bag. The reporter stays in this process and keeps the
-accounts of all lives. Shared memory that a killed process left is freed. A spare process has done
-the imports already and becomes the stage that died.
+accounts of all lives. Shared memory that a killed process left is freed. Spare processes have done
+the imports already and become the stages that die.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tempfile import TemporaryDirectory
 from worldsystem.app import App, started
 from worldsystem.graph import Choice, Parameters, Stage, stages
 from worldsystem.simulator_process import SimulatorProcess
-from worldsystem.spare_process import Spare
+from worldsystem.spare_process import Spares
 from worldsystem.stage_process import WRONG_SETTINGS, StageProcess
 from worldsystem.supervision import STARTING_S, Action, StageWatch, chosen
 from worldsystem_core.errors import WorldSystemError
@@ -43,7 +43,7 @@ class SeparateApp(App):
         self._processes: dict[str, StageProcess] = {}
         self._watches: dict[str, StageWatch] = {}
         self._chosen: dict[str, dict[str, object]] = {}
-        self._spare = Spare()
+        self._spares = Spares()
 
     def _start(self) -> None:
         """The reporter here, then the others in the opposite order of the flow; the source last."""
@@ -85,7 +85,7 @@ class SeparateApp(App):
         while not self._stop.wait(TICK_S):
             now = time.monotonic()
             self._supervise()
-            self._spare.keep(now)
+            self._spares.keep(now)
             if first_frame_s is None and reporter.live.frames:
                 first_frame_s = now
             self._line.show(reporter.live, self._simulator)
@@ -137,7 +137,7 @@ class SeparateApp(App):
             further["restore"] = True
         if name == "recorder":
             further["name"] = f"bag_{watch.restarts + 2}"
-        process.start(self._spare.take(), **further)
+        process.start(self._spares.take(), **further)
         watch.started(time.monotonic())
 
     def _as_before(self, name: str) -> dict[str, object]:
@@ -166,7 +166,7 @@ class SeparateApp(App):
         super()._abandon()
 
     def _close(self) -> None:
-        self._spare.end()
+        self._spares.end()
         self._settings.cleanup()
         super()._close()
         clean_stale_segments()  # of the last ones that were killed

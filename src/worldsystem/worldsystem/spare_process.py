@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A process that has imported every stage and waits to become the one that dies.
+"""Processes that have imported every stage and wait to become the one that dies.
 
 Of the seconds that a stage is away most go into imports, which a machine under load does slowly.
 It is no fork: a process that has DDS and numerical libraries in it cannot be forked safely.
@@ -62,45 +62,48 @@ class SpareProcess:
             self._process.wait(_END_S)
 
 
-class Spare:
-    """One process in reserve, made some time after the last was taken.
+class Spares:
+    """Processes in reserve, made one after the other, and some time after the last was taken.
 
-    The delay leaves the processors to the stage that comes back; one that dies meanwhile starts
-    as it did at first.
+    The delay leaves the processors to the stage that comes back. One that dies while none is ready
+    starts as it did at first.
     """
 
     LATER_S = 10.0
+    COUNT = 2
+    """Two stages may die within seconds of each other, as one does from what killed the other."""
 
     def __init__(self) -> None:
-        self._process: SpareProcess | None = None
+        self._processes: list[SpareProcess] = []
         self._due_s = 0.0
 
     def keep(self, now_s: float) -> None:
         """Make one when it is time; to be called now and then, once all stages run."""
         if not self._due_s:
             self._due_s = now_s + self.LATER_S
-        if self._process is not None and not self._process.alive:
-            self.end()
-        if self._process is None and now_s >= self._due_s:
-            self._process = SpareProcess()
-            self._due_s = 0.0
+        self._keep_those([spare for spare in self._processes if spare.alive])
+        ready = all(spare.ready for spare in self._processes)
+        if ready and len(self._processes) < self.COUNT and now_s >= self._due_s:
+            self._processes.append(SpareProcess())
 
     def take(self) -> SpareProcess | None:
-        """The one in reserve if it is ready; from now on it is yours.
+        """One in reserve that is ready; from now on it is yours.
 
-        One that is not ready ends: the stage that now starts by itself has the processors.
+        One that is not ready ends: the stage that now comes back has the processors.
         """
         self._due_s = 0.0
-        if self._process is not None and not self._process.ready:
-            self.end()
-        taken, self._process = self._process, None
-        return taken
+        self._keep_those([spare for spare in self._processes if spare.ready])
+        return self._processes.pop(0) if self._processes else None
 
     def end(self) -> None:
-        """End the one that was not needed."""
-        if self._process is not None:
-            self._process.end()
-            self._process = None
+        """End those that were not needed."""
+        self._keep_those([])
+
+    def _keep_those(self, kept: list[SpareProcess]) -> None:
+        for spare in self._processes:
+            if spare not in kept:
+                spare.end()
+        self._processes = kept
 
 
 def end_with_parent() -> None:

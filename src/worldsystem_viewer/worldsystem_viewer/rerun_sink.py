@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -37,6 +38,8 @@ _WAIT_S = 0.2
 _NICENESS = 10
 _FLUSH_S = 5.0
 _SECOND_NS = 10**9
+_SURFACE_PERIOD_S = 1.0
+"""A part of the surface that changes several times in between is logged once."""
 
 
 class RerunSink:
@@ -51,6 +54,7 @@ class RerunSink:
         self._inbox: Handoff[Callable[[RerunEntities], None]] = Handoff(_QUEUE)
         self._pictures: Handoff[tuple[np.ndarray, int]] = Handoff(1)
         self._surface = ChunkedSurface()
+        self._surface_due_s = 0.0
         self._video_size: tuple[int, int] | None = None
         self._waits_for_key = True
         self._picture_ns = -_SECOND_NS * 3600
@@ -169,6 +173,7 @@ class RerunSink:
             self._log_queued(0.0)
             while len(self._inbox):
                 self._log_queued(0.0)
+            self._log_surface()
         except Exception:  # the edge of a thread: the pipeline goes on without Rerun
             self._inbox.close()
             log.exception("logging to Rerun stopped")
@@ -179,6 +184,11 @@ class RerunSink:
             step(self._entities)
         if (picture := self._pictures.get(0.0)) is not None:
             self._entities.picture(*picture)
+        if time.monotonic() >= self._surface_due_s:
+            self._surface_due_s = time.monotonic() + _SURFACE_PERIOD_S
+            self._log_surface()
+
+    def _log_surface(self) -> None:
         while (part := self._surface.take_changed()) is not None:
             self._entities.chunk(*part)
 
