@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import subprocess
 import sys
 import textwrap
@@ -43,6 +44,45 @@ def test_holes_in_the_heap_are_handed_back_and_what_is_in_use_stays():
     handed_back_mb, kept = told.stdout.split()
     assert float(handed_back_mb) > 100.0
     assert int(kept) == 1500 * 600
+
+
+HEAPS = """
+    import ctypes, sys, threading
+    from worldsystem_core.freed_memory import hand_back_freed_memory
+
+    if sys.argv[1] == "ours":
+        hand_back_freed_memory()
+    together = threading.Barrier(64)
+
+    def allocate():
+        together.wait(20.0)
+        kept = bytearray(100_000)
+        together.wait(20.0)
+
+    threads = [threading.Thread(target=allocate) for _ in range(64)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    libc = ctypes.CDLL(None)
+    libc.fopen.restype = ctypes.c_void_p
+    file = ctypes.c_void_p(libc.fopen(sys.argv[2].encode(), b"w"))
+    libc.malloc_info(0, file)
+    libc.fclose(file)
+    print(open(sys.argv[2]).read().count("<heap nr="))
+"""
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_info"), reason="needs glibc")
+def test_many_threads_share_few_heaps(tmp_path):
+    heaps = {}
+    for whose in ("ours", "any"):
+        command = [sys.executable, "-c", textwrap.dedent(HEAPS), whose, str(tmp_path / whose)]
+        told = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        assert told.returncode == 0, told.stderr
+        heaps[whose] = int(told.stdout)
+    assert heaps["ours"] <= max(1, (os.cpu_count() or 1) // 4)
+    assert heaps["any"] > heaps["ours"]
 
 
 HUGE_PAGES = """
