@@ -41,7 +41,7 @@ _LIMITS = (
     "slam3r.map_mb=32",
     "slam3r.path_poses=5000",
     "viewer.album_mb=4",
-    "viewer.history_mb=64",
+    "viewer.history_mb=16",
     "viewer.cloud_points=500000",
     "viewer.rerun_mb=64",
 )
