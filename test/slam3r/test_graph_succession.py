@@ -22,6 +22,7 @@ from worldsystem_core.reconstruction import (
     Successor,
 )
 from worldsystem_slam3r.graph.pose_graph import Edge, PoseGraph
+from worldsystem_slam3r.graph.succession import Succession
 from worldsystem_slam3r.scale.hanging import HangingSamples, Hung, PositionSample
 
 LAP = 16
@@ -77,6 +78,7 @@ def test_a_keyframe_goes_once_its_successor_is_refined_no_more(flown):
             told.append(event.keyframe.id)
         elif isinstance(event, RemovedKeyframes):
             assert set(event.successors) == set(event.ids)
+            assert not {heir.id for heir in event.successors.values()} & set(event.ids)
             for key, heir in event.successors.items():
                 assert key < heir.id < told[-1] - WINDOW
                 assert heir.id not in gone
@@ -100,6 +102,20 @@ def test_a_successor_is_told_where_it_lies(flown):
             for heir in event.successors.values():
                 np.testing.assert_allclose(heir.world_from_cam, pose[heir.id], atol=1e-12)
                 assert heir.point_scale == pytest.approx(size[heir.id])
+
+
+def test_no_successor_goes_in_the_same_moment(laps):
+    """Nobody asks for four rounds, and then all that is due goes at once."""
+    _, graph = over(DriftingBackend([laps]), [laps], replace_views=False)
+    parts = (graph.atlas, graph.finder, graph.maps, graph.metric)
+    succession = Succession(*parts, after=WINDOW)
+    for kept in sorted(graph.atlas.keyframes.values(), key=lambda kept: kept.id):
+        succession.note(kept)
+    (removed,) = succession.take_due()
+    heirs = {heir.id for heir in removed.successors.values()}
+    assert len(removed.ids) >= 2 * LAP
+    assert heirs <= graph.atlas.keyframes.keys()
+    assert not heirs & set(removed.ids)
 
 
 def test_another_view_from_the_same_place_takes_nothing_away(flown, laps):

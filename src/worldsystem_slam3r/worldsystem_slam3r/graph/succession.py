@@ -78,7 +78,8 @@ class Succession:
                 break  # its sub-map is still held back
             self._moving.popleft()
             if heir is not None:
-                successors |= {old.id: self._replaced(old, heir) for old in self._replaced_by(heir)}
+                gone = {old.id: self._replaced(old, heir) for old in self._replaced_by(heir)}
+                successors = {key: gone.get(s.id, s) for key, s in successors.items()} | gone
         self._seen = {key: seen for key, seen in self._seen.items() if key in self._atlas.keyframes}
         return [RemovedKeyframes(tuple(successors), successors)] if successors else []
 
