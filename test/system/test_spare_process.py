@@ -11,6 +11,7 @@ import textwrap
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from worldsystem.graph import STAGES, Stage
@@ -111,6 +112,38 @@ def test_two_are_in_reserve_some_time_after_the_last_was_taken(reserve):
     assert not reserve._processes, "the stage that comes back has the processors"
     reserve.keep(2000.0 + Spares.LATER_S)
     assert len(reserve._processes) == 1
+
+
+class ReadyAtOnce:
+    ready = alive = True
+
+    def end(self) -> None:
+        """Nothing runs."""
+
+
+def test_deaths_one_after_the_other_do_not_put_the_next_off_for_ever(monkeypatch):
+    """One dies every seven seconds for two minutes."""
+    monkeypatch.setattr("worldsystem.spare_process.SpareProcess", ReadyAtOnce)
+    reserve, taken_s = Spares(), []
+    for now_s in range(120):
+        reserve.keep(float(now_s))
+        if now_s % 7 == 0 and reserve.take() is not None:
+            taken_s.append(now_s)
+    assert len(taken_s) >= 8
+    assert max(np.diff(taken_s)) <= 2 * 7
+
+
+def test_one_that_is_half_made_is_left_alone_when_another_is_ready(reserve):
+    reserve.keep(0.0)
+    reserve.keep(Spares.LATER_S)
+    (first,) = reserve._processes
+    wait_until(lambda: first.ready)
+    reserve.keep(Spares.LATER_S)
+    second = reserve._processes[-1]
+    assert reserve.take() is first
+    first.end()
+    assert second.alive
+    assert reserve._processes == [second]
 
 
 def test_one_that_is_not_ready_makes_way_for_the_stage_that_comes_back(reserve):

@@ -63,7 +63,7 @@ class SpareProcess:
 
 
 class Spares:
-    """Processes in reserve, made one after the other, and some time after the last was taken.
+    """Processes in reserve, made one after the other, and some time after one was taken.
 
     The delay leaves the processors to the stage that comes back. One that dies while none is ready
     starts as it did at first.
@@ -75,11 +75,13 @@ class Spares:
 
     def __init__(self) -> None:
         self._processes: list[SpareProcess] = []
-        self._due_s = 0.0
+        self._now_s = 0.0
+        self._due_s: float | None = None
 
     def keep(self, now_s: float) -> None:
         """Make one when it is time; to be called now and then, once all stages run."""
-        if not self._due_s:
+        self._now_s = now_s
+        if self._due_s is None:
             self._due_s = now_s + self.LATER_S
         self._keep_those([spare for spare in self._processes if spare.alive])
         ready = all(spare.ready for spare in self._processes)
@@ -89,11 +91,19 @@ class Spares:
     def take(self) -> SpareProcess | None:
         """One in reserve that is ready; from now on it is yours.
 
-        One that is not ready ends: the stage that now comes back has the processors.
+        If none is, one that is half made ends: the stage that now starts by itself has the
+        processors. When stages die one after the other, the next is not put off each time.
         """
-        self._due_s = 0.0
-        self._keep_those([spare for spare in self._processes if spare.ready])
-        return self._processes.pop(0) if self._processes else None
+        if self._due_s is not None and self._due_s <= self._now_s:
+            self._due_s = None
+        for spare in self._processes:
+            if spare.ready:
+                self._processes.remove(spare)
+                return spare
+        if self._processes:
+            self.end()
+            self._due_s = None
+        return None
 
     def end(self) -> None:
         """End those that were not needed."""
