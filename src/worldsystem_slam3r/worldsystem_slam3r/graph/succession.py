@@ -97,7 +97,7 @@ class Succession:
             return []
         places = np.array([kept.world.translation for kept in older])
         turns = np.array([kept.world.rotation for kept in older])
-        depths = np.array([min(kept.depth * kept.world.scale, _depth(heir)) for kept in older])
+        depths = np.array([min(_depth(kept), _depth(heir)) for kept in older])
         steps = np.linalg.norm(places - heir.world.translation, axis=1)
         cosines = (np.tensordot(turns, heir.world.rotation, 2) - 1.0) / 2.0
         near = (steps <= NEAR_DEPTHS * depths) & (cosines >= np.cos(NEAR_RAD))
