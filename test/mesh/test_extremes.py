@@ -130,6 +130,25 @@ def test_pictures_of_one_pixel_and_of_odd_sizes_are_fused(make_mesher, sphere_ke
     assert mesher.integrate(odd) >= 0
 
 
+def test_the_surface_of_a_single_block_is_not_changed_by_the_next_extraction(sphere_keyframes):
+    config = MeshConfig(voxel=VOXEL, redraw_voxels=0.0, min_weight=0.5)
+    launcher = Launcher("cpu", 1)
+    volume, extractor = BlockVolume(config, launcher, VOXEL), SurfaceExtractor(launcher)
+    for i, keyframe in enumerate(sphere_keyframes(6)):
+        volume.add(view_from_keyframe(keyframe, config, i + 1))
+    (whole,) = extractor.surfaces(volume, volume.dirty_blocks())
+    counts = whole.cells.face_counts
+    drawn = np.flatnonzero(counts)
+    few, many = drawn[counts[drawn].argmin()], drawn[counts[drawn].argmax()]
+    (one,) = extractor.surfaces(volume, whole.blocks[few : few + 1])
+    (other,) = extractor.surfaces(volume, whole.blocks[many : many + 1])
+    assert one.cells.face_counts.tolist() == [counts[few]]
+    assert other.cells.face_counts.tolist() == [counts[many]]
+    assert counts[few] < counts[many]
+    assert not np.shares_memory(one.cells.face_counts, other.cells.face_counts)
+    launcher.close()
+
+
 @pytest.mark.gpu
 def test_a_cpu_and_a_cuda_device_build_the_same_surface(sphere_keyframes):
     """Vertices within 1e-4 voxel for 999 of 1000; a pixel taken on the other side of a border

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import time
 import urllib.request
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -67,13 +68,18 @@ def call(outside, kind, name: str, **fields):
 
 def fuse(context, keyframes) -> None:
     from worldsystem_core.reconstruction import NewKeyframe
+
+    tell(context, [NewKeyframe(keyframe) for keyframe in keyframes])
+
+
+def tell(context, events) -> None:
     from worldsystem_core.ros import topics
     from worldsystem_core.ros.reference_topic import ReferencePublisher
 
     node = rclpy.create_node("slam", context=context)
     publisher = ReferencePublisher(node, topics.KEYFRAME, outside=False)
-    for keyframe in keyframes:
-        publisher.publish(NewKeyframe(keyframe))
+    for event in events:
+        publisher.publish(event)
     publisher.destroy()
     node.destroy_node()
 
@@ -161,3 +167,55 @@ def test_a_mesher_begun_anew_asks_again_for_what_its_inbox_could_not_hold(
     finally:
         thread.stop()
         node.close()
+
+
+def test_a_correction_that_a_full_inbox_let_go_of_is_done(
+    context, mesher, outside, sphere_keyframes
+):
+    from worldsystem_core.reconstruction import MovedKeyframes, NewKeyframe, RemovedKeyframes
+
+    moving, going, other = sphere_keyframes(3)
+    fuse(context, [moving, going])
+    until(outside, lambda: mesher._mesher.stats()["keyframes"] == 2 and mesher.idle)
+    inbox = mesher._overtaken.inbox
+    there = moving.world_from_cam.copy()
+    there[:3, 3] += (0.5, 0.0, 0.2)
+    nothing = np.full_like(other.pointmap, np.nan)
+    others = [replace(other, id=k, frame_id=k, pointmap=nothing) for k in range(10, 63)]
+    with mesher.turn:
+        fuse(context, others[:1])
+        time.sleep(0.2)  # it is given out, and has to wait for its turn
+        tell(context, [MovedKeyframes({moving.id: there}), RemovedKeyframes((going.id,))])
+        fuse(context, others[1:])
+        assert inbox.dropped >= 4, "both corrections, and as many keyframes"
+    until(outside, lambda: mesher.idle and mesher._mesher.is_settled)
+    np.testing.assert_array_equal(mesher._mesher.views.outline(moving.id).world_from_cam, there)
+    assert set(mesher._mesher.views.ids) == {moving.id}
+    dropped = mesher.ledger.state().dropped
+    assert dropped["queue_full"] + dropped["no_usable_points"] == 53
+    assert mesher._told.lies_there(replace(moving, world_from_cam=there))
+    tell(context, [NewKeyframe(replace(moving, world_from_cam=there))])
+    until(outside, lambda: "told_again" in mesher.ledger.state().dropped)
+
+
+def test_sizes_count_from_where_a_keyframe_was_told_last(
+    context, mesher, outside, sphere_keyframes
+):
+    from worldsystem_core.reconstruction import MovedKeyframes, NewKeyframe
+
+    (keyframe, *_) = sphere_keyframes(2)
+    pose, larger = keyframe.world_from_cam, np.float32(1.25) * keyframe.pointmap
+    events = [
+        NewKeyframe(keyframe),
+        MovedKeyframes({keyframe.id: pose}, {keyframe.id: 1.25}),
+        NewKeyframe(replace(keyframe, pointmap=larger)),
+        MovedKeyframes({keyframe.id: pose}, {keyframe.id: 1.6}),
+    ]
+    tell(context, events[:1])
+    until(outside, lambda: mesher._mesher.stats()["keyframes"] == 1 and mesher.idle)
+    median = mesher._mesher.views.outline(keyframe.id).median
+    tell(context, events[1:])
+    until(outside, lambda: mesher.idle and mesher._mesher.is_settled)
+    assert mesher.ledger.state().dropped == {"told_again": 1}
+    view = mesher._mesher.views.outline(keyframe.id)
+    assert (view.scale, view.median) == pytest.approx((2.0, 2.0 * median))

@@ -199,6 +199,21 @@ def test_regions_settle_one_by_one_and_say_which_method_they_have(ball):
     assert first in regions.settled(11.0)
 
 
+def test_a_region_forgets_the_blocks_that_lost_their_surface(ball):
+    regions = RegionMap(MeshConfig(method_region_blocks=2))
+    regions.take(delta(ball, 1), 0.0)
+    first = regions.settled(9.0)[0]
+    members = [b for b in ball if tuple(i // 2 for i in b.index) == first]
+    elsewhere = (40, -40, 7)
+    regions.take(delta([], 2, removed=(members[0].index, elsewhere)), 5.0)
+    assert regions.size(first) == (
+        sum(len(b.vertices) for b in members[1:]),
+        len(members) - 1,
+    )
+    assert (regions.change(first), regions.size((20, -20, 3))) == (2, (0, 0))
+    assert regions.settled(9.0)[-1] == first, "the others have been left alone for longer"
+
+
 def test_speed_chooses_the_method_and_density_may_refuse_it():
     chooser = MethodChooser(MeshConfig(method_sparse="ball_pivoting"))
     assert chooser.at_speed(0.05, 1.0) == "poisson"

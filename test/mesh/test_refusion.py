@@ -49,6 +49,53 @@ def test_a_loop_closure_leaves_what_fusing_at_the_right_poses_gives(
     assert voxels_of(moved) == voxels_of(fresh)
 
 
+@pytest.mark.parametrize("free_space", [False, True])
+def test_after_a_loop_closure_a_block_knows_for_how_long_it_was_not_seen(
+    make_mesher, plane_keyframes, free_space
+):
+    """What comes next lets it decay by as much as if it had been fused at the right poses."""
+    settings = {"free_space": free_space, "decay_keyframes": 2.0, "min_weight": 0.5}
+    moved, fresh = make_mesher(**settings), make_mesher(**settings)
+    keyframes = plane_keyframes(8)
+    for i, keyframe in enumerate(keyframes):
+        wrong = drifted(keyframe.world_from_cam, (i + 1) / 8)
+        moved.integrate(replace(keyframe, world_from_cam=wrong))
+        fresh.integrate(keyframe)
+    moved.move({k.id: k.world_from_cam for k in keyframes})
+    moved.settle(0)
+    back = replace(keyframes[1], id=8)  # where nothing was seen since the fourth
+    for mesher in (moved, fresh):
+        mesher.integrate(back)
+    after, expected = voxels_of(moved), voxels_of(fresh)
+    # blocks at the wrong poses are there too, and are seen through
+    assert {index: after[index] for index in expected} == expected
+
+
+def test_views_are_sorted_into_chunks_only_once_something_moves(make_mesher, plane_keyframes):
+    mesher = make_mesher(min_weight=0.5)
+    keyframes = plane_keyframes(4)
+    for keyframe in keyframes:
+        mesher.integrate(keyframe)
+        mesher.extract(0)
+    mesher.remove([1], {1: 2})  # needs none of it
+    refusion = mesher._refusion
+    assert not refusion._chunks_of_view
+    mesher.move({0: drifted(keyframes[0].world_from_cam, 1.0)})
+    mesher.settle(0)
+    assert refusion._chunks_of_view.keys() == {0, 2, 3}
+    assert not refusion._unentered
+
+
+def test_what_a_removed_keyframe_let_others_see_through_is_forgotten(make_mesher, plane_keyframes):
+    """Near things that only it saw, through which the later ones look at the floor."""
+    near, *rest = plane_keyframes(3)
+    near = replace(near, id=9, pointmap=near.pointmap * np.float32(0.5))
+    mesher = fused(make_mesher, [near, *rest])
+    mesher.remove([9])
+    mesher.settle(0)
+    assert voxels_of(mesher) == voxels_of(fused(make_mesher, rest))
+
+
 def test_saturated_voxels_are_made_anew_exactly(make_mesher, sphere_keyframes):
     """Each voxel reaches its greatest weight: nothing could be subtracted from it."""
     moved = make_mesher(max_weight=2.0, free_space=False)

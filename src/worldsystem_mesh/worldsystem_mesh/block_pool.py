@@ -4,8 +4,6 @@
 from __future__ import annotations
 
 import math
-import tempfile
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -96,13 +94,13 @@ class BlockPool:
         if not len(missing):
             return 0
         limit = self.limit(other_bytes)
-        over = self._used + len(missing) - limit
+        over, evicted = self._used + len(missing) - limit, missing[:0]
         if over > 0:
-            self._page_out(self._oldest(max(over, EVICT_AT_ONCE)))
+            evicted = self._oldest(max(over, EVICT_AT_ONCE))
+            self._page_out(evicted)
         granted = missing[: max(limit - self._used, 0)]
         self._admit(granted)
-        if self._device != "cpu":
-            self._state.slot.assign(self.slot)
+        self._upload_slots(np.concatenate([evicted, granted]))
         return len(missing) - len(granted)
 
     def limit(self, other_bytes: int) -> int:
@@ -118,9 +116,9 @@ class BlockPool:
         return rows(getattr(self._state.voxels, name), slots)
 
     def close(self) -> None:
-        """Delete the page file of a temporary folder; one in a folder of the user's stays."""
+        """Delete the page file."""
         if self._pages is not None:
-            self._pages.close(delete=not self._page_dir)
+            self._pages.close(delete=True)
             self._pages = None
 
     def _allocate(self, slots: int) -> None:
@@ -137,6 +135,11 @@ class BlockPool:
             setattr(self._state.voxels, name, new)
         self._slots = slots
 
+    def _upload_slots(self, blocks: Int32[np.ndarray, "n"]) -> None:
+        """Tell a device where these blocks are now; a CPU's kernels read `slot` itself."""
+        if self._device != "cpu" and len(blocks):
+            scatter(self._state.slot, blocks, self.slot[blocks])
+
     def _oldest(self, count: int) -> Int32[np.ndarray, "n"]:
         """Blocks in memory that were seen longest ago, none of them at the last step."""
         owners = self._owner[: self._high_water]
@@ -150,8 +153,7 @@ class BlockPool:
         if not len(blocks):
             return
         if self._pages is None:
-            folder = Path(self._page_dir or tempfile.gettempdir())
-            self._pages = PageFile.temporary(folder, "blocks", SLOT_BYTES)
+            self._pages = PageFile.temporary(self._page_dir, "blocks", SLOT_BYTES)
         slots = self.slot[blocks]
         for block, record in zip(blocks.tolist(), self._records(slots), strict=True):
             self._pages.write(block, record)

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import warp as wp
+from jaxtyping import Int32
 
 from worldsystem_mesh import kernels_volume as kernels
 from worldsystem_mesh.config import MeshConfig
@@ -64,6 +65,17 @@ def together(views: list[DeviceView], device: str) -> wp.array:
     for i, view in enumerate(views):
         records[i] = view.record[0]
     return _on_device(records, device)
+
+
+def last_orders(
+    views: list[DeviceView], start: Int32[np.ndarray, "b+1"], view_of_pair: Int32[np.ndarray, "p"]
+) -> Int32[np.ndarray, "b"]:
+    """Order of the last view of each block; 0 where none belongs into it."""
+    last, ends = np.zeros(len(start) - 1, np.int32), start[1:]
+    some = ends > start[:-1]
+    orders = np.array([view.order for view in views], np.int32)
+    last[some] = orders[view_of_pair[ends[some] - 1]]
+    return last
 
 
 def _on_device(records: np.ndarray, device: str) -> wp.array:

@@ -15,10 +15,13 @@ from worldsystem_mesh import kernels_emission as emission
 from worldsystem_mesh import kernels_surface as kernels
 from worldsystem_mesh import tables
 from worldsystem_mesh.cells import POINTS_PER_SIDE, SurfaceCells
-from worldsystem_mesh.launcher import Launcher, head, listed
+from worldsystem_mesh.launcher import Launcher, head, listed, zeros
 from worldsystem_mesh.volume import BlockVolume
 
-BATCH_BLOCKS = 2048
+BATCH_BLOCKS = 4096
+"""Extracted at once, with room of 6 kB each: what an update changes is one piece then, which nobody
+has to copy together."""
+
 POINTS = POINTS_PER_SIDE**3
 CELLS = 512
 CUDA_LANES = 32
@@ -49,7 +52,7 @@ class SurfaceExtractor:
         self._batch = kernels.Batch()
         for name, (tail, dtype) in PER_BATCH_BLOCK.items():
             shape = (BATCH_BLOCKS, *tail)
-            setattr(self._batch, name, wp.zeros(shape, dtype=dtype, device=launcher.device))
+            setattr(self._batch, name, zeros(shape, dtype, launcher.device))
 
     def surfaces(self, volume: BlockVolume, blocks: Int32[np.ndarray, "b"]) -> Iterator[Extracted]:
         """Yield the surface of `blocks`, in their order, some at a time; versions are 0.
@@ -70,7 +73,7 @@ class SurfaceExtractor:
         self._survey(volume, on_device)
         vertices, cells, faces = head(self._batch.counts, n).T
         vertex_start, cell_start = starts_of(vertices), starts_of(cells)
-        face_counts = np.ascontiguousarray(faces)
+        face_counts = faces.copy()  # of one block it would be the batch itself, which is used again
         code, held = empty_code(vertex_start, cell_start, device)
         inputs = [volume.state, self._batch, code, self._lanes]
         self._launcher.shared(emission.emit_surface, n, inputs, lanes=self._lanes)

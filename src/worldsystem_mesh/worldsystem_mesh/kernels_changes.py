@@ -66,10 +66,13 @@ def draw_again(volume: Volume, b: wp.int32) -> None:
 
 @wp.func
 def add_change(volume: Volume, b: wp.int32, order: wp.int32) -> None:
-    """Add up how far the block's surface moved; beyond the gate it is to be drawn again."""
+    """Add up how far the surface of the block, fused into up to view `order`, moved; beyond the
+    gate it is to be drawn again. One without a slot was not fused into."""
+    if volume.slot[b] < 0:
+        return
     volume.fused_at[b] = wp.max(volume.fused_at[b], order)
     move = volume.step[b]
-    if move == 0 or volume.slot[b] < 0:
+    if move == 0:
         return
     volume.step[b] = 0
     volume.change[b] = volume.change[b] + float(move) / SDF_UNITS
@@ -78,11 +81,13 @@ def add_change(volume: Volume, b: wp.int32, order: wp.int32) -> None:
 
 
 @wp.kernel
-def add_changes(turns: Turns, volume: Volume, blocks: wp.array[wp.int32], order: wp.int32) -> None:
-    """`add_change` for each of the blocks, which were fused into up to view `order`."""
+def add_changes(
+    turns: Turns, volume: Volume, blocks: wp.array[wp.int32], orders: wp.array[wp.int32]
+) -> None:
+    """`add_change` for each of the blocks and the view that it was fused into last."""
     i = first_turn(turns, wp.tid())
     while i < turns.count:
-        add_change(volume, blocks[i], order)
+        add_change(volume, blocks[i], orders[i])
         i = next_turn(turns, i)
 
 

@@ -216,12 +216,12 @@ def fuse_views(
     start: wp.array[wp.int32],
     view_of_pair: wp.array[wp.int32],
     lanes: wp.int32,
-    noted: wp.int32,
+    is_noted: wp.bool,
 ) -> None:
     """Fuse into block i the views `view_of_pair[start[i]]` ... in their order; `lanes` threads
     share a block. Weights halve for every `half_life` views that did not see the block. With
-    `noted` >= 0 (the order of the last view; for one lane) the block's changes are added up too,
-    while its voxels are in the cache."""
+    `is_noted` (for one lane) the block's changes are added up too, while its voxels are in the
+    cache."""
     at, lane = wp.tid()
     i = first_turn(turns, at)
     while i < turns.count:
@@ -241,8 +241,8 @@ def fuse_views(
                 move = wp.max(move, fuse_view(volume.voxels, view, block, s, rows))
             if move > 0:
                 wp.atomic_max(volume.step, b, move)
-        if noted >= 0:
-            add_change(volume, b, noted)
+            if is_noted:
+                add_change(volume, b, last)
         i = next_turn(turns, i)
 
 

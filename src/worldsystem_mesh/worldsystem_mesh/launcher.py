@@ -75,6 +75,14 @@ def listed(values: np.ndarray, device: str) -> wp.array:
     return over(plain, wp.int32) if device == "cpu" else wp.array(plain, device=device)
 
 
+def zeros(shape: int | tuple[int, ...], dtype: Any, device: str) -> wp.array:
+    """Zeros on a device; on a CPU pages that take memory only once they are written."""
+    if device != "cpu":
+        return wp.zeros(shape, dtype=dtype, device=device)
+    host = np.zeros(shape, dtype=wp.dtype_to_numpy(dtype))
+    return wp.array(host, dtype=dtype, device=device, copy=False)
+
+
 def _await(job: Future[None]) -> None:
     """Wait for a job that is about to end: looking again and again notices it in a tenth of the
     time that it takes to wake up."""

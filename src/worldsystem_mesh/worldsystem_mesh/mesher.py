@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float64, Int64
 
 from worldsystem_core.reconstruction import Keyframe, ScaleState
-from worldsystem_core.surface import BlockIndex, Mesh, MeshDelta, join_blocks
+from worldsystem_core.surface import BlockIndex, Mesh, MeshDelta
 from worldsystem_mesh.cells import SurfaceCells
 from worldsystem_mesh.config import MeshConfig
 from worldsystem_mesh.drawing import BlockMeshes, SurfaceDrawer
@@ -22,12 +22,12 @@ from worldsystem_mesh.launcher import Launcher
 from worldsystem_mesh.mesher_state import Correction, MeshStats
 from worldsystem_mesh.pace import Pace
 from worldsystem_mesh.refusion import Refusion
+from worldsystem_mesh.snapshot import SurfaceSnapshot
 from worldsystem_mesh.sources import NotAPinhole, with_fitting_camera
 from worldsystem_mesh.surface_store import SurfaceStore
 from worldsystem_mesh.view import StoredView, median_depth, view_from_keyframe
 from worldsystem_mesh.view_store import ViewStore
 from worldsystem_mesh.volume import BlockVolume
-from worldsystem_mesh.weld import weld, without_crumbs
 
 log = logging.getLogger(__name__)
 
@@ -238,15 +238,14 @@ class Mesher:
         cells = surface.cells(surface.ids_newer_than(base))
         return self._delta(cells, removed, base, stamp_ns)
 
-    def mesh(self, *, min_component_faces: int = 0) -> Mesh:
-        """The whole surface as last extracted, welded across blocks.
+    def snapshot(self) -> SurfaceSnapshot:
+        """The whole surface as last extracted, to be drawn later and elsewhere."""
+        cells = self._surface.cells(self._surface.all_ids())
+        return SurfaceSnapshot(self._drawer, cells, self._voxel)
 
-        Connected pieces of fewer than `min_component_faces` faces are left out.
-        """
-        blocks = BlockMeshes(
-            self._drawer, self._surface.cells(self._surface.all_ids()), self._voxel
-        )
-        return without_crumbs(weld(join_blocks(blocks)), min_component_faces)
+    def mesh(self, *, min_component_faces: int = 0) -> Mesh:
+        """The whole surface as last extracted, as `SurfaceSnapshot.mesh` gives it."""
+        return self.snapshot().mesh(min_component_faces=min_component_faces)
 
     def stats(self) -> MeshStats:
         """Counters and gauges for `Status`."""

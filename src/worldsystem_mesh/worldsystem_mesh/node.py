@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,9 @@ from worldsystem_core.surface import MeshDelta
 from worldsystem_core.told_keyframes import TOLD_AGAIN, ToldKeyframes
 from worldsystem_mesh.config import MeshConfig
 from worldsystem_mesh.mesher import Mesher
+from worldsystem_mesh.overtaken import KeyframeChange, OvertakenCorrections, ToldAgain
 from worldsystem_mesh.services import MeshServices
+from worldsystem_mesh.told_sizes import ToldSizes
 
 STREAM_PERIOD_S = 0.1
 STATISTICS_PERIOD_S = 1.0
@@ -43,14 +46,16 @@ class MesherNode(StageNode):
         super().__init__("mesher", MeshConfig, **kwargs)
         self._mesher = Mesher(self.config)
         self._surface_services = MeshServices(self.config, self._mesher)
-        self._told = ToldKeyframes()
+        self._told, self._sizes = ToldKeyframes(), ToldSizes()
+        self._overtaken = OvertakenCorrections()
         self._missed, self._begun_ns, self._old_at = False, time.time_ns(), 0.0
         self._figures: dict[str, object] = {}
         self._mesh_out = self.advertise(topics.MESH)
         self._stream_out = self.advertise(topics.MESH_STREAM)
         self._statistics_out = self.advertise(topics.MESH_STATISTICS)
         self._busy_at = time.monotonic()
-        self.listen(topics.KEYFRAME, self._on_keyframe, self._on_dropped)
+        inbox = self.listen(topics.KEYFRAME, self._on_keyframe, self._on_dropped)
+        self._overtaken.inbox = inbox
         self.listen(topics.POSE, self._surface_services.camera)
         self.create_timer(IDLE_S, self._on_idle)
         self.create_timer(STREAM_PERIOD_S, self._publish_stream)
@@ -62,31 +67,57 @@ class MesherNode(StageNode):
             self._keyframes_before.ask(Trigger.Request())
 
     def _on_dropped(self, event: KeyframeEvent) -> None:
+        is_known = isinstance(event, NewKeyframe) and self._told.knows(event.keyframe)
+        self._overtaken.drop(event, is_known=is_known)
         if isinstance(event, NewKeyframe):
             self.ledger.drop_untaken(event.keyframe.frame_id, "queue_full")
             self._missed = True
 
     def _on_keyframe(self, event: KeyframeEvent) -> None:
-        if isinstance(event, NewKeyframe):
-            self._note_old(event.keyframe)
-            if self._told.lies_there(event.keyframe):
-                self.ledger.drop_untaken(event.keyframe.frame_id, TOLD_AGAIN)
-                return
-            self.ledger.take(event.keyframe.frame_id)
-            if self._mesher.integrate(event.keyframe):
-                self.ledger.use(event.keyframe.frame_id)
-            else:
-                self.ledger.drop(event.keyframe.frame_id, "no_usable_points")
-        elif isinstance(event, MovedKeyframes):
-            self._mesher.move(event.world_from_cam, event.point_scale, event.scale)
-        else:
-            self._mesher.remove(event.ids, event.heirs)
-        self._told.note(event)
+        corrections = self._overtaken.before(event)
+        if not isinstance(event, NewKeyframe):
+            corrections.append(event)
+        self._correct(corrections)
+        is_new = isinstance(event, NewKeyframe) and self._took(event)
+        newer = self._overtaken.until_now()
+        self._correct(newer)
+        if not (is_new or corrections or newer):
+            return
         delta = self._mesher.extract(time.time_ns())
         self._publish(delta)
-        if delta is not None and isinstance(event, NewKeyframe):
+        if delta is not None and is_new:
             self.measure_latency(event.keyframe.stamp_ns)  # a correction shows no new picture
         self._busy_at = time.monotonic()
+
+    def _took(self, event: NewKeyframe) -> bool:
+        """Fuse the keyframe; False for one that is told again and lies where it lay."""
+        keyframe = event.keyframe
+        self._note_old(keyframe)
+        if self._told.lies_there(keyframe):
+            self._sizes.tell_again((keyframe.id,))
+            self.ledger.drop_untaken(keyframe.frame_id, TOLD_AGAIN)
+            return False
+        self._sizes.begin(keyframe.id)
+        self.ledger.take(keyframe.frame_id)
+        if self._mesher.integrate(keyframe):
+            self.ledger.use(keyframe.frame_id)
+        else:
+            self.ledger.drop(keyframe.frame_id, "no_usable_points")
+        self._told.note(event)
+        return True
+
+    def _correct(self, corrections: Sequence[KeyframeChange | ToldAgain]) -> None:
+        for event in corrections:
+            if isinstance(event, ToldAgain):
+                self._sizes.tell_again(event.ids)
+                continue
+            if isinstance(event, MovedKeyframes):
+                sizes = self._sizes.since_fused(event.point_scale)
+                self._mesher.move(event.world_from_cam, sizes, event.scale)
+            else:
+                self._mesher.remove(event.ids, event.heirs)
+                self._sizes.forget(event.ids)
+            self._told.note(event)
 
     def _on_idle(self) -> None:
         self._ask_for_missed()  # a stage that is never idle would never be told
@@ -140,14 +171,14 @@ class MesherNode(StageNode):
 
     def _on_save(self, request: SaveMesh.Request, response: SaveMesh.Response) -> SaveMesh.Response:
         try:
-            mesh = self._surface_services.save(
+            surface = self._surface_services.save(
                 Path(request.path), max_faces=request.max_faces, texture=request.texture
             )
         except WorldSystemError as error:
             response.message = str(error)
             return response
         response.success, response.message = True, f"{request.path} is being written"
-        response.vertex_count, response.face_count = len(mesh.vertices), len(mesh.faces)
+        response.vertex_count, response.face_count = surface.vertex_count, surface.face_count
         return response
 
     def facts(self) -> dict[str, object]:

@@ -3,11 +3,13 @@
 
 A record is never overwritten: a newer one with the same key goes to a free place, and only then is
 the older one's place free. A process that is killed at any moment therefore leaves, for each key,
-the newest record that was written whole; `PageFile.open_existing` finds it again.
+the newest record that was written whole; `PageFile.open_existing` finds it again, until a new file
+is begun in the same folder. A file in use is locked, so that only those of the dead go then.
 """
 
 from __future__ import annotations
 
+import fcntl
 import heapq
 import mmap
 import os
@@ -15,6 +17,7 @@ import struct
 import tempfile
 import zlib
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +29,7 @@ MAGIC = 0x57534250
 HEADER = struct.Struct("<IIqQ")
 """Magic, checksum of all that follows, key, sequence number."""
 
+PREFIX, SUFFIX = "worldsystem-", ".pages"
 GROWTH_BYTES = 16 << 20
 RESIDENT_BYTES = 8 << 20
 """After so much was written or read the mapping lets go of its pages, which the kernel keeps while
@@ -51,21 +55,31 @@ class PageFile:
             self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         except OSError as error:
             raise PagingFailed(f"cannot open the page file {path}: {error}") from error
+        with suppress(OSError):  # not every file system can
+            fcntl.flock(self._file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         self._map: mmap.mmap | None = None
         self._touched_bytes = 0
 
     @staticmethod
-    def temporary(folder: Path, what: str, payload_bytes: int) -> PageFile:
-        """A new file of its own name in `folder`, which is made where it is missing."""
+    def temporary(page_dir: str | Path, what: str, payload_bytes: int) -> PageFile:
+        """A new file of its own name in `page_dir`, which is made where it is missing; files that
+        nobody uses any more go.
+
+        Without `page_dir` it is where the system keeps temporary files, and goes with the process.
+        """
+        folder = Path(page_dir or tempfile.gettempdir())
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            handle, name = tempfile.mkstemp(
-                prefix=f"worldsystem-{what}-", suffix=".pages", dir=folder
-            )
+            if page_dir:
+                _remove_unused(folder)
+            handle, name = tempfile.mkstemp(SUFFIX, f"{PREFIX}{what}-", folder)
         except OSError as error:
             raise PagingFailed(f"cannot write to {folder}: {error}; set page_dir") from error
         os.close(handle)
-        return PageFile(Path(name), payload_bytes)
+        pages = PageFile(Path(name), payload_bytes)
+        if not page_dir:
+            pages.path.unlink()
+        return pages
 
     @staticmethod
     def open_existing(path: Path, payload_bytes: int) -> PageFile:
@@ -88,6 +102,11 @@ class PageFile:
     def size_bytes(self) -> int:
         """Size of the file."""
         return self._places * self._stride
+
+    @property
+    def used_bytes(self) -> int:
+        """Of these, what records take; places of those that were forgotten are used again."""
+        return len(self._place_of_key) * self._stride
 
     def write(self, key: int, payload: UInt8[np.ndarray, "n"]) -> None:
         """Keep `payload` under `key`; when this returns, the process may die and not lose it."""
@@ -187,6 +206,22 @@ class PageFile:
                 self._place_of_key[key] = place
         used = set(self._place_of_key.values())
         self._free = [place for place in range(self._places) if place not in used]
+
+
+def _remove_unused(folder: Path) -> None:
+    """Remove page files that no process has open.
+
+    One that is just being begun may lose its name before it is locked; whoever has it open can use
+    it none the less.
+    """
+    for path in folder.glob(f"{PREFIX}*{SUFFIX}"):
+        with suppress(OSError):  # in use, or another user's
+            handle = os.open(path, os.O_RDWR)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                path.unlink()
+            finally:
+                os.close(handle)
 
 
 def _checksum(key: int, sequence: int, body: bytes | memoryview) -> int:

@@ -43,7 +43,9 @@ class Refusion:
         self._planned: OrderedDict[int, StoredView | None] = OrderedDict()
         self._seen_in_chunk: defaultdict[int, dict[int, Int64[np.ndarray, "n"]]] = defaultdict(dict)
         self._born = np.full(1, BORN_NEVER, np.int32)
+        self._births_changed = False
         self._chunks_of_view: dict[int, list[int]] = {}
+        self._unentered: dict[int, None] = {}
         self._waiting: dict[int, list[Int32[np.ndarray, "n"]]] = {}
         self._left_by: dict[int, Int32[np.ndarray, "n"]] = {}
         self._is_waiting = np.zeros(1, bool)
@@ -54,6 +56,7 @@ class Refusion:
         self._pairs_per_block = 8.0
         self.pairs_done = 0
         views.on_unloaded = self._unload
+        views.on_evicted = self._let_go
 
     @property
     def is_idle(self) -> bool:
@@ -71,7 +74,7 @@ class Refusion:
         """A view was stored; what lies near it will be made anew first. One that is not fused yet
         waits with its blocks."""
         self._near = view.world_from_cam[:3, 3] / self._volume.voxel / 8.0
-        self._enter(view)
+        self._unentered[view.id] = None
         self._bear(view.band, view.order)
         if not is_fused:
             self._wait(view.blocks)
@@ -117,7 +120,11 @@ class Refusion:
                 return
             if self._planned:
                 self._plan_one()
+            elif self._unentered:
+                self._enter(self._views.held(self._unentered.popitem()[0]))
             else:
+                if self._births_changed:
+                    self._count_births()
                 self._make_some(min(int(left * self._pairs_per_s), PAIRS_AT_ONCE))
 
     def finish(self) -> None:
@@ -128,6 +135,7 @@ class Refusion:
     def _plan_one(self) -> None:
         """Find the new blocks of one moved view; its old and new blocks wait from now on."""
         number, outline = self._planned.popitem(last=False)
+        self._births_changed = True
         if outline is None:
             self.forget(number)
             return
@@ -145,8 +153,6 @@ class Refusion:
         self._on_device.pop(number, None)
         self._enter(touched)
         self._wait(touched.blocks)
-        if not self._planned:
-            self._count_births()
 
     def _wait_for_left(self, id: int) -> None:
         """What older views gave for which this one stands in is where this one was."""
@@ -155,7 +161,9 @@ class Refusion:
             self._wait(left)
 
     def _count_births(self) -> None:
-        """A view sees through a block only if another before it had put a surface near it."""
+        """A view sees through a block only if another before it had put a surface near it: known
+        once all views are where they go."""
+        self._births_changed = False
         self._born = np.full(self._volume.block_count, BORN_NEVER, np.int32)
         for view in reversed(self._views.outlines()):
             self._born[view.band] = view.order
@@ -171,7 +179,8 @@ class Refusion:
 
     def _enter(self, view: StoredView) -> None:
         """Note in each chunk which of its blocks the view belongs into: twice a block's number, and
-        one more where the view sees through it."""
+        one more where the view sees through it. Done only once something moves: often nothing
+        does."""
         packed = np.concatenate(
             [2 * view.band.astype(np.int64), 2 * view.free.astype(np.int64) + 1]
         )
@@ -182,6 +191,7 @@ class Refusion:
         self._chunks_of_view[view.id] = chunks
 
     def _leave(self, view: StoredView) -> None:
+        self._unentered.pop(view.id, None)
         for chunk in self._chunks_of_view.pop(view.id, ()):
             self._seen_in_chunk[chunk].pop(view.id, None)
 
@@ -299,6 +309,13 @@ class Refusion:
         views = [self._device_view(number) for number in numbers]
         self._volume.rebuild(blocks, views, start, view_of_pair)
         return len(view_of_pair)
+
+    def _let_go(self, view: StoredView) -> None:
+        """The view has left the store for good: what it gave stays until its blocks are made anew
+        for another reason, and a move of it that waits is none any more."""
+        self._planned.pop(view.id, None)
+        self._left_by.pop(view.id, None)
+        self._leave(view)
 
     def _unload(self, id: int) -> None:
         self._on_device.pop(id, None)

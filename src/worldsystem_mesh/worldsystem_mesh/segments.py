@@ -3,10 +3,8 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections import OrderedDict
 from dataclasses import fields
-from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
@@ -83,8 +81,7 @@ class SegmentStore:
         number, cells = self._held.popitem(last=False)
         self.bytes -= cells.bytes
         if self._pages is None:
-            folder = Path(self._page_dir or tempfile.gettempdir())
-            self._pages = PageFile.temporary(folder, "surface", RECORD_BYTES)
+            self._pages = PageFile.temporary(self._page_dir, "surface", RECORD_BYTES)
         packed = pack(cells)
         self._on_disk[number] = len(packed)
         for piece in range(_pieces(len(packed))):

@@ -14,13 +14,14 @@ import numpy as np
 from worldsystem_core.errors import WorldSystemError
 from worldsystem_core.mesh_stream.streamed import StreamedDelta
 from worldsystem_core.reconstruction import Pose, ScaleState, TrackingState
-from worldsystem_core.surface import Mesh, MeshDelta
+from worldsystem_core.surface import MeshDelta
 from worldsystem_mesh.config import MeshConfig
 from worldsystem_mesh.export.files import FORMATS, ExportError, save_mesh
 from worldsystem_mesh.export.textured import Photo
 from worldsystem_mesh.mesher import Mesher
 from worldsystem_mesh.methods.quality import QualityPass
 from worldsystem_mesh.metrics import metrics_server
+from worldsystem_mesh.snapshot import SurfaceSnapshot
 from worldsystem_mesh.stream import MeshStreamer
 from worldsystem_mesh.view import StoredView
 
@@ -97,11 +98,12 @@ class MeshServices:
         }
         return dict(self._facts)
 
-    def save(self, path: Path, *, max_faces: int = 0, texture: bool = False) -> Mesh:
+    def save(self, path: Path, *, max_faces: int = 0, texture: bool = False) -> SurfaceSnapshot:
         """Begin to write the surface as it is now; return what is being written.
 
-        The file appears when it is whole; what goes wrong later is logged. Raises `ExportError`
-        for what is known to be wrong at once, and while another file is being written.
+        The surface is drawn and written by a thread of its own, so that fusion goes on. The file
+        appears when it is whole; what goes wrong later is logged. Raises `ExportError` for what is
+        known to be wrong at once, and while another file is being written.
         """
         if self._saving is not None and self._saving.is_alive():
             raise ExportError(f"{path} not written: another file is still being written")
@@ -109,16 +111,18 @@ class MeshServices:
             raise ExportError(
                 f"{path}: needs a folder that exists, and one of {', '.join(FORMATS)}"
             )
-        mesh = self._mesher.mesh()
-        if not len(mesh.faces):
+        surface = self._mesher.snapshot()
+        if not surface.face_count:
             raise ExportError(f"{path} not written: there is no surface yet")
-        photos = self._photos() if texture else None
-        write: Callable[[], object] = lambda: save_mesh(  # noqa: E731
-            path, mesh, max_faces=max_faces, photos=photos
-        )
+        views = self._views_of_photos() if texture else None
+
+        def write() -> None:
+            photos = None if views is None else [_photo(view) for view in views]
+            save_mesh(path, surface.mesh(), max_faces=max_faces, photos=photos)
+
         self._saving = threading.Thread(target=_logged, args=(write, path), name="mesh_saving")
         self._saving.start()
-        return mesh
+        return surface
 
     def close(self) -> None:
         """End processes and threads; a file that is being written is waited for."""
@@ -127,12 +131,12 @@ class MeshServices:
         self._metrics.close()
         self._quality.close()
 
-    def _photos(self) -> list[Photo]:
+    def _views_of_photos(self) -> list[StoredView]:
         """Keyframes evenly spread over the run, as sources of texture."""
         ids = sorted(self._mesher.views.ids)
         step = max(1, -(-len(ids) // _MAX_PHOTOS))
         views = (self._mesher.views.get(number) for number in ids[::step])
-        return [_photo(view) for view in views if view is not None]
+        return [view for view in views if view is not None]
 
 
 def _photo(view: StoredView) -> Photo:

@@ -3,11 +3,9 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
@@ -21,8 +19,8 @@ MOST_DISK_BYTES = 64 << 30
 class ViewStore:
     """Every view by its id; pictures of those longest unused leave memory for a page file.
 
-    What is small (pose, camera, blocks) stays in memory. Past `MOST_DISK_BYTES` the oldest views
-    are let go for good and counted in `evicted`.
+    What is small (pose, camera, blocks) stays in memory. When a view comes and those on disk take
+    more than `MOST_DISK_BYTES`, the oldest of them are let go for good and counted in `evicted`.
     """
 
     def __init__(self, capacity_bytes: int, page_dir: str = "") -> None:
@@ -37,6 +35,9 @@ class ViewStore:
         self.on_unloaded: Callable[[int], None] = lambda _id: None
         """Called with the id of a view whose pictures leave memory, or that leaves altogether."""
 
+        self.on_evicted: Callable[[StoredView], None] = lambda _view: None
+        """Called with the outline of a view that was let go for good."""
+
     def __len__(self) -> int:
         return len(self._views)
 
@@ -50,6 +51,7 @@ class ViewStore:
 
     @property
     def disk_bytes(self) -> int:
+        """Size of the page files."""
         return sum(pages.size_bytes for pages in self._files.values())
 
     def held(self, id: int) -> StoredView:
@@ -88,6 +90,7 @@ class ViewStore:
         self._shapes[view.id] = view.depth.shape
         self._hold(view)
         self._make_room(keep=view.id)
+        self._let_go_of_oldest(keep=view.id)
 
     def update(self, outline: StoredView) -> None:
         """Take over all but the pictures from `outline`."""
@@ -131,15 +134,24 @@ class ViewStore:
                 pages.write(oldest, _pictures(view))
             self._views[oldest] = _without_pictures(view)
             self.on_unloaded(oldest)
-        while self.disk_bytes > MOST_DISK_BYTES and len(self._views) > 1:
-            self.pop(min(self._views, key=lambda number: self._views[number].order))
+
+    def _let_go_of_oldest(self, keep: int) -> None:
+        """Not while views are read: whoever reads them one by one must find them all."""
+        while sum(pages.used_bytes for pages in self._files.values()) > MOST_DISK_BYTES:
+            on_disk = [number for pages in self._files.values() for number in pages.keys]
+            others = [number for number in on_disk if number != keep]
+            if not others:
+                return
+            view = self.pop(min(others, key=lambda number: self._views[number].order))
+            assert view is not None  # what is in a page file is here
             self.evicted += 1
+            self.on_evicted(view)
 
     def _file(self, shape: tuple[int, int]) -> PageFile:
         pixels = _pixels(shape)
         if pixels not in self._files:
-            folder = Path(self._page_dir or tempfile.gettempdir())
-            made = PageFile.temporary(folder, "views", pixels * BYTES_PER_PIXEL)
+            size = pixels * BYTES_PER_PIXEL
+            made = PageFile.temporary(self._page_dir, "views", size)
             self._files[pixels] = made
         return self._files[pixels]
 

@@ -20,8 +20,8 @@ from worldsystem_mesh import kernels_rays as rays
 from worldsystem_mesh import kernels_volume as kernels
 from worldsystem_mesh.block_pool import BlockPool
 from worldsystem_mesh.config import MeshConfig
-from worldsystem_mesh.device_view import DeviceView, device_view, together
-from worldsystem_mesh.launcher import STEP, Launcher, head, listed, rows
+from worldsystem_mesh.device_view import DeviceView, device_view, last_orders, together
+from worldsystem_mesh.launcher import STEP, Launcher, head, listed, rows, zeros
 from worldsystem_mesh.view import StoredView
 
 BAND_STRIDE_VOXELS = 4.0
@@ -30,7 +30,6 @@ ROWS = 64
 FIRST_CAPACITY = 1 << 16
 MOST_BLOCKS = 1 << 24
 WATCHED_VOXELS = 2.0
-NOT_NOTED = -1
 NOWHERE = -1
 """No block's key."""
 
@@ -114,7 +113,8 @@ class BlockVolume:
         if on_device is not None and len(blocks):
             listed = self._list(blocks)
             pairs = self._one_view_each(len(blocks))
-            self._fuse([on_device], listed, *pairs, noted=view.order)
+            orders = np.full(len(blocks), view.order, np.int32)
+            self._fuse([on_device], listed, *pairs, noted=orders)
         return touched
 
     def touch(self, view: StoredView) -> StoredView:
@@ -131,7 +131,7 @@ class BlockVolume:
     def note(self, blocks: Int32[np.ndarray, "b"], order: int) -> None:
         """Work out which of the blocks, just fused into, are to be drawn again."""
         if len(blocks):
-            self._note(self._list(blocks), order)
+            self._note(self._list(blocks), np.full(len(blocks), order, np.int32))
 
     def note_pending(self) -> None:
         """Have all blocks drawn again that moved at all, however little."""
@@ -162,12 +162,11 @@ class BlockVolume:
         listed = self._list(blocks)
         inputs = [self.state, listed, self._lanes]
         self._launcher.shared(fusion.empty_blocks, len(blocks), inputs, lanes=self._lanes)
-        last = max((view.order for view in views), default=0)
         if views:
             pairs = self._list(start), self._list(view_of_pair)
-            self._fuse(views, listed, *pairs, noted=last)
+            self._fuse(views, listed, *pairs, noted=last_orders(views, start, view_of_pair))
         else:
-            self._note(listed, last)
+            self._note(listed, np.zeros(len(blocks), np.int32))
 
     def dirty_blocks(self) -> Int32[np.ndarray, "b"]:
         """Blocks to be drawn again since the last call, in ascending order."""
@@ -175,7 +174,10 @@ class BlockVolume:
         if not count:
             return np.zeros(0, np.int32)
         blocks = np.sort(head(self.state.dirty, count))
-        self._launcher.whole(changes.clear_dirty, count, [self.state, self.state.dirty])
+        if self.is_on_cuda:
+            self._launcher.whole(changes.clear_dirty, count, [self.state, self.state.dirty])
+        else:
+            self.state.is_dirty.numpy()[blocks] = 0
         self._clear_counters(kernels.DIRTY, kernels.DIRTY)
         return np.asarray(blocks)
 
@@ -218,18 +220,19 @@ class BlockVolume:
         blocks: wp.array,
         start: wp.array,
         view_of_pair: wp.array,
-        noted: int = NOT_NOTED,
+        noted: Int32[np.ndarray, "b"] | None = None,
     ) -> None:
-        """Fuse the pairs; with `noted`, the order of the last view, do what `_note` does, too."""
+        """Fuse the pairs; with `noted`, the order of each block's last view, do what `_note` does,
+        too."""
         device, count, lanes = self._launcher.device, blocks.shape[0], self._lanes
         seen = views[0].alone if len(views) == 1 else together(views, device)
-        at_once = noted if lanes == 1 else NOT_NOTED
+        at_once = noted is not None and lanes == 1
         inputs = [self.state, seen, blocks, start, view_of_pair, lanes, at_once]
         step = max(STEP * count // max(view_of_pair.shape[0], 1), 1)
         self._launcher.shared(fusion.fuse_views, count, inputs, lanes=lanes, step=step)
-        if at_once != NOT_NOTED:
+        if at_once:
             self._launcher.whole(changes.list_dirty, count, [self.state, blocks])
-        elif noted != NOT_NOTED:
+        elif noted is not None:
             self._note(blocks, noted)
 
     def _one_view_each(self, count: int) -> tuple[wp.array, wp.array]:
@@ -239,9 +242,10 @@ class BlockVolume:
             self._single = (self._list(np.arange(room)), self._list(np.zeros(room)))
         return self._single[0], self._single[1][:count]
 
-    def _note(self, blocks: wp.array, order: int) -> None:
-        count = blocks.shape[0]
-        self._launcher.shared(changes.add_changes, count, [self.state, blocks, order])
+    def _note(self, blocks: wp.array, orders: Int32[np.ndarray, "b"]) -> None:
+        """What `note` does; `orders` are those of each block's last view."""
+        count, inputs = blocks.shape[0], [self.state, blocks, self._list(orders)]
+        self._launcher.shared(changes.add_changes, count, inputs)
         self._launcher.whole(changes.list_dirty, count, [self.state, blocks])
 
     def _touched(self, view: StoredView, on_device: DeviceView | None) -> StoredView:
@@ -262,8 +266,7 @@ class BlockVolume:
             self._recent.fill(NOWHERE)
             self._clear_counters(kernels.TOUCHED, kernels.IN_BAND)
             self._walk_rays(rays.touch_band, on_device, view, stride)
-            held = self.state.counters
-            wp.copy(held, held, dest_offset=kernels.IN_BAND, src_offset=kernels.TOUCHED, count=1)
+            self._keep_band_count()
             if self._config.free_space:
                 self._walk_rays(rays.touch_free_space, on_device, view, FREE_SPACE_STRIDE_PX)
             counters = self._counters()
@@ -283,6 +286,14 @@ class BlockVolume:
             in_band = int(counters[kernels.IN_BAND])
             found = head(self.state.touched, touched)
             return np.sort(found[:in_band]), np.sort(found[in_band:])
+
+    def _keep_band_count(self) -> None:
+        """What is touched from now on is in free space."""
+        held = self.state.counters
+        if self.is_on_cuda:
+            wp.copy(held, held, dest_offset=kernels.IN_BAND, src_offset=kernels.TOUCHED, count=1)
+        else:
+            held.numpy()[kernels.IN_BAND] = held.numpy()[kernels.TOUCHED]
 
     def _follow_coords(self) -> None:
         """Keep the host's copy of the blocks' indices complete; on a CPU it is no copy."""
@@ -304,11 +315,7 @@ class BlockVolume:
         return listed(blocks, self._launcher.device)
 
     def _zeros(self, shape: int | tuple[int, ...], dtype: type) -> wp.array:
-        device = self._launcher.device
-        if device == "cpu":
-            host = np.zeros(shape, dtype=wp.dtype_to_numpy(dtype))
-            return wp.array(host, dtype=dtype, device=device, copy=False)
-        return wp.zeros(shape, dtype=dtype, device=device)
+        return zeros(shape, dtype, self._launcher.device)
 
     def _counters(self) -> Int32[np.ndarray, "c"]:
         """On a CPU the counters themselves; on CUDA a copy, which waits for the kernels."""

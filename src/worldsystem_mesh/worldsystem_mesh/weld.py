@@ -19,12 +19,18 @@ def weld(mesh: Mesh) -> Mesh:
     if not len(mesh.vertices):
         return mesh
     plain = np.ascontiguousarray(mesh.vertices + np.float32(0.0))  # -0.0 becomes 0.0
-    rows = plain.view([("x", np.uint32), ("y", np.uint32), ("z", np.uint32)]).reshape(-1)
-    _, first, number = np.unique(rows, return_index=True, return_inverse=True)
+    bits = plain.view(np.uint32)
+    order = np.lexsort(bits.T[::-1])  # by x, then y, then z; among the same the first comes first
+    ordered = bits[order]
+    is_new = np.ones(len(order), bool)
+    is_new[1:] = (ordered[1:] != ordered[:-1]).any(axis=1)
+    first = order[is_new]
+    number = np.empty(len(order), np.int32)
+    number[order] = np.cumsum(is_new, dtype=np.int32) - 1
     return Mesh(
         vertices=plain[first],
         colours=mesh.colours[first],
-        faces=number.astype(np.int32)[mesh.faces],
+        faces=number[mesh.faces],
     )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Int32
+from jaxtyping import Int, Int32
 
 from worldsystem_core.mesh_code.code import CodedBlocks
 from worldsystem_core.mesh_normals import vertex_normals
@@ -44,10 +44,14 @@ class RegionMap:
     def take(self, delta: MeshDelta, now_s: float) -> None:
         """What changed on the surface."""
         self.voxel = delta.block_size / 8.0
-        for index in delta.removed:
-            self._touch(index, now_s, delta.sequence).blocks.pop(index, None)
-        for index, vertices in block_sizes(delta):
-            self._touch(index, now_s, delta.sequence).blocks[index] = vertices
+        gone = np.array(delta.removed, np.int32).reshape(-1, 3)
+        for region, blocks, _ in self._by_region(gone, np.zeros(len(gone), np.int32)):
+            held = self._touch(region, now_s, delta.sequence).blocks
+            for index in blocks:
+                held.pop(index, None)
+        for region, blocks, vertices in self._by_region(*block_sizes(delta)):
+            held = self._touch(region, now_s, delta.sequence).blocks
+            held.update(zip(blocks, vertices, strict=True))
 
     def is_stale(self, index: RegionIndex) -> bool:
         """Whether the region has changed since a method meshed it."""
@@ -87,22 +91,37 @@ class RegionMap:
         region = self._regions[index]
         region.meshed_at, region.method = region.change, method
 
-    def _touch(self, block: BlockIndex, now_s: float, change: int) -> Region:
-        x, y, z = (place // self._side for place in block)
-        region = self._regions.setdefault((x, y, z), Region({}, now_s, change))
+    def _touch(self, index: RegionIndex, now_s: float, change: int) -> Region:
+        region = self._regions.get(index)
+        if region is None:
+            region = self._regions[index] = Region({}, now_s, change)
         region.changed_s, region.change, region.method = now_s, change, "tsdf"
         return region
 
+    def _by_region(
+        self, index: Int32[np.ndarray, "b 3"], values: Int[np.ndarray, "b"]
+    ) -> Iterator[tuple[RegionIndex, list[BlockIndex], list[int]]]:
+        """Blocks and their values, region by region; blocks of one region stay in their order."""
+        if not len(index):
+            return
+        of_block = index // self._side
+        order = np.lexsort(of_block.T)
+        of_block, index, values = of_block[order], index[order], values[order]
+        changes = (of_block[1:] != of_block[:-1]).any(axis=1)
+        begins = [0, *(np.flatnonzero(changes) + 1).tolist()]
+        places = [(x, y, z) for x, y, z in index.tolist()]
+        for begin, end in zip(begins, [*begins[1:], len(index)], strict=True):
+            x, y, z = of_block[begin].tolist()
+            yield (x, y, z), places[begin:end], values[begin:end].tolist()
 
-def block_sizes(delta: MeshDelta) -> Iterator[tuple[BlockIndex, int]]:
+
+def block_sizes(delta: MeshDelta) -> tuple[Int32[np.ndarray, "b 3"], Int[np.ndarray, "b"]]:
     """Index and number of vertices of each block; those that are not drawn yet stay so."""
     blocks = delta.blocks
     if isinstance(blocks, CodedBlocks):
-        counts = np.diff(blocks.cells.vertex_start).tolist()
-        places = ((x, y, z) for x, y, z in blocks.cells.index.tolist())
-        yield from zip(places, counts, strict=True)
-    else:
-        yield from ((block.index, len(block.vertices)) for block in blocks)
+        return blocks.cells.index, np.diff(blocks.cells.vertex_start)
+    index = np.array([block.index for block in blocks], np.int32).reshape(-1, 3)
+    return index, np.array([len(block.vertices) for block in blocks], np.int32)
 
 
 def fused_points(region: RegionIndex, side: int, samples_of: SamplesOf) -> RegionPoints:
