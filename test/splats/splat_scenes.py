@@ -3,11 +3,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from worldsystem_core.frames import Camera
 from worldsystem_core.geometry.se3 import look_at
-from worldsystem_core.reconstruction import Keyframe
+from worldsystem_core.reconstruction import Keyframe, Successor
+from worldsystem_core.splats.discs import discs_from_pointmap
+from worldsystem_core.splats.world import SplatWorld
 
 CAMERA = Camera.from_horizontal_fov(48, 36, np.radians(60.0))
 
@@ -45,3 +49,16 @@ def wall_seen_from(eye, number, *, wall_y=3.0, camera=CAMERA, target=None):
         confidence=np.ones(depth.shape, np.float32),
         rgb=(127 + 100 * waves).astype(np.uint8),
     )
+
+
+def rounds(world: SplatWorld, first: int, end: int, *, strips: int = 24) -> None:
+    """Rounds along five walls 30 apart: in each a keyframe of every wall stands in for the one of
+    the round before, and adds one of so many strips. Dots so small that none covers another."""
+    for number in range(5 * first, 5 * end):
+        place, lap = number % 5, number // 5
+        keyframe = wall_seen_from([30.0 * place, 0, 0], number)
+        dots = discs_from_pointmap(keyframe.pointmap, keyframe.rgb, keyframe.confidence)
+        strip = dots[np.arange(len(dots)) % strips == lap]
+        world.add_gaussians(keyframe, replace(strip, scales=0.1 * strip.scales))
+        if lap:
+            world.hang_on({number - 5: Successor(number, keyframe.world_from_cam, 1.0)})

@@ -6,7 +6,7 @@ from __future__ import annotations
 import msgpack
 import numpy as np
 import pytest
-from splat_scenes import CAMERA, wall_seen_from
+from splat_scenes import CAMERA, rounds, wall_seen_from
 from websockets.sync.client import connect
 
 from worldsystem_core.reconstruction import ScaleState
@@ -63,6 +63,25 @@ def test_a_correction_is_sent_as_poses_alone():
     deltas = stream.take(1.0, 1, ScaleState.SCENE)
     assert [delta.operation for delta in deltas] == [SplatOperation.POSE] * 3
     assert stream.sent_bytes - before < 3 * 128
+
+
+def test_a_client_misses_no_splat_while_chunks_are_joined():
+    world, client = SplatWorld(voxel=1e-4), SplatAssembly()
+    stream = SplatStream(world, mbps=0.001, renew_s=5.0)
+    rounds(world, 0, 5)
+    for delta in stream.take(0.0, 0, ScaleState.SCENE, everything=True):
+        client.apply(delta)
+    assert same_world(client, world)
+    shown = sum(map(len, client.words.values()))
+    rounds(world, 5, 6)
+    assert len(world.chunks) < len(client.words)
+    for delta in stream.take(1.0, 1, ScaleState.SCENE):  # there is no room for those that grew
+        client.apply(delta)
+    assert sum(map(len, client.words.values())) >= shown
+    for delta in stream.take(1.1, 1, ScaleState.SCENE, everything=True):
+        client.apply(delta)
+    assert same_world(client, world)
+    assert client.missed == 0
 
 
 def test_the_budget_is_kept_and_what_waits_comes_later():

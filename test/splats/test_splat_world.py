@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import numpy as np
-from splat_scenes import CAMERA, wall_seen_from
+from scipy.spatial import cKDTree
+from splat_scenes import CAMERA, rounds, wall_seen_from
 
 from worldsystem_core.geometry.sim3 import Sim3
 from worldsystem_core.reconstruction import Successor
@@ -133,6 +134,34 @@ def test_splats_that_hang_on_a_withdrawn_keyframe_go_with_it():
     world.remove([1])
     assert len(world) == 0
     assert list(world.removed) == [0]
+
+
+def test_chunks_are_as_many_as_places_however_often_they_are_seen():
+    world = SplatWorld(voxel=1e-4)
+    rounds(world, 0, 24)
+    assert len(world) == 5 * CAMERA.width * CAMERA.height
+    assert len(world.chunks) <= 5 * 6
+
+
+def test_chunks_that_were_joined_lie_where_they_lay():
+    once, often = SplatWorld(voxel=1e-4), SplatWorld(voxel=1e-4)
+    rounds(once, 0, 1, strips=1)
+    rounds(often, 0, 24)
+    expected, found = once.gaussians().means, often.gaussians().means
+    assert len(found) == len(expected)
+    assert cKDTree(found).query(expected)[0].max() < 1e-4
+
+
+def test_chunks_that_were_joined_go_along_with_the_last_that_stands_in_for_theirs():
+    world, pixels = SplatWorld(voxel=1e-4), CAMERA.width * CAMERA.height
+    rounds(world, 0, 24)
+    last = 5 * 23
+    world.move({last: at(wall_seen_from([0, 0, 0], 0), 60.0)}, {last: 1.0})
+    x = world.gaussians().means[:, 0]
+    assert (x < 10.0).sum() == 0, "all of the first wall went along"
+    assert ((x > 50.0) & (x < 70.0)).sum() == 2 * pixels, "to where the third is"
+    world.remove([last])
+    assert len(world) == 4 * pixels
 
 
 def test_the_budget_thins_what_is_far_and_leaves_no_hole():

@@ -36,6 +36,11 @@ class Heirs:
                 own = self._hanging.setdefault(successor.id, {})
                 own[chunk] = successor_from_world @ place
 
+    def hanging_on(self, id: int) -> list[int]:
+        """Chunks of other keyframes that go along with this one."""
+        found = self._hanging.get(id, {})
+        return [chunk for chunk in found if chunk != id and chunk in self._chunks]
+
     def places(
         self,
         world_from_cam: Mapping[int, Float64[np.ndarray, "4 4"]],

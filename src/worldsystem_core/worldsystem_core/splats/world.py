@@ -4,7 +4,8 @@ what it sees through.
 
 Splats hang on the keyframe that gave them, in its camera's frame, as a chunk. So a correction of
 poses moves them without touching them. Voxels hash where the surface is covered already
-(`coverage`): the count grows with the area that was seen, not with the time it was looked at.
+(`coverage`): the count grows with the area that was seen, not with the time it was looked at. So
+does that of the chunks: those whose keyframes newer ones stand in for are joined.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ _LEAST_SPLATS = 16
 _RECHECK_VOXELS = 2.0
 _WORTH_DROPPING = 0.005
 _CHUNKS_A_TURN = 3
+_MOST_HANGING = 4
 _RESCALED = 1.02
 _UNALIKE = 1.3
 
@@ -63,7 +65,8 @@ class Chunk:
 
 
 class SplatWorld:
-    """Chunks of splats, at most `most_splats`; `changed` and `moved` say what to tell a client.
+    """Chunks of splats, at most `most_splats`; `changed` and `moved` say what to tell a client, and
+    so does `removed`: of a chunk that is gone, which other one has its splats now, if any.
 
     `voxel` [world units] is the finest spacing at which surfaces are told apart; 0 takes it from
     the first keyframe.
@@ -73,7 +76,7 @@ class SplatWorld:
         self.chunks: dict[int, Chunk] = {}
         self.changed: dict[int, None] = {}
         self.moved: dict[int, None] = {}
-        self.removed: dict[int, None] = {}
+        self.removed: dict[int, int | None] = {}
         self.duplicates = self.contradicted = self.replaced = self.thinned = 0
         self._most = most_splats
         self._voxel = voxel
@@ -155,6 +158,10 @@ class SplatWorld:
         """Chunks of these keyframes stay, and go along with those that stand in for them."""
         for number, successor in successors.items():
             self._heirs.stand_in(number, successor)
+        for heir in {successor.id: None for successor in successors.values()}:
+            hanging = self._heirs.hanging_on(heir)
+            if len(hanging) > _MOST_HANGING:
+                self._join([self.chunks[number] for number in hanging])
 
     def remove(self, ids: Iterable[int]) -> None:
         """Take the chunks of withdrawn keyframes out, and those that hang on these."""
@@ -166,6 +173,25 @@ class SplatWorld:
         return Gaussians.joined(
             [chunk.gaussians.transformed(chunk.world_from_chunk) for chunk in self.chunks.values()]
         )
+
+    def _join(self, chunks: list[Chunk]) -> None:
+        """The largest of chunks that lie firmly to each other takes the others in."""
+        far = any(chunk.id in self._recheck for chunk in chunks)
+        for chunk in chunks:
+            self._recount(chunk)
+        into = max(chunks, key=len)
+        others = [chunk for chunk in chunks if chunk is not into]
+        into_from_world = into.world_from_chunk.inverse()
+        moved = [c.gaussians.transformed(into_from_world @ c.world_from_chunk) for c in others]
+        into.gaussians = Gaussians.joined([into.gaussians, *moved])
+        for name in ("doubts", "keys", "levels", "area"):
+            setattr(into, name, np.concatenate([getattr(c, name) for c in (into, *others)]))
+        for chunk in others:
+            del self.chunks[chunk.id]
+            self._forget(chunk.id, into.id)
+        self.changed[into.id] = None
+        if far:
+            self._recheck[into.id] = None
 
     def _take_out(self, number: int) -> None:
         chunk = self.chunks.pop(number, None)
@@ -270,11 +296,11 @@ class SplatWorld:
         chunk.levels, chunk.area = chunk.levels[kept], chunk.area[kept]
         self.changed[chunk.id] = None
 
-    def _forget(self, id: int) -> None:
+    def _forget(self, id: int, shown_by: int | None = None) -> None:
         self.changed.pop(id, None)
         self.moved.pop(id, None)
         self._recheck.pop(id, None)
-        self.removed[id] = None
+        self.removed[id] = shown_by
 
     def _count(self, chunk: Chunk, sign: int, part: Bool[np.ndarray, "n"] | None = None) -> None:
         assert self._coverage is not None

@@ -33,7 +33,8 @@ class SplatStream:
     allows, new chunks first, the newest before the others.
 
     A chunk that lost a few splats to a finer one waits: it is sent again when a tenth is gone or
-    `renew_s` have passed. Single splats are never sent, so a lost message costs one chunk.
+    `renew_s` have passed. Single splats are never sent, so a lost message costs one chunk. One that
+    went into another stays until that is sent.
     """
 
     def __init__(self, world: SplatWorld, *, mbps: float, renew_s: float) -> None:
@@ -67,7 +68,9 @@ class SplatStream:
             self._known[chunk.id] = _Sent(len(chunk), now_s)
             found.append(make.put(chunk))
             self._spend(BYTES * len(chunk))
-        return found
+        gone = self._take_removed()  # what went into a chunk that was sent just now
+        self._spend(POSE_BYTES * len(gone))
+        return found + [make.remove(chunk) for chunk in gone]
 
     def _fill(self, now_s: float) -> None:
         passed = now_s - self._filled_s if self._filled_s is not None else 0.0
@@ -84,9 +87,11 @@ class SplatStream:
         return self._sequence
 
     def _take_removed(self) -> list[int]:
-        removed = [chunk for chunk in self.world.removed if self._known.pop(chunk, None)]
-        self.world.removed.clear()
-        return removed
+        removed, changed = self.world.removed, self.world.changed
+        gone = [chunk for chunk, shown_by in removed.items() if shown_by not in changed]
+        for chunk in gone:
+            del removed[chunk]
+        return [chunk for chunk in gone if self._known.pop(chunk, None)]
 
     def _take_moved(self) -> list[Chunk]:
         moved = [self.world.chunks[c] for c in self.world.moved if c in self._known]
@@ -102,9 +107,9 @@ class SplatStream:
             sent = self._known.get(chunk.id)
             if sent is None:
                 continue
-            lost = 1 - len(chunk) / max(sent.count, 1)
-            if everything or lost > _LOST_SHARE or now_s - sent.at_s > self._renew_s:
-                old.append((abs(lost), chunk))
+            differs = abs(1 - len(chunk) / max(sent.count, 1))
+            if everything or differs > _LOST_SHARE or now_s - sent.at_s > self._renew_s:
+                old.append((differs, chunk))
         return new + [chunk for _, chunk in sorted(old, key=lambda pair: -pair[0])]
 
 
