@@ -9,7 +9,7 @@ from worldsystem_core.surface import MeshAssembly, MeshBlock, MeshDelta
 from worldsystem_core.surface_follower import HELD, SurfaceFollower
 
 
-def delta(sequence: int, base: int | None = None) -> MeshDelta:
+def delta(sequence: int, base: int | None = None, stamp_ns: int = 0) -> MeshDelta:
     """Says of one block that it is of version `sequence`."""
     empty = np.zeros((0, 3))
     block = MeshBlock(
@@ -20,7 +20,7 @@ def delta(sequence: int, base: int | None = None) -> MeshDelta:
         faces=empty.astype(np.int32),
     )
     return MeshDelta(
-        stamp_ns=0,
+        stamp_ns=stamp_ns,
         sequence=sequence,
         base_sequence=sequence - 1 if base is None else base,
         block_size=0.1,
@@ -74,6 +74,34 @@ def test_a_mesher_that_begins_anew_is_followed_whatever_was_missing():
     assert shown(follower.take(delta(1, base=0))) == [1]
     assert follower.newer_than is None
     assert follower.catch_up(delta(41, base=0)) == [], "an answer of the mesher before"
+
+
+def test_a_mesher_that_begins_anew_is_followed_though_its_first_delta_was_missed():
+    follower = SurfaceFollower()
+    for n in range(1, 41):
+        follower.take(delta(n, stamp_ns=n))
+    assert follower.take(delta(3, stamp_ns=52)) == []
+    assert follower.newer_than == 0, "all of it is asked for"
+    assert follower.take(delta(4, stamp_ns=53)) == []
+    assert shown(follower.catch_up(delta(3, base=0, stamp_ns=54))) == [3, 4]
+    assert shown(follower.take(delta(5, stamp_ns=55))) == [5]
+    assert follower.newer_than is None
+
+
+def test_deltas_of_the_mesher_before_are_not_held_for_the_one_that_begins_anew():
+    follower = SurfaceFollower()
+    follower.take(delta(7, stamp_ns=7))
+    follower.take(delta(9, stamp_ns=9))
+    assert follower.take(delta(2, stamp_ns=20)) == []
+    assert shown(follower.catch_up(delta(2, base=0, stamp_ns=21))) == [2]
+
+
+def test_a_delta_that_an_answer_overtook_is_none_of_a_mesher_that_begins_anew():
+    follower = SurfaceFollower()
+    follower.take(delta(5, stamp_ns=5))
+    assert shown(follower.catch_up(delta(8, base=0, stamp_ns=9))) == [8]
+    assert follower.take(delta(6, stamp_ns=6)) == follower.take(delta(7, stamp_ns=7)) == []
+    assert follower.newer_than is None
 
 
 def test_a_mesher_that_never_answers_costs_no_more_than_so_many_deltas():

@@ -106,8 +106,9 @@ def test_pruning_takes_the_oldest_and_never_the_newest(base):
     assert [run.name for run in read_runs(base)] == ["new", "middle"]
 
 
-def test_what_is_being_recorded_now_is_told_and_never_pruned(base):
-    bag = BagWriter(base / "old" / "bag", StorageConfig(reserve_mib=1))
+@pytest.mark.parametrize("part", ["bag", "bag_2"])
+def test_what_is_being_recorded_now_is_told_and_never_pruned(base, part):
+    bag = BagWriter(base / "old" / part, StorageConfig(reserve_mib=1))
     runs = read_runs(base)
     assert [run.name for run in runs if run.going_on] == ["old"]
     assert "being recorded now" in listing(runs)

@@ -9,6 +9,9 @@ pytest.importorskip("rclpy", reason="ROS is not set up: run these through `make 
 
 from worldsystem.app import App
 from worldsystem.graph import Choice
+from worldsystem.node import Sign
+from worldsystem.separate import SeparateApp
+from worldsystem_core.errors import WorldSystemError
 
 
 class Dead:
@@ -34,3 +37,32 @@ def test_a_run_goes_on_without_a_stage_that_it_does_not_need(tmp_path, name, end
     assert app._cannot_go_on() is ends
     assert app._cannot_go_on() is ends
     assert len(reporter.notes) == (not ends)
+
+
+@pytest.fixture
+def apart(tmp_path):
+    """A supervisor without processes, and the reporter that hears of them."""
+    app = SeparateApp(Choice(out=tmp_path, source="server:"), status=False)
+    reporter = Dead("reporter", None)
+    reporter.signs = {}
+    app._threads = [reporter]
+    yield app, reporter
+    app._settings.cleanup()
+
+
+def test_a_source_that_failed_in_its_own_process_fails_the_run(apart):
+    app, reporter = apart
+    facts = {"ended": "True", "failed": "True"}
+    reporter.signs["ingest"] = Sign(0.0, "port 5001 is already in use", facts)
+    assert app._source_is_at_its_end()
+    with pytest.raises(WorldSystemError, match="port 5001 is already in use"):
+        app._raise_failure()
+
+
+def test_a_file_that_breaks_off_in_its_own_process_is_told_in_the_report(apart):
+    app, reporter = apart
+    facts = {"ended": "True", "failed": "False", "broken": "clip.mp4 breaks off at 3 s."}
+    reporter.signs["ingest"] = Sign(0.0, "running", facts)
+    app._tell_how_the_source_ended()
+    app._raise_failure()
+    assert reporter.notes == ["clip.mp4 breaks off at 3 s. Everything before it was processed."]

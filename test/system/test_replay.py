@@ -16,6 +16,7 @@ pytest.importorskip("rclpy", reason="ROS is not set up: run these through `make 
 from worldsystem import replay_command
 from worldsystem.cli import main
 from worldsystem.graph import stages
+from worldsystem.replay_command import recording_in
 
 HASH = re.compile(r"^([0-9a-f]{64})  \S*?([\w.]+)$", re.MULTILINE)
 
@@ -49,6 +50,15 @@ def test_words_become_settings_of_ingest_and_others_can_be_set_beside(tmp_path):
         "fps": 5,
     }
     assert given["mesher"] == {"use_sim_time": True, "voxel": 0.1}
+
+
+def test_the_parts_of_a_recording_that_are_not_played_are_named(tmp_path, caplog):
+    for part in ("bag", "bag_2"):
+        (tmp_path / part).mkdir()
+        (tmp_path / part / "part_0.mcap").touch()
+    (tmp_path / "bag" / "metadata.yaml").touch()
+    assert recording_in(tmp_path) == tmp_path / "bag"
+    assert "only bag is played, not bag_2" in caplog.text
 
 
 def test_a_rate_that_is_none_is_refused(tmp_path):

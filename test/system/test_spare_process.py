@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from worldsystem.graph import STAGES, Stage
-from worldsystem.spare_process import SpareProcess, Spares
+from worldsystem.spare_process import LOADED_LATER, SpareProcess, Spares, load
 
 STAGE = """
     import sys
@@ -64,8 +64,14 @@ def test_it_becomes_a_stage_whose_imports_are_done(spare, tmp_path):
 
 
 def test_a_stage_that_is_told_before_it_is_ready_comes_all_the_same(spare, tmp_path):
-    process = spare.become(TESTER, [str(tmp_path / "told"), "0"])
+    process = spare.become(TESTER, [str(tmp_path / "told"), "0", *(s.module for s in STAGES)])
     assert process.wait(60.0) == 0
+    assert (tmp_path / "told").read_text().split() == ["tester", "tester"], "no other's imports"
+
+
+@pytest.mark.parametrize("name", LOADED_LATER)
+def test_what_is_loaded_later_exists(name):
+    load(name)
 
 
 def test_it_ends_when_its_parent_is_killed():
@@ -146,14 +152,46 @@ def test_one_that_is_half_made_is_left_alone_when_another_is_ready(reserve):
     assert reserve._processes == [second]
 
 
-def test_one_that_is_not_ready_makes_way_for_the_stage_that_comes_back(reserve):
+def test_one_that_is_not_ready_is_given_when_no_other_is(reserve):
     reserve.keep(0.0)
     reserve.keep(Spares.LATER_S)
     (half_made,) = reserve._processes
-    assert reserve.take() is None
-    assert not half_made.alive
+    assert reserve.take() is half_made
+    assert half_made.alive
+    half_made.end()
     reserve.keep(20.0)
     assert not reserve._processes, "another is made later"
+
+
+class DeadAtOnce:
+    ready = alive = False
+    made = 0
+
+    def __init__(self) -> None:
+        DeadAtOnce.made += 1
+
+    def end(self) -> None:
+        """It has."""
+
+
+def test_reserves_that_die_at_once_are_not_made_again_and_again(monkeypatch):
+    monkeypatch.setattr("worldsystem.spare_process.SpareProcess", DeadAtOnce)
+    reserve = Spares()
+    for tick in range(1000):
+        reserve.keep(0.1 * tick)
+    assert 5 <= DeadAtOnce.made <= 10
+
+
+def test_a_machine_that_can_start_no_process_has_no_reserve_and_goes_on(monkeypatch, caplog):
+    def refused() -> SpareProcess:
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr("worldsystem.spare_process.SpareProcess", refused)
+    reserve = Spares()
+    reserve.keep(0.0)
+    reserve.keep(Spares.LATER_S)
+    assert reserve.take() is None
+    assert "no process in reserve" in caplog.text
 
 
 def test_one_that_dies_in_reserve_is_not_given_away_and_another_is_made(reserve):

@@ -36,9 +36,8 @@ def test_a_stage_that_dies_once_is_back_at_once():
     assert watch.state == "running"
     watch.ended(10.0)
     assert watch.state == "restarting"
-    assert watch.due(10.1) is Action.NOTHING
-    assert watch.due(10.3) is Action.START
-    watch.started(10.3)
+    assert watch.due(10.0) is Action.START
+    watch.started(10.0)
     assert watch.state == "starting"
     assert watch.restarts == 1
 
@@ -54,7 +53,7 @@ def test_one_that_dies_again_and_again_waits_longer_each_time_but_never_for_ever
         watch.started(now)
     assert waits == sorted(waits)
     assert waits[-1] == pytest.approx(LONGEST_DELAY_S, abs=0.1)
-    now += WELL_S
+    now += WELL_S + 0.1
     watch.ended(now)
     assert watch.due(now + 0.3) is Action.START, "it was well for long, so it is back at once"
 
@@ -66,6 +65,15 @@ def test_one_that_hangs_is_killed_and_one_that_starts_slowly_is_not():
     watch.heard(STARTING_S - 1)
     assert watch.due(STARTING_S + SILENT_S - 2) is Action.NOTHING
     assert watch.due(STARTING_S + SILENT_S) is Action.KILL
+
+
+def test_one_who_watches_and_was_asleep_kills_nobody():
+    watch = StageWatch(0.0)
+    watch.heard(1.0)
+    watch.forgive(-0.9)
+    watch.forgive(100.0)
+    assert watch.due(102.0) is Action.NOTHING
+    assert watch.due(102.0 + SILENT_S) is Action.KILL, "what does not answer then hangs"
 
 
 def test_a_sign_of_life_of_the_process_before_does_not_count():
@@ -83,6 +91,15 @@ def test_a_stage_begun_anew_keeps_the_voxel_that_it_told_of(stage):
     assert chosen(stage, {"voxel": "0.0"}) == {}, "it had seen no keyframe"
     assert chosen(stage, {}) == {}
     assert chosen("viewer", facts) == {}
+
+
+def test_what_a_person_asked_of_a_stage_is_not_forgotten_with_its_process():
+    assert chosen("segmenter", {"prompt": "red box @0.400"}) == {"prompt": "red box @0.400"}
+    assert chosen("segmenter", {"prompt": ""}) == {"prompt": ""}, "all objects, whatever the config"
+    assert chosen("recorder", {"recording": "/run/bag"}) == {"record_at_start": True}
+    assert chosen("recorder", {"recording": "no", "waiting": "False"}) == {"record_at_start": False}
+    assert chosen("recorder", {"recording": "no", "waiting": "True"}) == {"record_at_start": True}
+    assert chosen("recorder", {}) == chosen("segmenter", {}) == {}
 
 
 @pytest.mark.slow

@@ -36,7 +36,8 @@ def worldsystem(*words, out, timeout_s=120.0):
 def a_video(path, frames=40):
     """A short H.264 stream of drifting noise, as raw Annex-B."""
     rng = np.random.default_rng(0)
-    picture = rng.integers(0, 256, (96, 400, 3), dtype=np.uint8)
+    width = max(400, 160 + 2 * frames)
+    picture = rng.integers(0, 256, (96, width, 3), dtype=np.uint8)
     with av.open(str(path), "w", format="h264") as container:
         stream = container.add_stream("libx264", rate=30, options={"g": "8", "bf": "0"})
         stream.width, stream.height, stream.pix_fmt = 160, 96, "yuv420p"
@@ -62,6 +63,7 @@ def further(words: list[str], answer: str) -> Any:
         (["run", "clip.h264", "--backend", "abacus"], "choose one of: geometric"),
         (["run", "clip.h264", "--set", "mesher.voxl=1"], "unknown setting(s) ['voxl']; known:"),
         (["run", "clip.h264", "--set", "voxel"], "not of the form node.name=value"),
+        (["run", "clip.h264", "--set", "mesh.voxel=1"], "no node is called mesh; known: bridge, "),
     ],
     ids=lambda value: value[1] if isinstance(value, list) else None,
 )
@@ -109,7 +111,8 @@ def test_a_truncated_video_is_processed_up_to_the_break_and_said_so(tmp_path):
     assert "note:" in done.stdout
 
 
-def test_ctrl_c_ends_a_waiting_server_in_order(tmp_path):
+def waiting_server(tmp_path):
+    """`worldsystem run server:`, once it listens."""
     (video,) = free_ports(1)
     command = [sys.executable, "-m", "worldsystem.cli", "run", "server:", "--headless"]
     process = subprocess.Popen(
@@ -123,11 +126,43 @@ def test_ctrl_c_ends_a_waiting_server_in_order(tmp_path):
             if probe.connect_ex(("127.0.0.1", video)) == 0:
                 break
         time.sleep(0.2)
+    return process
+
+
+def test_ctrl_c_ends_a_waiting_server_in_order(tmp_path):
+    process = waiting_server(tmp_path)
     process.send_signal(signal.SIGINT)
     output, _ = process.communicate(timeout=60.0)
     assert process.returncode == 0
     assert "report.html" in output
     assert (tmp_path / "out" / "bag" / "metadata.yaml").exists()
+
+
+def test_a_terminal_that_goes_away_costs_nothing_of_the_run(tmp_path):
+    process = waiting_server(tmp_path)
+    process.stdout.close()
+    process.send_signal(signal.SIGHUP)
+    assert process.wait(60.0) == 0
+    assert (tmp_path / "out" / "report.html").exists()
+    assert (tmp_path / "out" / "bag" / "metadata.yaml").exists()
+
+
+def test_ctrl_c_ends_a_plain_loop_with_its_results(tmp_path):
+    a_video(tmp_path / "clip.h264", frames=200)
+    command = [sys.executable, "-m", "worldsystem.cli", "run", "clip.h264", "--no-ros"]
+    process = subprocess.Popen(
+        [*command, "--realtime", "--out", "out"], cwd=tmp_path, stdout=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 60.0
+    while not (tmp_path / "out").exists():
+        assert time.monotonic() < deadline, "it did not begin"
+        time.sleep(0.05)
+    time.sleep(2.0)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60.0) == 0
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert 0 < summary["ledger"][0]["used"] < 200
+    assert (tmp_path / "out" / "trajectory.tum").exists()
 
 
 def test_a_recording_that_does_not_exist_is_said_so(tmp_path):

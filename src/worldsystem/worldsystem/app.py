@@ -22,6 +22,7 @@ from worldsystem_msgs.srv import Identify, LoadMap, QueryObjects, SaveMap, SetPr
 from worldsystem.graph import Choice, Parameters, Stage, stages
 from worldsystem.simulator_process import SimulatorProcess
 from worldsystem.status_line import StatusLine
+from worldsystem_core.ending_signals import ended_by_signals
 from worldsystem_core.errors import WorldSystemError
 from worldsystem_core.installed import find_installed_prefix
 from worldsystem_core.json_log import is_thread_of
@@ -149,10 +150,13 @@ class App:
         rclpy.try_shutdown()
 
     def _tell_how_the_source_ended(self) -> None:
-        ingest, reporter = self._node("ingest"), self._node("reporter")
-        if ingest.summary is not None and ingest.summary.broken:
-            reporter.notes.append(f"{ingest.summary.broken} Everything before it was processed.")
-            self._line.note(ingest.summary.broken)
+        if broken := self._where_the_source_broke():
+            self._node("reporter").notes.append(f"{broken} Everything before it was processed.")
+            self._line.note(broken)
+
+    def _where_the_source_broke(self) -> str:
+        summary = self._node("ingest").summary
+        return str(summary.broken or "") if summary is not None else ""
 
     def _raise_failure(self) -> None:
         if self._simulator is not None:
@@ -163,7 +167,7 @@ class App:
                 raise error
             if error is not None:
                 raise WorldSystemError(
-                    f"{thread.node.get_name()} stopped: {type(error).__name__}: {error}"
+                    f"{thread.name} stopped: {type(error).__name__}: {error}"
                 ) from error
 
     def _node(self, name: str) -> Any:  # each stage has attributes of its own
@@ -171,10 +175,9 @@ class App:
 
 
 def run_until_interrupted(app: App) -> Path:
-    """Run `app`; Ctrl-C and SIGTERM end it in order, and what was received is kept."""
-    signal.signal(signal.SIGINT, lambda *_: app.stop())
-    signal.signal(signal.SIGTERM, lambda *_: app.stop())
-    return app.run()
+    """Run `app`; Ctrl-C, SIGTERM and SIGHUP end it in order, and what was received is kept."""
+    with ended_by_signals(app.stop):
+        return app.run()
 
 
 def started(stage: Stage, parameters: Parameters) -> NodeThread:

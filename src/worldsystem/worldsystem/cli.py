@@ -20,6 +20,7 @@ from worldsystem.objects_command import add_objects
 from worldsystem.replay_command import add_replay
 from worldsystem.reprocess.commands import add_reprocess
 from worldsystem.settings_text import parse_settings
+from worldsystem.status_line import say
 from worldsystem.watch.commands import add_watch
 from worldsystem_core.errors import WorldSystemError
 from worldsystem_core.installed import find_installed_prefix, installed_version
@@ -161,7 +162,7 @@ def _run(options: argparse.Namespace) -> int:
 
         app = SeparateApp(choice) if options.separate else App(choice)
         folder = run_until_interrupted(app)
-    print(f"done: {folder / 'report.html'}")
+    say(f"done: {folder / 'report.html'}")
     return 0
 
 

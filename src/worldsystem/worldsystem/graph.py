@@ -7,9 +7,12 @@ No ROS in here: a table of stages, and what a user's choice means for their para
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
+
+from worldsystem_core.errors import ConfigError
 
 SIMULATOR_SOURCE = "sim"
 _SERVER_SOURCE = "server:"
@@ -51,6 +54,7 @@ STAGES: tuple[Stage, ...] = (
     Stage("monitor", "worldsystem", "worldsystem.watch.node:MonitorNode", "monitor"),
 )
 SIMULATOR = Stage("simulator", "worldsystem_sim", "worldsystem_sim.node:SimulatorNode", "simulator")
+_NAMES = frozenset(stage.name for stage in (*STAGES, SIMULATOR))
 
 Parameters = dict[str, object]
 
@@ -60,7 +64,7 @@ class Choice:
     """What a user chooses; everything else is the stages' own defaults (docs/parameters.md).
 
     `source` is `sim`, `server:` or whatever ingest opens; `extra` overrides single parameters by
-    node name.
+    node name. Raises `ConfigError` when there is no such node.
     """
 
     source: str = SIMULATOR_SOURCE
@@ -72,6 +76,9 @@ class Choice:
     duration_s: float = 60.0
     realtime: bool = False
     extra: dict[str, Parameters] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_names(self.extra)
 
     @property
     def simulated(self) -> bool:
@@ -164,6 +171,13 @@ def _parameters(name: str, choice: Choice, *, composed: bool) -> Parameters:
         },
     }
     return given.get(name, {}) | choice.extra.get(name, {})
+
+
+def check_names(nodes: Iterable[str]) -> None:
+    """Raise `ConfigError` when one of `nodes` is none of the graph's."""
+    if unknown := sorted(set(nodes) - _NAMES):
+        known = ", ".join(sorted(_NAMES))
+        raise ConfigError(f"no node is called {', '.join(unknown)}; known: {known}")
 
 
 def new_run_folder(base: Path) -> Path:

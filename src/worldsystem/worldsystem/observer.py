@@ -28,7 +28,7 @@ _LATENCIES = {
     "mesher": GLASS_TO_MAP,
     "segmenter": "glass_to_objects",
 }
-_MAX_SAMPLES = 20_000
+_MAX_SAMPLES = 4_000
 _RATE_OVER_S = 5.0
 
 

@@ -18,6 +18,7 @@ from worldsystem.outputs import read_truth, write_outputs
 from worldsystem.sent import frames_sent
 from worldsystem.simulator_process import SimulatorProcess
 from worldsystem_core.config import Config, config_from
+from worldsystem_core.ending_signals import ended_by_signals
 from worldsystem_core.frames import Camera, EncodedFrame, Frame
 from worldsystem_core.latency import LatencyHistogram
 from worldsystem_core.ledger import StageLedger, StageReport
@@ -197,7 +198,10 @@ class _PipelineSink:
 
 
 def run_pipeline(choice: Choice, *, truth: str = "") -> Path:
-    """Run `choice` without ROS and leave the same files, but no bag; return the run's folder."""
+    """Run `choice` without ROS and leave the same files, but no bag; return the run's folder.
+
+    Ctrl-C and SIGTERM end the source; what was received is worked off and written.
+    """
     reconstruction = {"backend": choice.backend, "synchronous": choice.offline}
     pipeline = Pipeline(
         _config(Slam3rConfig, reconstruction, choice.extra.get("slam3r")),
@@ -208,8 +212,15 @@ def run_pipeline(choice: Choice, *, truth: str = "") -> Path:
     ingest = {"source": source, "realtime": choice.realtime}
     config = _config(IngestConfig, ingest, choice.extra.get("ingest"))
     choice.out.mkdir(parents=True, exist_ok=True)
-    broken = _run_source(choice, config, pipeline)
-    pipeline.finish()
+    stop = threading.Event()
+    with ended_by_signals(stop.set):
+        broken = _run_source(choice, config, pipeline, stop)
+        pipeline.finish()
+        _write(choice, pipeline, truth, broken)
+    return choice.out
+
+
+def _write(choice: Choice, pipeline: Pipeline, truth: str, broken: str | None) -> None:
     place = truth or str(choice.truth_folder or "")
     run = pipeline.observer.record(
         choice.out,
@@ -220,12 +231,12 @@ def run_pipeline(choice: Choice, *, truth: str = "") -> Path:
         notes=tuple(note for note in (pipeline.backend_note, broken) if note),
     )
     write_outputs(run)
-    return choice.out
 
 
-def _run_source(choice: Choice, config: IngestConfig, pipeline: Pipeline) -> str | None:
-    """Run the source to its end or the choice's time; return where it broke off, if it did."""
-    stop = threading.Event()
+def _run_source(
+    choice: Choice, config: IngestConfig, pipeline: Pipeline, stop: threading.Event
+) -> str | None:
+    """Run the source to its end, the choice's time or `stop`; return where it broke off, if so."""
     timer = threading.Timer(choice.duration_s, stop.set)
     timer.daemon = True
     source = open_source(config.source, config)

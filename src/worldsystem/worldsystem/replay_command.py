@@ -5,10 +5,14 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import logging
 from pathlib import Path
 
 from worldsystem.graph import STAGES, Choice, Parameters, new_run_folder
 from worldsystem.settings_text import parse_settings
+from worldsystem.status_line import say
+
+log = logging.getLogger(__name__)
 
 _RESULTS = ("trajectory.tum", "mesh.ply")
 
@@ -48,8 +52,8 @@ def _replay(options: argparse.Namespace) -> int:
     for name in _RESULTS:
         path = folder / name
         if path.is_file():
-            print(f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path}")
-    print(f"done: {folder / 'report.html'}")
+            say(f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path}")
+    say(f"done: {folder / 'report.html'}")
     return 0
 
 
@@ -83,7 +87,16 @@ def choice_of(options: argparse.Namespace) -> Choice:
 
 def recording_in(path: Path) -> Path:
     """The bag of a run's folder; any other path as it is."""
-    return path / "bag" if (path / "bag" / "metadata.yaml").is_file() else path
+    if not (path / "bag" / "metadata.yaml").is_file():
+        return path
+    if further := sorted({file.parent.name for file in path.glob("bag_*/*.mcap")}):
+        log.warning(
+            "%s was recorded in parts, as its recorder was begun anew: only bag is played, not %s; "
+            "name the folder of a part to play that",
+            path,
+            ", ".join(further),
+        )
+    return path / "bag"
 
 
 def _rate(text: str) -> float:

@@ -19,6 +19,7 @@ from tempfile import TemporaryDirectory
 
 from worldsystem.app import App, started
 from worldsystem.graph import Choice, Parameters, Stage, stages
+from worldsystem.node import Sign
 from worldsystem.simulator_process import SimulatorProcess
 from worldsystem.spare_process import Spares
 from worldsystem.stage_process import WRONG_SETTINGS, StageProcess
@@ -31,6 +32,8 @@ log = logging.getLogger(__name__)
 
 TICK_S = 0.1
 REPORTER_S = 60.0
+_AWAKE_S = 1.0
+"""Who looks so rarely was itself stopped (Ctrl-Z, a suspended machine) and could hear nobody."""
 _ARE_TOLD_AGAIN = ("mesher", "splats", "viewer")
 
 
@@ -44,6 +47,7 @@ class SeparateApp(App):
         self._watches: dict[str, StageWatch] = {}
         self._chosen: dict[str, dict[str, object]] = {}
         self._spares = Spares()
+        self._looked_s = time.monotonic()
 
     def _start(self) -> None:
         """The reporter here, then the others in the opposite order of the flow; the source last."""
@@ -67,7 +71,8 @@ class SeparateApp(App):
         self._watches[stage.name] = StageWatch(time.monotonic())
 
     def _wait_until_heard(self) -> None:
-        deadline = time.monotonic() + STARTING_S
+        self._looked_s = time.monotonic()
+        deadline = self._looked_s + STARTING_S
         while not self._stop.wait(TICK_S):
             self._supervise()
             if all(watch.state == "running" for watch in self._watches.values()):
@@ -97,15 +102,33 @@ class SeparateApp(App):
     def _source_is_at_its_end(self) -> bool:
         if self._simulator is not None:
             return self._simulator.ended
-        sign = self._node("reporter").signs.get("ingest")
+        sign = self._sign_of_the_source()
         return sign is not None and sign.facts.get("ended") == "True"
+
+    def _sign_of_the_source(self) -> Sign | None:
+        sign: Sign | None = self._threads[0].node.signs.get("ingest")
+        return sign
+
+    def _where_the_source_broke(self) -> str:
+        sign = self._sign_of_the_source()
+        return sign.facts.get("broken", "") if sign is not None else ""
+
+    def _raise_failure(self) -> None:
+        super()._raise_failure()
+        sign = self._sign_of_the_source()
+        if sign is not None and sign.facts.get("failed") == "True":
+            raise WorldSystemError(sign.message)
 
     def _supervise(self) -> None:
         """Take every sign of life and of death, and do what is due."""
         reporter, now = self._node("reporter"), time.monotonic()
+        asleep_s, self._looked_s = now - self._looked_s - _AWAKE_S, now
         for name, process in self._processes.items():
             watch, sign = self._watches[name], reporter.signs.get(name)
+            watch.forgive(asleep_s)
             if sign is not None and sign.heard_s > watch.started_s:
+                if watch.state == "starting" and watch.restarts:
+                    self._free_what_died()
                 watch.heard(sign.heard_s)
             if process.exit_code is not None and watch.ended_s is None:
                 self._note_end(name, process, watch, now)
@@ -125,10 +148,13 @@ class SeparateApp(App):
         if code == WRONG_SETTINGS and watch.heard_s is None and not watch.restarts:
             raise WorldSystemError(f"{name} cannot run so; what it printed is above")
         watch.ended(now)
-        threading.Thread(target=clean_stale_segments, name="shared memory", daemon=True).start()
         text = f"{name} ended ({_in_words(code)}) and is begun anew."
         self._line.note(text)
         self._node("reporter").notes.append(text)
+
+    def _free_what_died(self) -> None:
+        """The stage is back: only now, since this takes the processors that it came back with."""
+        threading.Thread(target=clean_stale_segments, name="shared memory", daemon=True).start()
 
     def _begin_anew(self, name: str, process: StageProcess, watch: StageWatch) -> None:
         self._node("reporter").observer.began_anew(name)
@@ -152,6 +178,7 @@ class SeparateApp(App):
         if self._simulator is not None:
             self._simulator.stop()
         self._leave_signals_alone()
+        self._tell_how_the_source_ended()
         for process in self._in_order():
             if self._watches[process.stage.name].state == "running":
                 process.end()

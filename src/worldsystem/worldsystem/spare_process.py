@@ -10,17 +10,31 @@ from __future__ import annotations
 import ctypes
 import importlib
 import json
+import logging
 import select
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 
 from worldsystem.graph import STAGES, Stage
+from worldsystem_core.child_process import end_with_parent
+from worldsystem_core.errors import WorldSystemError
 
-_PR_SET_NAME, _PR_SET_PDEATHSIG = 15, 1
+log = logging.getLogger(__name__)
+
+LOADED_LATER = (
+    "worldsystem_segment.precompile:warm_up_once",
+    "worldsystem_slam3r.graph.backend",
+    "worldsystem_slam3r.precompile:warm_up_once",
+    "rerun",
+    "foxglove",
+)
+"""What stages load only as they are made, what takes longest first: modules, and functions in them.
+A process in reserve loads it when all imports are done, while nobody needs it."""
+_PR_SET_NAME = 15
 _END_S = 5.0
 
 
@@ -66,7 +80,7 @@ class Spares:
     """Processes in reserve, made one after the other, and some time after one was taken.
 
     The delay leaves the processors to the stage that comes back. One that dies while none is ready
-    starts as it did at first.
+    gets one that is half made, which goes straight to it.
     """
 
     LATER_S = 10.0
@@ -83,26 +97,32 @@ class Spares:
         self._now_s = now_s
         if self._due_s is None:
             self._due_s = now_s + self.LATER_S
-        self._keep_those([spare for spare in self._processes if spare.alive])
+        alive = [spare for spare in self._processes if spare.alive]
+        if len(alive) < len(self._processes):  # what ended it may end the next one, too
+            self._due_s = now_s + self.LATER_S
+        self._keep_those(alive)
         ready = all(spare.ready for spare in self._processes)
         if ready and len(self._processes) < self.COUNT and now_s >= self._due_s:
+            self._make_one(now_s)
+
+    def _make_one(self, now_s: float) -> None:
+        try:
             self._processes.append(SpareProcess())
+        except OSError as error:
+            log.warning("no process in reserve: %s", error)
+            self._due_s = now_s + self.LATER_S
 
     def take(self) -> SpareProcess | None:
-        """One in reserve that is ready; from now on it is yours.
+        """One in reserve, rather one that is ready; from now on it is yours.
 
-        If none is, one that is half made ends: the stage that now starts by itself has the
-        processors. When stages die one after the other, the next is not put off each time.
+        When stages die one after the other, the next is not put off each time.
         """
         if self._due_s is not None and self._due_s <= self._now_s:
             self._due_s = None
-        for spare in self._processes:
-            if spare.ready:
+        for spare in sorted(self._processes, key=lambda spare: not spare.ready):
+            if spare.alive:
                 self._processes.remove(spare)
                 return spare
-        if self._processes:
-            self.end()
-            self._due_s = None
         return None
 
     def end(self) -> None:
@@ -116,21 +136,20 @@ class Spares:
         self._processes = kept
 
 
-def end_with_parent() -> None:
-    """Have the kernel interrupt this process when its parent dies, however it dies."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGINT)
-
-
 def main() -> None:
-    """Import, say so, and run the stage that is told; or end when the line is closed."""
+    """Import, say so, and run the stage that is told; or end when the line is closed.
+
+    One that is told before it is ready imports nothing more but what that stage needs.
+    """
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     with socket.socket(fileno=int(sys.argv[1])) as line:
-        for stage in STAGES:
-            with suppress(ImportError):  # what is missing is told by the stage that needs it
-                importlib.import_module(stage.module)
+        _load_until_told(line, [stage.module for stage in STAGES])
         with suppress(OSError):  # told already, and nobody listens
             line.sendall(b"\n")
-        told = line.makefile().readline()
+        _load_until_told(line, LOADED_LATER)
+        told = ""
+        with suppress(OSError):  # whoever made us ends
+            told = line.makefile().readline()
     if not told:
         return
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -138,6 +157,22 @@ def main() -> None:
     ctypes.CDLL(None).prctl(_PR_SET_NAME, name.encode())  # as `top` shows it
     sys.argv = [name, *arguments]
     importlib.import_module(module).main()
+
+
+def _load_until_told(line: socket.socket, names: Iterable[str]) -> None:
+    for name in names:
+        if select.select([line], [], [], 0.0)[0]:
+            return
+        with suppress(ImportError, WorldSystemError):  # told by the stage that needs it
+            load(name)
+
+
+def load(name: str) -> None:
+    """Import a module, or call a function of it, as `package.module:function`."""
+    module, _, function = name.partition(":")
+    loaded = importlib.import_module(module)
+    if function:
+        getattr(loaded, function)()
 
 
 if __name__ == "__main__":

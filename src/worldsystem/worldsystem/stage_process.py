@@ -13,7 +13,8 @@ from pathlib import Path
 import yaml
 
 from worldsystem.graph import Parameters, Stage
-from worldsystem.spare_process import SpareProcess, end_with_parent
+from worldsystem.spare_process import SpareProcess
+from worldsystem_core.child_process import end_with_parent
 
 log = logging.getLogger(__name__)
 

@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 import math
+import os
 import shutil
 import sys
 import time
+from contextlib import suppress
 
 from worldsystem.graph import DEFAULT_PORT, Choice
 from worldsystem.observer import Live
@@ -43,7 +45,7 @@ class StatusLine:
             port = choice.extra.get("ingest", {}).get("port", DEFAULT_PORT)
             lines.append(f"  video      ws://127.0.0.1:{port}/ws/video")
         lines.append(f"  run        {choice.out}    (Ctrl-C ends it in order)")
-        print("\n".join(lines), flush=True)
+        say("\n".join(lines))
 
     def show(self, live: Live, simulator: SimulatorProcess | None) -> None:
         """Show the state, at a pace that suits the output."""
@@ -58,19 +60,32 @@ class StatusLine:
     def end(self) -> None:
         """Leave the line for good and say that the end has begun."""
         if self._enabled:
-            print("\nfinishing: working off what is queued, then the report", flush=True)
+            say("\nfinishing: working off what is queued, then the report")
 
     def note(self, text: str) -> None:
         """Say something that stays."""
         if self._enabled:
-            print(f"note: {text}", flush=True)
+            say(f"note: {text}")
 
     def _print(self, text: str) -> None:
         if not self._terminal:
-            print(text, flush=True)
+            say(text)
             return
         width = shutil.get_terminal_size().columns - 1
-        print(f"\r{text[:width]:{width}s}", end="", flush=True)
+        say(f"\r{text[:width]:{width}s}", end="")
+
+
+def say(text: str, *, end: str = "\n") -> None:
+    """Print `text`. Whoever reads may go away before the run ends: then nobody is told any more."""
+    try:
+        print(text, end=end, flush=True)
+    except (OSError, ValueError):
+        _print_nowhere()
+
+
+def _print_nowhere() -> None:
+    with suppress(OSError, ValueError), open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), sys.stdout.fileno())
 
 
 def described(live: Live) -> str:

@@ -12,7 +12,8 @@ SILENT_S = 20.0
 once; a living one tells of itself between two pieces of work, which may take long under load."""
 STARTING_S = 60.0
 """So long a stage may take until it is first heard of: it may compile kernels or load weights."""
-FIRST_DELAY_S, LONGEST_DELAY_S = 0.25, 8.0
+SECOND_DELAY_S, LONGEST_DELAY_S = 0.25, 8.0
+"""The first restart comes at once, the second after so long."""
 WELL_S = 30.0
 """A stage that ran for so long is well again: its next restart comes at once."""
 
@@ -37,7 +38,7 @@ class StageWatch:
     heard_s: float | None = None
     ended_s: float | None = None
     restarts: int = 0
-    _delay_s: float = FIRST_DELAY_S
+    _delay_s: float = 0.0
 
     @property
     def state(self) -> str:
@@ -51,18 +52,24 @@ class StageWatch:
         if self.ended_s is None:
             self.heard_s = now_s
 
+    def forgive(self, asleep_s: float) -> None:
+        """Whoever watches could not hear it for so long [s]; nothing when that is not above 0."""
+        self.started_s += max(asleep_s, 0.0)
+        if self.heard_s is not None:
+            self.heard_s += max(asleep_s, 0.0)
+
     def ended(self, now_s: float) -> None:
         """Its process is gone, and nobody had asked it to go."""
         if self.ended_s is None:
             self.ended_s = now_s
             if now_s - self.started_s >= WELL_S:
-                self._delay_s = FIRST_DELAY_S
+                self._delay_s = 0.0
 
     def started(self, now_s: float) -> None:
         """It was begun anew."""
         self.started_s, self.heard_s, self.ended_s = now_s, None, None
         self.restarts += 1
-        self._delay_s = min(2.0 * self._delay_s, LONGEST_DELAY_S)
+        self._delay_s = min(max(2.0 * self._delay_s, SECOND_DELAY_S), LONGEST_DELAY_S)
 
     def due(self, now_s: float) -> Action:
         """What to do now."""
@@ -79,8 +86,14 @@ def chosen(stage: str, facts: Mapping[str, str]) -> dict[str, object]:
     """Parameters with which a stage begun anew goes on as before, from the `facts` it told last.
 
     Mesher and splats take their voxel from the first keyframe that they see, and a later life would
-    see another one first: the whole surface would come back in other blocks.
+    see another one first: the whole surface would come back in other blocks. What a person asked of
+    the segmenter and the recorder meanwhile is not to be asked again.
     """
     if stage in ("mesher", "splats") and (voxel := float(facts.get("voxel", 0.0))) > 0.0:
         return {"voxel": voxel}
+    if stage == "segmenter" and "prompt" in facts:
+        return {"prompt": facts["prompt"]}
+    if stage == "recorder" and "recording" in facts:
+        waits = facts.get("waiting") == "True"
+        return {"record_at_start": waits or facts["recording"] != "no"}
     return {}

@@ -22,6 +22,7 @@ class SurfaceFollower:
         self._sequence = 0
         self._held: deque[MeshDelta] = deque(maxlen=HELD)
         self._missing = False
+        self._newest_sequence, self._newest_ns = 0, 0
 
     @property
     def newer_than(self) -> int | None:
@@ -30,9 +31,15 @@ class SurfaceFollower:
 
     def take(self, delta: MeshDelta) -> list[MeshDelta]:
         """What can be shown now that `delta` came."""
+        began_anew = delta.sequence <= self._newest_sequence and delta.stamp_ns > self._newest_ns
+        self._note(delta)
         if delta.base_sequence == 0:  # a mesher that begins anew: its numbers begin again
             self._missing = False
             self._held.clear()
+        elif began_anew:  # and its first delta was missed
+            self._sequence, self._missing = 0, True
+            self._held = deque([delta], maxlen=HELD)
+            return []
         elif self._missing or delta.base_sequence > self._sequence:
             self._missing = True
             self._held.append(delta)
@@ -48,12 +55,17 @@ class SurfaceFollower:
             return []
         held, self._missing = list(self._held), False
         self._held.clear()
+        self._note(answer)
         self._sequence = answer.sequence
         shown = [answer]
         for delta in held:
             if delta.sequence > self._sequence:
                 shown += self.take(delta)
         return shown
+
+    def _note(self, delta: MeshDelta) -> None:
+        if delta.stamp_ns >= self._newest_ns:
+            self._newest_sequence, self._newest_ns = delta.sequence, delta.stamp_ns
 
     def give_up(self) -> list[MeshDelta]:
         """What can be shown when nobody answers any more: all that is held, as if in order.

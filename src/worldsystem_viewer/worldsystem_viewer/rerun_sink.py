@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
+from worldsystem_core.child_process import end_with_parent
 from worldsystem_core.errors import MissingDependency, PortInUse
 from worldsystem_core.frames import EncodedFrame
 from worldsystem_core.handoff import Handoff
@@ -205,13 +206,18 @@ def _start_server(config: ViewerConfig) -> subprocess.Popen[bytes]:
                 probe.bind((config.host, port))
             except OSError as error:
                 raise PortInUse("Rerun", port, option) from error
-    command = [sys.executable, "-m", "rerun", "--serve-web", "--bind", config.host]
+    command = [sys.executable, "-m", "rerun_cli", "--serve-web", "--bind", config.host]
     command += ["--port", str(config.rerun_port), "--web-viewer-port", str(config.rerun_web_port)]
     command += ["--server-memory-limit", f"{config.rerun_mb}MiB"]
     log.info("Rerun's web viewer on http://%s:%d", config.host, config.rerun_web_port)
     quiet = subprocess.DEVNULL
     return subprocess.Popen(
-        command, stdin=quiet, stdout=quiet, stderr=quiet, start_new_session=True
+        command,
+        stdin=quiet,
+        stdout=quiet,
+        stderr=quiet,
+        start_new_session=True,
+        preexec_fn=end_with_parent,  # else it would hold the ports of the one who comes back
     )
 
 

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from dataclasses import dataclass
 
@@ -110,3 +112,35 @@ def test_faults_far_apart_never_end_a_stage():
     assert record.recent
     now[0] += WITHIN_S
     assert not record.recent
+
+
+STAGE = """
+from dataclasses import dataclass
+
+from worldsystem_core.config import Config
+from worldsystem_core.errors import BackendError
+from worldsystem_core.ros.container import run_node
+from worldsystem_core.ros.stage_node import StageNode
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoSettings(Config):
+    pass
+
+
+class Ending(StageNode):
+    def __init__(self):
+        super().__init__("ending", NoSettings)
+        self.create_timer(0.1, self.fail)
+
+    def fail(self):
+        raise BackendError("the weights are gone")
+
+
+run_node(Ending)
+"""
+
+
+def test_a_process_whose_stage_ended_by_an_error_ends_too():
+    """Whoever watches it begins it anew then."""
+    assert subprocess.run([sys.executable, "-c", STAGE], timeout=60.0).returncode == 1

@@ -95,7 +95,7 @@ def read_run(folder: Path) -> Run:
         dropped=_dropped(summary),
         size_bytes=sum(f.stat().st_size for f in folder.rglob("*") if f.is_file()),
         unfinished=not summary,
-        going_on=any(map(is_being_recorded, (folder / _BAG).glob("*.mcap"))),
+        going_on=any(map(is_being_recorded, folder.glob("*/*.mcap"))),
     )
 
 

@@ -15,6 +15,7 @@ from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
+from worldsystem.graph import check_names
 from worldsystem.reprocess.outcome import table, write_results
 from worldsystem.reprocess.plan import (
     ReprocessError,
@@ -109,7 +110,7 @@ def _skipped(task: Task) -> Outcome:
 
 
 def _settings(options: argparse.Namespace) -> Settings:
-    parse_settings(options.set)  # a wrong word is told before anything runs
+    check_names(parse_settings(options.set))  # a wrong word is told before anything runs
     words = ["--backend", options.backend, "--device", options.device]
     words += ["--focal", f"{options.focal:g}"] if options.focal else []
     words += [] if options.record else ["--no-record"]

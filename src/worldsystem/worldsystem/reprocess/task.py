@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import fcntl
 import json
 import os
@@ -21,10 +20,10 @@ from pathlib import Path
 from typing import IO
 
 from worldsystem.reprocess.plan import RESULT_FILE, ReprocessError, Task, task_record
+from worldsystem_core.child_process import die_with_parent
 
 _DOMAINS = range(101, 0, -1)
 """DDS keeps its ports below those that the kernel hands out for domains up to this one."""
-_PR_SET_PDEATHSIG = 1
 _POLL_S = 0.1
 _MOST_TOLD = 300
 _NO_FIXED_PORTS = ("monitor.port=0", "mesher.metrics_port=0")
@@ -83,7 +82,7 @@ def _run(task: Task, part: Path, stopped: Path | None) -> str:
             stderr=subprocess.STDOUT,
             env=os.environ | {"ROS_DOMAIN_ID": str(domain)},
             start_new_session=True,  # Ctrl-C is for the one who started it
-            preexec_fn=_end_with_parent,
+            preexec_fn=die_with_parent,
         )
         try:
             problem = _wait(process, task.settings.timeout_s, stopped)
@@ -149,8 +148,3 @@ def _last_words(log_file: Path, exit_code: int) -> str:
     said = [line.strip() for line in lines if line.strip()]
     told = [line for line in said if line.startswith("worldsystem: ")] or said[-1:] or [""]
     return f"{how}: {told[-1].removeprefix('worldsystem: ')[:_MOST_TOLD]}".rstrip(": ")
-
-
-def _end_with_parent() -> None:
-    """Have the kernel kill this process when its parent dies, however it dies."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -12,6 +12,7 @@ import logging
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import rclpy
@@ -29,6 +30,7 @@ log = logging.getLogger(__name__)
 
 _FINISH_S = 20.0
 _JOIN_S = 5.0
+_LOOK_S = 0.2
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -106,12 +108,13 @@ def _make_node(request: LoadNode.Request) -> Node:
     )
 
 
-def wait_for_signal() -> None:
-    """Sleep until Ctrl-C or SIGTERM; from then on both are ignored, for the end has begun."""
+def wait_for_signal(ended: Callable[[], bool] = lambda: False) -> None:
+    """Sleep until Ctrl-C, SIGTERM or `ended`; from then on signals are ignored: the end began."""
     stop = threading.Event()
     for number in _SIGNALS:
         signal.signal(number, lambda *_: stop.set())
-    stop.wait()
+    while not stop.wait(_LOOK_S) and not ended():
+        pass
     for number in _SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     log.info("ending")
@@ -139,7 +142,11 @@ def main() -> None:
 
 
 def run_node(node_class: type) -> None:
-    """Run one stage as its own process until it is interrupted; `main` of every `node.py`."""
+    """Run one stage as its own process until it is interrupted; `main` of every `node.py`.
+
+    A stage that ends by an error ends its process with code 1, so that whoever watches it (the
+    supervisor, systemd, Docker) begins it anew; 2 says that a person must change its settings.
+    """
     tune_process()
     rclpy.init(
         args=logging_arguments(sys.argv), signal_handler_options=rclpy.SignalHandlerOptions.NO
@@ -152,9 +159,12 @@ def run_node(node_class: type) -> None:
         rclpy.try_shutdown()
         sys.exit(2)
     thread.start()
-    wait_for_signal()
+    wait_for_signal(lambda: thread.failure is not None)
+    failed = thread.failure is not None
     finish_all([thread], _FINISH_S)
     rclpy.try_shutdown()
+    if failed:
+        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -30,6 +30,7 @@ class NodeThread:
 
     def __init__(self, node: StageNode) -> None:
         self.node = node
+        self.name = str(node.get_name())
         self.failure: BaseException | None = None
         self._ended = threading.Event()
         self._executor = SingleThreadedExecutor(context=node.context)
@@ -97,7 +98,7 @@ class NodeThread:
 
     def finish(self, timeout_s: float) -> None:
         """Work off what is queued, stop, and let the node publish what it held back."""
-        if not self.wait_idle(timeout_s):
+        if self.failure is None and not self.wait_idle(timeout_s):
             log.warning("%s still had work after %.0f s", self.node.get_name(), timeout_s)
         self.stop()
         try:

@@ -40,9 +40,9 @@ T = TypeVar("T")
 C = TypeVar("C", bound=Config)
 
 _REPORT_PERIOD_S = 1.0
-_FIRST_REPORT_S, _FIRST_REPORTS = 0.1, 10
+_FIRST_REPORT_S, _FIRST_REPORTS, _MOST_EARLY = 0.1, 10, 100
 """A stage tells of itself at once: whoever waits for its return sees it as soon as DDS has linked
-them, not up to a second later."""
+them, not up to a second later. While nobody is linked, it counts for nothing."""
 _PLAUSIBLE_LATENCY_S = 3600.0
 
 
@@ -74,7 +74,7 @@ class StageNode(Node):
         self._ledger_out = self.advertise(topics.LEDGER)
         self._diagnostics_out = self.advertise(topics.DIAGNOSTICS)
         self.create_timer(_REPORT_PERIOD_S, self.report)
-        self._first_reports = 0
+        self._first_reports = self._early_reports = 0
         self._reporting_early = self.create_timer(_FIRST_REPORT_S, self._report_early)
 
     def create_timer(
@@ -232,8 +232,9 @@ class StageNode(Node):
         self.report()
 
     def _report_early(self) -> None:
-        self._first_reports += 1
-        if self._first_reports == _FIRST_REPORTS:
+        self._early_reports += 1
+        self._first_reports += self._diagnostics_out.readers > 0
+        if self._first_reports == _FIRST_REPORTS or self._early_reports == _MOST_EARLY:
             self._reporting_early.cancel()
         self.report()
 

@@ -1,0 +1,22 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Child processes that do not outlive their parent: each is a `preexec_fn` of `Popen`.
+
+The kernel takes the thread that makes the child for the parent: it must live as long as the child.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import signal
+
+_PR_SET_PDEATHSIG = 1
+
+
+def end_with_parent() -> None:
+    """Have the kernel interrupt this process when its parent dies, however it dies."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGINT)
+
+
+def die_with_parent() -> None:
+    """Have the kernel kill this process when its parent dies, however it dies."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
