@@ -12,7 +12,11 @@ from segment_scenes import ROOM_EYE, room
 
 rclpy = pytest.importorskip("rclpy", reason="ROS is not set up: run these through `make test`")
 
-from worldsystem_core.reconstruction import NewKeyframe  # noqa: E402
+from worldsystem_core.reconstruction import (  # noqa: E402
+    MovedKeyframes,
+    NewKeyframe,
+    ScaleState,
+)
 from worldsystem_segment.node import SegmenterNode  # noqa: E402
 from worldsystem_segment.objects.object_file import NAME  # noqa: E402
 
@@ -52,6 +56,27 @@ def test_keyframes_told_again_are_counted_and_followed_but_not_segmented(begin, 
         np.testing.assert_allclose(shift, 5.0, atol=0.1)
 
 
+@pytest.mark.parametrize("scale", [None, ScaleState.METRIC])
+def test_sizes_told_after_a_keyframe_was_told_again_count_from_there(begin, keyframes, scale):
+    node = begin()
+    for keyframe in keyframes:
+        node._on_keyframe(NewKeyframe(keyframe))
+    poses = {keyframe.id: keyframe.world_from_cam for keyframe in keyframes}
+
+    def sizes_at(factor: float, root: ScaleState | None = None) -> list[np.ndarray]:
+        node._on_keyframe(MovedKeyframes(poses, dict.fromkeys(poses, factor), root))
+        return [np.sort(each.size) for each in node._segmenter.objects(0).objects]
+
+    grown = sizes_at(2.0, scale)
+    assert len(grown) > 5
+    for keyframe in keyframes:
+        points = keyframe.pointmap * np.float32(2.0)
+        node._on_keyframe(NewKeyframe(replace(keyframe, pointmap=points)))
+    for factor in (1.0, 1.5):
+        for now, before in zip(sizes_at(factor), grown, strict=True):
+            np.testing.assert_allclose(now, factor * before, rtol=0.1)
+
+
 def test_one_that_is_killed_is_followed_by_one_with_the_same_objects(begin, keyframes, tmp_path):
     node = begin()
     for keyframe in keyframes:
@@ -64,3 +89,19 @@ def test_one_that_is_killed_is_followed_by_one_with_the_same_objects(begin, keyf
     assert (tmp_path / NAME).stat().st_mtime_ns == written_ns, "nothing was new"
     again = begin()
     assert [each.id for each in again._segmenter.objects(0).objects] == ids
+
+
+def test_objects_of_a_loaded_map_are_told_as_of_when_they_were_seen_last(begin, keyframes):
+    node = begin()
+    for keyframe in keyframes[1:]:
+        node._on_keyframe(NewKeyframe(keyframe))
+    node._keep_map()
+    again, told = begin(), []
+    again._objects_out.publish = lambda objects: told.append(objects.stamp_ns)
+    again._tell_objects()
+    assert told == [keyframes[-1].stamp_ns]
+    empty, told = begin(), []
+    empty._segmenter.remove([keyframe.id for keyframe in keyframes])
+    empty._objects_out.publish = told.append
+    empty._tell_objects()
+    assert told == []

@@ -12,12 +12,16 @@ from contextlib import contextmanager
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import numpy as np
 import pytest
 
-from worldsystem_core.objects import IdentifyOutcome
+from worldsystem_core.objects import IdentifyOutcome, MapObject, MapObjects, ObjectCrop
+from worldsystem_segment.config import SegmentConfig
 from worldsystem_segment.identify import identifier as module
+from worldsystem_segment.identify.asking import SIGHTINGS, Asking
 from worldsystem_segment.identify.client import IdentifyError, Service, ask
 from worldsystem_segment.identify.identifier import QUEUE, Identifier, Inquiry
+from worldsystem_segment.segmenter import Segmenter
 
 JPEG = b"\xff\xd8 not really a picture \xff\xd9"
 CHAT = {"choices": [{"message": {"content": "  an oak \n chair "}}]}
@@ -235,6 +239,38 @@ def test_the_queue_is_bounded_each_object_waits_once_and_refusals_are_told() -> 
         assert "already being asked" in asker.submit(Inquiry(QUEUE - 1, "box", JPEG))
         refused = [s for s in wait_for(4) if s.outcome is IdentifyOutcome.REFUSED]
         assert len(refused) == asker.dropped == 4
+
+
+def _seen_often(number: int) -> MapObject:
+    return MapObject(
+        id=number, label="box", score=0.9, world_from_box=np.eye(4), size=np.ones(3),
+        point_count=9, last_seen_ns=0, sightings=SIGHTINGS,
+    )  # fmt: skip
+
+
+def test_what_finds_no_room_is_neither_fused_nor_told_again_and_again(monkeypatch) -> None:
+    fused, said = [], []
+
+    def enhanced(object_id: int) -> ObjectCrop:
+        fused.append(object_id)
+        return ObjectCrop(
+            id=object_id, label="box", stamp_ns=0, box_px=(0, 0, 9, 9), sharpness=1.0,
+            crop_count=12, source_count=12, data=JPEG,
+        )  # fmt: skip
+
+    segmenter = Segmenter()
+    monkeypatch.setattr(segmenter, "enhanced", enhanced)
+    seen = MapObjects(stamp_ns=0, objects=tuple(_seen_often(n) for n in range(QUEUE + 8)))
+    with serving((200, CHAT, 1.0)) as server:
+        config = SegmentConfig(identify_url=server.url, identify_by_itself=True)
+        asking = Asking(config, segmenter, said.append)
+        try:
+            for _ in range(5):
+                asking.look_at(seen)
+            assert fused == list(range(QUEUE))
+            assert said == []
+        finally:
+            asking.close()
 
 
 def test_no_more_requests_go_out_in_a_minute_than_allowed_and_closing_waits_for_none() -> None:

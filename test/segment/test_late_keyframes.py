@@ -73,6 +73,19 @@ def test_late_keyframes_make_way_for_the_newest_and_are_counted(node, keyframes)
     assert (state.taken, state.used, node.ledger.violations) == (6, 2, 0)
 
 
+def test_what_was_let_go_and_is_told_again_is_not_segmented(node, keyframes) -> None:
+    assert _send(node, [NewKeyframe(k) for k in keyframes]) == [0, 5]
+    assert _send(node, [NewKeyframe(k) for k in keyframes]) == []
+    assert node.ledger.state().dropped == {"superseded": 4, "told_again": 6}
+
+
+def test_what_found_the_inbox_full_and_is_told_again_is_not_segmented(node, keyframes) -> None:
+    node._on_dropped(NewKeyframe(keyframes[1]))
+    assert _send(node, [NewKeyframe(k) for k in keyframes]) == [0, 5]
+    dropped = {"queue_full": 1, "superseded": 3, "told_again": 1}
+    assert node.ledger.state().dropped == dropped
+
+
 def test_corrections_are_never_let_go(node, keyframes) -> None:
     told = []
     node._segmenter.move = lambda poses, *_: told.append(sorted(poses))

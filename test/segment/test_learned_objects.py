@@ -130,6 +130,22 @@ def test_a_prompt_that_changes_reports_other_objects_without_a_restart(room_film
     assert {t.label for t in frame.tracks if t.state is TrackState.CONFIRMED} == {"table"}
 
 
+def test_a_keyframe_that_comes_after_its_object_was_retired_is_lifted_without_it(room_film) -> None:
+    film, shots = room_film
+    tracker = _tracker(film, every=1)
+    backend = LearnedBackend(SegmentConfig(), tracker)
+    phrases = _phrases(backend)
+    for keyframe, _ in shots[:6]:
+        backend.look(keyframe.frame_id, keyframe.rgb, phrases)
+    last = shots[5][0]
+    table = next(i for i, f in tracker.followed.items() if f.label == "table")
+    assert table in backend._seen[last.frame_id]
+    tracker.forget(table)
+    labels = {track.label for track in backend.feed(last, phrases).tracks}
+    assert "red box" in labels
+    assert "table" not in labels
+
+
 def test_phrases_without_a_threshold_of_their_own_have_the_parameters() -> None:
     backend = LearnedBackend(SegmentConfig(prompt_threshold=0.4), _tracker(_Film()))
     answer = backend.understand("any thing at all @0.7, zebra")

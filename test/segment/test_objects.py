@@ -11,10 +11,13 @@ from segment_scenes import ROOM_EYE, Scene, box, room
 
 from worldsystem_core.errors import MapError, PromptError
 from worldsystem_core.objects import MapObject, TrackState
+from worldsystem_segment.config import SegmentConfig
 from worldsystem_segment.geometric.colour_split import split_by_colour
 from worldsystem_segment.objects.object_file import NAME
 from worldsystem_segment.objects.track_points import TrackPoints
 from worldsystem_segment.objects.voxels import voxel_keys
+from worldsystem_segment.objects.world_track import WorldTrack
+from worldsystem_segment.objects.world_tracker import MAX_ID, WorldTracker
 from worldsystem_segment.query import query
 from worldsystem_segment.segmenter import Segmenter
 
@@ -138,6 +141,94 @@ def test_one_views_two_things_keep_no_voxel_of_each_other() -> None:
     assert len(points) == 2
 
 
+def test_points_that_were_taken_over_are_known_at_once() -> None:
+    points, other = TrackPoints(1.0, 10), TrackPoints(1.0, 10)
+    _add(points, 1, [0.5, 1.5])
+    _add(other, 2, [1.5, 2.5])
+    before = points.changes
+    points.take_over(other)
+    assert len(points) == len(points.keys) == 3
+    assert points.high[0] == 2.5
+    assert points.changes > before
+    _add(points, 3, [2.5])
+    assert len(points) == 3, "a voxel has one point"
+    small = TrackPoints(1.0, 2)
+    small.take_over(points)
+    assert len(small) == len(small.keys) == 2
+
+
+def _track(number: int, xs, **given) -> WorldTrack:
+    points = TrackPoints(1.0, 100)
+    _add(points, 1, xs)
+    facts = {"first_feed": 0, "first_seen_ns": 0} | given
+    colour, centre = np.zeros(3, np.float32), np.zeros(3, np.float32)
+    return WorldTrack(id=number, lab=colour, centre=centre, points=points, **facts)
+
+
+def _tracker(*tracks: WorldTrack, feed: int, **settings) -> WorldTracker:
+    tracker = WorldTracker(SegmentConfig(**settings))
+    tracker.tracks = {track.id: track for track in tracks}
+    tracker.feed_count = feed
+    return tracker
+
+
+def test_two_tracks_that_are_one_stay_confirmed_when_merged() -> None:
+    older = _track(
+        1, [0.5, 1.5, 2.5], hits=2, misses=9, last_feed=3, last_seen_ns=30, empty_views=2
+    )
+    younger = _track(
+        2, [0.5, 1.5], hits=4, last_feed=8, last_seen_ns=80, first_seen_ns=40, first_feed=4,
+        extent=0.5,
+    )  # fmt: skip
+    tracker = _tracker(older, younger, feed=8)
+    assert tracker.confirmed(younger)
+    assert not tracker.confirmed(older)
+    tracker._merge()
+    assert tracker.take_joined() == [(1, 2)]
+    (kept,) = tracker.tracks.values()
+    assert kept is older
+    assert tracker.confirmed(kept)
+    assert (kept.hits, kept.last_feed, kept.last_seen_ns, kept.first_seen_ns) == (4, 8, 80, 0)
+    assert (kept.empty_views, kept.extent) == (0, 0.5)
+
+
+def test_the_id_of_a_thing_that_was_confirmed_is_not_given_again() -> None:
+    believed = _track(1, [0.5], hits=5, misses=40, was_confirmed=True)
+    tentative = _track(2, [5.5], hits=1)
+    tracker = _tracker(believed, tentative, feed=50, max_tracks=2)
+    tracker._next_id = MAX_ID + 1
+    tracker._drop_unbelieved()
+    assert not tracker.tracks
+    assert (tracker.forgotten, tracker.tentative_dropped) == (1, 1)
+    assert [tracker.take_id(), tracker.take_id()] == [2, 0]
+
+
+def test_that_no_id_is_left_is_said_once(caplog) -> None:
+    tracker = _tracker(feed=0)
+    tracker._next_id = MAX_ID
+    assert [tracker.take_id() for _ in range(3)] == [MAX_ID, 0, 0]
+    (record,) = caplog.records
+    assert "segmenter.map" in record.getMessage()
+
+
+def test_what_was_confirmed_and_is_missed_too_often_is_hidden_until_it_is_seen_again() -> None:
+    caster, segmenter = room().caster(), Segmenter()
+    away = (0.0, -8.0, 1.7)
+    for k in range(4):
+        segmenter.feed(caster.shot(k, ROOM_EYE, AHEAD)[0])
+    tracks = segmenter._backend.map.tracker.tracks
+    missed = min(o.id for o in segmenter.objects(0).objects)
+    assert tracks[missed].was_confirmed
+    tracks[missed].misses = 7 * tracks[missed].hits // 3 + 1  # one sighting fewer than it takes
+    for k in range(4, 12):
+        segmenter.feed(caster.shot(k, ROOM_EYE, away)[0])
+    assert missed not in {o.id for o in segmenter.objects(0).objects}
+    frame = segmenter.feed(caster.shot(12, ROOM_EYE, AHEAD)[0])
+    assert missed in {o.id for o in segmenter.objects(0).objects}
+    assert missed in {t.id for t in frame.tracks if t.state is TrackState.CONFIRMED}
+    assert segmenter.counters()["forgotten"] == 0
+
+
 def test_objects_saved_with_the_map_keep_their_ids_in_the_next_session(tmp_path) -> None:
     caster = room().caster()
     shots = [caster.shot(k, ROOM_EYE, AHEAD)[0] for k in range(4)]
@@ -155,6 +246,28 @@ def test_objects_saved_with_the_map_keep_their_ids_in_the_next_session(tmp_path)
     frame = second.feed(dataclasses.replace(shots[0], id=50))
     seen = {t.id for t in frame.tracks if t.area_px}
     assert len(seen & before.keys()) >= 0.9 * len(before)
+
+
+def test_ids_that_are_free_are_free_in_the_next_session(tmp_path) -> None:
+    caster = room().caster()
+    first, second, third = (Segmenter() for _ in range(3))
+    for k in range(4):
+        first.feed(caster.shot(k, ROOM_EYE, AHEAD)[0])
+    ids = first._backend.map.tracker
+    ids._next_id = MAX_ID + 1
+    ids._unused_ids.extend([40_000, 40_001])
+    free = ids.unused_ids
+    assert {40_000, 40_001} <= set(free)
+    assert not {o.id for o in first.objects(0).objects} & set(free)
+    first.save(tmp_path)
+    second.load(tmp_path)
+    again = second._backend.map.tracker
+    assert [again.take_id() for _ in range(len(free) + 1)] == [*free, 0]
+    with np.load(tmp_path / NAME) as archive:
+        older = {name: archive[name] for name in archive.files if name != "unused"}
+    np.savez(tmp_path / NAME, **older)
+    assert third.load(tmp_path) == len(first.objects(0).objects)
+    assert third._backend.map.tracker.take_id() == 0
 
 
 def test_a_damaged_or_missing_file_of_objects_changes_nothing(tmp_path) -> None:

@@ -321,3 +321,12 @@ def test_an_unknown_backend_is_refused_with_the_known_names() -> None:
         create_backend("telepathy", SegmentConfig())
     with pytest.raises(ConfigError):
         SegmentConfig(voxel=-1.0)
+
+
+def test_the_prompt_in_force_is_told_so_that_it_can_be_set_again() -> None:
+    segmenter = Segmenter(SegmentConfig(prompt="red box @0.9. ball"))
+    told, phrases = segmenter.prompt, segmenter.phrases
+    segmenter.set_prompt("")
+    assert segmenter.prompt == ""
+    segmenter.set_prompt(told)
+    assert segmenter.phrases == phrases

@@ -4,13 +4,20 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from splat_scenes import CAMERA, wall_seen_from
 
 from worldsystem_core.geometry.sim3 import Sim3
-from worldsystem_core.reconstruction import MovedKeyframes, NewKeyframe, ScaleState
+from worldsystem_core.reconstruction import (
+    MovedKeyframes,
+    NewKeyframe,
+    RemovedKeyframes,
+    ScaleState,
+    Successor,
+)
 from worldsystem_core.splats.delta import SplatAssembly, SplatDelta, SplatOperation
 from worldsystem_core.splats.packed import deflate, pack
 from worldsystem_core.splats.world import SplatWorld
@@ -72,6 +79,43 @@ def test_a_message_holds_the_whole_delta_packed_or_deflated():
         )
         assert abs(back.world_from_chunk.scale - 1.25) < 1e-12
         assert np.allclose(back.world_from_chunk.pose, delta.world_from_chunk.pose)
+
+
+def grown(keyframe):
+    return replace(keyframe, pointmap=keyframe.pointmap * np.float32(2.0))
+
+
+def test_sizes_told_after_a_keyframe_was_told_again_count_from_there(node):
+    """A wall 3 away, then twice as far, of which the keyframe's points speak from now on."""
+    keyframe = wall_seen_from([0, 0, 0], 3)
+    pose = keyframe.world_from_cam
+    with node.turn:
+        node._on_keyframe(NewKeyframe(keyframe))
+        node._on_keyframe(MovedKeyframes({3: pose}, {3: 2.0}))
+        node._on_keyframe(NewKeyframe(grown(keyframe)))
+        assert len(node._world.chunks[3]) == PIXELS
+        for factor in (1.0, 1.5):
+            node._on_keyframe(MovedKeyframes({3: pose}, {3: factor}))
+            far = np.median(node._world.gaussians().means[:, 1])
+            assert far == pytest.approx(6.0 * factor, rel=1e-3)
+        used = node.ledger.state().used
+        node._on_keyframe(MovedKeyframes({3: pose}, {3: 1.0}))
+        node._on_keyframe(NewKeyframe(grown(keyframe)))
+        assert node.ledger.state().used == used, "nothing is new"
+
+
+def test_what_hangs_on_a_keyframe_told_again_grows_on_from_its_size(node):
+    before, heir = wall_seen_from([0, 0, 0], 2), wall_seen_from([20, 0, 0], 3)
+    pose = heir.world_from_cam
+    with node.turn:
+        for keyframe in (before, heir):
+            node._on_keyframe(NewKeyframe(keyframe))
+        node._on_keyframe(RemovedKeyframes((2,), {2: Successor(3, pose)}))
+        node._on_keyframe(MovedKeyframes({3: pose}, {3: 2.0}))
+        node._on_keyframe(NewKeyframe(grown(heir)))
+        node._on_keyframe(MovedKeyframes({3: pose}, {3: 1.5}))
+        sizes = {number: c.world_from_chunk.scale for number, c in node._world.chunks.items()}
+    assert sizes == {2: pytest.approx(3.0), 3: pytest.approx(1.5)}
 
 
 def test_a_listener_gets_the_world_and_its_corrections_and_can_have_it_saved(

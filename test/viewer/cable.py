@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A line to a server that can be cut, mended, and made slow."""
+"""A line to a server that can be cut, held, mended, and made slow."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ class Cable:
         self._to_port = to_port
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._whole = True
+        self._flows = threading.Event()
+        self._flows.set()
         self._ended = False
         self._sockets: set[socket.socket] = set()
         self.bytes_per_s = 0
@@ -26,6 +28,7 @@ class Cable:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._flows.set()
         self._ended = True
         self._listener.close()
         self.cut()
@@ -39,8 +42,13 @@ class Cable:
             each.close()
         self._sockets.clear()
 
+    def hold(self) -> None:
+        """Pass nothing on and close nothing, as a line that dies without a word."""
+        self._flows.clear()
+
     def mend(self) -> None:
         self._whole = True
+        self._flows.set()
 
     def _accept(self) -> None:
         while not self._ended:
@@ -61,6 +69,7 @@ class Cable:
     def _pass_on(self, source: socket.socket, sink: socket.socket) -> None:
         with contextlib.suppress(OSError):
             while data := source.recv(8192):
+                self._flows.wait()
                 sink.sendall(data)
                 if self.bytes_per_s:
                     time.sleep(len(data) / self.bytes_per_s)

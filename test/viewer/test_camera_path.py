@@ -44,6 +44,19 @@ def test_centres_go_along_with_the_keyframe_that_stands_in_for_theirs():
     np.testing.assert_allclose(path.positions(), wanted, atol=1e-5)
 
 
+def test_sizes_told_after_a_keyframe_was_told_again_count_from_there():
+    path, place = CameraPath(), camera_pose(0.2)
+    path.add_keyframe(4, place)
+    for n in range(10):
+        path.add(pose_event(n, n / 10, keyframe_id=4))
+    before = path.positions() - place[:3, 3]
+    path.move({4: place}, {4: 2.0})
+    path.add_keyframe(4, place)
+    for told, grown in ((1.0, 2.0), (1.5, 3.0)):
+        path.move({4: place}, {4: told})
+        np.testing.assert_allclose(path.positions() - place[:3, 3], grown * before, atol=1e-5)
+
+
 def whole_path(count: int, shift: float = 0.0) -> StampedPoses:
     """As the reconstruction tells it, from the first pose on."""
     events = [pose_event(n, n / 100) for n in range(count)]

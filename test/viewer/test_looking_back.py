@@ -14,7 +14,7 @@ from world_for_viewers import delta, ground_block, map_objects, picture, pose_ev
 
 from worldsystem_core.objects import MapObjects
 from worldsystem_viewer.history import History
-from worldsystem_viewer.page_messages import pose_message
+from worldsystem_viewer.page_messages import objects_message, pose_message, tracks_message
 from worldsystem_viewer.protocol import (
     FoundUpdate,
     ObjectDetail,
@@ -80,6 +80,78 @@ def test_a_surface_that_is_seconds_behind_the_pictures_takes_nothing_away():
     assert history.span_ns == (0, 19 * SECOND_NS)
     assert set(there(history, 9)) == {(0, 0, 0), (1, 0, 0)}
     assert history.states_at(5 * SECOND_NS)["pose"].frame_id == 5
+
+
+def poses_until(history: History, end_s: int) -> None:
+    for n in range(end_s + 1):
+        history.state("pose", n * SECOND_NS, pose_message(pose_event(n, n / 100)))
+
+
+def test_a_stage_that_begins_anew_takes_nothing_from_the_past():
+    """Mesher and segmenter tell keyframes of before, and a loaded map's objects of long before."""
+    history, objects = History(2**30), objects_message(map_objects())
+    poses_until(history, 60)
+    history.surface(step([ground_block(0, 0, 1)], 50))
+    history.state("objects", 60 * SECOND_NS, objects)
+    history.state("tracks", 60 * SECOND_NS, tracks_message(track_frame(0.5)))
+    for at_s in (2, 4):
+        history.surface(step([ground_block(0, 0, 2), ground_block(1, 0, at_s)], at_s))
+    history.state("objects", 0, objects)
+    history.state("tracks", 3 * SECOND_NS, tracks_message(track_frame(0.5)))
+    assert history.span_ns == (0, 60 * SECOND_NS)
+    assert there(history, 49) == {}
+    assert there(history, 60) == {(0, 0, 0): 2, (1, 0, 0): 4}
+    assert history.states_at(30 * SECOND_NS)["pose"].frame_id == 30
+
+
+def test_objects_of_long_ago_are_no_time_to_look_back_to():
+    history = History(2**30)
+    history.state("objects", 0, objects_message(map_objects()))
+    assert history.span_ns == (-1, -1)
+    history.state("pose", 100 * SECOND_NS, pose_message(pose_event(1, 0.1)))
+    assert history.span_ns == (100 * SECOND_NS, 100 * SECOND_NS)
+    assert "objects" in history.states_at(100 * SECOND_NS)
+
+
+def test_what_comes_late_of_the_recording_before_goes_when_its_kind_begins_again():
+    history = History(2**30)
+    poses_until(history, 50)
+    history.state("pose", 0, pose_message(pose_event(0, 0.0)))
+    history.surface(step([ground_block(0, 0)], 49))
+    history.state("pose", SECOND_NS, pose_message(pose_event(1, 0.0)))
+    history.surface(step([ground_block(1, 0)], 1))
+    history.state("pose", 2 * SECOND_NS, pose_message(pose_event(2, 0.0)))
+    assert history.span_ns == (SECOND_NS, 2 * SECOND_NS)
+    assert list(there(history, 1)) == [(1, 0, 0)]
+
+
+def test_the_beginning_of_the_history_is_bounded_too():
+    block = ground_block(0, 0)
+    most = 10 * 40 * len(block.vertices)
+    history = History(most, most)
+    for n in range(100):
+        history.surface(step([ground_block(n, 0, n)], n, removed=((n, 1, 0),)))
+    assert 0.7 * most < history.surface_bytes <= most
+    assert history.bytes <= most
+    first_s = history.span_ns[0] // SECOND_NS
+    assert first_s > 85
+    found = there(history, first_s)
+    assert found == {(n, 0, 0): n for n in range(min(found)[0], first_s + 1)}
+    assert len(found) >= 5
+    assert len(there(history, 99)) == len(found) + 99 - first_s
+
+
+def test_states_count_as_what_they_take_and_the_oldest_go():
+    thing = map_objects().objects[0]
+    many = objects_message(MapObjects(stamp_ns=0, objects=(thing,) * 500))
+    history = History(2**20)
+    poses_until(history, 100)
+    for n in range(100):
+        history.state("objects", n * SECOND_NS, many)
+    assert 0.9 * 2**20 < history.bytes <= 2**20
+    first_ns, last_ns = history.span_ns
+    assert 50 * SECOND_NS < first_ns < last_ns == 100 * SECOND_NS
+    assert history.states_at(first_ns).keys() == {"pose", "objects"}
 
 
 def test_an_empty_history_has_nothing():

@@ -136,6 +136,22 @@ def test_no_more_look_at_splats_than_may_look_at_the_page(started):
         connect(url, proxy=None).__enter__()
 
 
+def test_as_many_see_splats_as_see_the_page(started):
+    server = started(max_clients=2)
+    pages = [PageReader(server.port) for _ in range(2)]
+    for page in pages:
+        page.read_one()
+    url = f"ws://127.0.0.1:{server.port}/ws/splats"
+    with (
+        connect(url, proxy=None, close_timeout=0.2),
+        connect(url, proxy=None, close_timeout=0.2),
+        pytest.raises(InvalidStatus, match="503"),
+    ):
+        connect(url, proxy=None).__enter__()
+    for page in pages:
+        page.close()
+
+
 UPGRADE = {
     "Connection": "Upgrade",
     "Upgrade": "websocket",

@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The page in a headless browser: a growing surface, pixels that change, and a restart."""
+"""The page in a headless browser: a growing surface, pixels that change, and all its buttons."""
 
 import dataclasses
 import shutil
 import sys
 import time
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,7 +15,6 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "mesh"))
 
 from block_lab import blocks_of, sphere
 from block_lab import delta as lattice_delta
-from cable import Cable
 from world_for_viewers import (
     delta,
     ground_block,
@@ -27,9 +25,6 @@ from world_for_viewers import (
     pose_event,
     track_frame,
 )
-
-from worldsystem_viewer.config import ViewerConfig
-from worldsystem_viewer.page_server import PageServer
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 ARGUMENTS = [
@@ -57,40 +52,6 @@ def browser() -> Iterator:
         running = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
         yield running
         running.close()
-
-
-# In the page: index -> checksum of the vertices, colours and faces of each block that it holds.
-CHECKSUMS = """() => {
-  const sum = (crc, bytes) => {
-    for (const byte of bytes) {
-      crc ^= byte;
-      for (let k = 0; k < 8; k += 1) crc = (crc >>> 1) ^ (crc & 1 ? 0xedb88320 : 0);
-    }
-    return crc;
-  };
-  const found = {};
-  for (const { blocks } of worldsystem.mesh.chunks.values()) {
-    for (const [name, { vertices, colours, faces }] of blocks) {
-      let crc = -1;
-      for (const a of [vertices, colours, faces]) {
-        crc = sum(crc, new Uint8Array(a.buffer, a.byteOffset, a.byteLength));
-      }
-      found[name] = ~crc >>> 0;
-    }
-  }
-  return found;
-}"""
-
-
-def checksums(blocks) -> dict[str, int]:
-    """The same of the server's blocks."""
-    found = {}
-    for block in blocks:
-        crc = zlib.crc32(block.vertices.tobytes())
-        crc = zlib.crc32(block.colours.tobytes(), crc)
-        name = ",".join(map(str, block.index))
-        found[name] = zlib.crc32(block.faces.astype(np.uint32).tobytes(), crc)
-    return found
 
 
 @pytest.fixture
@@ -179,27 +140,6 @@ def test_replaced_and_removed_blocks_leave_nothing_behind(page, page_server):
         page,
         "['triangles', 'vertices', 'drawnObjects'].every((name) => worldsystem[name] === 0)",
     )
-
-
-def test_the_page_returns_after_the_server_was_restarted(browser):
-    deltas = growing_ground()
-    server = PageServer(ViewerConfig(web_port=0))
-    server.start()
-    port = server.port
-    for step in deltas[:3]:
-        server.mesh(step)
-    page = browser.new_page()
-    page.goto(f"http://127.0.0.1:{port}/")
-    until(page, "window.worldsystem?.triangles === 3 * 12 * 288")
-    server.stop()
-    until(page, "!window.worldsystem.connected")
-    server = PageServer(ViewerConfig(web_port=port))
-    server.start()
-    for step in deltas[:5]:
-        server.mesh(step)
-    until(page, "worldsystem.connected && worldsystem.triangles === 5 * 12 * 288")
-    page.close()
-    server.stop()
 
 
 def test_a_page_on_a_thin_line_refines_the_surface_until_it_is_the_same(browser, page_server):
@@ -299,67 +239,6 @@ def test_everything_that_is_shown_can_be_switched(page, page_server):
         page.keyboard.press("p")
     assert Path(download.value.path()).read_bytes()[:4] == b"\x89PNG"
     assert page.complaints == []
-
-
-@pytest.mark.parametrize("offline_s", [1.0, pytest.param(10.0, marks=pytest.mark.slow)])
-def test_after_being_cut_off_the_page_has_the_servers_very_blocks(browser, page_server, offline_s):
-    deltas = growing_ground()
-    for step in deltas[:6]:
-        page_server.mesh(step)
-    with Cable(page_server.port) as cable:
-        page = browser.new_page()
-        page.goto(f"http://127.0.0.1:{cable.port}/")
-        until(page, "window.worldsystem?.triangles === 6 * 12 * 288")
-        received = page.evaluate("worldsystem.connection.bytes")
-        cable.cut()
-        until(page, "!worldsystem.connected")
-        changed = [ground_block(i, 0, 50) for i in range(5)]
-        for step in [*deltas[6:], delta(changed, 13, removed=((7, 0, 1), (8, 0, 1)))]:
-            page_server.mesh(step)
-        page.wait_for_timeout(1000 * offline_s)
-        cable.mend()
-        until(page, "worldsystem.connected && worldsystem.triangles === 142 * 288")
-        blocks = {block.index: block for step in deltas for block in step.blocks}
-        blocks |= {block.index: block for block in changed}
-        kept = [block for index, block in blocks.items() if index not in ((7, 0, 1), (8, 0, 1))]
-        assert page.evaluate(CHECKSUMS) == checksums(kept)
-        caught_up = page.evaluate("worldsystem.connection.bytes") - received
-        assert caught_up < 1.3 * received  # 77 blocks of 142: only what it lacked came
-        page.close()
-
-
-def test_a_viewer_on_a_slow_line_does_not_slow_another(browser, page_server):
-    with Cable(page_server.port) as cable:
-        slow, quick = browser.new_page(), browser.new_page()
-        slow.goto(f"http://127.0.0.1:{cable.port}/")
-        quick.goto(f"http://127.0.0.1:{page_server.port}/")
-        for each in (slow, quick):
-            until(each, "window.worldsystem?.connected")
-        cable.bytes_per_s = 150_000
-        for step in growing_ground():
-            page_server.mesh(step)
-        until(quick, "worldsystem.triangles === 144 * 288")
-        assert triangles(slow) < 144 * 288
-        cable.bytes_per_s = 0
-        until(slow, "worldsystem.triangles === 144 * 288")
-        slow.close()
-        quick.close()
-
-
-@pytest.mark.slow
-def test_a_page_without_its_token_asks_for_it(browser, tmp_path):
-    tokens = tmp_path / "tokens.json"
-    tokens.write_text('{"viewer": "secret"}')
-    server = PageServer(ViewerConfig(web_port=0, token_file=str(tokens)))
-    server.start()
-    page = browser.new_page()
-    page.goto(f"http://127.0.0.1:{server.port}/")
-    until(page, "document.getElementById('token').open")
-    page.locator("#token-text").fill("secret")
-    page.locator("#token button").click()
-    until(page, "window.worldsystem?.connected")
-    page.close()
-    server.stop()
 
 
 def test_no_bar_lies_over_another_at_any_width(page):

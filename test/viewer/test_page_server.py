@@ -133,7 +133,9 @@ def test_a_page_that_comes_back_gets_only_what_it_missed(page_server):
     again.close()
 
 
-@pytest.mark.parametrize("wish", [("other", 3), ("", -1), ("same", 10**9), ("same", "x")])
+@pytest.mark.parametrize(
+    "wish", [("other", 3), ("", -1), ("same", 10**9), ("same", "x"), ("same", 0)]
+)
 def test_a_page_with_a_strange_past_starts_afresh(page_server, wish):
     page_server.mesh(growing_ground()[0])
     session = page_server._clients._shown.session + "-raw" if wish[0] == "same" else wish[0]

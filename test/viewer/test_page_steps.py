@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import struct
 import time
 
@@ -12,7 +13,7 @@ import pytest
 from page_reader import PageReader
 from world_for_viewers import keyframe, picture, pose_event
 
-from worldsystem_core.reconstruction import RemovedKeyframes
+from worldsystem_core.reconstruction import MovedKeyframes, RemovedKeyframes
 from worldsystem_viewer.page_line import PageLine, framed
 from worldsystem_viewer.page_messages import pose_message
 from worldsystem_viewer.page_steps import StateSteps, follow
@@ -135,7 +136,24 @@ def test_a_withdrawn_keyframe_takes_its_points_from_those_who_follow():
     crowd.world.remove_keyframes(RemovedKeyframes((1,)))
     crowd.now_s += 1.0 / HZ
     follow(page, crowd.newest(), image=True)
-    assert page.keyframes.clouds == {2}
+    assert page.keyframes.clouds.keys() == {2}
+
+
+def test_sizes_told_after_a_keyframe_was_told_again_count_from_there():
+    world, page, first = World(), Cursor(), keyframe(1, 0.0)
+    world.add_keyframe(first)
+    before = world.next_cloud(page)
+    assert before is not None
+    world.move_keyframes(MovedKeyframes({1: first.world_from_cam}, {1: 2.0}))
+    grown = dataclasses.replace(first, pointmap=first.pointmap * np.float32(2.0))
+    world.add_keyframe(grown)
+    places, after = world.newer_keyframes(page), world.next_cloud(page)
+    assert places is not None
+    assert after is not None
+    assert places.point_scale.tolist() == [1.0]
+    assert after.step == pytest.approx(2.0 * before.step)
+    world.add_keyframe(grown)
+    assert world.next_cloud(page) is None, "it has these points"
 
 
 def test_pages_together_see_all_poses_in_their_order(page_server):

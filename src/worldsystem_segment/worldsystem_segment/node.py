@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,14 @@ from worldsystem_segment.segmenter import Segmenter
 
 _IDENTITIES_WAITING = 64
 _IDENTITY_PERIOD_S = 0.2
+_UNTAKEN = 256
+"""Keyframes for which the inbox was full, at most so many; without pictures they are small."""
+_NO_PICTURE: dict[str, Any] = {
+    "pointmap": np.zeros((0, 0, 3), np.float32),
+    "confidence": np.zeros((0, 0), np.float32),
+    "rgb": np.zeros((0, 0, 3), np.uint8),
+    "gaussians": None,
+}
 
 
 class SegmenterNode(StageNode):
@@ -48,8 +58,9 @@ class SegmenterNode(StageNode):
         self._objects_out = self.advertise(topics.OBJECTS)
         self._markers_out = self.advertise(topics.MARKERS)
         self._identities_out = self.advertise(topics.IDENTITIES)
-        self._newest_ns = 0
+        self._newest_ns: int | None = None
         self._told = ToldKeyframes()
+        self._untaken: deque[Keyframe] = deque(maxlen=_UNTAKEN)
         self._unsaved, self._map_failure = False, ""
         self._go_on_in_map()
         self._waiting_events = self.listen(topics.KEYFRAME, self._on_keyframe, self._on_dropped)
@@ -71,17 +82,18 @@ class SegmenterNode(StageNode):
             self._tell_objects()
 
     def _on_dropped(self, event: KeyframeEvent) -> None:
+        """From the publisher's thread: what is told again is no news, whatever became of it."""
         if isinstance(event, NewKeyframe):
             self.ledger.drop_untaken(event.keyframe.frame_id, "queue_full")
+            self._untaken.append(replace(event.keyframe, **_NO_PICTURE))
 
     def _on_keyframe(self, event: KeyframeEvent) -> None:
-        told: list[Correction] = []
+        told = self._catch_up()
         if not isinstance(event, NewKeyframe):
             told.append(event)
         elif self._told.knows(event.keyframe):
             self.ledger.drop_untaken(event.keyframe.frame_id, TOLD_AGAIN)
-            if not self._told.lies_there(event.keyframe):
-                told.append(_as_move(event.keyframe))
+            told += self._told_again(event.keyframe)
         else:
             self._segment(event.keyframe)
         self._told.note(event)
@@ -89,6 +101,21 @@ class SegmenterNode(StageNode):
         self._correct([*told, *self._waiting_events.take_first(_is_correction)])
         self._unsaved = True
         self._tell_objects()
+
+    def _catch_up(self) -> list[Correction]:
+        """Take note of what had no place in the inbox: it came before all that is there."""
+        told: list[Correction] = []
+        while self._untaken:
+            keyframe = self._untaken.popleft()
+            told += self._told_again(keyframe)
+            self._told.note(NewKeyframe(keyframe))
+        return told
+
+    def _told_again(self, keyframe: Keyframe) -> list[Correction]:
+        if not self._told.knows(keyframe):
+            return []
+        self._segmenter.told_again(keyframe.id)
+        return [] if self._told.lies_there(keyframe) else [_as_move(keyframe)]
 
     def _correct(self, corrections: Sequence[Correction]) -> None:
         """Follow corrections at once: each one by one would wait for its turn, and is told anew."""
@@ -100,11 +127,16 @@ class SegmenterNode(StageNode):
                 self._segmenter.remove(event.ids, event.successors)
 
     def _let_go_late(self) -> None:
-        """Live video goes on: old keyframes make way for new ones; corrections never do."""
+        """Live video goes on: old keyframes make way for new ones; corrections, and what is told
+        again and so costs nothing, never do."""
         if paced():
             return
-        for event in self._waiting_events.take_late(self.config.max_wait_s, _is_new):
+        for event in self._waiting_events.take_late(self.config.max_wait_s, self._is_news):
             self.ledger.drop_untaken(event.keyframe.frame_id, "superseded")
+            self._told.note(event)
+
+    def _is_news(self, event: KeyframeEvent) -> bool:
+        return isinstance(event, NewKeyframe) and not self._told.knows(event.keyframe)
 
     def _segment(self, keyframe: Keyframe) -> None:
         self.ledger.take(keyframe.frame_id)
@@ -119,7 +151,12 @@ class SegmenterNode(StageNode):
         self.ledger.use(keyframe.frame_id)
 
     def _tell_objects(self) -> None:
-        objects = self._segmenter.objects(self._newest_ns)
+        objects = self._segmenter.objects(self._newest_ns or 0)
+        if self._newest_ns is None:  # of a map that was loaded
+            if not objects.objects:
+                return
+            seen_ns = max(thing.last_seen_ns for thing in objects.objects)
+            objects = replace(objects, stamp_ns=seen_ns)
         self._objects_out.publish(objects)
         self._markers_out.publish(objects)
         self._asking.look_at(objects)
@@ -131,7 +168,7 @@ class SegmenterNode(StageNode):
             self._identities_out.publish(said)
 
     def facts(self) -> dict[str, object]:
-        return dict(self._segmenter.counters())
+        return {**self._segmenter.counters(), "prompt": self._segmenter.prompt}
 
     def _on_prompt(
         self, request: SetPrompt.Request, response: SetPrompt.Response
@@ -208,10 +245,6 @@ class SegmenterNode(StageNode):
 
 def _as_move(keyframe: Keyframe) -> MovedKeyframes:
     return MovedKeyframes({keyframe.id: keyframe.world_from_cam})
-
-
-def _is_new(event: KeyframeEvent) -> bool:
-    return isinstance(event, NewKeyframe)
 
 
 def _is_correction(event: KeyframeEvent) -> bool:

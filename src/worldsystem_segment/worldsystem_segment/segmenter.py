@@ -75,6 +75,11 @@ class Segmenter:
         """
         self._backend.move(world_from_cam, point_scale, scale)
 
+    def told_again(self, keyframe_id: int) -> None:
+        """A keyframe that was fed came again, its points as large as they are by now; the sizes
+        that `move` is told from now on are relative to these."""
+        self._backend.map.told_again(keyframe_id)
+
     def remove(self, ids: Sequence[int], successors: Mapping[int, Successor] | None = None) -> None:
         """Forget what hangs on these keyframes (`RemovedKeyframes`), or hang it on their
         successors; empty tracks disappear."""
@@ -120,6 +125,11 @@ class Segmenter:
         if answer.phrases or not answer.refused:
             self.phrases = answer.phrases
         return answer
+
+    @property
+    def prompt(self) -> str:
+        """The prompt in force, as `set_prompt` would take it; empty when all is reported."""
+        return ", ".join(f"{phrase.text} @{phrase.threshold:.3f}" for phrase in self.phrases)
 
     def save(self, folder: Path) -> int:
         """Save the objects beside a map in `folder`; returns how many, raises `MapError`."""

@@ -47,9 +47,15 @@ class CameraPath:
         return len(self._before) + self._length
 
     def add_keyframe(self, id: int, world_from_cam: Float64[np.ndarray, "4 4"]) -> None:
-        """Poses that name keyframe `id` hang on it from now on, the first also those before it."""
+        """Poses that name keyframe `id` hang on it from now on, the first also those before it.
+
+        Of one that is told again the size counts anew: what hangs on it stays as it has grown.
+        """
         first, self._hangs = not self._hangs, True
         self._keyframes[id] = world_from_cam
+        grown = self._sizes.pop(id, 1.0)
+        if grown != 1.0:
+            self._local[: self._length][self._anchor[: self._length] == id] *= grown
         if first:
             keyframe_from_world = inverse(world_from_cam)
             loose = self._local[: self._length]

@@ -8,17 +8,24 @@ from __future__ import annotations
 
 import threading
 from bisect import bisect_right
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+import numpy as np
+
 from worldsystem_core.surface import BlockIndex, MeshBlock, MeshDelta
-from worldsystem_viewer.protocol import ImageUpdate, Message
+from worldsystem_viewer.protocol import Message
 
 _BACK_NS = 10**9  # stamps of one kind that go back by more: a recording begins again
 _MOST_OF_A_KIND = 2_000
 _BYTES_PER_VERTEX = 40  # with its share of faces
+_BYTES_PER_PLACE = 250  # of a block beside its vertices, or of a place that is empty
+_BYTES_PER_STATE = 500  # beside its arrays and texts
+_BYTES_PER_TEXT = 60
 _PERIOD_NS = {"image": 500_000_000, "pose": 50_000_000}
+_OF_ANY_TIME = ("objects", "tracks")
+"""A stage that begins anew tells these as of long ago, which is no time to look back to."""
 
 
 @dataclass(frozen=True)
@@ -40,16 +47,19 @@ class _Change:
 class History:
     """States by capture time, within `most_bytes`; from any thread.
 
-    When it is full the earliest time goes: what replaced it becomes the beginning.
+    When it is full the earliest time goes: what replaced it becomes the beginning. The surface of
+    the beginning may take `most_surface_bytes` beside that; above it what changed longest ago goes.
     """
 
-    def __init__(self, most_bytes: int) -> None:
+    def __init__(self, most_bytes: int, most_surface_bytes: int = 2**30) -> None:
         self._most_bytes = most_bytes
+        self._most_surface_bytes = most_surface_bytes
         self._lock = threading.Lock()
         self._clear()
 
     def _clear(self) -> None:
-        self._base: dict[BlockIndex, MeshBlock | None] = {}
+        self._base: OrderedDict[BlockIndex, MeshBlock | None] = OrderedDict()
+        self._base_bytes = 0
         self._changes: deque[_Change] = deque()
         self._states: dict[str, tuple[deque[int], deque[Message]]] = {}
         self._bytes = 0
@@ -68,11 +78,17 @@ class History:
         """What is held of the past, part of which is current, too."""
         return self._bytes
 
+    @property
+    def surface_bytes(self) -> int:
+        """What the surface of the beginning takes, most of which is current, too."""
+        return self._base_bytes
+
     def surface(self, delta: MeshDelta) -> None:
         """What changed on the surface."""
         with self._lock:
             blocks, removed = tuple(delta.blocks), tuple(delta.removed)
             size = _BYTES_PER_VERTEX * sum(block.vertex_count for block in blocks)
+            size += _BYTES_PER_PLACE * (len(blocks) + len(removed))
             stamp_ns = self._advance("surface", delta.capture_ns)
             if self._changes:
                 stamp_ns = max(stamp_ns, self._changes[-1].stamp_ns)
@@ -117,24 +133,49 @@ class History:
 
     def _advance(self, name: str, stamp_ns: int) -> int:
         """Stamps of one kind ascend; a surface may be seconds behind the pictures."""
-        newest_ns = self._newest_ns.get(name, stamp_ns)
-        if stamp_ns < newest_ns - _BACK_NS:
+        if self._begins_again(name, stamp_ns):
             self._clear()
-            newest_ns = stamp_ns
-        self._newest_ns[name] = stamp_ns = max(stamp_ns, newest_ns)
-        self._first_ns = stamp_ns if self._first_ns < 0 else self._first_ns
-        self._last_ns = max(self._last_ns, stamp_ns)
+        self._newest_ns[name] = stamp_ns = max(stamp_ns, self._newest_ns.get(name, stamp_ns))
+        if name not in _OF_ANY_TIME:
+            self._first_ns = stamp_ns if self._first_ns < 0 else self._first_ns
+            self._last_ns = max(self._last_ns, stamp_ns)
         return stamp_ns
 
+    def _begins_again(self, name: str, stamp_ns: int) -> bool:
+        """Whether a recording does. While poses go on it is only a stage, which tells of before."""
+        newest_ns = self._newest_ns.get(name, stamp_ns)
+        pose_ns = stamp_ns if name == "pose" else self._newest_ns.get("pose", stamp_ns)
+        return max(stamp_ns, pose_ns) < newest_ns - _BACK_NS
+
     def _fit(self) -> None:
-        while self._bytes > self._most_bytes and self._changes:
-            oldest = self._changes.popleft()
-            oldest.apply_to(self._base)
-            self._bytes -= oldest.size
-            self._begin_at(oldest.stamp_ns)
+        while self._bytes > self._most_bytes and (next_ns := self._second_time()) is not None:
+            while self._changes and self._changes[0].stamp_ns <= next_ns:
+                oldest = self._changes.popleft()
+                self._bytes -= oldest.size
+                self._fold(oldest)
+            self._begin_at(next_ns)
+
+    def _second_time(self) -> int | None:
+        """When something first took another's place; None while nothing did."""
+        times = [stamps[1] for stamps, _ in self._states.values() if len(stamps) > 1]
+        if self._changes:
+            times.append(self._changes[0].stamp_ns)
+        return min(times, default=None)
+
+    def _fold(self, change: _Change) -> None:
+        """Make a change a part of the beginning, at the end of which is what changed last."""
+        changed: dict[BlockIndex, MeshBlock | None] = {}
+        change.apply_to(changed)
+        for index, block in changed.items():
+            if index in self._base:
+                self._base_bytes -= _size_of_place(self._base.pop(index))
+            self._base[index] = block
+            self._base_bytes += _size_of_place(block)
+        while self._base_bytes > self._most_surface_bytes:
+            self._base_bytes -= _size_of_place(self._base.popitem(last=False)[1])
 
     def _begin_at(self, stamp_ns: int) -> None:
-        self._first_ns = max(self._first_ns, stamp_ns)
+        self._first_ns = max(self._first_ns, min(stamp_ns, self._last_ns))
         for stamps, messages in self._states.values():
             while len(stamps) > 1 and stamps[1] <= stamp_ns:
                 stamps.popleft()
@@ -150,8 +191,18 @@ class History:
             messages.append(message)
 
 
+def _size_of_place(block: MeshBlock | None) -> int:
+    return _BYTES_PER_PLACE + (0 if block is None else _BYTES_PER_VERTEX * block.vertex_count)
+
+
 def _size(message: Message) -> int:
-    return int(message.jpeg.nbytes) if isinstance(message, ImageUpdate) else 500
+    size = _BYTES_PER_STATE
+    for value in vars(message).values():
+        if isinstance(value, np.ndarray):
+            size += value.nbytes
+        elif isinstance(value, list):
+            size += _BYTES_PER_TEXT * len(value)
+    return size
 
 
 def differences(

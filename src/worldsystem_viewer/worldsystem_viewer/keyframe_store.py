@@ -17,15 +17,25 @@ from worldsystem_viewer.protocol import KeyframesUpdate, PointsUpdate
 _MOST_KEYFRAMES = 5_000
 _MOST_GONE = 10_000
 _SAMPLE_POINTS = 6_000
+_SAME_SIZE = 1e-3
 _STEPS = 65_535
 
 
 @dataclass
 class KeyframeCursor:
-    """What one page has: everything up to `change`, and the points of `clouds`."""
+    """What one page has: everything up to `change`, and of `clouds` the points of that version."""
 
     change: int = 0
-    clouds: set[int] = field(default_factory=set)
+    clouds: dict[int, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class _Cloud:
+    """Points of a frame; a keyframe that is told again may have others, as a new version."""
+
+    version: int
+    frame_id: int
+    points: PointsUpdate
 
 
 class KeyframeStore:
@@ -38,7 +48,7 @@ class KeyframeStore:
         self._most_points = most_points
         self._poses: OrderedDict[int, tuple[int, np.ndarray, float]] = OrderedDict()
         self._gone: OrderedDict[int, int] = OrderedDict()
-        self._clouds: OrderedDict[int, PointsUpdate] = OrderedDict()
+        self._clouds: OrderedDict[int, _Cloud] = OrderedDict()
         self._points = 0
         self._change = 0
         self._camera: Camera | None = None
@@ -47,12 +57,13 @@ class KeyframeStore:
         return len(self._poses)
 
     def add(self, keyframe: Keyframe, cloud: PointsUpdate) -> None:
-        """A new keyframe, with its points in its camera frame."""
+        """A new keyframe, or one told again, with its points in its camera frame."""
         self._camera = keyframe.camera
-        self._forget_cloud(keyframe.id)
+        if not self._has_points_of(keyframe):
+            self._forget_cloud(keyframe.id)
+            self._clouds[keyframe.id] = _Cloud(self._change + 1, keyframe.frame_id, cloud)
+            self._points += len(cloud.points)
         self._put(keyframe.id, keyframe.world_from_cam, 1.0)
-        self._clouds[keyframe.id] = cloud
-        self._points += len(cloud.points)
         if self._points > self._most_points:
             while self._clouds and self._points > 0.9 * self._most_points:
                 self._forget_cloud(next(iter(self._clouds)))
@@ -84,7 +95,8 @@ class KeyframeStore:
         new = [(i, at) for i, at in self._poses.items() if at[0] > since]
         newest_first = reversed(self._gone.items())  # they went one after the other
         gone = [i for i, _ in takewhile(lambda item: item[1] > since, newest_first)]
-        cursor.clouds.difference_update(gone)
+        for keyframe_id in gone:
+            cursor.clouds.pop(keyframe_id, None)
         camera = self._camera
         return KeyframesUpdate(
             width=camera.width if camera else 0,
@@ -101,15 +113,23 @@ class KeyframeStore:
         self, cursor: KeyframeCursor, viewpoint: Float32[np.ndarray, "3"] | None
     ) -> PointsUpdate | None:
         """The points nearest to `viewpoint` that the page has not got."""
-        lacking = [i for i in self._clouds if i not in cursor.clouds]
+        has = cursor.clouds
+        lacking = [i for i, cloud in self._clouds.items() if has.get(i) != cloud.version]
         if not lacking:
             return None
         nearest = lacking[-1]
         if viewpoint is not None and len(lacking) > 1:
             centres = np.array([self._poses[i][1][:3, 3] for i in lacking])
             nearest = lacking[int(np.argmin(np.linalg.norm(centres - viewpoint, axis=1)))]
-        cursor.clouds.add(nearest)
-        return self._clouds[nearest]
+        has[nearest] = self._clouds[nearest].version
+        return self._clouds[nearest].points
+
+    def _has_points_of(self, keyframe: Keyframe) -> bool:
+        """Whether they are here already, in the size in which they are told now."""
+        held = self._clouds.get(keyframe.id)
+        if held is None or held.frame_id != keyframe.frame_id:
+            return False
+        return bool(abs(self._poses[keyframe.id][2] - 1.0) < _SAME_SIZE)
 
     def _put(self, keyframe_id: int, pose: np.ndarray, size: float) -> None:
         self._change += 1
@@ -118,7 +138,7 @@ class KeyframeStore:
 
     def _forget_cloud(self, keyframe_id: int) -> None:
         cloud = self._clouds.pop(keyframe_id, None)
-        self._points -= 0 if cloud is None else len(cloud.points)
+        self._points -= 0 if cloud is None else len(cloud.points.points)
 
 
 def cloud_of(keyframe: Keyframe) -> PointsUpdate:

@@ -118,17 +118,21 @@ class PageClients:
             self._talks.discard(talk)
 
     def check(self, request: web.Request, *, any_origin: bool = False) -> None:
-        """Raise an HTTP error for whoever may not connect."""
+        """Raise an HTTP error for whoever may not connect, and when there are too many."""
+        self.admit(request, any_origin=any_origin)
+        if len(self._sockets) >= self._config.max_clients:
+            raise web.HTTPServiceUnavailable(
+                text=f"{self._config.max_clients} viewers are connected, no more are served"
+            )
+
+    def admit(self, request: web.Request, *, any_origin: bool = False) -> None:
+        """Raise an HTTP error for whoever may not connect, however many do."""
         if not any_origin and not same_origin(request):
             raise web.HTTPForbidden(text="another site's page may not connect")
         if not self._access.allows(request, _NAME):
             raise web.HTTPUnauthorized(
                 text="this page needs its token: open it with ?token=TOKEN",
                 headers={"WWW-Authenticate": "Bearer"},
-            )
-        if len(self._sockets) >= self._config.max_clients:
-            raise web.HTTPServiceUnavailable(
-                text=f"{self._config.max_clients} viewers are connected, no more are served"
             )
 
     async def close(self) -> None:

@@ -60,7 +60,10 @@ class PageServer:
         self._config = config
         vertices = int(config.surface_mb * 2**20 / _BYTES_PER_VERTEX)
         self._world = World(config.cloud_points, vertices)
-        self._history = History(int(config.history_mb * 2**20)) if config.history_mb else None
+        surface_bytes, history_bytes = (
+            int(mb * 2**20) for mb in (config.surface_mb, config.history_mb)
+        )
+        self._history = History(history_bytes, surface_bytes) if history_bytes else None
         self._album = Album(int(config.album_mb * 2**20))
         shown = Shown(
             world=self._world,
@@ -72,7 +75,7 @@ class PageServer:
         )
         self._clients = PageClients(config, shown)
         self._tls = tls_context(config)
-        self._splats = SplatPages(self._clients.check, config.splats_mbps, most=config.max_clients)
+        self._splats = SplatPages(self._clients.admit, config.splats_mbps, most=config.max_clients)
         self._picture = PictureEncoder(
             config,
             wanted=lambda: self._clients.shows_pictures,

@@ -89,4 +89,5 @@ def follow(cursor: Cursor, step: Step, *, image: bool) -> None:
         cursor.slots.pop(COUNTED, None)
     cursor.path_epoch, cursor.path_length = reached.path_epoch, reached.path_length
     cursor.keyframes.change = reached.keyframes.change
-    cursor.keyframes.clouds.difference_update(step.gone_keyframes)
+    for keyframe_id in step.gone_keyframes:
+        cursor.keyframes.clouds.pop(keyframe_id, None)

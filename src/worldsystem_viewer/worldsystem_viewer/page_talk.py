@@ -90,7 +90,9 @@ class PageTalk:
         world, session = self._shown.world, f"{self._shown.session}-{form}"
         change = wish.get("change", 0)
         can_resume = world.can_resume_code if self._coded else world.can_resume
-        resumed = wish.get("session") == session and isinstance(change, int) and can_resume(change)
+        # at 0 a page may hold some blocks, but knows not of which time
+        held = isinstance(change, int) and change > 0 and can_resume(change)
+        resumed = wish.get("session") == session and held
         self._feed = self._new_feed(change if resumed else 0)
         self._take(wish)
         return Hello(session=session, resumed=resumed, mesh=form)

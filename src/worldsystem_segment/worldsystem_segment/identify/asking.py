@@ -47,12 +47,13 @@ class Asking:
         return "" if self._identifier is None else self._identifier.answer_of(object_id)
 
     def look_at(self, objects: MapObjects) -> None:
-        """Ask about what has newly been seen often enough, if that is wanted."""
+        """Ask about what has newly been seen often enough, if that is wanted; what finds no room
+        waits for a later keyframe."""
         if self._identifier is None or not self._by_itself:
             return
         for thing in objects.objects:
             due = thing.sightings >= SIGHTINGS and thing.id not in self._asked
-            if due and self.ask(thing.id)[0]:
+            if due and not self._identifier.refuses(thing.id) and self.ask(thing.id)[0]:
                 self._asked.add(thing.id)
 
     def close(self) -> None:

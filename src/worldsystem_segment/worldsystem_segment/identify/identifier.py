@@ -62,6 +62,11 @@ class Identifier:
         with self._lock:
             return self._answers.get(object_id, "")
 
+    def refuses(self, object_id: int) -> str:
+        """Why a question about an object would not be taken now; empty if it would."""
+        with self._lock:
+            return "" if object_id in self._answers else self._refusal(object_id)
+
     def submit(self, inquiry: Inquiry, *, again: bool = False) -> str:
         """Queue a question; an empty text, or why it was not taken.
 
@@ -69,7 +74,7 @@ class Identifier:
         """
         with self._lock:
             kept = "" if again else self._answers.get(inquiry.id, "")
-            refusal = "" if kept else self._refusal(inquiry)
+            refusal = "" if kept else self._refusal(inquiry.id)
             if not kept and not refusal:
                 self._waiting.add(inquiry.id)
         if kept:
@@ -87,11 +92,11 @@ class Identifier:
         self._queue.close()
         self._thread.join(self.service.timeout_s + 1.0)
 
-    def _refusal(self, inquiry: Inquiry) -> str:
+    def _refusal(self, object_id: int) -> str:
         if self._closing.is_set():
             return "the segmenter is ending"
-        if inquiry.id in self._waiting:
-            return f"object {inquiry.id} is already being asked about"
+        if object_id in self._waiting:
+            return f"object {object_id} is already being asked about"
         if len(self._waiting) >= QUEUE:
             return f"{QUEUE} questions are waiting already; ask again later"
         return ""

@@ -83,7 +83,9 @@ class LearnedBackend:
         """Lift the masks of a keyframe's picture into the map."""
         if keyframe.frame_id not in self._seen:
             self.look(keyframe.frame_id, keyframe.rgb, phrases)
-        masks = self._seen[keyframe.frame_id]
+        followed = self._tracker.followed  # what is retired meanwhile has no name any more
+        seen_then = self._seen[keyframe.frame_id].items()
+        masks = {number: mask for number, mask in seen_then if number in followed}
         seen = self.map.view_of(keyframe)
         if seen is None:
             return empty_report(keyframe)

@@ -47,6 +47,7 @@ def save_objects(objects: ObjectMap, folder: Path) -> int:
     arrays["keyframes"] = np.array(list(poses), np.int64)
     arrays["poses"] = np.array(list(poses.values()), np.float64).reshape(-1, 4, 4)
     arrays["sizes"] = np.array([tracker.size_of(k) for k in poses], np.float64)
+    arrays["unused"] = np.array(tracker.unused_ids, np.int64)
     new = folder / f".{NAME}.new"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -77,12 +78,13 @@ def load_objects(objects: ObjectMap, folder: Path) -> int:
         places = list(zip(content["keyframes"].tolist(), content["poses"], strict=True))
         up = None if header["up"] is None else np.array(header["up"], np.float32)
         sizes = dict(zip(content["keyframes"].tolist(), content["sizes"].tolist(), strict=True))
+        unused = content["unused"].tolist() if "unused" in content else []
     except FileNotFoundError as error:
         raise MapError(f"no objects are saved in {folder}; there is no {NAME}") from error
     except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
         raise MapError(f"{path} is damaged ({error}); save the objects again") from error
     objects.restore(header["unit"], ScaleState[header["scale"]], up, list(sizes))
-    objects.tracker.restore(tracks, dict(places), sizes, int(header["next_id"]))
+    objects.tracker.restore(tracks, dict(places), sizes, int(header["next_id"]), unused)
     return len(tracks)
 
 
@@ -121,4 +123,5 @@ def _track(facts: dict[str, Any], content: dict[str, np.ndarray], objects: Objec
         moving=float(facts["motion"]) >= 1.5,
         nouns=Counter(facts["votes"]),
         tags=set(facts["tags"]),
+        was_confirmed=True,  # no other is saved
     )

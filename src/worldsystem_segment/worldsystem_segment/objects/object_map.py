@@ -57,7 +57,7 @@ class ObjectMap:
             self._unusable += 1
             return None
         self.unit = self.unit or scene_unit(keyframe, mask)
-        self._unit_at[keyframe.id] = self.unit
+        self._unit_at[keyframe.id] = self.unit * self.tracker.size_of(keyframe.id)
         self.scale = keyframe.scale
         return make_view(keyframe, mask, self.unit, self.config.work_width_px), mask
 
@@ -100,6 +100,12 @@ class ObjectMap:
             scaled[keyframe_id] = pose.astype(np.float64).copy()
             scaled[keyframe_id][:3, 3] /= self.unit
         self.tracker.move(scaled, sizes)
+
+    def told_again(self, keyframe_id: int) -> None:
+        """The keyframe's points were told anew, as large as they are by now: factors that come are
+        on these."""
+        if self.unit is not None and keyframe_id in self._unit_at:
+            self._unit_at[keyframe_id] = self.unit * self.tracker.size_of(keyframe_id)
 
     def hang_on(self, keyframe_id: int, heir: Successor) -> Float64[np.ndarray, "4 4"] | None:
         """Let what hangs on a keyframe hang on the one that stands in for it from now on.
@@ -149,6 +155,7 @@ class ObjectMap:
             "voxels_dropped": self.tracker.voxels_dropped,
             "births_refused": self.tracker.births_refused,
             "tentative_dropped": self.tracker.tentative_dropped,
+            "forgotten": self.tracker.forgotten,
             "vanished": self.tracker.vanished,
             "merged": self.tracker.merged,
         }

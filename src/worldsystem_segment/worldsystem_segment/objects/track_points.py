@@ -104,8 +104,11 @@ class TrackPoints:
         self.votes = np.concatenate([self.votes, other.votes[fresh]])
         self._key = np.concatenate([self._key, other._key[fresh]])
         self.world = np.concatenate([self.world, other.world[fresh]])
-        keep = np.argsort(-self.votes, kind="stable")[: self._limit]
-        self._keep(np.isin(np.arange(len(self)), keep))
+        if len(self) > self._limit:
+            strongest = np.argsort(-self.votes, kind="stable")[: self._limit]
+            self._keep(np.isin(np.arange(len(self)), strongest))
+        else:
+            self._refresh()
 
     def withdraw(self, keyframe_ids: set[int]) -> None:
         """Forget the points that hang on these keyframes."""

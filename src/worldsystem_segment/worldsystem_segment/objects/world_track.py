@@ -70,6 +70,7 @@ class WorldTrack:
     velocity: Float32[np.ndarray, "3"] = field(default_factory=lambda: np.zeros(3, np.float32))
     nouns: Counter[str] = field(default_factory=Counter)
     tags: set[int] = field(default_factory=set)
+    was_confirmed: bool = False  # others may know it by its id
 
     @property
     def certainty(self) -> float:
@@ -94,6 +95,24 @@ class WorldTrack:
         if self.hits <= SHAPE_VIEWS or self.hits % SHAPE_VIEWS == 0:
             self.nouns[detection.shape()] += 1
         self.tags |= detection.tags
+
+    def take_over(self, other: WorldTrack) -> None:
+        """Both turned out to be one thing: the more sightings count, and the later view holds.
+
+        Where the one was missed the other may have been seen, so of the misses the fewer count.
+        """
+        self.points.take_over(other.points)
+        self.nouns.update(other.nouns)
+        self.tags |= other.tags
+        self.hits = max(self.hits, other.hits)
+        self.misses = min(self.misses, other.misses)
+        self.empty_views = min(self.empty_views, other.empty_views)
+        self.first_feed = min(self.first_feed, other.first_feed)
+        self.first_seen_ns = min(self.first_seen_ns, other.first_seen_ns)
+        self.was_confirmed |= other.was_confirmed
+        if other.last_feed > self.last_feed:
+            self.last_feed, self.last_seen_ns = other.last_feed, other.last_seen_ns
+            self.lab, self.centre, self.extent = other.lab, other.centre, other.extent
 
     def _judge_motion(self, detection: Detection, stamp_ns: int) -> None:
         if detection.motion is not None:

@@ -6,6 +6,7 @@ A track that left the view keeps its voxels, so it gets its id back when it retu
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -24,11 +25,14 @@ from worldsystem_segment.objects.view import View
 from worldsystem_segment.objects.voxels import voxel_keys
 from worldsystem_segment.objects.world_track import Detection, WorldTrack
 
+log = logging.getLogger(__name__)
+
 MAX_ID = 65535  # label pictures hold 16 bits
 SEEN = np.array([0.10, 0.05], np.float32)
 """Relative depth by which the world lies behind a vanished thing, and within which it is seen."""
 MIN_HIT_SHARE = 0.3  # of the views that show its place, for a thing to be believed
 FEEDS_BETWEEN_MERGES = 5
+ROOM_FOR_BIRTHS = 20  # places that hidden things leave to new ones
 
 
 class WorldTracker:
@@ -41,12 +45,14 @@ class WorldTracker:
         self.voxels_dropped = 0
         self.births_refused = 0
         self.tentative_dropped = 0
+        self.forgotten = 0
         self.vanished = 0
         self.merged = 0
         self._poses: dict[int, Float64[np.ndarray, "4 4"]] = {}
         self._sizes: dict[int, float] = {}
         self._next_id = 1
         self._unused_ids: deque[int] = deque(maxlen=MAX_ID)
+        self._told_of_last_id = False
         self._joined: deque[tuple[int, int]] = deque(maxlen=MAX_ID)
 
     def update(
@@ -76,15 +82,22 @@ class WorldTracker:
                 self._extend(track, detection, thinned[index], view.keyframe_id)
         self._part({i: k for i, k in zip(ids, keys, strict=True) if i})
         self._judge(view, ids, owner)
-        self._drop_tentative()
+        self._drop_unbelieved()
         if self.feed_count % FEEDS_BETWEEN_MERGES == 0:
             self._merge()
+        for track in self.tracks.values():
+            track.was_confirmed |= self.confirmed(track)
         return ids
 
     def confirmed(self, track: WorldTrack) -> bool:
         """Whether the track has been seen often enough, and missed seldom enough."""
         enough = track.hits >= self.config.confirm_hits
         return enough and track.hits >= MIN_HIT_SHARE * (track.hits + track.misses)
+
+    def hidden(self, track: WorldTrack) -> bool:
+        """Whether the track was confirmed once and has been missed too often since: it is told to
+        nobody, and has its id when it is seen again."""
+        return track.was_confirmed and not self.confirmed(track)
 
     def present(self, track: WorldTrack) -> bool:
         """Whether the track is where it was last seen, as far as is known."""
@@ -98,6 +111,13 @@ class WorldTracker:
         if self._next_id <= MAX_ID:
             self._next_id += 1
             return self._next_id - 1
+        if not self._unused_ids and not self._told_of_last_id:
+            self._told_of_last_id = True
+            log.warning(
+                "all %d ids of objects are given, so no new object is taken; begin a new map "
+                "(another folder as `segmenter.map`, or none)",
+                MAX_ID,
+            )
         return self._unused_ids.popleft() if self._unused_ids else 0
 
     def take_joined(self) -> list[tuple[int, int]]:
@@ -111,6 +131,12 @@ class WorldTracker:
         """The id that the next new thing gets."""
         return self._next_id
 
+    @property
+    def unused_ids(self) -> list[int]:
+        """Ids that were given and may be given again: no confirmed thing has ever had them."""
+        tentative = (track.id for track in self.tracks.values() if not track.was_confirmed)
+        return [*self._unused_ids, *tentative]
+
     def size_of(self, keyframe_id: int) -> float:
         """Factor on a keyframe's points as they were first seen."""
         return self._sizes.get(keyframe_id, 1.0)
@@ -121,6 +147,7 @@ class WorldTracker:
         poses: dict[int, Float64[np.ndarray, "4 4"]],
         sizes: dict[int, float],
         next_id: int,
+        unused_ids: Iterable[int] = (),
     ) -> None:
         """Go on with the things of a saved map instead of those found until now."""
         self.tracks = {track.id: track for track in tracks}
@@ -129,6 +156,8 @@ class WorldTracker:
         self._poses |= poses
         self._sizes |= sizes
         self._next_id = max(self._next_id, next_id)
+        free = (number for number in unused_ids if number not in self.tracks)
+        self._unused_ids = deque(free, maxlen=MAX_ID)
 
     def move(
         self,
@@ -153,7 +182,7 @@ class WorldTracker:
             if gone & track.points.anchors:
                 track.points.withdraw(gone)
                 if not len(track.points):
-                    del self.tracks[track.id]
+                    self._let_go(track)
         for keyframe_id in gone:
             self._poses.pop(keyframe_id, None)
 
@@ -254,28 +283,38 @@ class WorldTracker:
             track.empty_views += 1
         else:
             track.empty_views = 0
-            track.misses += bool(sight.at > 0.6)
+            track.misses += bool(sight.at > 0.6) and not self.hidden(track)
         if track.empty_views >= self.config.vanish_keyframes and not track.moving:
             self._vanish(track)
 
     def _vanish(self, track: WorldTrack) -> None:
-        if self.tracks.pop(track.id, None):
+        if track.id in self.tracks:
+            self._let_go(track)
             self.vanished += 1
 
-    def _drop_tentative(self) -> None:
+    def _drop_unbelieved(self) -> None:
+        """Tentative things go when unseen for a while, hidden ones when new ones need the room."""
         oldest = self.feed_count - self.config.tentative_keyframes
-        for track in list(self.tracks.values()):
-            if not self.confirmed(track) and track.last_feed < oldest:
-                del self.tracks[track.id]
-                self._unused_ids.append(track.id)
+        unseen = [t for t in self.tracks.values() if t.last_feed < oldest and not self.confirmed(t)]
+        for track in unseen:
+            if not track.was_confirmed:
+                self._let_go(track)
                 self.tentative_dropped += 1
+        hidden = sorted((t for t in unseen if t.was_confirmed), key=lambda t: t.last_feed)
+        excess = max(0, len(self.tracks) + ROOM_FOR_BIRTHS - self.config.max_tracks)
+        for track in hidden[:excess]:
+            self._let_go(track)
+            self.forgotten += 1
+
+    def _let_go(self, track: WorldTrack) -> None:
+        del self.tracks[track.id]
+        if not track.was_confirmed:
+            self._unused_ids.append(track.id)
 
     def _merge(self) -> None:
         for kept, gone in duplicates(list(self.tracks.values()), self.feed_count):
-            kept.points.take_over(gone.points)
-            kept.nouns.update(gone.nouns)
-            kept.tags |= gone.tags
-            del self.tracks[gone.id]
+            kept.take_over(gone)
+            self._let_go(gone)
             self.merged += 1
             self._joined.append((kept.id, gone.id))
 

@@ -15,12 +15,14 @@ from worldsystem_core.reconstruction import (
     MovedKeyframes,
     NewKeyframe,
     ScaleState,
+    Successor,
 )
 from worldsystem_core.ros import topics
 from worldsystem_core.ros.adapters.slam import KeyframeEvent
 from worldsystem_core.ros.container import run_node
 from worldsystem_core.ros.patient_call import PatientCall, log_trigger
 from worldsystem_core.ros.stage_node import StageNode
+from worldsystem_core.splats.discs import discs_from_pointmap
 from worldsystem_core.splats.files import save_splats
 from worldsystem_core.splats.world import SplatWorld
 from worldsystem_core.told_keyframes import TOLD_AGAIN, ToldKeyframes
@@ -29,6 +31,7 @@ from worldsystem_viewer.splats.frame_server import FrameServer
 from worldsystem_viewer.splats.stream import SplatStream
 
 _PERIOD_S = 0.2
+_SAME_SIZE = 1e-3
 
 
 class SplatsNode(StageNode):
@@ -61,7 +64,7 @@ class SplatsNode(StageNode):
 
     def _on_keyframe(self, event: KeyframeEvent) -> None:
         if isinstance(event, NewKeyframe):
-            if self._told.lies_there(event.keyframe):
+            if self._told.lies_there(event.keyframe) and self._has_its_size(event.keyframe.id):
                 self.ledger.drop_untaken(event.keyframe.frame_id, TOLD_AGAIN)
                 return
             self._add(event.keyframe)
@@ -79,9 +82,26 @@ class SplatsNode(StageNode):
         self._scale = keyframe.scale
         if self._frames is not None:
             self._frames.put(keyframe)
-        self._world.add(keyframe)
+        self._put(keyframe)
         self.measure_latency(keyframe.stamp_ns)
         self.ledger.use(keyframe.frame_id)
+
+    def _has_its_size(self, keyframe_id: int) -> bool:
+        """Whether its splats have not grown since: sizes are told relative to the points told last,
+        and so would count twice."""
+        chunk = self._world.chunks.get(keyframe_id)
+        return chunk is None or abs(chunk.world_from_chunk.scale - 1.0) < _SAME_SIZE
+
+    def _put(self, keyframe: Keyframe) -> None:
+        if keyframe.id not in self._world.chunks:
+            self._world.add(keyframe)
+            return
+        found = keyframe.gaussians  # `add` would take its own splats for those of another
+        if found is None:
+            found = discs_from_pointmap(keyframe.pointmap, keyframe.rgb, keyframe.confidence)
+        self._world.add_gaussians(keyframe, found)
+        itself = Successor(keyframe.id, keyframe.world_from_cam)
+        self._world.hang_on({keyframe.id: itself})  # what hangs on it stays as it has grown
 
     def _publish(self, everything: bool = False) -> None:
         deltas = self._stream.take(

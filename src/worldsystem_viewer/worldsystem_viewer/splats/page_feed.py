@@ -94,15 +94,15 @@ class PageCursor:
 class SplatPages:
     """Serves the shelf to pages, each at its own pace: a late or slow one gets the newest.
 
-    `check` raises an HTTP error for those who may not connect. Pages of other machines get
+    `admit` raises an HTTP error for those who may not connect. Pages of other machines get
     deflated chunks, `mbps` at most (0: no limit). `most` are served at once.
     """
 
     def __init__(
-        self, check: Callable[[web.Request], None], mbps: float, *, most: int = 20
+        self, admit: Callable[[web.Request], None], mbps: float, *, most: int = 20
     ) -> None:
         self.shelf = SplatShelf()
-        self._check = check
+        self._admit = admit
         self._most = most
         self._bytes_per_s = 1e6 * mbps / 8
         self._cache: OrderedDict[tuple[int, int, bool], bytes] = OrderedDict()
@@ -110,7 +110,7 @@ class SplatPages:
 
     async def connect(self, request: web.Request) -> web.StreamResponse:
         """One page, from handshake to its end."""
-        self._check(request)
+        self._admit(request)
         if len(self._sockets) >= self._most:
             raise web.HTTPServiceUnavailable(
                 text=f"{self._most} pages are shown splats, no more are served"

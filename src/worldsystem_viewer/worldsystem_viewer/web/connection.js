@@ -5,6 +5,9 @@ import { decode, wish } from "./protocol.js";
 
 const FIRST_WAIT_MS = 300;
 const LONGEST_WAIT_MS = 8000;
+const LOOK_MS = 5000;
+const PATIENCE = 4; // looks; a page that is seen is told its status each second
+const MOST_PATIENCE = 32;
 
 export class Connection {
   // `onMessage(message)` for each message, `onState("connected" | "connecting" | "lost")`,
@@ -16,10 +19,16 @@ export class Connection {
     this.connected = false;
     this.bytes = 0;
     this.waitMs = FIRST_WAIT_MS;
+    this.silence = 0;
+    this.patience = PATIENCE;
     this.given = new URLSearchParams(location.search);
     this.token = this.given.get("token") ?? sessionStorage.getItem("token") ?? "";
-    document.addEventListener("visibilitychange", () => this.tell({ visible: !document.hidden }));
+    document.addEventListener("visibilitychange", () => {
+      this.silence = 0; // a hidden page is told nothing
+      this.tell({ visible: !document.hidden });
+    });
     addEventListener("online", () => this.hurry());
+    setInterval(() => this.listen(), LOOK_MS);
     this.open();
   }
 
@@ -52,6 +61,7 @@ export class Connection {
 
   take(data) {
     this.bytes += data.byteLength;
+    this.silence = 0;
     const message = decode(data);
     if (message.kind === "Hello") {
       this.connected = true;
@@ -65,8 +75,22 @@ export class Connection {
     this.onMessage(message);
   }
 
+  // A line may die without a word. A long message on a thin line is silence, too: so each time the
+  // page waits longer before it tries another.
+  listen() {
+    if (!this.connected || document.hidden) return;
+    this.silence += 1;
+    if (this.silence <= this.patience) return;
+    this.patience = Math.min(2 * this.patience, MOST_PATIENCE);
+    const dead = this.socket;
+    dead.onmessage = dead.onclose = null;
+    this.retry();
+    dead.close();
+  }
+
+  // Where the server is there and lets the page not in, it says why; a lost line says nothing.
   async retry() {
-    const never = !this.connected && this.session === "";
+    const never = !this.connected;
     this.connected = false;
     this.onState("lost");
     this.retrying = setTimeout(() => this.open(), this.waitMs * (0.75 + 0.5 * Math.random()));

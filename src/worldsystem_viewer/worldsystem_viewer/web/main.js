@@ -30,7 +30,7 @@ const mesh = new MeshLayer(stage);
 const path = new TrajectoryLayer(stage);
 const camera = new CameraLayer(stage);
 const points = new PointsLayer(stage);
-const splats = new SplatsLayer(stage);
+const splats = new SplatsLayer(stage, () => connection.token);
 const objects = new ObjectsLayer(stage, labels);
 const status = new StatusBar(element("status"), {
   connection: element("connection"), tracking: element("tracking"), scale: element("scale"),

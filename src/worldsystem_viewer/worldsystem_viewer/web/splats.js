@@ -7,8 +7,9 @@ import { SplatPool } from "./splat_pool.js";
 const RETRY_MS = 1500;
 
 export class SplatsLayer {
-  constructor(stage) {
-    this.stage = stage;
+  // `token()` is the page's token of now, empty without one.
+  constructor(stage, token) {
+    Object.assign(this, { stage, token });
     this.pool = new SplatPool(stage);
     this.group = this.pool.group;
     this.group.visible = false;
@@ -34,9 +35,8 @@ export class SplatsLayer {
   open() {
     const scheme = location.protocol === "https:" ? "wss" : "ws";
     const given = new URLSearchParams(location.search);
-    const token = given.get("token") ?? sessionStorage.getItem("token");
     const query = new URLSearchParams();
-    if (token) query.set("token", token);
+    if (this.token()) query.set("token", this.token());
     if (given.has("splats")) query.set("splats", given.get("splats"));
     const socket = new WebSocket(`${scheme}://${location.host}/ws/splats?${query}`);
     this.socket = socket;
