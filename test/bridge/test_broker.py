@@ -188,3 +188,61 @@ def test_what_waited_while_the_server_was_dead_is_delivered_when_it_is_back(serv
     assert state.used + state.dropped["queue_full"] == 61
     assert state.used >= 51
     assert outbox.ledger.violations == 0
+
+
+def test_a_posting_that_cannot_be_made_does_not_hold_up_the_others(bridge, caplog) -> None:
+    outbox, broker, _ = bridge
+
+    def not_allowed() -> list[Message]:
+        raise PermissionError(13, "Permission denied", "/dev/shm/slam3r_keyframe_0")
+
+    def unforeseen() -> list[Message]:
+        raise KeyError("no such thing")
+
+    for job in (not_allowed, unforeseen, lambda: [result(1)], not_allowed, lambda: [result(2)]):
+        outbox.post(job)
+    until(lambda: outbox.ledger.state().used == 2)
+    assert outbox.ledger.state().dropped == {"not_encodable": 3}
+    assert (broker.connects, broker.problem) == (1, "")
+    assert "/dev/shm/slam3r_keyframe_0" in caplog.text
+
+
+def test_an_exchange_that_refuses_does_not_hold_up_the_others(server) -> None:
+    connection = pika.BlockingConnection(pika.URLParameters(server.url))
+    channel = connection.channel()
+    channel.exchange_delete(SLAM_RESULTS.name)
+    channel.exchange_declare(SLAM_RESULTS.name, exchange_type="fanout", internal=True)
+    outbox, restarts = Outbox(50, StageLedger("bridge")), []
+    broker = Broker(server.url, BridgeConfig(), outbox, lambda: restarts.append(1))
+    broker.start()
+    for number in range(3):
+        outbox.post(lambda number=number: [result(number)])
+        outbox.post(lambda: [Message(KEYFRAMES.name, "keyframe.new", b"", "application/msgpack")])
+    until(lambda: outbox.ledger.state().used == 3)
+    assert outbox.ledger.state().dropped == {"refused_by_broker": 3}
+    assert broker.connects == 1
+    channel.basic_publish("restart_exchange", "", b"{}")
+    until(lambda: restarts)
+    broker.stop()
+    channel.exchange_delete(SLAM_RESULTS.name)
+    connection.close()
+
+
+def test_an_error_that_nobody_foresaw_is_told_and_the_connection_tried_again(monkeypatch) -> None:
+    config = BridgeConfig(retry_first_s=0.1, retry_most_s=0.5)
+    outbox = Outbox(50, StageLedger("bridge"))
+    broker = Broker("amqp://guest:guest@127.0.0.1:1/", config, outbox, lambda: None)
+    tries = []
+
+    def fail() -> None:
+        tries.append(1)
+        raise KeyError("no such thing")
+
+    monkeypatch.setattr(broker, "_talk", fail)
+    broker.start()
+    until(lambda: len(tries) >= 2)
+    assert "no such thing" in broker.problem
+    assert "trying again" in broker.problem
+    outbox.post(list)
+    broker.stop()
+    assert outbox.ledger.state().dropped == {"broker_away": 1}

@@ -62,6 +62,15 @@ def test_a_parameter_that_a_container_sets_is_known(name: str) -> None:
             assert f"| `{word.split(':=')[0]}` |" in section
 
 
+@pytest.mark.parametrize("name", sorted(OURS))
+def test_no_parameter_of_a_container_is_empty_when_its_variable_is_not_set(name: str) -> None:
+    for word in map(str, OURS[name]["command"]):
+        if ":=" in word:
+            value = re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", word.split(":=")[1])
+            assert value, f"ROS refuses {word} without a value; put it in quotes"
+            assert isinstance(yaml.safe_load(value), str | bool | int | float), word
+
+
 @pytest.mark.parametrize("name", sorted(SERVICES))
 def test_what_is_mounted_exists(name: str) -> None:
     for volume in SERVICES[name].get("volumes", []):
@@ -75,6 +84,21 @@ def test_what_is_mounted_exists(name: str) -> None:
 @pytest.mark.parametrize("name", sorted(set(SERVICES) - set(OURS)))
 def test_what_others_made_is_pinned(name: str) -> None:
     assert re.fullmatch(r"[\w./-]+:v?\d[\w.-]*", SERVICES[name]["image"])
+
+
+def test_what_others_made_listens_on_loopback_alone() -> None:
+    others = {name: SERVICES[name] for name in set(SERVICES) - set(OURS)}
+    assert set(others) == {"mediamtx", "rabbitmq", "prometheus", "grafana"}, "check the new one"
+    mediamtx, rabbitmq = others["mediamtx"]["environment"], others["rabbitmq"]["environment"]
+    assert mediamtx["MTX_RTSPADDRESS"].startswith("127.0.0.1:")
+    assert {mediamtx[f"MTX_{name}"] for name in ("PROTOCOLS", "RTSPTRANSPORTS")} == {"tcp"}
+    assert {mediamtx[f"MTX_{name}"] for name in ("RTMP", "HLS", "WEBRTC", "SRT")} == {"no"}
+    assert rabbitmq["RABBITMQ_NODE_IP_ADDRESS"] == rabbitmq["ERL_EPMD_ADDRESS"] == "127.0.0.1"
+    assert "{127,0,0,1}" in rabbitmq["RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS"]
+    assert rabbitmq["RABBITMQ_NODENAME"].endswith("@localhost")
+    assert rabbitmq["RABBITMQ_ENABLED_PLUGINS_FILE"] == "/etc/rabbitmq/none"
+    assert "--web.listen-address=127.0.0.1:9091" in others["prometheus"]["command"]
+    assert others["grafana"]["environment"]["GF_SERVER_HTTP_ADDR"] == "127.0.0.1"
 
 
 @pytest.mark.parametrize("name", DOCKERFILES)

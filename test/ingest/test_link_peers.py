@@ -4,8 +4,12 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import socket
+import subprocess
+import sys
+import textwrap
 import time
 from collections.abc import Iterator
 from functools import partial
@@ -104,6 +108,42 @@ def test_srt_without_its_program_says_what_to_install(monkeypatch):
     with running("srt://127.0.0.1:9") as link:
         wait_until(lambda: bool(link.results))
     assert "apt install srt-tools" in str(link.results[0])
+
+
+def test_what_srt_is_received_with_ends_though_the_ingest_was_killed(tmp_path):
+    program = tmp_path / PROGRAM
+    program.write_text("#!/bin/sh\nexec sleep 60\n")
+    program.chmod(0o755)
+    code = textwrap.dedent("""
+        import threading, time
+        from worldsystem_ingest.config import IngestConfig
+        from worldsystem_ingest.url.link import parse_link
+        from worldsystem_ingest.url.srt import SrtInput
+        link = parse_link("srt://127.0.0.1:9000?mode=listener")
+        running = SrtInput(link, threading.Event(), IngestConfig())
+        print(running._process.pid, flush=True)
+        time.sleep(60)
+    """)
+    environment = os.environ | {
+        "PATH": f"{tmp_path}:{os.environ['PATH']}",
+        "PYTHONPATH": ":".join(sys.path),
+    }
+    with subprocess.Popen(
+        [sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE
+    ) as ingest:
+        assert ingest.stdout
+        number = int(ingest.stdout.readline())
+        assert is_running(number)
+        ingest.kill()
+    wait_until(lambda: not is_running(number))
+
+
+def is_running(number: int) -> bool:
+    try:
+        state = Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state != "Z"  # its new parent may not ask for its end
 
 
 @contextlib.contextmanager

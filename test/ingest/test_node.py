@@ -85,3 +85,55 @@ def test_a_further_stream_has_its_own_topics_and_account_and_is_recorded(context
         counts = {c.topic: c.msgcount for c in bag.connections}
     assert counts["/drone2/camera/video"] == counts["/drone2/baro/pressure"] == 2
     assert len(list(tmp_path.glob("video/drone2/*/video.mp4"))) == 1
+
+
+class Breaking:
+    """A source that fails in a way that nobody foresaw."""
+
+    live = True
+
+    def run(self, sink, stop):
+        raise KeyError("no such thing")
+
+    def facts(self):
+        return {}
+
+    def problem(self):
+        return ""
+
+
+def test_a_source_that_fails_unexpectedly_is_told_and_not_taken_for_its_end(
+    context, monkeypatch, caplog
+):
+    from worldsystem_ingest import node as node_module
+
+    monkeypatch.setattr(node_module, "open_source", lambda url, config: Breaking())
+    node = node_module.IngestNode(context=context)
+    try:
+        assert node.ended.wait(10.0)
+        assert isinstance(node.error, KeyError)
+        assert "no such thing" in node.problem()
+        assert (node.facts()["ended"], node.facts()["failed"]) == (True, True)
+        assert "Traceback" in caplog.text
+    finally:
+        node.input_ended()
+        node.close()
+
+
+def test_a_source_that_broke_off_says_where_in_the_nodes_facts(context, monkeypatch):
+    from worldsystem_ingest import node as node_module
+    from worldsystem_ingest.sink import Summary
+
+    class BreakingOff(Breaking):
+        def run(self, sink, stop):
+            return Summary(frames=3, broken="the file ends in the middle")
+
+    monkeypatch.setattr(node_module, "open_source", lambda url, config: BreakingOff())
+    node = node_module.IngestNode(context=context)
+    try:
+        assert node.ended.wait(10.0)
+        assert (node.facts()["failed"], node.problem()) == (False, "")
+        assert node.facts()["broken"] == "the file ends in the middle"
+    finally:
+        node.input_ended()
+        node.close()

@@ -167,3 +167,18 @@ def test_an_unknown_scheme_is_an_error_that_lists_the_known(url):
 def test_an_address_that_means_nothing_is_an_error(url):
     with pytest.raises(SourceError):
         open_source(url, IngestConfig())
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "ws://me:hidden@drone/ws/video?token=hidden",
+        "ws://me:hidden@drone:port/?token=hidden",
+        "rstp://me:hidden@host/x?password=hidden",
+    ],
+)
+def test_an_address_that_is_refused_is_told_without_its_secrets(url):
+    with pytest.raises(SourceError) as error:
+        open_source(url, IngestConfig())
+    assert "hidden" not in str(error.value)
+    assert "***" in str(error.value)

@@ -302,3 +302,61 @@ def test_a_clock_that_is_set_is_no_jitter():
     session.tick()
     assert session.quality.clock.steps == 1
     assert session.quality.jitter_ms == pytest.approx(0.0, abs=1e-6)
+
+
+DESCRIBED = '{"type": "video_config", "codec": "h265", "width": 160, "height": 96, "fx": 140.0}'
+UNDESCRIBED = pytest.mark.parametrize(
+    "hello", [None, '{"type": "video_config", "width": 160, "height": 96}'], ids=["none", "short"]
+)
+
+
+@UNDESCRIBED
+def test_a_sender_without_codec_after_one_of_h265_sends_h264(hello):
+    heard = Heard()
+    session = heard.session()
+    session.take_control(DESCRIBED)
+    session.connected()
+    if hello:
+        session.take_control(hello)
+    for packet in packets_of(encode(10)):
+        session.take_packet(packet)
+    assert [unit.codec for unit, _ in heard.delivered] == ["h264"] * 10
+    assert heard.sink.drops == []
+
+
+@UNDESCRIBED
+def test_a_new_senders_pictures_do_not_bear_the_intrinsics_of_the_one_before(hello):
+    heard = Heard()
+    session = heard.session()
+    session.take_control(DESCRIBED)
+    assert session.camera is not None
+    assert session.camera.fx == 140.0
+    session.connected()
+    if hello:
+        session.take_control(hello)
+    session.take_packet(packets_of(encode(1))[0])
+    assert session.camera is None
+    session.connected()
+    session.take_control(DESCRIBED)
+    assert [camera.fx for camera, _ in heard.sink.cameras] == [140.0, 140.0]
+
+
+def test_a_further_description_changes_only_what_it_tells():
+    heard = Heard()
+    session = heard.session()
+    session.take_control(DESCRIBED.replace("h265", "h264"))
+    session.take_control('{"type": "video_config", "fps": 60}')
+    for packet in packets_of(encode(3)):
+        session.take_packet(packet)
+    assert heard.ids == [0, 1, 2]
+    assert session.camera is not None
+
+
+def test_a_description_that_is_not_understood_changes_nothing():
+    heard = Heard()
+    session = heard.session()
+    with pytest.raises(ProtocolError, match="fx"):
+        session.take_control(DESCRIBED.replace("140.0", "-140.0"))
+    for packet in packets_of(encode(3)):
+        session.take_packet(packet)
+    assert heard.ids == [0, 1, 2]

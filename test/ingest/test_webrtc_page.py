@@ -111,6 +111,18 @@ def test_the_page_comes_back_after_the_server_was_restarted(browser):
 
 
 @needs_browser
+def test_the_page_tries_again_though_the_server_does_not_answer(browser):
+    with serving() as server:
+        page = opened(browser, server, "?resolution=640x480")
+        page.route("**/camera/session/*", lambda route: None)
+        press(page, "Start")
+        wait_until(lambda: len(server.sink.frames) >= 5, WAIT_S)
+        until(page, "camera.state === 'sending'")
+    until(page, "camera.state === 'waiting'")
+    page.close()
+
+
+@needs_browser
 def test_a_page_that_was_replaced_stops_and_says_so(browser):
     with serving() as server:
         first, second = (opened(browser, server, "?resolution=640x480") for _ in range(2))

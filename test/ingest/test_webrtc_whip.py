@@ -111,7 +111,7 @@ def test_vp8_is_decoded_but_neither_relayed_nor_recorded(caplog):
     assert {frame.stream for frame in sink.frames} == {"phone"}
     assert sink.units == []
     assert relayed == 0
-    assert "neither relayed nor recorded" in caplog.text
+    assert "neither relayed nor pushed" in caplog.text
 
 
 @pytest.mark.parametrize("codec", ["H264", "VP8"])

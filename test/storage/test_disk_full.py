@@ -13,14 +13,18 @@ import time
 from pathlib import Path
 
 import av
+import numpy as np
 import pytest
 from rosbags.rosbag2 import Reader
 
+from worldsystem_core.frames import Camera, Frame
+from worldsystem_core.reconstruction import Keyframe, NewKeyframe
 from worldsystem_storage import bag_writer, space
 from worldsystem_storage.bag_check import verify
 from worldsystem_storage.bag_writer import BagWriter
 from worldsystem_storage.config import StorageConfig
 from worldsystem_storage.errors import DiskFull
+from worldsystem_storage.keyframe_files import KeyframeFiles
 from worldsystem_storage.video_file import VideoSession
 
 MIB = 1 << 20
@@ -127,3 +131,31 @@ def test_the_video_stops_at_the_reserve_too_and_goes_on_at_a_key_frame(
         with av.open(str(video)) as container:
             pictures.append(sum(1 for _ in container.decode(video=0)))
     assert pictures == [20, 10]
+
+
+def test_neither_stills_nor_keyframes_use_up_the_reserve(tmp_path, monkeypatch, caplog):
+    session = VideoSession(tmp_path, StorageConfig(reserve_mib=1, still_every=1))
+    files = KeyframeFiles(session.folder, 90, reserve_mib=1)
+    grey = np.full((6, 8, 3), 90, np.uint8)
+    camera = Camera(width=8, height=6, fx=8.0, fy=8.0, cx=3.5, cy=2.5)
+    points, confidence = np.ones((6, 8, 3), np.float32), np.ones((6, 8), np.float32)
+    with monkeypatch.context() as full:
+        full.setattr(space, "free_bytes", lambda folder: 1000)
+        for number in range(3):
+            assert session.still(Frame(id=number, stamp_ns=number, rgb=grey)) is None
+            keyframe = Keyframe(
+                id=number,
+                frame_id=number,
+                stamp_ns=number,
+                world_from_cam=np.eye(4),
+                camera=camera,
+                pointmap=points,
+                confidence=confidence,
+                rgb=grey,
+            )
+            files.take(NewKeyframe(keyframe))
+    assert session.dropped == files.dropped == {"disk_full": 3}
+    assert session.still(Frame(id=3, stamp_ns=3, rgb=grey)) is not None
+    session.close()
+    assert sorted(p.name for p in session.folder.iterdir()) == ["frame_3.jpg", "metadata.json"]
+    assert len(caplog.records) == 2, "it is told once for each"

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from pathlib import Path
 
@@ -12,20 +13,24 @@ from rosbags.highlevel import AnyReader
 
 pytest.importorskip("rclpy", reason="ROS is not set up: run these through `make test`")
 
+from geometry_msgs.msg import TransformStamped
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import Imu
 from std_msgs.msg import String
+from tf2_msgs.msg import TFMessage
 from worldsystem_msgs.srv import StartRecording, StopRecording
 
-from worldsystem_core.frames import Camera
+from worldsystem_core.frames import Camera, EncodedFrame, Frame
 from worldsystem_core.reconstruction import Keyframe, NewKeyframe
 from worldsystem_core.ros import qos, topics
 from worldsystem_core.ros.node_thread import NodeThread, finish_all
 from worldsystem_core.ros.reference_topic import BytesSubscription, ReferencePublisher
 from worldsystem_core.telemetry import ImuSample
+from worldsystem_ingest.config import IngestConfig
+from worldsystem_ingest.source import open_source
 from worldsystem_storage import space
 from worldsystem_storage.bag_check import verify
 from worldsystem_storage.node import RecorderNode
@@ -207,3 +212,117 @@ def test_topics_of_other_nodes_are_recorded_when_they_are_asked_for(context, tmp
         range(20)
     )
     assert deserialize_message(found["/note"][0], String).data.startswith("said before")
+
+
+class Shown:
+    """A sink that keeps the pictures."""
+
+    def __init__(self) -> None:
+        self.frames: list[Frame] = []
+        self.losses: list[str] = []
+
+    def frame(self, frame: Frame) -> None:
+        self.frames.append(frame)
+
+    def dropped(self, frame_id: int, reason: str, stream: str) -> None:
+        self.losses.append(reason)
+
+    def encoded(self, unit: EncodedFrame) -> None: ...
+
+    def camera(self, camera: Camera, stream: str) -> None: ...
+
+    def measured(self, sample: object, stream: str) -> None: ...
+
+
+def picture(number: int) -> Frame:
+    rgb = np.full((48, 64, 3), 5 * number, np.uint8)
+    return Frame(id=number, stamp_ns=10**18 + number * 10**8, rgb=rgb)
+
+
+def has_taken_pictures(node: RecorderNode, count: int) -> bool:
+    topic = node._bag.state().topics.get("/camera/image/compressed")
+    written = topic.offered if topic else 0
+    return written + len(node._pictures[""]._waiting) == count
+
+
+@pytest.mark.parametrize("count", [3, 40])
+def test_pictures_without_encoded_video_are_recorded_and_play_again(context, tmp_path, count):
+    node, thread = recorder(context, tmp_path)
+    stage = Node("stage", context=context)
+    images = ReferencePublisher(stage, topics.IMAGE, outside=False)
+    for number in range(count):
+        images.publish(picture(number), patience_s=10.0)
+    wait_until(lambda: has_taken_pictures(node, count))
+    images.destroy()
+    finish_all([thread], 20.0)
+    stage.destroy_node()
+    assert verify(tmp_path / "bag") == []
+    shown = Shown()
+    source = open_source(f"bag:{tmp_path / 'bag'}", IngestConfig())
+    assert source.run(shown, threading.Event()).broken is None
+    assert not shown.losses
+    assert [frame.stamp_ns for frame in shown.frames] == [
+        picture(number).stamp_ns for number in range(count)
+    ]
+    for number, frame in enumerate(shown.frames):
+        assert abs(frame.rgb.mean() - 5 * number) < 2
+
+
+def test_pictures_that_are_in_the_video_are_not_recorded_again(context, tmp_path, encoded_video):
+    node, thread = recorder(context, tmp_path)
+    stage = Node("stage", context=context)
+    images = ReferencePublisher(stage, topics.IMAGE, outside=False)
+    videos = ReferencePublisher(stage, topics.VIDEO)
+    for number in range(3):
+        images.publish(picture(number), patience_s=10.0)
+    for unit in encoded_video(10):
+        videos.publish(unit)
+    wait_until(lambda: offered(node, "/camera/video") == 10 and not node._pictures[""]._waiting)
+    for number in range(3, 40):
+        images.publish(picture(number), patience_s=10.0)
+    images.destroy()
+    videos.destroy()
+    finish_all([thread], 20.0)
+    stage.destroy_node()
+    found = messages(tmp_path / "bag")
+    assert len(found["/camera/video"]) == 10
+    assert "/camera/image/compressed" not in found
+
+
+def test_no_pictures_are_recorded_where_video_is_not_wanted(context, tmp_path):
+    node, thread = recorder(context, tmp_path, topics="/imu/data")
+    assert node._pictures[""].take(picture(0)) == []
+    finish_all([thread], 20.0)
+
+
+def told_before(node: RecorderNode) -> set[str]:
+    with node._latched.held() as kept:
+        return {name for name, _ in kept}
+
+
+def test_a_recording_begun_later_holds_what_was_latched_before(context, tmp_path):
+    def static(frame: str, x: float) -> TFMessage:
+        placed = TransformStamped(child_frame_id=frame)
+        placed.transform.translation.x = x
+        return TFMessage(transforms=[placed])
+
+    node, thread = recorder(context, tmp_path, record_at_start=False, topics="/tf_static /note")
+    stage, other = Node("stage", context=context), Node("other", context=context)
+    frames = ReferencePublisher(stage, topics.TF_STATIC)
+    note = other.create_publisher(String, "/note", qos.LATCHED)
+    for message in (static("camera", 1.0), static("lidar", 2.0), static("camera", 3.0)):
+        frames.publish(message)
+    note.publish(String(data="said once"))
+    wait_until(lambda: {"/note", "/tf_static"} <= told_before(node))
+    for name in ("first", "second"):
+        begun = node._on_start(StartRecording.Request(folder=name), StartRecording.Response())
+        assert begun.success
+        assert node._on_stop(None, StopRecording.Response()).success
+        found = messages(tmp_path / name)
+        told = [deserialize_message(raw, TFMessage) for raw in found["/tf_static"]]
+        assert told == [static("lidar", 2.0), static("camera", 3.0)]
+        assert [deserialize_message(raw, String).data for raw in found["/note"]] == ["said once"]
+    frames.destroy()
+    finish_all([thread], 20.0)
+    stage.destroy_node()
+    other.destroy_node()

@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """The session folder: the very H.264 that came in, playable also after a crash."""
 
+import io
 import json
 import signal
 import subprocess
 import sys
 import textwrap
+from dataclasses import replace
 from datetime import UTC, datetime
 from fractions import Fraction
 
@@ -85,6 +87,52 @@ def test_a_stamp_that_goes_back_does_not_stop_the_video(session, encoded_video):
     _, times_s = annex_b_of(session.folder / "video.mp4")
     assert len(times_s) == 12
     assert np.all(np.diff(times_s) > 0)
+
+
+def test_pictures_coded_out_of_order_keep_their_times(session):
+    units = coded_out_of_order(24)
+    assert [number for number, *_ in units] != sorted(number for number, *_ in units)
+    for number, data, is_key in units:
+        stamp_ns = 10**18 + number * 33_333_333
+        unit = EncodedFrame(id=number, stamp_ns=stamp_ns, arrival_ns=0, data=data, is_key=is_key)
+        assert session.write(unit)
+    session.close()
+    with av.open(str(session.folder / "video.mp4")) as container:
+        pictures = list(container.decode(video=0))
+    times_s = [float(picture.pts * picture.time_base) for picture in pictures]
+    greys = [picture.to_ndarray(format="gray").mean() for picture in pictures]
+    np.testing.assert_allclose(times_s, np.arange(24) / 30, atol=1e-4)
+    assert np.all(np.diff(greys) > 0), "pictures lie at the times of others"
+
+
+def test_out_of_order_though_nothing_tells_so_is_noticed_after_the_first_pictures(
+    session, encoded_video
+):
+    order = [0, 3, 1, 2, 6, 4, 5, 9, 7, 8]
+    for frame, number in zip(encoded_video(10), order, strict=True):
+        assert session.write(replace(frame, stamp_ns=10**18 + number * 33_333_333))
+    session.close()
+    _, times_s = annex_b_of(session.folder / "video.mp4")
+    np.testing.assert_allclose(times_s[4:], np.array(order[4:]) / 30, atol=1e-4)
+
+
+def coded_out_of_order(pictures):
+    """H.264 with B-frames in coding order, each with its place in time; they grow brighter."""
+    container = av.open(io.BytesIO(), "w", format="h264")
+    stream = container.add_stream("libx264", rate=30)
+    stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+    stream.options = {"x264-params": "bframes=2:b-adapt=0:keyint=12:scenecut=0:repeat-headers=1"}
+    packets = []
+    for number in range(pictures):
+        rgb = np.full((48, 64, 3), 20 + 8 * number, np.uint8)
+        picture = av.VideoFrame.from_ndarray(rgb, format="rgb24")
+        picture.pts, picture.time_base = number, Fraction(1, 30)
+        packets += stream.encode(picture)
+    packets += stream.encode(None)
+    return [
+        (round(packet.pts * packet.time_base * 30), bytes(packet), packet.is_keyframe)
+        for packet in packets
+    ]
 
 
 @pytest.mark.parametrize("data", [b"", b"noise", b"\x00\x00\x00\x01\x65abc"])

@@ -14,7 +14,7 @@ from worldsystem_bridge import exchanges
 from worldsystem_bridge.config import BridgeConfig
 from worldsystem_bridge.exchanges import Exchange
 from worldsystem_bridge.outbox import Outbox, Posting
-from worldsystem_core.errors import ConfigError, MissingDependency, WorldSystemError
+from worldsystem_core.errors import ConfigError, MissingDependency
 
 log = logging.getLogger(__name__)
 
@@ -23,7 +23,7 @@ _BLOCKED_S = 10.0
 _HEARTBEAT_S = 30
 _POLL_S = 0.1
 _JOIN_S = 12.0
-_WRONG_TYPE = 406
+_REFUSED, _UNKNOWN, _WRONG_TYPE = 403, 404, 406
 
 
 class Broker:
@@ -43,6 +43,8 @@ class Broker:
         self._on_restart = on_restart
         self._stop = threading.Event()
         self._held: Posting | None = None
+        self._told = ""
+        self._not_ours: set[str] = set()
         self.connected = False
         self.connects = 0
         self.problem = f"not connected to {self.place} yet"
@@ -84,6 +86,9 @@ class Broker:
                 reason = str(error) or type(error).__name__
                 self.problem = f"{self.place} is away ({reason}); trying again"
                 log.warning("RabbitMQ: %s", self.problem)
+            except Exception as error:  # the edge of the thread: a new connection may do better
+                self.problem = f"the connection to {self.place} failed ({error!r}); trying again"
+                log.exception("RabbitMQ: %s", self.problem)
             finally:
                 self.connected = False
             if self.connects > before:
@@ -97,41 +102,54 @@ class Broker:
         try:
             for exchange in exchanges.ALL:
                 self._declare(connection, exchange)
-            channel = connection.channel()
-            channel.confirm_delivery()
-            self._listen_for_restarts(connection, channel)
+            channel = self._channel(connection)
+            self._listen_for_restarts(connection)
             self.connects += 1
             self.connected, self.problem = True, ""
             log.info("RabbitMQ: connected to %s", self.place)
             while not self._stop.is_set():
                 self._send_next(channel)
                 connection.process_data_events(0)
+                if channel.is_closed:  # the broker closes it where it refuses something
+                    channel = self._channel(connection)
         finally:
             if connection.is_open:
                 connection.close()
 
+    def _channel(self, connection: Any) -> Any:
+        channel = connection.channel()
+        channel.confirm_delivery()
+        return channel
+
     def _declare(self, connection: Any, exchange: Exchange) -> None:
-        """Declare it; one that exists otherwise declared is used as it is."""
+        """Declare it; one that exists otherwise, or that we may not declare, is used as it is."""
         channel = connection.channel()
         try:
             channel.exchange_declare(
                 exchange.name, exchange_type=exchange.type, durable=exchange.durable
             )
         except self._pika.exceptions.ChannelClosedByBroker as error:
-            if error.reply_code != _WRONG_TYPE:
+            if error.reply_code not in (_WRONG_TYPE, _REFUSED):
                 raise
-            log.warning("RabbitMQ: %s exists, declared otherwise; using it so", exchange.name)
+            if error.reply_code == _REFUSED:
+                self._not_ours.add(exchange.name)
+            text = error.reply_text
+            log.warning("RabbitMQ: using %s as it is, if it is there (%s)", exchange.name, text)
             return
         channel.close()
 
-    def _listen_for_restarts(self, connection: Any, channel: Any) -> None:
+    def _listen_for_restarts(self, connection: Any) -> None:
         name = self._config.restart_exchange
         if not name:
             return
         self._declare(connection, Exchange(name, "fanout", False))
-        queue = channel.queue_declare("", exclusive=True).method.queue
-        channel.queue_bind(queue, name, "#")
-        channel.basic_consume(queue, lambda *_: self._on_restart(), auto_ack=True)
+        channel = connection.channel()
+        try:
+            queue = channel.queue_declare("", exclusive=True).method.queue
+            channel.queue_bind(queue, name, "#")
+            channel.basic_consume(queue, lambda *_: self._on_restart(), auto_ack=True)
+        except self._pika.exceptions.ChannelClosedByBroker as error:
+            log.warning("RabbitMQ: restart messages are not heard (%s)", error.reply_text)
 
     def _send_next(self, channel: Any) -> None:
         """Send one posting; it is kept for the next connection when this one breaks meanwhile."""
@@ -139,20 +157,45 @@ class Broker:
             self._held = self._outbox.get(_POLL_S)
         if self._held is None:
             return
+        why_not = self._publish(channel, self._held)
+        if why_not:
+            self._outbox.refused(self._held, why_not)
+        else:
+            self._outbox.sent(self._held)
+        self._held = None
+
+    def _publish(self, channel: Any, posting: Posting) -> str:
+        """Publish what `posting` tells; gives the reason when it can never be, else empty."""
         try:
-            for message in self._held.made():
+            messages = posting.made()
+        except Exception as error:  # the edge to whoever made the job: the others shall go on
+            return self._why_not("not_encodable", f"a message was not made: {_words(error)}")
+        try:
+            for message in messages:
                 properties = self._pika.BasicProperties(content_type=message.content_type)
                 channel.basic_publish(
                     message.exchange, message.routing_key, message.body, properties
                 )
         except self._pika.exceptions.NackError:
-            self._outbox.refused(self._held, "refused_by_broker")
-        except (WorldSystemError, ValueError) as error:
-            log.error("RabbitMQ: a message could not be made: %s", error)
-            self._outbox.refused(self._held, "not_encodable")
-        else:
-            self._outbox.sent(self._held)
-        self._held = None
+            return "refused_by_broker"
+        except self._pika.exceptions.ChannelClosedByBroker as error:
+            unknown = error.reply_code == _UNKNOWN
+            if unknown and not any(each.exchange in self._not_ours for each in messages):
+                raise  # somebody deleted it: a new connection declares it
+            return self._why_not("refused_by_broker", f"it refused a message: {error.reply_text}")
+        except (TypeError, ValueError) as error:
+            return self._why_not("not_encodable", f"a message was not sent: {_words(error)}")
+        return ""
+
+    def _why_not(self, reason: str, text: str) -> str:
+        if text != self._told:
+            log.error("RabbitMQ: %s; more of the same is only counted", text)
+            self._told = text
+        return reason
+
+
+def _words(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
 
 
 def place_of(url: str) -> str:

@@ -65,7 +65,7 @@ class IngestNode(StageNode):
         self._lock = threading.Lock()
         self._clock_out = self.advertise(topics.CLOCK) if self.config.clock else None
         self.summary: Summary | None = None
-        self.error: WorldSystemError | None = None
+        self.error: Exception | None = None
         self.ended = threading.Event()
         self.frames_published = 0
         self._stop = threading.Event()
@@ -82,6 +82,9 @@ class IngestNode(StageNode):
         except WorldSystemError as error:
             self.error = error
             log.error("%s", error)
+        except Exception as error:  # the edge of the thread: else it would look like the end
+            self.error = error
+            log.exception("the source failed")
         finally:
             self.ended.set()
 
@@ -118,10 +121,19 @@ class IngestNode(StageNode):
         self._out(stream).ledger.drop_untaken(frame_id, reason)
 
     def facts(self) -> dict[str, object]:
-        return {"ended": self.ended.is_set(), **self._source.facts()}
+        end = {
+            "ended": self.ended.is_set(),
+            "failed": self.error is not None,
+            "broken": (self.summary.broken or "") if self.summary else "",
+        }
+        return {**end, **self._source.facts()}
 
     def problem(self) -> str:
-        return str(self.error) if self.error else self._source.problem()
+        if self.error is None:
+            return self._source.problem()
+        if isinstance(self.error, WorldSystemError):
+            return str(self.error)
+        return f"the source failed: {self.error!r}"
 
     def input_ended(self) -> None:
         self._stop.set()

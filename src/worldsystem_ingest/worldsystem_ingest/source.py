@@ -24,6 +24,7 @@ from worldsystem_ingest.rtsp_push.pushed import PushedSource
 from worldsystem_ingest.server import ServerSource, ServingSource
 from worldsystem_ingest.sink import Sink, Summary
 from worldsystem_ingest.thinning import ThinnedSource
+from worldsystem_ingest.url.link import without_secrets
 from worldsystem_ingest.url.live_url import LiveUrl
 from worldsystem_ingest.url.ws_client import WsClient
 
@@ -139,6 +140,10 @@ def _tell_page(config: IngestConfig) -> None:
 
 
 def _unknown(scheme: str, url: str) -> str:
+    try:
+        url = without_secrets(url)
+    except ValueError:
+        url = f"{scheme}:…"
     if scheme == "sim":
         return (
             f"{url} is the simulated drone, a program of its own that sends to `server:`; "

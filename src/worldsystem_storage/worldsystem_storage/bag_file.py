@@ -8,6 +8,7 @@ import logging
 import os
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -62,7 +63,8 @@ def is_being_recorded(path: Path) -> bool:
 class BagFile:
     """Appends messages to one MCAP file; not thread-safe; every method may raise `OSError`.
 
-    `note` is written at its start, for whoever repairs it after a crash.
+    `note` is written at its start, for whoever repairs it after a crash. One that cannot be begun
+    is not left behind.
     """
 
     def __init__(
@@ -75,13 +77,17 @@ class BagFile:
         self.path = path
         self.summary = BagFileSummary(path.name)
         self._stream = path.open("xb")
-        lock_for_writing(self._stream)
         self._schemas: dict[tuple[str, str], int] = {}
         self._channels: dict[Topic, int] = {}
-        self._mcap = McapStream(self._stream, LIBRARY, compression, chunk_bytes)
-        if note:
-            self._mcap.add_metadata(RECORDER_NOTE, note)
-            self._mcap.flush()
+        try:
+            lock_for_writing(self._stream)
+            self._mcap = McapStream(self._stream, LIBRARY, compression, chunk_bytes)
+            if note:
+                self._mcap.add_metadata(RECORDER_NOTE, note)
+                self._mcap.flush()
+        except BaseException:
+            self.discard()
+            raise
 
     @property
     def size_bytes(self) -> int:
@@ -127,7 +133,14 @@ class BagFile:
 
     def abandon(self) -> None:
         """Let go of the file without its index, as after a failed write; `recover` repairs it."""
-        self._stream.raw.close()
+        with suppress(OSError):
+            self._stream.raw.close()
+
+    def discard(self) -> None:
+        """Let go of the file and remove it."""
+        self.abandon()
+        with suppress(OSError):
+            self.path.unlink()
 
     def _register(self, topic: Topic) -> int:
         key = (topic.type_name, topic.schema_text)

@@ -40,13 +40,12 @@ class BagFolder:
         self._summaries: list[BagFileSummary] = []
         self._finished_bytes = 0
         self._opened = 0
-        self.reserve.check()
         try:
+            self.reserve.check()
             self.folder.mkdir(parents=True, exist_ok=True)
             if (self.folder / METADATA_FILE).exists() or any(self.folder.glob("*.mcap")):
                 raise StorageError(f"{self.folder} already holds a bag; choose another folder")
-            self.file = self._next_file()
-            self.save_metadata({})
+            self.file = self._begin({})
         except OSError as error:
             raise StorageError(
                 f"cannot record into {self.folder}: {os.strerror(error.errno or 0)}; "
@@ -104,8 +103,7 @@ class BagFolder:
     def go_on(self, topics: Mapping[str, Topic]) -> None:
         """Open the next file; the one before was finished, given up or is gone."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.file = self._next_file()
-        self.save_metadata(topics)
+        self.file = self._begin(topics)
 
     def forget_file(self, topics: Mapping[str, Topic]) -> dict[str, int]:
         """Let go of a file that is gone; the messages lost with it, by topic.
@@ -121,11 +119,12 @@ class BagFolder:
 
     def mend(self, topics: Mapping[str, Topic]) -> None:
         """Give the file, of which a write failed, its end after all; none when it is gone."""
+        if not self._summaries or self._summaries[-1] is not self.file.summary:
+            return  # it was forgotten, and no other could be begun
         if not self.file.path.exists():
             self._summaries.pop()
             return
-        repaired = Repair(self.file.path)
-        self._summaries[-1] = repaired.summary
+        self.file.summary = self._summaries[-1] = Repair(self.file.path).summary
         self._finished_bytes += self.file.path.stat().st_size
         self.save_metadata(topics)
 
@@ -138,13 +137,24 @@ class BagFolder:
         if self._sync:
             self._sync.close()
 
+    def _begin(self, topics: Mapping[str, Topic]) -> BagFile:
+        """The next file, listed in `metadata.yaml`; nothing is left of it when that fails."""
+        file = self._next_file()
+        try:
+            self.save_metadata(topics)
+        except BaseException:
+            self._summaries.pop()
+            file.discard()
+            raise
+        return file
+
     def _next_file(self) -> BagFile:
         path = self.folder / f"{self.folder.resolve().name}_{self._opened}.mcap"
+        self._opened += 1  # also when it fails: what is left of it may be in the way
         config = self._config
         note = {"flush_s": str(config.flush_s)}
         file = BagFile(path, config.compression, config.chunk_kib * 1024, note)
         sync_folder(self.folder)
-        self._opened += 1
         self._summaries.append(file.summary)
         self._split_at = time.monotonic() + (config.split_s or float("inf"))
         return file

@@ -112,12 +112,18 @@ class BagWriter:
             topics,
             waiting,
             self._files.size_bytes,
-            free_bytes(self.folder),
+            self._free_bytes(),
             0.0 if stopped else self._stalled_s(waiting),
             stopped,
             self._files.grown_bytes(),
             self._gaps,
         )
+
+    def _free_bytes(self) -> int:
+        try:
+            return free_bytes(self.folder)
+        except OSError:  # the disk is away; the writer finds out by itself
+            return 0
 
     def _stalled_s(self, waiting_bytes: int) -> float:
         writing_s = time.monotonic() - self._progress_s if waiting_bytes else 0.0

@@ -18,6 +18,8 @@ from worldsystem_core.reconstruction import (
     NewKeyframe,
     RemovedKeyframes,
 )
+from worldsystem_storage.errors import DiskFull
+from worldsystem_storage.space import Reserve
 
 log = logging.getLogger(__name__)
 
@@ -26,13 +28,15 @@ class KeyframeFiles:
     """Keeps the pairs in `folder` at the reconstruction's latest word.
 
     A pose is `world_from_cam` as float64 (4, 4). A keyframe that moves gets its pose anew, one that
-    is taken back loses both files: there is a pose for each picture and the other way round. What
-    cannot be written is counted in `dropped` and told once.
+    is taken back loses both files: there is a pose for each picture and the other way round. New
+    ones leave `reserve_mib` of the disk free. What cannot be written is counted in `dropped` and
+    told once.
     """
 
-    def __init__(self, folder: Path, quality: int) -> None:
+    def __init__(self, folder: Path, quality: int, reserve_mib: int = 0) -> None:
         self._folder = folder
         self._quality = [cv2.IMWRITE_JPEG_QUALITY, quality]
+        self._reserve = Reserve(folder, reserve_mib)
         self._known: set[int] = set()
         self.dropped: Counter[str] = Counter()
 
@@ -48,12 +52,18 @@ class KeyframeFiles:
             else:
                 for number in event.ids:
                     self._remove(number)
+        except DiskFull as error:
+            self._lost("disk_full", error)
         except (OSError, cv2.error) as error:
-            if not self.dropped:
-                log.error("%s: a keyframe is not written: %s; more is counted", self._folder, error)
-            self.dropped["keyframe_not_written"] += 1
+            self._lost("keyframe_not_written", error)
+
+    def _lost(self, reason: str, error: Exception) -> None:
+        if not self.dropped[reason]:
+            log.error("%s: a keyframe is not written: %s; more is counted", self._folder, error)
+        self.dropped[reason] += 1
 
     def _add(self, keyframe: Keyframe) -> None:
+        self._reserve.check()
         bgr = cv2.cvtColor(keyframe.rgb, cv2.COLOR_RGB2BGR)
         _, jpeg = cv2.imencode(".jpg", bgr, self._quality)
         self._write_pose(keyframe.id, keyframe.world_from_cam)

@@ -11,13 +11,16 @@ from pathlib import Path
 from typing import Any
 
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import CompressedImage
 from worldsystem_msgs.srv import StartRecording, StopRecording
 
-from worldsystem_core.errors import InterfaceMissing
+from worldsystem_core.errors import InterfaceMissing, ProtocolError
 from worldsystem_core.frames import EncodedFrame, Frame
 from worldsystem_core.message_definitions import message_definition, type_hash
 from worldsystem_core.ros import topics
+from worldsystem_core.ros.adapters.messages import CAMERA_FRAME
 from worldsystem_core.ros.adapters.slam import KeyframeEvent
+from worldsystem_core.ros.cdr import CdrWriter
 from worldsystem_core.ros.container import run_node
 from worldsystem_core.ros.definitions import share_folders, type_name
 from worldsystem_core.ros.foreign_topic import ForeignTopic, listen_to_foreign
@@ -28,7 +31,9 @@ from worldsystem_storage.bag_writer import BagWriter
 from worldsystem_storage.config import StorageConfig
 from worldsystem_storage.errors import DiskFull, StorageError
 from worldsystem_storage.keyframe_files import KeyframeFiles
+from worldsystem_storage.latched_messages import LatchedMessages, only_part
 from worldsystem_storage.selection import Selection
+from worldsystem_storage.unencoded_pictures import PICTURES, JpegPicture, UnencodedPictures
 from worldsystem_storage.video_file import VideoSession
 from worldsystem_storage.watchdog import GrowthWatchdog
 
@@ -41,7 +46,8 @@ _WATCH_S = 1.0
 class RecorderNode(StageNode):
     """Hands CDR bytes to the writer; pictures stay in the video, points in the keyframes.
 
-    Streams beside the first are found by their topics while it runs, and recorded likewise.
+    Pictures of streams without encoded video become JPEG. Streams beside the first are found by
+    their topics while it runs, and recorded likewise.
     """
 
     def __init__(self, **kwargs: Any) -> None:
@@ -51,8 +57,12 @@ class RecorderNode(StageNode):
         self._namespaces: set[str] = set()
         self._foreign: dict[str, ForeignTopic | None] = {}
         self._sessions: dict[str, VideoSession] = {}
+        self._pictures: dict[str, UnencodedPictures] = {}
+        self._picture_topics: set[str] = set()
+        self._latched = LatchedMessages()
         self._keyframe_files: KeyframeFiles | None = None
         self._wanted, self._unwanted = Selection(self.config.topics), Selection(self.config.exclude)
+        self._pictures_stand_in = self._stand_in_for_video()
         self._watchdog = GrowthWatchdog(self.config.stall_s)
         self._waiting_for_room = ""
         self._record(tuple(topic for topic in topics.ALL if self._chosen(topic)))
@@ -73,6 +83,16 @@ class RecorderNode(StageNode):
             return False
         return name in self._wanted if self._wanted else topic not in topics.BULKY
 
+    def _stand_in_for_video(self) -> bool:
+        """Whether JPEG is recorded where no encoded video comes; not beside raw pictures."""
+        name = self.resolve_topic_name(PICTURES)
+        if name in self._unwanted or self._chosen(topics.IMAGE):
+            return False
+        return name in self._wanted or self._chosen(topics.VIDEO)
+
+    def _wants_pictures(self) -> bool:
+        return self._pictures_stand_in and self._bag is not None
+
     def _recording(self) -> bool:
         return self._bag is not None
 
@@ -88,7 +108,10 @@ class RecorderNode(StageNode):
 
     def _watch(self) -> None:
         if self._waiting_for_room and self._bag is None:
-            self._start_when_there_is_room()
+            try:
+                self._start_when_there_is_room()
+            except StorageError as error:  # the disk is away, not only full
+                self._waiting_for_room = str(error)
         if self._bag is not None:
             self._watchdog.look(self._bag.state())
 
@@ -96,48 +119,75 @@ class RecorderNode(StageNode):
         folder = Path(self.config.folder) / name
         bag = BagWriter(folder, self.config)
         for topic in self._topics:
-            self._announce(bag, topic)
+            self._announce(bag, topic.name, topic.adapter.ros_type, topic.qos)
         for foreign in filter(None, self._foreign.values()):
             _announce_foreign(bag, foreign)
-        self._bag, self._waiting_for_room = bag, ""
+        self._picture_topics.clear()
+        with self._latched.held() as told_before:
+            self._bag, self._waiting_for_room = bag, ""
+            for topic_name, message in told_before:
+                _write_now(bag, topic_name, message)
         self._watchdog = GrowthWatchdog(self.config.stall_s)
         for namespace in self._namespaces:
             self._open_session(namespace)
         log.info("recording to %s", folder)
 
-    def _announce(self, bag: BagWriter, topic: Topic[Any]) -> None:
-        kind = type_name(topic.adapter.ros_type)
+    def _announce(self, bag: BagWriter, name: str, ros_type: type, qos: QoSProfile) -> None:
+        kind = type_name(ros_type)
         bag.add_topic(
-            self.resolve_topic_name(topic.name),
+            self.resolve_topic_name(name),
             kind,
             message_definition(kind, share_folders()),
             type_hash(kind, share_folders()),
-            _qos_text(topic.qos),
+            _qos_text(qos),
         )
 
     def _record(self, recorded: tuple[Topic[Any], ...]) -> None:
         for topic in recorded:
             self._topics.append(topic)
             if self._bag is not None:
-                self._announce(self._bag, topic)
-            write = self._write_to(self.resolve_topic_name(topic.name))
-            self.listen_bytes(topic, write, wanted=self._recording, direct=True)
+                self._announce(self._bag, topic.name, topic.adapter.ros_type, topic.qos)
+            name = self.resolve_topic_name(topic.name)
+            latched = _is_latched(topic.qos)
+            if latched:
+                part_of = _static_frames if topic is topics.TF_STATIC else only_part
+                self._latched.add(name, part_of)
+            wanted = (lambda: True) if latched else self._recording
+            self.listen_bytes(topic, self._write_to(name), wanted=wanted, direct=True)
 
     def _record_video(self, namespace: str) -> None:
         if self._bag is not None:
             self._open_session(namespace)
+        pictures = self._pictures[namespace] = UnencodedPictures(self._wants_pictures)
 
         def on_video(unit: EncodedFrame) -> None:
+            pictures.encoded()
             if namespace in self._sessions:
                 self._sessions[namespace].write(unit)
 
         def on_image(frame: Frame) -> None:
+            self._write_pictures(namespace, pictures.take(frame))
             if namespace in self._sessions:
                 self._sessions[namespace].still(frame)
 
+        image = topics.in_namespace(topics.IMAGE, namespace)
         self.listen(topics.in_namespace(topics.VIDEO, namespace), on_video)
-        self.listen(topics.in_namespace(topics.IMAGE, namespace), on_image)
+        self.listen(image, on_image, pictures.crowded_out)
         self._namespaces.add(namespace)
+
+    def _write_pictures(self, namespace: str, taken: list[JpegPicture]) -> None:
+        if not taken:
+            return
+        name = self.resolve_topic_name(f"{namespace}/{PICTURES}" if namespace else PICTURES)
+        if self._bag is None or name in self._foreign:
+            return
+        if name not in self._picture_topics:
+            log.info("recording %s, since no encoded video comes", name)
+            self._announce(self._bag, name, CompressedImage, topics.IMAGE.qos)
+            self._picture_topics.add(name)
+        for picture in taken:
+            message = _compressed_image(picture)
+            self._bag.write(name, message, picture.came_ns, picture.came_ns)
 
     def _open_session(self, namespace: str) -> None:
         if self._bag is not None and self.config.video_files:
@@ -145,7 +195,8 @@ class RecorderNode(StageNode):
             self._sessions[namespace] = VideoSession(root, self.config)
             if not namespace and self.config.keyframe_files:
                 folder = self._sessions[namespace].folder
-                self._keyframe_files = KeyframeFiles(folder, self.config.still_quality)
+                quality, reserve = self.config.still_quality, self.config.reserve_mib
+                self._keyframe_files = KeyframeFiles(folder, quality, reserve)
 
     def _on_keyframe(self, event: KeyframeEvent) -> None:
         if self._keyframe_files is not None:
@@ -172,6 +223,7 @@ class RecorderNode(StageNode):
     def _look_for_foreign_topics(self) -> None:
         """Topics of other nodes that were asked for are recorded as they come."""
         ours = {self.resolve_topic_name(topic.name) for topic in self._topics}
+        ours |= self._picture_topics
         for name, kinds in self.get_topic_names_and_types():
             known = name in ours or name in self._foreign or name in self._unwanted
             if known or name not in self._wanted or len(kinds) != 1:
@@ -183,6 +235,8 @@ class RecorderNode(StageNode):
                 self._foreign[name] = None
                 continue
             self._foreign[name] = found
+            if _is_latched(found.qos):
+                self._latched.add(name)
             if self._bag is not None:
                 _announce_foreign(self._bag, found)
             log.info("recording %s (%s) too", name, kinds[0])
@@ -191,10 +245,9 @@ class RecorderNode(StageNode):
         def write(message: bytes) -> None:
             bag = self._bag  # any thread calls, and another may stop the recording meanwhile
             if bag is not None:
-                now_ns = time.time_ns()
-                bag.write(name, message, now_ns, now_ns)
+                _write_now(bag, name, message)
 
-        return write
+        return lambda message: self._latched.pass_on(name, message, write)
 
     def _on_start(
         self, request: StartRecording.Request, response: StartRecording.Response
@@ -226,6 +279,8 @@ class RecorderNode(StageNode):
         return response
 
     def _stop(self) -> int:
+        for namespace, pictures in self._pictures.items():
+            self._write_pictures(namespace, pictures.rest())
         bag, self._bag = self._bag, None
         sessions, self._sessions = self._sessions, {}
         self._keyframe_files, self._waiting_for_room = None, ""
@@ -235,18 +290,19 @@ class RecorderNode(StageNode):
 
     def facts(self) -> dict[str, object]:
         if self._bag is None:
-            return {"recording": "no"}
+            return {"recording": "no", "waiting": bool(self._waiting_for_room)}
         state = self._bag.state()
         written = sum(count.written for count in state.topics.values())
         lost = sum(sum(count.dropped.values()) for count in state.topics.values())
-        files = [*self._sessions.values(), *filter(None, [self._keyframe_files])]
-        not_stored = sum(sum(each.dropped.values()) for each in files)
+        dropped = [session.dropped for session in self._sessions.values()]
+        dropped += [pictures.dropped for pictures in self._pictures.values()]
+        dropped += [files.dropped for files in filter(None, [self._keyframe_files])]
         return {
             "recording": self._bag.folder,
             "messages": written,
             "lost": lost,
             "gaps": state.gaps,
-            "not_in_video": not_stored,
+            "not_in_video": sum(counts.total() for counts in dropped),
         }
 
     def problem(self) -> str:
@@ -270,12 +326,37 @@ def _announce_foreign(bag: BagWriter, topic: ForeignTopic) -> None:
     bag.add_topic(topic.name, topic.type_name, topic.definition, topic.type_hash, text)
 
 
+def _write_now(bag: BagWriter, name: str, message: bytes) -> None:
+    now_ns = time.time_ns()
+    bag.write(name, message, now_ns, now_ns)
+
+
+def _compressed_image(picture: JpegPicture) -> bytes:
+    writer = CdrWriter()
+    writer.header(picture.stamp_ns, CAMERA_FRAME)
+    writer.string("rgb8; jpeg")
+    writer.octets(picture.jpeg)
+    return writer.finish()
+
+
+def _static_frames(message: bytes) -> str:
+    """Which frames a message of `/tf_static` places; each publisher tells its own."""
+    try:
+        transforms = topics.TF_STATIC.load(message).transforms
+    except ProtocolError:
+        return ""
+    return " ".join(sorted(each.child_frame_id for each in transforms))
+
+
+def _is_latched(qos: QoSProfile) -> bool:
+    return qos.durability is DurabilityPolicy.TRANSIENT_LOCAL
+
+
 def _qos_text(qos: QoSProfile) -> str:
-    latched = qos.durability is DurabilityPolicy.TRANSIENT_LOCAL
     reliable = qos.reliability is ReliabilityPolicy.RELIABLE
     return qos_yaml(
         "reliable" if reliable else "best_effort",
-        "transient_local" if latched else "volatile",
+        "transient_local" if _is_latched(qos) else "volatile",
         qos.depth,
     )
 

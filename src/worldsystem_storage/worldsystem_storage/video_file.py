@@ -9,6 +9,7 @@ re-encoded. The mp4 is written in fragments, so that it plays after a crash.
 from __future__ import annotations
 
 import errno
+import heapq
 import io
 import json
 import logging
@@ -38,15 +39,17 @@ VIDEO_CLOCK_HZ = 90_000
 _TICK = Fraction(1, VIDEO_CLOCK_HZ)
 _START_CODE = re.compile(b"\x00\x00\x01")
 _PARAMETER_SETS = {"h264": (7, 8), "h265": (32, 33, 34)}  # NAL unit types
-_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)
+_FULL, _AWAY = (errno.ENOSPC, errno.EDQUOT), (errno.EIO, errno.EROFS, errno.ENOTCONN, errno.ESTALE)
+_DISK_ERRORS = (*_FULL, *_AWAY)
+_MOST_REORDERED = 16  # as many as either codec allows
 _FFMPEG_FORMATS = {"h264": "h264", "h265": "hevc"}
 
 
 class VideoSession:
     """One session's folder; safe to call from several threads.
 
-    Presentation times are the frames' capture stamps, from the first on, in decoding order (live
-    video has no B-frames). A new parameter set, as after a change of resolution, goes on in
+    Presentation times are the frames' capture stamps, from the first on, also of pictures that are
+    coded out of order. A new parameter set, as after a change of resolution, goes on in
     `video_2.mp4`, because an mp4 track has one, and so does the first key frame after a full disk.
     Raises `StorageError` when the folder cannot be made; frames that cannot be stored are counted
     in `dropped` by reason.
@@ -94,8 +97,12 @@ class VideoSession:
         path = self._folder / f"frame_{frame.id}.jpg"
         quality = [cv2.IMWRITE_JPEG_QUALITY, self._config.still_quality]
         try:
+            self._reserve.check()
             _, jpeg = cv2.imencode(".jpg", cv2.cvtColor(frame.rgb, cv2.COLOR_RGB2BGR), quality)
             path.write_bytes(jpeg.tobytes())
+        except DiskFull as error:
+            self._lost("disk_full", error)
+            return None
         except (OSError, cv2.error) as error:
             self._lost("still_not_written", error)
             return None
@@ -202,7 +209,6 @@ class _Track:
     ) -> None:
         self.parameters = parameters
         self._first_ns = first.stamp_ns
-        self._last_tick = -1
         self._path, self._descriptor = path, -1
         with av.open(io.BytesIO(first.data), format=_FFMPEG_FORMATS[first.codec]) as probe:
             source = probe.streams.video[0]
@@ -215,7 +221,10 @@ class _Track:
             }
             self._container = av.open(str(path), "w", format="mp4", options=options)
             self._stream: Any = self._container.add_stream_from_template(source)  # PyAV's union
+            depth = source.codec_context.reorder_depth
         self._stream.time_base = _TICK
+        self._order = list(range(-depth, 0))
+        self._last_dts: int = -depth - 1
 
     def fileno(self) -> int:
         """A descriptor of the file, for syncing it; there is one from the first write on."""
@@ -225,16 +234,26 @@ class _Track:
         return self._descriptor
 
     def write(self, frame: EncodedFrame) -> None:
-        """Append `frame` at its capture time; a stamp that goes back is put just after the last."""
+        """Append `frame` at its capture time; a stamp that goes back for good follows the last."""
         tick = round((frame.stamp_ns - self._first_ns) * VIDEO_CLOCK_HZ / 1e9)
-        tick = max(tick, self._last_tick + 1)
         packet = av.Packet(frame.data)
         packet.stream = self._stream
         packet.time_base = _TICK
-        packet.pts = packet.dts = tick
+        packet.dts = self._decoding_tick(tick)
+        packet.pts = max(tick, packet.dts)
         packet.is_keyframe = frame.is_key
-        self._last_tick = tick
         self._container.mux(packet)
+
+    def _decoding_tick(self, tick: int) -> int:
+        """The stamps in order, as many pictures late as pictures are coded out of order.
+
+        Not all parameter sets tell how many these are; then stamps that go back do.
+        """
+        if tick < self._last_dts and len(self._order) < _MOST_REORDERED:
+            heapq.heappush(self._order, self._last_dts)
+        earliest: int = heapq.heappushpop(self._order, tick)
+        self._last_dts = max(earliest, self._last_dts + 1)
+        return self._last_dts
 
     def close(self) -> None:
         try:

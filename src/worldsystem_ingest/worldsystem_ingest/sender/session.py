@@ -51,7 +51,7 @@ class SenderSession:
         self._deliver = deliver
         self._stream = stream
         self._assembly = Assembly()
-        self._begins_anew = False
+        self._begins_anew = self._described = False
         self._last_stamp_ns = -1
         self._next_id: int | None = None
         self._say = say
@@ -72,7 +72,7 @@ class SenderSession:
 
     def connected(self) -> None:
         """A new video connection begins."""
-        self._connected = True
+        self._connected, self._described = True, False
         self.numbers.connected()
         self.clock.connected()
         self._pings.connected()
@@ -104,6 +104,7 @@ class SenderSession:
         arrival_ns = time.time_ns()
         self.bandwidth.add(len(message))
         packet = wire.unpack(message)
+        self._video_begins()
         if packet.type.is_picture:
             self._take_unit(
                 wire.with_start_code(packet.payload),
@@ -122,6 +123,7 @@ class SenderSession:
 
         `sender_ns` is any steady clock of the sender; `number` counts its pictures.
         """
+        self._video_begins()
         self.bandwidth.add(len(data))
         self._take_unit(
             data, is_key=is_key, sender_ns=sender_ns, number=number, arrival_ns=arrival_ns
@@ -134,6 +136,7 @@ class SenderSession:
 
         None when it is late or was there before.
         """
+        self._video_begins()
         self.bandwidth.add(size_bytes)
         numbered = self._account(is_key, sender_ns, number, arrival_ns)
         if numbered is None:
@@ -147,11 +150,7 @@ class SenderSession:
         arrival_ns = time.time_ns()
         message = telemetry.message_from(text)
         if message["type"] == "video_config":
-            self._assembly.use_codec(telemetry.codec_from(message))
-            camera = telemetry.camera_from(message)
-            if camera and camera != self.camera:
-                self.camera = camera
-                self._sink.camera(camera, self._stream)
+            self._describe(telemetry.codec_from(message), telemetry.camera_from(message))
         elif message["type"] in telemetry.RESTART_TYPES:
             self.numbers.restart()
         elif message["type"] == "pong":
@@ -166,6 +165,19 @@ class SenderSession:
         samples = self._telemetry.samples(telemetry.message_from(text))
         for sample in self._telemetry_clock.stamped(samples, arrival_ns):
             self._sink.measured(sample, self._stream)
+
+    def _describe(self, codec: str = "", camera: Camera | None = None) -> None:
+        """The sender tells what it sends; what it does not tell is not that of the one before."""
+        first, self._described = not self._described, True
+        self._assembly.use_codec(codec or ("h264" if first else ""))
+        if camera != self.camera and (camera or first):
+            self.camera = camera
+            if camera:
+                self._sink.camera(camera, self._stream)
+
+    def _video_begins(self) -> None:
+        if not self._described:
+            self._describe()
 
     def _take_pong(self, message: Message, arrival_ns: int) -> None:
         trip = self._pings.trip(message, arrival_ns)

@@ -13,6 +13,7 @@ from types import TracebackType
 
 import av
 
+from worldsystem_core.child_process import end_with_parent
 from worldsystem_core.errors import MissingDependency
 from worldsystem_ingest.config import IngestConfig
 from worldsystem_ingest.url.link import Link, LinkError
@@ -56,7 +57,11 @@ class SrtInput:
         self._patience_s = float("inf") if link.listens else _OPEN_S
         command = [program, "-q", "-loglevel:fatal", "-autoreconnect:no", link.url, "file://con"]
         self._process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            preexec_fn=end_with_parent,  # a killed process would leave it holding its port
         )
 
     def __enter__(self) -> SrtInput:

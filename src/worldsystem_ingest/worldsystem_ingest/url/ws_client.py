@@ -42,6 +42,7 @@ _JOIN_S = 10.0
 _POLL_S = 0.2
 _REFUSED_WAIT_S = 10.0
 _REJOIN_STALLS = 10  # a server that answers but sends nothing is asked anew after so many stalls
+_SECRETS = re.compile(r"(token=)[^&#]*|//[^/?#]*@")
 
 
 class WsClient:
@@ -57,7 +58,7 @@ class WsClient:
 
     def __init__(self, url: str, config: IngestConfig) -> None:
         self._url = _full_url(url)
-        self._shown = re.sub(r"(token=)[^&]*|//[^/@]*@", _hidden, self._url)
+        self._shown = _without_secrets(self._url)
         self._config = config
         self._state, self._since = "not opened yet", _now()
         self._connections = self._attempts = 0
@@ -215,23 +216,29 @@ class _WithFocal(PassingSink):
         self._sink.frame(frame)
 
 
+def _without_secrets(url: str) -> str:
+    """`url`, also one that is no address, as it may be shown."""
+    return _SECRETS.sub(_hidden, url)
+
+
 def _hidden(secret: re.Match[str]) -> str:
     return f"{secret.group(1)}***" if secret.group(1) else "//***@"
 
 
 def _full_url(url: str) -> str:
     """`url` with the relay's path when it has none; raises `SourceError` when it is no address."""
+    shown = _without_secrets(url)
     try:
         parts = urlsplit(url)
         valid = bool(parts.hostname) and (parts.port is None or parts.port > 0)
     except ValueError:
         valid = False
     if not valid:
-        raise SourceError(f"{url} is no address; write it like ws://host:5001{_DEFAULT_PATH}")
+        raise SourceError(f"{shown} is no address; write it like ws://host:5001{_DEFAULT_PATH}")
     path = parts.path if parts.path not in ("", "/") else _DEFAULT_PATH
     if path.rstrip("/") in _SENDERS_PATHS:
         raise SourceError(
-            f"{url} is where senders connect to; video is received from {_DEFAULT_PATH}, and "
+            f"{shown} is where senders connect to; video is received from {_DEFAULT_PATH}, and "
             f"server://host:port listens for senders here"
         )
     return urlunsplit(parts._replace(path=path, fragment=""))

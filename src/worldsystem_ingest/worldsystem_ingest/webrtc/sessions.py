@@ -206,8 +206,8 @@ class WhipSessions:
     def _tell_codec(self, session: WhipSession) -> None:
         if session.codec == VP8:
             _log.warning(
-                "%s: the browser sends VP8, not H.264: its pictures are decoded, but the video is "
-                "neither relayed nor recorded nor pushed; another browser may have H.264",
+                "%s: the browser sends VP8, not H.264: its pictures are decoded, and recorded as "
+                "JPEG, but the video is neither relayed nor pushed; another browser may have H.264",
                 session.stream.name,
             )
         else:

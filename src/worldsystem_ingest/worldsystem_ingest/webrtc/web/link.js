@@ -7,6 +7,7 @@ const GATHER_MS = 1500;
 const CONNECT_MS = 10000;
 const LOST_MS = 4000; // "disconnected" often heals by itself
 const CHECK_MS = 2000;
+const ANSWER_MS = 3000;
 const BITS_PER_PIXEL = 5; // the most that is sent: 4.6 Mbit/s at 720p, 10.4 at 1080p
 const REPLACED = "another sender took the stream";
 
@@ -96,6 +97,7 @@ export class Link {
       method: "POST",
       headers: { ...this.authorization(), "Content-Type": "application/sdp" },
       body: connection.localDescription.sdp,
+      signal: within(CONNECT_MS),
     });
     const text = await response.text();
     if (attempt !== this.attempt) return;
@@ -184,7 +186,10 @@ export class Link {
   // Why the server ended the session; empty while it has not, null when it does not answer.
   async reason() {
     try {
-      const response = await fetch(`/camera/session/${this.session}`, { headers: this.authorization() });
+      const response = await fetch(`/camera/session/${this.session}`, {
+        headers: this.authorization(),
+        signal: within(ANSWER_MS),
+      });
       return response.ok ? (await response.json()).reason : "the server does not know this session any more";
     } catch {
       return null;
@@ -201,6 +206,11 @@ class Refused extends Error {
     super(message);
     this.status = status;
   }
+}
+
+// A signal that ends a request after a time; browsers before 2022 know none and wait.
+function within(ms) {
+  return AbortSignal.timeout?.(ms);
 }
 
 function preferH264(transceiver) {

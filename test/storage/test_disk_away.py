@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A disk that is away or fails for a while: the recorder says so, and goes on once it is back."""
+
+from __future__ import annotations
+
+import errno
+import time
+
+import pytest
+
+from worldsystem_storage import bag_file, bag_folder, bag_writer, space
+from worldsystem_storage.bag_check import verify
+from worldsystem_storage.bag_writer import BagWriter, TopicCount
+
+
+def wait_until(condition, timeout_s=10.0):
+    end = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.01)
+
+
+def test_the_state_can_be_asked_for_while_the_disk_is_away(tmp_path, monkeypatch, config):
+    bag = BagWriter(tmp_path / "run", config)
+
+    def away(folder):
+        raise OSError(errno.ENOTCONN, "Transport endpoint is not connected")
+
+    with monkeypatch.context() as unplugged:
+        unplugged.setattr(bag_writer, "free_bytes", away)
+        assert bag.state().free_bytes == 0
+    assert bag.state().free_bytes > 0
+    bag.close()
+
+
+@pytest.mark.parametrize(
+    ("place", "name"), [(bag_file.McapStream, "add_metadata"), (bag_folder, "write_metadata")]
+)
+def test_a_next_file_that_cannot_be_begun_is_not_left_behind_and_not_in_the_way(
+    tmp_path, interfaces, monkeypatch, config, place, name
+):
+    monkeypatch.setattr(bag_writer, "RETRY_S", 0.05)
+    folder = tmp_path / "run"
+    bag = BagWriter(folder, config)
+    bag.add_topic(*interfaces.arguments("/fix", "drone_msgs/msg/Fix"))
+    bag.write("/fix", interfaces.fix(0), 0, 0)
+    wait_until(lambda: bag.state().topics["/fix"].written == 1)
+    failures = []
+
+    def fail(*_):
+        failures.append(1)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as failing:
+        with monkeypatch.context() as full:
+            full.setattr(space, "free_bytes", lambda folder: 1000)
+            wait_until(lambda: bag.state().stopped and verify(folder) == [])
+            time.sleep(0.2)  # the file has its end, and soon the metadata theirs
+            failing.setattr(place, name, fail)
+        wait_until(lambda: len(failures) >= 2)
+    wait_until(lambda: not bag.state().stopped)
+    bag.write("/fix", interfaces.fix(1), 1, 1)
+    assert bag.close()["/fix"] == TopicCount(2, 2)
+    assert verify(folder) == []
+    assert len(list(folder.glob("*.mcap"))) == 2
+
+
+def test_a_file_that_is_gone_while_no_other_can_be_begun_does_not_end_the_recording(
+    tmp_path, interfaces, monkeypatch, config
+):
+    monkeypatch.setattr(bag_writer, "RETRY_S", 0.05)
+    folder = tmp_path / "run"
+    bag = BagWriter(folder, config)
+    bag.add_topic(*interfaces.arguments("/fix", "drone_msgs/msg/Fix"))
+
+    def fail(*_):
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as failing:
+        failing.setattr(bag_folder, "write_metadata", fail)
+        (folder / "run_0.mcap").unlink()
+        wait_until(lambda: bag.state().stopped)
+    wait_until(lambda: not bag.state().stopped)
+    bag.write("/fix", interfaces.fix(1), 1, 1)
+    assert bag.close()["/fix"] == TopicCount(1, 1)
+    assert verify(folder) == []
