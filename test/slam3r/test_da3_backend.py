@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -101,6 +102,30 @@ def test_a_window_that_fits_nowhere_begins_a_new_submap():
     poses = [event for event in events if isinstance(event, Pose)]
     assert [pose.frame_id for pose in poses] == list(range(30))
     assert max(pose.submap for pose in poses) > 0
+
+
+class Stacking(TruthfulNetwork):
+    """As the true one, it sees pictures of one shape alone together."""
+
+    def see(self, pictures):
+        np.stack(pictures)
+        return super().see(pictures)
+
+
+def test_pictures_of_another_shape_begin_a_new_window_and_sub_map():
+    config = Slam3rConfig(backend="da3", synchronous=True, da3_window=6, da3_overlap=3)
+    backend = Da3Backend(Stacking(), config)
+    frames = [frame(n) for n in range(26)]
+    turned = [replace(each, rgb=np.swapaxes(each.rgb, 0, 1).copy()) for each in frames[13:]]
+    events = [event for each in [*frames[:13], *turned] for event in backend.feed(each)]
+    events += backend.finish()
+    poses = {event.frame_id: event for event in events if isinstance(event, Pose)}
+    assert sorted(poses) == list(range(26))
+    assert [poses[n].submap for n in range(26)] == 13 * [0] + 13 * [1]
+    assert all(pose.state is TrackingState.TRACKED for pose in poses.values())
+    assert np.allclose(poses[13].world_from_cam, np.eye(4), atol=1e-6)  # an origin of its own
+    keyframes = [event.keyframe for event in events if isinstance(event, NewKeyframe)]
+    assert [keyframe.id for keyframe in keyframes] == list(range(26))
 
 
 def test_a_few_frames_alone_still_get_their_poses():

@@ -12,7 +12,7 @@ import pytest
 import recordings
 
 from worldsystem_core.errors import BackendError
-from worldsystem_core.frames import Frame
+from worldsystem_core.frames import Camera, Frame
 from worldsystem_core.geometry.sim3 import fit_sim3
 from worldsystem_core.reconstruction import (
     Event,
@@ -22,9 +22,11 @@ from worldsystem_core.reconstruction import (
     TrackingState,
 )
 from worldsystem_core.trajectory import StampedPoses, Trajectory
-from worldsystem_slam3r.backend import backend_names, create_backend
+from worldsystem_slam3r.backend import backend_names, create_backend, open_backend
 from worldsystem_slam3r.config import Slam3rConfig
 from worldsystem_slam3r.geometric.system import GeometricBackend
+from worldsystem_slam3r.graph.backend import GraphBackend
+from worldsystem_slam3r.graph.restartable import ShapeChanged
 
 CAMERA = filmed_room.camera(480, 270)
 POSES = filmed_room.sideways_poses(48, step=0.09)
@@ -277,13 +279,44 @@ def test_a_restart_begins_a_new_map_with_new_ids_and_the_known_lens(film):
     assert np.allclose(first.world_from_cam, np.eye(4))
 
 
-def test_a_change_of_shape_is_refused(film):
+def test_a_change_of_shape_is_refused_until_a_restart(film):
     backend = create_backend("geometric", Slam3rConfig(synchronous=True))
+    assert isinstance(backend, GeometricBackend)
     backend.feed(film[0])
     square = Frame(id=1, stamp_ns=film[1].stamp_ns, rgb=np.zeros((300, 300, 3), np.uint8))
-    with pytest.raises(BackendError, match="shape changed"):
-        backend.feed(square)
-    backend.close()
+    for _ in range(2):
+        with pytest.raises(ShapeChanged, match="shape changed"):
+            backend.feed(square)
+    assert [pose.frame_id for pose in _poses(backend.restart())] == [0]
+    backend.feed(square)
+    assert [pose.frame_id for pose in _poses(backend.finish())] == [1]
+
+
+def test_a_picture_of_another_shape_begins_a_new_sub_map(film):
+    """The phone is turned, and goes back over the ground that it came over."""
+    wide = CAMERA
+    tall = Camera(width=270, height=480, fx=wide.fx, fy=wide.fy, cx=134.5, cy=239.5)
+    back = filmed_room.frames(POSES[::-1], tall, first_id=len(film))
+    graph = open_backend("geometric", Slam3rConfig(synchronous=True)).backend
+    assert isinstance(graph, GraphBackend)
+    events = [event for frame in [*film, *back] for event in graph.feed(frame)] + graph.finish()
+    assert graph.counts.submaps == 2
+    assert sorted(pose.frame_id for pose in _poses(events)) == list(range(len(film) + len(back)))
+    late = [pose for pose in _poses(events) if pose.frame_id >= len(film)]
+    assert np.mean([pose.state is TrackingState.TRACKED for pose in late]) > 0.9
+    keyframes = [event.keyframe for event in events if isinstance(event, NewKeyframe)]
+    assert {keyframe.submap for keyframe in keyframes} == {0, 1}
+    for keyframe in keyframes:
+        is_wide = keyframe.camera.width > keyframe.camera.height
+        assert is_wide == (keyframe.submap == 0)
+
+
+def test_a_small_picture_of_another_shape_takes_no_map_away(film):
+    graph = open_backend("geometric", Slam3rConfig(synchronous=True)).backend
+    graph.feed(film[0])
+    with pytest.raises(BackendError, match="too small"):
+        graph.feed(replace(film[1], rgb=np.zeros((16, 16, 3), np.uint8), camera=None))
+    assert [pose.frame_id for pose in _poses(graph.finish())] == [0]
 
 
 def test_an_unknown_backend_is_refused_with_the_known_ones():

@@ -22,6 +22,7 @@ from worldsystem_core.trajectory import Trajectory
 from worldsystem_slam3r.config import Slam3rConfig
 from worldsystem_slam3r.graph.backend import GraphBackend
 from worldsystem_slam3r.graph.restartable import RenewableBackend
+from worldsystem_slam3r.scale.metric import MetricScale
 
 COUNT = 16
 
@@ -143,6 +144,29 @@ def test_held_keyframes_are_bounded(ring):
     events, graph = over(DriftingBackend([ring], lost=lost), [ring], **settings)
     assert graph.counts.guessed == 1
     assert len(poses_of(events)) == len(ring.frames)
+
+
+def test_a_guessed_sub_map_finds_its_place_when_it_overlaps_later(ring):
+    lost = set(range(2, 6))
+    settings = {"submap_after_s": 0.2, "submap_keyframes": 4}
+    events, graph = over(DriftingBackend([ring], lost=lost), [ring], **settings)
+    assert (graph.counts.guessed, graph.counts.merged) == (1, 1)
+    assert graph.finder.refused["drift"] == 0
+    assert len(set(graph.atlas.graph.parts().values())) == 1
+    assert path_error(events, ring) < 0.05
+    late = [event.keyframe for event in events if isinstance(event, NewKeyframe)][-1]
+    assert graph.atlas.keyframes[late.id].point_scale * np.nanmedian(
+        late.pointmap[..., 2] / ring.depths[late.frame_id]
+    ) == pytest.approx(1.0, rel=0.02)
+
+
+def test_keyframes_that_were_held_back_are_looked_at_for_markers_too(ring, monkeypatch):
+    seen = []
+    monkeypatch.setattr(MetricScale, "keyframe", lambda _, keyframe: seen.append(keyframe.id))
+    backend = DriftingBackend([ring], lost=set(range(6, 10)))
+    events, graph = over(backend, [ring], submap_after_s=0.2)
+    assert graph.counts.merged == 1
+    assert seen == [event.keyframe.id for event in events if isinstance(event, NewKeyframe)]
 
 
 def test_a_back_end_without_restart_is_opened_anew():

@@ -10,7 +10,7 @@ from scipy.optimize import least_squares
 from scipy.spatial.transform import Rotation
 
 from worldsystem_core.geometry.sim3 import Sim3
-from worldsystem_slam3r.graph.pose_graph import Anchor, Edge, PoseGraph
+from worldsystem_slam3r.graph.pose_graph import FREE_SIGMA, Anchor, Edge, PoseGraph
 
 
 def matrix(similarity: Sim3) -> np.ndarray:
@@ -135,6 +135,18 @@ def test_positions_from_outside_give_the_map_its_size():
     for i, node in enumerate(truth):
         assert np.allclose(graph.nodes[i].translation, metres.apply(node.translation), atol=0.01)
         assert graph.nodes[i].scale == pytest.approx(20.0, rel=1e-3)
+
+
+def test_a_size_that_is_known_is_hardly_changed_by_anchors():
+    sizes = []
+    for held_log_scale in (FREE_SIGMA, 0.01):
+        graph, truth = ring(12, Sim3.identity())
+        graph.held_log_scale = held_log_scale
+        for i, node in enumerate(truth):
+            graph.anchors[i] = Anchor(1.1 * node.translation, np.eye(3))
+        graph.optimise()
+        sizes.append(graph.nodes[6].scale)
+    assert sizes == pytest.approx([1.1, 1.0], abs=0.01)
 
 
 def test_a_node_taken_out_leaves_the_way_between_its_neighbours():

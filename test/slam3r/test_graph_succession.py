@@ -21,7 +21,11 @@ from worldsystem_core.reconstruction import (
     RemovedKeyframes,
     Successor,
 )
+from worldsystem_core.trajectory import Trajectory
+from worldsystem_slam3r.config import Slam3rConfig
+from worldsystem_slam3r.graph.backend import GraphBackend
 from worldsystem_slam3r.graph.pose_graph import Edge, PoseGraph
+from worldsystem_slam3r.graph.restartable import RenewableBackend
 from worldsystem_slam3r.graph.succession import Succession
 from worldsystem_slam3r.scale.hanging import HangingSamples, Hung, PositionSample
 
@@ -152,6 +156,43 @@ def test_a_view_that_knows_little_takes_none_that_knows_all(laps):
     assert len(whole) >= LAP
 
 
+class Strips(DriftingBackend):
+    """Of each round's pictures it knows upright strips: from and to, as shares of the width."""
+
+    def __init__(self, films: list[Film], strips: list[list[tuple[float, float]]]) -> None:
+        self._strips = strips
+        super().__init__(films)
+
+    def _confidence(self, seed: int, shape: tuple[int, int]) -> np.ndarray:
+        at = (np.arange(shape[1]) + 0.5) / shape[1]
+        strips = self._strips[seed // LAP]
+        known = np.any([(first <= at) & (at < end) for first, end in strips], axis=0)
+        return np.broadcast_to(known, shape).astype(np.float32)
+
+
+def test_what_a_keyframe_saw_that_is_gone_covers_nothing_any_more(laps):
+    """The second round sees the left and is withdrawn; the others see the right."""
+    backend = Strips([laps], [[(0.0, 1.0)], [(0.0, 0.6)], [(0.4, 1.0)], [(0.4, 1.0)]])
+    graph = GraphBackend(RenewableBackend(backend, None), Slam3rConfig())
+    for frame in laps.frames[: 2 * LAP + WINDOW + 1]:
+        graph.feed(frame)
+    backend.waiting = [RemovedKeyframes(tuple(range(LAP, 2 * LAP)))]
+    for frame in laps.frames[2 * LAP + WINDOW + 1 :]:
+        graph.feed(frame)
+    graph.finish()
+    assert set(range(LAP)) <= graph.atlas.keyframes.keys()
+
+
+def test_three_views_that_all_see_one_corner_take_nothing(laps):
+    """Each knows as much as the first round, but of that only the same quarter."""
+    corner = (0.225, 0.3)
+    others = [[corner, (0.3, 0.5)], [corner, (0.5, 0.7)], [corner, (0.7, 0.9)]]
+    flight = rounds_of(laps, 5)
+    backend = Strips([flight], [[(0.0, 0.3)], *others, [(0.9, 1.0)]])
+    _, graph = over(backend, [flight])
+    assert set(range(4 * LAP)) <= graph.atlas.keyframes.keys()
+
+
 def test_a_place_that_looks_another_way_now_keeps_its_keyframes(laps):
     """Of the picture's left half the later rounds say that it is half as far again."""
 
@@ -172,6 +213,29 @@ def test_every_keyframe_stays_where_that_is_asked_for(laps):
     events, graph = over(DriftingBackend([laps]), [laps], replace_views=False)
     assert len(graph.atlas.keyframes) == 4 * LAP
     assert not successors_of(events)
+
+
+def last_round_error(told: Trajectory, flight: Film) -> float:
+    """Worst place of the newest round against the truth from the first frame, unaligned."""
+    path = told.poses().positions
+    start = np.linalg.inv(flight.poses[0])
+    truth = np.array([(start @ pose)[:3, 3] for pose in flight.poses[len(path) - LAP : len(path)]])
+    return float(np.linalg.norm(path[-LAP:] - truth, axis=1).max())
+
+
+def test_ten_rounds_lie_where_the_first_did(laps):
+    """0.016 after three and 0.019 after ten; 0.08 and 0.42 where the oldest may go too."""
+    flight = rounds_of(laps, 10)
+    backend = DriftingBackend([flight], turn_rad=0.004, growth=1.004)
+    graph = GraphBackend(RenewableBackend(backend, None), Slam3rConfig(synchronous=True))
+    told, errors = Trajectory(), []
+    for number, frame in enumerate(flight.frames, 1):
+        for event in graph.feed(frame):
+            told.add(event)
+        if number % LAP == 0:
+            errors.append(last_round_error(told, flight))
+    assert 0 in graph.atlas.keyframes
+    assert errors[9] <= 1.3 * errors[2]
 
 
 def random_places(count: int) -> dict[int, Sim3]:
@@ -215,6 +279,22 @@ def test_what_was_measured_to_a_node_holds_for_the_one_that_stands_in_for_it():
     for key in (0, 1, 2, 4):
         np.testing.assert_allclose(graph.nodes[key].translation, places[key].translation, atol=1e-4)
         assert graph.nodes[key].scale == pytest.approx(places[key].scale, rel=1e-4)
+
+
+def test_a_measurement_that_was_given_on_counts_once():
+    """Nodes 0 and 2 hung on 1, which goes: each hangs on 3 now, and on nothing else for that."""
+    places = random_places(4)
+    graph = graph_of(places, (0, 1), (1, 2))
+    graph.add_edge(edge(places, 1, 3, is_loop=True))
+    graph.contract(edge(places, 1, 3))
+    graph.remove_node(1)
+    assert {tuple(sorted(key)) for key in graph.edges} == {(0, 3), (2, 3)}
+    assert set(graph.parts().values()) == {0}
+
+
+def test_the_oldest_of_each_part_is_known():
+    graph = graph_of(random_places(6), (1, 4), (4, 2), (5, 3))
+    assert graph.oldest() == {0, 1, 3}
 
 
 def test_a_measurement_of_its_own_is_worth_more_than_an_inherited_one():

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +15,14 @@ from worldsystem_core.errors import MapError
 from worldsystem_core.frames import Camera
 from worldsystem_core.geometry.pinhole import pointmap_from_depth
 from worldsystem_core.reconstruction import Keyframe
+from worldsystem_slam3r.graph.atlas import Atlas
+from worldsystem_slam3r.maps.autosave import MapSaver
+from worldsystem_slam3r.maps.content import MapContent
 from worldsystem_slam3r.maps.dense_memory import DenseMemory
 from worldsystem_slam3r.maps.folder import (
     KEYFRAMES,
     MANIFEST,
+    is_map,
     read_file,
     read_manifest,
     write_map,
@@ -97,6 +103,52 @@ def test_a_damaged_file_is_named_with_what_to_do(tmp_path, name, damage):
         path.write_bytes(data[:-1] if damage == "cut" else bytes([data[0] ^ 1]) + data[1:])
     with pytest.raises(MapError, match=r"is damaged.*restore it from a copy"):
         read_file(folder, manifest.files[name])
+
+
+def test_a_folder_that_cannot_be_made_is_told_and_tried_again(tmp_path):
+    blocked = tmp_path / "disk"
+    blocked.write_bytes(b"a file where a folder should be")
+    content = MapContent.of(Atlas(), DenseMemory(0), None)
+    saver = MapSaver(blocked / "map")
+    saver.save(content, 1)
+    deadline = time.monotonic() + 20.0
+    while not saver.failure:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert "cannot be written" in saver.failure
+    blocked.unlink()
+    saver.save(content, 2)
+    saver.close()
+    assert (saver.saves, saver.failure) == (1, "")
+    assert is_map(blocked / "map")
+
+
+def test_two_saves_at_once_leave_a_whole_map(tmp_path):
+    folder = tmp_path / "map"
+    begun, go_on = threading.Event(), threading.Event()
+
+    def slow() -> bytes:
+        begun.set()
+        assert go_on.wait(20.0)
+        return b"slow"
+
+    def save(stamp: int, content) -> None:
+        parts = [(f"graph-{stamp}.npz", lambda: b"graph"), (f"{KEYFRAMES}/{stamp}.npz", content)]
+        write_map(folder, {}, parts, saved_ns=stamp)
+
+    first = threading.Thread(target=save, args=(1, slow))
+    second = threading.Thread(target=save, args=(2, lambda: b"quick"))
+    first.start()
+    assert begun.wait(20.0)
+    second.start()
+    second.join(0.3)  # it would be through by now
+    go_on.set()
+    for each in (first, second):
+        each.join(20.0)
+        assert not each.is_alive()
+    manifest = read_manifest(folder)
+    assert manifest.generation == 2
+    assert all(read_file(folder, entry) for entry in manifest.files.values())
 
 
 def test_a_damaged_manifest_is_an_error_wherever_it_is_cut(tmp_path):

@@ -3,9 +3,14 @@
 
 from __future__ import annotations
 
+import time
+from dataclasses import replace
+from itertools import combinations
+
 import numpy as np
 import pytest
 from drifting_backend import DriftingBackend, Film, film, ring_poses
+from test_scale_metric import fixes, run, turned_odometry, walk  # noqa: F401
 
 from worldsystem_core.errors import MapError
 from worldsystem_core.reconstruction import Event, NewKeyframe, Pose, ScaleState, TrackingState
@@ -15,6 +20,8 @@ from worldsystem_slam3r.graph.backend import GraphBackend
 from worldsystem_slam3r.graph.restartable import RenewableBackend
 from worldsystem_slam3r.graph.services import tell_again
 from worldsystem_slam3r.maps.content import SavedMap
+from worldsystem_slam3r.maps.folder import is_map
+from worldsystem_slam3r.scale.enu import ENU, LEVEL
 
 COUNT = 16
 
@@ -94,21 +101,101 @@ def test_a_map_keeps_itself_saved(first, tmp_path):
     assert saved.scale is ScaleState.SCENE
 
 
+def test_a_save_that_failed_is_tried_again_though_nothing_is_new(first, tmp_path):
+    disk = tmp_path / "disk"
+    disk.write_bytes(b"a file where a folder should be")
+    config = Slam3rConfig(map=str(disk / "map"), map_every_s=0.001)
+    graph = GraphBackend(RenewableBackend(DriftingBackend([first]), None), config)
+    for frame in first.frames:
+        graph.feed(frame)
+    until(lambda: graph.maps.failure != "")
+    disk.unlink()
+
+    def is_saved() -> bool:
+        graph.maps.tick()
+        return is_map(disk / "map")
+
+    until(is_saved)
+    graph.maps.close()
+    assert graph.maps.failure == ""
+
+
+def until(done, limit_s: float = 20.0) -> None:
+    deadline = time.monotonic() + limit_s
+    while not done():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
 def test_a_metric_map_stays_metric_and_keeps_its_origin(first, tmp_path):
     _, graph = session(first, 1.0)
     graph.observe(GpsFix(stamp_ns=0, latitude_deg=47.4, longitude_deg=8.5, altitude_m=500.0))
-    graph.atlas.scale = ScaleState.METRIC
+    graph.atlas.scale, graph.atlas.axes = ScaleState.METRIC, ENU
     graph.save_map(tmp_path / "metric")
     again = GraphBackend(RenewableBackend(DriftingBackend([first]), None), Slam3rConfig())
     again.load_map(tmp_path / "metric")
     assert again.scale is ScaleState.METRIC
-    assert again.metric.enu == graph.metric.enu
+    assert again.metric.enu == graph.metric.enu is not None
+    assert again.atlas.axes == ENU
     assert all(k.scale is ScaleState.METRIC for k in _told(again, first))
+
+
+def test_a_map_that_gps_has_not_turned_names_no_origin(first, tmp_path):
+    _, graph = session(first, 1.0)
+    graph.observe(GpsFix(stamp_ns=0, latitude_deg=47.4, longitude_deg=8.5, altitude_m=500.0))
+    graph.save_map(tmp_path / "scene")
+    assert SavedMap(tmp_path / "scene").enu is None
+
+
+def places(graph: GraphBackend) -> np.ndarray:
+    return np.array([graph.atlas.keyframes[key].world.translation for key in range(8)])
+
+
+def later_part(of: Film, first: int, end: int) -> Film:
+    """Flown again 100 s later."""
+    frames = [
+        replace(frame, id=frame.id + 100, stamp_ns=frame.stamp_ns + 100_000_000_000)
+        for frame in of.frames[first:end]
+    ]
+    return Film(frames, of.depths[first:end], of.poses[first:end])
+
+
+def test_the_first_fixes_of_a_session_do_not_resize_a_loaded_map(walk, tmp_path):  # noqa: F811
+    _, graph = run(walk, fixes(walk, 0.5))
+    graph.save_map(tmp_path / "map")
+    again = later_part(walk, 4, 10)
+    _, later = run(again, fixes(again, 3.0), map=str(tmp_path / "map"), map_every_s=0.0)
+    assert later.counts.merged == 1
+    assert later.metric.has_positions
+    before, after = places(graph), places(later)
+    for a, b in combinations(range(8), 2):
+        ratio = np.linalg.norm(after[a] - after[b]) / np.linalg.norm(before[a] - before[b])
+        assert ratio == pytest.approx(1.0, abs=0.02)
+    assert np.linalg.norm(after - before, axis=1).max() < 6.0  # no more than fixes are off
 
 
 def _told(graph: GraphBackend, of: Film) -> list:
     events = graph.feed(of.frames[0])
     return [event.keyframe for event in events if isinstance(event, NewKeyframe)]
+
+
+def test_a_phones_odometry_does_not_turn_a_map_whose_east_is_known(walk, tmp_path):  # noqa: F811
+    _, graph = run(walk, fixes(walk, 0.5))
+    graph.save_map(tmp_path / "map")
+    again = later_part(walk, 4, 12)
+    settings = {"map": str(tmp_path / "map"), "map_every_s": 0.0}
+    _, later = run(again, turned_odometry(again), **settings)
+    assert (later.metric.axes, later.atlas.axes) == (LEVEL, ENU)
+    assert np.allclose(places(later), places(graph), atol=0.5)
+
+
+def test_a_second_life_never_numbers_into_the_loaded_map(saved, second):
+    """The first died while it was still telling the keyframes of the map: the stage knows three."""
+    config = Slam3rConfig(map=str(saved), map_every_s=0.0)
+    graph = GraphBackend(RenewableBackend(DriftingBackend([second]), None), config)
+    graph.number_from(3)
+    graph.feed(second.frames[0])
+    assert set(graph.atlas.keyframes) == set(range(9))
 
 
 def test_loading_into_a_map_that_is_being_made_is_refused(saved, first):

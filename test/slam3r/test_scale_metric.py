@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from drifting_backend import CAMERA, DriftingBackend, Film, film, ring_poses
 from filmed_room import render
+from scipy.spatial.transform import Rotation
 
 from worldsystem_core.frames import Camera
 from worldsystem_core.geometry.pinhole import pointmap_from_depth
@@ -19,15 +20,19 @@ from worldsystem_core.telemetry import GpsFix, OdometrySample, PressureSample
 from worldsystem_core.trajectory import Trajectory
 from worldsystem_sim.telemetry import geodetic_from_map
 from worldsystem_slam3r.config import Slam3rConfig
+from worldsystem_slam3r.graph.atlas import Atlas
 from worldsystem_slam3r.graph.backend import GraphBackend
 from worldsystem_slam3r.graph.restartable import RenewableBackend
+from worldsystem_slam3r.scale.enu import ENU
 from worldsystem_slam3r.scale.hanging import HangingSamples, PositionSample
 from worldsystem_slam3r.scale.marker import MarkerRuler
 from worldsystem_slam3r.scale.metric import KnownDistance, MetricScale
+from worldsystem_slam3r.scale.root import MetricRoot
 
 METRES = 25.0
 """One unit of the filmed room, which is 1/0.04 of the back-end's scene unit."""
 Z_UP = np.array([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, -1.0, 0.0]])
+QUARTER = np.array([[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
 
 
 @pytest.fixture(scope="module")
@@ -121,6 +126,50 @@ def test_a_phones_own_odometry_gives_metres(walk):
     assert graph.scale is ScaleState.METRIC
     assert graph.map_from_scene is not None
     assert graph.map_from_scene.map_from_scene.scale == pytest.approx(METRES / 0.4, rel=0.02)
+
+
+def turned_odometry(of: Film) -> list[OdometrySample]:
+    """A phone's, whose x is not east but north."""
+    return [
+        OdometrySample(
+            stamp_ns=frame.stamp_ns, position_m=tuple(QUARTER @ in_map(pose) - [5.0, 6.0, 7.0])
+        )
+        for frame, pose in zip(of.frames, of.poses, strict=True)
+    ]
+
+
+def test_gps_that_comes_after_the_phones_odometry_still_says_where_east_is(walk):
+    late = [fix for fix in fixes(walk, 0.5) if fix.stamp_ns >= walk.frames[5].stamp_ns]
+    events, graph = run(walk, [*turned_odometry(walk), *late])
+    assert graph.atlas.axes == ENU
+    roots = [e for e in events if isinstance(e, MovedKeyframes) and e.scale is not None]
+    assert len(roots) == 2
+    trajectory = Trajectory()
+    for event in events:
+        trajectory.add(event)
+    path = trajectory.poses()
+    fit = fit_sim3(np.array([in_map(pose) for pose in walk.poses]), path.positions)
+    assert fit.scale == pytest.approx(1.0, abs=0.03)
+    assert Rotation.from_matrix(fit.rotation).magnitude() < 0.06
+
+
+def test_a_source_of_which_every_second_sample_went_is_looked_at_again():
+    """What is hung is bounded: once it was full its count never grows by half as much again."""
+    looks = []
+
+    class Counted(MetricScale):
+        sample_count = 0
+
+        def fit(self, up: np.ndarray, up_rad: float) -> None:
+            looks.append(self.sample_count)
+
+    atlas, metric = Atlas(), Counted({}.get)
+    atlas.scale = ScaleState.METRIC
+    root = MetricRoot(atlas, metric, 0.05)
+    for count in [*range(6000), *range(3000, 6000), *range(3000, 6000)]:
+        metric.sample_count = count
+        root.update()
+    assert looks[-2:] == [4500, 4500]
 
 
 def test_a_known_distance_gives_metres(walk):

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from std_srvs.srv import Trigger
 from tf2_msgs.msg import TFMessage
 from worldsystem_msgs.srv import LoadMap, Reset, SaveMap
 
-from worldsystem_core.errors import MapError, WorldSystemError
+from worldsystem_core.errors import WorldSystemError
 from worldsystem_core.frames import Camera, Frame, StampedCamera
 from worldsystem_core.geometry.se3 import inverse
 from worldsystem_core.reconstruction import (
@@ -103,17 +104,14 @@ class Slam3rNode(StageNode):
 
     def _on_save(self, request: SaveMap.Request, response: SaveMap.Response) -> SaveMap.Response:
         place = request.path or self.config.map_folder or self.config.map
-        return self._answered(response, "save_map", place)
+        return self._answered(response, lambda: self._running.map_service("save_map", place))
 
     def _on_load(self, request: LoadMap.Request, response: LoadMap.Response) -> LoadMap.Response:
-        return self._answered(response, "load_map", request.path or self.config.map)
+        place = request.path or self.config.map
+        return self._answered(response, lambda: self._running.map_service("load_map", place))
 
     def _on_tell_again(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        try:
-            response.message, response.success = self._running.tell_again(), True
-        except MapError as error:
-            response.message = str(error)
-        return response
+        return self._answered(response, self._running.tell_again)
 
     def _on_reset(self, _: Reset.Request, response: Reset.Response) -> Reset.Response:
         """Begin the map anew; whoever has keyframes of the old one is told that they are gone."""
@@ -123,6 +121,7 @@ class Slam3rNode(StageNode):
             self._running.begin_anew(max(ids, default=self._newest_id) + 1)
         except WorldSystemError as error:
             response.message = str(error)
+            self._revive_ended(error)
             return response
         self._forget_map()
         response.success = True
@@ -142,13 +141,13 @@ class Slam3rNode(StageNode):
             self._scale = ScaleState.SCENE
             self._tf_static_out.publish(_static_transforms(self._scale))
 
-    def _answered(self, response: Any, what: str, place: str) -> Any:
-        """Save or load, and say what came of it."""
+    def _answered(self, response: Any, ask: Callable[[], str]) -> Any:
+        """Ask the back-end for something, and say what came of it."""
         try:
-            response.message = self._running.map_service(what, place)
-            response.success = True
-        except MapError as error:
+            response.message, response.success = ask(), True
+        except WorldSystemError as error:
             response.message, response.success = str(error), False
+            self._revive_ended(error)
         return response
 
     def _on_dropped_frame(self, frame: Frame) -> None:
@@ -188,6 +187,15 @@ class Slam3rNode(StageNode):
         if not self.faults.survives(failure):
             raise failure
         self.get_logger().error(f"{failure}; the reconstruction goes on")
+
+    def _revive_ended(self, error: WorldSystemError) -> None:
+        """Where a call has met a back-end that ended, its frames end by name and another starts."""
+        if not isinstance(error, WorkerEnded):
+            return
+        met = self._running
+        self._take(met.answers())
+        if self._running is met and not self._ending:
+            self._revive(error)
 
     def _revive(self, ended: WorkerEnded) -> None:
         """Start the back-end again: in the map that it kept saved, or with an empty one."""

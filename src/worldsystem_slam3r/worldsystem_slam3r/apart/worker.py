@@ -121,7 +121,8 @@ class Worker:
 
 def main() -> None:
     """Open the back-end that the stage asks for and work until it goes away."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the stage, which ends us
+    for number in (signal.SIGINT, signal.SIGHUP):  # they are for the stage, which ends us
+        signal.signal(number, signal.SIG_IGN)
     share_interpreter()
     hand_back_freed_memory()
     channel = Channel(socket.socket(fileno=int(sys.argv[1])))

@@ -48,6 +48,7 @@ class Da3Backend:
     Every n-th frame goes into a window of `da3_window`, of which `da3_overlap` are shared with the
     window before. A picture's pose comes with its window, those between are interpolated. n
     follows from how long a window takes, unless `keyframe_stride` is given or `synchronous` is on.
+    Pictures of another shape begin a new sub-map.
     """
 
     def __init__(self, network: Da3Network, config: Slam3rConfig) -> None:
@@ -62,6 +63,7 @@ class Da3Backend:
         self._since_taken = _MOST_STEP  # the first frame is taken
         self._next_keyframe = 0
         self._submap = 0
+        self._shape: tuple[int, ...] | None = None
         self._last_pose: tuple[int, Float64[np.ndarray, "4 4"]] | None = None
 
     @property
@@ -71,23 +73,33 @@ class Da3Backend:
     def feed(self, frame: Frame) -> list[Event]:
         """Take the next frame; a frame not newer than the last is refused (`BackendError`)."""
         self._order.check(frame)
+        events = [] if self._shape in (None, frame.rgb.shape) else self._ended_submap()
+        self._shape = frame.rgb.shape
         self._unposed.append(frame)
         self._since_taken += 1
         if self._since_taken < self.pace.step:
             self.pace.skipped += 1
-            return []
+            return events
         self._since_taken = 0
         self._fresh.append(frame)
         wanted = self._config.da3_window - len(self._before)
-        return self._window() if len(self._fresh) >= wanted else []
+        return events + (self._window() if len(self._fresh) >= wanted else [])
 
     def finish(self) -> list[Event]:
         """Work off what was held back. Nothing may follow."""
         if self._order.closed:
             return []
         self._order.closed = True
+        return self._ended_submap()
+
+    def _ended_submap(self) -> list[Event]:
+        """What was held back; pictures of another shape cannot be seen together with these."""
         events = self._window() if self._fresh else []
-        return events + self._poses_to_the_end()
+        events += self._poses_to_the_end()
+        self._before, self._last_pose = [], None
+        self._since_taken = _MOST_STEP
+        self._submap += 1
+        return events
 
     def _window(self) -> list[Event]:
         begun = time.perf_counter()

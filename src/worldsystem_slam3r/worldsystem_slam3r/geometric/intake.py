@@ -12,9 +12,13 @@ from jaxtyping import Float64, UInt8
 from worldsystem_core.errors import BackendError
 from worldsystem_core.frames import Camera, Frame
 from worldsystem_slam3r.geometric.lens import Lens, LensChange
+from worldsystem_slam3r.graph.restartable import ShapeChanged
 
 PRIOR_FOCAL_WIDTHS = 0.9
 """Focal length over picture width assumed of an unknown camera (58° across)."""
+LEAST_SIDE_PX = 32
+SAME_SHAPE = 0.05
+"""Difference of width over height up to which pictures count as alike."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -42,7 +46,8 @@ class Picture:
 class Intake:
     """Brings frames to one size and removes lens distortion; remembers the stream's camera.
 
-    A lens that was found out (`adopt`) takes the place of what is told or assumed.
+    A lens that was found out (`adopt`) takes the place of what is told or assumed. `refused`: a
+    picture had another shape than those before it.
     """
 
     def __init__(self, processing_width: int, focal_px: float) -> None:
@@ -53,6 +58,11 @@ class Intake:
         self._told: Camera | None = None
         self._adopted = False
         self.camera_is_unknown = False
+        self.refused = False
+
+    def anew(self) -> Intake:
+        """One that knows nothing of the stream yet."""
+        return Intake(self._processing_width, self._focal_px)
 
     @property
     def lens(self) -> Lens:
@@ -68,7 +78,7 @@ class Intake:
         return change
 
     def picture(self, frame: Frame) -> Picture:
-        """Prepare `frame`; a change of the picture's aspect ratio is a `BackendError`."""
+        """Prepare `frame`; a change of the picture's aspect ratio is a `ShapeChanged`."""
         width, height = self._processing_size(frame)
         self._learn_camera(frame, width, height)
         rgb = frame.rgb
@@ -86,15 +96,19 @@ class Intake:
     def _processing_size(self, frame: Frame) -> tuple[int, int]:
         width = min(self._processing_width, frame.width) // 2 * 2
         height = round(frame.height * width / frame.width / 2) * 2
-        if self._size is None:
-            if width < 32 or height < 32:
-                raise BackendError(f"pictures of {frame.width}×{frame.height} are too small")
-            self._size = (width, height)
-        if abs(self._size[0] / self._size[1] - frame.width / frame.height) > 0.05:
-            raise BackendError(
+        shape = frame.width / frame.height
+        before = self._size
+        if before is not None and abs(before[0] / before[1] - shape) <= SAME_SHAPE:
+            return before
+        if min(width, height) < LEAST_SIDE_PX:
+            raise BackendError(f"pictures of {frame.width}×{frame.height} are too small")
+        if before is not None:
+            self.refused = True
+            raise ShapeChanged(
                 f"the picture's shape changed to {frame.width}×{frame.height} within the stream; "
                 "start a new reconstruction for it"
             )
+        self._size = (width, height)
         return self._size
 
     def _learn_camera(self, frame: Frame, width: int, height: int) -> None:

@@ -101,9 +101,11 @@ class GeometricBackend:
         return self._dense.dropped
 
     def feed(self, frame: Frame) -> list[Event]:
-        """Take the next frame; a frame not newer than the last is refused (`BackendError`)."""
+        """Take the next frame; one not newer than the last is refused (`BackendError`), and until a
+        `restart` one of another shape (`ShapeChanged`)."""
         self._check_order(frame)
         picture = self._intake.picture(frame)
+        self._last = (frame.id, frame.stamp_ns)
         self._monitor.picture(picture.stamp_ns, picture.grey)
         events = self._told_depths()
         events += self._initialise(picture) if self._map is None else self._track(picture)
@@ -119,32 +121,38 @@ class GeometricBackend:
         if self._finished:
             return []
         self._finished = True
-        events: list[Event] = []
         if self._map is not None:
             self._submit_waiting()
         self.close()
-        events += self._told_depths() + self._moved(force=True)
-        if self._map is None and self._bootstrap is not None:
-            start = self._bootstrap
-            items: list[Held | Passed] = [*start.given_up, *start.passed, *start.waiting]
-            events += [unknown_pose(item) for item in items]
-        return events
+        return self._told_depths() + self._moved(force=True) + self._never_begun()
 
     def restart(self) -> list[Event]:
         """Give up the present map and begin a new one with the next frame, in a gauge of its own.
 
         Returns what was held back of the old one; no event of it comes afterwards. Frame order,
-        keyframe and track ids, and what is known of the lens go on.
+        keyframe and track ids go on, and what is known of the lens unless the shape changed.
         """
-        if self._map is None:
-            return []
-        self._submit_waiting()
-        self._dense.drain()
-        events = self._told_depths() + self._moved(force=True)
-        self._next_keyframe_id = self._map.next_id
-        self._map = self._locator = self._bootstrap = None
-        self._undensified, self._newest_told = [], -1
+        events: list[Event] = []
+        if self._map is not None:
+            self._submit_waiting()
+            self._dense.drain()
+            events += self._told_depths() + self._moved(force=True)
+            self._next_keyframe_id = self._map.next_id
+            self._map = self._locator = self._bootstrap = None
+            self._undensified, self._newest_told = [], -1
+        if self._intake.refused:
+            events += self._never_begun()
+            self._bootstrap, self._lens_search = None, LensSearch()
+            self._intake = self._intake.anew()
         return events
+
+    def _never_begun(self) -> list[Event]:
+        """Poses of the frames for which no start has come."""
+        start = self._bootstrap
+        if self._map is not None or start is None:
+            return []
+        items: list[Held | Passed] = [*start.given_up, *start.passed, *start.waiting]
+        return [unknown_pose(item) for item in items]
 
     def close(self) -> None:
         """Join the worker thread; `feed` may not be called any more."""
@@ -158,7 +166,6 @@ class GeometricBackend:
                 f"frame {frame.id} at {frame.stamp_ns} ns is not newer than frame "
                 f"{self._last[0]} at {self._last[1]} ns; feed frames in order"
             )
-        self._last = (frame.id, frame.stamp_ns)
 
     def _initialise(self, picture: Picture) -> list[Event]:
         if self._bootstrap is None:

@@ -65,12 +65,17 @@ class Kept:
 
 
 class Atlas:
-    """Keyframes, sub-maps and the graph between them."""
+    """Keyframes, sub-maps and the graph between them.
+
+    `axes` are those of positions that were measured (`scale.enu`), empty where none turned the
+    world into theirs.
+    """
 
     def __init__(self) -> None:
         self.keyframes: dict[int, Kept] = {}
         self.graph = PoseGraph()
         self.scale = ScaleState.SCENE
+        self.axes = ""
         self.newest: dict[int, int] = {}
         self._placed: dict[int, Sim3] = {}
         self._session = secrets.token_hex(4)
@@ -190,6 +195,31 @@ class Atlas:
                 is_loop=True,
             )
         )
+
+    def join(self, link: Link) -> bool:
+        """As `link`; where nothing joined the two before, the newer part goes where it says.
+
+        Returns whether that was so: such a part was told where the camera was last seen.
+        """
+        part = self.graph.parts()
+        apart = part[link.a] != part[link.b]
+        if apart:
+            self._meet(link, part)
+        self.link(link)
+        return apart
+
+    def _meet(self, link: Link, part: dict[int, int]) -> None:
+        a, b = self.keyframes[link.a].world, self.keyframes[link.b].world
+        oldest_a, oldest_b = (
+            min(key for key, own in part.items() if own == part[end]) for end in (link.a, link.b)
+        )
+        moving, step = part[link.b], a @ link.a_from_b @ b.inverse()
+        if oldest_a > oldest_b:
+            moving, step = part[link.a], step.inverse()
+        for kept in self.keyframes.values():
+            if part[kept.id] == moving:
+                kept.world = step @ kept.world
+                self.graph.add_node(kept.id, kept.world)
 
     def misfit(self, link: Link) -> float:
         """How far a link is from the present places, in its tolerable deviations."""

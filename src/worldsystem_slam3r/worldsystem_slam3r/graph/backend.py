@@ -31,8 +31,8 @@ from worldsystem_slam3r.config import Slam3rConfig
 from worldsystem_slam3r.graph.account import GraphCounts, graph_facts
 from worldsystem_slam3r.graph.atlas import Atlas, Kept
 from worldsystem_slam3r.graph.held import HeldSubmap
+from worldsystem_slam3r.graph.lookup import Lookup
 from worldsystem_slam3r.graph.loops import LoopFinder
-from worldsystem_slam3r.graph.relocalise import Relocaliser
 from worldsystem_slam3r.graph.restartable import Make, RenewableBackend
 from worldsystem_slam3r.graph.sparing import Sparing
 from worldsystem_slam3r.graph.succession import Succession
@@ -45,9 +45,6 @@ from worldsystem_slam3r.scale.root import MetricRoot
 
 log = logging.getLogger(__name__)
 
-LOOK_EVERY = 3
-"""Every so many pictures without a place one is looked up."""
-FOUND_CONFIDENCE = 0.5
 HELD_POSES = 3000
 EARLY_POSES = 600
 SETTLING_SHARE = 0.1
@@ -62,7 +59,7 @@ class GraphBackend:
         self._config = config
         self.atlas = Atlas()
         self.finder = LoopFinder(self.atlas, backend.similar_keyframes)
-        self._relocaliser = Relocaliser(self.finder.index)
+        self._lookup = Lookup(self.atlas, self.finder.index)
         self.counts = GraphCounts()
         self.metric = MetricScale(self._world_of, marker_m=config.marker_m)
         self._root = MetricRoot(self.atlas, self.metric, config.metric_sigma)
@@ -72,7 +69,6 @@ class GraphBackend:
         self._held: HeldSubmap | None = None
         self._last = np.eye(4)
         self._located = True
-        self._looked = 0
         self._lost_since_ns: int | None = None
         self._answered: set[int] = set()
         self._early: list[Pose] = []
@@ -255,10 +251,11 @@ class GraphBackend:
     def _link_loops(self, kept: Kept) -> None:
         """Links to earlier keyframes; where they say so, everything has to move."""
         links = self.finder.find(kept)
-        for link in links:
-            self.atlas.link(link)
+        joined = [self.atlas.join(link) for link in links]
         self.counts.loops += len(links)
-        self._settling.wanted |= any(self.atlas.misfit(link) > 1.0 for link in links)
+        self.counts.merged += sum(joined)
+        misfit = any(self.atlas.misfit(link) > 1.0 for link in links)
+        self._settling.wanted |= misfit or any(joined)
 
     def _settled_when_due(self) -> list[Event]:
         return self._settled() if self._settling.is_due else []
@@ -345,6 +342,7 @@ class GraphBackend:
             if isinstance(event, NewKeyframe):
                 told = self.atlas.told_keyframe(event.keyframe)
                 self.maps.keyframe(told, self.atlas.keyframes[told.id])
+                self.metric.keyframe(told)
                 events.append(NewKeyframe(told))
             elif isinstance(event, Pose):
                 events += self._pose(event)
@@ -352,31 +350,11 @@ class GraphBackend:
 
     def _looked_up(self, frame: Frame, events: list[Event]) -> list[Event]:
         """Locate the picture itself, and let that stand for what the back-end says of it."""
-        self._looked += 1
-        if (self._looked - 1) % LOOK_EVERY:
-            return events
-        stations = {
-            kept.id: kept.station
-            for kept in self.atlas.keyframes.values()
-            if kept.station is not None and self.atlas.is_placed(kept.submap)
-        }
-        camera = stations[max(stations)].camera if stations else None
-        found = self._relocaliser.locate(frame, stations, camera)
-        if found is None:
+        pose = self._lookup.pose(frame)
+        if pose is None:
             return events
         self.counts.relocalised += 1
-        world = self.atlas.keyframes[found.id].world
-        self._last = world.apply_pose(found.keyframe_from_cam)
-        pose = Pose(
-            frame_id=frame.id,
-            stamp_ns=frame.stamp_ns,
-            world_from_cam=self._last,
-            confidence=FOUND_CONFIDENCE * found.share,
-            state=TrackingState.TRACKED,
-            keyframe_id=found.id,
-            scale=self.atlas.scale,
-            submap=self.atlas.keyframes[found.id].submap,
-        )
+        self._last = pose.world_from_cam
         others = [e for e in events if not (isinstance(e, Pose) and e.frame_id == frame.id)]
         if len(others) == len(events):
             self._answered.add(frame.id)

@@ -120,9 +120,11 @@ class LoopFinder:
         return found
 
     def _same_part(self, old: Kept, new: Kept) -> bool:
-        return old.submap == new.submap or (
-            self._atlas.is_placed(old.submap) and self._atlas.is_placed(new.submap)
-        )
+        """Whether measurements join them; where a place was guessed none do."""
+        if old.submap == new.submap:
+            return True
+        part = self._atlas.graph.parts()
+        return part[old.id] == part[new.id]
 
     def _plausible(self, old: Kept, new: Kept, link: Link) -> bool:
         """Whether the way between them can have drifted by as much as the link says."""

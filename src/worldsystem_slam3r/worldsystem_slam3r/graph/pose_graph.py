@@ -70,13 +70,15 @@ class Solution:
 class PoseGraph:
     """The nodes' similarities `world_from_node`, and what was measured between them.
 
-    Each connected part keeps its oldest node where it is, unless anchors hold the part.
+    Each connected part keeps its oldest node where it is, unless anchors hold the part; then the
+    node's turn and size stay as firmly as `held_turn_rad` and `held_log_scale` say.
     """
 
     def __init__(self) -> None:
         self.nodes: dict[int, Sim3] = {}
         self.edges: dict[tuple[int, int], Edge] = {}
         self.anchors: dict[int, Anchor] = {}
+        self.held_turn_rad, self.held_log_scale = WEAK_TURN_RAD, FREE_SIGMA
 
     @property
     def loops(self) -> list[Edge]:
@@ -107,7 +109,10 @@ class PoseGraph:
 
     def contract(self, otherwise: Edge) -> None:
         """Give node `b` what is known of how `a` lies to the rest, where it has no edge of its
-        own; the node itself stays. Without an edge between the two this one is taken for it."""
+        own. Without an edge between the two this one is taken for it.
+
+        Node `a` stays, but keeps that edge alone: what it was given on is not to count twice.
+        """
         old, heir = otherwise.key
         old_from_heir = self.edges.get((old, heir), otherwise)
         if (heir, old) in self.edges:
@@ -116,6 +121,7 @@ class PoseGraph:
             own = edge if edge.b == old else _reversed(edge)
             if (own.a, heir) not in self.edges and (heir, own.a) not in self.edges:
                 self.add_edge(replace(_joined(own, old_from_heir), is_loop=True))
+            del self.edges[edge.key]
 
     def neighbours(self, ids: Iterable[int], steps: int) -> set[int]:
         """`ids` and all nodes up to `steps` edges away."""
@@ -139,6 +145,10 @@ class PoseGraph:
         links = coo_array((np.ones(len(a)), (a, b)), shape=(len(ids), len(ids)))
         _, label = connected_components(links, directed=False)
         return dict(zip(ids, label.tolist(), strict=True))
+
+    def oldest(self) -> set[int]:
+        """The nodes by which the parts are held."""
+        return set(self._held())
 
     def optimise(self) -> Solution:
         """Move the nodes to where they agree best with the edges; drop loops that do not fit."""
@@ -212,7 +222,7 @@ class PoseGraph:
         for node, part in self.parts().items():
             oldest[part] = min(node, oldest.get(part, node))
             anchored[part] = anchored.get(part, 0) + (node in self.anchors)
-        weak = np.repeat([WEAK_TURN_RAD, FREE_SIGMA, FREE_SIGMA], [3, 3, 1])
+        weak = np.repeat([self.held_turn_rad, FREE_SIGMA, self.held_log_scale], [3, 3, 1])
         firm = np.full(7, GAUGE_SIGMA)
         return {node: weak if anchored[part] >= 3 else firm for part, node in oldest.items()}
 

@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Protocol, runtime_checkable
 
+from worldsystem_core.errors import BackendError
 from worldsystem_core.frames import Frame
 from worldsystem_core.reconstruction import (
     Event,
@@ -17,7 +19,13 @@ from worldsystem_core.reconstruction import (
     RemovedKeyframes,
 )
 
+log = logging.getLogger(__name__)
+
 Make = Callable[[], ReconstructionBackend]
+
+
+class ShapeChanged(BackendError):
+    """A frame has another shape than those before it; a back-end that began anew takes it."""
 
 
 @runtime_checkable
@@ -28,8 +36,9 @@ class Restartable(Protocol):
         """Give up the present map and begin a new sub-map with the next frame.
 
         Returns what was held back of the old one; after it no event of that may come. Frame order,
-        keyframe ids and what is known of the camera go on. All later events are of the new
-        sub-map; the graph numbers it, the back-end need not.
+        keyframe ids and what is known of the camera go on, the last unless a frame was refused as
+        `ShapeChanged`, which then is fed again. All later events are of the new sub-map; the graph
+        numbers it, the back-end need not.
         """
         ...
 
@@ -80,14 +89,22 @@ class RenewableBackend:
         return self._backend
 
     def number_from(self, first_id: int, first_submap: int | None = None) -> None:
-        """Number on from here, sub-maps where told; only before the first frame."""
-        self._id_offset = self._next_id = first_id
+        """Number on from here, sub-maps where told; only before the first frame.
+
+        Numbers that were given away already stay so.
+        """
+        self._id_offset = self._next_id = max(first_id, self._next_id)
         if first_submap is not None:
-            self._submap_offset = self._next_submap = first_submap
+            self._submap_offset = self._next_submap = max(first_submap, self._next_submap)
 
     def feed(self, frame: Frame) -> list[Event]:
-        """As the back-end's, in this numbering."""
-        return self._numbered(self._backend.feed(frame))
+        """As the back-end's, in this numbering; pictures of another shape begin a new sub-map."""
+        try:
+            return self._numbered(self._backend.feed(frame))
+        except ShapeChanged:
+            log.warning("pictures are %d×%d now: a new sub-map begins", frame.width, frame.height)
+            rest = self.restart()
+            return rest + self._numbered(self._backend.feed(frame))
 
     def collect(self) -> list[Event]:
         """What the back-end has ready beside frames, in this numbering; nothing where it does not

@@ -10,10 +10,9 @@ what has changed meanwhile.
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import UInt8
 
 from worldsystem_core.geometry.sim3 import Sim3
 from worldsystem_core.reconstruction import RemovedKeyframes, Successor
@@ -30,27 +29,22 @@ SAME = 0.75
 """Share of the surface that both see which must lie where the older one has it."""
 NEAR_DEPTHS = 0.15
 NEAR_RAD = np.deg2rad(10.0)
-ENOUGH_VIEWS = 3
-"""So many newer views from its place make up for what they do not see of a patchy one."""
+ENOUGH_VIEWS, LEAST_COVERED = 3, 0.5
+"""So many newer views from its place, which together see this share, make up for what they do not
+see of a patchy one."""
 AS_MUCH = 0.9
 """Share of the older one's known surface that the last of them must know itself."""
 LOOSE_TURN_RAD, LOOSE_DEPTHS, LOOSE_LOG_SCALE = 0.05, 0.05, 0.05
 """What is known of how two lie to each other that no link joins: their surfaces coincide."""
 
 
-@dataclass
-class _Seen:
-    """What newer keyframes near an older one have seen of its coarse picture, and how many did."""
-
-    pixels: Bool[np.ndarray, "h w"]
-    views: int = 0
-
-
 class Succession:
     """Compares keyframes that have come to rest with older ones around them.
 
     `after` is how many keyframes the back-end still refines; until then it may withdraw them. As
-    many lie between a keyframe and its successor: those of one pass stay.
+    many lie between a keyframe and its successor: those of one pass stay. So does the oldest of
+    each part of the graph, by which the part is held where it began. `_seen` holds for a
+    keyframe, by newer ones near it, what each saw of its coarse picture (packed bits).
     """
 
     def __init__(
@@ -62,7 +56,7 @@ class Succession:
         self._metric = metric
         self._after = after
         self._moving: deque[int] = deque()
-        self._seen: dict[int, _Seen] = {}
+        self._seen: dict[int, dict[int, UInt8[np.ndarray, "n"]]] = {}
 
     def note(self, kept: Kept) -> None:
         """A keyframe was looked at closely; it is compared once it is refined no more."""
@@ -71,20 +65,29 @@ class Succession:
     def take_due(self) -> list[RemovedKeyframes]:
         """Let the older keyframes go for which newer ones that are at rest stand in."""
         newest = max(self._atlas.newest.values(), default=0)
+        fixed: set[int] = self._atlas.graph.oldest() if self._is_due(newest) else set()
         successors: dict[int, Successor] = {}
-        while self._moving and self._moving[0] + self._after < newest:
+        while self._is_due(newest):
             heir = self._atlas.keyframes.get(self._moving[0])
             if heir is not None and not self._atlas.is_placed(heir.submap):
                 break  # its sub-map is still held back
             self._moving.popleft()
             if heir is not None:
-                gone = {old.id: self._replaced(old, heir) for old in self._replaced_by(heir)}
+                gone = self._replaced_by(heir, fixed)
                 successors = {key: gone.get(s.id, s) for key, s in successors.items()} | gone
         self._seen = {key: seen for key, seen in self._seen.items() if key in self._atlas.keyframes}
         return [RemovedKeyframes(tuple(successors), successors)] if successors else []
 
-    def _replaced_by(self, heir: Kept) -> list[Kept]:
-        return [old for old in self._around(heir) if self._is_seen_enough(old, heir)]
+    def _is_due(self, newest: int) -> bool:
+        return bool(self._moving) and self._moving[0] + self._after < newest
+
+    def _replaced_by(self, heir: Kept, fixed: set[int]) -> dict[int, Successor]:
+        """Newest first: one that goes covers nothing of those that are asked after it."""
+        return {
+            old.id: self._replaced(old, heir)
+            for old in reversed(self._around(heir))
+            if old.id not in fixed and self._is_seen_enough(old, heir)
+        }
 
     def _around(self, heir: Kept) -> list[Kept]:
         """Older keyframes that look from nearly the same place in nearly the same direction."""
@@ -104,19 +107,22 @@ class Succession:
         return [older[row] for row in np.flatnonzero(near)]
 
     def _is_seen_enough(self, old: Kept, heir: Kept) -> bool:
-        """Count what `heir` sees of it, and say whether that is enough now."""
+        """Note what `heir` sees of it, and say whether that is enough now."""
         if old.station is None or heir.station is None:
             return False
         found = surfaces(heir.station, old.station, heir.world.inverse() @ old.world)
         if not _is_same_place(found):
             return False
-        seen = self._seen.setdefault(old.id, _Seen(np.zeros(old.station.depth.shape, bool)))
-        seen.pixels |= found.seen
-        seen.views += 1
+        seen = self._seen.get(old.id, {}) | {heir.id: np.packbits(found.seen)}
+        seen = {key: mask for key, mask in seen.items() if key in self._atlas.keyframes}
+        self._seen[old.id] = seen
         known, own = np.isfinite(old.station.depth), np.isfinite(heir.station.depth)
-        if seen.pixels.sum() > COVERED * known.sum():
+        together = np.bitwise_or.reduce(list(seen.values()))
+        covered = np.unpackbits(together).sum() / known.sum()
+        if covered > COVERED:
             return True
-        return seen.views >= ENOUGH_VIEWS and own.mean() >= AS_MUCH * known.mean()
+        enough = len(seen) >= ENOUGH_VIEWS and covered >= LEAST_COVERED
+        return bool(enough and own.mean() >= AS_MUCH * known.mean())
 
     def _replaced(self, old: Kept, heir: Kept) -> Successor:
         self._metric.hang_on(old.id, heir.id)

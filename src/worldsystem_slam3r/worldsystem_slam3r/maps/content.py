@@ -31,7 +31,10 @@ from worldsystem_slam3r.maps.keyframe_file import (
     decode_station,
     encode_station,
 )
-from worldsystem_slam3r.scale.enu import EnuFrame
+from worldsystem_slam3r.scale.enu import ENU, EnuFrame
+
+KNOWN_TURN_RAD, KNOWN_LOG_SCALE = 0.02, 0.01
+"""How well the heading and the size of a saved metric map are known."""
 
 _EDGE = np.dtype(
     [
@@ -163,8 +166,15 @@ class SavedMap:
             read_file(self.folder, entry)
 
     def restore(self, atlas: Atlas, dense: DenseMemory) -> list[Kept]:
-        """Put its keyframes into an empty atlas; their sub-maps count as placed."""
+        """Put its keyframes into an empty atlas; their sub-maps count as placed.
+
+        What measured its size and its axes is not saved, so anchors hardly change them.
+        """
         atlas.scale = self.scale
+        if atlas.scale is ScaleState.METRIC:
+            atlas.graph.held_log_scale = KNOWN_LOG_SCALE
+            if self.enu is not None:
+                atlas.axes, atlas.graph.held_turn_rad = ENU, KNOWN_TURN_RAD
         restored = [self._kept(node) for node in self.nodes]
         for kept in restored:
             atlas.adopt(kept)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +23,8 @@ MANIFEST = "map.json"
 KEYFRAMES = "keyframes"
 BESIDE = ("objects.npz",)
 """What others keep in the folder, perhaps before the first map: it is neither refused nor swept."""
+_WRITING = threading.Lock()
+"""One save sweeps what the manifest of another, half written, is about to name."""
 
 
 def is_map(folder: Path) -> bool:
@@ -121,8 +124,23 @@ def write_map(
     """Write a new generation; contents whose name the old manifest has are not written again.
 
     `contents` are names below the folder and functions that give the bytes. A folder with other
-    things in it, and no map, is refused.
+    things in it, and no map, is refused. One save at a time: another one waits.
     """
+    try:
+        with _WRITING:
+            return _written(folder, facts, contents, saved_ns)
+    except OSError as error:
+        raise MapError(
+            f"{folder} cannot be written ({error}); free space, or name a folder that can be"
+        ) from error
+
+
+def _written(
+    folder: Path,
+    facts: Mapping[str, object],
+    contents: Iterable[tuple[str, Callable[[], bytes]]],
+    saved_ns: int,
+) -> Manifest:
     before = _before(folder)
     (folder / KEYFRAMES).mkdir(parents=True, exist_ok=True)
     files = {}
@@ -156,16 +174,11 @@ def _before(folder: Path) -> Manifest | None:
 
 def _write(path: Path, data: bytes) -> None:
     beside = path.with_name(f".{path.name}.new")
-    try:
-        with beside.open("wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        beside.replace(path)
-    except OSError as error:
-        raise MapError(
-            f"{path} cannot be written ({error}); free space or choose another"
-        ) from error
+    with beside.open("wb") as stream:
+        stream.write(data)
+        stream.flush()
+        os.fsync(stream.fileno())
+    beside.replace(path)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -17,6 +17,7 @@ from worldsystem_slam3r.graph.sparing import Sparing
 from worldsystem_slam3r.maps.autosave import MapSaver
 from worldsystem_slam3r.maps.content import MapContent, SavedMap, dense_keyframes
 from worldsystem_slam3r.maps.dense_memory import DenseMemory
+from worldsystem_slam3r.scale.enu import ENU
 from worldsystem_slam3r.scale.metric import MetricScale
 
 log = logging.getLogger(__name__)
@@ -51,7 +52,7 @@ class MapKeeper:
         self._saver: MapSaver | None = None
         self._every_s = 0.0
         self._saved_s = time.monotonic()
-        self._saved: tuple[int, int] = (0, -1)
+        self._handed_on: tuple[int, int] = (0, -1)
         self._loading: Iterator[Keyframe] = iter(())
         self._gathering = Sparing(SAVING_SHARE)
 
@@ -74,11 +75,11 @@ class MapKeeper:
         self.dense.remove(id)
 
     def tick(self) -> None:
-        """Save by itself when it is time and something is new."""
+        """Save by itself when it is time and something is new, or was not saved."""
         now_s = time.monotonic()
         if self._saver is None or now_s - self._saved_s < self._every_s:
             return
-        self._gathering.wanted = self._state() != self._saved
+        self._gathering.wanted = self._state() != self._handed_on or bool(self._saver.failure)
         if self._gathering.is_due:
             self._saved_s = now_s
             self._save_soon(self._saver)
@@ -90,7 +91,7 @@ class MapKeeper:
             self._saver.close()
 
     def _save_soon(self, saver: MapSaver) -> None:
-        self._saved = self._state()
+        self._handed_on = self._state()
         if self._atlas.keyframes:
             with self._gathering.work():
                 content = self._content()
@@ -101,7 +102,8 @@ class MapKeeper:
         return len(self._atlas.keyframes), next(reversed(self._atlas.keyframes), -1)
 
     def _content(self) -> MapContent:
-        return MapContent.of(self._atlas, self.dense, self._metric.enu)
+        enu = self._metric.enu if self._atlas.axes == ENU else None
+        return MapContent.of(self._atlas, self.dense, enu)
 
     def save(self, folder: Path) -> str:
         """Save now; returns a sentence about it."""
@@ -127,7 +129,7 @@ class MapKeeper:
         if self._metric.enu is None:
             self._metric.enu = saved.enu
         self._loading = saved.keyframes(restored, self.dense)
-        self._saved = self._state()
+        self._handed_on = self._state()
         log.info("loaded %d keyframes from %s", len(restored), folder)
         return Loaded(
             len(restored),

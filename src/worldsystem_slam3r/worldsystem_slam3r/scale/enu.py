@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from jaxtyping import Float64
 
+ENU, LEVEL = "enu", "level"
+"""Whose axes a metric frame has: east, north and up, or those of a phone's level odometry."""
 _A_M = 6378137.0
 _E2 = 6.69437999014e-3
 

@@ -99,6 +99,11 @@ class MetricFit:
         """Relative standard deviation of the scale."""
         return float(np.sqrt(self.covariance[6, 6]))
 
+    @property
+    def heading_sigma_rad(self) -> float:
+        """Standard deviation of the turn about the vertical."""
+        return float(np.sqrt(self.covariance[2, 2]))
+
 
 def fit_metric(measured: Measured, start: Sim3 | None = None) -> MetricFit | None:
     """Fit all of it; None where nothing tells the scale, or the fit does not settle."""

@@ -20,7 +20,7 @@ from worldsystem_core.geometry.sim3 import Sim3
 from worldsystem_core.reconstruction import Keyframe, Pose
 from worldsystem_core.telemetry import GpsFix, OdometrySample, PressureSample
 from worldsystem_slam3r.graph.pose_graph import Anchor
-from worldsystem_slam3r.scale.enu import EnuFrame, height_m
+from worldsystem_slam3r.scale.enu import ENU, LEVEL, EnuFrame, height_m
 from worldsystem_slam3r.scale.fit import Heights, Measured, MetricFit, Positions, fit_metric
 from worldsystem_slam3r.scale.hanging import (
     HangingSamples,
@@ -177,6 +177,13 @@ class MetricScale:
     def has_positions(self) -> bool:
         """Whether something outside says where the camera is, not only how far it went."""
         return len(self._positions_from.hung) >= LEAST_SAMPLES
+
+    @property
+    def axes(self) -> str:
+        """Those of the frame in which positions are told (`ENU`, `LEVEL`); empty without any."""
+        if not self.has_positions:
+            return ""
+        return ENU if self._positions_from is self._gps else LEVEL
 
     @property
     def sources(self) -> tuple[str, ...]:

@@ -4,7 +4,8 @@
 Before it everything is in scene units and says so. At it every keyframe moves and grows at once.
 After it positions from outside hold the pose graph as anchors, so that drift ends; it settles anew
 whenever half as much again has been measured, not at each fix, since every change is baked into the
-mesh.
+mesh. Positions that come later, after a marker or a phone's odometry gave the size, turn the map
+into their axes first: once their heading is known, and never from GPS back to a phone's.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from worldsystem_core.geometry.sim3 import Sim3
 from worldsystem_core.geometry.vertical import estimate_up
 from worldsystem_core.reconstruction import MovedKeyframes, ScaleState
 from worldsystem_slam3r.graph.atlas import Atlas
+from worldsystem_slam3r.scale.enu import ENU
 from worldsystem_slam3r.scale.fit import MetricFit
 from worldsystem_slam3r.scale.metric import MetricScale
 
@@ -27,6 +29,7 @@ LEAST_NEW = 5
 GROWTH_SCENE = 0.2
 GROWTH_METRIC = 0.5
 LEAST_CHANGE = 0.01
+HEADING_KNOWN_RAD = 0.1
 UP_KNOWN_RAD, UP_GUESSED_RAD = 0.1, 0.4
 SIDEWAYS_SPREAD = 0.02
 
@@ -46,9 +49,8 @@ class MetricRoot:
     def update(self, *, last: bool = False) -> MovedKeyframes | None:
         """Look at what was measured since; tell what moved. `last`: use all that there is."""
         count = self._metric.sample_count
-        metric = self._atlas.scale is ScaleState.METRIC
-        wanted = max(LEAST_NEW, (GROWTH_METRIC if metric else GROWTH_SCENE) * self._used)
-        if not count or count - self._used < (1 if last else wanted):
+        self._used = min(self._used, count)  # where there are too many, every second one goes
+        if not count or count - self._used < (1 if last else self._wanted()):
             return None
         self._used = count
         up, up_rad = self._up()
@@ -56,12 +58,32 @@ class MetricRoot:
         if fit is None:
             return None
         self._tell(fit)
-        if not metric:
-            return self._become_metric(fit) if fit.scale_sigma < self._believed_sigma else None
+        if fit.scale_sigma >= self._believed_sigma:
+            return None
+        if self._atlas.scale is not ScaleState.METRIC:
+            return self._become_metric(fit)
         if self._metric.has_positions:
-            return self._anchored()
+            return self._by_positions(fit)
         change = abs(float(np.log(fit.map_from_scene.scale)))
         return self._rooted(fit) if change > max(LEAST_CHANGE, fit.scale_sigma) else None
+
+    def _wanted(self) -> float:
+        """How many new measurements are worth a look."""
+        settled = self._atlas.scale is ScaleState.METRIC and not self._in_other_axes
+        return max(LEAST_NEW, (GROWTH_METRIC if settled else GROWTH_SCENE) * self._used)
+
+    @property
+    def _in_other_axes(self) -> bool:
+        """Whether positions are told in axes that the map should have and has not."""
+        axes = self._metric.axes
+        return axes != self._atlas.axes and (axes == ENU or (axes != "" and not self._atlas.axes))
+
+    def _by_positions(self, fit: MetricFit) -> MovedKeyframes | None:
+        """Hold the map by them where it has their axes; turn it into those where it should."""
+        if self._metric.axes == self._atlas.axes:
+            return self._anchored()
+        turns = self._in_other_axes and fit.heading_sigma_rad < HEADING_KNOWN_RAD
+        return self._rooted(fit) if turns else None
 
     def moved(self, world_from_cam: Float64[np.ndarray, "4 4"]) -> Float64[np.ndarray, "4 4"]:
         """A pose of before the last update, after it."""
@@ -83,6 +105,9 @@ class MetricRoot:
         self._step = fit.map_from_scene
         self._map_from_scene = fit.map_from_scene @ self._map_from_scene
         self._atlas.transform(fit.map_from_scene)
+        self._atlas.graph.anchors = {}  # they lie in the old axes
+        if self._metric.axes and fit.heading_sigma_rad < HEADING_KNOWN_RAD:
+            self._atlas.axes = self._metric.axes
         return self._atlas.changed(everything=True)
 
     def _anchored(self) -> MovedKeyframes | None:

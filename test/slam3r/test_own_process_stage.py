@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A stage whose back-end works in a process of its own, and what is asked of it."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import filmed_room
+import pytest
+
+from worldsystem_core.errors import BackendError
+from worldsystem_slam3r.apart.codec import pack, unpack
+from worldsystem_slam3r.graph.restartable import ShapeChanged
+
+
+@pytest.fixture
+def stage(context):
+    from rclpy.parameter import Parameter
+
+    from worldsystem_slam3r.node import Slam3rNode
+
+    settings = [Parameter("own_process", value=True), Parameter("synchronous", value=True)]
+    slam3r = Slam3rNode(context=context, parameter_overrides=settings)
+    yield slam3r
+    slam3r.close()
+
+
+@pytest.mark.ros
+@pytest.mark.parametrize("asked", ["save", "tell again", "reset"])
+def test_a_call_that_meets_a_dead_worker_is_refused_and_the_stage_goes_on(stage, asked, tmp_path):
+    from std_srvs.srv import Trigger
+    from worldsystem_msgs.srv import Reset, SaveMap
+
+    film = filmed_room.frames(filmed_room.sideways_poses(24, step=0.09), filmed_room.camera())
+    first = stage.worker_pid
+    for frame in film[:4]:
+        stage._on_frame(frame)
+    os.kill(first, signal.SIGKILL)
+    if asked == "save":
+        request = SaveMap.Request(path=str(tmp_path / "map"))
+        answer = stage._on_save(request, SaveMap.Response())
+    elif asked == "tell again":
+        answer = stage._on_tell_again(Trigger.Request(), Trigger.Response())
+    else:
+        stage._running.settle = list  # it dies between the last picture and the call
+        answer = stage._on_reset(Reset.Request(), Reset.Response())
+    assert not answer.success
+    assert "ended (exit code -9)" in answer.message
+    assert stage.worker_pid != first
+    for frame in film[4:]:
+        stage._on_frame(frame)
+    stage.input_ended()
+    state = stage.ledger.state()
+    assert (state.taken, state.in_flight, stage.ledger.violations) == (len(film), 0, 0)
+    assert state.used >= len(film) - 4
+    assert stage._trajectory.keyframe_ids
+
+
+def test_an_error_of_a_kind_of_its_own_comes_as_the_nearest_that_is_known():
+    header, *buffers = pack(ShapeChanged("the picture's shape changed"))
+    there = unpack(header, buffers)
+    assert type(there) is BackendError
+    assert str(there) == "the picture's shape changed"
