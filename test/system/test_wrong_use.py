@@ -119,6 +119,7 @@ def waiting_server(tmp_path):
         [*command, "--port", str(video), "--out", str(tmp_path / "out")],
         stdout=subprocess.PIPE,
         text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),  # also under `nohup`
     )
     deadline = time.monotonic() + 60.0
     while time.monotonic() < deadline:
