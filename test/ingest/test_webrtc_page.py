@@ -3,45 +3,31 @@
 
 import logging
 import re
-import shutil
 import time
 from collections.abc import Iterator
 
 import numpy as np
 import pytest
+from headless_browser import WAIT_S, chromium, needs_browser
 from ingest_lab import serving, wait_until
 from scipy.spatial.transform import Rotation
 
 from worldsystem_core.telemetry import AttitudeSample
 from worldsystem_ingest.webrtc.page import FILES, WEB
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-ARGUMENTS = [
-    "--no-sandbox",
-    "--disable-gpu",
+FAKE_CAMERA = (
     "--use-fake-device-for-media-stream",
     "--use-fake-ui-for-media-stream",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--disable-default-apps",
-    "--no-first-run",
-    "--no-proxy-server",
     "--disable-features=WebRtcHideLocalIpsWithMdns",
-]
-WAIT_S = 30.0  # software encoding on a busy machine
+)
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 pytest.importorskip("aiortc", reason="aiortc is not installed")
-needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator:
-    with sync_api.sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+    with chromium(*FAKE_CAMERA) as running:
         yield running
-        running.close()
 
 
 def opened(browser, server, query: str = ""):

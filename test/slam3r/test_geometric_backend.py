@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import recordings
 
-from worldsystem_core.errors import BackendError
+from worldsystem_core.errors import BackendError, ShapeChanged
 from worldsystem_core.frames import Camera, Frame
 from worldsystem_core.geometry.sim3 import fit_sim3
 from worldsystem_core.reconstruction import (
@@ -26,7 +26,6 @@ from worldsystem_slam3r.backend import backend_names, create_backend, open_backe
 from worldsystem_slam3r.config import Slam3rConfig
 from worldsystem_slam3r.geometric.system import GeometricBackend
 from worldsystem_slam3r.graph.backend import GraphBackend
-from worldsystem_slam3r.graph.restartable import ShapeChanged
 
 CAMERA = filmed_room.camera(480, 270)
 POSES = filmed_room.sideways_poses(48, step=0.09)

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -11,11 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from headless_browser import needs_browser, until
 from splat_scenes import plane_pointmap
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "viewer"))
 
-from test_page_in_browser import ARGUMENTS, drawn_pixels, until
+from test_page_in_browser import drawn_pixels
 
 from worldsystem_core.frames import Camera
 from worldsystem_core.geometry.sim3 import Sim3
@@ -26,9 +26,7 @@ from worldsystem_core.splats.raster import draw
 from worldsystem_viewer.config import ViewerConfig
 from worldsystem_viewer.page_server import PageServer
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
+pytestmark = needs_browser
 
 CAMERA = Camera.from_horizontal_fov(40, 30, np.radians(50.0))
 FAR_AWAY = Sim3(1.0, np.eye(3), np.array([500.0, 0.0, 0.0]))
@@ -43,14 +41,6 @@ LOOK_FROM_THE_CAMERA = """() => {
   stage.camera.updateProjectionMatrix();
   stage.redraw();
 }"""
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator:
-    with sync_api.sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        yield running
-        running.close()
 
 
 @pytest.fixture

@@ -111,8 +111,9 @@ def test_a_truncated_video_is_processed_up_to_the_break_and_said_so(tmp_path):
     assert "note:" in done.stdout
 
 
+@pytest.fixture
 def waiting_server(tmp_path):
-    """`worldsystem run server:`, once it listens."""
+    """`worldsystem run server:`, once it listens; its results go to `out`."""
     (video,) = free_ports(1)
     command = [sys.executable, "-m", "worldsystem.cli", "run", "server:", "--headless"]
     process = subprocess.Popen(
@@ -127,11 +128,13 @@ def waiting_server(tmp_path):
             if probe.connect_ex(("127.0.0.1", video)) == 0:
                 break
         time.sleep(0.2)
-    return process
+    yield process
+    process.kill()
+    process.wait(10.0)
 
 
-def test_ctrl_c_ends_a_waiting_server_in_order(tmp_path):
-    process = waiting_server(tmp_path)
+def test_ctrl_c_ends_a_waiting_server_in_order(waiting_server, tmp_path):
+    process = waiting_server
     process.send_signal(signal.SIGINT)
     output, _ = process.communicate(timeout=60.0)
     assert process.returncode == 0
@@ -139,8 +142,8 @@ def test_ctrl_c_ends_a_waiting_server_in_order(tmp_path):
     assert (tmp_path / "out" / "bag" / "metadata.yaml").exists()
 
 
-def test_a_terminal_that_goes_away_costs_nothing_of_the_run(tmp_path):
-    process = waiting_server(tmp_path)
+def test_a_terminal_that_goes_away_costs_nothing_of_the_run(waiting_server, tmp_path):
+    process = waiting_server
     process.stdout.close()
     process.send_signal(signal.SIGHUP)
     assert process.wait(60.0) == 0

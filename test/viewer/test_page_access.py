@@ -125,8 +125,8 @@ def test_what_a_page_does_not_show_it_is_not_sent(started):
     page.close()
 
 
-def test_no_more_look_at_splats_than_may_look_at_the_page(started):
-    server = started(max_clients=2)
+def assert_two_see_splats(server) -> None:
+    """Two are served, the third is not."""
     url = f"ws://127.0.0.1:{server.port}/ws/splats"
     with (
         connect(url, proxy=None, close_timeout=0.2),
@@ -134,6 +134,11 @@ def test_no_more_look_at_splats_than_may_look_at_the_page(started):
         pytest.raises(InvalidStatus, match="503"),
     ):
         connect(url, proxy=None).__enter__()
+
+
+def test_no_more_look_at_splats_than_may_look_at_the_page(started):
+    server = started(max_clients=2)
+    assert_two_see_splats(server)
 
 
 def test_as_many_see_splats_as_see_the_page(started):
@@ -141,13 +146,7 @@ def test_as_many_see_splats_as_see_the_page(started):
     pages = [PageReader(server.port) for _ in range(2)]
     for page in pages:
         page.read_one()
-    url = f"ws://127.0.0.1:{server.port}/ws/splats"
-    with (
-        connect(url, proxy=None, close_timeout=0.2),
-        connect(url, proxy=None, close_timeout=0.2),
-        pytest.raises(InvalidStatus, match="503"),
-    ):
-        connect(url, proxy=None).__enter__()
+    assert_two_see_splats(server)
     for page in pages:
         page.close()
 

@@ -2,7 +2,6 @@
 """The page in a headless browser: a growing surface, pixels that change, and all its buttons."""
 
 import dataclasses
-import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "mesh"))
 
 from block_lab import blocks_of, sphere
 from block_lab import delta as lattice_delta
+from headless_browser import needs_browser, until
 from world_for_viewers import (
     delta,
     ground_block,
@@ -26,32 +26,7 @@ from world_for_viewers import (
     track_frame,
 )
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-ARGUMENTS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--use-gl=angle",
-    "--use-angle=swiftshader",
-    "--enable-unsafe-swiftshader",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--disable-default-apps",
-    "--no-first-run",
-    "--no-proxy-server",
-]
-WAIT_S = 30.0  # software rendering on a busy machine
-
-sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator:
-    with sync_api.sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        yield running
-        running.close()
+pytestmark = needs_browser
 
 
 @pytest.fixture
@@ -64,14 +39,6 @@ def page(browser, page_server) -> Iterator:
     until(opened, "window.worldsystem?.connected")
     yield opened
     opened.close()
-
-
-def until(page, expression: str) -> None:
-    """Wait until `expression` holds; the page's policy forbids the library's own way to wait."""
-    deadline = time.monotonic() + WAIT_S
-    while not page.evaluate(f"Boolean({expression})"):
-        assert time.monotonic() < deadline, f"not within {WAIT_S} s: {expression}"
-        page.wait_for_timeout(50)
 
 
 def triangles(page) -> int:

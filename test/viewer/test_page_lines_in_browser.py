@@ -1,30 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """The page in a headless browser, on lines that break, die without a word, are slow or guarded."""
 
-import shutil
 import zlib
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
 from cable import Cable
-from test_page_in_browser import ARGUMENTS, triangles, until
+from headless_browser import needs_browser, until
+from test_page_in_browser import triangles
 from world_for_viewers import delta, ground_block, growing_ground
 
 from worldsystem_viewer.config import ViewerConfig
 from worldsystem_viewer.page_server import PageServer
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator:
-    with sync_api.sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        yield running
-        running.close()
+pytestmark = needs_browser
 
 
 # In the page: index -> checksum of the vertices, colours and faces of each block that it holds.
@@ -144,18 +133,29 @@ def test_a_page_whose_line_goes_silent_connects_again(browser, page_server):
         page.close()
 
 
-@pytest.mark.slow
-def test_a_page_without_its_token_asks_for_it(browser, tmp_path):
-    tokens = tmp_path / "tokens.json"
-    tokens.write_text('{"viewer": "secret"}')
-    server = PageServer(ViewerConfig(web_port=0, token_file=str(tokens)))
+def guarded_server(folder, token: str, port: int = 0) -> PageServer:
+    """A server that asks pages for this token."""
+    tokens = folder / "tokens.json"
+    tokens.write_text(f'{{"viewer": "{token}"}}')
+    server = PageServer(ViewerConfig(web_port=port, token_file=str(tokens)))
     server.start()
-    page = browser.new_page()
-    page.goto(f"http://127.0.0.1:{server.port}/?token=old")
+    return server
+
+
+def type_token(page, token: str) -> None:
+    """Wait until the page asks for it, and give it."""
     until(page, "document.getElementById('token').open")
-    page.locator("#token-text").fill("secret")
+    page.locator("#token-text").fill(token)
     page.locator("#token button").click()
     until(page, "window.worldsystem?.connected")
+
+
+@pytest.mark.slow
+def test_a_page_without_its_token_asks_for_it(browser, tmp_path):
+    server = guarded_server(tmp_path, "secret")
+    page = browser.new_page()
+    page.goto(f"http://127.0.0.1:{server.port}/?token=old")
+    type_token(page, "secret")
     page.locator("[data-surface=splats]").evaluate("(button) => button.click()")
     until(page, "worldsystem.splats.socket?.readyState === WebSocket.OPEN")
     page.close()
@@ -164,10 +164,7 @@ def test_a_page_without_its_token_asks_for_it(browser, tmp_path):
 
 @pytest.mark.slow
 def test_a_page_asks_for_the_token_that_changed_while_it_was_open(browser, tmp_path):
-    tokens = tmp_path / "tokens.json"
-    tokens.write_text('{"viewer": "old"}')
-    server = PageServer(ViewerConfig(web_port=0, token_file=str(tokens)))
-    server.start()
+    server = guarded_server(tmp_path, "old")
     port = server.port
     page = browser.new_page()
     page.goto(f"http://127.0.0.1:{port}/?token=old")
@@ -176,12 +173,7 @@ def test_a_page_asks_for_the_token_that_changed_while_it_was_open(browser, tmp_p
     until(page, "!worldsystem.connected")
     page.wait_for_timeout(1500)
     assert not page.evaluate("document.getElementById('token').open"), "nobody asks for one"
-    tokens.write_text('{"viewer": "new"}')
-    server = PageServer(ViewerConfig(web_port=port, token_file=str(tokens)))
-    server.start()
-    until(page, "document.getElementById('token').open")
-    page.locator("#token-text").fill("new")
-    page.locator("#token button").click()
-    until(page, "worldsystem.connected")
+    server = guarded_server(tmp_path, "new", port)
+    type_token(page, "new")
     page.close()
     server.stop()

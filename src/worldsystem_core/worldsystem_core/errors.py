@@ -24,6 +24,10 @@ class BackendError(WorldSystemError):
     """A back-end is unknown, or cannot run on this machine."""
 
 
+class ShapeChanged(BackendError):
+    """A frame has another shape than those before it; a back-end that began anew takes it."""
+
+
 class WeightsMissing(WorldSystemError):
     """A network's weights are not on this machine."""
 

@@ -74,7 +74,7 @@ def _packed(item: Any, buffers: list[bytes | memoryview]) -> Any:
     if isinstance(item, tuple | list):
         return [_TUPLE, isinstance(item, tuple), [_packed(each, buffers) for each in item]]
     if isinstance(item, Exception):
-        return [_ERROR, _told_as(item), str(item)]
+        return [_ERROR, type(item).__name__, str(item)]
     name = type(item).__name__
     if _CLASSES.get(name) is not type(item):
         raise TypeError(f"{name} is not one of what a worker is told: {sorted(_CLASSES)}")
@@ -103,12 +103,6 @@ def _unpacked(told: Any, buffers: Sequence[Any]) -> Any:
         return _error(*rest)
     name, values = rest
     return _CLASSES[name](**{field: _unpacked(value, buffers) for field, value in values})
-
-
-def _told_as(error: Exception) -> str:
-    """The nearest kind of error that the other side knows; its own where none is known."""
-    known = (kind.__name__ for kind in type(error).__mro__ if kind in vars(errors).values())
-    return next(known, type(error).__name__)
 
 
 def _error(name: str, text: str) -> Exception:

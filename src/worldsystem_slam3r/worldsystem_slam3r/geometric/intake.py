@@ -9,10 +9,9 @@ import cv2
 import numpy as np
 from jaxtyping import Float64, UInt8
 
-from worldsystem_core.errors import BackendError
+from worldsystem_core.errors import BackendError, ShapeChanged
 from worldsystem_core.frames import Camera, Frame
 from worldsystem_slam3r.geometric.lens import Lens, LensChange
-from worldsystem_slam3r.graph.restartable import ShapeChanged
 
 PRIOR_FOCAL_WIDTHS = 0.9
 """Focal length over picture width assumed of an unknown camera (58° across)."""

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Protocol, runtime_checkable
 
-from worldsystem_core.errors import BackendError
+from worldsystem_core.errors import ShapeChanged
 from worldsystem_core.frames import Frame
 from worldsystem_core.reconstruction import (
     Event,
@@ -22,10 +22,6 @@ from worldsystem_core.reconstruction import (
 log = logging.getLogger(__name__)
 
 Make = Callable[[], ReconstructionBackend]
-
-
-class ShapeChanged(BackendError):
-    """A frame has another shape than those before it; a back-end that began anew takes it."""
 
 
 @runtime_checkable
