@@ -70,8 +70,10 @@ def block_of(distance: Distance, index: BlockIndex, version: int = 1) -> MeshBlo
 
 
 def _mesh_block(index, version, cells, cases, edges, shares, faces) -> MeshBlock:
-    edges = np.array(edges, np.uint16)
-    shares = np.array(shares, np.uint16)
+    order = np.argsort(edges)
+    edges = np.array(edges, np.uint16)[order]
+    shares = np.array(shares, np.uint16)[order]
+    faces = np.argsort(order)[faces]
     p = edges.astype(int) // 3
     places = 8.0 * np.array(index) + np.stack([p % 9, p // 9 % 9, p // 81], axis=-1)
     places[np.arange(len(edges)), edges % 3] += shares / 65536

@@ -11,7 +11,7 @@ import warp as wp
 
 from worldsystem_core.frames import Camera
 from worldsystem_core.geometry.se3 import look_at
-from worldsystem_mesh import kernels_surface, reference, volume
+from worldsystem_mesh import kernels_sampling, kernels_surface, reference, volume
 from worldsystem_mesh.config import MeshConfig
 from worldsystem_mesh.drawing import SurfaceDrawer
 from worldsystem_mesh.extraction import PER_BATCH_BLOCK, SurfaceExtractor
@@ -180,10 +180,14 @@ def test_one_survey_of_a_block_finds_what_its_three_parts_find():
     for name in PER_BATCH_BLOCK:
         getattr(batch, name).fill_(0)
     blocks = wp.array(all_blocks(fused), dtype=wp.int32, device="cpu")
-    made.whole(kernels_surface.find_slots, (n, 8), [fused.state, blocks, batch])
-    made.whole(kernels_surface.sample_rows, (n, lanes), [fused.state, batch, lanes])
+    made.whole(kernels_sampling.find_slots, (n, 8), [fused.state, blocks, batch])
+    made.whole(kernels_sampling.sample_rows, (n, lanes), [fused.state, batch, lanes])
     made.whole(kernels_surface.count_surface, n, [extractor._tables, batch])
     made.close()
+    by_block = np.split(whole.cells.edges.astype(int), whole.cells.vertex_start[1:-1])
+    assert all(
+        (np.diff(edges) > 0).all() for edges in by_block
+    )  # a code's order, docs/mesh_code.md
     counts = batch.counts.numpy()[:n]
     assert counts[:, 0].sum() == len(whole.cells.edges) > 1000
     for name in ("slots", "inside", "known", "counts"):

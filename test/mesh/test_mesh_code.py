@@ -72,6 +72,18 @@ def test_a_block_comes_back_with_its_triangles_and_to_1_128_of_a_voxel(blocks):
         assert np.abs(there.colours.astype(int) - sent.colours).max() <= 8
 
 
+def test_the_order_of_a_blocks_vertices_does_not_matter(blocks):
+    """Older recordings have them in the order in which the faces first use them."""
+
+    def turned_round(block):
+        last = len(block.vertices) - 1
+        columns = ("vertices", "colours", "edges", "shares")
+        flipped = {name: getattr(block, name)[::-1] for name in columns}
+        return replace(block, faces=last - block.faces, **flipped)
+
+    assert encode([turned_round(block) for block in blocks], VOXEL) == encode(blocks, VOXEL)
+
+
 def test_coding_what_was_decoded_changes_nothing(blocks):
     once = encode(blocks, VOXEL)
     assert encode(decode(once), VOXEL) == once

@@ -41,7 +41,7 @@ class MeshBlock:
     form is here, too: vertex i lies on edge `edges[i]` = 3 p + axis (point p = x + 9 y + 81 z of
     the block's 9³ points), the share `shares[i]` / 65536 along it; `cells` are the low points of
     the crossed cells, ascending, and `cases` their marching-cubes cases. Vertices are numbered
-    when first used, faces follow cell by cell in the order of the table.
+    in ascending order of their edges, faces follow cell by cell in the order of the table.
 
     At levels 1 and 2 vertices are clustered on cells of 2 and 4 voxels (`mesh_levels`): vertex i
     stands for cluster `clusters[i]`, ascending.

@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 import warp as wp
-from jaxtyping import Int, Int32, Int64, UInt8
+from jaxtyping import Int, Int32, Int64, UInt8, UInt32
 
 from worldsystem_mesh import kernels_emission as emission
+from worldsystem_mesh import kernels_sampling as sampling
 from worldsystem_mesh import kernels_surface as kernels
 from worldsystem_mesh import tables
 from worldsystem_mesh.cells import POINTS_PER_SIDE, SurfaceCells
@@ -49,7 +50,7 @@ class SurfaceExtractor:
         self._launcher = launcher
         self._lanes = 1 if launcher.device == "cpu" else CUDA_LANES
         self._tables = make_tables(launcher.device)
-        self._batch = kernels.Batch()
+        self._batch = sampling.Batch()
         for name, (tail, dtype) in PER_BATCH_BLOCK.items():
             shape = (BATCH_BLOCKS, *tail)
             setattr(self._batch, name, zeros(shape, dtype, launcher.device))
@@ -75,7 +76,7 @@ class SurfaceExtractor:
         vertex_start, cell_start = starts_of(vertices), starts_of(cells)
         face_counts = faces.copy()  # of one block it would be the batch itself, which is used again
         code, held = empty_code(vertex_start, cell_start, device)
-        inputs = [volume.state, self._batch, code, self._lanes]
+        inputs = [volume.state, self._tables, self._batch, code, self._lanes]
         self._launcher.shared(emission.emit_surface, n, inputs, lanes=self._lanes)
         columns = columns_of(held.numpy(), code_layout(vertex_start, cell_start))
         fingerprint = columns.pop("fingerprint")
@@ -96,8 +97,8 @@ class SurfaceExtractor:
             inputs = [state, blocks, self._tables, self._batch]
             launch.shared(kernels.survey_blocks, n, inputs)
             return
-        launch.whole(kernels.find_slots, (n, 8), [state, blocks, self._batch])
-        launch.whole(kernels.sample_rows, (n, self._lanes), [state, self._batch, self._lanes])
+        launch.whole(sampling.find_slots, (n, 8), [state, blocks, self._batch])
+        launch.whole(sampling.sample_rows, (n, self._lanes), [state, self._batch, self._lanes])
         launch.whole(kernels.count_surface, n, [self._tables, self._batch])
 
 
@@ -109,13 +110,22 @@ def make_tables(device: str) -> Any:  # an instance of the Warp struct `kernels.
     named = tables.edge_table()
     corners = offsets[np.maximum(named, 0)].astype(np.int32).reshape(len(named), -1, 3)
     made.triangle = wp.array(corners, dtype=wp.vec3i, device=device)
-    once = [list(dict.fromkeys(edge for edge in case if edge >= 0)) for case in named.tolist()]
-    edges = np.zeros((len(once), len(tables.EDGES)), np.int32)
-    for case, found in enumerate(once):
-        edges[case, : len(found)] = offsets[found]
-    made.edge_count = wp.array([len(found) for found in once], dtype=wp.int32, device=device)
-    made.edge = wp.array(edges, dtype=wp.int32, device=device)
+    made.place_of_point = wp.array(packed_places(), dtype=wp.uint32, device=device)
     return made
+
+
+def packed_places() -> UInt32[np.ndarray, "729"]:
+    """Who holds each point of a block's 9³: bits 0 to 2 say which of the block and its upper
+    neighbours, bits 3 to 11 which voxel, bits 16 to 24 which sample of its rim if bit 31 is set,
+    else which voxel again."""
+    z, y, x = np.indices((POINTS_PER_SIDE,) * 3, np.uint32)
+    corner = (x >> 3) | (y >> 3) << 1 | (z >> 3) << 2
+    x, y, z = x & 7, y & 7, z & 7
+    voxel = (z * 8 + y) * 8 + x
+    rim = np.where(z == 0, y * 8 + x, np.where(y == 0, 56 + z * 8 + x, 112 + z * 7 + y))
+    on_rim = (x == 0) | (y == 0) | (z == 0)
+    packed = corner | voxel << 3 | np.where(on_rim, rim, voxel) << 16
+    return np.asarray((packed | on_rim.astype(np.uint32) << 31).ravel(), np.uint32)
 
 
 def code_layout(

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import warp as wp
 
-from worldsystem_mesh.kernels_surface import RIM_AT, Batch
+from worldsystem_mesh.kernels_sampling import Batch
+from worldsystem_mesh.kernels_surface import Tables
 from worldsystem_mesh.kernels_turns import Turns, first_turn, next_turn
 from worldsystem_mesh.kernels_volume import RIM_SAMPLES, Volume
 
@@ -46,48 +47,65 @@ HASH = """
 EMIT_BLOCK = (
     f"""
     using namespace wp;
+#ifdef __CUDA_ARCH__
+    constexpr int n = 1;
+#else
+    constexpr int n = 32;
+#endif
     const int* slot = &index(slots, i, 0);
-    const uint16* named = &index(edge_of_vertex, i, 0);
     const int v0 = vertex_start.data[i], count = vertex_start.data[i + 1] - v0;
+    const uint16* named = &index(edge_of_vertex, i, 0);
     uint64 total = 0;
-    for (int m = lane; m < count; m += lanes) {{
-        const int edge = named[m], point = edge / 3, axis = edge - 3 * point;
-        float distance[2];
-        uint32 shade[2];
+    for (int first = n * lane; first < count; first += n * lanes) {{
+        const int some = wp::min(count - first, n);
+        int held[2][n];
+        uint32 shade[2][n], rgb[n];
+        uint16 at[n];
 
-        // the edge's two ends: who holds them, how far they are from the surface, their colours
-        for (int end = 0; end < 2; ++end) {{
-            const int high_z = point / 81 + (end & (axis == 2));
-            const int high_y = point / 9 % 9 + (end & (axis == 1));
-            const int high_x = point % 9 + (end & (axis == 0));
-            const int corner = (high_x >> 3) | ((high_y >> 3) << 1) | ((high_z >> 3) << 2);
-            const size_t s = size_t(slot[corner]);
-            const int x = high_x & 7, y = high_y & 7, z = high_z & 7;
-            const int o = (z * 8 + y) * 8 + x;
-            const bool on_rim = (x == 0) | (y == 0) | (z == 0);
-            const int16* from = on_rim ? rim.data + s * {RIM_SAMPLES} : sdf.data + s * 512;
-            const int held = from[on_rim ? {RIM_AT} : o];
-            distance[end] = held == 0 ? 1.0f : float(held);  // of a known voxel, as drawn: never 0
-            shade[end] = paint.data[s * 512 + o];
+        // the ends of some edges: how far they are from the surface, and their colours
+        for (int m = 0; m < some; ++m) {{
+            const int edge = named[first + m], low = edge / 3, axis = edge - 3 * low;
+            for (int end = 0; end < 2; ++end) {{
+                const int point = low + end * (axis == 0 ? 1 : axis == 1 ? 9 : 81);
+                const uint32 place = place_of_point.data[point];
+                const size_t s = size_t(slot[place & 7]);
+                const int16* from = place >> 31 ? rim.data + s * {RIM_SAMPLES} : sdf.data + s * 512;
+                held[end][m] = from[place >> 16 & 511];
+                shade[end][m] = paint.data[s * 512 + (place >> 3 & 511)];
+            }}
+        }}
+        for (int m = some; m < n; ++m) {{  // the next step takes no fewer
+            held[0][m] = 1, held[1][m] = -1;
+            shade[0][m] = shade[1][m] = 0u;
         }}
 
-        // where the distance is 0, off the edge's ends, and the colour there; black is none
-        const float share = distance[0] / (distance[0] - distance[1]);
-        const float exact = share * {SHARE_STEPS}f + 0.5f;
-        const int at = int(wp::min(wp::max(exact, {SHARE_MARGIN}f), {SHARE_STEPS - SHARE_MARGIN}f));
-        const uint32 low = (shade[0] & 0xFFFFFFu) != 0u ? shade[0] : shade[1];
-        const uint32 high = (shade[1] & 0xFFFFFFu) != 0u ? shade[1] : shade[0];
-        int rgb[4];
-        for (int k = 0; k < 4; ++k) {{
-            const float dark = float(int(low >> 8 * k & 255u));
-            rgb[k] = int(dark + (float(int(high >> 8 * k & 255u)) - dark) * share + 0.5f);
+        // where the distance is 0, off the edges' ends, and the colour there; black is none, and
+        // no known distance is 0
+        for (int m = 0; m < n; ++m) {{
+            const float near = held[0][m] == 0 ? 1.0f : float(held[0][m]);
+            const float far = held[1][m] == 0 ? 1.0f : float(held[1][m]);
+            const float share = near / (near - far);
+            const float exact = share * {SHARE_STEPS}f + 0.5f;
+            at[m] = uint16(wp::min(wp::max(exact, {SHARE_MARGIN}f), {SHARE_STEPS - SHARE_MARGIN}f));
+            const uint32 a = shade[0][m] & 0xFFFFFFu, b = shade[1][m] & 0xFFFFFFu;
+            const uint32 low = a != 0u ? a : b, high = b != 0u ? b : a;
+            rgb[m] = 0u;
+            for (int k = 0; k < 3; ++k) {{
+                const float dark = float(int(low >> 8 * k & 255u));
+                const float gap = float(int(high >> 8 * k & 255u)) - dark;
+                rgb[m] |= uint32(int(dark + gap * share + 0.5f)) << 8 * k;
+            }}
         }}
-        edges.data[v0 + m] = uint16(edge);
-        shares.data[v0 + m] = uint16(at);
-        colours.data[v0 + m] = vec_t<3, uint8>(uint8(rgb[0]), uint8(rgb[1]), uint8(rgb[2]));
+        for (int m = 0; m < some; ++m) {{
+            const int edge = named[first + m], v = v0 + first + m;
+            edges.data[v] = uint16(edge);
+            shares.data[v] = at[m];
+            uint8* colour = (uint8*)&colours.data[v];
+            for (int k = 0; k < 3; ++k) colour[k] = uint8(rgb[m] >> 8 * k);
 """
-    + HASH.format(place="m", a="edge | at << 16", b="rgb[0] << 16 | rgb[1] << 8 | rgb[2]")
+    + HASH.format(place="first + m", a="edge | int(at[m]) << 16", b="rgb[m]")
     + """
+        }
     }
 
     // the crossed cells and their cases
@@ -112,6 +130,7 @@ def emit_block(
     rim: wp.array2d[wp.int16],
     paint: wp.array2d[wp.uint32],
     slots: wp.array2d[wp.int32],
+    place_of_point: wp.array[wp.uint32],
     edge_of_vertex: wp.array2d[wp.uint16],
     cell: wp.array2d[wp.uint16],
     case_of_cell: wp.array2d[wp.uint8],
@@ -131,7 +150,9 @@ def emit_block(
 
 
 @wp.kernel
-def emit_surface(turns: Turns, volume: Volume, batch: Batch, code: Code, lanes: wp.int32) -> None:
+def emit_surface(
+    turns: Turns, volume: Volume, tables: Tables, batch: Batch, code: Code, lanes: wp.int32
+) -> None:
     """Write the code of block i; `lanes` threads share a block's vertices and cells.
 
     A vertex lies where the distance is 0 and has the colour there.
@@ -144,6 +165,7 @@ def emit_surface(turns: Turns, volume: Volume, batch: Batch, code: Code, lanes: 
             volume.voxels.rim,
             volume.voxels.paint,
             batch.slots,
+            tables.place_of_point,
             batch.edge_of_vertex,
             batch.cell,
             batch.case_of_cell,

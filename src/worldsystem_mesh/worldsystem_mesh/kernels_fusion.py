@@ -27,46 +27,59 @@ wp.set_module_options({"enable_backward": False, "max_unroll": 1, "fuse_fp": Fal
 
 
 @wp.func
-def mixed_bits(h: wp.uint32) -> wp.uint32:
-    """A hash of 32 bits whose every output bit depends on every input bit."""
-    a = (h ^ (h >> wp.uint32(16))) * wp.uint32(0x7FEB352D)
-    a = (a ^ (a >> wp.uint32(15))) * wp.uint32(0x46CA68B5)
-    return a ^ (a >> wp.uint32(16))
+def block_seed(seed: wp.uint32, block: wp.vec3i) -> wp.uint32:
+    """What the dither of a block's rows begins with; it depends on place and view alone."""
+    h = seed ^ (wp.uint32(block[0]) * wp.uint32(0x1E3779B1))
+    h = h ^ (wp.uint32(block[1]) * wp.uint32(0x45EBCA77))
+    return h ^ (wp.uint32(block[2]) * wp.uint32(0x62B2AE3D))
 
 
-@wp.func
-def row_seed(seed: wp.uint32, x: wp.int32, y: wp.int32, z: wp.int32, row: wp.int32) -> wp.uint32:
-    """Start of the dither of a row of voxels; it depends on place and view alone."""
-    h = seed ^ (wp.uint32(x) * wp.uint32(0x1E3779B1)) ^ (wp.uint32(y) * wp.uint32(0x45EBCA77))
-    return mixed_bits((h ^ (wp.uint32(z) * wp.uint32(0x62B2AE3D))) + wp.uint32(row))
+ROWS_AT_ONCE = """
+#ifdef __CUDA_ARCH__
+    return 1;
+#else
+    return 8;
+#endif
+"""
 
 
-# Eight neighbouring voxels at once, step by step and without branches, so that a compiler makes
-# vector instructions of each step; Warp's own language has no loops of that kind.
-FUSE_ROW = f"""
+@wp.func_native(ROWS_AT_ONCE)
+def rows_at_once() -> wp.int32:
+    """How many rows `fuse_rows` takes: on a CPU all with the same z."""
+
+
+# Neighbouring voxels at once, step by step and without branches, so that a compiler makes vector
+# instructions of each step; Warp's own language has no loops of that kind.
+FUSE_ROWS = f"""
     using namespace wp;
+#ifdef __CUDA_ARCH__
+    constexpr int n = 8;
+#else
+    constexpr int n = 64;
+#endif
     const int stride = int(depth.strides[0] / sizeof(uint16));
     const float width = float(depth.shape[1]), height = float(depth.shape[0]);
     const int least = rule[0], most = rule[1], watched = rule[2];
-    int16* row_sdf = &index(sdf, s, o);
-    uint32* row_paint = &index(paint, s, o);
-    float z[8], far_by[8], half[8];
-    int pixel[8], inside[8], steps[8], counts[8], any = 0, move = 0;
-    uint32 observed[8];
+    int16* row_sdf = &index(sdf, s, row * 8);
+    uint32* row_paint = &index(paint, s, row * 8);
+    float z[n], far_by[n], half[n];
+    int pixel[n], inside[n], steps[n], counts[n], any = 0, move = 0;
+    uint32 observed[n], chance[n];
 
     // the pixel that each voxel projects to: rounded, not cut
-    for (int i = 0; i < 8; ++i) {{
-        z[i] = p[2] + float(i) * along[2];
+    for (int i = 0; i < n; ++i) {{
+        const float x = float(i & 7), y = float(i >> 3);
+        z[i] = p[2] + y * across[2] + x * along[2];
         const float inverse = 1.0f / z[i];
-        const float u = k[0] * (p[0] + float(i) * along[0]) * inverse + k[2] + 0.5f;
-        const float v = k[1] * (p[1] + float(i) * along[1]) * inverse + k[3] + 0.5f;
+        const float u = k[0] * (p[0] + y * across[0] + x * along[0]) * inverse + k[2] + 0.5f;
+        const float v = k[1] * (p[1] + y * across[1] + x * along[1]) * inverse + k[3] + 0.5f;
         inside[i] = (z[i] > 1.0f) & (u >= 0.0f) & (u < width) & (v >= 0.0f) & (v < height);
         pixel[i] = inside[i] ? int(v) * stride + int(u) : 0;
     }}
-    for (int i = 0; i < 8; ++i) steps[i] = depth.data[pixel[i]];
+    for (int i = 0; i < n; ++i) steps[i] = depth.data[pixel[i]];
 
     // how far in front of the measured surface it lies, and whether that is in the band
-    for (int i = 0; i < 8; ++i) {{
+    for (int i = 0; i < n; ++i) {{
         const float measured = float(steps[i]) * depth_step;
         half[i] = wp::min(wp::max(noise * measured, truncation), 16.0f);
         far_by[i] = measured - z[i];
@@ -74,11 +87,21 @@ FUSE_ROW = f"""
         any |= counts[i];
     }}
     if (!any) return 0;
-    for (int i = 0; i < 8; ++i) observed[i] = seen.data[pixel[i]];
+    for (int i = 0; i < n; ++i) observed[i] = seen.data[pixel[i]];
 
-    for (int i = 0; i < 8; ++i) {{
-        uint32 bits = (seed + uint32(i) * 0x9E3779B9u) * 0x7FEB352Du;
-        bits ^= bits >> 15;
+    // the dither: a hash of the row whose every bit depends on every bit, and of the voxel
+    for (int y = 0; y < n / 8; ++y) {{
+        uint32 start = seed + uint32(row + y);
+        start = (start ^ start >> 16) * 0x7FEB352Du;
+        start = (start ^ start >> 15) * 0x46CA68B5u;
+        start ^= start >> 16;
+        for (int x = 0; x < 8; ++x) {{
+            const uint32 bits = (start + uint32(x) * 0x9E3779B9u) * 0x7FEB352Du;
+            chance[8 * y + x] = bits ^ bits >> 15;
+        }}
+    }}
+    for (int i = 0; i < n; ++i) {{
+        const uint32 bits = chance[i];
         const float dither = float(bits & 0xFFFFu) * (1.0f / 65536.0f);
 
         // weight: the pixel's confidence, falling to 0 in the last quarter behind the surface
@@ -126,16 +149,17 @@ FUSE_ROW = f"""
 """
 
 
-@wp.func_native(FUSE_ROW)
-def fuse_row(
+@wp.func_native(FUSE_ROWS)
+def fuse_rows(
     depth: wp.array2d[wp.uint16],
     seen: wp.array2d[wp.uint32],
     sdf: wp.array2d[wp.int16],
     paint: wp.array2d[wp.uint32],
     s: wp.int32,
-    o: wp.int32,
+    row: wp.int32,
     p: wp.vec3,
     along: wp.vec3,
+    across: wp.vec3,
     k: wp.vec4,
     depth_step: wp.float32,
     truncation: wp.float32,
@@ -143,12 +167,13 @@ def fuse_row(
     rule: wp.vec3i,
     seed: wp.uint32,
 ) -> wp.int32:
-    """Fuse pixels into the eight voxels from `o` on of slot `s`, the first of which lies at `p` in
-    the camera's frame and the others `along` from it; return by how many distance steps one of
-    them moved at most. `rule` is (least weight that counts, most weight, watched steps).
+    """Fuse pixels into `rows_at_once` rows of slot `s`, from `row` on; return by how many distance
+    steps one of their voxels moved at most.
 
-    A voxel that becomes known counts a whole voxel, or `FAR_BUT_KNOWN` where it is farther from the
-    surface than is watched; moves out there do not count.
+    The first voxel lies at `p` in the camera's frame, the next of its row `along` from it, the next
+    row `across`. `rule` is (least weight that counts, most weight, watched steps). A voxel that
+    becomes known counts a whole voxel, or `FAR_BUT_KNOWN` where it is farther from the surface than
+    is watched; moves out there do not count.
     """
 
 
@@ -165,34 +190,35 @@ def row_start(view: View, block: wp.vec3i, row: wp.int32) -> wp.vec3:
 
 @wp.func
 def fuse_view(voxels: Voxels, view: View, block: wp.vec3i, s: wp.int32, lane: wp.vec2i) -> wp.int32:
-    """Fuse the view into rows lane[0], lane[0] + lane[1], ... of a block's voxels; return by how
-    many distance steps one of them moved at most.
+    """Fuse the view into the share lane[0] of lane[1] of a block's voxels; return by how many
+    distance steps one of them moved at most.
 
     Projective fusion of Curless & Levoy, SIGGRAPH 1996.
     """
-    along = wp.vec3(view.cam_from_world[0, 0], view.cam_from_world[1, 0], view.cam_from_world[2, 0])
-    rule = wp.vec3i(voxels.min_weight, voxels.max_weight, voxels.watched)
+    turn = view.cam_from_world
+    rows = rows_at_once()
     move = wp.int32(0)
-    row = lane[0]
+    row = lane[0] * rows
     while row < 64:
-        moved = fuse_row(
+        moved = fuse_rows(
             view.depth,
             view.paint,
             voxels.sdf,
             voxels.paint,
             s,
-            row * 8,
+            row,
             row_start(view, block, row),
-            along,
+            wp.vec3(turn[0, 0], turn[1, 0], turn[2, 0]),
+            wp.vec3(turn[0, 1], turn[1, 1], turn[2, 1]),
             view.intrinsics,
             view.depth_step,
             view.truncation,
             view.depth_noise,
-            rule,
-            row_seed(view.seed, block[0], block[1], block[2], row),
+            wp.vec3i(voxels.min_weight, voxels.max_weight, voxels.watched),
+            block_seed(view.seed, block),
         )
         move = wp.max(move, moved)
-        row += lane[1]
+        row += lane[1] * rows
     return move
 
 

@@ -100,7 +100,10 @@ class SurfaceCells:
     def _faces(self) -> tuple[Int32[np.ndarray, "F 3"], Int[np.ndarray, "b+1"]]:
         """All triangles, numbered within their blocks, and where each block's begin."""
         used, valid = case_edges(self.cells, self.cases)
-        numbers = first_use_numbers(used, valid, self.block_of_cell())
+        wanted = (self.block_of_cell()[:, None] * EDGES + used)[valid]
+        held = self.block_of_vertex() * EDGES + self.edges
+        order = np.argsort(held, kind="stable")
+        numbers = order[np.searchsorted(held, wanted, sorter=order)]
         block = np.repeat(self.block_of_cell(), valid.sum(axis=1) // 3)
         faces = (numbers.reshape(-1, 3) - self.vertex_start[block][:, None]).astype(np.int32)
         return faces, _starts(np.bincount(block, minlength=len(self)))
@@ -119,17 +122,6 @@ def case_edges(
     local = marching_cubes.edge_table()[cases]
     offsets = marching_cubes.edge_offset_table(POINTS)
     return 3 * cells.astype(np.int64)[:, None] + offsets[local], local >= 0
-
-
-def first_use_numbers(
-    edges: Int[np.ndarray, "C e"], valid: Bool[np.ndarray, "C e"], block: Int[np.ndarray, "C"]
-) -> Int[np.ndarray, "n"]:
-    """Number of the vertex at each valid edge: counted over all blocks, in order of first use."""
-    keys = (block[:, None] * EDGES + edges)[valid]
-    _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
-    rank = np.empty(len(first), np.int64)
-    rank[np.argsort(first)] = np.arange(len(first))
-    return np.asarray(rank[inverse.reshape(-1)])
 
 
 def _starts(counts: Sequence[int] | np.ndarray) -> Int[np.ndarray, "b+1"]:

@@ -9,7 +9,7 @@ and every vertex once for all the blocks that share it.
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Bool, Int, UInt8, UInt16
+from jaxtyping import Bool, Int, Int32, UInt8, UInt16
 
 from worldsystem_core.errors import ProtocolError
 from worldsystem_core.mesh_code import colours
@@ -19,7 +19,6 @@ from worldsystem_core.mesh_code.cells import (
     SurfaceCells,
     case_edges,
     edge_points,
-    first_use_numbers,
 )
 from worldsystem_core.mesh_code.container import (
     Head,
@@ -52,7 +51,7 @@ def encode_lattice(surface: SurfaceCells, voxel: float) -> bytes:
     block, edges = surface.block_of_vertex()[order], surface.edges[order]
     offsets = surface.shares[order].astype(np.int64) >> _SHIFT
     colour = colours.quantised(surface.colours[order])
-    keys = _edge_keys(surface, block, edges)
+    keys = _edge_keys(surface.index, block, edges)
     private = _private_blocks(keys, block, np.column_stack([offsets, colour]), len(surface))
     written = first_of_each(keys, private[block]) == np.arange(len(keys))
     sections = [
@@ -73,25 +72,24 @@ def decode_lattice(head: Head, reader: SectionReader) -> SurfaceCells:
     cell_block, cells, cases = _take_cells(reader, head.block_count)
     block, edges = _crossed_edges(cell_block, cells, cases)
     count = np.bincount(block, minlength=head.block_count)
-    surface = SurfaceCells(
-        index=index,
-        version=version,
-        vertex_start=np.concatenate([[0], np.cumsum(count)]),
-        cell_start=np.searchsorted(cell_block, np.arange(head.block_count + 1)),
-        edges=edges,
-        shares=np.zeros(len(edges), np.uint16),
-        colours=np.zeros((len(edges), 3), np.uint8),
-        cells=cells,
-        cases=cases,
-    )
-    first = first_of_each(_edge_keys(surface, block, edges), private[block])
+    first = first_of_each(_edge_keys(index, block, edges), private[block])
     written = first == np.arange(len(edges))
     offsets = _take_offsets(reader, edges[written])
     rgb = take_colours(reader, len(offsets))
     reader.end()
     row = (np.cumsum(written) - 1)[first]
     shares = ((2 * offsets + 1) << (_SHIFT - 1)).astype(np.uint16)
-    return _numbered_by_first_use(surface, cell_block, shares[row], rgb[row])
+    return SurfaceCells(
+        index=index,
+        version=version,
+        vertex_start=np.concatenate([[0], np.cumsum(count)]),
+        cell_start=np.searchsorted(cell_block, np.arange(head.block_count + 1)),
+        edges=edges,
+        shares=shares[row],
+        colours=rgb[row],
+        cells=cells,
+        cases=cases,
+    )
 
 
 def take_colours(reader: SectionReader, count: int) -> UInt8[np.ndarray, "n 3"]:
@@ -101,9 +99,9 @@ def take_colours(reader: SectionReader, count: int) -> UInt8[np.ndarray, "n 3"]:
 
 
 def _edge_keys(
-    surface: SurfaceCells, block: Int[np.ndarray, "n"], edges: UInt16[np.ndarray, "n"]
+    index: Int32[np.ndarray, "b 3"], block: Int[np.ndarray, "n"], edges: UInt16[np.ndarray, "n"]
 ) -> Int[np.ndarray, "n"]:
-    keys = place_keys(surface.index, block, edge_points(edges), POINTS - 1)
+    keys = place_keys(index, block, edge_points(edges), POINTS - 1)
     return np.asarray(3 * keys + edges % 3)
 
 
@@ -187,29 +185,3 @@ def _take_offsets(reader: SectionReader, edges: UInt16[np.ndarray, "n"]) -> Int[
         here = edges % 3 == axis
         offsets[here] = (np.cumsum(steps[here]) + _FIRST_OFFSET) & 63
     return offsets
-
-
-def _numbered_by_first_use(
-    surface: SurfaceCells,
-    cell_block: Int[np.ndarray, "C"],
-    shares: UInt16[np.ndarray, "n"],
-    rgb: UInt8[np.ndarray, "n 3"],
-) -> SurfaceCells:
-    """The surface with its vertices in the order in which the faces use them."""
-    edges, valid = case_edges(surface.cells, surface.cases)
-    keys = (cell_block[:, None] * EDGES + edges)[valid]
-    numbers = first_use_numbers(edges, valid, cell_block)
-    ascending = surface.block_of_vertex() * EDGES + surface.edges
-    source = np.empty(len(ascending), np.int64)
-    source[numbers] = np.searchsorted(ascending, keys)
-    return SurfaceCells(
-        index=surface.index,
-        version=surface.version,
-        vertex_start=surface.vertex_start,
-        cell_start=surface.cell_start,
-        edges=surface.edges[source],
-        shares=shares[source],
-        colours=rgb[source],
-        cells=surface.cells,
-        cases=surface.cases,
-    )

@@ -12,7 +12,6 @@ from worldsystem_core.mesh_code.cells import (
     SurfaceCells,
     case_edges,
     edge_points,
-    first_use_numbers,
 )
 from worldsystem_core.surface import Mesh
 
@@ -73,10 +72,7 @@ def cells_of_samples(
     """
     block, cells, cases = _crossed(samples)
     edges, valid = case_edges(cells, cases)
-    keys = (block[:, None] * 3 * 729 + edges)[valid]
-    numbers = first_use_numbers(edges, valid, block)
-    key = np.empty(numbers.max() + 1 if len(numbers) else 0, np.int64)
-    key[numbers] = keys
+    key = np.unique((block[:, None] * 3 * 729 + edges)[valid])
     of_block, edge = key // (3 * 729), (key % (3 * 729)).astype(np.uint16)
     share, rgb = _crossings(samples, colours, of_block, edge)
     count = np.arange(len(index) + 1)

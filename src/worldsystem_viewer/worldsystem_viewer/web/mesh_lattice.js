@@ -34,7 +34,6 @@ const ALONG_X = new Uint16Array(ROWS);
 const ALONG_Y = new Uint16Array(ROWS);
 const ALONG_Z = new Uint16Array(ROWS);
 const INSIDE = new Uint16Array(ROWS + NEXT_Z);
-const ROW_OF_EDGE = new Int32Array(EDGES);
 const NUMBER_OF_EDGE = new Int32Array(EDGES);
 
 function numberRims() {
@@ -209,34 +208,23 @@ function takeOffsets(reader, { axes, count }) {
   return offsets;
 }
 
-// Vertices are numbered in the order in which the faces use them.
+// Vertices are numbered in ascending order of their edges.
 function latticeMesh(index, b, { found, rows, offsets, colours, voxel }) {
   const { points, cases, cellBegin, edges, edgeBegin } = found;
-  const [ends, first] = [cellBegin[b + 1], edgeBegin[b]];
-  for (let i = first; i < edgeBegin[b + 1]; i += 1) {
-    ROW_OF_EDGE[edges[i]] = rows[i];
-    NUMBER_OF_EDGE[edges[i]] = -1;
-  }
+  const [firstCell, endCell] = [cellBegin[b], cellBegin[b + 1]];
+  const used = edges.subarray(edgeBegin[b], edgeBegin[b + 1]);
+  for (let i = 0; i < used.length; i += 1) NUMBER_OF_EDGE[used[i]] = i;
   let corners = 0;
-  for (let i = cellBegin[b]; i < ends; i += 1) corners += CASE_BEGIN[cases[i] + 1] - CASE_BEGIN[cases[i]];
-  const made = emptyMesh(edgeBegin[b + 1] - first, corners);
-  const used = new Uint16Array(edgeBegin[b + 1] - first);
-  const faces = made.faces;
-  let vertex = 0;
+  for (let i = firstCell; i < endCell; i += 1) corners += CASE_BEGIN[cases[i] + 1] - CASE_BEGIN[cases[i]];
+  const made = emptyMesh(used.length, corners);
   let corner = 0;
-  for (let i = cellBegin[b]; i < ends; i += 1) {
+  for (let i = firstCell; i < endCell; i += 1) {
     const low = 3 * points[i];
     const end = CASE_BEGIN[cases[i] + 1];
-    for (let k = CASE_BEGIN[cases[i]]; k < end; k += 1) {
-      const edge = low + CASE_LIST[k];
-      if (NUMBER_OF_EDGE[edge] < 0) {
-        NUMBER_OF_EDGE[edge] = vertex;
-        used[vertex++] = edge;
-      }
-      faces[corner++] = NUMBER_OF_EDGE[edge];
-    }
+    for (let k = CASE_BEGIN[cases[i]]; k < end; k += 1) made.faces[corner++] = NUMBER_OF_EDGE[low + CASE_LIST[k]];
   }
-  putVertices(made, used, { index, offsets, colours, voxel });
+  const rowsOfUsed = rows.subarray(edgeBegin[b], edgeBegin[b + 1]);
+  putVertices(made, used, { index, rows: rowsOfUsed, offsets, colours, voxel });
   return made;
 }
 
@@ -253,11 +241,11 @@ function emptyMesh(vertices, corners) {
   };
 }
 
-function putVertices({ vertices, colours: rgb, places, rims }, used, { index, offsets, colours, voxel }) {
+function putVertices({ vertices, colours: rgb, places, rims }, used, { index, rows, offsets, colours, voxel }) {
   const [x, y, z] = [8 * index[0], 8 * index[1], 8 * index[2]];
   for (let i = 0, at = 0; i < used.length; i += 1, at += 3) {
     const edge = used[i];
-    const row = ROW_OF_EDGE[edge];
+    const row = rows[i];
     const along = at + EDGE_AXIS[edge];
     places[at] = x + EDGE_X[edge];
     places[at + 1] = y + EDGE_Y[edge];
