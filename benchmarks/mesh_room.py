@@ -8,7 +8,7 @@ them, so that the error of a mesh is measured without sampling a reference.
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -176,3 +176,9 @@ def film(
 
     with ThreadPoolExecutor(2) as pool:
         return list(pool.map(one, enumerate(flight(rooms, count))))
+
+
+def flown_again(keyframes: list[Keyframe]) -> list[Keyframe]:
+    """The same flight once more, as keyframes of their own."""
+    count = len(keyframes)
+    return [replace(k, id=k.id + count, frame_id=k.frame_id + count) for k in keyframes]
