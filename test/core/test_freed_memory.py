@@ -12,15 +12,14 @@ import textwrap
 import pytest
 
 HOLES = """
-    import ctypes, time
-    from worldsystem_core.freed_memory import hand_back_freed_memory
+    import time
+    from worldsystem_core.freed_memory import hand_back_freed_memory, keep_freed_memory
 
     def resident_mb():
         with open("/proc/self/statm") as file:
             return int(file.read().split()[1]) * 4096 / 1e6
 
-    ctypes.CDLL(None).mallopt(-4, 0)  # no mmap for large buffers, as our processes have it
-    ctypes.CDLL(None).mallopt(-1, 1 << 30)
+    keep_freed_memory()
     large, small = [], []
     for _ in range(1500):
         large.append(b"x" * 100_000)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Hands memory that was freed back to the system now and then.
+"""Keeps memory that was freed for what comes next, and hands it back to the system now and then.
 
 Pictures, point maps and messages of a megabyte come and go among small things that stay, so that
 the C library's heap becomes all holes: after eight minutes of the demo it held twice what was in
@@ -25,11 +25,29 @@ from contextlib import suppress
 
 EVERY_S = 20.0
 _PR_SET_THP_DISABLE = 41
-_M_ARENA_MAX = -8
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -2, -4, -8
+_KEPT_AT_THE_END, _TAKEN_AT_ONCE = 1 << 30, 64 << 20
 _PROCESSORS_PER_HEAP = 4
 
 log = logging.getLogger(__name__)
 _started = threading.Lock()
+
+
+def keep_freed_memory() -> None:
+    """From now on large arrays come from the heap, too, and what is freed there is used again.
+
+    By default glibc asks the kernel for each large array and gives it back at once, which costs a
+    page fault for each 4 KB. Does nothing where the C library has no `mallopt`. Call it before
+    large arrays exist, and `hand_back_freed_memory` too.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except AttributeError:
+        log.info("this C library has no mallopt: large arrays will cost more page faults")
+        return
+    mallopt(_M_MMAP_MAX, 0)
+    mallopt(_M_TRIM_THRESHOLD, _KEPT_AT_THE_END)
+    mallopt(_M_TOP_PAD, _TAKEN_AT_ONCE)
 
 
 def hand_back_freed_memory(every_s: float = EVERY_S) -> None:

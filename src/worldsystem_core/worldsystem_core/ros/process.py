@@ -1,14 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Settings of the process that ROS's defaults get wrong for large messages.
 
-Measured (docs/decisions/002-dds-profile.md): glibc hands each large buffer back to the kernel, so a
-full-HD message costs thousands of page faults; three malloc settings take a hop from 14 to 4.5 ms.
-Processes that were killed leave their shared-memory segments behind until someone cleans them.
+glibc hands each large buffer back to the kernel, so that a full-HD message costs thousands of page
+faults: a hop takes 14 ms instead of 4.5 (docs/decisions/002-dds-profile.md). Processes that were
+killed leave their shared-memory segments behind until someone cleans them.
 """
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import os
 import shutil
@@ -18,10 +17,9 @@ from pathlib import Path
 
 from ament_index_python.packages import get_package_prefix
 
-from worldsystem_core.freed_memory import hand_back_freed_memory
+from worldsystem_core.freed_memory import hand_back_freed_memory, keep_freed_memory
 from worldsystem_core.interpreter import share_interpreter
 
-_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
 _PROFILE_VARIABLES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
 _CLEAN_TIMEOUT_S = 10.0
 
@@ -32,16 +30,7 @@ def tune_process() -> None:
     """Apply the settings; call first thing in `main`, before large buffers exist."""
     share_interpreter()
     hand_back_freed_memory()
-    if not sys.platform.startswith("linux"):
-        return
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except AttributeError:
-        log.info("this C library has no mallopt: large messages will cost more page faults")
-        return
-    mallopt(_M_MMAP_MAX, 0)
-    mallopt(_M_TRIM_THRESHOLD, 1 << 30)
-    mallopt(_M_TOP_PAD, 64 << 20)
+    keep_freed_memory()
 
 
 def installed_executable(package: str, name: str) -> Path:
