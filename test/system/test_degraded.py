@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 pytest.importorskip("rclpy", reason="ROS is not set up: run these through `make test`")
@@ -11,6 +13,7 @@ from worldsystem.app import App
 from worldsystem.graph import Choice
 from worldsystem.node import Sign
 from worldsystem.separate import SeparateApp
+from worldsystem.supervision import StageWatch
 from worldsystem_core.errors import WorldSystemError
 
 
@@ -66,3 +69,25 @@ def test_a_file_that_breaks_off_in_its_own_process_is_told_in_the_report(apart):
     app._tell_how_the_source_ended()
     app._raise_failure()
     assert reporter.notes == ["clip.mp4 breaks off at 3 s. Everything before it was processed."]
+
+
+class Living:
+    """Stands for the process of a stage that runs."""
+
+    exit_code = None
+    killed = False
+
+    def kill(self):
+        self.killed = True
+
+
+def test_a_supervisor_that_was_stopped_for_a_minute_kills_no_stage_when_it_goes_on(apart):
+    app, reporter = apart
+    stopped_s = time.monotonic() - 60.0
+    process, watch = Living(), StageWatch(stopped_s - 100.0, heard_s=stopped_s)
+    app._processes, app._watches = {"mesher": process}, {"mesher": watch}
+    reporter.signs["mesher"] = Sign(stopped_s, "running", {})
+    app._looked_s = stopped_s
+    app._supervise()
+    assert not process.killed
+    assert reporter.supervised["state.mesher"] == "running"

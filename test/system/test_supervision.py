@@ -76,6 +76,17 @@ def test_one_who_watches_and_was_asleep_kills_nobody():
     assert watch.due(102.0 + SILENT_S) is Action.KILL, "what does not answer then hangs"
 
 
+def test_a_sign_from_before_the_sleep_takes_nothing_of_what_was_forgiven():
+    watch = StageWatch(0.0)
+    watch.heard(100.0)
+    watch.forgive(59.0)
+    watch.heard(100.0)
+    assert watch.due(160.0) is Action.NOTHING
+    watch.heard(165.0)
+    assert watch.due(165.0 + SILENT_S) is Action.NOTHING
+    assert watch.due(166.0 + SILENT_S) is Action.KILL
+
+
 def test_a_sign_of_life_of_the_process_before_does_not_count():
     watch = StageWatch(0.0)
     watch.ended(1.0)

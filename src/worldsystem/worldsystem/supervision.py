@@ -48,9 +48,9 @@ class StageWatch:
         return "starting" if self.heard_s is None else "running"
 
     def heard(self, now_s: float) -> None:
-        """The stage gave a sign of life."""
+        """The stage gave a sign of life; one older than what was heard or forgiven says nothing."""
         if self.ended_s is None:
-            self.heard_s = now_s
+            self.heard_s = now_s if self.heard_s is None else max(self.heard_s, now_s)
 
     def forgive(self, asleep_s: float) -> None:
         """Whoever watches could not hear it for so long [s]; nothing when that is not above 0."""
