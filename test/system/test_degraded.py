@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -60,6 +61,33 @@ def test_a_source_that_failed_in_its_own_process_fails_the_run(apart):
     assert app._source_is_at_its_end()
     with pytest.raises(WorldSystemError, match="port 5001 is already in use"):
         app._raise_failure()
+
+
+class Flying:
+    """Stands for a simulator in the air."""
+
+    ended = False
+
+
+def test_a_source_that_failed_ends_the_run_while_the_simulator_flies(apart):
+    app, reporter = apart
+    app._simulator = Flying()
+    assert not app._source_is_at_its_end()
+    reporter.signs["ingest"] = Sign(0.0, "running", {"ended": "False", "failed": "False"})
+    assert not app._source_is_at_its_end()
+    reporter.signs["ingest"] = Sign(0.0, "port in use", {"ended": "True", "failed": "True"})
+    assert app._source_is_at_its_end()
+
+
+@pytest.mark.parametrize("failed", [True, False])
+def test_no_simulator_takes_off_for_a_source_that_failed(apart, monkeypatch, failed):
+    app, reporter = apart
+    app.choice = replace(app.choice, source="sim")
+    reporter.signs["ingest"] = Sign(0.0, "", {"ended": str(failed), "failed": str(failed)})
+    monkeypatch.setattr("worldsystem.separate.stages", lambda choice, *, composed: [])
+    monkeypatch.setattr("worldsystem.separate.SimulatorProcess", lambda choice: Flying())
+    app._start()
+    assert (app._simulator is None) is failed
 
 
 def test_a_file_that_breaks_off_in_its_own_process_is_told_in_the_report(apart):

@@ -60,7 +60,7 @@ class SeparateApp(App):
                 self._wait_until_heard()
             self._start_process(stage, parameters)
         self._wait_until_heard()
-        if self.choice.simulated:
+        if self.choice.simulated and not self._source_has_failed():
             self._simulator = SimulatorProcess(self.choice)
 
     def _start_process(self, stage: Stage, parameters: Parameters) -> None:
@@ -100,10 +100,15 @@ class SeparateApp(App):
                 return
 
     def _source_is_at_its_end(self) -> bool:
-        if self._simulator is not None:
-            return self._simulator.ended
+        """A source that failed tells so itself, however long a simulator would still fly."""
         sign = self._sign_of_the_source()
-        return sign is not None and sign.facts.get("ended") == "True"
+        if sign is not None and sign.facts.get("ended") == "True":
+            return True
+        return self._simulator is not None and self._simulator.ended
+
+    def _source_has_failed(self) -> bool:
+        sign = self._sign_of_the_source()
+        return sign is not None and sign.facts.get("failed") == "True"
 
     def _sign_of_the_source(self) -> Sign | None:
         sign: Sign | None = self._threads[0].node.signs.get("ingest")
@@ -116,7 +121,7 @@ class SeparateApp(App):
     def _raise_failure(self) -> None:
         super()._raise_failure()
         sign = self._sign_of_the_source()
-        if sign is not None and sign.facts.get("failed") == "True":
+        if sign is not None and self._source_has_failed():
             raise WorldSystemError(sign.message)
 
     def _supervise(self) -> None:
