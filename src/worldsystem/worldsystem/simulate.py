@@ -9,6 +9,7 @@ import threading
 import time
 
 from worldsystem.settings_text import config_words
+from worldsystem.status_line import say
 from worldsystem_core.config import config_from, settings_of
 from worldsystem_sim.config import SimConfig
 from worldsystem_sim.simulator import SimStatus, Simulator
@@ -36,7 +37,7 @@ class _Printer:
             return
         self._phase, self._printed_s = status.phase, now
         done = status.frames_rendered if status.phase == "preparing" else status.frames_sent
-        print(f"simulator: {status.phase}, {done} of {status.frames_total} frames", flush=True)
+        say(f"simulator: {status.phase}, {done} of {status.frames_total} frames")
 
 
 def list_settings() -> None:

@@ -10,6 +10,7 @@ import threading
 
 from worldsystem.graph import Choice, simulator_parameters
 from worldsystem.settings_text import word_of
+from worldsystem_core.child_process import end_with_parent
 from worldsystem_core.errors import WorldSystemError
 
 _STOP_S = 10.0
@@ -25,7 +26,8 @@ class SimulatorProcess:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            start_new_session=True,
+            start_new_session=True,  # Ctrl-C is for the run, which ends it in order
+            preexec_fn=end_with_parent,
         )
         self.message = "simulator is starting"
         self._stopped = False
