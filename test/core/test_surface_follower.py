@@ -6,25 +6,32 @@ from __future__ import annotations
 import numpy as np
 
 from worldsystem_core.surface import MeshAssembly, MeshBlock, MeshDelta
-from worldsystem_core.surface_follower import HELD, SurfaceFollower
+from worldsystem_core.surface_follower import HELD, RESTART_NS, SurfaceFollower
+
+SILENCE_NS = RESTART_NS + 1
 
 
-def delta(sequence: int, base: int | None = None, stamp_ns: int = 0) -> MeshDelta:
-    """Says of one block that it is of version `sequence`."""
+def delta(
+    sequence: int, base: int | None = None, stamp_ns: int = 0, places: tuple[int, ...] = (0,)
+) -> MeshDelta:
+    """Says of a block at each of `places` that it is of version `sequence`."""
     empty = np.zeros((0, 3))
-    block = MeshBlock(
-        index=(0, 0, 0),
-        version=sequence,
-        vertices=empty.astype(np.float32),
-        colours=empty.astype(np.uint8),
-        faces=empty.astype(np.int32),
+    blocks = tuple(
+        MeshBlock(
+            index=(place, 0, 0),
+            version=sequence,
+            vertices=empty.astype(np.float32),
+            colours=empty.astype(np.uint8),
+            faces=empty.astype(np.int32),
+        )
+        for place in places
     )
     return MeshDelta(
         stamp_ns=stamp_ns,
         sequence=sequence,
         base_sequence=sequence - 1 if base is None else base,
         block_size=0.1,
-        blocks=(block,),
+        blocks=blocks,
         removed=(),
         total_vertices=0,
         total_faces=0,
@@ -83,7 +90,7 @@ def test_a_mesher_that_begins_anew_is_followed_though_its_first_delta_was_missed
     assert follower.take(delta(3, stamp_ns=52)) == []
     assert follower.newer_than == 0, "all of it is asked for"
     assert follower.take(delta(4, stamp_ns=53)) == []
-    assert shown(follower.catch_up(delta(3, base=0, stamp_ns=54))) == [3, 4]
+    assert shown(follower.catch_up(delta(3, base=0, stamp_ns=52))) == [3, 4]
     assert shown(follower.take(delta(5, stamp_ns=55))) == [5]
     assert follower.newer_than is None
 
@@ -102,6 +109,90 @@ def test_a_delta_that_an_answer_overtook_is_none_of_a_mesher_that_begins_anew():
     assert shown(follower.catch_up(delta(8, base=0, stamp_ns=9))) == [8]
     assert follower.take(delta(6, stamp_ns=6)) == follower.take(delta(7, stamp_ns=7)) == []
     assert follower.newer_than is None
+
+
+def test_a_gap_after_a_silence_may_be_another_mesher_of_which_all_is_asked_for():
+    follower, assembly = SurfaceFollower(), MeshAssembly()
+    for n in range(1, 11):
+        for each in follower.take(delta(n, stamp_ns=n, places=(n,))):
+            assembly.apply(each)
+    heard_ns = 10 + SILENCE_NS
+    assert follower.take(delta(15, stamp_ns=heard_ns, places=(15,))) == []
+    assert follower.newer_than == 0
+    assert follower.take(delta(16, stamp_ns=heard_ns + 2, places=(16,))) == []
+    whole = delta(15, base=0, stamp_ns=heard_ns + 1, places=(3, 4, 15))
+    for each in follower.catch_up(whole):
+        assert assembly.apply(each)
+    assert {index[0]: block.version for index, block in assembly.blocks.items()} == {
+        3: 15,
+        4: 15,
+        15: 15,
+        16: 16,
+    }
+    assert follower.newer_than is None
+    assert shown(follower.take(delta(17, stamp_ns=heard_ns + 3))) == [17]
+
+
+def test_a_gap_without_a_silence_is_none_of_another_mesher():
+    follower = SurfaceFollower()
+    for n in range(1, 11):
+        follower.take(delta(n, stamp_ns=n))
+    follower.take(delta(15, stamp_ns=10 + RESTART_NS))
+    assert follower.newer_than == 10
+    (caught_up,) = follower.catch_up(delta(15, base=10, stamp_ns=11 + RESTART_NS, places=(1,)))
+    assert caught_up.removed == ()
+
+
+def test_a_silence_without_a_gap_is_none_of_another_mesher():
+    follower = SurfaceFollower()
+    assert shown(follower.take(delta(1, stamp_ns=1))) == [1]
+    assert shown(follower.take(delta(2, stamp_ns=2 + SILENCE_NS))) == [2]
+
+
+def test_what_is_held_after_a_silence_may_be_of_another_mesher():
+    follower = SurfaceFollower()
+    follower.take(delta(30, base=0, stamp_ns=30))
+    follower.take(delta(32, stamp_ns=32))
+    assert follower.newer_than == 30
+    follower.take(delta(40, stamp_ns=40 + SILENCE_NS))
+    assert follower.newer_than == 0
+    assert shown(follower.catch_up(delta(40, base=0, stamp_ns=41 + SILENCE_NS))) == [40]
+
+
+def test_another_mesher_may_answer_though_none_of_its_deltas_was_heard():
+    follower = SurfaceFollower()
+    follower.take(delta(30, base=0, stamp_ns=30, places=(1, 2)))
+    follower.take(delta(32, stamp_ns=32))
+    answered_ns = 32 + SILENCE_NS
+    assert follower.catch_up(delta(50, base=30, stamp_ns=answered_ns)) == []
+    assert follower.newer_than == 0
+    (whole,) = follower.catch_up(delta(50, base=0, stamp_ns=answered_ns + SILENCE_NS, places=(2,)))
+    assert whole.removed == ((1, 0, 0),)
+
+
+def test_another_mesher_that_is_not_as_far_answers_with_all_that_it_has():
+    follower = SurfaceFollower()
+    follower.take(delta(30, base=0, stamp_ns=30))
+    follower.take(delta(32, stamp_ns=32))
+    assert shown(follower.catch_up(delta(12, base=0, stamp_ns=33 + SILENCE_NS))) == [12]
+    assert follower.newer_than is None, "nothing of the mesher before is held"
+    assert shown(follower.take(delta(13, stamp_ns=34 + SILENCE_NS))) == [13]
+
+
+def test_an_answer_of_the_mesher_before_is_none_to_the_one_that_began_anew():
+    follower = SurfaceFollower()
+    follower.take(delta(40, stamp_ns=40))
+    assert follower.take(delta(3, stamp_ns=52)) == []
+    assert follower.catch_up(delta(40, base=0, stamp_ns=41)) == []
+    assert follower.newer_than == 0
+    assert shown(follower.catch_up(delta(3, base=0, stamp_ns=53))) == [3]
+
+
+def test_who_had_nothing_yet_removes_nothing():
+    follower = SurfaceFollower()
+    follower.take(delta(7, stamp_ns=7))
+    (whole,) = follower.catch_up(delta(7, base=0, stamp_ns=8, places=(1, 2)))
+    assert whole.removed == ()
 
 
 def test_a_mesher_that_never_answers_costs_no_more_than_so_many_deltas():

@@ -6,16 +6,19 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import replace
 
-from worldsystem_core.surface import MeshDelta
+from worldsystem_core.surface import BlockIndex, MeshDelta
 
 HELD = 100
+RESTART_NS = 10**9
+"""The least time in which a stage begins anew: after a longer silence another mesher may speak."""
 
 
 class SurfaceFollower:
     """Says which deltas to show, in order, and what to ask the mesher for when some were missed.
 
     While something is missing, deltas are held (the newest `HELD`): the answer may be older than
-    they are and would put old blocks over new ones.
+    they are and would put old blocks over new ones. Where the mesher may be another one, all of its
+    surface is asked for, and blocks that this does not hold are removed.
     """
 
     def __init__(self) -> None:
@@ -23,6 +26,8 @@ class SurfaceFollower:
         self._held: deque[MeshDelta] = deque(maxlen=HELD)
         self._missing = False
         self._newest_sequence, self._newest_ns = 0, 0
+        self._begun_ns = 0
+        self._shown: set[BlockIndex] = set()
 
     @property
     def newer_than(self) -> int | None:
@@ -31,13 +36,13 @@ class SurfaceFollower:
 
     def take(self, delta: MeshDelta) -> list[MeshDelta]:
         """What can be shown now that `delta` came."""
-        began_anew = delta.sequence <= self._newest_sequence and delta.stamp_ns > self._newest_ns
+        may_be_of_another = self._may_be_of_another(delta)
         self._note(delta)
         if delta.base_sequence == 0:  # a mesher that begins anew: its numbers begin again
             self._missing = False
             self._held.clear()
-        elif began_anew:  # and its first delta was missed
-            self._sequence, self._missing = 0, True
+        elif may_be_of_another:  # and its first delta was missed
+            self._sequence, self._missing, self._begun_ns = 0, True, delta.stamp_ns
             self._held = deque([delta], maxlen=HELD)
             return []
         elif self._missing or delta.base_sequence > self._sequence:
@@ -47,25 +52,30 @@ class SurfaceFollower:
         elif delta.sequence < self._sequence:  # it was in an answer that overtook it
             return []
         self._sequence = delta.sequence
-        return [delta]
+        return [self._showing(delta)]
 
     def catch_up(self, answer: MeshDelta) -> list[MeshDelta]:
-        """What can be shown now that everything up to `answer.sequence` was told."""
-        if not self._missing:
+        """What can be shown now that everything up to `answer.sequence` was told.
+
+        Nothing of an answer by the mesher before; nothing yet where another one may have answered:
+        what it told up to `newer_than` is asked for, too.
+        """
+        if not self._missing or answer.stamp_ns < self._begun_ns:
+            return []
+        was_silent = self._is_after_silence(answer)
+        self._note(answer)
+        if answer.base_sequence > 0 and was_silent:
+            self._sequence = 0
+            self._held.clear()
             return []
         held, self._missing = list(self._held), False
         self._held.clear()
-        self._note(answer)
         self._sequence = answer.sequence
-        shown = [answer]
+        shown = [self._showing(self._instead_of_all(answer))]
         for delta in held:
-            if delta.sequence > self._sequence:
+            if delta.sequence > self._sequence and delta.stamp_ns >= answer.stamp_ns:
                 shown += self.take(delta)
         return shown
-
-    def _note(self, delta: MeshDelta) -> None:
-        if delta.stamp_ns >= self._newest_ns:
-            self._newest_sequence, self._newest_ns = delta.sequence, delta.stamp_ns
 
     def give_up(self) -> list[MeshDelta]:
         """What can be shown when nobody answers any more: all that is held, as if in order.
@@ -76,6 +86,32 @@ class SurfaceFollower:
         self._held.clear()
         shown = []
         for delta in held:
-            shown.append(replace(delta, base_sequence=min(delta.base_sequence, self._sequence)))
+            base_sequence = min(delta.base_sequence, self._sequence)
+            shown.append(self._showing(replace(delta, base_sequence=base_sequence)))
             self._sequence = delta.sequence
         return shown
+
+    def _may_be_of_another(self, delta: MeshDelta) -> bool:
+        """Whether numbers that go back, or a gap after a silence, say so."""
+        if delta.sequence <= self._newest_sequence:
+            return delta.stamp_ns > self._newest_ns
+        return delta.base_sequence > self._newest_sequence and self._is_after_silence(delta)
+
+    def _is_after_silence(self, delta: MeshDelta) -> bool:
+        return delta.stamp_ns - self._newest_ns > RESTART_NS
+
+    def _note(self, delta: MeshDelta) -> None:
+        if delta.stamp_ns >= self._newest_ns:
+            self._newest_sequence, self._newest_ns = delta.sequence, delta.stamp_ns
+
+    def _instead_of_all(self, answer: MeshDelta) -> MeshDelta:
+        """`answer`; where it is the whole surface, what else was shown is removed by it."""
+        if answer.base_sequence > 0:
+            return answer
+        gone = self._shown.difference(block.index for block in answer.blocks)
+        return replace(answer, removed=(*answer.removed, *gone.difference(answer.removed)))
+
+    def _showing(self, delta: MeshDelta) -> MeshDelta:
+        self._shown.difference_update(delta.removed)
+        self._shown.update(block.index for block in delta.blocks)
+        return delta

@@ -28,9 +28,9 @@ class FollowedSurface:
 
     def take(self, delta: MeshDelta) -> None:
         """A delta that the mesher told."""
-        was_missing = self._follower.newer_than is not None
+        asked_for = self._follower.newer_than
         self._hand_over(self._follower.take(delta))
-        if not was_missing:
+        if self._follower.newer_than != asked_for:  # it is another mesher that has to answer
             self._ask_for_missing()
 
     def close(self) -> None:

@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Who follows the surface asks the mesher that is there now, not the one that has died."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import pytest
+
+rclpy = pytest.importorskip("rclpy", reason="ROS is not set up: run these through `make test`")
+
+from rclpy.serialization import deserialize_message  # noqa: E402
+from worldsystem_msgs.srv import MeshRequest  # noqa: E402
+
+from worldsystem_core.config import Config  # noqa: E402
+from worldsystem_core.ros import topics  # noqa: E402
+from worldsystem_core.ros.followed_surface import FollowedSurface  # noqa: E402
+from worldsystem_core.ros.node_thread import NodeThread  # noqa: E402
+from worldsystem_core.ros.stage_node import StageNode  # noqa: E402
+from worldsystem_core.surface import MeshDelta  # noqa: E402
+
+TIMEOUT_S = 20.0
+
+
+@dataclass(frozen=True)
+class NoSettings(Config):
+    """Nothing to set."""
+
+
+def delta(sequence: int, base: int, stamp_ns: int) -> MeshDelta:
+    """One that changes nothing."""
+    return MeshDelta(
+        stamp_ns=stamp_ns,
+        sequence=sequence,
+        base_sequence=base,
+        block_size=0.1,
+        blocks=(),
+        removed=(),
+        total_vertices=0,
+        total_faces=0,
+        keyframe_count=1,
+        capture_ns=0,
+    )
+
+
+class Follower(StageNode):
+    """Keeps the numbers of what it is to show."""
+
+    def __init__(self, context):
+        super().__init__("follower", NoSettings, context=context)
+        self.shown: list[int] = []
+        self.surface = FollowedSurface(self, lambda delta: self.shown.append(delta.sequence))
+
+
+class Mesher(StageNode):
+    """Answers as one that has come to delta 35."""
+
+    def __init__(self, context):
+        super().__init__("mesher", NoSettings, context=context)
+        self.asked: list[int] = []
+        self.create_service(MeshRequest, "mesh/request", self._on_request)
+
+    def _on_request(self, request, response):
+        self.asked.append(request.newer_than)
+        (cdr,) = topics.MESH.adapter.dump(delta(35, request.newer_than, stamp_ns=100))
+        response.delta = deserialize_message(cdr, topics.MESH.adapter.ros_type)
+        return response
+
+
+def test_a_mesher_that_begins_anew_is_not_asked_with_the_number_of_the_one_before(context):
+    follower = Follower(context)
+    with follower.turn:
+        follower.surface.take(delta(30, 0, stamp_ns=30))
+        follower.surface.take(delta(32, 31, stamp_ns=32))
+        follower.surface.take(delta(3, 2, stamp_ns=50))
+    mesher = Mesher(context)
+    threads = [NodeThread(follower), NodeThread(mesher)]
+    for thread in threads:
+        thread.start()
+    try:
+        deadline = time.monotonic() + TIMEOUT_S
+        while follower.shown != [30, 35]:
+            assert time.monotonic() < deadline, f"asked {mesher.asked}, shown {follower.shown}"
+            time.sleep(0.02)
+        assert mesher.asked == [0]
+    finally:
+        for thread in threads:
+            thread.stop()
+            thread.node.close()
