@@ -48,6 +48,12 @@ def prose(page: Path) -> str:
     return re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
 
 
+def commands(page: Path) -> list[str]:
+    """The lines of the page's blocks of code, those that are continued as one."""
+    blocks = re.findall(r"```.*?\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    return [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+
+
 def anchors(page: Path) -> set[str]:
     """The names that a renderer gives to a page's headings."""
     headings = re.findall(r"^#+ (.+)$", prose(page), flags=re.MULTILINE)
@@ -88,6 +94,16 @@ def test_every_local_link_leads_to_a_file_and_a_heading(page: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_a_page_names_no_path_of_one_machine(page: Path) -> None:
     assert not MACHINE_PATH.findall(page.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_no_example_opens_the_map_to_everybody(page: Path) -> None:
+    for command in commands(page):
+        if "viewer.host=0.0.0.0" in command:
+            assert {"viewer.token_file", "viewer.tls_certificate", "viewer.tls_key"} <= set(
+                re.findall(r"[\w.]+(?==)", command)
+            )
+            assert {"viewer.foxglove=false", "viewer.rerun=false"} <= set(command.split())
 
 
 def test_every_dependency_has_its_line() -> None:
