@@ -8,6 +8,7 @@ const LONGEST_WAIT_MS = 8000;
 const LOOK_MS = 5000;
 const PATIENCE = 4; // looks; a page that is seen is told its status each second
 const MOST_PATIENCE = 32;
+const CALM = 12; // looks, a minute: a line on which no silence was longer than one is not thin
 
 export class Connection {
   // `onMessage(message)` for each message, `onState("connected" | "connecting" | "lost")`,
@@ -21,6 +22,7 @@ export class Connection {
     this.waitMs = FIRST_WAIT_MS;
     this.silence = 0;
     this.patience = PATIENCE;
+    this.calm = 0;
     this.given = new URLSearchParams(location.search);
     this.token = this.given.get("token") ?? sessionStorage.getItem("token") ?? "";
     document.addEventListener("visibilitychange", () => {
@@ -76,10 +78,12 @@ export class Connection {
   }
 
   // A line may die without a word. A long message on a thin line is silence, too: so each time the
-  // page waits longer before it tries another.
+  // page waits longer before it tries another, until the line was lively for long.
   listen() {
     if (!this.connected || document.hidden) return;
     this.silence += 1;
+    this.calm = this.silence > 1 ? 0 : this.calm + 1;
+    if (this.calm >= CALM) this.patience = PATIENCE;
     if (this.silence <= this.patience) return;
     this.patience = Math.min(2 * this.patience, MOST_PATIENCE);
     const dead = this.socket;

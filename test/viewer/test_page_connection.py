@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How long the page takes a silent line for one that is only slow."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+
+import pytest
+
+from worldsystem_viewer.page_files import WEB
+from worldsystem_viewer.protocol import Hello, encode
+
+NODE = shutil.which("node")
+pytestmark = pytest.mark.skipif(NODE is None, reason="node is not installed")
+LOOK_S = 5  # between two looks at the line
+PATIENCE, MOST_PATIENCE = 4, 32  # looks
+
+# Runs the page's connection on a line that speaks (1) or is silent (0) before each look, and prints
+# the number of looks after which it was given up.
+_LINE = """
+import { readFileSync } from "node:fs";
+const nothing = () => {};
+Object.assign(globalThis, {
+  location: { search: "", protocol: "http:", host: "here" },
+  sessionStorage: { getItem: () => null },
+  document: { hidden: false, addEventListener: nothing },
+  addEventListener: nothing,
+  setInterval: nothing,
+  setTimeout: nothing,
+  WebSocket: class {
+    send() {}
+    close() {}
+  },
+});
+const { Connection } = await import("./connection.js");
+const hello = new Uint8Array(readFileSync(process.argv[2]));
+const given = { onMessage: nothing, onState: nothing, onRefused: nothing };
+const connection = new Connection(given);
+const dead = [];
+let looks = 0;
+for (const speaks of JSON.parse(process.argv[3])) {
+  if (!connection.connected) {
+    connection.open();
+    connection.take(hello.buffer.slice(0));
+  }
+  if (speaks) connection.take(hello.buffer.slice(0));
+  connection.listen();
+  looks += 1;
+  if (!connection.connected) dead.push(looks);
+}
+console.log(JSON.stringify(dead));
+"""
+LONG = [0] * (MOST_PATIENCE + 1)
+
+
+@pytest.fixture
+def given_up(tmp_path):
+    """After how many looks the page gave up lines that spoke as told."""
+    shutil.copytree(WEB / "vendor", tmp_path / "vendor")
+    for name in ("connection.js", "protocol.js"):
+        shutil.copy(WEB / name, tmp_path / name)
+    (tmp_path / "package.json").write_text('{"type": "module"}')
+    (tmp_path / "line.js").write_text(_LINE)
+    (tmp_path / "hello").write_bytes(encode(Hello(session="s", resumed=False, mesh="raw")))
+
+    def run(speaks: list[int]) -> list[int]:
+        command = [str(NODE), "line.js", "hello", json.dumps(speaks)]
+        done = subprocess.run(
+            command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    return run
+
+
+def test_a_line_that_dies_is_noticed_after_20_to_25_s(given_up):
+    (dead,) = given_up([1] * 3 + [0] * (PATIENCE + 1))
+    assert 20 <= LOOK_S * (dead - 3) <= 25
+
+
+def test_a_line_that_dies_time_and_again_is_given_longer_each_time(given_up):
+    looks = given_up(LONG * 4)
+    waits = [after - before for before, after in zip([0, *looks], looks, strict=False)]
+    assert waits[:4] == [PATIENCE + 1, 2 * PATIENCE + 1, 4 * PATIENCE + 1, MOST_PATIENCE + 1]
+
+
+def test_after_a_lively_minute_a_death_is_noticed_as_soon_as_at_first(given_up):
+    minute = [1] * (60 // LOOK_S)
+    looks = given_up((minute + [0] * PATIENCE) * 5)
+    assert looks == [(len(minute) + PATIENCE) * n for n in range(1, 6)]
+
+
+def test_a_line_on_which_messages_take_long_is_not_lively(given_up):
+    begun = [0] * (PATIENCE + 1)
+    slow = [1, 0, 0] * (60 // LOOK_S)
+    looks = given_up(begun + slow + LONG)
+    assert looks[0] == len(begun)
+    assert looks[1] > len(begun) + len(slow) + PATIENCE
