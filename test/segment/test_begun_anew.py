@@ -91,6 +91,40 @@ def test_one_that_is_killed_is_followed_by_one_with_the_same_objects(begin, keyf
     assert [each.id for each in again._segmenter.objects(0).objects] == ids
 
 
+def test_sizes_count_on_for_one_that_follows_a_killed_one(begin, keyframes):
+    """The reconstruction lives on, so that sizes stay relative to what it told the dead one."""
+    node = begin()
+    for keyframe in keyframes:
+        node._on_keyframe(NewKeyframe(keyframe))
+    poses = {keyframe.id: keyframe.world_from_cam for keyframe in keyframes}
+
+    def sizes(of, factor: float, root: ScaleState | None = None) -> list[np.ndarray]:
+        of._on_keyframe(MovedKeyframes(poses, dict.fromkeys(poses, factor), root))
+        return [np.sort(each.size) for each in of._segmenter.objects(0).objects]
+
+    grown = sizes(node, 5.0, ScaleState.METRIC)
+    assert len(grown) > 5
+    node._keep_map()
+    for now, before in zip(sizes(begin(), 6.0), grown, strict=True):
+        np.testing.assert_allclose(now, 1.2 * before, rtol=0.1)
+
+
+def test_one_that_follows_a_killed_one_knows_the_keyframes_that_were_told(begin, keyframes):
+    node = begin()
+    for keyframe in keyframes:
+        node._on_keyframe(NewKeyframe(keyframe))
+    before = node._segmenter.objects(0).objects
+    node._keep_map()
+    again, moved = begin(), keyframes[0].world_from_cam.copy()
+    moved[:3, 3] += 5.0
+    for keyframe in keyframes:
+        again._on_keyframe(NewKeyframe(replace(keyframe, world_from_cam=moved)))
+    assert again.ledger.state().dropped == {"told_again": 6}
+    for old, new in zip(before, again._segmenter.objects(0).objects, strict=True):
+        shift = new.world_from_box[:3, 3] - old.world_from_box[:3, 3]
+        np.testing.assert_allclose(shift, 5.0, atol=0.1)
+
+
 def test_objects_of_a_loaded_map_are_told_as_of_when_they_were_seen_last(begin, keyframes):
     node = begin()
     for keyframe in keyframes[1:]:

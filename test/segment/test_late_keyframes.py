@@ -14,6 +14,7 @@ from segment_scenes import ROOM_EYE, room
 rclpy = pytest.importorskip("rclpy", reason="ROS is not set up: run these through `make test`")
 
 from worldsystem_core.handoff import Handoff  # noqa: E402
+from worldsystem_core.keyframe_inbox import joined  # noqa: E402
 from worldsystem_core.priority import make_urgent  # noqa: E402
 from worldsystem_core.reconstruction import (  # noqa: E402
     MovedKeyframes,
@@ -22,7 +23,6 @@ from worldsystem_core.reconstruction import (  # noqa: E402
 )
 from worldsystem_core.ros import topics  # noqa: E402
 from worldsystem_core.ros.reference_topic import ReferencePublisher  # noqa: E402
-from worldsystem_segment.corrections import joined  # noqa: E402
 from worldsystem_segment.node import SegmenterNode  # noqa: E402
 from worldsystem_segment.segmenter import Segmenter  # noqa: E402
 
@@ -58,7 +58,7 @@ def _send(node, events) -> list[int]:
         publisher.publish(event)
     time.sleep(1.5 * WAIT_S)
     links = (link for link in node._links if hasattr(link, "inbox"))
-    link = next(link for link in links if link.inbox is node._waiting_events)
+    link = next(link for link in links if link.inbox is node._inbox)
     while len(link.inbox):
         link.deliver()
     publisher.destroy()
@@ -80,7 +80,7 @@ def test_what_was_let_go_and_is_told_again_is_not_segmented(node, keyframes) -> 
 
 
 def test_what_found_the_inbox_full_and_is_told_again_is_not_segmented(node, keyframes) -> None:
-    node._on_dropped(NewKeyframe(keyframes[1]))
+    node._inbox._on_drop(NewKeyframe(keyframes[1]))
     assert _send(node, [NewKeyframe(k) for k in keyframes]) == [0, 5]
     dropped = {"queue_full": 1, "superseded": 3, "told_again": 1}
     assert node.ledger.state().dropped == dropped

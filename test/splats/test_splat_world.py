@@ -77,6 +77,25 @@ def test_voxels_follow_when_the_world_becomes_metric():
     assert world.add(wall_seen_from([0.1, 0, 0], 1, wall_y=30.0)) < 100
 
 
+def test_voxels_follow_when_keyframes_become_metric_one_by_one():
+    """As across processes, and while new ones come that are metric already."""
+    world = SplatWorld()
+    keyframes = [wall_seen_from([10.0 * k, 0, 0], k) for k in range(5)]
+    for keyframe in keyframes:
+        world.add(keyframe)
+    before = world.voxel
+    for keyframe in keyframes:
+        world.moved.clear()
+        far = keyframe.world_from_cam.copy()
+        far[:3, 3] *= 10.0
+        world.move({keyframe.id: far}, {keyframe.id: 10.0})
+    assert abs(world.voxel - 10 * before) < 1e-9
+    for k in range(5, 12):
+        world.add(wall_seen_from([100.0 * k, 0, 0], k, wall_y=30.0))
+        world.move({0: keyframes[0].world_from_cam}, {0: 10.0})
+    assert abs(world.voxel - 10 * before) < 1e-9
+
+
 def test_chunks_that_a_correction_laid_over_each_other_are_thinned():
     world = SplatWorld()
     keyframe = wall_seen_from([0, 0, 0], 0)

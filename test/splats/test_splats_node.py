@@ -11,6 +11,7 @@ import pytest
 from splat_scenes import CAMERA, wall_seen_from
 
 from worldsystem_core.geometry.sim3 import Sim3
+from worldsystem_core.keyframe_inbox import ToldAgain
 from worldsystem_core.reconstruction import (
     MovedKeyframes,
     NewKeyframe,
@@ -115,7 +116,38 @@ def test_what_hangs_on_a_keyframe_told_again_grows_on_from_its_size(node):
         node._on_keyframe(NewKeyframe(grown(heir)))
         node._on_keyframe(MovedKeyframes({3: pose}, {3: 1.5}))
         sizes = {number: c.world_from_chunk.scale for number, c in node._world.chunks.items()}
-    assert sizes == {2: pytest.approx(3.0), 3: pytest.approx(1.5)}
+    assert sizes == {2: pytest.approx(3.0), 3: pytest.approx(3.0)}
+
+
+def test_what_hangs_on_a_keyframe_that_added_no_splats_grows_on_from_its_size(node):
+    """As one that shows what is shown already."""
+    before = wall_seen_from([0, 0, 0], 2)
+    nothing = np.full_like(before.pointmap, np.nan)
+    heir = replace(before, id=3, frame_id=3, pointmap=nothing)
+    pose = heir.world_from_cam
+    with node.turn:
+        for keyframe in (before, heir):
+            node._on_keyframe(NewKeyframe(keyframe))
+        assert set(node._world.chunks) == {2}
+        node._on_keyframe(RemovedKeyframes((2,), {2: Successor(3, pose)}))
+        node._on_keyframe(MovedKeyframes({3: pose}, {3: 2.0}))
+        node._on_keyframe(NewKeyframe(grown(heir)))
+        node._on_keyframe(MovedKeyframes({3: pose}, {3: 1.5}))
+        assert node._world.chunks[2].world_from_chunk.scale == pytest.approx(3.0)
+
+
+def test_a_keyframe_told_again_for_which_there_was_no_room_is_followed(node):
+    keyframe = wall_seen_from([0, 0, 0], 3)
+    pose, aside = keyframe.world_from_cam, keyframe.world_from_cam.copy()
+    aside[0, 3] += 1.0
+    with node.turn:
+        node._on_keyframe(NewKeyframe(keyframe))
+        node._on_keyframe(MovedKeyframes({3: pose}, {3: 2.0}))
+        node._on_keyframe(ToldAgain({3: aside}))
+        node._on_keyframe(MovedKeyframes({3: aside}, {3: 1.5}))
+        chunk = node._world.chunks[3].world_from_chunk
+    assert chunk.scale == pytest.approx(3.0)
+    np.testing.assert_allclose(chunk.translation, aside[:3, 3], atol=1e-6)
 
 
 def test_a_listener_gets_the_world_and_its_corrections_and_can_have_it_saved(

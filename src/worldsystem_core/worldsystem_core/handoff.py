@@ -49,19 +49,17 @@ class Handoff(Generic[T]):
 
     def put(self, item: T) -> None:
         """Add `item`, never blocking; after `close` the item itself counts as dropped."""
-        lost: T | None = None
+        lost = [item]
         with self._changed:
             self.paced = False
-            if self._closed:
-                lost = item
-            else:
-                if len(self._items) == self._capacity:
-                    lost = self._items.popleft()[2]
+            if not self._closed:
+                lost = self._make_room() if len(self._items) >= self._capacity else []
                 self._append(item)
-            self.dropped += lost is not None
+            self.dropped += len(lost)
             self._changed.notify_all()
-        if lost is not None and self._on_drop:
-            self._on_drop(lost)
+        if self._on_drop:
+            for gone in lost:
+                self._on_drop(gone)
 
     def put_waiting(self, item: T, timeout_s: float) -> bool:
         """Add `item` once there is room; False when there was none within `timeout_s`.
@@ -142,6 +140,10 @@ class Handoff(Generic[T]):
         with self._changed:
             self._closed = True
             self._changed.notify_all()
+
+    def _make_room(self) -> list[T]:
+        """Let go of an item for the one that comes, and return what went; under the lock."""
+        return [self._items.popleft()[2]]
 
     def _append(self, item: T) -> None:
         self._items.append((next(_order), time.monotonic(), item))

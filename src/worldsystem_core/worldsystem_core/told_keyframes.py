@@ -3,15 +3,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+
 import numpy as np
 from jaxtyping import Float64
 
-from worldsystem_core.reconstruction import (
-    Keyframe,
-    MovedKeyframes,
-    NewKeyframe,
-    RemovedKeyframes,
-)
+from worldsystem_core.keyframe_inbox import Told, ToldAgain
+from worldsystem_core.reconstruction import Keyframe, MovedKeyframes, NewKeyframe
 
 TOLD_AGAIN = "told_again"
 """Why a keyframe goes that the stage has: it is where it was."""
@@ -20,7 +18,7 @@ _SAME_PLACE = 1e-6
 
 class ToldKeyframes:
     """Remembers the frame and the pose of each keyframe; a reconstruction that died may give a
-    number again to another frame."""
+    number again to another frame. Any thread may note a keyframe that another one did not."""
 
     def __init__(self) -> None:
         self._frames: dict[int, int] = {}
@@ -36,16 +34,45 @@ class ToldKeyframes:
             self._poses[keyframe.id], keyframe.world_from_cam, atol=_SAME_PLACE
         )
 
-    def note(self, event: NewKeyframe | MovedKeyframes | RemovedKeyframes) -> None:
+    def poses(self, ids: Iterable[int]) -> dict[int, Float64[np.ndarray, "4 4"]]:
+        """`world_from_cam` of those that were told, as told last."""
+        return {known: self._poses[known] for known in ids if known in self._poses}
+
+    def moved(
+        self, world_from_cam: Mapping[int, Float64[np.ndarray, "4 4"]]
+    ) -> dict[int, Float64[np.ndarray, "4 4"]]:
+        """Those of these keyframes that were told before and lay elsewhere."""
+        return {
+            known: pose
+            for known, pose in world_from_cam.items()
+            if known in self._poses and not np.allclose(self._poses[known], pose, atol=_SAME_PLACE)
+        }
+
+    def note(self, event: Told) -> None:
         """Remember what an event tells."""
         if isinstance(event, NewKeyframe):
             keyframe = event.keyframe
-            self._frames[keyframe.id] = keyframe.frame_id
             self._poses[keyframe.id] = keyframe.world_from_cam
-        elif isinstance(event, MovedKeyframes):
+            self._frames[keyframe.id] = keyframe.frame_id
+        elif isinstance(event, (MovedKeyframes, ToldAgain)):
             moved = event.world_from_cam.items()
             self._poses.update({known: pose for known, pose in moved if known in self._frames})
         else:
             for gone in event.ids:
                 self._frames.pop(gone, None)
                 self._poses.pop(gone, None)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """What is remembered, for a file: n ids, their frames and poses (n, 4, 4)."""
+        known = list(self._frames)
+        return {
+            "ids": np.array(known, np.int64),
+            "frames": np.array([self._frames[key] for key in known], np.int64),
+            "poses": np.array([self._poses[key] for key in known]).reshape(-1, 4, 4),
+        }
+
+    def restore(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Remember what `arrays` gave, and nothing else."""
+        ids = arrays["ids"].tolist()
+        self._frames = dict(zip(ids, arrays["frames"].tolist(), strict=True))
+        self._poses = dict(zip(ids, arrays["poses"], strict=True))

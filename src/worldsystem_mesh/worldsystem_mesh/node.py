@@ -13,10 +13,16 @@ from std_srvs.srv import Trigger
 from worldsystem_msgs.srv import MeshRequest, SaveMesh
 
 from worldsystem_core.errors import WorldSystemError
+from worldsystem_core.keyframe_inbox import (
+    Correction,
+    Told,
+    ToldAgain,
+    is_correction,
+    joined,
+)
 from worldsystem_core.mesh_stream.streamed import MeshEncoding, streamed
-from worldsystem_core.reconstruction import Keyframe, MovedKeyframes, NewKeyframe
+from worldsystem_core.reconstruction import Keyframe, NewKeyframe, RemovedKeyframes
 from worldsystem_core.ros import topics
-from worldsystem_core.ros.adapters.slam import KeyframeEvent
 from worldsystem_core.ros.adapters.surface import statistics_message
 from worldsystem_core.ros.container import run_node
 from worldsystem_core.ros.patient_call import PatientCall, log_trigger
@@ -25,7 +31,6 @@ from worldsystem_core.surface import MeshDelta
 from worldsystem_core.told_keyframes import TOLD_AGAIN, ToldKeyframes
 from worldsystem_mesh.config import MeshConfig
 from worldsystem_mesh.mesher import Mesher
-from worldsystem_mesh.overtaken import KeyframeChange, OvertakenCorrections, ToldAgain
 from worldsystem_mesh.services import MeshServices
 from worldsystem_mesh.told_sizes import ToldSizes
 
@@ -47,15 +52,13 @@ class MesherNode(StageNode):
         self._mesher = Mesher(self.config)
         self._surface_services = MeshServices(self.config, self._mesher)
         self._told, self._sizes = ToldKeyframes(), ToldSizes()
-        self._overtaken = OvertakenCorrections()
         self._missed, self._begun_ns, self._old_at = False, time.time_ns(), 0.0
         self._figures: dict[str, object] = {}
         self._mesh_out = self.advertise(topics.MESH)
         self._stream_out = self.advertise(topics.MESH_STREAM)
         self._statistics_out = self.advertise(topics.MESH_STATISTICS)
         self._busy_at = time.monotonic()
-        inbox = self.listen(topics.KEYFRAME, self._on_keyframe, self._on_dropped)
-        self._overtaken.inbox = inbox
+        self._inbox = self.listen_to_keyframes(self._on_keyframe, self._told, self._on_missed)
         self.listen(topics.POSE, self._surface_services.camera)
         self.create_timer(IDLE_S, self._on_idle)
         self.create_timer(STREAM_PERIOD_S, self._publish_stream)
@@ -66,22 +69,15 @@ class MesherNode(StageNode):
             self._keyframes_before = PatientCall(self, Trigger, "slam3r/tell_again", log_trigger)
             self._keyframes_before.ask(Trigger.Request())
 
-    def _on_dropped(self, event: KeyframeEvent) -> None:
-        is_known = isinstance(event, NewKeyframe) and self._told.knows(event.keyframe)
-        self._overtaken.drop(event, is_known=is_known)
-        if isinstance(event, NewKeyframe):
-            self.ledger.drop_untaken(event.keyframe.frame_id, "queue_full")
-            self._missed = True
+    def _on_missed(self, event: Told) -> None:
+        self._missed = True
 
-    def _on_keyframe(self, event: KeyframeEvent) -> None:
-        corrections = self._overtaken.before(event)
-        if not isinstance(event, NewKeyframe):
-            corrections.append(event)
-        self._correct(corrections)
+    def _on_keyframe(self, event: Told) -> None:
         is_new = isinstance(event, NewKeyframe) and self._took(event)
-        newer = self._overtaken.until_now()
-        self._correct(newer)
-        if not (is_new or corrections or newer):
+        corrections = [] if isinstance(event, NewKeyframe) else [event]
+        corrections += self._inbox.take_first(is_correction)
+        self._correct(joined(corrections))
+        if not (is_new or corrections):
             return
         delta = self._mesher.extract(time.time_ns())
         self._publish(delta)
@@ -106,17 +102,17 @@ class MesherNode(StageNode):
         self._told.note(event)
         return True
 
-    def _correct(self, corrections: Sequence[KeyframeChange | ToldAgain]) -> None:
+    def _correct(self, corrections: Sequence[Correction]) -> None:
         for event in corrections:
-            if isinstance(event, ToldAgain):
-                self._sizes.tell_again(event.ids)
-                continue
-            if isinstance(event, MovedKeyframes):
-                sizes = self._sizes.since_fused(event.point_scale)
-                self._mesher.move(event.world_from_cam, sizes, event.scale)
-            else:
+            if isinstance(event, RemovedKeyframes):
                 self._mesher.remove(event.ids, event.heirs)
                 self._sizes.forget(event.ids)
+            elif isinstance(event, ToldAgain):
+                self._sizes.tell_again(event.world_from_cam)
+                self._mesher.move(event.world_from_cam)
+            else:
+                sizes = self._sizes.since_fused(event.point_scale)
+                self._mesher.move(event.world_from_cam, sizes, event.scale)
             self._told.note(event)
 
     def _on_idle(self) -> None:

@@ -69,6 +69,9 @@ class SegmentConfig(Config):
     map_every_s: float = param(
         10.0, "time between two saves of `map`; 0 = only at the end [s]", low=0.0
     )
+    restore: bool = param(
+        False, "ask at the start for the keyframes of before: after a crash of this stage alone"
+    )
     map_folder: str = param(
         "", "where the service `save_objects` saves that is told no path; empty: `map`"
     )

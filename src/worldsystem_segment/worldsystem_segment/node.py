@@ -3,42 +3,41 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from std_srvs.srv import Trigger
 from worldsystem_msgs.srv import Identify, LoadMap, QueryObjects, SaveMap, SetPrompt
 
 from worldsystem_core.errors import MapError, PromptError
 from worldsystem_core.handoff import Handoff
+from worldsystem_core.keyframe_inbox import (
+    Correction,
+    Told,
+    ToldAgain,
+    is_correction,
+    joined,
+)
 from worldsystem_core.objects import ObjectIdentity, ShownTracks
 from worldsystem_core.priority import paced
-from worldsystem_core.reconstruction import Keyframe, MovedKeyframes, NewKeyframe
+from worldsystem_core.reconstruction import Keyframe, NewKeyframe, RemovedKeyframes
 from worldsystem_core.ros import topics
 from worldsystem_core.ros.adapters.objects import object_message
-from worldsystem_core.ros.adapters.slam import KeyframeEvent
 from worldsystem_core.ros.container import run_node
+from worldsystem_core.ros.patient_call import PatientCall, log_trigger
 from worldsystem_core.ros.stage_node import StageNode
 from worldsystem_core.told_keyframes import TOLD_AGAIN, ToldKeyframes
 from worldsystem_segment.config import SegmentConfig
-from worldsystem_segment.corrections import Correction, joined
 from worldsystem_segment.identify.asking import Asking
 from worldsystem_segment.objects.object_file import NAME
 from worldsystem_segment.segmenter import Segmenter
 
 _IDENTITIES_WAITING = 64
 _IDENTITY_PERIOD_S = 0.2
-_UNTAKEN = 256
-"""Keyframes for which the inbox was full, at most so many; without pictures they are small."""
-_NO_PICTURE: dict[str, Any] = {
-    "pointmap": np.zeros((0, 0, 3), np.float32),
-    "confidence": np.zeros((0, 0), np.float32),
-    "rgb": np.zeros((0, 0, 3), np.uint8),
-    "gaussians": None,
-}
+_ASK_PERIOD_S = 1.0
 
 
 class SegmenterNode(StageNode):
@@ -60,10 +59,11 @@ class SegmenterNode(StageNode):
         self._identities_out = self.advertise(topics.IDENTITIES)
         self._newest_ns: int | None = None
         self._told = ToldKeyframes()
-        self._untaken: deque[Keyframe] = deque(maxlen=_UNTAKEN)
+        self._keyframes_before = PatientCall(self, Trigger, "slam3r/tell_again", log_trigger)
+        self._lacks_a_correction = self.config.restore
         self._unsaved, self._map_failure = False, ""
         self._go_on_in_map()
-        self._waiting_events = self.listen(topics.KEYFRAME, self._on_keyframe, self._on_dropped)
+        self._inbox = self.listen_to_keyframes(self._on_keyframe, self._told, self._on_missed)
         if self.config.backend != "geometric" and self.config.every_picture:
             self.listen(topics.IMAGE, self._segmenter.look)
         self.create_service(SetPrompt, "segment/set_prompt", self._on_prompt)
@@ -72,70 +72,61 @@ class SegmenterNode(StageNode):
         self.create_service(SaveMap, "segment/save_objects", self._on_save)
         self.create_service(LoadMap, "segment/load_objects", self._on_load)
         self.create_timer(_IDENTITY_PERIOD_S, self._tell_identities)
+        self.create_timer(_ASK_PERIOD_S, self._ask_for_missed)
         if self.config.map and self.config.map_every_s:
             self.create_timer(self.config.map_every_s, self._keep_map)
 
     def _go_on_in_map(self) -> None:
         if self.config.map and (Path(self.config.map) / NAME).exists():
-            count = self._segmenter.load(Path(self.config.map))
+            count = self._segmenter.load(Path(self.config.map), self._told)
             self.get_logger().info(f"{count} objects from {self.config.map}")
             self._tell_objects()
 
-    def _on_dropped(self, event: KeyframeEvent) -> None:
-        """From the publisher's thread: what is told again is no news, whatever became of it."""
+    def _on_missed(self, event: Told) -> None:
+        """From the publisher's thread: a keyframe that is told again is no news, whatever became of
+        it."""
         if isinstance(event, NewKeyframe):
-            self.ledger.drop_untaken(event.keyframe.frame_id, "queue_full")
-            self._untaken.append(replace(event.keyframe, **_NO_PICTURE))
+            self._told.note(event)
+        else:
+            self._lacks_a_correction = True
 
-    def _on_keyframe(self, event: KeyframeEvent) -> None:
-        told = self._catch_up()
+    def _on_keyframe(self, event: Told) -> None:
+        corrections: list[Correction] = []
         if not isinstance(event, NewKeyframe):
-            told.append(event)
+            corrections.append(event)
         elif self._told.knows(event.keyframe):
             self.ledger.drop_untaken(event.keyframe.frame_id, TOLD_AGAIN)
-            told += self._told_again(event.keyframe)
+            corrections.append(ToldAgain({event.keyframe.id: event.keyframe.world_from_cam}))
         else:
             self._segment(event.keyframe)
-        self._told.note(event)
+            self._told.note(event)
         self._let_go_late()
-        self._correct([*told, *self._waiting_events.take_first(_is_correction)])
+        self._correct([*corrections, *self._inbox.take_first(is_correction)])
         self._unsaved = True
         self._tell_objects()
-
-    def _catch_up(self) -> list[Correction]:
-        """Take note of what had no place in the inbox: it came before all that is there."""
-        told: list[Correction] = []
-        while self._untaken:
-            keyframe = self._untaken.popleft()
-            told += self._told_again(keyframe)
-            self._told.note(NewKeyframe(keyframe))
-        return told
-
-    def _told_again(self, keyframe: Keyframe) -> list[Correction]:
-        if not self._told.knows(keyframe):
-            return []
-        self._segmenter.told_again(keyframe.id)
-        return [] if self._told.lies_there(keyframe) else [_as_move(keyframe)]
 
     def _correct(self, corrections: Sequence[Correction]) -> None:
         """Follow corrections at once: each one by one would wait for its turn, and is told anew."""
         for event in joined(corrections):
-            self._told.note(event)
-            if isinstance(event, MovedKeyframes):
-                self._segmenter.move(event.world_from_cam, event.point_scale, event.scale)
-            else:
+            if isinstance(event, RemovedKeyframes):
                 self._segmenter.remove(event.ids, event.successors)
+            elif isinstance(event, ToldAgain):
+                self._segmenter.told_again(event.world_from_cam)
+                self._segmenter.move(self._told.moved(event.world_from_cam))
+            else:
+                self._segmenter.move(event.world_from_cam, event.point_scale, event.scale)
+            self._told.note(event)
 
     def _let_go_late(self) -> None:
         """Live video goes on: old keyframes make way for new ones; corrections, and what is told
         again and so costs nothing, never do."""
         if paced():
             return
-        for event in self._waiting_events.take_late(self.config.max_wait_s, self._is_news):
+        for event in self._inbox.take_late(self.config.max_wait_s, self._is_news):
             self.ledger.drop_untaken(event.keyframe.frame_id, "superseded")
             self._told.note(event)
 
-    def _is_news(self, event: KeyframeEvent) -> bool:
+    def _is_news(self, event: Told) -> bool:
         return isinstance(event, NewKeyframe) and not self._told.knows(event.keyframe)
 
     def _segment(self, keyframe: Keyframe) -> None:
@@ -160,6 +151,11 @@ class SegmenterNode(StageNode):
         self._objects_out.publish(objects)
         self._markers_out.publish(objects)
         self._asking.look_at(objects)
+
+    def _ask_for_missed(self) -> None:
+        if self._lacks_a_correction:
+            self._lacks_a_correction = False
+            self._keyframes_before.ask(Trigger.Request())
 
     def _tell_identities(self) -> None:
         while (said := self._identities.get(timeout_s=0.0)) is not None:
@@ -230,7 +226,7 @@ class SegmenterNode(StageNode):
             return
         self._unsaved = False
         try:
-            self._segmenter.save(Path(self.config.map))
+            self._segmenter.save(Path(self.config.map), self._told)
         except MapError as error:
             if str(error) != self._map_failure:
                 self.get_logger().error(str(error))
@@ -241,14 +237,6 @@ class SegmenterNode(StageNode):
         self._keep_map()
         self._segmenter.close()
         super().close()
-
-
-def _as_move(keyframe: Keyframe) -> MovedKeyframes:
-    return MovedKeyframes({keyframe.id: keyframe.world_from_cam})
-
-
-def _is_correction(event: KeyframeEvent) -> bool:
-    return not isinstance(event, NewKeyframe)
 
 
 def main() -> None:

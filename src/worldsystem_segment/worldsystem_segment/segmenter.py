@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from worldsystem_core.errors import PromptError
 from worldsystem_core.frames import Frame
 from worldsystem_core.objects import MapObjects, ObjectCrop, TrackFrame
 from worldsystem_core.reconstruction import Keyframe, ScaleState, Successor
+from worldsystem_core.told_keyframes import ToldKeyframes
 from worldsystem_segment.backend import create_backend
 from worldsystem_segment.config import SegmentConfig
 from worldsystem_segment.crops.pictures import ObjectPictures
@@ -75,10 +76,11 @@ class Segmenter:
         """
         self._backend.move(world_from_cam, point_scale, scale)
 
-    def told_again(self, keyframe_id: int) -> None:
-        """A keyframe that was fed came again, its points as large as they are by now; the sizes
+    def told_again(self, ids: Iterable[int]) -> None:
+        """Keyframes that were fed came again, their points as large as they are by now; the sizes
         that `move` is told from now on are relative to these."""
-        self._backend.map.told_again(keyframe_id)
+        for keyframe_id in ids:
+            self._backend.map.told_again(keyframe_id)
 
     def remove(self, ids: Sequence[int], successors: Mapping[int, Successor] | None = None) -> None:
         """Forget what hangs on these keyframes (`RemovedKeyframes`), or hang it on their
@@ -131,13 +133,15 @@ class Segmenter:
         """The prompt in force, as `set_prompt` would take it; empty when all is reported."""
         return ", ".join(f"{phrase.text} @{phrase.threshold:.3f}" for phrase in self.phrases)
 
-    def save(self, folder: Path) -> int:
-        """Save the objects beside a map in `folder`; returns how many, raises `MapError`."""
-        return save_objects(self._backend.map, folder)
+    def save(self, folder: Path, told: ToldKeyframes | None = None) -> int:
+        """Save the objects beside a map in `folder`, and which keyframes were `told`; returns how
+        many objects, raises `MapError`."""
+        return save_objects(self._backend.map, folder, told or ToldKeyframes())
 
-    def load(self, folder: Path) -> int:
-        """Go on with the objects saved in `folder`; returns how many, raises `MapError`."""
-        return load_objects(self._backend.map, folder)
+    def load(self, folder: Path, told: ToldKeyframes | None = None) -> int:
+        """Go on with the objects saved in `folder`, `told` what was told then; returns how many,
+        raises `MapError`."""
+        return load_objects(self._backend.map, folder, told or ToldKeyframes())
 
     def counters(self) -> dict[str, int]:
         """Tracks, voxels, crops and keyframes let go since the start, by reason."""

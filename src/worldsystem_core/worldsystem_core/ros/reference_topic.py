@@ -56,13 +56,18 @@ class Adapter(Protocol[T]):
 
 @dataclass(frozen=True)
 class Topic(Generic[T]):
-    """A topic's name, how its objects become messages, and its quality of service."""
+    """A topic's name, how its objects become messages, and its quality of service.
+
+    `inbox` is where objects wait in a subscriber, at most `waiting` (0: as many as `qos` says).
+    """
 
     name: str
     adapter: Adapter[T]
     qos: QoSProfile
     latched: bool = False
     shared: bool = False
+    inbox: Callable[[int, Callable[[T], None] | None], Handoff[T]] = Handoff
+    waiting: int = 0
 
     def load(self, cdr: bytes) -> T:
         """The native object of one message; raises `ProtocolError` for bytes that are none."""
@@ -190,7 +195,7 @@ class _Subscription(ABC):
         depth: int = 0,
     ) -> None:
         self.topic = topic
-        self.inbox: Handoff[Any] = Handoff(depth or topic.qos.depth, on_drop)
+        self.inbox = self._make_inbox(depth or topic.waiting or topic.qos.depth, on_drop)
         self.busy = False
         self.refused = 0
         self._node = node
@@ -206,6 +211,9 @@ class _Subscription(ABC):
         self.relink()
         if last is not None:
             self._greet(last)
+
+    def _make_inbox(self, depth: int, on_drop: Callable[[Any], None] | None) -> Handoff[Any]:
+        return Handoff(depth, on_drop)
 
     @property
     def idle(self) -> bool:
@@ -333,6 +341,9 @@ class _Subscription(ABC):
 
 class ReferenceSubscription(_Subscription):
     """Calls back with native objects: the publisher's own inside a process, loaded ones outside."""
+
+    def _make_inbox(self, depth: int, on_drop: Callable[[Any], None] | None) -> Handoff[Any]:
+        return self.topic.inbox(depth, on_drop)
 
     def offer(self, item: Any, patience_s: float) -> None:
         self._enqueue(item, patience_s)

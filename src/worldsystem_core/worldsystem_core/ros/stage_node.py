@@ -19,10 +19,12 @@ from worldsystem_core.errors import WorldSystemError
 from worldsystem_core.faults import FaultRecord
 from worldsystem_core.handoff import Handoff
 from worldsystem_core.json_log import is_thread_of, working_on
+from worldsystem_core.keyframe_inbox import KeyframeInbox, Told
 from worldsystem_core.latency import LatencyHistogram
 from worldsystem_core.ledger import StageLedger, StageReport
 from worldsystem_core.priority import make_urgent
 from worldsystem_core.process_figures import process_figures
+from worldsystem_core.reconstruction import NewKeyframe
 from worldsystem_core.ros import topics
 from worldsystem_core.ros.adapters.messages import time_message
 from worldsystem_core.ros.parameters import declare_config
@@ -33,6 +35,7 @@ from worldsystem_core.ros.reference_topic import (
     Topic,
 )
 from worldsystem_core.ros.woken_work import WokenWork
+from worldsystem_core.told_keyframes import TOLD_AGAIN, ToldKeyframes
 
 log = logging.getLogger(__name__)
 
@@ -149,6 +152,34 @@ class StageNode(Node):
         if urgent:
             make_urgent(link.inbox)
         return link.inbox
+
+    def listen_to_keyframes(
+        self,
+        callback: Callable[[Told], None],
+        told: ToldKeyframes,
+        on_missed: Callable[[Told], None],
+    ) -> KeyframeInbox:
+        """Call `callback` with each keyframe and correction; `told`, which the stage keeps, says
+        which keyframes it knows.
+
+        Those that found the inbox full are counted. `on_missed` is called, in the publisher's
+        thread, with those that the stage did not know, and with corrections, which only an inbox
+        that nobody has read for long lets go of.
+        """
+
+        def dropped(event: Told) -> None:
+            if isinstance(event, NewKeyframe):
+                known = told.knows(event.keyframe)
+                reason = TOLD_AGAIN if known else "queue_full"
+                self.ledger.drop_untaken(event.keyframe.frame_id, reason)
+                if known:
+                    return
+            on_missed(event)
+
+        inbox = self.listen(topics.KEYFRAME, callback, dropped)
+        assert isinstance(inbox, KeyframeInbox)  # as the topic says
+        inbox.is_known = told.knows
+        return inbox
 
     def listen_bytes(
         self,

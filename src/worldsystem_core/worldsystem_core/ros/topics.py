@@ -13,6 +13,7 @@ from worldsystem_msgs.msg import MeshStatistics
 
 from worldsystem_core.cloud import PointCloud
 from worldsystem_core.frames import EncodedFrame, Frame, StampedCamera
+from worldsystem_core.keyframe_inbox import KeyframeInbox
 from worldsystem_core.ledger import StageReport
 from worldsystem_core.mesh_stream.streamed import StreamedDelta
 from worldsystem_core.objects import (
@@ -61,7 +62,9 @@ BATTERY: Topic[BatterySample] = Topic("battery/state", telemetry.BATTERY, qos.TE
 ODOMETRY: Topic[OdometrySample] = Topic("odometry/level", telemetry.ODOMETRY, qos.TELEMETRY)
 POSE: Topic[Pose] = Topic("slam/pose", slam.POSE, qos.POSE)
 PATH: Topic[StampedPoses] = Topic("slam/path", slam.PathAdapter(), qos.LATCHED, latched=True)
-KEYFRAME: Topic[slam.KeyframeEvent] = Topic("slam/keyframe", slam.KeyframeAdapter(), qos.KEYFRAME)
+KEYFRAME: Topic[slam.KeyframeEvent] = Topic(
+    "slam/keyframe", slam.KeyframeAdapter(), qos.KEYFRAMES, inbox=KeyframeInbox, waiting=50
+)
 POINTS: Topic[Keyframe] = Topic("slam/points", slam.PointsAdapter(), qos.IMAGE)
 CLOUD: Topic[PointCloud] = Topic("slam/cloud", slam.CloudAdapter(), qos.LATCHED)
 MESH: Topic[MeshDelta] = Topic("mesh/delta", surface.MeshDeltaAdapter(), qos.MESH)

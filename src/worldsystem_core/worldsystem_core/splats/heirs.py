@@ -36,6 +36,11 @@ class Heirs:
                 own = self._hanging.setdefault(successor.id, {})
                 own[chunk] = successor_from_world @ place
 
+    def stand_alone(self, id: int) -> None:
+        """Chunk `id` is new: it lies where its own keyframe does."""
+        for own in self._hanging.values():
+            own.pop(id, None)
+
     def hanging_on(self, id: int) -> list[int]:
         """Chunks of other keyframes that go along with this one."""
         found = self._hanging.get(id, {})

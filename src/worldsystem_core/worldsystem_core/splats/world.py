@@ -49,6 +49,8 @@ class Chunk:
     levels: Int64[np.ndarray, "n"]
     area: Float32[np.ndarray, "n"]
     counted_at: Sim3
+    unit: float
+    """Its size when the world had the size of the voxels' first ones."""
 
     def __len__(self) -> int:
         return len(self.gaussians)
@@ -83,6 +85,7 @@ class SplatWorld:
         self._coverage: Coverage | None = None
         self._recheck: dict[int, None] = {}
         self._turn = 0
+        self._growth = 1.0
         self._heirs = Heirs(self.chunks)
 
     def __len__(self) -> int:
@@ -100,6 +103,7 @@ class SplatWorld:
 
     def add(self, keyframe: Keyframe) -> int:
         """Take a keyframe in, its own Gaussians or discs; returns how many splats it adds."""
+        self._take_out(keyframe.id)  # what it gave before covers nothing
         if keyframe.gaussians is not None:
             return self.add_gaussians(keyframe, keyframe.gaussians)
         surface = SurfacePoints.of(keyframe.pointmap, keyframe.confidence)
@@ -163,6 +167,12 @@ class SplatWorld:
             if len(hanging) > _MOST_HANGING:
                 self._join([self.chunks[number] for number in hanging])
 
+    def tell_again(self, world_from_cam: Mapping[int, Float64[np.ndarray, "4 4"]]) -> None:
+        """Sizes of these keyframes, which lie there, count from now on: what hangs on them stays as
+        large as it has grown."""
+        for number, pose in world_from_cam.items():
+            self._heirs.stand_in(number, Successor(number, pose))
+
     def remove(self, ids: Iterable[int]) -> None:
         """Take the chunks of withdrawn keyframes out, and those that hang on these."""
         for number in self._heirs.with_predecessors(ids):
@@ -213,8 +223,10 @@ class SplatWorld:
         levels: Int64[np.ndarray, "n"],
     ) -> None:
         doubts = np.zeros(len(found), np.uint8)
-        chunk = Chunk(id, pose, found, doubts, keys, levels, areas(found), pose)
+        unit = pose.scale / self._growth
+        chunk = Chunk(id, pose, found, doubts, keys, levels, areas(found), pose, unit)
         self.chunks[id] = chunk
+        self._heirs.stand_alone(id)
         self.changed[id] = None
         self.removed.pop(id, None)
         self._count(chunk, 1)
@@ -309,14 +321,17 @@ class SplatWorld:
         self._coverage.add(chunk.keys[which], chunk.levels[which], area)
 
     def _rescale(self) -> None:
-        """Where the world's unit has changed, as when it became metric, voxels change with it."""
-        if self._coverage is None or not self.moved or len(self.moved) < len(self.chunks):
+        """Where the world's unit has changed, as when it became metric, voxels change with it; the
+        chunks may have been told so one by one."""
+        if self._coverage is None or not self.chunks:
             return
         chunks = self.chunks.values()
-        growth = np.median([c.world_from_chunk.scale / c.counted_at.scale for c in chunks])
+        grown = float(np.median([c.world_from_chunk.scale / c.unit for c in chunks]))
+        growth = grown / self._growth
         if max(growth, 1 / growth) < _RESCALED:
             return
-        self._coverage = Coverage(self._coverage.voxel * float(growth))
+        self._growth = grown
+        self._coverage = Coverage(self._coverage.voxel * growth)
         for chunk in chunks:
             self._recount(chunk, counted=False)
 

@@ -2,7 +2,8 @@
 """The objects of a map as a file beside it, so that they keep their ids in the next session.
 
 `objects.npz`, a NumPy archive without pickles: a JSON header, and the points of all objects with
-the keyframes they hang on. It is written whole and moved over the old one.
+the keyframes they hang on, and which keyframes were told. It is written whole and moved over the
+old one.
 """
 
 from __future__ import annotations
@@ -18,16 +19,19 @@ import numpy as np
 
 from worldsystem_core.errors import MapError
 from worldsystem_core.reconstruction import ScaleState
+from worldsystem_core.told_keyframes import ToldKeyframes
 from worldsystem_segment.objects.object_map import ObjectMap
 from worldsystem_segment.objects.track_points import TrackPoints
 from worldsystem_segment.objects.world_track import WorldTrack
 
 NAME = "objects.npz"
 FORMAT, VERSION = "worldsystem-objects", 1
+_TOLD = "told/"
 
 
-def save_objects(objects: ObjectMap, folder: Path) -> int:
-    """Write the confirmed objects into `folder`; returns how many. A `MapError` says why not."""
+def save_objects(objects: ObjectMap, folder: Path, told: ToldKeyframes) -> int:
+    """Write the confirmed objects into `folder`, and which keyframes were `told`; returns how many
+    objects. A `MapError` says why not."""
     tracker = objects.tracker
     kept = [t for t in tracker.tracks.values() if tracker.confirmed(t) and len(t.points)]
     header = {
@@ -47,7 +51,9 @@ def save_objects(objects: ObjectMap, folder: Path) -> int:
     arrays["keyframes"] = np.array(list(poses), np.int64)
     arrays["poses"] = np.array(list(poses.values()), np.float64).reshape(-1, 4, 4)
     arrays["sizes"] = np.array([tracker.size_of(k) for k in poses], np.float64)
+    arrays["units"] = np.array([objects.unit_at(k) for k in poses], np.float64)
     arrays["unused"] = np.array(tracker.unused_ids, np.int64)
+    arrays |= {f"{_TOLD}{name}": array for name, array in told.arrays().items()}
     new = folder / f".{NAME}.new"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -61,8 +67,9 @@ def save_objects(objects: ObjectMap, folder: Path) -> int:
     return len(kept)
 
 
-def load_objects(objects: ObjectMap, folder: Path) -> int:
-    """Make the objects saved in `folder` those of the map; returns how many.
+def load_objects(objects: ObjectMap, folder: Path, told: ToldKeyframes) -> int:
+    """Make the objects saved in `folder` those of the map, and `told` what had been told; returns
+    how many objects.
 
     What has been found until now goes: its ids may be those of others. A `MapError` says why a file
     cannot be used, and then nothing has changed.
@@ -79,12 +86,22 @@ def load_objects(objects: ObjectMap, folder: Path) -> int:
         up = None if header["up"] is None else np.array(header["up"], np.float32)
         sizes = dict(zip(content["keyframes"].tolist(), content["sizes"].tolist(), strict=True))
         unused = content["unused"].tolist() if "unused" in content else []
+        units = {key: (header["unit"] or 1.0) * size for key, size in sizes.items()}
+        if "units" in content:
+            units = dict(zip(sizes, content["units"].tolist(), strict=True))
+        were_told = {
+            name.removeprefix(_TOLD): array
+            for name, array in content.items()
+            if name.startswith(_TOLD)
+        }
     except FileNotFoundError as error:
         raise MapError(f"no objects are saved in {folder}; there is no {NAME}") from error
     except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
         raise MapError(f"{path} is damaged ({error}); save the objects again") from error
-    objects.restore(header["unit"], ScaleState[header["scale"]], up, list(sizes))
+    objects.restore(header["unit"], ScaleState[header["scale"]], up, units)
     objects.tracker.restore(tracks, dict(places), sizes, int(header["next_id"]), unused)
+    if were_told:
+        told.restore(were_told)
     return len(tracks)
 
 

@@ -7,7 +7,7 @@ keyframe, so that results do not depend on the scale of the world.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -101,6 +101,11 @@ class ObjectMap:
             scaled[keyframe_id][:3, 3] /= self.unit
         self.tracker.move(scaled, sizes)
 
+    def unit_at(self, keyframe_id: int) -> float:
+        """World units in a scene unit when the keyframe's points were told last: sizes that are
+        told of it are relative to these points."""
+        return self._unit_at.get(keyframe_id, self.unit or 1.0)
+
     def told_again(self, keyframe_id: int) -> None:
         """The keyframe's points were told anew, as large as they are by now: factors that come are
         on these."""
@@ -127,11 +132,11 @@ class ObjectMap:
         unit: float | None,
         scale: ScaleState,
         up: Float[np.ndarray, "3"] | None,
-        keyframe_ids: Iterable[int],
+        unit_at: Mapping[int, float],
     ) -> None:
-        """Go on in the units of a saved map."""
+        """Go on in the units of a saved map; `unit_at` is `unit_at` of each of its keyframes."""
         self.unit, self.scale, self.up = unit, scale, up
-        self._unit_at = dict.fromkeys(keyframe_ids, unit or 1.0)
+        self._unit_at = dict(unit_at)
 
     def objects(
         self, stamp_ns: int, naming: Naming, up: Float[np.ndarray, "3"] | None

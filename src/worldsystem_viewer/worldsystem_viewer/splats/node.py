@@ -4,25 +4,25 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from std_srvs.srv import Trigger
 from worldsystem_msgs.srv import SaveMap
 
-from worldsystem_core.reconstruction import (
-    Keyframe,
-    MovedKeyframes,
-    NewKeyframe,
-    ScaleState,
-    Successor,
+from worldsystem_core.keyframe_inbox import (
+    Correction,
+    Told,
+    ToldAgain,
+    is_correction,
+    joined,
 )
+from worldsystem_core.reconstruction import Keyframe, NewKeyframe, RemovedKeyframes, ScaleState
 from worldsystem_core.ros import topics
-from worldsystem_core.ros.adapters.slam import KeyframeEvent
 from worldsystem_core.ros.container import run_node
 from worldsystem_core.ros.patient_call import PatientCall, log_trigger
 from worldsystem_core.ros.stage_node import StageNode
-from worldsystem_core.splats.discs import discs_from_pointmap
 from worldsystem_core.splats.files import save_splats
 from worldsystem_core.splats.world import SplatWorld
 from worldsystem_core.told_keyframes import TOLD_AGAIN, ToldKeyframes
@@ -31,7 +31,6 @@ from worldsystem_viewer.splats.frame_server import FrameServer
 from worldsystem_viewer.splats.stream import SplatStream
 
 _PERIOD_S = 0.2
-_SAME_SIZE = 1e-3
 
 
 class SplatsNode(StageNode):
@@ -51,57 +50,58 @@ class SplatsNode(StageNode):
         if self._frames is not None:
             self._frames.start()
         if config.enabled:
-            self.listen(topics.KEYFRAME, self._on_keyframe, self._on_dropped)
+            self._inbox = self.listen_to_keyframes(self._on_keyframe, self._told, self._on_missed)
+        self._keyframes_before = PatientCall(self, Trigger, "slam3r/tell_again", log_trigger)
+        self._lacks_a_correction = False
         if config.restore:
-            self._keyframes_before = PatientCall(self, Trigger, "slam3r/tell_again", log_trigger)
             self._keyframes_before.ask(Trigger.Request())
         self.create_service(SaveMap, "splats/save", self._on_save)
-        self.create_timer(_PERIOD_S, self._publish)
+        self.create_timer(_PERIOD_S, self._on_timer)
 
-    def _on_dropped(self, event: KeyframeEvent) -> None:
-        if isinstance(event, NewKeyframe):
-            self.ledger.drop_untaken(event.keyframe.frame_id, "queue_full")
+    def _on_missed(self, event: Told) -> None:
+        """A keyframe for which there was no room adds nothing; later ones show the same."""
+        self._lacks_a_correction |= is_correction(event)
 
-    def _on_keyframe(self, event: KeyframeEvent) -> None:
-        if isinstance(event, NewKeyframe):
-            if self._told.lies_there(event.keyframe) and self._has_its_size(event.keyframe.id):
-                self.ledger.drop_untaken(event.keyframe.frame_id, TOLD_AGAIN)
-                return
-            self._add(event.keyframe)
-        elif isinstance(event, MovedKeyframes):
-            self._scale = event.scale or self._scale
-            self._world.move(event.world_from_cam, event.point_scale)
+    def _on_keyframe(self, event: Told) -> None:
+        corrections: list[Correction] = []
+        if not isinstance(event, NewKeyframe):
+            corrections.append(event)
+        elif self._told.knows(event.keyframe):
+            self.ledger.drop_untaken(event.keyframe.frame_id, TOLD_AGAIN)
+            corrections.append(ToldAgain({event.keyframe.id: event.keyframe.world_from_cam}))
         else:
-            self._world.hang_on(event.successors)
-            self._world.remove(event.wrong)
-        self._told.note(event)
+            self._add(event.keyframe)
+            self._told.note(event)
+        self._correct([*corrections, *self._inbox.take_first(is_correction)])
         self._publish()
+
+    def _correct(self, corrections: Sequence[Correction]) -> None:
+        for event in joined(corrections):
+            if isinstance(event, RemovedKeyframes):
+                self._world.hang_on(event.successors)
+                self._world.remove(event.wrong)
+            elif isinstance(event, ToldAgain):
+                self._world.tell_again(self._told.poses(event.world_from_cam))
+                self._world.move(self._told.moved(event.world_from_cam))
+            else:
+                self._scale = event.scale or self._scale
+                self._world.move(event.world_from_cam, event.point_scale)
+            self._told.note(event)
 
     def _add(self, keyframe: Keyframe) -> None:
         self.ledger.take(keyframe.frame_id)
         self._scale = keyframe.scale
         if self._frames is not None:
             self._frames.put(keyframe)
-        self._put(keyframe)
+        self._world.add(keyframe)
         self.measure_latency(keyframe.stamp_ns)
         self.ledger.use(keyframe.frame_id)
 
-    def _has_its_size(self, keyframe_id: int) -> bool:
-        """Whether its splats have not grown since: sizes are told relative to the points told last,
-        and so would count twice."""
-        chunk = self._world.chunks.get(keyframe_id)
-        return chunk is None or abs(chunk.world_from_chunk.scale - 1.0) < _SAME_SIZE
-
-    def _put(self, keyframe: Keyframe) -> None:
-        if keyframe.id not in self._world.chunks:
-            self._world.add(keyframe)
-            return
-        found = keyframe.gaussians  # `add` would take its own splats for those of another
-        if found is None:
-            found = discs_from_pointmap(keyframe.pointmap, keyframe.rgb, keyframe.confidence)
-        self._world.add_gaussians(keyframe, found)
-        itself = Successor(keyframe.id, keyframe.world_from_cam)
-        self._world.hang_on({keyframe.id: itself})  # what hangs on it stays as it has grown
+    def _on_timer(self) -> None:
+        if self._lacks_a_correction:
+            self._lacks_a_correction = False
+            self._keyframes_before.ask(Trigger.Request())
+        self._publish()
 
     def _publish(self, everything: bool = False) -> None:
         deltas = self._stream.take(

@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An inbox of keyframes and their corrections that lets go of keyframes first.
+
+A keyframe that is late can be missed; a correction is told only once, so one that is lost leaves a
+part of the map where it was. Corrections are small, and neighbours of a kind can be made one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float64
+
+from worldsystem_core.handoff import Handoff
+from worldsystem_core.reconstruction import (
+    Keyframe,
+    MovedKeyframes,
+    NewKeyframe,
+    RemovedKeyframes,
+)
+
+MOST_FOLD = 20
+"""Corrections that cannot be made one may be so many times as many as events may wait."""
+
+
+@dataclass(frozen=True, eq=False)
+class ToldAgain:
+    """Keyframes that were told once more, and where they lay then: sizes that are told later count
+    from there. Stands for the keyframes themselves where there was no room for them."""
+
+    world_from_cam: dict[int, Float64[np.ndarray, "4 4"]]
+
+
+Correction = MovedKeyframes | RemovedKeyframes | ToldAgain
+Told = NewKeyframe | Correction
+
+
+class KeyframeInbox(Handoff[Told]):
+    """When full, the oldest keyframe goes; corrections stay, in their order.
+
+    Of a keyframe that `is_known` to who reads, because it was told before, a `ToldAgain` stays.
+    `on_drop` is called with each keyframe, and with a correction only when so many wait that no
+    one reads them any more: who was told so may ask for all keyframes anew.
+    """
+
+    def __init__(self, capacity: int, on_drop: Callable[[Told], None] | None = None) -> None:
+        super().__init__(capacity, on_drop)
+        self.is_known: Callable[[Keyframe], bool] = lambda keyframe: False
+        self._most = MOST_FOLD * capacity
+
+    def _make_room(self) -> list[Told]:
+        lost: list[Told] = []
+        for at, (order, came, event) in enumerate(self._items):
+            if isinstance(event, NewKeyframe):
+                lost.append(event)
+                if self.is_known(event.keyframe):
+                    self._items[at] = (order, came, _told_again(event.keyframe))
+                else:
+                    del self._items[at]
+                break
+        if len(self._items) >= self._capacity:
+            self._join()
+        if len(self._items) >= self._most:
+            lost.append(self._items.popleft()[2])
+        return lost
+
+    def _join(self) -> None:
+        """Make neighbours of a kind one, which came when the first of them did."""
+        entries = list(self._items)
+        self._items.clear()
+        for order, came, event in entries:
+            one = _both(self._items[-1][2], event) if self._items else None
+            if one is None:
+                self._items.append((order, came, event))
+            else:
+                self._items[-1] = (*self._items[-1][:2], one)
+
+
+def is_correction(event: Told) -> bool:
+    """Whether it tells of keyframes that were told before."""
+    return not isinstance(event, NewKeyframe)
+
+
+def joined(corrections: Iterable[Correction]) -> Sequence[Correction]:
+    """The same corrections with neighbours of a kind made one.
+
+    Poses and sizes are of now, not steps: who is told only the last ones ends in the same state.
+    """
+    found: list[Correction] = []
+    for correction in corrections:
+        one = _both(found[-1], correction) if found else None
+        if one is None:
+            found.append(correction)
+        else:
+            found[-1] = one
+    return found
+
+
+def _both(first: Told, then: Told) -> Correction | None:
+    """One that does what both do, one after the other; None when they are not of a kind."""
+    if isinstance(first, MovedKeyframes) and isinstance(then, MovedKeyframes):
+        return MovedKeyframes(
+            first.world_from_cam | then.world_from_cam,
+            first.point_scale | then.point_scale,
+            first.scale if then.scale is None else then.scale,
+        )
+    if isinstance(first, RemovedKeyframes) and isinstance(then, RemovedKeyframes):
+        successors = first.successors | then.successors
+        return RemovedKeyframes((*first.ids, *then.ids), successors)
+    if isinstance(first, ToldAgain) and isinstance(then, ToldAgain):
+        return ToldAgain(first.world_from_cam | then.world_from_cam)
+    return None
+
+
+def _told_again(keyframe: Keyframe) -> ToldAgain:
+    return ToldAgain({keyframe.id: keyframe.world_from_cam})
