@@ -129,10 +129,12 @@ def test_video_of_another_codec_is_refused_with_its_name(tmp_path):
         BagSource(bag, IngestConfig())
 
 
-def test_a_png_keeps_its_colours(tmp_path):
+@pytest.mark.parametrize("told", ["rgb8; png compressed bgr8", "rgb8; png", "bgr8; png", "png"])
+def test_a_png_keeps_its_colours_however_it_is_told(tmp_path, told):
     picture = cv2.resize(numbered_picture(5), (64, 48))
     of = "sensor_msgs/msg/CompressedImage"
     message = bag_lab.compressed(picture, START_NS)
+    message.format = told
     sink, _ = played(write_ros2(tmp_path / "run", [("/image", of, START_NS, message)]))
     np.testing.assert_array_equal(sink.frames[0].rgb, picture)
 

@@ -73,6 +73,7 @@ def test_tum_pictures_keep_their_bytes_and_their_stamps_to_the_nanosecond(tum, t
     assert stamps == [(1_305_031_100 + n) * 10**9 + 175_304_000 for n in range(5)]
     for n, (_, message) in enumerate(found["/camera/image/compressed"]):
         assert bytes(message.data) == (tum / f"rgb/{n}.png").read_bytes()
+        assert message.format == "rgb8; png compressed bgr8"
     info = found["/camera/camera_info"][0][1]
     assert info.k[0] == 517.3
     assert list(info.d)[:2] == [0.2624, -0.9531]
@@ -125,6 +126,7 @@ def test_euroc_gives_imu_with_x_forward_and_the_cameras_pose(tmp_path):
     assert [stamp for stamp, _ in found["/camera/image/compressed"]] == [
         START + n for n in range(3)
     ]
+    assert found["/camera/image/compressed"][0][1].format == "mono8; png compressed "
     imu = found["/imu/data"][0][1]
     at_rest = imu.linear_acceleration
     assert (at_rest.x, at_rest.y, at_rest.z) == (0.25, -0.5, 9.81)

@@ -18,7 +18,7 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.serialization import deserialize_message
-from sensor_msgs.msg import Imu
+from sensor_msgs.msg import CompressedImage, Imu
 from std_msgs.msg import String
 from tf2_msgs.msg import TFMessage
 from worldsystem_msgs.srv import StartRecording, StopRecording
@@ -257,6 +257,9 @@ def test_pictures_without_encoded_video_are_recorded_and_play_again(context, tmp
     finish_all([thread], 20.0)
     stage.destroy_node()
     assert verify(tmp_path / "bag") == []
+    recorded = messages(tmp_path / "bag")["/camera/image/compressed"]
+    told = {deserialize_message(raw, CompressedImage).format for raw in recorded}
+    assert told == {"rgb8; jpeg compressed bgr8"}
     shown = Shown()
     source = open_source(f"bag:{tmp_path / 'bag'}", IngestConfig())
     assert source.run(shown, threading.Event()).broken is None

@@ -32,6 +32,7 @@ from worldsystem_storage.config import StorageConfig
 from worldsystem_storage.errors import DiskFull, StorageError
 from worldsystem_storage.keyframe_files import KeyframeFiles
 from worldsystem_storage.latched_messages import LatchedMessages, only_part
+from worldsystem_storage.picture_format import COLOUR_JPEG
 from worldsystem_storage.selection import Selection
 from worldsystem_storage.unencoded_pictures import PICTURES, JpegPicture, UnencodedPictures
 from worldsystem_storage.video_file import VideoSession
@@ -334,7 +335,7 @@ def _write_now(bag: BagWriter, name: str, message: bytes) -> None:
 def _compressed_image(picture: JpegPicture) -> bytes:
     writer = CdrWriter()
     writer.header(picture.stamp_ns, CAMERA_FRAME)
-    writer.string("rgb8; jpeg")
+    writer.string(COLOUR_JPEG)
     writer.octets(picture.jpeg)
     return writer.finish()
 

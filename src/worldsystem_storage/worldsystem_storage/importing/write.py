@@ -19,6 +19,7 @@ from worldsystem_storage.errors import StorageError
 from worldsystem_storage.importing.dataset import Dataset
 from worldsystem_storage.mcap_contents import RawMessage
 from worldsystem_storage.new_bag import write_new_bag
+from worldsystem_storage.picture_format import JPEG_BEGIN, PNG_BEGIN, picture_format
 
 PICTURES = "/camera/image/compressed"
 VIDEO = "/camera/video"
@@ -28,7 +29,6 @@ DEPTH = "/camera/depth"
 TRUTH = "/truth/pose"
 IMU = "/imu/data"
 _FRAME = "camera_optical_frame"
-_PNG_BEGIN, _JPEG_BEGIN = b"\x89PNG", b"\xff\xd8\xff"
 _VIDEO_DEFINITION = (
     "builtin_interfaces/Time timestamp\nstring frame_id\nuint8[] data\nstring format\n"
 )
@@ -116,10 +116,11 @@ class Messages:
         """A picture file as it is, anew as PNG where readers of ROS would not know its kind."""
         if isinstance(picture, Path):
             picture = _file_content(picture)
-        data = np.frombuffer(picture, np.uint8)
-        kind = "png" if picture.startswith(_PNG_BEGIN) else "jpeg"
         return self._make(
-            "sensor_msgs/msg/CompressedImage", header=header, format=f"rgb8; {kind}", data=data
+            "sensor_msgs/msg/CompressedImage",
+            header=header,
+            format=picture_format(picture),
+            data=np.frombuffer(picture, np.uint8),
         )
 
     def _video(self, header: Any, unit: EncodedFrame) -> Any:
@@ -205,7 +206,7 @@ def _file_content(path: Path) -> bytes:
         content = path.read_bytes()
     except OSError as error:
         raise StorageError(f"{path} cannot be read: {error.strerror}") from error
-    if content.startswith((_PNG_BEGIN, _JPEG_BEGIN)):
+    if content.startswith((PNG_BEGIN, JPEG_BEGIN)):
         return content
     pixels = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
     if pixels is None:
