@@ -4,7 +4,11 @@
 from __future__ import annotations
 
 import configparser
+import os
 import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +16,7 @@ import yaml
 
 from worldsystem.cli import _parser
 from worldsystem.graph import STAGES
+from worldsystem_core import mesh_normals
 
 ROOT = Path(__file__).resolve().parents[2]
 COMPOSE = yaml.safe_load((ROOT / "docker/compose.yaml").read_text())
@@ -22,6 +27,13 @@ WANTED_PROFILES = {
     "ingest", "slam3r", "mesh", "segment", "storage", "viewer", "mediamtx", "prometheus",
     "grafana", "rabbitmq",
 }  # fmt: skip
+
+
+def environment_of(dockerfile: str) -> dict[str, str]:
+    """What the image sets."""
+    text = (ROOT / "docker" / dockerfile).read_text().replace("\\\n", " ")
+    lines = [line.removeprefix("ENV ") for line in text.splitlines() if line.startswith("ENV ")]
+    return dict(word.split("=", 1) for line in lines for word in line.split())
 
 
 def test_every_part_has_a_profile() -> None:
@@ -37,6 +49,15 @@ def test_a_container_of_ours_has_no_root_and_no_writable_root(name: str) -> None
     assert not str(service["user"]).startswith("0")
     assert "no-new-privileges:true" in service["security_opt"]
     assert service["healthcheck"]["test"][0] == "CMD"
+
+
+@pytest.mark.parametrize("name", sorted(OURS))
+def test_a_container_of_ours_may_write_its_home(name: str) -> None:
+    (home,) = {environment_of(dockerfile)["HOME"] for dockerfile in DOCKERFILES}
+    mounts = [str(volume).split(":") for volume in OURS[name]["volumes"]]
+    (source,) = [mount[0] for mount in mounts if mount[1:] == [home]]
+    assert source in COMPOSE["volumes"], "a folder of the host would hide what the image has there"
+    assert "HOME" not in OURS[name]["environment"]
 
 
 @pytest.mark.parametrize("name", sorted(OURS))
@@ -111,6 +132,41 @@ def test_an_image_is_left_as_another_user_and_checks_its_health(name: str) -> No
     assert not any(re.match(r"FROM \S+:latest|FROM [^:]+$", line) for line in lines)
 
 
+@pytest.mark.parametrize("name", DOCKERFILES)
+def test_an_image_keeps_its_kernels_where_its_user_may_write(name: str) -> None:
+    text, environment = (ROOT / "docker" / name).read_text(), environment_of(name)
+    assert Path(environment["NUMBA_CACHE_DIR"]).is_relative_to(environment["HOME"])
+    assert text.index("NUMBA_CACHE_DIR=") < text.index("RUN make setup"), "else they lie elsewhere"
+    assert environment["HOME"] == "/opt/worldsystem/home"
+    (made,) = re.findall(r"^RUN make setup && (.*)$", text, flags=re.MULTILINE)
+    user = re.findall(r"^USER (\S+)$", text, flags=re.MULTILINE)[-1]
+    assert f"chown -R {user} runs home" in made
+
+
+@pytest.mark.parametrize("name", DOCKERFILES)
+def test_kernels_can_be_imported_where_the_code_cannot_be_written(
+    name: str, tmp_path: Path
+) -> None:
+    """Numba wants a place for what it compiles when it sees the function, not when it is called."""
+    shutil.copy(mesh_normals.__file__, tmp_path / "kernels.py")
+    (tmp_path / "__pycache__").touch()  # where it keeps them beside the code; a bar for root, too
+    environment = {key: value for key, value in os.environ.items() if key != "NUMBA_CACHE_DIR"}
+    environment |= {"HOME": os.devnull, "XDG_CACHE_HOME": os.devnull}
+
+    def imported(**further: str) -> bool:
+        done = subprocess.run(
+            [sys.executable, "-c", "import kernels"],
+            cwd=tmp_path,
+            env=environment | further,
+            capture_output=True,
+        )
+        return done.returncode == 0
+
+    assert not imported(), "nothing can be kept, so the test would not notice"
+    kept = environment_of(name)["NUMBA_CACHE_DIR"].replace("/opt", str(tmp_path), 1)
+    assert imported(NUMBA_CACHE_DIR=kept)
+
+
 def test_the_unit_runs_without_root_in_a_sandbox_and_ends_in_order() -> None:
     unit = configparser.ConfigParser(strict=False, interpolation=None)
     unit.optionxform = str  # type: ignore[assignment,method-assign]
@@ -119,6 +175,8 @@ def test_the_unit_runs_without_root_in_a_sandbox_and_ends_in_order() -> None:
     assert service["User"] == "worldsystem"
     assert service["KillSignal"] == "SIGINT"
     assert (service["NoNewPrivileges"], service["ProtectSystem"]) == ("yes", "strict")
+    cache = f"/var/cache/{service['CacheDirectory']}"
+    assert f"HOME={cache}" in service["Environment"].split(), "kernels are kept below it"
     words = service["ExecStart"].split()
     assert (ROOT / words[0].removeprefix("/opt/worldsystem/")).exists()
     assert callable(_parser().parse_args(words[2:4]).command)
