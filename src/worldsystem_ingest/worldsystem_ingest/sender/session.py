@@ -25,6 +25,8 @@ from worldsystem_ingest.sink import LOST_ON_LINK, NO_KEY_FRAME, Sink
 
 Deliver = Callable[[EncodedFrame, bool], None]
 
+_ALIVE_S = 1.0  # whoever sends video is never silent for so long; one whose network is gone is
+
 
 @dataclass(frozen=True)
 class Accepted:
@@ -61,6 +63,7 @@ class SenderSession:
         self._telemetry = TelemetryReader()
         self._pings = Pings()
         self._connected = False
+        self._peer, self._heard_s = "", 0.0
         self.numbers = FrameNumbers()
         self.clock = ClockEstimator(config.clock_window_s)
         self._telemetry_clock = TelemetryClock(self.clock, config.clock_window_s)
@@ -70,9 +73,17 @@ class SenderSession:
         self.last_picture_s: float | None = None
         self.quality = LinkQuality()
 
-    def connected(self) -> None:
-        """A new video connection begins."""
-        self._connected, self._described = True, False
+    def connected(self, peer: str = "") -> None:
+        """A new video connection begins, from the address `peer`.
+
+        What the sender told of its video still holds when it is the same one that comes back: from
+        the same address, and the connection before had ended or was silent.
+        """
+        now_s = time.monotonic()
+        replaces = self._connected and now_s - self._heard_s < _ALIVE_S
+        if replaces or peer != self._peer:
+            self._described = False
+        self._connected, self._peer, self._heard_s = True, peer, now_s
         self.numbers.connected()
         self.clock.connected()
         self._pings.connected()
@@ -104,7 +115,7 @@ class SenderSession:
         arrival_ns = time.time_ns()
         self.bandwidth.add(len(message))
         packet = wire.unpack(message)
-        self._video_begins()
+        self._hear_video()
         if packet.type.is_picture:
             self._take_unit(
                 wire.with_start_code(packet.payload),
@@ -123,7 +134,7 @@ class SenderSession:
 
         `sender_ns` is any steady clock of the sender; `number` counts its pictures.
         """
-        self._video_begins()
+        self._hear_video()
         self.bandwidth.add(len(data))
         self._take_unit(
             data, is_key=is_key, sender_ns=sender_ns, number=number, arrival_ns=arrival_ns
@@ -136,7 +147,7 @@ class SenderSession:
 
         None when it is late or was there before.
         """
-        self._video_begins()
+        self._hear_video()
         self.bandwidth.add(size_bytes)
         numbered = self._account(is_key, sender_ns, number, arrival_ns)
         if numbered is None:
@@ -147,7 +158,7 @@ class SenderSession:
 
     def take_control(self, text: str) -> None:
         """One text message of `/ws/video`."""
-        arrival_ns = time.time_ns()
+        arrival_ns, self._heard_s = time.time_ns(), time.monotonic()
         message = telemetry.message_from(text)
         if message["type"] == "video_config":
             self._describe(telemetry.codec_from(message), telemetry.camera_from(message))
@@ -175,7 +186,8 @@ class SenderSession:
             if camera:
                 self._sink.camera(camera, self._stream)
 
-    def _video_begins(self) -> None:
+    def _hear_video(self) -> None:
+        self._heard_s = time.monotonic()
         if not self._described:
             self._describe()
 

@@ -63,7 +63,9 @@ class Senders:
         async with self._sockets.opened(request, largest_bytes=_LARGEST_BYTES) as ws:
             outbox = Outbox(ws, self._config.send_timeout_s)
             lease = stream.claim(
-                lambda: self._sockets.close_aside(ws, "replaced by a new sender"), outbox.say
+                lambda: self._sockets.close_aside(ws, "replaced by a new sender"),
+                outbox.say,
+                peer=request.remote or "",
             )
             answering = asyncio.ensure_future(outbox.run())
             try:

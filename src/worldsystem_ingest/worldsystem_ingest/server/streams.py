@@ -107,10 +107,13 @@ class VideoStream:
         """Whether nobody is connected and nothing ever came, so that nothing would be forgotten."""
         return self.sink.untouched and not (self.lease or self.phones or self.relay.consumers)
 
-    def claim(self, on_replaced: Callable[[], None], say: Say = lambda message: None) -> Lease:
+    def claim(
+        self, on_replaced: Callable[[], None], say: Say = lambda message: None, *, peer: str = ""
+    ) -> Lease:
         """A sender begins; the one before is told by its `on_replaced`.
 
-        `say` sends a message to the sender; it must not block, and may drop the message.
+        `peer` is an address by which it is known when it comes back. `say` sends a message to the
+        sender; it must not block, and may drop the message.
         """
         replaced, self.lease = self.lease, Lease(self, on_replaced, say)
         if replaced:
@@ -121,7 +124,7 @@ class VideoStream:
                 target=self._decode, name=f"ingest-decode-{self.name}", daemon=True
             )
             self._thread.start()
-        self.session.connected()
+        self.session.connected(peer)
         return self.lease
 
     def release(self, lease: Lease) -> None:

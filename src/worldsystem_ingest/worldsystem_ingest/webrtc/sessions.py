@@ -149,7 +149,9 @@ class WhipSessions:
             elif message.get("type") == "set_bitrate" and isinstance(message.get("kbps"), int):
                 receiver.limit_bitrate(int(str(message["kbps"])))
 
-        session.lease = session.stream.claim(lambda: self.end(session, REPLACED), say)
+        session.lease = session.stream.claim(
+            lambda: self.end(session, REPLACED), say, peer=session.id
+        )
         session.stream.session.numbers.restart()
         session.stream.session.take_control(_VIDEO_CONFIG)
 
