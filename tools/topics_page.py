@@ -60,8 +60,10 @@ _TAIL = """The recorder writes every topic but {bulky}:
 pictures are in the video, points in the keyframes, markers are drawn from objects. The viewer
 offers every topic to Foxglove and makes a message only while somebody has subscribed to it.
 `camera/image_raw` is offered outside the process only up to the size that
-`ingest.raw_outside_max_px` allows. Every further video stream has the topics that ingest publishes
-once more, in a namespace of the stream's name.
+`ingest.raw_outside_max_px` allows; where each stage is a process (`--separate`, `composed:=false`,
+compose) that is every size. When others listen for larger pictures, ingest warns and names the
+parameter. Every further video stream has the topics that ingest publishes once more, in a namespace
+of the stream's name.
 """
 
 

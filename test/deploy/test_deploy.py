@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from worldsystem.cli import _parser
-from worldsystem.graph import STAGES
+from worldsystem.graph import RAW_OUTSIDE_MAX_PX, STAGES
 from worldsystem_core import mesh_normals
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -71,6 +71,10 @@ def test_every_node_but_the_reporter_has_a_container() -> None:
     commands = [service["command"] for service in OURS.values()]
     nodes = {command[1] for command in commands if command[0] == "node"}
     assert nodes == {stage.name for stage in STAGES} - {"reporter"}
+
+
+def test_pictures_of_every_size_reach_the_other_containers() -> None:
+    assert f"raw_outside_max_px:={RAW_OUTSIDE_MAX_PX}" in OURS["ingest"]["command"]
 
 
 @pytest.mark.parametrize("name", sorted(OURS))

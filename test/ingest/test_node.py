@@ -12,28 +12,62 @@ from rosbags.rosbag2 import Reader
 rclpy = pytest.importorskip("rclpy", reason="ROS is not set up: run these through `make test`")
 
 
-@pytest.mark.parametrize(("width", "height", "offered"), [(640, 360, 1), (1920, 1080, 0)])
-def test_raw_pictures_are_offered_outside_only_while_they_are_small(
-    width, height, offered, tmp_path, context
-):
+@pytest.fixture
+def played(tmp_path, context):
+    """A function that has a node play two pictures of a size, with parameters, to their end."""
     from rclpy.parameter import Parameter
 
     from worldsystem_ingest.node import IngestNode
 
-    for number in range(2):
-        picture = np.zeros((height, width, 3), np.uint8)
-        assert cv2.imwrite(str(tmp_path / f"{number}.png"), picture)
-    node = IngestNode(
-        context=context, parameter_overrides=[Parameter("source", value=str(tmp_path))]
-    )
-    try:
-        assert node.ended.wait(30.0)
-        assert node.frames_published == 2
-        assert node.count_publishers("camera/image_raw") == offered
-        assert node.count_publishers("camera/video") == 1
-    finally:
+    nodes = []
+
+    def play(width, height, **parameters):
+        for number in range(2):
+            picture = np.zeros((height, width, 3), np.uint8)
+            assert cv2.imwrite(str(tmp_path / f"{number}.png"), picture)
+        given = {"source": str(tmp_path), **parameters}
+        overrides = [Parameter(name, value=value) for name, value in given.items()]
+        nodes.append(IngestNode(context=context, parameter_overrides=overrides))
+        assert nodes[-1].ended.wait(30.0)
+        assert nodes[-1].frames_published == 2
+        return nodes[-1]
+
+    yield play
+    for node in nodes:
         node.input_ended()
         node.close()
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "given", "offered"),
+    [
+        (640, 360, {}, 1),
+        (1920, 1080, {}, 0),
+        (1920, 1080, {"raw_outside_max_px": 8192}, 1),
+    ],
+)
+def test_raw_pictures_are_offered_outside_only_while_they_are_small(
+    width, height, given, offered, played
+):
+    node = played(width, height, **given)
+    assert node.count_publishers("camera/image_raw") == offered
+    assert node.count_publishers("camera/video") == 1
+    assert node.problem() == ""
+
+
+def test_what_others_listen_for_and_are_not_offered_is_told_once_with_the_parameter(
+    played, context, monkeypatch, caplog
+):
+    from sensor_msgs.msg import Image
+
+    monkeypatch.setattr("worldsystem_ingest.raw_outside.LEAVING_S", 0.0)
+    other = rclpy.create_node("other", context=context)
+    other.create_subscription(Image, "camera/image_raw", lambda image: None, 2)
+    node = played(1920, 1080)
+    wait_until(lambda: node.problem() != "")
+    assert "set ingest.raw_outside_max_px to 1920 or more" in node.problem()
+    assert len([r for r in caplog.records if "raw_outside_max_px" in r.message]) == 1
+    other.destroy_node()
 
 
 def test_a_further_stream_has_its_own_topics_and_account_and_is_recorded(context, tmp_path):

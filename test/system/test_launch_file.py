@@ -12,6 +12,7 @@ import pytest
 
 from worldsystem.graph import (
     MAP_EVERY_S,
+    RAW_OUTSIDE_MAX_PX,
     SIMULATOR,
     STAGES,
     Choice,
@@ -100,6 +101,7 @@ def test_not_composed_is_one_process_each_with_the_same_parameters(launch_file, 
         "own_process": (False, True),  # a process of its own has no need of a further one
         "map": ("/run/map", None),  # a segmenter that can die alone keeps its objects
         "map_every_s": (MAP_EVERY_S, None),
+        "raw_outside_max_px": (RAW_OUTSIDE_MAX_PX, None),  # pictures of every size reach the others
     }
 
 
@@ -159,7 +161,8 @@ def test_every_plugin_and_executable_of_the_graph_exists(stage):
     assert (prefix / "lib" / stage.package / stage.executable).exists()
 
 
-def test_every_parameter_the_graph_sets_is_one_of_the_stages_settings(tmp_path):
+@pytest.mark.parametrize("composed", [True, False])
+def test_every_parameter_the_graph_sets_is_one_of_the_stages_settings(tmp_path, composed):
     from dataclasses import fields
     from importlib import import_module
 
@@ -174,7 +177,7 @@ def test_every_parameter_the_graph_sets_is_one_of_the_stages_settings(tmp_path):
         "reporter": "worldsystem.config:ReporterConfig",
         "monitor": "worldsystem.config:MonitorConfig",
     }
-    for stage, parameters in stages(Choice(out=tmp_path)):
+    for stage, parameters in stages(Choice(out=tmp_path), composed=composed):
         module, name = configs[stage.name].split(":")
         known = {item.name for item in fields(getattr(import_module(module), name))}
         assert parameters.keys() <= known

@@ -19,6 +19,8 @@ _SERVER_SOURCE = "server:"
 DEFAULT_PORT = 5001
 MAP_EVERY_S = 1.0
 """What can die alone keeps its map saved so often, and goes on in it: so much of it can be lost."""
+RAW_OUTSIDE_MAX_PX = 8192
+"""Stages in processes of their own see what ingest offers outside its process: every picture."""
 _FILE_SCHEMES = ("file", "bag")
 
 
@@ -150,6 +152,7 @@ def _parameters(name: str, choice: Choice, *, composed: bool) -> Parameters:
         "ingest": {
             "source": _SERVER_SOURCE if choice.simulated else choice.source,
             "realtime": choice.realtime,
+            **({} if composed else {"raw_outside_max_px": RAW_OUTSIDE_MAX_PX}),
         },
         "slam3r": {
             "backend": choice.backend,

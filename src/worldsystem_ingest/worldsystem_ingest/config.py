@@ -38,7 +38,10 @@ class IngestConfig(Config):
         "", "regular expression of a bag's topics to play; empty: pictures, camera and telemetry"
     )
     raw_outside_max_px: int = param(
-        1280, "longest side of raw images published to other processes [px]", low=16
+        1280,
+        "longest side of raw images offered to other processes; runs of separate stages set more "
+        "[px]",
+        low=16,
     )
 
     host: str = param("127.0.0.1", "address the server listens on; 0.0.0.0 = every network")

@@ -25,6 +25,7 @@ from worldsystem_core.telemetry import (
     Telemetry,
 )
 from worldsystem_ingest.config import IngestConfig
+from worldsystem_ingest.raw_outside import RawOutside
 from worldsystem_ingest.sink import Summary
 from worldsystem_ingest.source import open_source
 
@@ -50,6 +51,7 @@ class StreamOut:
             return node.advertise(topics.in_namespace(topic, namespace), outside=outside)
 
         self.image = advertise(topics.IMAGE, outside=False)
+        self.raw_outside = RawOutside(node.config.raw_outside_max_px)
         self.camera = advertise(topics.CAMERA_INFO)
         self.video = advertise(topics.VIDEO)
         self.telemetry = {kind: advertise(topic) for kind, topic in _TELEMETRY.items()}
@@ -100,7 +102,7 @@ class IngestNode(StageNode):
     def frame(self, frame: Frame) -> None:
         out = self._out(frame.stream)
         out.ledger.take(frame.id)
-        if max(frame.width, frame.height) <= self.config.raw_outside_max_px:
+        if out.raw_outside.offers(frame):
             out.image.offer_outside()
         if self._clock_out is not None:
             self._clock_out.publish(Clock(clock=time_message(frame.stamp_ns)))
@@ -130,10 +132,18 @@ class IngestNode(StageNode):
 
     def problem(self) -> str:
         if self.error is None:
-            return self._source.problem()
+            return self._source.problem() or self._what_others_miss()
         if isinstance(self.error, WorldSystemError):
             return str(self.error)
         return f"the source failed: {self.error!r}"
+
+    def _what_others_miss(self) -> str:
+        with self._lock:
+            streams = list(self._streams.values())
+        said = (
+            out.raw_outside.problem(self.count_subscribers(out.image.topic.name)) for out in streams
+        )
+        return next(filter(None, said), "")
 
     def input_ended(self) -> None:
         self._stop.set()
