@@ -271,25 +271,70 @@ def test_pictures_without_encoded_video_are_recorded_and_play_again(context, tmp
         assert abs(frame.rgb.mean() - 5 * number) < 2
 
 
-def test_pictures_that_are_in_the_video_are_not_recorded_again(context, tmp_path, encoded_video):
-    node, thread = recorder(context, tmp_path)
+def picture_of(unit: EncodedFrame) -> Frame:
+    return Frame(id=unit.id, stamp_ns=unit.stamp_ns, rgb=np.zeros((48, 64, 3), np.uint8))
+
+
+@pytest.fixture
+def sender(context):
+    """Publishes pictures, those of units after their units, and lets none go."""
     stage = Node("stage", context=context)
     images = ReferencePublisher(stage, topics.IMAGE, outside=False)
     videos = ReferencePublisher(stage, topics.VIDEO)
-    for number in range(3):
-        images.publish(picture(number), patience_s=10.0)
-    for unit in encoded_video(10):
-        videos.publish(unit)
-    wait_until(lambda: offered(node, "/camera/video") == 10 and not node._pictures[""]._waiting)
-    for number in range(3, 40):
-        images.publish(picture(number), patience_s=10.0)
+
+    def send(*what: EncodedFrame | Frame) -> None:
+        for item in what:
+            if isinstance(item, EncodedFrame):
+                videos.publish(item, patience_s=10.0)
+            frame = picture_of(item) if isinstance(item, EncodedFrame) else item
+            images.publish(frame, patience_s=10.0)
+
+    yield send
     images.destroy()
     videos.destroy()
-    finish_all([thread], 20.0)
     stage.destroy_node()
+
+
+def test_pictures_that_are_in_the_video_are_not_recorded_again(
+    context, tmp_path, encoded_video, sender
+):
+    node, thread = recorder(context, tmp_path)
+    sender(*encoded_video(40))
+    wait_until(lambda: offered(node, "/camera/video") == 40 and node.idle)
+    assert node.facts()["not_in_video"] == 0
+    finish_all([thread], 20.0)
     found = messages(tmp_path / "bag")
-    assert len(found["/camera/video"]) == 10
+    assert len(found["/camera/video"]) == 40
     assert "/camera/image/compressed" not in found
+
+
+def test_a_sender_without_encoded_video_may_follow_one_with_it(
+    context, tmp_path, encoded_video, sender
+):
+    node, thread = recorder(context, tmp_path)
+    units = encoded_video(20)
+    between = [
+        Frame(id=number, stamp_ns=units[9].stamp_ns + number, rgb=np.zeros((48, 64, 3), np.uint8))
+        for number in range(10, 50)
+    ]
+    sender(*units[:10], *between, *units[10:])
+    wait_until(lambda: offered(node, "/camera/video") == 20 and node.idle)
+    assert node.facts()["not_in_video"] == 0
+    assert node._on_stop(None, StopRecording.Response()).success
+    again = node._on_start(StartRecording.Request(folder="again"), StartRecording.Response())
+    assert again.success
+    sender(*(picture(number) for number in range(40)))
+    wait_until(lambda: node.idle)
+    finish_all([thread], 20.0)
+    stamps = {
+        name: [
+            deserialize_message(raw, CompressedImage).header.stamp.nanosec
+            for raw in messages(tmp_path / name)["/camera/image/compressed"]
+        ]
+        for name in ("bag", "again")
+    }
+    assert stamps["bag"] == [frame.stamp_ns % 10**9 for frame in between]
+    assert stamps["again"] == [picture(number).stamp_ns % 10**9 for number in range(40)]
 
 
 def test_no_pictures_are_recorded_where_video_is_not_wanted(context, tmp_path):

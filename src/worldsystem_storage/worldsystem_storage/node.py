@@ -162,7 +162,7 @@ class RecorderNode(StageNode):
         pictures = self._pictures[namespace] = UnencodedPictures(self._wants_pictures)
 
         def on_video(unit: EncodedFrame) -> None:
-            pictures.encoded()
+            pictures.encoded(unit)
             if namespace in self._sessions:
                 self._sessions[namespace].write(unit)
 
@@ -172,7 +172,8 @@ class RecorderNode(StageNode):
                 self._sessions[namespace].still(frame)
 
         image = topics.in_namespace(topics.IMAGE, namespace)
-        self.listen(topics.in_namespace(topics.VIDEO, namespace), on_video)
+        video = topics.in_namespace(topics.VIDEO, namespace)
+        self.listen(video, on_video, pictures.encoded)  # one let go here is in the bag all the same
         self.listen(image, on_image, pictures.crowded_out)
         self._namespaces.add(namespace)
 
