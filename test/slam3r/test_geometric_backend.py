@@ -310,6 +310,14 @@ def test_a_picture_of_another_shape_begins_a_new_sub_map(film):
         assert is_wide == (keyframe.submap == 0)
 
 
+def test_without_the_graph_too_a_picture_of_another_shape_ends_nothing(film):
+    config = Slam3rConfig(synchronous=True, graph=False)
+    backend = open_backend("geometric", config).backend
+    frames = [replace(frame, rgb=frame.rgb[:, :300].copy(), camera=None) for frame in film[1:3]]
+    events = [event for frame in [film[0], *frames] for event in backend.feed(frame)]
+    assert [pose.submap for pose in _poses(events + backend.finish())] == [0, 1, 1]
+
+
 def test_a_small_picture_of_another_shape_takes_no_map_away(film):
     graph = open_backend("geometric", Slam3rConfig(synchronous=True)).backend
     graph.feed(film[0])

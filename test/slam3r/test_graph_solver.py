@@ -138,15 +138,16 @@ def test_positions_from_outside_give_the_map_its_size():
 
 
 def test_a_size_that_is_known_is_hardly_changed_by_anchors():
+    """And one that is only guessed, of a part without any node of the map, is."""
     sizes = []
-    for held_log_scale in (FREE_SIGMA, 0.01):
+    for held_log_scale, restored in ((FREE_SIGMA, {0}), (0.01, {0}), (0.01, {50})):
         graph, truth = ring(12, Sim3.identity())
-        graph.held_log_scale = held_log_scale
+        graph.held_log_scale, graph.restored = held_log_scale, restored
         for i, node in enumerate(truth):
             graph.anchors[i] = Anchor(1.1 * node.translation, np.eye(3))
         graph.optimise()
         sizes.append(graph.nodes[6].scale)
-    assert sizes == pytest.approx([1.1, 1.0], abs=0.01)
+    assert sizes == pytest.approx([1.1, 1.0, 1.1], abs=0.01)
 
 
 def test_a_node_taken_out_leaves_the_way_between_its_neighbours():

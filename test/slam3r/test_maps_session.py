@@ -140,6 +140,20 @@ def test_a_metric_map_stays_metric_and_keeps_its_origin(first, tmp_path):
     assert all(k.scale is ScaleState.METRIC for k in _told(again, first))
 
 
+def test_fixes_that_came_before_a_map_was_loaded_do_not_move_its_origin(first, tmp_path):
+    here = GpsFix(stamp_ns=0, latitude_deg=47.4, longitude_deg=8.5, altitude_m=500.0)
+    _, graph = session(first, 1.0)
+    graph.observe(here)
+    graph.atlas.scale, graph.atlas.axes = ScaleState.METRIC, ENU
+    graph.save_map(tmp_path / "metric")
+    again = GraphBackend(RenewableBackend(DriftingBackend([first]), None), Slam3rConfig())
+    again.observe(replace(here, latitude_deg=47.401))
+    again.load_map(tmp_path / "metric")
+    assert again.metric.enu == graph.metric.enu
+    again.save_map(tmp_path / "anew")
+    assert SavedMap(tmp_path / "anew").enu == graph.metric.enu
+
+
 def test_a_map_that_gps_has_not_turned_names_no_origin(first, tmp_path):
     _, graph = session(first, 1.0)
     graph.observe(GpsFix(stamp_ns=0, latitude_deg=47.4, longitude_deg=8.5, altitude_m=500.0))
@@ -172,6 +186,24 @@ def test_the_first_fixes_of_a_session_do_not_resize_a_loaded_map(walk, tmp_path)
         ratio = np.linalg.norm(after[a] - after[b]) / np.linalg.norm(before[a] - before[b])
         assert ratio == pytest.approx(1.0, abs=0.02)
     assert np.linalg.norm(after - before, axis=1).max() < 6.0  # no more than fixes are off
+
+
+def test_fixes_turn_a_loaded_map_without_axes_but_do_not_resize_it(walk, tmp_path):  # noqa: F811
+    """They are too far apart by 8 %, and say that they are good to 1 %, as the map is."""
+    _, graph = run(walk, turned_odometry(walk))
+    assert graph.atlas.scale is ScaleState.METRIC and graph.atlas.axes != ENU
+    graph.save_map(tmp_path / "map")
+    again = later_part(walk, 2, 12)
+    far = [pose.copy() for pose in again.poses]
+    for pose in far:
+        pose[:3, 3] *= 1.08
+    settings = {"map": str(tmp_path / "map"), "map_every_s": 0.0}
+    _, later = run(again, fixes(replace(again, poses=far), 0.3), **settings)
+    assert later.atlas.axes == ENU
+    before, after = places(graph), places(later)
+    for a, b in combinations(range(8), 2):
+        ratio = np.linalg.norm(after[a] - after[b]) / np.linalg.norm(before[a] - before[b])
+        assert ratio == pytest.approx(1.0, abs=0.045)
 
 
 def _told(graph: GraphBackend, of: Film) -> list:

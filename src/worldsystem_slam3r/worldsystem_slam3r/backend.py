@@ -96,19 +96,21 @@ def open_backend(name: str, config: Slam3rConfig | None = None) -> OpenedBackend
     worldsystem_slam3r.precompile` does that).
     """
     config = config or Slam3rConfig(backend=name)
+    from worldsystem_slam3r.graph.restartable import RenewableBackend
+
     opened = _open(name, config)
+    anew = partial(_MAKERS[opened.name], config) if opened.name in _CHEAP_TO_RENEW else None
+    backend = RenewableBackend(opened.backend, anew)
+    opened = replace(opened, backend=backend)
     if not config.graph:
         return opened
     try:
         from worldsystem_slam3r.graph.backend import GraphBackend
-        from worldsystem_slam3r.graph.restartable import RenewableBackend
     except ImportError as error:
         if error.name != "gtsam":
             raise
         return _without_graph(opened)
-    anew = partial(_MAKERS[opened.name], config) if opened.name in _CHEAP_TO_RENEW else None
-    graph = GraphBackend(RenewableBackend(opened.backend, anew), config)
-    return replace(opened, backend=graph)
+    return replace(opened, backend=GraphBackend(backend, config))
 
 
 def begin_anew(opened: OpenedBackend, config: Slam3rConfig, *, next_id: int) -> OpenedBackend:
@@ -117,7 +119,7 @@ def begin_anew(opened: OpenedBackend, config: Slam3rConfig, *, next_id: int) -> 
     What it held back is lost. Where the map is saved by itself, the new one takes the place of the
     old one there.
     """
-    from worldsystem_slam3r.graph.restartable import RenewableBackend, Restartable
+    from worldsystem_slam3r.graph.restartable import RenewableBackend
     from worldsystem_slam3r.graph.services import graph_of
 
     make = partial(_MAKERS[opened.name], config)
@@ -129,9 +131,6 @@ def begin_anew(opened: OpenedBackend, config: Slam3rConfig, *, next_id: int) -> 
         return replace(opened, backend=fresh)
     if isinstance(opened.backend, RenewableBackend):
         opened.backend.begin_anew(make)
-        return opened
-    if isinstance(opened.backend, Restartable):
-        opened.backend.restart()
         return opened
     opened.backend.finish()
     return replace(opened, backend=RenewableBackend(make(), None, first_id=next_id, first_submap=1))
@@ -145,6 +144,9 @@ def numbered_from(opened: OpenedBackend, first_id: int) -> OpenedBackend:
     graph = graph_of(opened.backend)
     if graph is not None:
         graph.number_from(first_id)
+        return opened
+    if isinstance(opened.backend, RenewableBackend):
+        opened.backend.number_from(first_id)
         return opened
     return replace(opened, backend=RenewableBackend(opened.backend, None, first_id=first_id))
 

@@ -70,8 +70,9 @@ class Solution:
 class PoseGraph:
     """The nodes' similarities `world_from_node`, and what was measured between them.
 
-    Each connected part keeps its oldest node where it is, unless anchors hold the part; then the
-    node's turn and size stay as firmly as `held_turn_rad` and `held_log_scale` say.
+    Each connected part keeps its oldest node where it is, unless anchors hold the part; then that
+    node, where it is one of those `restored` from a map, keeps its turn and size as firmly as
+    `held_turn_rad` and `held_log_scale` say.
     """
 
     def __init__(self) -> None:
@@ -79,6 +80,7 @@ class PoseGraph:
         self.edges: dict[tuple[int, int], Edge] = {}
         self.anchors: dict[int, Anchor] = {}
         self.held_turn_rad, self.held_log_scale = WEAK_TURN_RAD, FREE_SIGMA
+        self.restored: set[int] = set()
 
     @property
     def loops(self) -> list[Edge]:
@@ -222,9 +224,13 @@ class PoseGraph:
         for node, part in self.parts().items():
             oldest[part] = min(node, oldest.get(part, node))
             anchored[part] = anchored.get(part, 0) + (node in self.anchors)
-        weak = np.repeat([self.held_turn_rad, FREE_SIGMA, self.held_log_scale], [3, 3, 1])
+        known = np.repeat([self.held_turn_rad, FREE_SIGMA, self.held_log_scale], [3, 3, 1])
+        guessed = np.repeat([WEAK_TURN_RAD, FREE_SIGMA, FREE_SIGMA], [3, 3, 1])
         firm = np.full(7, GAUGE_SIGMA)
-        return {node: weak if anchored[part] >= 3 else firm for part, node in oldest.items()}
+        return {
+            node: firm if anchored[part] < 3 else known if node in self.restored else guessed
+            for part, node in oldest.items()
+        }
 
 
 def _joined(first: Edge, second: Edge) -> Edge:

@@ -178,6 +178,7 @@ class SavedMap:
         restored = [self._kept(node) for node in self.nodes]
         for kept in restored:
             atlas.adopt(kept)
+            atlas.graph.restored.add(kept.id)
             atlas.newest[kept.submap] = max(kept.id, atlas.newest.get(kept.submap, -1))
             name = _dense_name(kept)
             entry = self.manifest.files.get(name)

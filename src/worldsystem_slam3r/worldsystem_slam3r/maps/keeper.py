@@ -126,8 +126,8 @@ class MapKeeper:
         for kept in restored:
             if kept.station is not None:
                 self._finder.index.add(kept.id, kept.station.features)
-        if self._metric.enu is None:
-            self._metric.enu = saved.enu
+        if saved.enu is not None:
+            self._metric.put_origin(saved.enu)
         self._loading = saved.keyframes(restored, self.dense)
         self._handed_on = self._state()
         log.info("loaded %d keyframes from %s", len(restored), folder)

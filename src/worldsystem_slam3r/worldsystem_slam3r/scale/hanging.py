@@ -108,6 +108,11 @@ class HangingSamples:
             self.missed += 1
         self._waiting.append(sample)
 
+    def drop_waiting(self) -> None:
+        """What waits for its poses is let go, and counts as missed."""
+        self.missed += len(self._waiting)
+        self._waiting.clear()
+
     def _hang(self) -> None:
         newest, oldest = self._poses[-1][0], self._poses[0][0]
         for _ in range(len(self._waiting)):

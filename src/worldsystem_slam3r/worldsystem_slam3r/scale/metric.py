@@ -122,6 +122,13 @@ class MetricScale:
         spread = np.diag([max(across, 0.01) ** 2] * 2 + [max(up, 0.01) ** 2])
         self._gps.sample(PositionSample(fix.stamp_ns, where, spread))
 
+    def put_origin(self, enu: EnuFrame) -> None:
+        """Fixes are told about this place from now on, that of a map which was loaded; those from
+        before, which no picture belongs to, are let go."""
+        if self.enu is not None and self.enu != enu:
+            self._gps.drop_waiting()
+        self.enu = enu
+
     def pose(self, pose: Pose) -> None:
         """A tracked pose in the world, as it was told."""
         for samples in (self._gps, self._odometry, self._pressure):
@@ -186,6 +193,11 @@ class MetricScale:
         return ENU if self._positions_from is self._gps else LEVEL
 
     @property
+    def positions_on(self) -> set[int]:
+        """The keyframes that positions hang on."""
+        return {hung.keyframe_id for hung in self._positions_from.hung}
+
+    @property
     def sources(self) -> tuple[str, ...]:
         """What measures metres here."""
         counts = {
@@ -202,11 +214,16 @@ class MetricScale:
         gps = self._gps
         return gps if len(gps.hung) >= LEAST_SAMPLES or not self._odometry.hung else self._odometry
 
-    def fit(self, up: Float64[np.ndarray, "3"], up_rad: float) -> MetricFit | None:
-        """`map_from_world` by all that is known; `up` is the world's likely vertical."""
+    def fit(
+        self, up: Float64[np.ndarray, "3"], up_rad: float, *, size_sigma: float = math.inf
+    ) -> MetricFit | None:
+        """`map_from_world` by all that is known; `up` is the world's likely vertical, and
+        `size_sigma` how well its size is known already (standard deviation of its logarithm)."""
         source = self._positions_from
         positions = _positions(source) if self.has_positions else Positions.none()
         log_scales = [*self._log_lengths(), *self._log_distances()]
+        if math.isfinite(size_sigma):
+            log_scales.append((0.0, size_sigma))
         if source is self._gps and len(self._odometry.hung) >= LEAST_SAMPLES:
             own = Measured(positions=_positions(self._odometry), up=up, up_rad=up_rad)
             phone = fit_metric(own)

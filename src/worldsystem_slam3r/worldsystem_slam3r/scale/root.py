@@ -11,6 +11,7 @@ into their axes first: once their heading is known, and never from GPS back to a
 from __future__ import annotations
 
 import logging
+import math
 
 import numpy as np
 from jaxtyping import Float64
@@ -19,6 +20,7 @@ from worldsystem_core.geometry.sim3 import Sim3
 from worldsystem_core.geometry.vertical import estimate_up
 from worldsystem_core.reconstruction import MovedKeyframes, ScaleState
 from worldsystem_slam3r.graph.atlas import Atlas
+from worldsystem_slam3r.graph.pose_graph import FREE_SIGMA
 from worldsystem_slam3r.scale.enu import ENU
 from worldsystem_slam3r.scale.fit import MetricFit
 from worldsystem_slam3r.scale.metric import MetricScale
@@ -54,7 +56,7 @@ class MetricRoot:
             return None
         self._used = count
         up, up_rad = self._up()
-        fit = self._metric.fit(up, up_rad)
+        fit = self._metric.fit(up, up_rad, size_sigma=self._size_sigma())
         if fit is None:
             return None
         self._tell(fit)
@@ -83,7 +85,23 @@ class MetricRoot:
         if self._metric.axes == self._atlas.axes:
             return self._anchored()
         turns = self._in_other_axes and fit.heading_sigma_rad < HEADING_KNOWN_RAD
-        return self._rooted(fit) if turns else None
+        return self._rooted(fit) if turns and self._measures_the_map() else None
+
+    def _size_sigma(self) -> float:
+        """How well the size is known of a metric map that was loaded, whose measurements were not
+        saved; infinite for others."""
+        held = self._atlas.graph.held_log_scale
+        known = self._atlas.scale is ScaleState.METRIC and held < FREE_SIGMA
+        return held if known else math.inf
+
+    def _measures_the_map(self) -> bool:
+        """Whether positions hang on what the loaded map is connected with. A part of this session
+        may lie beside it by a guess: that tells nothing of the map."""
+        graph = self._atlas.graph
+        part_of = graph.parts()
+        of_map = {part_of[key] for key in graph.restored if key in part_of}
+        on = {part_of[key] for key in self._metric.positions_on if key in part_of}
+        return not of_map or bool(of_map & on)
 
     def moved(self, world_from_cam: Float64[np.ndarray, "4 4"]) -> Float64[np.ndarray, "4 4"]:
         """A pose of before the last update, after it."""
