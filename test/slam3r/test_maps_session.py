@@ -191,7 +191,8 @@ def test_the_first_fixes_of_a_session_do_not_resize_a_loaded_map(walk, tmp_path)
 def test_fixes_turn_a_loaded_map_without_axes_but_do_not_resize_it(walk, tmp_path):  # noqa: F811
     """They are too far apart by 8 %, and say that they are good to 1 %, as the map is."""
     _, graph = run(walk, turned_odometry(walk))
-    assert graph.atlas.scale is ScaleState.METRIC and graph.atlas.axes != ENU
+    assert graph.atlas.scale is ScaleState.METRIC
+    assert graph.atlas.axes != ENU
     graph.save_map(tmp_path / "map")
     again = later_part(walk, 2, 12)
     far = [pose.copy() for pose in again.poses]

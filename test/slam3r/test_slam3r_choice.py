@@ -81,7 +81,7 @@ def test_without_weights_the_error_says_what_to_do():
 def test_with_fallback_geometry_runs_instead_and_it_is_said(geometric, caplog):
     with caplog.at_level(logging.WARNING):
         opened = open_backend("slam3r", Slam3rConfig(backend="slam3r", fallback=True, graph=False))
-    assert opened.backend is geometric
+    assert opened.backend.inner is geometric
     assert opened.name == "geometric"
     assert "make weights" in opened.note
     assert "'geometric' runs instead" in opened.note
@@ -91,7 +91,7 @@ def test_with_fallback_geometry_runs_instead_and_it_is_said(geometric, caplog):
 def test_auto_takes_geometry_where_the_weights_are_missing_and_says_why(geometric, caplog):
     with caplog.at_level(logging.WARNING):
         opened = open_backend("auto", Slam3rConfig(backend="auto", graph=False))
-    assert opened.backend is geometric
+    assert opened.backend.inner is geometric
     assert "make weights" in caplog.text
 
 
@@ -99,7 +99,7 @@ def test_auto_leaves_networks_that_are_too_slow_here(geometric, tiny_folder, mon
     monkeypatch.setattr(catalogue, "SMALL_WEIGHTS_BYTES", 1000)
     config = Slam3rConfig(backend="auto", weights=str(tiny_folder), device="cpu", graph=False)
     opened = open_backend("auto", config)
-    assert opened.backend is geometric
+    assert opened.backend.inner is geometric
     assert "too slow without a GPU" in opened.note
 
 

@@ -34,7 +34,7 @@ TICK_S = 0.1
 REPORTER_S = 60.0
 _AWAKE_S = 1.0
 """Who looks so rarely was itself stopped (Ctrl-Z, a suspended machine) and could hear nobody."""
-_ARE_TOLD_AGAIN = ("mesher", "splats", "viewer")
+_ARE_TOLD_AGAIN = ("mesher", "splats", "viewer", "segmenter")
 
 
 class SeparateApp(App):
