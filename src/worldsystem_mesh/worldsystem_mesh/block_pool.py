@@ -103,6 +103,24 @@ class BlockPool:
         self._upload_slots(np.concatenate([evicted, granted]))
         return len(missing) - len(granted)
 
+    def holds(self, blocks: Int32[np.ndarray, "b"]) -> Bool[np.ndarray, "b"]:
+        """Whether each block has voxels, in memory or on disk."""
+        return np.asarray(self.slot[blocks] != NEVER_IN)
+
+    def release(self, blocks: Int32[np.ndarray, "b"]) -> None:
+        """Let go of the voxels of these blocks, which have some: they are as if they never had."""
+        on_disk = blocks[self.slot[blocks] == PAGED_OUT]
+        in_memory = blocks[self.slot[blocks] >= 0]
+        for block in on_disk.tolist():
+            assert self._pages is not None  # a block was paged out
+            self._pages.forget(block)
+        slots = self.slot[in_memory]
+        self._owner[slots] = FREE
+        self._free += slots.tolist()
+        self._used -= len(slots)
+        self.slot[blocks] = NEVER_IN
+        self._upload_slots(blocks)
+
     def limit(self, other_bytes: int) -> int:
         """Blocks that may be in memory when others use `other_bytes` of the budget."""
         return min(max((self._budget_bytes - other_bytes) // SLOT_BYTES, 8), len(self._owner))

@@ -52,6 +52,12 @@ class MeshConfig(Config):
     decay_keyframes: float = param(
         0.0, "keyframes after which what was not seen again counts half; 0 = never", low=0.0
     )
+    forget_keyframes: int = param(
+        200,
+        "after so many keyframes that measured no surface in a block, one near which there is none "
+        "lets go of its voxels; 0 = never",
+        low=0,
+    )
     redraw_voxels: float = param(
         0.25,
         "a block is drawn again when its surface moved by more than this in all [voxels]",

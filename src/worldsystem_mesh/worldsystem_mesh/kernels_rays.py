@@ -10,6 +10,7 @@ from __future__ import annotations
 import warp as wp
 
 from worldsystem_mesh.kernels_volume import (
+    NEVER_IN,
     OUTSIDE,
     PAGED,
     PAGED_OUT,
@@ -111,7 +112,7 @@ def touch_free_space(
     stride: wp.int32,
     stamp: wp.int32,
 ) -> None:
-    """Touch the blocks that exist between the camera and the band; one thread on a CPU."""
+    """Touch the blocks that have voxels between the camera and the band; one thread on a CPU."""
     row, column = wp.tid()
     view = views[0]
     v = row * stride
@@ -135,5 +136,7 @@ def touch_free_space(
             inside = not is_outside(here[0], here[1], here[2])
             if inside and not is_recent(recent, here[0], here[1], here[2]):
                 key = block_key(here[0], here[1], here[2])
-                touch(volume, find_block(volume.keys, volume.block_of_key, key), stamp)
+                block = find_block(volume.keys, volume.block_of_key, key)
+                if block >= 0 and volume.slot[block] != NEVER_IN:
+                    touch(volume, block, stamp)
         z += 4.0

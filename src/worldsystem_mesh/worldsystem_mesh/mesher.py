@@ -18,6 +18,7 @@ from worldsystem_mesh.cells import SurfaceCells
 from worldsystem_mesh.config import MeshConfig
 from worldsystem_mesh.drawing import BlockMeshes, SurfaceDrawer
 from worldsystem_mesh.extraction import Extracted, SurfaceExtractor
+from worldsystem_mesh.forgetting import Forgetting
 from worldsystem_mesh.launcher import Launcher
 from worldsystem_mesh.mesher_state import Correction, MeshStats
 from worldsystem_mesh.pace import Pace
@@ -58,12 +59,11 @@ class Mesher:
         config = self._config
         self._volume = None
         self._refusion: Refusion | None = None
+        self._forgetting: Forgetting | None = None
         self._surface = SurfaceStore(config.memory_mb * 1_000_000 // 4, config.page_dir)
         self._views = ViewStore(config.store_mb * 1_000_000, config.page_dir)
         self._keyframes: set[int] = set()
-        self._fused = 0
-        self._empty_keyframes = 0
-        self._unreachable = 0
+        self._fused = self._empty_keyframes = self._unreachable = 0
         self._capture_ns = 0
         self._scale = ScaleState.SCENE
         self._integrate_ms = self._extract_ms = self._refusion_ms = 0.0
@@ -257,6 +257,7 @@ class Mesher:
             sequence=surface.sequence,
             blocks=volume.block_count if volume else 0,
             refused_blocks=volume.refused_blocks if volume else 0,
+            forgotten_blocks=self._forgetting.forgotten if self._forgetting else 0,
             paged_out_blocks=volume.pool.paged_out if volume else 0,
             paged_in_blocks=volume.pool.paged_in if volume else 0,
             mesh_blocks=surface.block_count,
@@ -319,6 +320,8 @@ class Mesher:
             voxel = self._config.voxel or median / self._config.auto_voxels
             self._volume = BlockVolume(self._config, self._launcher, voxel)
             self._refusion = Refusion(self._volume, self._views)
+            after = self._config.forget_keyframes
+            self._forgetting = Forgetting(self._volume, self._surface, after)
         try:
             fitting = with_fitting_camera(keyframe)
         except NotAPinhole as error:
@@ -337,6 +340,8 @@ class Mesher:
             fused = self._fusion_volume.touch(replace(view, order=held.order))
         self._views.put(fused)
         self._fusing.note_added(fused, is_fused=held is None)
+        if self._forgetting is not None:
+            self._forgetting.step(fused.band, self._fused)
         return fused
 
     def _rescale_root(self, factors: Mapping[int, float], scale: ScaleState | None) -> float:

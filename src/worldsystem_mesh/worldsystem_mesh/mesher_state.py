@@ -28,6 +28,7 @@ class MeshStats(TypedDict):
     sequence: int
     blocks: int
     refused_blocks: int
+    forgotten_blocks: int
     paged_out_blocks: int
     paged_in_blocks: int
     mesh_blocks: int

@@ -78,6 +78,13 @@ class SurfaceStore:
         self._tidy()
         return joined(changed), tuple(gone)
 
+    def has_surface(self, ids: Int[np.ndarray, "b"]) -> Bool[np.ndarray, "b"]:
+        """Whether each block has one; of any numbers."""
+        found = np.zeros(len(ids), bool)
+        known = ids < len(self._index)
+        found[known] = self._columns["segment"][ids[known]] != NOWHERE
+        return found
+
     def all_ids(self) -> Int32[np.ndarray, "b"]:
         """Blocks that have a surface."""
         return self.ids_newer_than(0)

@@ -185,6 +185,11 @@ class BlockVolume:
         """Bring the blocks into memory; return for how many there was no room."""
         return self.pool.bring_in(blocks, self._index_bytes())
 
+    def release(self, blocks: Int32[np.ndarray, "b"]) -> int:
+        """Let go of these blocks' voxels; returns how many there are."""
+        self.pool.release(blocks)
+        return len(blocks)
+
     def with_upper_neighbours(self, blocks: Int32[np.ndarray, "b"]) -> Int32[np.ndarray, "n"]:
         """The blocks and those whose samples their cells read."""
         upper = (self.coords(blocks)[:, None] + UPPER).reshape(-1, 3)

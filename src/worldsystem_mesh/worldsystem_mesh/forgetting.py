@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Blocks near which there is no surface, and none was measured for long, lose their voxels.
+
+Noise of far views reaches blocks that never get a surface: of a flight that goes round and round,
+nine blocks of ten, and some more with every lap. What they hold is air.
+"""
+
+from __future__ import annotations
+
+from itertools import product
+
+import numpy as np
+from jaxtyping import Bool, Int32
+
+from worldsystem_mesh.surface_store import SurfaceStore
+from worldsystem_mesh.volume import BlockVolume
+
+LOOKED_AT = 1024
+"""Blocks whose age is looked at, with each view."""
+
+FORGOTTEN_AT_ONCE = 64
+"""Blocks whose neighbours are looked at, at most: 27 places each."""
+
+NEIGHBOURS = np.array(list(product((-1, 0, 1), repeat=3)), np.int32)
+NEVER = 0
+
+
+class Forgetting:
+    """Goes through the blocks of `volume`, a few with each view; `surface` says which have one.
+
+    A block goes that was in no view's band for `after` views and near which there is no surface.
+    Whoever measures one there gets an empty block of the same number. What is forgotten depends on
+    the views alone.
+    """
+
+    def __init__(self, volume: BlockVolume, surface: SurfaceStore, after: int) -> None:
+        self._volume = volume
+        self._surface = surface
+        self._after = after
+        self._in_band = np.zeros(0, np.int32)
+        self._next = 0
+        self.forgotten = 0
+
+    def step(self, band: Int32[np.ndarray, "b"], order: int) -> None:
+        """View number `order` was fused, with the blocks `band` in its band."""
+        if not self._after:
+            return
+        self._reach(self._volume.block_count)
+        self._in_band[band] = order
+        old = self._old(order)
+        if len(old):
+            gone = old[self._far_from_surface(old)]
+            self.forgotten += self._volume.release(gone)
+
+    def _old(self, order: int) -> Int32[np.ndarray, "n"]:
+        """The next blocks in turn that have voxels, no surface, and were not measured for long."""
+        count = self._volume.block_count
+        if self._next >= count:
+            self._next = 0
+        chosen = np.arange(self._next, min(self._next + LOOKED_AT, count), dtype=np.int32)
+        chosen = chosen[self._in_band[chosen] < order - self._after]
+        chosen = chosen[self._volume.pool.holds(chosen) & ~self._surface.has_surface(chosen)]
+        some: Int32[np.ndarray, "n"] = chosen[:FORGOTTEN_AT_ONCE]
+        self._next = int(some[-1]) + 1 if len(chosen) > len(some) else self._next + LOOKED_AT
+        return some
+
+    def _far_from_surface(self, blocks: Int32[np.ndarray, "n"]) -> Bool[np.ndarray, "n"]:
+        """Whether none of a block's neighbours has one: their cells read its samples."""
+        places = (self._volume.coords(blocks)[:, None] + NEIGHBOURS).reshape(-1, 3)
+        numbers = self._volume.numbers(places)
+        shown = np.zeros(len(numbers), bool)
+        there = numbers >= 0
+        shown[there] = self._surface.has_surface(numbers[there])
+        return np.asarray(~shown.reshape(len(blocks), -1).any(axis=1))
+
+    def _reach(self, count: int) -> None:
+        more = count - len(self._in_band)
+        if more > 0:
+            room = np.full(max(more, len(self._in_band)), NEVER, np.int32)
+            self._in_band = np.concatenate([self._in_band, room])
