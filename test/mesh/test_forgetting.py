@@ -88,6 +88,19 @@ def test_what_is_measured_where_a_block_was_let_go_gets_a_surface(flown):
     assert np.isclose(near[:, 2], 1.0, atol=0.02).sum() > 50
 
 
+def test_a_correction_does_not_bring_back_what_was_forgotten(flown):
+    noisy = [wall(0), wall(1, noise_m=1.0), *(wall(k) for k in range(2, 40))]
+    mesher, kept = flown(noisy), flown(noisy, forget_keyframes=0)
+    forgotten = mesher.stats()["forgotten_blocks"]
+    aside = np.eye(4)
+    aside[0, 3] = 0.02
+    for each in (mesher, kept):
+        each.move(dict.fromkeys(range(40), aside))
+        each.settle(0)
+    assert held(kept) - held(mesher) == forgotten
+    np.testing.assert_array_equal(mesher.mesh().vertices, kept.mesh().vertices)
+
+
 def test_blocks_beside_a_surface_stay_however_old(flown):
     """Cells of the surface's blocks read their samples."""
     seen = [wall(k) for k in range(3)]

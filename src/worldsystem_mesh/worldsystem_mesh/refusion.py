@@ -148,11 +148,20 @@ class Refusion:
         self._views.update(outline)
         whole = self._views.get(number)
         assert whole is not None  # it was just updated
-        touched = self._volume.touch(whole)
+        touched = self._touched(whole, held.blocks)
         self._views.update(touched)
         self._on_device.pop(number, None)
         self._enter(touched)
         self._wait(touched.blocks)
+
+    def _touched(self, view: StoredView, before: Int32[np.ndarray, "b"]) -> StoredView:
+        """`view` with the blocks that it belongs into. Those it belonged into `before`, and which
+        were forgotten since, stay so."""
+        forgotten = before[~self._volume.pool.holds(before)]
+        touched = self._volume.touch(view)
+        if len(forgotten):
+            self._volume.release(np.intersect1d(touched.blocks, forgotten, assume_unique=True))
+        return touched
 
     def _wait_for_left(self, id: int) -> None:
         """What older views gave for which this one stands in is where this one was."""
@@ -196,7 +205,8 @@ class Refusion:
             self._seen_in_chunk[chunk].pop(view.id, None)
 
     def _wait(self, blocks: Int32[np.ndarray, "b"]) -> None:
-        """Have the blocks, no two of which are the same, made anew."""
+        """Have the blocks, no two of which are the same, made anew, but those without voxels."""
+        blocks = blocks[self._volume.pool.holds(blocks)]
         if len(self._is_waiting) < self._volume.block_count:
             more = 2 * self._volume.block_count - len(self._is_waiting)
             self._is_waiting = np.concatenate([self._is_waiting, np.zeros(more, bool)])
