@@ -138,6 +138,7 @@ class BlockVolume:
         count = self.block_count
         moved = head(self.state.change, count) > head(self.state.change_drawn, count)
         pending = np.nonzero(moved)[0].astype(np.int32)
+        pending = pending[self.pool.holds(pending)]
         step = min(1024, max(self.slot_limit // 2, 1))
         for start in range(0, len(pending), step):
             blocks = pending[start : start + step]
