@@ -49,6 +49,23 @@ def test_a_loop_closure_leaves_what_fusing_at_the_right_poses_gives(
     assert voxels_of(moved) == voxels_of(fresh)
 
 
+def test_at_the_end_moves_too_small_to_count_are_made(make_mesher, plane_keyframes):
+    """So that it makes no difference in how many steps they came."""
+    moved, fresh = make_mesher(min_weight=0.5), make_mesher(min_weight=0.5)
+    keyframes = plane_keyframes(4)
+    for i, keyframe in enumerate(keyframes):
+        near = drifted(keyframe.world_from_cam, 0.03 * (i + 1) / 8)
+        moved.integrate(replace(keyframe, world_from_cam=near))
+        fresh.integrate(keyframe)
+    correction = moved.move({k.id: k.world_from_cam for k in keyframes})
+    assert set(correction.insignificant) == {0, 1, 2, 3}
+    while moved.go_on(0) is not None:
+        pass
+    assert voxels_of(moved) != voxels_of(fresh)
+    moved.settle(0)
+    assert voxels_of(moved) == voxels_of(fresh)
+
+
 @pytest.mark.parametrize("free_space", [False, True])
 def test_after_a_loop_closure_a_block_knows_for_how_long_it_was_not_seen(
     make_mesher, plane_keyframes, free_space

@@ -138,6 +138,7 @@ class Mesher:
             else:
                 if root_scale != 1.0:
                     self._views.update(there)
+                self._fusing.move_at_the_end(there)
                 insignificant.append(number)
         self._unreachable += len(unreachable)
         return Correction(tuple(applied), tuple(insignificant), tuple(unreachable))
@@ -191,8 +192,8 @@ class Mesher:
         return self._extract(stamp_ns)
 
     def settle(self, stamp_ns: int) -> MeshDelta | None:
-        """The same without sparing time: all moved keyframes are fused anew, and every block is
-        drawn that moved at all."""
+        """The same without sparing time: all moved keyframes are fused anew, also those that moved
+        less than `move_voxels`, and every block is drawn that moved at all."""
         if self._volume is None:
             return None
         start = time.perf_counter()

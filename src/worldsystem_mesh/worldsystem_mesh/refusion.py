@@ -41,6 +41,7 @@ class Refusion:
         self._volume = volume
         self._views = views
         self._planned: OrderedDict[int, StoredView | None] = OrderedDict()
+        self._at_the_end: dict[int, StoredView] = {}
         self._seen_in_chunk: defaultdict[int, dict[int, Int64[np.ndarray, "n"]]] = defaultdict(dict)
         self._born = np.full(1, BORN_NEVER, np.int32)
         self._births_changed = False
@@ -81,7 +82,12 @@ class Refusion:
 
     def move(self, view: StoredView) -> None:
         """`view`, an outline with its new pose or scale, takes the place of the stored one."""
+        self._at_the_end.pop(view.id, None)
         self._planned[view.id] = view
+
+    def move_at_the_end(self, view: StoredView) -> None:
+        """As `move`, but only when `finish` is called: it moved too little to count before."""
+        self._at_the_end[view.id] = view
 
     def remove(self, id: int, heir: int | None = None) -> None:
         """The stored view of this id is to leave the volume.
@@ -89,6 +95,7 @@ class Refusion:
         Where the view of `heir` stands in for it and it was where it belongs, its blocks stay as
         they are until that view moves or goes.
         """
+        self._at_the_end.pop(id, None)
         if heir is None or id in self._planned or heir not in self._views:
             self._planned[id] = None
             return
@@ -105,6 +112,7 @@ class Refusion:
     def forget(self, id: int) -> None:
         """The view of this id is about to be replaced: its blocks are made anew without it."""
         self._planned.pop(id, None)
+        self._at_the_end.pop(id, None)
         view = self._views.pop(id)
         if view is not None:
             self._leave(view)
@@ -128,7 +136,12 @@ class Refusion:
                 self._make_some(min(int(left * self._pairs_per_s), PAIRS_AT_ONCE))
 
     def finish(self) -> None:
-        """Work until nothing waits."""
+        """Work until nothing waits. One that stands in for older views and moved too little to
+        count stays: what these gave would go."""
+        for number in list(self._at_the_end):
+            view = self._at_the_end.pop(number)
+            if number not in self._left_by:
+                self._planned.setdefault(number, view)
         while not self.is_idle:
             self.work(1.0)
 
@@ -324,6 +337,7 @@ class Refusion:
         """The view has left the store for good: what it gave stays until its blocks are made anew
         for another reason, and a move of it that waits is none any more."""
         self._planned.pop(view.id, None)
+        self._at_the_end.pop(view.id, None)
         self._left_by.pop(view.id, None)
         self._leave(view)
 
