@@ -141,8 +141,9 @@ class MeshAssembly:
         return True
 
     def mesh(self) -> Mesh:
-        """The whole surface as one indexed mesh (rim vertices of neighbouring blocks repeated)."""
-        return join_blocks(list(self.blocks.values()))
+        """The whole surface as one indexed mesh (rim vertices of neighbouring blocks repeated), in
+        the order of the blocks' indices, whatever came first."""
+        return join_blocks([self.blocks[index] for index in sorted(self.blocks)])
 
 
 def join_blocks(blocks: Sequence[MeshBlock]) -> Mesh:
