@@ -198,6 +198,35 @@ def test_a_correction_that_a_full_inbox_let_go_of_is_done(
     until(outside, lambda: "told_again" in mesher.ledger.state().dropped)
 
 
+def test_keyframes_of_before_weigh_as_those_that_they_stand_in_for(
+    context, mesher, outside, sphere_keyframes
+):
+    from worldsystem_core.reconstruction import Pose, TrackingState
+    from worldsystem_core.ros import topics
+    from worldsystem_core.ros.reference_topic import ReferencePublisher
+
+    old, new = sphere_keyframes(2)
+    now_ns = old.stamp_ns + 10_000_000_000
+    pose = Pose(
+        frame_id=1,
+        stamp_ns=now_ns,
+        world_from_cam=new.world_from_cam,
+        confidence=1.0,
+        state=TrackingState.TRACKED,
+        scale=new.scale,
+    )
+    node = rclpy.create_node("poses", context=context)
+    publisher = ReferencePublisher(node, topics.POSE, outside=False)
+    publisher.publish(pose)
+    until(outside, lambda: mesher._first_pose_ns == now_ns)
+    fuse(context, [old, replace(new, stamp_ns=now_ns)])
+    until(outside, lambda: mesher._mesher.stats()["keyframes"] == 2 and mesher.idle)
+    views = mesher._mesher.views
+    assert [views.outline(each.id).weight for each in (old, new)] == [2.0, 1.0]
+    publisher.destroy()
+    node.destroy_node()
+
+
 def test_sizes_count_from_where_a_keyframe_was_told_last(
     context, mesher, outside, sphere_keyframes
 ):

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import warp as wp
 
-from worldsystem_mesh.kernels_changes import add_change
+from worldsystem_mesh.kernels_changes import add_change, list_if_committed
 from worldsystem_mesh.kernels_turns import Turns, first_turn, next_turn
 from worldsystem_mesh.kernels_volume import (
     COLOUR_CHANGE,
     COLOUR_MEMORY,
     FAR_BUT_KNOWN,
     SDF_UNITS,
-    WEIGHT_UNITS,
     View,
     Volume,
     Voxels,
@@ -106,7 +105,7 @@ FUSE_ROWS = f"""
 
         // weight: the pixel's confidence, falling to 0 in the last quarter behind the surface
         const float behind = wp::min(4.0f + 4.0f * far_by[i] / half[i], 1.0f);
-        const float exact = float(int(observed[i] >> 24)) * ({WEIGHT_UNITS}.0f / 255.0f) * behind;
+        const float exact = float(int(observed[i] >> 24)) * unit * behind;
         const float weighed = exact + float(int(bits >> 16)) * (1.0f / 65536.0f);
         const int weight = counts[i] ? int(weighed) : 0;
 
@@ -164,6 +163,7 @@ def fuse_rows(
     depth_step: wp.float32,
     truncation: wp.float32,
     noise: wp.float32,
+    unit: wp.float32,
     rule: wp.vec3i,
     seed: wp.uint32,
 ) -> wp.int32:
@@ -214,6 +214,7 @@ def fuse_view(voxels: Voxels, view: View, block: wp.vec3i, s: wp.int32, lane: wp
             view.depth_step,
             view.truncation,
             view.depth_noise,
+            view.unit,
             wp.vec3i(voxels.min_weight, voxels.max_weight, voxels.watched),
             block_seed(view.seed, block),
         )
@@ -247,7 +248,7 @@ def fuse_views(
     """Fuse into block i the views `view_of_pair[start[i]]` ... in their order; `lanes` threads
     share a block. Weights halve for every `half_life` views that did not see the block. With
     `is_noted` (for one lane) the block's changes are added up too, while its voxels are in the
-    cache."""
+    cache, and those to be drawn again are listed."""
     at, lane = wp.tid()
     i = first_turn(turns, at)
     while i < turns.count:
@@ -269,6 +270,7 @@ def fuse_views(
                 wp.atomic_max(volume.step, b, move)
             if is_noted:
                 add_change(volume, b, last)
+                list_if_committed(volume, b)
         i = next_turn(turns, i)
 
 

@@ -21,7 +21,7 @@ from worldsystem_core.keyframe_inbox import (
     joined,
 )
 from worldsystem_core.mesh_stream.streamed import MeshEncoding, streamed
-from worldsystem_core.reconstruction import Keyframe, NewKeyframe, RemovedKeyframes
+from worldsystem_core.reconstruction import Keyframe, NewKeyframe, Pose, RemovedKeyframes
 from worldsystem_core.ros import topics
 from worldsystem_core.ros.adapters.surface import statistics_message
 from worldsystem_core.ros.container import run_node
@@ -38,6 +38,8 @@ STREAM_PERIOD_S = 0.1
 STATISTICS_PERIOD_S = 1.0
 QUIET_S = 3.0
 """Keyframes told again come a few with each picture; after so long without one all were told."""
+OLD_WEIGHT, OLD_NS = 2.0, 3_000_000_000
+"""Keyframes so much older than the first pose that is told are of before: they count as so many."""
 IDLE_S = 0.25
 """So long after the last keyframe, what it left undone goes on."""
 
@@ -52,6 +54,7 @@ class MesherNode(StageNode):
         self._mesher = Mesher(self.config)
         self._surface_services = MeshServices(self.config, self._mesher)
         self._told, self._sizes = ToldKeyframes(), ToldSizes()
+        self._first_pose_ns: int | None = None
         self._missed, self._begun_ns, self._old_at = False, time.time_ns(), 0.0
         self._figures: dict[str, object] = {}
         self._mesh_out = self.advertise(topics.MESH)
@@ -59,7 +62,7 @@ class MesherNode(StageNode):
         self._statistics_out = self.advertise(topics.MESH_STATISTICS)
         self._busy_at = time.monotonic()
         self._inbox = self.listen_to_keyframes(self._on_keyframe, self._told, self._on_missed)
-        self.listen(topics.POSE, self._surface_services.camera)
+        self.listen(topics.POSE, self._on_pose)
         self.create_timer(IDLE_S, self._on_idle)
         self.create_timer(STREAM_PERIOD_S, self._publish_stream)
         self.create_timer(STATISTICS_PERIOD_S, self._publish_statistics)
@@ -95,12 +98,25 @@ class MesherNode(StageNode):
             return False
         self._sizes.begin(keyframe.id)
         self.ledger.take(keyframe.frame_id)
-        if self._mesher.integrate(keyframe):
+        if self._mesher.integrate(keyframe, self._weight(keyframe)):
             self.ledger.use(keyframe.frame_id)
         else:
             self.ledger.drop(keyframe.frame_id, "no_usable_points")
         self._told.note(event)
         return True
+
+    def _on_pose(self, pose: Pose) -> None:
+        if self._first_pose_ns is None:
+            self._first_pose_ns = pose.stamp_ns
+        self._surface_services.camera(pose)
+
+    def _weight(self, keyframe: Keyframe) -> float:
+        """One from before this process, or of a loaded map, counts for those that it stands in for,
+        which are not told: alone it would often be too little for a surface."""
+        if self._first_pose_ns is None:
+            return OLD_WEIGHT if self.config.restore else 1.0
+        age_ns = self._first_pose_ns - keyframe.stamp_ns
+        return OLD_WEIGHT if age_ns > OLD_NS else 1.0
 
     def _correct(self, corrections: Sequence[Correction]) -> None:
         for event in corrections:

@@ -114,7 +114,7 @@ def band_blocks(camera: Camera, stride: int) -> set[BlockIndex]:
 
 
 def free_space_blocks(camera: Camera, stride: int) -> set[BlockIndex]:
-    """Twin of `kernels_rays.touch_free_space`, without asking whether the blocks exist."""
+    """Twin of `kernels_rays.find_free_space`, without asking whether the blocks exist."""
     blocks = set()
     for depth, ray in camera.rays(stride):
         for z in np.arange(4.0, depth - camera.band(depth), 4.0):
@@ -174,7 +174,10 @@ def _observe(voxel: Voxel, point: Point, camera: Camera, rules: Rules, bits: int
         return 0
     trust = min(4 * (1 + sdf / half), 1)
     weight = int(
-        np.floor(int(view.confidence[v, u]) * WEIGHT_UNITS / 255 * trust + (bits >> 16) / 65536)
+        np.floor(
+            int(view.confidence[v, u]) * view.weight * WEIGHT_UNITS / 255 * trust
+            + (bits >> 16) / 65536
+        )
     )
     if weight <= 0:
         return 0
