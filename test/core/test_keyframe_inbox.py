@@ -119,3 +119,19 @@ def test_after_the_end_whatever_comes_is_let_go():
     inbox.close()
     inbox.put(moved(1, 1.0))
     assert (len(lost), len(inbox)) == (1, 0)
+
+
+def test_what_is_no_news_is_taken_up_to_the_next_news():
+    inbox, _ = inbox_of(9, known=(1, 2))
+    counted = []
+    inbox.on_known = lambda keyframe: counted.append(keyframe.id)
+    for event in (new(1, 1.0), moved(2, 2.0), new(2, 3.0), new(5), moved(1, 4.0)):
+        inbox.put(event)
+    first, second, third = inbox.take_corrections()
+    assert (place(first, 1), place(second, 2), place(third, 2)) == (1.0, 2.0, 3.0)
+    assert isinstance(first, ToldAgain)
+    assert counted == [1, 2]
+    news = inbox.get(0.0)
+    assert inbox.is_news(news)
+    assert inbox.take_corrections(moved(1, 0.0))[1].world_from_cam.keys() == {1}
+    assert len(inbox) == 0

@@ -41,6 +41,8 @@ class KeyframeInbox(Handoff[Told]):
     """When full, the oldest keyframe goes; corrections stay, in their order.
 
     Of a keyframe that `is_known` to who reads, because it was told before, a `ToldAgain` stays.
+    `on_known` is called with each known one that is taken as a correction.
+
     `on_drop` is called with each keyframe, and with a correction only when so many wait that no
     one reads them any more: who was told so may ask for all keyframes anew.
     """
@@ -48,7 +50,24 @@ class KeyframeInbox(Handoff[Told]):
     def __init__(self, capacity: int, on_drop: Callable[[Told], None] | None = None) -> None:
         super().__init__(capacity, on_drop)
         self.is_known: Callable[[Keyframe], bool] = lambda keyframe: False
+        self.on_known: Callable[[Keyframe], None] = lambda keyframe: None
         self._most = MOST_FOLD * capacity
+
+    def take_corrections(self, first: Told | None = None) -> list[Correction]:
+        """`first`, which was got before and is no news, and what has waited longest as far as none
+        of it is: corrections, and keyframes that are known."""
+        taken = self.take_first(lambda event: not self.is_news(event))
+        return [self._as_correction(event) for event in [first, *taken] if event is not None]
+
+    def is_news(self, event: Told) -> bool:
+        """Whether it is a keyframe that is not known."""
+        return isinstance(event, NewKeyframe) and not self.is_known(event.keyframe)
+
+    def _as_correction(self, event: Told) -> Correction:
+        if not isinstance(event, NewKeyframe):
+            return event
+        self.on_known(event.keyframe)
+        return _told_again(event.keyframe)
 
     def _make_room(self) -> list[Told]:
         lost: list[Told] = []

@@ -18,7 +18,6 @@ from worldsystem_core.keyframe_inbox import (
     Correction,
     Told,
     ToldAgain,
-    is_correction,
     joined,
 )
 from worldsystem_core.objects import ObjectIdentity, ShownTracks
@@ -29,7 +28,7 @@ from worldsystem_core.ros.adapters.objects import object_message
 from worldsystem_core.ros.container import run_node
 from worldsystem_core.ros.patient_call import PatientCall, log_trigger
 from worldsystem_core.ros.stage_node import StageNode
-from worldsystem_core.told_keyframes import TOLD_AGAIN, ToldKeyframes
+from worldsystem_core.told_keyframes import ToldKeyframes
 from worldsystem_segment.config import SegmentConfig
 from worldsystem_segment.identify.asking import Asking
 from worldsystem_segment.objects.object_file import NAME
@@ -91,17 +90,13 @@ class SegmenterNode(StageNode):
             self._lacks_a_correction = True
 
     def _on_keyframe(self, event: Told) -> None:
-        corrections: list[Correction] = []
-        if not isinstance(event, NewKeyframe):
-            corrections.append(event)
-        elif self._told.knows(event.keyframe):
-            self.ledger.drop_untaken(event.keyframe.frame_id, TOLD_AGAIN)
-            corrections.append(ToldAgain({event.keyframe.id: event.keyframe.world_from_cam}))
-        else:
+        no_news: Told | None = event
+        if isinstance(event, NewKeyframe) and self._inbox.is_news(event):
             self._segment(event.keyframe)
             self._told.note(event)
+            no_news = None
         self._let_go_late()
-        self._correct([*corrections, *self._inbox.take_first(is_correction)])
+        self._correct(self._inbox.take_corrections(no_news))
         self._unsaved = True
         self._tell_objects()
 
@@ -122,12 +117,9 @@ class SegmenterNode(StageNode):
         again and so costs nothing, never do."""
         if paced():
             return
-        for event in self._inbox.take_late(self.config.max_wait_s, self._is_news):
+        for event in self._inbox.take_late(self.config.max_wait_s, self._inbox.is_news):
             self.ledger.drop_untaken(event.keyframe.frame_id, "superseded")
             self._told.note(event)
-
-    def _is_news(self, event: Told) -> bool:
-        return isinstance(event, NewKeyframe) and not self._told.knows(event.keyframe)
 
     def _segment(self, keyframe: Keyframe) -> None:
         self.ledger.take(keyframe.frame_id)

@@ -179,6 +179,7 @@ class StageNode(Node):
         inbox = self.listen(topics.KEYFRAME, callback, dropped)
         assert isinstance(inbox, KeyframeInbox)  # as the topic says
         inbox.is_known = told.knows
+        inbox.on_known = lambda known: self.ledger.drop_untaken(known.frame_id, TOLD_AGAIN)
         return inbox
 
     def listen_bytes(

@@ -25,7 +25,7 @@ from worldsystem_core.ros.patient_call import PatientCall, log_trigger
 from worldsystem_core.ros.stage_node import StageNode
 from worldsystem_core.splats.files import save_splats
 from worldsystem_core.splats.world import SplatWorld
-from worldsystem_core.told_keyframes import TOLD_AGAIN, ToldKeyframes
+from worldsystem_core.told_keyframes import ToldKeyframes
 from worldsystem_viewer.splats.config import SplatsConfig
 from worldsystem_viewer.splats.frame_server import FrameServer
 from worldsystem_viewer.splats.stream import SplatStream
@@ -63,16 +63,12 @@ class SplatsNode(StageNode):
         self._lacks_a_correction |= is_correction(event)
 
     def _on_keyframe(self, event: Told) -> None:
-        corrections: list[Correction] = []
-        if not isinstance(event, NewKeyframe):
-            corrections.append(event)
-        elif self._told.knows(event.keyframe):
-            self.ledger.drop_untaken(event.keyframe.frame_id, TOLD_AGAIN)
-            corrections.append(ToldAgain({event.keyframe.id: event.keyframe.world_from_cam}))
-        else:
+        if isinstance(event, NewKeyframe) and self._inbox.is_news(event):
             self._add(event.keyframe)
             self._told.note(event)
-        self._correct([*corrections, *self._inbox.take_first(is_correction)])
+            self._correct(self._inbox.take_corrections())
+        else:
+            self._correct(self._inbox.take_corrections(event))
         self._publish()
 
     def _correct(self, corrections: Sequence[Correction]) -> None:
