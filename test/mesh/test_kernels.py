@@ -119,7 +119,7 @@ def test_a_view_touches_existing_blocks_in_its_free_space(launcher):
 def test_fused_voxels_agree_with_the_twin(launcher):
     fused, voxels = BlockVolume(CONFIG, launcher, VOXEL), {}
     for seed in range(3):
-        view = fused.add(replace(random_view(seed), weight=(1.0, 2.0, 0.7)[seed]))
+        view = fused.add(random_view(seed))
         reference.fuse(voxels, indices(fused, view.blocks), twin_camera(view), twin_rules(fused))
     mine = voxels_of(fused)
     differing = 0

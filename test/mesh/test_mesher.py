@@ -34,19 +34,6 @@ def voxels_of(mesher) -> dict[tuple, bytes]:
     }
 
 
-def test_one_keyframe_that_weighs_as_two_is_enough_for_a_surface(make_mesher, plane_keyframes):
-    light, heavy = make_mesher(), make_mesher()
-    (keyframe,) = plane_keyframes(1)
-    light.integrate(keyframe)
-    heavy.integrate(keyframe, 2.0)
-    assert light.extract(0) is None
-    assert heavy.extract(0).total_faces > 100
-    moved = keyframe.world_from_cam.copy()
-    moved[:3, 3] += 1.0
-    heavy.move({keyframe.id: moved})
-    assert heavy.settle(0).total_faces > 100  # fused anew it weighs as much
-
-
 def test_a_fused_sphere_is_a_closed_surface_at_its_radius(make_mesher, sphere_keyframes, edge_uses):
     mesher = make_mesher()
     for keyframe in sphere_keyframes(48):

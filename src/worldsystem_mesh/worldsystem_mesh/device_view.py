@@ -54,7 +54,6 @@ def device_view(
     record["depth_step"] = view.depth_step / voxel
     record["truncation"] = config.truncation_voxels
     record["depth_noise"] = config.depth_noise
-    record["unit"] = view.weight * kernels.WEIGHT_UNITS / 255.0
     record["seed"] = (view.id * 2654435761 + 97) & 0xFFFFFFFF
     record["order"] = view.order
     return DeviceView(_on_device(record, device), record, view.order, (depth, paint))

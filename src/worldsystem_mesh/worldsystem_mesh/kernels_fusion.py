@@ -16,6 +16,7 @@ from worldsystem_mesh.kernels_volume import (
     COLOUR_MEMORY,
     FAR_BUT_KNOWN,
     SDF_UNITS,
+    WEIGHT_UNITS,
     View,
     Volume,
     Voxels,
@@ -105,7 +106,7 @@ FUSE_ROWS = f"""
 
         // weight: the pixel's confidence, falling to 0 in the last quarter behind the surface
         const float behind = wp::min(4.0f + 4.0f * far_by[i] / half[i], 1.0f);
-        const float exact = float(int(observed[i] >> 24)) * unit * behind;
+        const float exact = float(int(observed[i] >> 24)) * ({WEIGHT_UNITS}.0f / 255.0f) * behind;
         const float weighed = exact + float(int(bits >> 16)) * (1.0f / 65536.0f);
         const int weight = counts[i] ? int(weighed) : 0;
 
@@ -163,7 +164,6 @@ def fuse_rows(
     depth_step: wp.float32,
     truncation: wp.float32,
     noise: wp.float32,
-    unit: wp.float32,
     rule: wp.vec3i,
     seed: wp.uint32,
 ) -> wp.int32:
@@ -214,7 +214,6 @@ def fuse_view(voxels: Voxels, view: View, block: wp.vec3i, s: wp.int32, lane: wp
             view.depth_step,
             view.truncation,
             view.depth_noise,
-            view.unit,
             wp.vec3i(voxels.min_weight, voxels.max_weight, voxels.watched),
             block_seed(view.seed, block),
         )

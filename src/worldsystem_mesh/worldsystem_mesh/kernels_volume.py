@@ -106,8 +106,7 @@ class View:
     `paint` as in `Voxels`, with the confidence (0..255) for a weight.
 
     `intrinsics` are (fx, fy, cx, cy) with pixel centres at integers. `eye` is the camera's place
-    from the low corner of block `home`. A confidence of 1/255 weighs `unit` steps. `seed` makes the
-    rounding of this view its own.
+    from the low corner of block `home`. `seed` makes the rounding of this view its own.
     """
 
     depth: wp.array2d[wp.uint16]
@@ -120,7 +119,6 @@ class View:
     depth_step: wp.float32
     truncation: wp.float32
     depth_noise: wp.float32
-    unit: wp.float32
     seed: wp.uint32
     order: wp.int32
 

@@ -88,14 +88,13 @@ class Mesher:
         """The keyframes as they were fused."""
         return self._views
 
-    def integrate(self, keyframe: Keyframe, weight: float = 1.0) -> int:
+    def integrate(self, keyframe: Keyframe) -> int:
         """Fuse `keyframe` (in the place of the one with its id); return the blocks it went into.
 
-        It weighs as much as `weight` keyframes. One without any usable point changes nothing, is
-        counted, and gives 0.
+        One without any usable point changes nothing, is counted, and gives 0.
         """
         start = time.perf_counter()
-        view = self._compact(keyframe, weight)
+        view = self._compact(keyframe)
         if view is None:
             self._empty_keyframes += 1
             return 0
@@ -312,7 +311,7 @@ class Mesher:
         self._views.close()
         self._surface.close()
 
-    def _compact(self, keyframe: Keyframe, weight: float) -> StoredView | None:
+    def _compact(self, keyframe: Keyframe) -> StoredView | None:
         """The keyframe as it is fused; the first usable one fixes the voxel."""
         if self._volume is None:
             median = median_depth(keyframe, self._config.min_confidence)
@@ -328,7 +327,7 @@ class Mesher:
         except NotAPinhole as error:
             log.warning("keyframe %d is left out: %s", keyframe.id, error)
             return None
-        return view_from_keyframe(fitting, self._config, self._fused + 1, weight)
+        return view_from_keyframe(fitting, self._config, self._fused + 1)
 
     def _put(self, view: StoredView) -> StoredView:
         """Fuse a new view; one that takes another's place waits with the blocks of both."""

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -38,8 +39,6 @@ STREAM_PERIOD_S = 0.1
 STATISTICS_PERIOD_S = 1.0
 QUIET_S = 3.0
 """Keyframes told again come a few with each picture; after so long without one all were told."""
-OLD_WEIGHT, OLD_NS = 2.0, 3_000_000_000
-"""Keyframes so much older than the first pose that is told are of before: they count as so many."""
 IDLE_S = 0.25
 """So long after the last keyframe, what it left undone goes on."""
 
@@ -55,6 +54,7 @@ class MesherNode(StageNode):
         self._surface_services = MeshServices(self.config, self._mesher)
         self._told, self._sizes = ToldKeyframes(), ToldSizes()
         self._first_pose_ns: int | None = None
+        self._oldest_missed_ns: float = math.inf
         self._missed, self._begun_ns, self._old_at = False, time.time_ns(), 0.0
         self._figures: dict[str, object] = {}
         self._mesh_out = self.advertise(topics.MESH)
@@ -68,12 +68,16 @@ class MesherNode(StageNode):
         self.create_timer(STATISTICS_PERIOD_S, self._publish_statistics)
         self.create_service(MeshRequest, "mesh/request", self._on_request)
         self.create_service(SaveMesh, "mesh/save", self._on_save)
+        self._keyframes_before = PatientCall(self, Trigger, "slam3r/tell_again", log_trigger)
         if self.config.restore:
-            self._keyframes_before = PatientCall(self, Trigger, "slam3r/tell_again", log_trigger)
             self._keyframes_before.ask(Trigger.Request())
 
     def _on_missed(self, event: Told) -> None:
-        self._missed = True
+        """What is new may be seen again; what is of before, as of a loaded map, may not."""
+        if isinstance(event, NewKeyframe) and not self.config.restore:
+            self._oldest_missed_ns = min(self._oldest_missed_ns, event.keyframe.stamp_ns)
+        else:
+            self._missed = True
 
     def _on_keyframe(self, event: Told) -> None:
         is_new = isinstance(event, NewKeyframe) and self._took(event)
@@ -84,8 +88,9 @@ class MesherNode(StageNode):
             return
         delta = self._mesher.extract(time.time_ns())
         self._publish(delta)
-        if delta is not None and is_new:
-            self.measure_latency(event.keyframe.stamp_ns)  # a correction shows no new picture
+        shows_new = isinstance(event, NewKeyframe) and is_new
+        if delta is not None and shows_new and not self._is_of_before(event.keyframe.stamp_ns):
+            self.measure_latency(event.keyframe.stamp_ns)
         self._busy_at = time.monotonic()
 
     def _took(self, event: NewKeyframe) -> bool:
@@ -98,7 +103,7 @@ class MesherNode(StageNode):
             return False
         self._sizes.begin(keyframe.id)
         self.ledger.take(keyframe.frame_id)
-        if self._mesher.integrate(keyframe, self._weight(keyframe)):
+        if self._mesher.integrate(keyframe):
             self.ledger.use(keyframe.frame_id)
         else:
             self.ledger.drop(keyframe.frame_id, "no_usable_points")
@@ -110,13 +115,9 @@ class MesherNode(StageNode):
             self._first_pose_ns = pose.stamp_ns
         self._surface_services.camera(pose)
 
-    def _weight(self, keyframe: Keyframe) -> float:
-        """One from before this process, or of a loaded map, counts for those that it stands in for,
-        which are not told: alone it would often be too little for a surface."""
-        if self._first_pose_ns is None:
-            return OLD_WEIGHT if self.config.restore else 1.0
-        age_ns = self._first_pose_ns - keyframe.stamp_ns
-        return OLD_WEIGHT if age_ns > OLD_NS else 1.0
+    def _is_of_before(self, stamp_ns: float) -> bool:
+        """Whether a keyframe was seen before this process, or in the session of a loaded map."""
+        return self._first_pose_ns is not None and stamp_ns < self._first_pose_ns
 
     def _correct(self, corrections: Sequence[Correction]) -> None:
         for event in corrections:
@@ -143,14 +144,14 @@ class MesherNode(StageNode):
         """One from before this process may be followed by others, or have followed lost ones."""
         if keyframe.stamp_ns < self._begun_ns:
             self._old_at = time.monotonic()
-            self._missed |= not self._told.knows(keyframe)
+            self._missed |= self.config.restore and not self._told.knows(keyframe)
 
     def _ask_for_missed(self) -> None:
         """All keyframes of a long flight, told at once, are more than the transport and the inbox
         hold: they are asked for again until nothing old is new."""
         quiet = time.monotonic() - self._old_at > QUIET_S
-        if self._missed and quiet and self.config.restore:
-            self._missed = False
+        if quiet and (self._missed or self._is_of_before(self._oldest_missed_ns)):
+            self._missed, self._oldest_missed_ns = False, math.inf
             self._keyframes_before.ask(Trigger.Request())
 
     def _publish(self, delta: MeshDelta | None) -> None:

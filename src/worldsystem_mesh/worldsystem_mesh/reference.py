@@ -174,10 +174,7 @@ def _observe(voxel: Voxel, point: Point, camera: Camera, rules: Rules, bits: int
         return 0
     trust = min(4 * (1 + sdf / half), 1)
     weight = int(
-        np.floor(
-            int(view.confidence[v, u]) * view.weight * WEIGHT_UNITS / 255 * trust
-            + (bits >> 16) / 65536
-        )
+        np.floor(int(view.confidence[v, u]) * WEIGHT_UNITS / 255 * trust + (bits >> 16) / 65536)
     )
     if weight <= 0:
         return 0

@@ -35,9 +35,8 @@ class StoredView:
 
     `scale` is the factor on its depths since it was told; `depth_step` and `median` have it in.
     `order` is its turn among all that were fused. `band` are the blocks near the surface that it
-    saw, `free` those that it saw through; both are numbers of blocks of the volume. It weighs as
-    much as `weight` keyframes. The arrays are what is fused, also the first time, so that fusing
-    again gives the same.
+    saw, `free` those that it saw through; both are numbers of blocks of the volume. The arrays are
+    what is fused, also the first time, so that fusing again gives the same.
     """
 
     id: int
@@ -49,7 +48,6 @@ class StoredView:
     world_from_cam: Float64[np.ndarray, "4 4"]
     median: float
     scale: float = 1.0
-    weight: float = 1.0
     band: Int32[np.ndarray, "b"] = field(default_factory=_no_blocks)
     free: Int32[np.ndarray, "f"] = field(default_factory=_no_blocks)
 
@@ -106,10 +104,8 @@ def median_depth(keyframe: Keyframe, min_confidence: float) -> float:
     return float("nan")
 
 
-def view_from_keyframe(
-    keyframe: Keyframe, config: MeshConfig, order: int, weight: float = 1.0
-) -> StoredView | None:
-    """Compact `keyframe`, which counts as `weight`; None when it has no point that may be fused.
+def view_from_keyframe(keyframe: Keyframe, config: MeshConfig, order: int) -> StoredView | None:
+    """Compact `keyframe`; None when it has no point that may be fused.
 
     Left out are points that are NaN or not before the camera, less trusted than
     `min_confidence`, or farther than `max_depth_ratio` times the keyframe's median depth.
@@ -143,7 +139,6 @@ def view_from_keyframe(
         paint=paint,
         world_from_cam=np.array(keyframe.world_from_cam, dtype=np.float64),
         median=median,
-        weight=weight,
     )
 
 
