@@ -204,7 +204,7 @@ def test_fixes_turn_a_loaded_map_without_axes_but_do_not_resize_it(walk, tmp_pat
     before, after = places(graph), places(later)
     for a, b in combinations(range(8), 2):
         ratio = np.linalg.norm(after[a] - after[b]) / np.linalg.norm(before[a] - before[b])
-        assert ratio == pytest.approx(1.0, abs=0.045)
+        assert ratio == pytest.approx(1.0, abs=0.06)
 
 
 def _told(graph: GraphBackend, of: Film) -> list:

@@ -160,7 +160,7 @@ def test_a_source_of_which_every_second_sample_went_is_looked_at_again():
     class Counted(MetricScale):
         sample_count = 0
 
-        def fit(self, up: np.ndarray, up_rad: float) -> None:
+        def fit(self, up: np.ndarray, up_rad: float, **known: float) -> None:
             looks.append(self.sample_count)
 
     atlas, metric = Atlas(), Counted({}.get)

@@ -29,8 +29,11 @@ class Client:
     def call(self, service_type, name, request):
         client = self.node.create_client(service_type, f"/container/_container/{name}")
         assert client.wait_for_service(timeout_sec=30.0), "the container did not come up"
-        future = client.call_async(request)
-        self._executor.spin_until_future_complete(future, timeout_sec=60.0)
+        for _ in range(3):  # an answer is lost that is sent before DDS has linked both ways
+            future = client.call_async(request)
+            self._executor.spin_until_future_complete(future, timeout_sec=20.0)
+            if future.done():
+                break
         assert future.done(), f"{name} did not answer"
         return future.result()
 
