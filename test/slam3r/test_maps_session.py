@@ -189,7 +189,7 @@ def test_the_first_fixes_of_a_session_do_not_resize_a_loaded_map(walk, tmp_path)
 
 
 def test_fixes_turn_a_loaded_map_without_axes_but_do_not_resize_it(walk, tmp_path):  # noqa: F811
-    """They are too far apart by 8 %, and say that they are good to 1 %, as the map is."""
+    """They are too far apart by 8 %, and know the size less well than the map does."""
     _, graph = run(walk, turned_odometry(walk))
     assert graph.atlas.scale is ScaleState.METRIC
     assert graph.atlas.axes != ENU
@@ -199,12 +199,12 @@ def test_fixes_turn_a_loaded_map_without_axes_but_do_not_resize_it(walk, tmp_pat
     for pose in far:
         pose[:3, 3] *= 1.08
     settings = {"map": str(tmp_path / "map"), "map_every_s": 0.0}
-    _, later = run(again, fixes(replace(again, poses=far), 0.3), **settings)
+    _, later = run(again, fixes(replace(again, poses=far), 0.8), **settings)
     assert later.atlas.axes == ENU
     before, after = places(graph), places(later)
     for a, b in combinations(range(8), 2):
         ratio = np.linalg.norm(after[a] - after[b]) / np.linalg.norm(before[a] - before[b])
-        assert ratio == pytest.approx(1.0, abs=0.06)
+        assert ratio == pytest.approx(1.0, abs=0.02)
 
 
 def _told(graph: GraphBackend, of: Film) -> list:

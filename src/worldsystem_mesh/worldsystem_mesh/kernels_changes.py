@@ -57,7 +57,7 @@ def commit_rim(
 
 @wp.func
 def draw_again(volume: Volume, b: wp.int32) -> None:
-    """Commit the block's surface and mark it for `list_if_committed`."""
+    """Commit the block's surface and mark it for `list_dirty`."""
     volume.change_drawn[b] = volume.change[b]
     v = volume.voxels
     commit_rim(v.sdf, v.paint, v.rim, volume.slot[b], v.min_weight)
@@ -102,35 +102,13 @@ def add_pending(turns: Turns, volume: Volume, blocks: wp.array[wp.int32]) -> Non
         i = next_turn(turns, i)
 
 
-# Warp's own atomics are plain writes on a CPU; threads that fuse list blocks at the same time.
-PUT_ON_LIST = """
-#ifdef __CUDA_ARCH__
-    if (atomicExch(&is_listed.data[block], 1) == 0)
-        list.data[atomicAdd(&counters.data[counter], 1)] = block;
-#else
-    if (__atomic_exchange_n(&is_listed.data[block], 1, __ATOMIC_RELAXED) == 0)
-        list.data[__atomic_fetch_add(&counters.data[counter], 1, __ATOMIC_RELAXED)] = block;
-#endif
-"""
-
-
-@wp.func_native(PUT_ON_LIST)
-def put_on_list(
-    is_listed: wp.array[wp.int32],
-    list: wp.array[wp.int32],
-    counters: wp.array[wp.int32],
-    counter: wp.int32,
-    block: wp.int32,
-) -> None:
-    """Append the block unless it is on the list; from any thread."""
-
-
-@wp.func
-def list_if_committed(volume: Volume, b: wp.int32) -> None:
-    """Put a block that was committed, and its seven lower neighbours, on the list.
+@wp.kernel
+def list_dirty(volume: Volume, blocks: wp.array[wp.int32]) -> None:
+    """Put those marked, and their seven lower neighbours, on the list; one thread on a CPU.
 
     A cell belongs to the block of its low corner, so it reads samples of upper neighbours.
     """
+    b = blocks[wp.tid()]
     if volume.step[b] != COMMITTED:
         return
     volume.step[b] = 0
@@ -141,17 +119,9 @@ def list_if_committed(volume: Volume, b: wp.int32) -> None:
             volume.coords[b, 2] - (corner >> 2),
         )
         lower = find_block(volume.keys, volume.block_of_key, key)
-        if lower >= 0:
-            put_on_list(volume.is_dirty, volume.dirty, volume.counters, wp.int32(DIRTY), lower)
-
-
-@wp.kernel
-def list_dirty(turns: Turns, volume: Volume, blocks: wp.array[wp.int32]) -> None:
-    """`list_if_committed` for each of the blocks."""
-    i = first_turn(turns, wp.tid())
-    while i < turns.count:
-        list_if_committed(volume, blocks[i])
-        i = next_turn(turns, i)
+        if lower >= 0 and wp.atomic_max(volume.is_dirty, lower, 1) == 0:
+            at = wp.atomic_add(volume.counters, DIRTY, 1)
+            volume.dirty[at] = lower
 
 
 @wp.kernel

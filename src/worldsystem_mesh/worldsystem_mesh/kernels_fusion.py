@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import warp as wp
 
-from worldsystem_mesh.kernels_changes import add_change, list_if_committed
+from worldsystem_mesh.kernels_changes import add_change
 from worldsystem_mesh.kernels_turns import Turns, first_turn, next_turn
 from worldsystem_mesh.kernels_volume import (
     COLOUR_CHANGE,
@@ -247,7 +247,7 @@ def fuse_views(
     """Fuse into block i the views `view_of_pair[start[i]]` ... in their order; `lanes` threads
     share a block. Weights halve for every `half_life` views that did not see the block. With
     `is_noted` (for one lane) the block's changes are added up too, while its voxels are in the
-    cache, and those to be drawn again are listed."""
+    cache."""
     at, lane = wp.tid()
     i = first_turn(turns, at)
     while i < turns.count:
@@ -269,7 +269,6 @@ def fuse_views(
                 wp.atomic_max(volume.step, b, move)
             if is_noted:
                 add_change(volume, b, last)
-                list_if_committed(volume, b)
         i = next_turn(turns, i)
 
 

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Warp kernels that walk along a view's rays and find its blocks.
 
-On a CPU each runs in one thread, because atomics are plain writes there; the two may run side by
-side: what one adds to the hash meanwhile the other finds or not, and has no use for.
+On a CPU they run in one thread, because atomics are plain writes there.
 """
 # mypy: disable-error-code="untyped-decorator, misc, index, operator"
 
@@ -13,7 +12,8 @@ import warp as wp
 from worldsystem_mesh.kernels_volume import (
     NEVER_IN,
     OUTSIDE,
-    SEEN_THROUGH,
+    PAGED,
+    PAGED_OUT,
     TOUCHED,
     View,
     Volume,
@@ -56,16 +56,8 @@ def touch(volume: Volume, block: wp.int32, stamp: wp.int32) -> None:
     if wp.atomic_max(volume.touched_at, block, stamp) < stamp:
         at = wp.atomic_add(volume.counters, TOUCHED, 1)
         volume.touched[at] = block
-
-
-@wp.func
-def see_through(volume: Volume, block: wp.int32, stamp: wp.int32) -> None:
-    """Append the block to `seen_through` unless this stamp has it already."""
-    if volume.seen_through_at[block] >= stamp:
-        return
-    if wp.atomic_max(volume.seen_through_at, block, stamp) < stamp:
-        at = wp.atomic_add(volume.counters, SEEN_THROUGH, 1)
-        volume.seen_through[at] = block
+        if volume.slot[block] == PAGED_OUT:
+            wp.atomic_add(volume.counters, PAGED, 1)
 
 
 @wp.func
@@ -113,14 +105,14 @@ def touch_band(
 
 
 @wp.kernel
-def find_free_space(
+def touch_free_space(
     volume: Volume,
     views: wp.array[View],
     recent: wp.array[wp.int64],
     stride: wp.int32,
     stamp: wp.int32,
 ) -> None:
-    """Find the blocks that have voxels between the camera and the band; one thread on a CPU."""
+    """Touch the blocks that have voxels between the camera and the band; one thread on a CPU."""
     row, column = wp.tid()
     view = views[0]
     v = row * stride
@@ -146,5 +138,5 @@ def find_free_space(
                 key = block_key(here[0], here[1], here[2])
                 block = find_block(volume.keys, volume.block_of_key, key)
                 if block >= 0 and volume.slot[block] != NEVER_IN:
-                    see_through(volume, block, stamp)
+                    touch(volume, block, stamp)
         z += 4.0

@@ -44,12 +44,12 @@ RIM_SAMPLES = 169
 UNKNOWN = 0
 """A rim sample that is not known; a known distance of 0 is kept as 1."""
 
-BLOCKS, DIRTY, TOUCHED, LOST, OUTSIDE, SEEN_THROUGH = 0, 1, 2, 3, 4, 5
-"""Meaning of the entries of `Volume.counters`: how many blocks there are, and on the lists of their
-names; `LOST`: keys that found no place in the hash; `OUTSIDE`: places beyond the lattice. From
-`TOUCHED` on they begin anew with each view."""
+BLOCKS, DIRTY, TOUCHED, LOST, PAGED, OUTSIDE, IN_BAND = 0, 1, 2, 3, 4, 5, 6
+"""Meaning of the entries of `Volume.counters`. `LOST`: keys that found no place in the hash;
+`PAGED`: touches of blocks on disk; `OUTSIDE`: places beyond the lattice; `IN_BAND`: those of
+`TOUCHED` that are in the band. From `TOUCHED` on they begin anew with each view."""
 
-COUNTERS = 6
+COUNTERS = 7
 
 
 @wp.struct
@@ -75,8 +75,6 @@ class Volume:
 
     `change` is how far the block's surface moved in all [voxels], `change_drawn` how far it had
     when its surface was last committed for drawing, `step` the largest move of the view at hand.
-    `touched` are the blocks in the view's band, `seen_through` those before it, each with the view
-    that put it there last.
     """
 
     keys: wp.array[wp.int64]
@@ -90,8 +88,6 @@ class Volume:
     change_drawn: wp.array[wp.float32]
     is_dirty: wp.array[wp.int32]
     touched: wp.array[wp.int32]
-    seen_through_at: wp.array[wp.int32]
-    seen_through: wp.array[wp.int32]
     dirty: wp.array[wp.int32]
     counters: wp.array[wp.int32]
     voxels: Voxels

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -115,28 +114,6 @@ class Launcher:
     def whole(self, kernel: Any, dim: int | tuple[int, ...], inputs: list[Any]) -> None:
         """Run the whole range in one launch."""
         wp.launch(kernel, dim=dim, inputs=inputs, device=self.device)
-
-    def beside(
-        self, kernel: Any, dim: int | tuple[int, ...], inputs: list[Any]
-    ) -> Callable[[], None]:
-        """As `whole`, in another thread where there is one; call what is returned when it has to be
-        done."""
-
-        def work() -> None:
-            self.whole(kernel, dim, inputs)
-
-        if self._pool is None:
-            work()
-            return lambda: None
-        job = self._pool.submit(work)
-
-        def done() -> None:
-            if job.cancel():  # it has not begun yet
-                work()
-            else:
-                _await(job)
-
-        return done
 
     def shared(
         self,

@@ -114,7 +114,7 @@ def band_blocks(camera: Camera, stride: int) -> set[BlockIndex]:
 
 
 def free_space_blocks(camera: Camera, stride: int) -> set[BlockIndex]:
-    """Twin of `kernels_rays.find_free_space`, without asking whether the blocks exist."""
+    """Twin of `kernels_rays.touch_free_space`, without asking whether the blocks exist."""
     blocks = set()
     for depth, ray in camera.rays(stride):
         for z in np.arange(4.0, depth - camera.band(depth), 4.0):

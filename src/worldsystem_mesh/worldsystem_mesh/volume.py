@@ -61,11 +61,8 @@ class BlockVolume:
         self.state.half_life = config.decay_keyframes
         self.state.counters = self._zeros(kernels.COUNTERS, wp.int32)
         recent = 0 if self.is_on_cuda else rays.RECENT_BLOCKS
-        self._recent = np.full((2, recent), NOWHERE, np.int64)
-        self._in_band, self._before_band = (
-            wp.array(each, dtype=wp.int64, device=launcher.device, copy=False)
-            for each in self._recent
-        )
+        self._recent = np.full(recent, NOWHERE, np.int64)
+        self._recently = wp.array(self._recent, dtype=wp.int64, device=launcher.device, copy=False)
         self._single = (self._list(np.zeros(1)), self._list(np.zeros(1)))
         budget = config.memory_mb * 1_000_000 * 3 // 4
         self.pool = BlockPool(self.state, launcher.device, budget, config.page_dir)
@@ -148,7 +145,7 @@ class BlockVolume:
             self.make_resident(blocks)
             inputs = [self.state, self._list(blocks)]
             self._launcher.shared(changes.add_pending, len(blocks), inputs)
-            self._launcher.shared(changes.list_dirty, len(blocks), inputs)
+            self._launcher.whole(changes.list_dirty, len(blocks), inputs)
 
     def rebuild(
         self,
@@ -239,7 +236,9 @@ class BlockVolume:
         inputs = [self.state, seen, blocks, start, view_of_pair, lanes, at_once]
         step = max(STEP * count // max(view_of_pair.shape[0], 1), 1)
         self._launcher.shared(fusion.fuse_views, count, inputs, lanes=lanes, step=step)
-        if noted is not None and not at_once:
+        if at_once:
+            self._launcher.whole(changes.list_dirty, count, [self.state, blocks])
+        elif noted is not None:
             self._note(blocks, noted)
 
     def _one_view_each(self, count: int) -> tuple[wp.array, wp.array]:
@@ -253,7 +252,7 @@ class BlockVolume:
         """What `note` does; `orders` are those of each block's last view."""
         count, inputs = blocks.shape[0], [self.state, blocks, self._list(orders)]
         self._launcher.shared(changes.add_changes, count, inputs)
-        self._launcher.shared(changes.list_dirty, count, [self.state, blocks])
+        self._launcher.whole(changes.list_dirty, count, [self.state, blocks])
 
     def _touched(self, view: StoredView, on_device: DeviceView | None) -> StoredView:
         if on_device is None:
@@ -267,11 +266,15 @@ class BlockVolume:
         self, on_device: DeviceView, view: StoredView
     ) -> tuple[Int32[np.ndarray, "b"], Int32[np.ndarray, "f"]]:
         """Blocks in the band and in free space, ascending; grows the volume until they fit."""
+        stride = band_stride_px(view, self.voxel)
         while True:
             self._stamp += 1
             self._recent.fill(NOWHERE)
-            self._clear_counters(kernels.TOUCHED, kernels.SEEN_THROUGH)
-            self._walk_rays(on_device, view)
+            self._clear_counters(kernels.TOUCHED, kernels.IN_BAND)
+            self._walk_rays(rays.touch_band, on_device, view, stride)
+            self._keep_band_count()
+            if self._config.free_space:
+                self._walk_rays(rays.touch_free_space, on_device, view, FREE_SPACE_STRIDE_PX)
             counters = self._counters()
             blocks, touched = int(counters[kernels.BLOCKS]), int(counters[kernels.TOUCHED])
             fits = blocks <= self.state.capacity and not counters[kernels.LOST]
@@ -286,23 +289,17 @@ class BlockVolume:
                 self._resize(2 * self.state.capacity)
             self.outside += int(counters[kernels.OUTSIDE])
             self._follow_coords()
-            free = np.sort(head(self.state.seen_through, int(counters[kernels.SEEN_THROUGH])))
-            not_in_band = rows(self.state.touched_at, free) < self._stamp
-            return np.sort(head(self.state.touched, touched)), free[not_in_band]
+            in_band = int(counters[kernels.IN_BAND])
+            found = head(self.state.touched, touched)
+            return np.sort(found[:in_band]), np.sort(found[in_band:])
 
-    def _walk_rays(self, on_device: DeviceView, view: StoredView) -> None:
-        """List the blocks in the band, adding those it needs, and beside that those before it."""
-        seen, until_found = [self.state, on_device.alone], None
-        if self._config.free_space:
-            stride = FREE_SPACE_STRIDE_PX
-            inputs = [*seen, self._before_band, stride, self._stamp]
-            kernel = rays.find_free_space
-            until_found = self._launcher.beside(kernel, rays_of(view, stride), inputs)
-        stride = band_stride_px(view, self.voxel)
-        inputs = [*seen, self._in_band, stride, self._stamp]
-        self._launcher.whole(rays.touch_band, rays_of(view, stride), inputs)
-        if until_found is not None:
-            until_found()
+    def _keep_band_count(self) -> None:
+        """What is touched from now on is in free space."""
+        held = self.state.counters
+        if self.is_on_cuda:
+            wp.copy(held, held, dest_offset=kernels.IN_BAND, src_offset=kernels.TOUCHED, count=1)
+        else:
+            held.numpy()[kernels.IN_BAND] = held.numpy()[kernels.TOUCHED]
 
     def _follow_coords(self) -> None:
         """Keep the host's copy of the blocks' indices complete; on a CPU it is no copy."""
@@ -312,6 +309,13 @@ class BlockVolume:
         known, count = len(self._coords), self.block_count
         if count > known:
             self._coords = np.concatenate([self._coords, self.state.coords[known:count].numpy()])
+
+    def _walk_rays(
+        self, kernel: wp.Kernel, on_device: DeviceView, view: StoredView, stride: int
+    ) -> None:
+        dim = tuple(math.ceil(side / stride) for side in view.depth.shape)
+        inputs = [self.state, on_device.alone, self._recently, stride, self._stamp]
+        self._launcher.whole(kernel, dim, inputs)
 
     def _list(self, blocks: Int32[np.ndarray, "b"]) -> wp.array:
         return listed(blocks, self._launcher.device)
@@ -372,8 +376,6 @@ PER_BLOCK: dict[str, tuple[tuple[int, ...], type]] = {
     "change_drawn": ((), wp.float32),
     "is_dirty": ((), wp.int32),
     "touched": ((), wp.int32),
-    "seen_through_at": ((), wp.int32),
-    "seen_through": ((), wp.int32),
     "dirty": ((), wp.int32),
 }
 PLACE_BYTES: int = 12 + sum(
@@ -389,8 +391,3 @@ def band_stride_px(view: StoredView, voxel: float) -> int:
     farthest = float(view.depth.max()) * view.depth_step / voxel
     apart_voxels = farthest / max(view.camera.fx, view.camera.fy)
     return int(min(max(BAND_STRIDE_VOXELS / max(apart_voxels, 1e-6), 1.0), 4.0))
-
-
-def rays_of(view: StoredView, stride: int) -> tuple[int, ...]:
-    """How many rays there are, `stride` pixels apart, along the picture's sides."""
-    return tuple(math.ceil(side / stride) for side in view.depth.shape)
