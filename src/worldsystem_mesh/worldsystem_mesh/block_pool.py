@@ -11,7 +11,7 @@ import warp as wp
 from jaxtyping import Bool, Int, Int32, UInt8
 
 from worldsystem_mesh.kernels_volume import NEVER_IN, PAGED_OUT, RIM_SAMPLES
-from worldsystem_mesh.launcher import rows, scatter
+from worldsystem_mesh.launcher import blank, rows, scatter
 from worldsystem_mesh.page_file import PageFile
 
 VOXELS = 512
@@ -206,18 +206,21 @@ class BlockPool:
         recycled: int,
     ) -> None:
         """Write the voxels of slots that are not blank already."""
-        stale = was_out.copy()
-        stale[:recycled] = True
-        if not stale.any():
+        self._blank(slots[:recycled][~was_out[:recycled]])
+        if not was_out.any():
             return
-        records = np.zeros((int(stale.sum()), SLOT_BYTES), np.uint8)
-        for row, at in enumerate(np.nonzero(stale)[0].tolist()):
-            if was_out[at]:
-                assert self._pages is not None  # a block was paged out
-                records[row] = self._pages.read(int(blocks[at]))
-                self._pages.forget(int(blocks[at]))
-                self.paged_in += 1
-        self._write_records(slots[stale], records)
+        assert self._pages is not None  # a block was paged out
+        records = np.stack([self._pages.read(block) for block in blocks[was_out].tolist()])
+        self._write_records(slots[was_out], records)
+        for block in blocks[was_out].tolist():
+            self._pages.forget(block)
+        self.paged_in += len(records)
+
+    def _blank(self, slots: Int32[np.ndarray, "n"]) -> None:
+        """Make the voxels of these slots unknown."""
+        if len(slots):
+            for name in PER_SLOT:
+                blank(getattr(self._state.voxels, name), slots)
 
     def _records(self, slots: Int32[np.ndarray, "n"]) -> UInt8[np.ndarray, "n r"]:
         columns = [

@@ -15,10 +15,14 @@ from jaxtyping import Bool, Int32
 from worldsystem_mesh.surface_store import SurfaceStore
 from worldsystem_mesh.volume import BlockVolume
 
-LOOKED_AT = 1024
-"""Blocks whose age is looked at, with each view."""
+EVERY = 4
+"""Views after which it is time to look: each look costs as much as a few small copies to and from a
+GPU, however little it finds."""
 
-FORGOTTEN_AT_ONCE = 64
+LOOKED_AT = 4096
+"""Blocks whose age is looked at then."""
+
+FORGOTTEN_AT_ONCE = 256
 """Blocks whose neighbours are looked at, at most: 27 places each."""
 
 NEIGHBOURS = np.array(list(product((-1, 0, 1), repeat=3)), np.int32)
@@ -26,7 +30,7 @@ NEVER = 0
 
 
 class Forgetting:
-    """Goes through the blocks of `volume`, a few with each view; `surface` says which have one.
+    """Goes through the blocks of `volume`, some with every fourth view; `surface` says which have one.
 
     A block goes that was in no view's band for `after` views and near which there is no surface.
     Whoever measures one there gets an empty block of the same number. What is forgotten depends on
@@ -47,7 +51,7 @@ class Forgetting:
             return
         self._reach(self._volume.block_count)
         self._in_band[band] = order
-        old = self._old(order)
+        old = self._old(order) if order % EVERY == 0 else band[:0]
         if len(old):
             gone = old[self._far_from_surface(old)]
             self.forgotten += self._volume.release(gone)

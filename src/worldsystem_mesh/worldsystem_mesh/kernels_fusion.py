@@ -68,7 +68,7 @@ FUSE_ROWS = f"""
 
     // the pixel that each voxel projects to: rounded, not cut
     for (int i = 0; i < n; ++i) {{
-        const float x = float(i & 7), y = float(i >> 3);
+        const float x = float(i & 7), y = float((row & 7) + (i >> 3));
         z[i] = p[2] + y * across[2] + x * along[2];
         const float inverse = 1.0f / z[i];
         const float u = k[0] * (p[0] + y * across[0] + x * along[0]) * inverse + k[2] + 0.5f;
@@ -170,20 +170,21 @@ def fuse_rows(
     """Fuse pixels into `rows_at_once` rows of slot `s`, from `row` on; return by how many distance
     steps one of their voxels moved at most.
 
-    The first voxel lies at `p` in the camera's frame, the next of its row `along` from it, the next
-    row `across`. `rule` is (least weight that counts, most weight, watched steps). A voxel that
+    The first voxel of the first row with the same z lies at `p` in the camera's frame, the next of
+    its row `along` from it, the next row `across`: the same sums for every number of rows, so that
+    they round alike. `rule` is (least weight that counts, most weight, watched steps). A voxel that
     becomes known counts a whole voxel, or `FAR_BUT_KNOWN` where it is farther from the surface than
     is watched; moves out there do not count.
     """
 
 
 @wp.func
-def row_start(view: View, block: wp.vec3i, row: wp.int32) -> wp.vec3:
-    """First voxel of a row of a block, in the camera's frame."""
+def plane_start(view: View, block: wp.vec3i, z: wp.int32) -> wp.vec3:
+    """First voxel of those of a block with the same z, in the camera's frame."""
     start = wp.vec3(
         float((block[0] - view.home[0]) * 8),
-        float((block[1] - view.home[1]) * 8 + (row & 7)),
-        float((block[2] - view.home[2]) * 8 + (row >> 3)),
+        float((block[1] - view.home[1]) * 8),
+        float((block[2] - view.home[2]) * 8 + z),
     )
     return view.cam_from_world * (start - view.eye)
 
@@ -207,7 +208,7 @@ def fuse_view(voxels: Voxels, view: View, block: wp.vec3i, s: wp.int32, lane: wp
             voxels.paint,
             s,
             row,
-            row_start(view, block, row),
+            plane_start(view, block, row >> 3),
             wp.vec3(turn[0, 0], turn[1, 0], turn[2, 0]),
             wp.vec3(turn[0, 1], turn[1, 1], turn[2, 1]),
             view.intrinsics,

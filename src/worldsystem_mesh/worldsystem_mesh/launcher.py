@@ -58,6 +58,15 @@ def scatter(array: wp.array, chosen: Int[np.ndarray, "n"], values: np.ndarray) -
     wp.copy(wp.indexedarray(array, [index]), source)
 
 
+def blank(array: wp.array, chosen: Int[np.ndarray, "n"]) -> None:
+    """Make some rows zero, on the array's device."""
+    if array.device.is_cpu:
+        array.numpy()[chosen] = 0
+        return
+    index = wp.array(chosen.astype(np.int32), dtype=wp.int32, device=array.device)
+    wp.indexedarray(array, [index]).zero_()
+
+
 def over(values: np.ndarray, dtype: Any) -> wp.array:
     """An array of `dtype` (any Warp type) on the CPU over the memory of `values`, which it keeps
     alive: what `wp.array(values, copy=False)` gives, without its checks, in a third of the time."""

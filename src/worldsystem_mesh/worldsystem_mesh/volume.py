@@ -50,8 +50,8 @@ class BlockVolume:
         self._config = config
         self._launcher = launcher
         self._lanes = 1 if launcher.device == "cpu" else ROWS
-        self._stamp = 0
-        self._coords = np.zeros((0, 3), np.int32)
+        self._stamp = self._blocks = 0
+        self._coords, self._coords_known = np.zeros((0, 3), np.int32), 0
         self.state = kernels.Volume()
         self.state.voxels.max_weight = int(config.max_weight * kernels.WEIGHT_UNITS)
         self.state.voxels.min_weight = max(1, round(config.min_weight * kernels.WEIGHT_UNITS))
@@ -71,7 +71,7 @@ class BlockVolume:
     @property
     def block_count(self) -> int:
         """Blocks that ever were, in memory or on disk."""
-        return min(int(self._counters()[kernels.BLOCKS]), int(self.state.capacity))
+        return self._blocks
 
     @property
     def bytes(self) -> int:
@@ -288,6 +288,7 @@ class BlockVolume:
             elif 3 * blocks > 2 * self.state.capacity and self.state.capacity < MOST_BLOCKS:
                 self._resize(2 * self.state.capacity)
             self.outside += int(counters[kernels.OUTSIDE])
+            self._blocks = min(blocks, int(self.state.capacity))
             self._follow_coords()
             in_band = int(counters[kernels.IN_BAND])
             found = head(self.state.touched, touched)
@@ -306,9 +307,12 @@ class BlockVolume:
         if self._launcher.device == "cpu":
             self._coords = self.state.coords.numpy()
             return
-        known, count = len(self._coords), self.block_count
+        known, count = self._coords_known, self._blocks
+        if count > len(self._coords):
+            self._coords = np.resize(self._coords, (self.state.capacity, 3))
         if count > known:
-            self._coords = np.concatenate([self._coords, self.state.coords[known:count].numpy()])
+            self._coords[known:count] = self.state.coords[known:count].numpy()
+            self._coords_known = count
 
     def _walk_rays(
         self, kernel: wp.Kernel, on_device: DeviceView, view: StoredView, stride: int
