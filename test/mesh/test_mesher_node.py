@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import time
 import urllib.request
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -18,15 +19,16 @@ rclpy = pytest.importorskip("rclpy", reason="ROS is not set up: run these throug
 pytestmark = pytest.mark.ros
 
 
-@pytest.fixture
-def mesher(context):
+@contextmanager
+def running(context, **settings):
+    """A mesher in a thread of its own, with these settings beside the usual ones."""
     from rclpy.parameter import Parameter
 
     from worldsystem_core.ros.node_thread import NodeThread
     from worldsystem_mesh.node import MesherNode
 
     given = {"device": "cpu", "voxel": 0.1, "min_weight": 0.5, "metrics_port": 0}
-    given |= {"stream_mbps": 0.5, "method_still": "tsdf"}
+    given |= {"stream_mbps": 0.5, "method_still": "tsdf", **settings}
     node = MesherNode(
         context=context,
         parameter_overrides=[Parameter(name, value=value) for name, value in given.items()],
@@ -36,6 +38,12 @@ def mesher(context):
     yield node
     thread.stop()
     node.close()
+
+
+@pytest.fixture
+def mesher(context):
+    with running(context) as node:
+        yield node
 
 
 @pytest.fixture
@@ -276,3 +284,39 @@ def test_sizes_count_from_where_a_keyframe_was_told_last(
     assert mesher.ledger.state().dropped == {"told_again": 1}
     view = mesher._mesher.views.outline(keyframe.id)
     assert (view.scale, view.median) == pytest.approx((2.0, 2.0 * median))
+
+
+def test_a_mesher_that_comes_back_has_the_surface_it_had_and_is_told_where_it_lies(
+    context, outside, sphere_keyframes, tmp_path, monkeypatch
+):
+    """Of six keyframes the first was replaced before it died, the last while it was away, and the
+    second was moved meanwhile."""
+    from worldsystem_core.reconstruction import RemovedKeyframes, Successor
+    from worldsystem_mesh import node as mesher_node
+
+    monkeypatch.setattr(mesher_node, "QUIET_S", 0.5)
+    keyframes = sphere_keyframes(6)
+    archive = str(tmp_path / "surface")
+    with running(context, archive_dir=archive) as died:
+        fuse(context, keyframes)
+        until(outside, lambda: died._mesher.stats()["keyframes"] == 6 and died.idle)
+        heir = Successor(1, keyframes[1].world_from_cam)
+        tell(context, [RemovedKeyframes((0,), {0: heir})])
+        until(outside, lambda: died._mesher.stats()["keyframes"] == 5 and died._mesher.is_settled)
+        before = died._mesher.mesh()
+    with running(context, archive_dir=archive, restore=True) as back:
+        until(outside, lambda: back._mesher.is_settled)
+        np.testing.assert_array_equal(back._mesher.mesh().vertices, before.vertices)
+        moved = keyframes[2].world_from_cam.copy()
+        moved[:3, 3] *= 1.5
+        told = [*keyframes[1:2], replace(keyframes[2], world_from_cam=moved), *keyframes[3:5]]
+        fuse(context, told)
+        until(outside, lambda: back._mesher.stats()["keyframes"] == 4 and back.idle)
+        until(outside, lambda: back._mesher.is_settled)
+        assert back.ledger.state().dropped == {"told_again": 3}
+        assert set(back._mesher.views.ids) == {1, 2, 3, 4}
+        np.testing.assert_array_equal(back._mesher.views.outline(2).world_from_cam, moved)
+        assert not back._told.knows(keyframes[5])
+        # the last one's share is still there: seen from the side where no other looked
+        facing = back._mesher.mesh().vertices @ keyframes[5].world_from_cam[:3, 3]
+        assert facing.max() > 0.95 * (before.vertices @ keyframes[5].world_from_cam[:3, 3]).max()

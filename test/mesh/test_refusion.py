@@ -95,7 +95,7 @@ def test_views_are_sorted_into_chunks_only_once_something_moves(make_mesher, pla
         mesher.integrate(keyframe)
         mesher.extract(0)
     mesher.remove([1], {1: 2})  # needs none of it
-    refusion = mesher._refusion
+    refusion = mesher._fusion._made.refusion
     assert not refusion._chunks_of_view
     mesher.move({0: drifted(keyframes[0].world_from_cam, 1.0)})
     mesher.settle(0)
@@ -135,8 +135,8 @@ def test_work_is_done_a_little_at_a_time_and_nearest_first(make_mesher, plane_ke
     mesher.extract(0)
     mesher.move({k.id: drifted(k.world_from_cam, 0.5) for k in keyframes})
     places, steps = [], 0
-    while not mesher._refusion.is_idle:
-        mesher._refusion.work(0.001)
+    while not mesher._fusion._made.refusion.is_idle:
+        mesher._fusion._made.refusion.work(0.001)
         dirty = mesher.volume.dirty_blocks()
         if len(dirty) and not mesher.stats()["waiting_keyframes"]:
             places.append(float(mesher.volume.coords(dirty)[:, 0].mean()) * 8 * 0.05)

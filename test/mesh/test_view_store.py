@@ -65,23 +65,23 @@ def test_a_keyframe_that_leaves_before_it_is_moved_is_moved_no_more(mesher, sphe
     mesher.move(elsewhere(sphere_keyframes(16), 0.1))
     for turn, keyframe in enumerate(keyframes):
         mesher.integrate(keyframe)
-        mesher._refusion._plan_one()
+        mesher._fusion._made.refusion._plan_one()
         assert mesher.stats()["evicted_keyframes"] > 5 + turn
     waiting = mesher.stats()["waiting_keyframes"]
     assert 0 < waiting < 11
-    assert set(mesher._refusion._planned) <= set(mesher.views.ids)
+    assert set(mesher._fusion._made.refusion._planned) <= set(mesher.views.ids)
     mesher.settle(0)
     assert mesher.is_settled
 
 
 def test_successors_of_evicted_keyframes_are_taken_out_like_others(mesher, sphere_keyframes):
     mesher.remove([6], {6: 5})  # what 6 gave stays until 5 moves, but 5 is the next to leave
-    assert 5 in mesher._refusion._left_by
+    assert 5 in mesher._fusion._made.refusion._left_by
     (keyframe, *_) = sphere_keyframes(16)
     for number in (100, 101):
         mesher.integrate(replace(keyframe, id=number))
     assert 5 not in mesher.views
-    assert 5 not in mesher._refusion._left_by
+    assert 5 not in mesher._fusion._made.refusion._left_by
     assert mesher.remove([5, 7], {7: 5}).applied == (7,)
     mesher.settle(0)
     assert mesher.is_settled

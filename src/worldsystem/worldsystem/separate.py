@@ -2,15 +2,16 @@
 """The supervised runner: every stage a process of its own, begun anew when it dies.
 
 What came before survives: reconstruction and segmentation go on in the map that they keep saving;
-the mesher, the splats and the viewer are told all keyframes again, and the viewer asks for the
-surface; the recorder begins a further bag. The reporter stays in this process and keeps the
-accounts of all lives. Shared memory that a killed process left is freed. Spare processes have done
-the imports already and become the stages that die.
+the splats and the viewer are told all keyframes again, the mesher keeps what it fused and is told
+where that lies now, and the viewer asks for the surface; the recorder begins a further bag. The
+reporter stays in this process and keeps the accounts of all lives. Shared memory that a killed
+process left is freed. Spare processes have done the imports already and become the stages that die.
 """
 
 from __future__ import annotations
 
 import logging
+import shutil
 import threading
 import time
 from dataclasses import replace
@@ -47,6 +48,7 @@ class SeparateApp(App):
         self._watches: dict[str, StageWatch] = {}
         self._chosen: dict[str, dict[str, object]] = {}
         self._spares = Spares()
+        self._archive = self.choice.out / "surface"
         self._looked_s = time.monotonic()
 
     def _start(self) -> None:
@@ -65,6 +67,8 @@ class SeparateApp(App):
 
     def _start_process(self, stage: Stage, parameters: Parameters) -> None:
         executable = installed_executable(stage.package, stage.executable)
+        if stage.name == "mesher":
+            parameters = {"archive_dir": str(self._archive)} | dict(parameters)
         process = StageProcess(stage, executable, parameters, Path(self._settings.name))
         process.start()
         self._processes[stage.name] = process
@@ -200,6 +204,7 @@ class SeparateApp(App):
     def _close(self) -> None:
         self._spares.end()
         self._settings.cleanup()
+        shutil.rmtree(self._archive, ignore_errors=True)
         super()._close()
         clean_stale_segments()  # of the last ones that were killed
 

@@ -62,6 +62,10 @@ class ToldKeyframes:
                 self._frames.pop(gone, None)
                 self._poses.pop(gone, None)
 
+    def remember(self, id: int, frame_id: int, pose: Float64[np.ndarray, "4 4"]) -> None:
+        """A process before was told this keyframe."""
+        self._frames[id], self._poses[id] = frame_id, pose
+
     def arrays(self) -> dict[str, np.ndarray]:
         """What is remembered, for a file: n ids, their frames and poses (n, 4, 4)."""
         known = list(self._frames)

@@ -76,6 +76,12 @@ class MeshConfig(Config):
     memory_mb: int = param(1024, "memory for voxels and surface; more goes to disk [MB]", low=8)
     store_mb: int = param(512, "memory for keyframes; older ones go to disk [MB]", low=1)
     page_dir: str = param("", "folder of what goes to disk; empty = the system's temporary one")
+    archive_dir: str = param(
+        "", "folder in which fused keyframes outlive a crash of this stage; empty = nowhere"
+    )
+    archive_mb: int = param(
+        1024, "most that archive_dir takes; beyond, keyframes that were replaced go [MB]", low=1
+    )
     device: str = param("auto", "where the volume lives", choices=("auto", "cpu", "cuda"))
     threads: int = param(2, "threads of the CPU kernels", low=1, high=64)
     stream_mbps: float = param(
@@ -113,7 +119,9 @@ class MeshConfig(Config):
         True, "quality methods add surface where tsdf has none, and leave the rest as it is"
     )
     restore: bool = param(
-        False, "ask at the start for the keyframes of before: after a crash of this stage alone"
+        False,
+        "go on with archive_dir and ask for the keyframes of before: after a crash of this stage "
+        "alone",
     )
     metrics_host: str = param(
         "127.0.0.1", "address of /metrics and /health; 0.0.0.0 = every network"

@@ -30,7 +30,8 @@ NEVER = 0
 
 
 class Forgetting:
-    """Goes through the blocks of `volume`, some with every fourth view; `surface` says which have one.
+    """Goes through the blocks of `volume`, some with every fourth view; `surface` says which have
+    one.
 
     A block goes that was in no view's band for `after` views and near which there is no surface.
     Whoever measures one there gets an empty block of the same number. What is forgotten depends on
@@ -55,6 +56,11 @@ class Forgetting:
         if len(old):
             gone = old[self._far_from_surface(old)]
             self.forgotten += self._volume.release(gone)
+
+    def note(self, band: Int32[np.ndarray, "b"], order: int) -> None:
+        """View number `order` has `band` in its band and is fused later."""
+        self._reach(self._volume.block_count)
+        self._in_band[band] = np.maximum(self._in_band[band], order)
 
     def _old(self, order: int) -> Int32[np.ndarray, "n"]:
         """The next blocks in turn that have voxels, no surface, and were not measured for long."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,8 @@ QUIET_S = 3.0
 """Keyframes told again come a few with each picture; after so long without one all were told."""
 IDLE_S = 0.25
 """So long after the last keyframe, what it left undone goes on."""
+RESTORING_S = 0.2
+"""Of every `IDLE_S`, while the surface of before is still coming back."""
 
 
 class MesherNode(StageNode):
@@ -57,6 +59,8 @@ class MesherNode(StageNode):
         self._oldest_missed_ns: float = math.inf
         self._missed, self._begun_ns, self._old_at = False, time.time_ns(), 0.0
         self._figures: dict[str, object] = {}
+        self._unheard = self._restore() if self.config.restore else set()
+        self._restored = len(self._unheard)
         self._mesh_out = self.advertise(topics.MESH)
         self._stream_out = self.advertise(topics.MESH_STREAM)
         self._statistics_out = self.advertise(topics.MESH_STATISTICS)
@@ -71,6 +75,15 @@ class MesherNode(StageNode):
         self._keyframes_before = PatientCall(self, Trigger, "slam3r/tell_again", log_trigger)
         if self.config.restore:
             self._keyframes_before.ask(Trigger.Request())
+
+    def _restore(self) -> set[int]:
+        """Let the surface of the process before come back; the ids of its keyframes, which are to
+        be told again."""
+        kept = self._mesher.restore()
+        for one in kept:
+            self._told.remember(one.view.id, one.frame_id, one.view.world_from_cam)
+            self._sizes.restore(one.view.id, one.view.scale, one.scale_when_told)
+        return {one.view.id for one in kept}
 
     def _on_missed(self, event: Told) -> None:
         """What is new may be seen again; what is of before, as of a loaded map, may not."""
@@ -98,9 +111,10 @@ class MesherNode(StageNode):
         keyframe = event.keyframe
         self._note_old(keyframe)
         if self._told.lies_there(keyframe):
-            self._sizes.tell_again((keyframe.id,))
+            self._note_told_again((keyframe.id,))
             self.ledger.drop_untaken(keyframe.frame_id, TOLD_AGAIN)
             return False
+        self._unheard.discard(keyframe.id)
         self._sizes.begin(keyframe.id)
         self.ledger.take(keyframe.frame_id)
         if self._mesher.integrate(keyframe):
@@ -124,17 +138,25 @@ class MesherNode(StageNode):
             if isinstance(event, RemovedKeyframes):
                 self._mesher.remove(event.ids, event.heirs)
                 self._sizes.forget(event.ids)
+                self._unheard.difference_update(event.ids)
             elif isinstance(event, ToldAgain):
-                self._sizes.tell_again(event.world_from_cam)
+                self._note_told_again(event.world_from_cam)
                 self._mesher.move(event.world_from_cam)
             else:
                 sizes = self._sizes.since_fused(event.point_scale)
                 self._mesher.move(event.world_from_cam, sizes, event.scale)
             self._told.note(event)
 
+    def _note_told_again(self, ids: Iterable[int]) -> None:
+        self._sizes.tell_again(ids)
+        self._mesher.told_again(ids)
+        self._unheard.difference_update(ids)
+
     def _on_idle(self) -> None:
         self._ask_for_missed()  # a stage that is never idle would never be told
-        if time.monotonic() - self._busy_at > IDLE_S:
+        if self._mesher.is_restoring:
+            self._publish(self._mesher.go_on(time.time_ns(), RESTORING_S))
+        elif time.monotonic() - self._busy_at > IDLE_S:
             self._publish(self._mesher.go_on(time.time_ns()))
             better = self._surface_services.idle(time.time_ns())
             if better is not None:
@@ -150,9 +172,19 @@ class MesherNode(StageNode):
         """All keyframes of a long flight, told at once, are more than the transport and the inbox
         hold: they are asked for again until nothing old is new."""
         quiet = time.monotonic() - self._old_at > QUIET_S
+        if quiet and 0 < len(self._unheard) < self._restored:
+            self._leave_unheard()
         if quiet and (self._missed or self._is_of_before(self._oldest_missed_ns)):
             self._missed, self._oldest_missed_ns = False, math.inf
             self._keyframes_before.ask(Trigger.Request())
+
+    def _leave_unheard(self) -> None:
+        """Keyframes of before that were not told again were replaced while this stage was away:
+        what they gave stays, as long as the nearest one stays where it is."""
+        self._mesher.remove(self._unheard, self._mesher.nearest(self._unheard))
+        self._told.note(RemovedKeyframes(tuple(self._unheard)))
+        self._sizes.forget(self._unheard)
+        self._unheard.clear()
 
     def _publish(self, delta: MeshDelta | None) -> None:
         if delta is not None:

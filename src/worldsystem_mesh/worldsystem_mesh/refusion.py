@@ -89,8 +89,8 @@ class Refusion:
         """As `move`, but only when `finish` is called: it moved too little to count before."""
         self._at_the_end[view.id] = view
 
-    def remove(self, id: int, heir: int | None = None) -> None:
-        """The stored view of this id is to leave the volume.
+    def remove(self, id: int, heir: int | None = None) -> bool:
+        """The stored view of this id is to leave the volume; whether its share stays.
 
         Where the view of `heir` stands in for it and it was where it belongs, its blocks stay as
         they are until that view moves or goes.
@@ -98,12 +98,13 @@ class Refusion:
         self._at_the_end.pop(id, None)
         if heir is None or id in self._planned or heir not in self._views:
             self._planned[id] = None
-            return
+            return False
         view = self._views.pop(id)
         assert view is not None  # the mesher asks only for stored ones
         self._leave(view)
         left = [self._left_by.pop(id, view.blocks[:0]), self._left_by.get(heir, view.blocks[:0])]
         self._left_by[heir] = np.unique(np.concatenate([view.blocks, *left]))
+        return True
 
     def planned(self, id: int) -> StoredView | None:
         """Where a view is to go, when it is not there yet."""

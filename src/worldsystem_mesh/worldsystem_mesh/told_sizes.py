@@ -36,3 +36,8 @@ class ToldSizes:
         for key in ids:
             self._sizes.pop(key, None)
             self._at_last_telling.pop(key, None)
+
+    def restore(self, id: int, size: float, at_last_telling: float) -> None:
+        """A process before had fused the keyframe, as it was told first."""
+        self._sizes[id] = size
+        self._at_last_telling[id] = at_last_telling

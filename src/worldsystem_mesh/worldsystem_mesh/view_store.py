@@ -61,11 +61,11 @@ class ViewStore:
     def outline(self, id: int) -> StoredView | None:
         """The view without its pictures (they are empty), which is never on disk."""
         view = self._views.get(id)
-        return None if view is None else _without_pictures(view)
+        return None if view is None else outline_of(view)
 
     def outlines(self) -> list[StoredView]:
         """All views as `outline` gives them, in the order in which they were fused."""
-        found = [_without_pictures(view) for view in self._views.values()]
+        found = [outline_of(view) for view in self._views.values()]
         return sorted(found, key=lambda view: view.order)
 
     def get(self, id: int) -> StoredView | None:
@@ -76,7 +76,7 @@ class ViewStore:
         if id not in self._pictured:
             shape = self._shapes[id]
             payload = self._file(shape).read(id)
-            view = _with_pictures(view, payload, shape)
+            view = with_pictures(view, payload, shape)
             self._hold(view)
             self._make_room(keep=id)
         else:
@@ -107,7 +107,7 @@ class ViewStore:
         shape = self._shapes.pop(id)
         if _pixels(shape) in self._files:
             self._file(shape).forget(id)
-        return _without_pictures(view)
+        return outline_of(view)
 
     def close(self) -> None:
         """Delete the page files."""
@@ -131,8 +131,8 @@ class ViewStore:
             view, shape = self._views[oldest], self._shapes[oldest]
             pages = self._file(shape)
             if oldest not in pages:
-                pages.write(oldest, _pictures(view))
-            self._views[oldest] = _without_pictures(view)
+                pages.write(oldest, pictures_of(view))
+            self._views[oldest] = outline_of(view)
             self.on_unloaded(oldest)
 
     def _let_go_of_oldest(self, keep: int) -> None:
@@ -165,16 +165,16 @@ def _pixels(shape: tuple[int, ...]) -> int:
     return shape[0] * shape[1]
 
 
-def _without_pictures(view: StoredView) -> StoredView:
+def outline_of(view: StoredView) -> StoredView:
     return replace(view, depth=NO_DEPTH, paint=NO_PAINT)
 
 
-def _pictures(view: StoredView) -> UInt8[np.ndarray, "n"]:
+def pictures_of(view: StoredView) -> UInt8[np.ndarray, "n"]:
     planes = (view.depth, view.paint)
     return np.concatenate([np.ascontiguousarray(p).reshape(-1).view(np.uint8) for p in planes])
 
 
-def _with_pictures(
+def with_pictures(
     view: StoredView, payload: UInt8[np.ndarray, "n"], shape: tuple[int, int]
 ) -> StoredView:
     n = _pixels(shape)

@@ -1,0 +1,307 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The volume and the keyframes that it is made of: they come, move, go, and come back from disk."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+from jaxtyping import Float64
+
+from worldsystem_core.reconstruction import Keyframe, ScaleState
+from worldsystem_mesh.archived_view import ArchivedView
+from worldsystem_mesh.config import MeshConfig
+from worldsystem_mesh.forgetting import Forgetting
+from worldsystem_mesh.launcher import Launcher
+from worldsystem_mesh.mesher_state import Correction
+from worldsystem_mesh.refusion import Refusion
+from worldsystem_mesh.restoration import Restoration
+from worldsystem_mesh.sources import NotAPinhole, with_fitting_camera
+from worldsystem_mesh.surface_store import SurfaceStore
+from worldsystem_mesh.view import StoredView, median_depth, view_from_keyframe
+from worldsystem_mesh.view_archive import ViewArchive
+from worldsystem_mesh.view_store import ViewStore
+from worldsystem_mesh.volume import BlockVolume
+
+log = logging.getLogger(__name__)
+
+
+class KeyframeFusion:
+    """Fuses keyframes, fuses moved ones anew a little at a time, and takes removed ones out.
+
+    The first usable keyframe fixes the voxel. `surface` says where blocks have one; `archive`, if
+    any, keeps what is fused for a later process.
+    """
+
+    def __init__(
+        self,
+        config: MeshConfig,
+        launcher: Launcher,
+        surface: SurfaceStore,
+        archive: ViewArchive | None,
+    ) -> None:
+        self.views = ViewStore(config.store_mb * 1_000_000, config.page_dir)
+        self.scale = ScaleState.SCENE
+        self.ids: set[int] = set()
+        self.unreachable = 0
+        self._config = config
+        self._launcher = launcher
+        self._surface = surface
+        self._archive = archive
+        self._parts: _Parts | None = None
+        self._restoration: Restoration | None = None
+        self._fused = 0
+
+    @property
+    def volume(self) -> BlockVolume | None:
+        """The voxels; None before the first keyframe."""
+        return self._parts.volume if self._parts else None
+
+    @property
+    def voxel(self) -> float:
+        """Edge of a voxel [world units]; 0 before the first keyframe."""
+        return self._parts.volume.voxel if self._parts else 0.0
+
+    @property
+    def forgotten_blocks(self) -> int:
+        return self._parts.forgetting.forgotten if self._parts else 0
+
+    @property
+    def waiting_views(self) -> int:
+        return self._parts.refusion.waiting_views if self._parts else 0
+
+    @property
+    def waiting_blocks(self) -> int:
+        return self._parts.refusion.waiting_blocks if self._parts else 0
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no keyframe waits to be fused anew."""
+        return (self._parts is None or self._parts.refusion.is_idle) and not self.is_restoring
+
+    @property
+    def is_restoring(self) -> bool:
+        """Whether keyframes of a process before are still on their way into the volume."""
+        return self._restoration is not None
+
+    def add(self, keyframe: Keyframe) -> StoredView | None:
+        """Fuse `keyframe` and return its view with its blocks; None without any usable point.
+
+        One that takes another's place waits with the blocks of both.
+        """
+        view = self._compact(keyframe)
+        if view is None:
+            return None
+        if keyframe.id in self.ids:
+            self._bring_back()
+        elif keyframe.id in self.views:  # as one had that others stand in for
+            self._restore_all()
+        held = self.views.outline(view.id)
+        if held is None:
+            fused = self._made.volume.add(view)
+            self._fused += 1
+        else:
+            self._made.refusion.forget(view.id)
+            fused = self._made.volume.touch(replace(view, order=held.order))
+        self.views.put(fused)
+        self._made.refusion.note_added(fused, is_fused=held is None)
+        if not self.is_restoring:
+            self._made.forgetting.step(fused.band, self._fused)
+        self.ids.add(keyframe.id)
+        self.scale = keyframe.scale
+        if self._archive is not None:
+            self._archive.put(fused, keyframe.frame_id, self.voxel, self.scale)
+        return fused
+
+    def move(
+        self,
+        world_from_cam: Mapping[int, Float64[np.ndarray, "4 4"]],
+        point_scale: Mapping[int, float],
+        scale: ScaleState | None,
+    ) -> Correction:
+        """As `Mesher.move`; what moved is fused anew by `work`."""
+        self._bring_back()
+        root_scale = self._rescale_root(point_scale, scale)
+        applied: list[int] = []
+        insignificant: list[int] = []
+        unreachable: list[int] = []
+        for number, pose in world_from_cam.items():
+            held = self.views.outline(number)
+            if held is None or not np.isfinite(pose).all():
+                unreachable.append(number)
+                continue
+            there = held.placed(pose, float(point_scale.get(number, held.scale)))
+            far = self._move_one(held, there, root_scale)
+            (applied if far else insignificant).append(number)
+        self.unreachable += len(unreachable)
+        return Correction(tuple(applied), tuple(insignificant), tuple(unreachable))
+
+    def remove(self, ids: Iterable[int], heirs: Mapping[int, int]) -> Correction:
+        """As `Mesher.remove`."""
+        self._bring_back()
+        applied: list[int] = []
+        unreachable: list[int] = []
+        for number in ids:
+            held = self.views.outline(number) if number in self.ids else None
+            if held is None:
+                unreachable.append(number)
+                continue
+            self._remove_one(held, heirs.get(number))
+            self.ids.discard(number)
+            applied.append(number)
+        self.unreachable += len(unreachable)
+        return Correction(tuple(applied), (), tuple(unreachable))
+
+    def told_again(self, ids: Iterable[int]) -> None:
+        """Keyframes were told once more and lie where they lay: sizes count from now."""
+        if self._archive is not None:
+            for number in ids:
+                self._archive.told_again(number)
+
+    def work(self, budget_s: float) -> None:
+        """Fuse moved keyframes, and those of before, anew for about `budget_s`."""
+        end = time.perf_counter() + budget_s
+        if self._restoration is not None:
+            self._restore(end)
+        elif self._parts is not None:
+            self._parts.refusion.work(budget_s)
+
+    def finish(self) -> None:
+        """Work until nothing waits, also not what moved by less than `move_voxels`."""
+        self._restore_all()
+        self._made.refusion.finish()
+
+    def restore(self) -> list[ArchivedView]:
+        """Have the keyframes of the archive come back, with the next calls of `work`; returns those
+        that nobody stands in for."""
+        kept = self._archive.kept() if self._archive is not None else []
+        if not kept or self._archive is None or self._parts is not None:
+            return []
+        made = self._begin(kept[-1].voxel)
+        self.scale, self._fused = kept[-1].unit, kept[-1].view.order
+        self._restoration = Restoration(
+            self._archive, made.volume, self.views, made.refusion, made.forgetting
+        )
+        live = [view for view in kept if view.heir is None]
+        self.ids |= {view.view.id for view in live}
+        return live
+
+    def nearest(self, ids: Iterable[int]) -> dict[int, int]:
+        """For each of these keyframes, the one beside them whose camera is nearest."""
+        self._bring_back()
+        chosen = {number for number in ids if number in self.ids}
+        others = sorted(self.ids - chosen)
+        if not others:
+            return {}
+        places = np.array([self.views.held(other).world_from_cam[:3, 3] for other in others])
+        found = {}
+        for number in chosen:
+            gap = places - self.views.held(number).world_from_cam[:3, 3]
+            found[number] = others[int((gap * gap).sum(axis=1).argmin())]
+        return found
+
+    def close(self) -> None:
+        """Give up page files; nothing must be used afterwards."""
+        if self._parts is not None:
+            self._parts.volume.close()
+        self.views.close()
+
+    @property
+    def _made(self) -> _Parts:
+        assert self._parts is not None  # a view exists only after the volume was made
+        return self._parts
+
+    def _begin(self, voxel: float) -> _Parts:
+        volume = BlockVolume(self._config, self._launcher, voxel)
+        forgetting = Forgetting(volume, self._surface, self._config.forget_keyframes)
+        self._parts = _Parts(volume, Refusion(volume, self.views), forgetting)
+        return self._parts
+
+    def _compact(self, keyframe: Keyframe) -> StoredView | None:
+        """The keyframe as it is fused; the first usable one fixes the voxel."""
+        if self._parts is None:
+            median = median_depth(keyframe, self._config.min_confidence)
+            if not math.isfinite(median):
+                return None
+            self._begin(self._config.voxel or median / self._config.auto_voxels)
+        try:
+            fitting = with_fitting_camera(keyframe)
+        except NotAPinhole as error:
+            log.warning("keyframe %d is left out: %s", keyframe.id, error)
+            return None
+        return view_from_keyframe(fitting, self._config, self._fused + 1)
+
+    def _move_one(self, held: StoredView, there: StoredView, root_scale: float) -> bool:
+        """Whether it goes far enough to be fused anew."""
+        refusion = self._made.refusion
+        gap = held.displacement(there, root_scale) / self.voxel
+        far = gap >= self._config.move_voxels or refusion.planned(there.id) is not None
+        if far:
+            refusion.move(there)
+        else:
+            if root_scale != 1.0:
+                self.views.update(there)
+            refusion.move_at_the_end(there)
+        if far and self._restoration is not None:
+            self._restoration.heir_moved(there.id)
+        if far and self._archive is not None:
+            self._archive.drop_left_by(there.id)
+        if self._archive is not None:
+            self._archive.place(there, self.voxel, self.scale)
+        return far
+
+    def _remove_one(self, held: StoredView, heir: int | None) -> None:
+        if self._restoration is not None and heir is not None:
+            self._restoration.leave_later(held.id, heir)
+            stays = True
+        else:
+            if self._restoration is not None:
+                self._restoration.heir_moved(held.id)
+            stays = self._made.refusion.remove(held.id, heir)
+        if self._archive is None:
+            return
+        if stays and heir is not None:
+            self._archive.leave(held.id, heir, held.band)
+        else:
+            self._archive.drop(held.id)
+
+    def _rescale_root(self, factors: Mapping[int, float], scale: ScaleState | None) -> float:
+        """Let the voxel grow with the keyframes when the root changes its unit."""
+        if scale is None or scale == self.scale or self._parts is None:
+            return 1.0
+        self._restore_all()
+        self.scale = scale
+        held = {number: self.views.outline(number) for number in factors}
+        grown = [factors[number] / view.scale for number, view in held.items() if view]
+        ratio = float(np.median(grown)) if grown else 1.0
+        self._parts.volume.voxel *= ratio
+        if self._archive is not None:
+            self._archive.rescale_left(ratio, self.voxel, scale)
+        return ratio
+
+    def _bring_back(self) -> None:
+        """Have all keyframes of before in the store: what follows is about them."""
+        if self._restoration is not None:
+            self._restoration.bring_back(math.inf)
+
+    def _restore_all(self) -> None:
+        while self._restoration is not None:
+            self._restore(time.perf_counter() + 1.0)
+
+    def _restore(self, end: float) -> None:
+        assert self._restoration is not None  # the caller has looked
+        if self._restoration.go_on(end):
+            self._restoration = None
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """What the first keyframe makes."""
+
+    volume: BlockVolume
+    refusion: Refusion
+    forgetting: Forgetting
