@@ -53,3 +53,14 @@ def test_moves_and_withdrawals_are_followed():
     assert not told.knows(keyframe(2, 20))
     told.note(RemovedKeyframes((1, 2)))
     assert not told.knows(keyframe(1, 10, x=3.0))
+
+
+def test_the_nearest_is_told_of_those_beside_the_ones_asked_for():
+    told = ToldKeyframes()
+    assert told.nearest([1]) == {}
+    for number, x in ((1, 0.0), (2, 1.0), (3, 5.0), (4, 5.5)):
+        told.note(NewKeyframe(keyframe(number, number, x=x)))
+    assert told.nearest([1, 3]) == {1: 2, 3: 4}
+    assert told.nearest([3, 4, 9]) == {3: 2, 4: 2}
+    assert told.nearest([1, 2, 3, 4]) == {}
+    assert told.ids == (1, 2, 3, 4)

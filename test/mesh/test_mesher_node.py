@@ -291,10 +291,10 @@ def test_a_mesher_that_comes_back_has_the_surface_it_had_and_is_told_where_it_li
 ):
     """Of six keyframes the first was replaced before it died, the last while it was away, and the
     second was moved meanwhile."""
+    from worldsystem_core import returning_keyframes
     from worldsystem_core.reconstruction import RemovedKeyframes, Successor
-    from worldsystem_mesh import node as mesher_node
 
-    monkeypatch.setattr(mesher_node, "QUIET_S", 0.5)
+    monkeypatch.setattr(returning_keyframes, "QUIET_S", 0.5)
     keyframes = sphere_keyframes(6)
     archive = str(tmp_path / "surface")
     with running(context, archive_dir=archive) as died:

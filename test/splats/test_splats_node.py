@@ -163,7 +163,7 @@ def test_a_listener_gets_the_world_and_its_corrections_and_can_have_it_saved(
     executor.add_node(outside)
     keyframes = ReferencePublisher(outside, topics.KEYFRAME)
     client = SplatAssembly()
-    ReferenceSubscription(outside, topics.SPLATS, client.apply)
+    listening = ReferenceSubscription(outside, topics.SPLATS, client.apply)
     keyframe = wall_seen_from([0, 0, 0], 3)
     moved = keyframe.world_from_cam.copy()
     moved[0, 3] = 2.0
@@ -186,5 +186,48 @@ def test_a_listener_gets_the_world_and_its_corrections_and_can_have_it_saved(
     assert answer.result().success, answer.result().message
     assert (tmp_path / "world.spz").stat().st_size > 1000
     assert node.ledger.state().used == 1
+    listening.destroy()
+    keyframes.destroy()
     executor.shutdown()
     outside.destroy_node()
+
+
+def test_a_node_that_comes_back_has_its_splats_and_is_told_where_they_lie(
+    context, tmp_path, monkeypatch
+):
+    """Of four walls one was replaced before it died, one while it was away, one moved meanwhile."""
+    from rclpy.parameter import Parameter
+
+    from worldsystem_core import returning_keyframes
+    from worldsystem_viewer.splats.node import SplatsNode
+
+    monkeypatch.setattr(returning_keyframes, "QUIET_S", 0.2)
+
+    def begun(**settings):
+        given = {"archive_dir": str(tmp_path / "splats"), **settings}
+        parameters = [Parameter(name, value=value) for name, value in given.items()]
+        return SplatsNode(context=context, parameter_overrides=parameters)
+
+    keyframes = [wall_seen_from([20.0 * i, 0, 0], i) for i in range(4)]
+    died = begun()
+    for keyframe in keyframes:
+        died._on_keyframe(NewKeyframe(keyframe))
+    heir = Successor(1, keyframes[1].world_from_cam)
+    died._on_keyframe(RemovedKeyframes((0,), {0: heir}))
+    died._on_timer()
+    died.close()
+    back = begun(restore=True)
+    assert list(back._world.chunks) == [0, 1, 2, 3]
+    moved = keyframes[1].world_from_cam.copy()
+    moved[:3, 3] += [0, 0, 5.0]
+    for told in (replace(keyframes[1], world_from_cam=moved), keyframes[3]):
+        back._on_keyframe(NewKeyframe(told))
+    places = {n: c.world_from_chunk.translation[2] for n, c in back._world.chunks.items()}
+    assert places == pytest.approx({0: 5.0, 1: 5.0, 2: 0.0, 3: 0.0})
+    time.sleep(0.3)
+    back._on_timer()
+    assert set(back._told.ids) == {1, 3}
+    assert back._world.chunks.keys() == {0, 1, 2, 3}
+    back._on_keyframe(RemovedKeyframes((1, 3)))
+    assert not back._world.chunks, "the second and the third went along with their heirs"
+    back.close()

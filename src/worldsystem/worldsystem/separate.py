@@ -2,8 +2,8 @@
 """The supervised runner: every stage a process of its own, begun anew when it dies.
 
 What came before survives: reconstruction and segmentation go on in the map that they keep saving;
-the splats and the viewer are told all keyframes again, the mesher keeps what it fused and is told
-where that lies now, and the viewer asks for the surface; the recorder begins a further bag. The
+mesher and splats keep what they have made of keyframes and are told where these lie now; the viewer
+is told all keyframes again and asks for the surface; the recorder begins a further bag. The
 reporter stays in this process and keeps the accounts of all lives. Shared memory that a killed
 process left is freed. Spare processes have done the imports already and become the stages that die.
 """
@@ -36,6 +36,7 @@ REPORTER_S = 60.0
 _AWAKE_S = 1.0
 """Who looks so rarely was itself stopped (Ctrl-Z, a suspended machine) and could hear nobody."""
 _ARE_TOLD_AGAIN = ("mesher", "splats", "viewer", "segmenter")
+_KEEP_AN_ARCHIVE = ("mesher", "splats")
 
 
 class SeparateApp(App):
@@ -48,7 +49,7 @@ class SeparateApp(App):
         self._watches: dict[str, StageWatch] = {}
         self._chosen: dict[str, dict[str, object]] = {}
         self._spares = Spares()
-        self._archive = self.choice.out / "surface"
+        self._archive = self.choice.out / "state"
         self._looked_s = time.monotonic()
 
     def _start(self) -> None:
@@ -67,8 +68,8 @@ class SeparateApp(App):
 
     def _start_process(self, stage: Stage, parameters: Parameters) -> None:
         executable = installed_executable(stage.package, stage.executable)
-        if stage.name == "mesher":
-            parameters = {"archive_dir": str(self._archive)} | dict(parameters)
+        if stage.name in _KEEP_AN_ARCHIVE:
+            parameters = {"archive_dir": str(self._archive / stage.name)} | dict(parameters)
         process = StageProcess(stage, executable, parameters, Path(self._settings.name))
         process.start()
         self._processes[stage.name] = process

@@ -102,6 +102,13 @@ def is_correction(event: Told) -> bool:
     return not isinstance(event, NewKeyframe)
 
 
+def keyframes_of(correction: Correction) -> tuple[int, ...]:
+    """The keyframes that it is about."""
+    if isinstance(correction, RemovedKeyframes):
+        return correction.ids
+    return tuple(correction.world_from_cam)
+
+
 def joined(corrections: Iterable[Correction]) -> Sequence[Correction]:
     """The same corrections with neighbours of a kind made one.
 

@@ -24,6 +24,11 @@ class ToldKeyframes:
         self._frames: dict[int, int] = {}
         self._poses: dict[int, Float64[np.ndarray, "4 4"]] = {}
 
+    @property
+    def ids(self) -> tuple[int, ...]:
+        """Those that were told and not withdrawn."""
+        return tuple(self._frames)
+
     def knows(self, keyframe: Keyframe) -> bool:
         """Whether this very keyframe was told before, wherever it lay."""
         return self._frames.get(keyframe.id) == keyframe.frame_id
@@ -47,6 +52,16 @@ class ToldKeyframes:
             for known, pose in world_from_cam.items()
             if known in self._poses and not np.allclose(self._poses[known], pose, atol=_SAME_PLACE)
         }
+
+    def nearest(self, ids: Iterable[int]) -> dict[int, int]:
+        """For each of these keyframes, the one told beside them whose camera is nearest."""
+        chosen = [key for key in ids if key in self._poses]
+        others = sorted(self._poses.keys() - set(chosen))
+        if not others:
+            return {}
+        eyes = np.array([self._poses[other][:3, 3] for other in others])
+        gaps = {key: eyes - self._poses[key][:3, 3] for key in chosen}
+        return {key: others[int((gap * gap).sum(axis=1).argmin())] for key, gap in gaps.items()}
 
     def note(self, event: Told) -> None:
         """Remember what an event tells."""

@@ -190,20 +190,6 @@ class KeyframeFusion:
         self.ids |= {view.view.id for view in live}
         return live
 
-    def nearest(self, ids: Iterable[int]) -> dict[int, int]:
-        """For each of these keyframes, the one beside them whose camera is nearest."""
-        self._bring_back()
-        chosen = {number for number in ids if number in self.ids}
-        others = sorted(self.ids - chosen)
-        if not others:
-            return {}
-        places = np.array([self.views.held(other).world_from_cam[:3, 3] for other in others])
-        found = {}
-        for number in chosen:
-            gap = places - self.views.held(number).world_from_cam[:3, 3]
-            found[number] = others[int((gap * gap).sum(axis=1).argmin())]
-        return found
-
     def close(self) -> None:
         """Give up page files; nothing must be used afterwards."""
         if self._parts is not None:

@@ -142,10 +142,6 @@ class Mesher:
         """Keyframes were told once more and lie where they lay: later sizes count from now."""
         self._fusion.told_again(ids)
 
-    def nearest(self, ids: Iterable[int]) -> dict[int, int]:
-        """For each of these keyframes, the one beside them whose camera is nearest."""
-        return self._fusion.nearest(ids)
-
     def extract(self, stamp_ns: int) -> MeshDelta | None:
         """What changed on the surface since the last call, or None when nothing did.
 

@@ -20,9 +20,11 @@ from worldsystem_core.keyframe_inbox import (
     ToldAgain,
     is_correction,
     joined,
+    keyframes_of,
 )
 from worldsystem_core.mesh_stream.streamed import MeshEncoding, streamed
 from worldsystem_core.reconstruction import Keyframe, NewKeyframe, Pose, RemovedKeyframes
+from worldsystem_core.returning_keyframes import QUIET_S, ReturningKeyframes
 from worldsystem_core.ros import topics
 from worldsystem_core.ros.adapters.surface import statistics_message
 from worldsystem_core.ros.container import run_node
@@ -37,8 +39,6 @@ from worldsystem_mesh.told_sizes import ToldSizes
 
 STREAM_PERIOD_S = 0.1
 STATISTICS_PERIOD_S = 1.0
-QUIET_S = 3.0
-"""Keyframes told again come a few with each picture; after so long without one all were told."""
 IDLE_S = 0.25
 """So long after the last keyframe, what it left undone goes on."""
 RESTORING_S = 0.2
@@ -59,8 +59,7 @@ class MesherNode(StageNode):
         self._oldest_missed_ns: float = math.inf
         self._missed, self._begun_ns, self._old_at = False, time.time_ns(), 0.0
         self._figures: dict[str, object] = {}
-        self._unheard = self._restore() if self.config.restore else set()
-        self._restored = len(self._unheard)
+        self._returning = self._restore() if self.config.restore else ReturningKeyframes()
         self._mesh_out = self.advertise(topics.MESH)
         self._stream_out = self.advertise(topics.MESH_STREAM)
         self._statistics_out = self.advertise(topics.MESH_STATISTICS)
@@ -76,14 +75,13 @@ class MesherNode(StageNode):
         if self.config.restore:
             self._keyframes_before.ask(Trigger.Request())
 
-    def _restore(self) -> set[int]:
-        """Let the surface of the process before come back; the ids of its keyframes, which are to
-        be told again."""
+    def _restore(self) -> ReturningKeyframes:
+        """Let the surface of the process before come back; its keyframes are to be told again."""
         kept = self._mesher.restore()
         for one in kept:
             self._told.remember(one.view.id, one.frame_id, one.view.world_from_cam)
             self._sizes.restore(one.view.id, one.view.scale, one.scale_when_told)
-        return {one.view.id for one in kept}
+        return ReturningKeyframes(one.view.id for one in kept)
 
     def _on_missed(self, event: Told) -> None:
         """What is new may be seen again; what is of before, as of a loaded map, may not."""
@@ -114,7 +112,7 @@ class MesherNode(StageNode):
             self._note_told_again((keyframe.id,))
             self.ledger.drop_untaken(keyframe.frame_id, TOLD_AGAIN)
             return False
-        self._unheard.discard(keyframe.id)
+        self._returning.heard((keyframe.id,))
         self._sizes.begin(keyframe.id)
         self.ledger.take(keyframe.frame_id)
         if self._mesher.integrate(keyframe):
@@ -135,10 +133,10 @@ class MesherNode(StageNode):
 
     def _correct(self, corrections: Sequence[Correction]) -> None:
         for event in corrections:
+            self._returning.heard(keyframes_of(event))
             if isinstance(event, RemovedKeyframes):
                 self._mesher.remove(event.ids, event.heirs)
                 self._sizes.forget(event.ids)
-                self._unheard.difference_update(event.ids)
             elif isinstance(event, ToldAgain):
                 self._note_told_again(event.world_from_cam)
                 self._mesher.move(event.world_from_cam)
@@ -150,10 +148,11 @@ class MesherNode(StageNode):
     def _note_told_again(self, ids: Iterable[int]) -> None:
         self._sizes.tell_again(ids)
         self._mesher.told_again(ids)
-        self._unheard.difference_update(ids)
+        self._returning.heard(ids)
 
     def _on_idle(self) -> None:
         self._ask_for_missed()  # a stage that is never idle would never be told
+        self._let_others_stand_in(self._returning.take_replaced())
         if self._mesher.is_restoring:
             self._publish(self._mesher.go_on(time.time_ns(), RESTORING_S))
         elif time.monotonic() - self._busy_at > IDLE_S:
@@ -172,19 +171,17 @@ class MesherNode(StageNode):
         """All keyframes of a long flight, told at once, are more than the transport and the inbox
         hold: they are asked for again until nothing old is new."""
         quiet = time.monotonic() - self._old_at > QUIET_S
-        if quiet and 0 < len(self._unheard) < self._restored:
-            self._leave_unheard()
         if quiet and (self._missed or self._is_of_before(self._oldest_missed_ns)):
             self._missed, self._oldest_missed_ns = False, math.inf
             self._keyframes_before.ask(Trigger.Request())
 
-    def _leave_unheard(self) -> None:
+    def _let_others_stand_in(self, ids: tuple[int, ...]) -> None:
         """Keyframes of before that were not told again were replaced while this stage was away:
         what they gave stays, as long as the nearest one stays where it is."""
-        self._mesher.remove(self._unheard, self._mesher.nearest(self._unheard))
-        self._told.note(RemovedKeyframes(tuple(self._unheard)))
-        self._sizes.forget(self._unheard)
-        self._unheard.clear()
+        if ids:
+            self._mesher.remove(ids, self._told.nearest(ids))
+            self._told.note(RemovedKeyframes(ids))
+            self._sizes.forget(ids)
 
     def _publish(self, delta: MeshDelta | None) -> None:
         if delta is not None:

@@ -68,3 +68,25 @@ class Heirs:
     def with_predecessors(self, ids: Iterable[int]) -> list[int]:
         """These keyframes and what hangs on them; nothing does from now on."""
         return [each for key in ids for each in (key, *self._hanging.pop(key, ()))]
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """What hangs on what, for a file: m heirs and chunks, and `heir_from_chunk`."""
+        rows = [
+            (heir, chunk, place)
+            for heir, own in self._hanging.items()
+            for chunk, place in own.items()
+            if chunk in self._chunks
+        ]
+        return {
+            "heirs": np.array([heir for heir, _, _ in rows], np.int64),
+            "hanging": np.array([chunk for _, chunk, _ in rows], np.int64),
+            "hanging_poses": np.array([place.pose for *_, place in rows]).reshape(-1, 4, 4),
+            "hanging_scales": np.array([place.scale for *_, place in rows]),
+        }
+
+    def restore(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Have hang what `arrays` said, and nothing else."""
+        self._hanging.clear()
+        columns = (arrays[name].tolist() for name in ("heirs", "hanging", "hanging_scales"))
+        for heir, chunk, scale, pose in zip(*columns, arrays["hanging_poses"], strict=True):
+            self._hanging.setdefault(heir, {})[chunk] = Sim3.from_pose(pose, scale)

@@ -11,13 +11,13 @@ does that of the chunks: those whose keyframes newer ones stand in for are joine
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float32, Float64, Int64, UInt8
+from jaxtyping import Bool, Float32, Float64, Int64
 
 from worldsystem_core.geometry.sim3 import Sim3
 from worldsystem_core.reconstruction import Keyframe, Successor
+from worldsystem_core.splats.chunk import Chunk
 from worldsystem_core.splats.coverage import Coverage, areas, widths
 from worldsystem_core.splats.discs import SurfacePoints, discs_at
 from worldsystem_core.splats.gaussians import Gaussians
@@ -35,35 +35,6 @@ _CHUNKS_A_TURN = 3
 _MOST_HANGING = 4
 _RESCALED = 1.02
 _UNALIKE = 1.3
-
-
-@dataclass(eq=False)
-class Chunk:
-    """The splats of one keyframe, in its camera's frame, and where their voxels were counted."""
-
-    id: int
-    world_from_chunk: Sim3
-    gaussians: Gaussians
-    doubts: UInt8[np.ndarray, "n"]
-    keys: Int64[np.ndarray, "n"]
-    levels: Int64[np.ndarray, "n"]
-    area: Float32[np.ndarray, "n"]
-    counted_at: Sim3
-    unit: float
-    """Its size when the world had the size of the voxels' first ones."""
-
-    def __len__(self) -> int:
-        return len(self.gaussians)
-
-    @property
-    def reach(self) -> float:
-        """Distance of the farthest splat from the chunk's camera [chunk units]."""
-        means = self.gaussians.means
-        return float(np.sqrt(np.einsum("ij,ij->i", means, means).max())) if len(means) else 0.0
-
-    def distance(self, point: Float64[np.ndarray, "3"]) -> float:
-        """From the chunk's camera to `point` (world)."""
-        return float(np.linalg.norm(self.world_from_chunk.translation - point))
 
 
 class SplatWorld:
@@ -177,6 +148,36 @@ class SplatWorld:
         """Take the chunks of withdrawn keyframes out, and those that hang on these."""
         for number in self._heirs.with_predecessors(ids):
             self._take_out(number)
+
+    def state(self) -> dict[str, np.ndarray]:
+        """All but the splats, for a file: where the n chunks lie, and what hangs on what."""
+        chunks = list(self.chunks.values())
+        return {
+            "voxel": np.array(self.voxel),
+            "growth": np.array(self._growth),
+            "chunks": np.array([chunk.id for chunk in chunks], np.int64),
+            "poses": np.array([c.world_from_chunk.pose for c in chunks]).reshape(-1, 4, 4),
+            "scales": np.array([c.world_from_chunk.scale for c in chunks]),
+            "units": np.array([chunk.unit for chunk in chunks]),
+            **self._heirs.arrays(),
+        }
+
+    def begin_again(
+        self, state: Mapping[str, np.ndarray], gaussians: Mapping[int, Gaussians]
+    ) -> None:
+        """Become the world that `state` is of, with those of its chunks whose splats are given;
+        only before the first keyframe."""
+        if not len(gaussians):
+            return
+        self._coverage, self._growth = Coverage(float(state["voxel"])), float(state["growth"])
+        columns = (state[name].tolist() for name in ("chunks", "scales", "units"))
+        for number, scale, unit, pose in zip(*columns, state["poses"], strict=True):
+            if number in gaussians:
+                place = Sim3.from_pose(pose, scale)
+                self.chunks[number] = Chunk.uncounted(number, place, gaussians[number], unit)
+                self.changed[number] = None
+                self._recount(self.chunks[number], counted=False)
+        self._heirs.restore(state)
 
     def gaussians(self) -> Gaussians:
         """All splats in the world frame."""

@@ -41,6 +41,11 @@ class SplatsConfig(Config):
     frames_log_scales: bool = param(
         False, "scales of such a frame are natural logarithms; else lengths in world units"
     )
+    archive_dir: str = param(
+        "", "folder in which splats outlive a crash of this stage; empty = nowhere"
+    )
     restore: bool = param(
-        False, "ask at the start for the keyframes of before: after a crash of this stage alone"
+        False,
+        "go on with archive_dir and ask for the keyframes of before: after a crash of this stage "
+        "alone",
     )

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,14 +18,23 @@ from worldsystem_core.keyframe_inbox import (
     ToldAgain,
     is_correction,
     joined,
+    keyframes_of,
 )
-from worldsystem_core.reconstruction import Keyframe, NewKeyframe, RemovedKeyframes, ScaleState
+from worldsystem_core.reconstruction import (
+    Keyframe,
+    NewKeyframe,
+    RemovedKeyframes,
+    ScaleState,
+    Successor,
+)
+from worldsystem_core.returning_keyframes import QUIET_S, ReturningKeyframes
 from worldsystem_core.ros import topics
 from worldsystem_core.ros.container import run_node
 from worldsystem_core.ros.patient_call import PatientCall, log_trigger
 from worldsystem_core.ros.stage_node import StageNode
 from worldsystem_core.splats.files import save_splats
 from worldsystem_core.splats.world import SplatWorld
+from worldsystem_core.splats.world_archive import WorldArchive
 from worldsystem_core.told_keyframes import ToldKeyframes
 from worldsystem_viewer.splats.config import SplatsConfig
 from worldsystem_viewer.splats.frame_server import FrameServer
@@ -45,7 +55,8 @@ class SplatsNode(StageNode):
         self._stream = SplatStream(self._world, mbps=config.mbps, renew_s=config.renew_s)
         self._frames = FrameServer(config) if config.frames else None
         self._scale = ScaleState.SCENE
-        self._told = ToldKeyframes()
+        self._told, self._returning = ToldKeyframes(), ReturningKeyframes()
+        self._archive = self._opened_archive()
         self._deltas_out = self.advertise(topics.SPLATS)
         if self._frames is not None:
             self._frames.start()
@@ -53,14 +64,30 @@ class SplatsNode(StageNode):
             self._inbox = self.listen_to_keyframes(self._on_keyframe, self._told, self._on_missed)
         self._keyframes_before = PatientCall(self, Trigger, "slam3r/tell_again", log_trigger)
         self._lacks_a_correction = False
+        self._begun_ns, self._missed_old_s = time.time_ns(), math.inf
         if config.restore:
             self._keyframes_before.ask(Trigger.Request())
         self.create_service(SaveMap, "splats/save", self._on_save)
         self.create_timer(_PERIOD_S, self._on_timer)
 
+    def _opened_archive(self) -> WorldArchive | None:
+        """With the world of the process before, if it is to go on with it."""
+        config = self.config
+        if not config.archive_dir:
+            return None
+        archive = WorldArchive(Path(config.archive_dir), restore=config.restore)
+        if config.restore:
+            self._scale = archive.restore(self._world, self._told)
+            self._returning = ReturningKeyframes(self._told.ids)
+        return archive
+
     def _on_missed(self, event: Told) -> None:
-        """A keyframe for which there was no room adds nothing; later ones show the same."""
+        """A keyframe for which there was no room adds nothing: later ones show the same, but not
+        what those of before did."""
         self._lacks_a_correction |= is_correction(event)
+        is_new = not self.config.restore or not isinstance(event, NewKeyframe)
+        if not is_new and event.keyframe.stamp_ns < self._begun_ns:
+            self._missed_old_s = time.monotonic()
 
     def _on_keyframe(self, event: Told) -> None:
         if isinstance(event, NewKeyframe) and self._inbox.is_news(event):
@@ -73,6 +100,7 @@ class SplatsNode(StageNode):
 
     def _correct(self, corrections: Sequence[Correction]) -> None:
         for event in joined(corrections):
+            self._returning.heard(keyframes_of(event))
             if isinstance(event, RemovedKeyframes):
                 self._world.hang_on(event.successors)
                 self._world.remove(event.wrong)
@@ -89,15 +117,28 @@ class SplatsNode(StageNode):
         self._scale = keyframe.scale
         if self._frames is not None:
             self._frames.put(keyframe)
+        self._returning.heard((keyframe.id,))
         self._world.add(keyframe)
         self.measure_latency(keyframe.stamp_ns)
         self.ledger.use(keyframe.frame_id)
 
     def _on_timer(self) -> None:
-        if self._lacks_a_correction:
-            self._lacks_a_correction = False
+        if self._lacks_a_correction or time.monotonic() - self._missed_old_s > QUIET_S:
+            self._lacks_a_correction, self._missed_old_s = False, math.inf
             self._keyframes_before.ask(Trigger.Request())
+        self._let_others_stand_in(self._returning.take_replaced())
         self._publish()
+        if self._archive is not None:
+            self._archive.save(self._world, self._told, self._scale, time.monotonic())
+
+    def _let_others_stand_in(self, ids: tuple[int, ...]) -> None:
+        """Keyframes of before that were not told again were replaced while this stage was away:
+        what they gave goes along with the nearest one."""
+        heirs = self._told.nearest(ids)
+        poses = self._told.poses(heirs.values())
+        successors = {key: Successor(heir, poses[heir]) for key, heir in heirs.items()}
+        if ids:
+            self._correct([RemovedKeyframes(ids, successors)])
 
     def _publish(self, everything: bool = False) -> None:
         deltas = self._stream.take(

@@ -10,9 +10,10 @@ import numpy as np
 
 from worldsystem_core.geometry.sim3 import Sim3
 from worldsystem_core.reconstruction import ScaleState
+from worldsystem_core.splats.chunk import Chunk
 from worldsystem_core.splats.delta import SplatDelta, SplatOperation
 from worldsystem_core.splats.packed import BYTES, pack
-from worldsystem_core.splats.world import Chunk, SplatWorld
+from worldsystem_core.splats.world import SplatWorld
 
 POSE_BYTES = 110
 _BURST_S = 2.0

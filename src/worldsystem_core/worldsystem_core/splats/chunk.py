@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The splats that one keyframe gave to the world."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float32, Float64, Int64, UInt8
+
+from worldsystem_core.geometry.sim3 import Sim3
+from worldsystem_core.splats.coverage import areas
+from worldsystem_core.splats.gaussians import Gaussians
+
+
+@dataclass(eq=False)
+class Chunk:
+    """The splats of one keyframe, in its camera's frame, and where their voxels were counted."""
+
+    id: int
+    world_from_chunk: Sim3
+    gaussians: Gaussians
+    doubts: UInt8[np.ndarray, "n"]
+    keys: Int64[np.ndarray, "n"]
+    levels: Int64[np.ndarray, "n"]
+    area: Float32[np.ndarray, "n"]
+    counted_at: Sim3
+    unit: float
+    """Its size when the world had the size of the voxels' first ones."""
+
+    def __len__(self) -> int:
+        return len(self.gaussians)
+
+    @property
+    def reach(self) -> float:
+        """Distance of the farthest splat from the chunk's camera [chunk units]."""
+        means = self.gaussians.means
+        return float(np.sqrt(np.einsum("ij,ij->i", means, means).max())) if len(means) else 0.0
+
+    def distance(self, point: Float64[np.ndarray, "3"]) -> float:
+        """From the chunk's camera to `point` (world)."""
+        return float(np.linalg.norm(self.world_from_chunk.translation - point))
+
+    @staticmethod
+    def uncounted(id: int, place: Sim3, gaussians: Gaussians, unit: float) -> Chunk:
+        """One whose voxels nobody has counted yet, and whose area is in its own unit."""
+        none, n = np.zeros(0, np.int64), len(gaussians)
+        doubts, area = np.zeros(n, np.uint8), areas(gaussians)
+        return Chunk(id, place, gaussians, doubts, none, none, area, Sim3.identity(), unit)
