@@ -63,4 +63,6 @@ def test_the_nearest_is_told_of_those_beside_the_ones_asked_for():
     assert told.nearest([1, 3]) == {1: 2, 3: 4}
     assert told.nearest([3, 4, 9]) == {3: 2, 4: 2}
     assert told.nearest([1, 2, 3, 4]) == {}
+    assert told.nearest([1, 3], among={2}) == {1: 2, 3: 2}
+    assert told.nearest([1, 3], among={1, 3, 9}) == {}
     assert told.ids == (1, 2, 3, 4)

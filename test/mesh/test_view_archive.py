@@ -40,7 +40,6 @@ def come_back(make, **settings):
     kept = mesher.restore()
     while mesher.go_on(0) is not None or not mesher.is_settled:
         pass
-    mesher.settle(0)
     return mesher, [one.view.id for one in kept]
 
 
@@ -113,7 +112,7 @@ def test_what_keyframes_showed_for_which_others_stand_in_comes_back(make, plane_
     assert back.stats()["mesh_blocks"] > 2 * near.stats()["mesh_blocks"]
 
 
-@pytest.mark.parametrize("when", ["before", "while"])
+@pytest.mark.parametrize("when", ["before", "while", "anew"])
 def test_what_an_heir_stood_in_for_goes_when_it_moves(make, make_mesher, plane_keyframes, when):
     older, newer = plane_keyframes(2)
     elsewhere = pose_from(np.eye(3), np.array([5.0, 0.0, 0.0])) @ newer.world_from_cam
@@ -126,7 +125,10 @@ def test_what_an_heir_stood_in_for_goes_when_it_moves(make, make_mesher, plane_k
         back = make(restore=True)
         back.restore()
         assert back.is_restoring
-        back.move({newer.id: elsewhere})
+        if when == "while":
+            back.move({newer.id: elsewhere})
+        else:
+            back.integrate(replace(newer, world_from_cam=elsewhere))
         back.settle(0)
     expected = fused(make_mesher(min_weight=0.5), [replace(newer, world_from_cam=elsewhere)])
     # where the older one was, blocks of the newer one see through what is no more
@@ -150,17 +152,51 @@ def test_keyframes_go_on_coming_while_older_ones_come_back(make, make_mesher, pl
     assert set(back.views.ids) == {0, 1, 2, 4, 5, 6, 7}
 
 
+@pytest.mark.parametrize("call", ["integrate", "follow"])
 def test_a_keyframe_that_was_told_elsewhere_meanwhile_lies_there(
-    make, make_mesher, plane_keyframes
+    make, make_mesher, plane_keyframes, call
 ):
     first, second = plane_keyframes(2)
     fused(make(), [first, second])
     away = replace(second, world_from_cam=first.world_from_cam)
     back = make(restore=True)
     back.restore()
-    back.integrate(away)
+    if call == "integrate":
+        back.integrate(away)
+    else:
+        assert back.follow(away, 1.0) == 1.0
     back.settle(0)
     assert_same_voxels(back, fused(make_mesher(min_weight=0.5), [first, away]))
+
+
+def test_a_keyframe_told_again_in_another_size_grows_to_it(make, plane_keyframes):
+    """Its points say how large it is, unless they differ by no more than rounding does."""
+    first, second = plane_keyframes(2)
+    fused(make(), [first, second])
+    back = make(restore=True)
+    back.restore()
+    larger = replace(second, pointmap=second.pointmap * np.float32(1.5))
+    assert back.follow(larger, 1.0) == pytest.approx(1.5, rel=1e-3)
+    assert back.follow(larger, 1.501) == 1.501
+    back.settle(0)
+    assert back.views.outline(second.id).scale == 1.501
+    assert back.follow(replace(first, id=9), 1.0) is None
+
+
+def test_a_keyframe_told_again_a_little_beside_keeps_what_it_stands_in_for(make, plane_keyframes):
+    """Each correction that was too small to be told moves all of them so far."""
+    keyframes = plane_keyframes(5)
+    died = fused(make(), keyframes)
+    for older, newer in pairwise(keyframes):
+        died.remove([older.id], {older.id: newer.id})
+    before = died.stats()["mesh_blocks"]
+    back, _ = come_back(make)
+    beside = pose_from(np.eye(3), np.array([0.002, 0.0, 0.0])) @ keyframes[-1].world_from_cam
+    back.follow(replace(keyframes[-1], world_from_cam=beside), 1.0)
+    while back.go_on(0) is not None or not back.is_settled:
+        pass
+    assert back.stats()["mesh_blocks"] == before
+    assert len(back._archive.kept()) == 5
 
 
 def test_of_a_place_seen_again_and_again_no_more_is_kept_than_it_takes(make, plane_keyframes):
@@ -268,3 +304,103 @@ def test_where_nothing_can_be_written_the_surface_goes_on(
     assert "no room" in caplog.text
     assert died.stats()["keyframes"] == 20
     assert make(restore=True).restore() == []
+
+
+def test_an_archive_that_gives_up_while_keyframes_come_back_ends_nothing(
+    make, plane_keyframes, monkeypatch, caplog
+):
+    keyframes = plane_keyframes(6)
+    fused(make(), keyframes[:4])
+    back = make(restore=True)
+    back.restore()
+    back._archive._give_up(page_file.PagingFailed("the disk is full"))
+    back.integrate(keyframes[4])
+    back.settle(0)
+    assert set(back.views.ids) == {4}
+    assert back.stats()["keyframes"] == 1
+    assert not back.holds(2)
+    back.integrate(keyframes[2])  # as when it is told again
+    assert back.holds(2)
+
+
+def test_an_archive_that_gives_up_gives_the_disk_back(make, plane_keyframes, tmp_path):
+    died = fused(make(), plane_keyframes(3))
+    died._archive._give_up(page_file.PagingFailed("the disk is full"))
+    assert sum(path.stat().st_size for path in (tmp_path / "surface").iterdir()) == 0
+    assert died._archive.bytes == 0
+
+
+def test_a_keyframe_replaced_by_one_that_never_came_is_withdrawn(make, plane_keyframes):
+    """And may come again under its id, or the other one may."""
+    first, second = plane_keyframes(2)
+    fused(make(), [first, second])
+    back = make(restore=True)
+    back.restore()
+    back.remove([first.id], {first.id: 77})
+    back.integrate(first)
+    back.integrate(replace(second, id=77))
+    back.move({77: first.world_from_cam})
+    back.remove([first.id])
+    back.settle(0)
+    assert set(back.views.ids) == {second.id, 77}
+    assert [one.view.id for one in back._archive.kept()] == [second.id, 77]
+
+
+def test_an_id_that_one_had_that_others_stand_in_for_can_be_given_again(
+    make, make_mesher, plane_keyframes
+):
+    first, second, third = plane_keyframes(3)
+    died = fused(make(), [first, second])
+    died.remove([first.id], {first.id: second.id})
+    back = make(restore=True)
+    back.restore()
+    again = replace(third, id=first.id, frame_id=9)
+    back.integrate(again)
+    back.go_on(0, 10.0)
+    back.settle(0)
+    assert set(back.views.ids) == {first.id, second.id}
+    kept = {one.view.order: (one.view.id, one.heir) for one in back._archive.kept()}
+    assert sorted(kept.values(), key=str) == [(0, 1), (0, None), (1, None)]
+    back.remove([first.id])
+    back.move({second.id: third.world_from_cam})
+    back.settle(0)
+    assert [one.view.id for one in back._archive.kept()] == [second.id]
+
+
+def test_the_unit_of_the_root_may_change_while_keyframes_come_back(make, plane_keyframes):
+    keyframes = plane_keyframes(4)
+    died = fused(make(), keyframes)
+    died.remove([0], {0: 1})
+    back = make(restore=True)
+    back.restore()
+    metric = {k.id: k.world_from_cam.copy() for k in keyframes[1:]}
+    for pose in metric.values():
+        pose[:3, 3] *= 3.0
+    for mesher in (died, back):
+        mesher.move(metric, dict.fromkeys(metric, 3.0), ScaleState.METRIC)
+    while back.go_on(0) is not None or not back.is_settled:
+        pass
+    assert back.stats()["voxel"] == pytest.approx(0.15)
+    here, there = voxels_of(back), voxels_of(died)
+    assert here.keys() == there.keys()
+    assert np.mean([(here[index][0] != there[index][0]).mean() for index in here]) < 1e-3
+    assert {one.voxel for one in back._archive.kept()} == {back.stats()["voxel"]}
+
+
+def test_blocks_that_are_measured_while_keyframes_come_back_are_not_old(make, plane_keyframes):
+    keyframes = plane_keyframes(3)
+    fused(make(), keyframes[:2])
+    back = make(restore=True)
+    back.restore()
+    back.integrate(keyframes[2])
+    band = back.views.outline(2).band
+    assert (back._fusion._made.forgetting._in_band[band] == 3).all()
+
+
+def test_the_newest_capture_of_before_is_that_of_the_surface(make, plane_keyframes):
+    keyframes = plane_keyframes(3)
+    fused(make(), keyframes)
+    back = make(restore=True)
+    back.restore()
+    delta = back.go_on(0, 10.0)
+    assert delta.capture_ns == keyframes[-1].stamp_ns

@@ -13,7 +13,14 @@ from drifting_backend import DriftingBackend, Film, film, ring_poses
 from test_scale_metric import fixes, run, turned_odometry, walk  # noqa: F401
 
 from worldsystem_core.errors import MapError
-from worldsystem_core.reconstruction import Event, NewKeyframe, Pose, ScaleState, TrackingState
+from worldsystem_core.reconstruction import (
+    Event,
+    MovedKeyframes,
+    NewKeyframe,
+    Pose,
+    ScaleState,
+    TrackingState,
+)
 from worldsystem_core.telemetry import GpsFix
 from worldsystem_slam3r.config import Slam3rConfig
 from worldsystem_slam3r.graph.backend import GraphBackend
@@ -256,7 +263,12 @@ def test_a_stage_that_began_anew_is_told_every_keyframe_again(first):
     graph = GraphBackend(backend, Slam3rConfig())
     told = [e.keyframe for frame in first.frames[:6] for e in graph.feed(frame) if is_new(e)]
     assert tell_again(graph) == "6 keyframes are told again"
-    again = [e.keyframe for frame in first.frames[6:] for e in graph.feed(frame) if is_new(e)]
+    events = [event for frame in first.frames[6:] for event in graph.feed(frame)]
+    again = [e.keyframe for e in events if is_new(e)]
+    assert isinstance(events[0], MovedKeyframes), "first where all lie, for one that has them still"
+    assert events[0].world_from_cam.keys() == set(range(6))
+    assert events[0].scale is graph.atlas.scale
+    assert not any(isinstance(e, MovedKeyframes) and len(e.world_from_cam) > 5 for e in events[1:])
     assert sorted(k.id for k in again) == list(range(8))
     for before, after in zip(told, sorted(again, key=lambda k: k.id)[:6], strict=True):
         assert np.allclose(before.world_from_cam, after.world_from_cam, atol=0.02)

@@ -197,6 +197,7 @@ def test_a_node_that_comes_back_has_its_splats_and_is_told_where_they_lie(
 ):
     """Of four walls one was replaced before it died, one while it was away, one moved meanwhile."""
     from rclpy.parameter import Parameter
+    from std_srvs.srv import Trigger
 
     from worldsystem_core import returning_keyframes
     from worldsystem_viewer.splats.node import SplatsNode
@@ -220,6 +221,7 @@ def test_a_node_that_comes_back_has_its_splats_and_is_told_where_they_lie(
     assert list(back._world.chunks) == [0, 1, 2, 3]
     moved = keyframes[1].world_from_cam.copy()
     moved[:3, 3] += [0, 0, 5.0]
+    back._on_told_that_all_come(Trigger.Response(success=True))
     for told in (replace(keyframes[1], world_from_cam=moved), keyframes[3]):
         back._on_keyframe(NewKeyframe(told))
     places = {n: c.world_from_chunk.translation[2] for n, c in back._world.chunks.items()}

@@ -11,7 +11,6 @@ process left is freed. Spare processes have done the imports already and become 
 from __future__ import annotations
 
 import logging
-import shutil
 import threading
 import time
 from dataclasses import replace
@@ -49,7 +48,7 @@ class SeparateApp(App):
         self._watches: dict[str, StageWatch] = {}
         self._chosen: dict[str, dict[str, object]] = {}
         self._spares = Spares()
-        self._archive = self.choice.out / "state"
+        self._state: TemporaryDirectory[str] | None = None
         self._looked_s = time.monotonic()
 
     def _start(self) -> None:
@@ -69,11 +68,20 @@ class SeparateApp(App):
     def _start_process(self, stage: Stage, parameters: Parameters) -> None:
         executable = installed_executable(stage.package, stage.executable)
         if stage.name in _KEEP_AN_ARCHIVE:
-            parameters = {"archive_dir": str(self._archive / stage.name)} | dict(parameters)
+            parameters = {"archive_dir": self._archive_of(stage)} | dict(parameters)
         process = StageProcess(stage, executable, parameters, Path(self._settings.name))
         process.start()
         self._processes[stage.name] = process
         self._watches[stage.name] = StageWatch(time.monotonic())
+
+    def _archive_of(self, stage: Stage) -> str:
+        """Where what the stage has made outlives it; beside the run's files, where there is room,
+        and gone with the run."""
+        if self._state is None:
+            self._state = TemporaryDirectory(
+                prefix="state-", dir=self.choice.out, ignore_cleanup_errors=True
+            )
+        return str(Path(self._state.name) / stage.name)
 
     def _wait_until_heard(self) -> None:
         self._looked_s = time.monotonic()
@@ -205,7 +213,8 @@ class SeparateApp(App):
     def _close(self) -> None:
         self._spares.end()
         self._settings.cleanup()
-        shutil.rmtree(self._archive, ignore_errors=True)
+        if self._state is not None:
+            self._state.cleanup()
         super()._close()
         clean_stale_segments()  # of the last ones that were killed
 

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 
 import numpy as np
 from jaxtyping import Float64
@@ -53,10 +53,12 @@ class ToldKeyframes:
             if known in self._poses and not np.allclose(self._poses[known], pose, atol=_SAME_PLACE)
         }
 
-    def nearest(self, ids: Iterable[int]) -> dict[int, int]:
-        """For each of these keyframes, the one told beside them whose camera is nearest."""
-        chosen = [key for key in ids if key in self._poses]
-        others = sorted(self._poses.keys() - set(chosen))
+    def nearest(self, ids: Iterable[int], among: Container[int] | None = None) -> dict[int, int]:
+        """For each of these keyframes, the one told beside them whose camera is nearest, of those
+        `among` if given; nothing where there is none."""
+        chosen = {key for key in ids if key in self._poses}
+        beside = self._poses.keys() - chosen
+        others = sorted(key for key in beside if among is None or key in among)
         if not others:
             return {}
         eyes = np.array([self._poses[other][:3, 3] for other in others])

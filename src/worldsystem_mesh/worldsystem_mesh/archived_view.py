@@ -20,6 +20,7 @@ RECORD = np.dtype(
         ("order", "<i8"),
         ("id", "<i8"),
         ("frame_id", "<i8"),
+        ("stamp_ns", "<i8"),
         ("heir", "<i8"),
         ("world_from_cam", "<f8", (4, 4)),
         ("intrinsics", "<f8", 4),
@@ -45,6 +46,7 @@ class ArchivedView:
 
     view: StoredView
     frame_id: int
+    stamp_ns: int
     shape: tuple[int, int]
     voxel: float
     unit: ScaleState
@@ -80,6 +82,7 @@ def packed(kept: ArchivedView) -> UInt8[np.ndarray, "n"]:
         view.order,
         view.id,
         kept.frame_id,
+        kept.stamp_ns,
         NO_HEIR if kept.heir is None else kept.heir,
         view.world_from_cam,
         (camera.fx, camera.fy, camera.cx, camera.cy),
@@ -116,6 +119,7 @@ def unpacked(payload: UInt8[np.ndarray, "n"]) -> ArchivedView:
     return ArchivedView(
         view=view,
         frame_id=int(record["frame_id"]),
+        stamp_ns=int(record["stamp_ns"]),
         shape=(rows, columns),
         voxel=float(record["voxel"]),
         unit=ScaleState(int(record["unit"])),

@@ -29,6 +29,10 @@ from worldsystem_mesh.volume import BlockVolume
 
 log = logging.getLogger(__name__)
 
+SAME_PLACE_VOXELS = 1e-3
+SAME_SIZE = 0.01
+"""The points of a keyframe that is told again are rounded otherwise."""
+
 
 class KeyframeFusion:
     """Fuses keyframes, fuses moved ones anew a little at a time, and takes removed ones out.
@@ -98,24 +102,43 @@ class KeyframeFusion:
             return None
         if keyframe.id in self.ids:
             self._bring_back()
-        elif keyframe.id in self.views:  # as one had that others stand in for
-            self._restore_all()
+        elif self._restoration is not None:
+            self._restoration.give_up_id(keyframe.id)
         held = self.views.outline(view.id)
         if held is None:
             fused = self._made.volume.add(view)
             self._fused += 1
         else:
+            self._let_go_of_left_by(view.id)
             self._made.refusion.forget(view.id)
             fused = self._made.volume.touch(replace(view, order=held.order))
         self.views.put(fused)
         self._made.refusion.note_added(fused, is_fused=held is None)
-        if not self.is_restoring:
+        if self.is_restoring:
+            self._made.forgetting.note(fused.band, fused.order)
+        else:
             self._made.forgetting.step(fused.band, self._fused)
         self.ids.add(keyframe.id)
         self.scale = keyframe.scale
         if self._archive is not None:
-            self._archive.put(fused, keyframe.frame_id, self.voxel, self.scale)
+            self._archive.put(fused, keyframe, self.voxel)
         return fused
+
+    def follow(self, keyframe: Keyframe, size: float) -> float | None:
+        """One that is fused was told once more: it goes where it lies now, and grows to the size
+        that its points have. Returns that as a factor on those that were fused: `size`, as it is
+        known, unless they say otherwise. None: it is not here.
+        """
+        self._bring_back()
+        held = self.views.outline(keyframe.id) if keyframe.id in self.ids else None
+        if held is None:
+            return None
+        found = held.scale * median_depth(keyframe, self._config.min_confidence) / held.median
+        if math.isfinite(found) and abs(found / size - 1.0) > SAME_SIZE:
+            size = found
+        self.move({keyframe.id: keyframe.world_from_cam}, {keyframe.id: size}, None)
+        self.told_again((keyframe.id,))
+        return size
 
     def move(
         self,
@@ -172,7 +195,8 @@ class KeyframeFusion:
 
     def finish(self) -> None:
         """Work until nothing waits, also not what moved by less than `move_voxels`."""
-        self._restore_all()
+        while self._restoration is not None:
+            self._restore(time.perf_counter() + 1.0)
         self._made.refusion.finish()
 
     def restore(self) -> list[ArchivedView]:
@@ -184,7 +208,12 @@ class KeyframeFusion:
         made = self._begin(kept[-1].voxel)
         self.scale, self._fused = kept[-1].unit, kept[-1].view.order
         self._restoration = Restoration(
-            self._archive, made.volume, self.views, made.refusion, made.forgetting
+            self._archive,
+            made.volume,
+            self.views,
+            made.refusion,
+            made.forgetting,
+            self.ids.discard,
         )
         live = [view for view in kept if view.heir is None]
         self.ids |= {view.view.id for view in live}
@@ -227,27 +256,25 @@ class KeyframeFusion:
         gap = held.displacement(there, root_scale) / self.voxel
         far = gap >= self._config.move_voxels or refusion.planned(there.id) is not None
         if far:
+            self._let_go_of_left_by(there.id)
             refusion.move(there)
         else:
             if root_scale != 1.0:
                 self.views.update(there)
-            refusion.move_at_the_end(there)
-        if far and self._restoration is not None:
-            self._restoration.heir_moved(there.id)
-        if far and self._archive is not None:
-            self._archive.drop_left_by(there.id)
+            if gap > SAME_PLACE_VOXELS:
+                refusion.move_at_the_end(there)
         if self._archive is not None:
             self._archive.place(there, self.voxel, self.scale)
         return far
 
     def _remove_one(self, held: StoredView, heir: int | None) -> None:
-        if self._restoration is not None and heir is not None:
-            self._restoration.leave_later(held.id, heir)
-            stays = True
+        stays = heir is not None and heir in self.views
+        if stays and heir is not None and self._restoration is not None:
+            self._restoration.leave_later(held.id, held.order, heir)
         else:
-            if self._restoration is not None:
-                self._restoration.heir_moved(held.id)
             stays = self._made.refusion.remove(held.id, heir)
+        if not stays:
+            self._let_go_of_left_by(held.id)
         if self._archive is None:
             return
         if stays and heir is not None:
@@ -255,28 +282,32 @@ class KeyframeFusion:
         else:
             self._archive.drop(held.id)
 
+    def _let_go_of_left_by(self, heir: int) -> None:
+        """What this keyframe stands in for is not where it belongs any more."""
+        if self._restoration is not None:
+            self._restoration.heir_moved(heir)
+        if self._archive is not None:
+            self._archive.drop_left_by(heir)
+
     def _rescale_root(self, factors: Mapping[int, float], scale: ScaleState | None) -> float:
         """Let the voxel grow with the keyframes when the root changes its unit."""
         if scale is None or scale == self.scale or self._parts is None:
             return 1.0
-        self._restore_all()
         self.scale = scale
         held = {number: self.views.outline(number) for number in factors}
         grown = [factors[number] / view.scale for number, view in held.items() if view]
         ratio = float(np.median(grown)) if grown else 1.0
         self._parts.volume.voxel *= ratio
+        if self._restoration is not None:
+            self._restoration.rescale(ratio, self.voxel, scale)
         if self._archive is not None:
             self._archive.rescale_left(ratio, self.voxel, scale)
         return ratio
 
     def _bring_back(self) -> None:
-        """Have all keyframes of before in the store: what follows is about them."""
+        """Have the keyframes of before in the store: what follows is about them."""
         if self._restoration is not None:
-            self._restoration.bring_back(math.inf)
-
-    def _restore_all(self) -> None:
-        while self._restoration is not None:
-            self._restore(time.perf_counter() + 1.0)
+            self._restoration.bring_back()
 
     def _restore(self, end: float) -> None:
         assert self._restoration is not None  # the caller has looked

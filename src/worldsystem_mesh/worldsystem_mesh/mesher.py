@@ -89,7 +89,8 @@ class Mesher:
         """Have the surface of a process that died come back from `archive_dir`, with the next calls
         of `go_on` and `extract`; returns its keyframes that nobody stands in for."""
         kept = self._fusion.restore()
-        self._has_pending = bool(kept)
+        self._has_pending = self._fusion.is_restoring
+        self._capture_ns = max((one.stamp_ns for one in kept), default=0)
         return kept
 
     def integrate(self, keyframe: Keyframe) -> int:
@@ -137,6 +138,18 @@ class Mesher:
         correction = self._fusion.remove(ids, heirs or {})
         self._has_pending |= bool(correction.applied)
         return correction
+
+    def holds(self, id: int) -> bool:
+        """Whether the keyframe is fused, or on its way back."""
+        return id in self._fusion.ids
+
+    def follow(self, keyframe: Keyframe, size: float) -> float | None:
+        """A keyframe that is fused was told once more, elsewhere or in another size than `size`: a
+        factor on the points that were fused. Returns the size that it has; None: it is not here.
+        """
+        found = self._fusion.follow(keyframe, size)
+        self._has_pending |= found is not None
+        return found
 
     def told_again(self, ids: Iterable[int]) -> None:
         """Keyframes were told once more and lie where they lay: later sizes count from now."""

@@ -71,7 +71,9 @@ class MesherNode(StageNode):
         self.create_timer(STATISTICS_PERIOD_S, self._publish_statistics)
         self.create_service(MeshRequest, "mesh/request", self._on_request)
         self.create_service(SaveMesh, "mesh/save", self._on_save)
-        self._keyframes_before = PatientCall(self, Trigger, "slam3r/tell_again", log_trigger)
+        self._keyframes_before = PatientCall(
+            self, Trigger, "slam3r/tell_again", self._on_told_that_all_come
+        )
         if self.config.restore:
             self._keyframes_before.ask(Trigger.Request())
 
@@ -108,8 +110,7 @@ class MesherNode(StageNode):
         """Fuse the keyframe; False for one that is told again and lies where it lay."""
         keyframe = event.keyframe
         self._note_old(keyframe)
-        if self._told.lies_there(keyframe):
-            self._note_told_again((keyframe.id,))
+        if self._told.knows(keyframe) and self._followed(keyframe):
             self.ledger.drop_untaken(keyframe.frame_id, TOLD_AGAIN)
             return False
         self._returning.heard((keyframe.id,))
@@ -120,6 +121,19 @@ class MesherNode(StageNode):
         else:
             self.ledger.drop(keyframe.frame_id, "no_usable_points")
         self._told.note(event)
+        return True
+
+    def _followed(self, keyframe: Keyframe) -> bool:
+        """Whether the keyframe is fused, and lies now where it is told again."""
+        if self._told.lies_there(keyframe) and self._mesher.holds(keyframe.id):
+            self._note_told_again((keyframe.id,))
+            return True
+        size = self._mesher.follow(keyframe, self._sizes.now(keyframe.id))
+        if size is None:
+            return False
+        self._told.note(NewKeyframe(keyframe))
+        self._sizes.restore(keyframe.id, size, size)
+        self._returning.heard((keyframe.id,))
         return True
 
     def _on_pose(self, pose: Pose) -> None:
@@ -152,7 +166,8 @@ class MesherNode(StageNode):
 
     def _on_idle(self) -> None:
         self._ask_for_missed()  # a stage that is never idle would never be told
-        self._let_others_stand_in(self._returning.take_replaced())
+        if not len(self._inbox):
+            self._let_others_stand_in(self._returning.take_replaced())
         if self._mesher.is_restoring:
             self._publish(self._mesher.go_on(time.time_ns(), RESTORING_S))
         elif time.monotonic() - self._busy_at > IDLE_S:
@@ -175,13 +190,19 @@ class MesherNode(StageNode):
             self._missed, self._oldest_missed_ns = False, math.inf
             self._keyframes_before.ask(Trigger.Request())
 
+    def _on_told_that_all_come(self, answer: Trigger.Response) -> None:
+        log_trigger(answer)
+        if answer.success:
+            self._returning.answered()
+
     def _let_others_stand_in(self, ids: tuple[int, ...]) -> None:
         """Keyframes of before that were not told again were replaced while this stage was away:
         what they gave stays, as long as the nearest one stays where it is."""
-        if ids:
-            self._mesher.remove(ids, self._told.nearest(ids))
-            self._told.note(RemovedKeyframes(ids))
-            self._sizes.forget(ids)
+        heirs = self._told.nearest(ids, among=self._mesher.views)
+        if heirs:
+            self._mesher.remove(heirs, heirs)
+            self._told.note(RemovedKeyframes(tuple(heirs)))
+            self._sizes.forget(heirs)
 
     def _publish(self, delta: MeshDelta | None) -> None:
         if delta is not None:

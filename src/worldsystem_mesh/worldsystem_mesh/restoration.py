@@ -6,9 +6,11 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import replace
 
-from worldsystem_mesh.archived_view import ArchivedView
+from worldsystem_core.reconstruction import ScaleState
+from worldsystem_mesh.archived_view import ArchivedView, grown
 from worldsystem_mesh.forgetting import Forgetting
 from worldsystem_mesh.page_file import PagingFailed
 from worldsystem_mesh.refusion import Refusion
@@ -22,6 +24,8 @@ log = logging.getLogger(__name__)
 class Restoration:
     """They are put into the store as if they had moved, so that their blocks are made anew, the
     nearest first. Those for which others stand in leave it once all is done: their share stays.
+
+    `on_lost` is called with the id of one that is damaged and that nobody stands in for.
     """
 
     def __init__(
@@ -31,44 +35,73 @@ class Restoration:
         views: ViewStore,
         refusion: Refusion,
         forgetting: Forgetting,
+        on_lost: Callable[[int], None],
     ) -> None:
         self._archive = archive
         self._volume = volume
         self._views = views
         self._refusion = refusion
         self._forgetting = forgetting
-        self._coming: deque[ArchivedView] = deque(by_life(archive.kept()))
-        self._leaving: dict[int, int] = {}
+        self._on_lost = on_lost
+        kept = archive.kept()
+        self._live = deque(one for one in kept if one.heir is None)
+        self._left = {one.view.order: one for one in kept if one.heir is not None}
+        self._leaving: dict[int, tuple[int, int]] = {}
 
-    def bring_back(self, end: float) -> None:
-        """Put keyframes into the store until all are there or the clock says `end`."""
-        while self._coming and time.perf_counter() < end:
-            self._put(self._coming.popleft())
+    def bring_back(self) -> None:
+        """Put all that nobody stands in for into the store: what follows is about them."""
+        while self._live:
+            self._put(self._live.popleft())
 
     def go_on(self, end: float) -> bool:
         """Work until the clock says `end`; whether all is done."""
-        self.bring_back(end)
-        if not self._coming:
-            self._refusion.work(end - time.perf_counter())
-        if self._coming or not self._refusion.is_idle:
+        while (self._live or self._left) and time.perf_counter() < end:
+            self._put(self._live.popleft() if self._live else self._next_left())
+        if self._live or self._left:
             return False
-        for number, heir in self._leaving.items():
-            self._refusion.remove(number, heir)
+        self._refusion.work(end - time.perf_counter())
+        if not self._refusion.is_idle:
+            return False
+        for number in list(self._leaving):
+            self._let_leave(number)
         return True
 
-    def leave_later(self, id: int, heir: int) -> None:
+    def leave_later(self, id: int, order: int, heir: int) -> None:
         """Keyframe `heir` stands in for this one from now on, whose share is still to come."""
-        for other, its_heir in self._leaving.items():
+        for other, kept in self._left.items():
+            if kept.heir == id:
+                self._left[other] = replace(kept, heir=heir)
+        for other_id, (other, its_heir) in self._leaving.items():
             if its_heir == id:
-                self._leaving[other] = heir
-        self._leaving[id] = heir
+                self._leaving[other_id] = other, heir
+        self._leaving[id] = order, heir
 
     def heir_moved(self, heir: int) -> None:
         """What this keyframe stands in for is not where it belongs any more."""
-        left = [number for number, its_heir in self._leaving.items() if its_heir == heir]
-        for number in left:
+        self._left = {order: kept for order, kept in self._left.items() if kept.heir != heir}
+        going = [number for number, (_, its_heir) in self._leaving.items() if its_heir == heir]
+        for number in going:
             del self._leaving[number]
             self._refusion.remove(number)
+
+    def give_up_id(self, id: int) -> None:
+        """The id is needed for another keyframe: what had it has gone, as far as it had come."""
+        if id in self._leaving:
+            self._let_leave(id)
+
+    def rescale(self, ratio: float, voxel: float, unit: ScaleState) -> None:
+        """The root has another unit, of which `ratio` make one of before; the live ones are told
+        where they lie in it."""
+        for order, kept in self._left.items():
+            view = grown(kept.view, ratio)
+            self._left[order] = replace(kept, view=view, voxel=voxel, unit=unit)
+        for number in self._leaving:
+            outline = self._views.outline(number)
+            if outline is not None:
+                self._views.update(grown(outline, ratio))
+
+    def _next_left(self) -> ArchivedView:
+        return self._left.pop(next(iter(self._left)))
 
     def _put(self, kept: ArchivedView) -> None:
         try:
@@ -76,19 +109,21 @@ class Restoration:
         except PagingFailed as error:
             log.warning("a keyframe of before is left out: %s", error)
             self._archive.lose(kept.view.order)
+            if kept.heir is None:
+                self._on_lost(kept.view.id)
             return
-        order, heir = kept.view.order, kept.heir
+        order = kept.view.order
         if whole.id in self._views:  # a reconstruction that died may give an id again
             whole = replace(whole, id=-order)
         view = self._volume.touch(whole)
         self._views.put(view)
         self._refusion.note_added(view, is_fused=False)
         self._forgetting.note(view.band, order)
-        if heir is not None:
-            self._leaving[view.id] = heir
-            self._archive.note_left(order, heir, view.band)
+        if kept.heir is not None:
+            self._leaving[view.id] = order, kept.heir
+            self._archive.note_left(order, kept.heir, view.band)
 
-
-def by_life(kept: list[ArchivedView]) -> list[ArchivedView]:
-    """First those that are told again, which keep their ids, then those that are not."""
-    return sorted(kept, key=lambda one: one.heir is not None)
+    def _let_leave(self, id: int) -> None:
+        order, heir = self._leaving.pop(id)
+        if id in self._views and not self._refusion.remove(id, heir):
+            self._archive.lose(order)

@@ -24,6 +24,10 @@ class ToldSizes:
         for key in ids:
             self._at_last_telling[key] = self._sizes.get(key, 1.0)
 
+    def now(self, id: int) -> float:
+        """The keyframe's size, as a factor on the points that were fused."""
+        return self._sizes.get(id, 1.0)
+
     def since_fused(self, point_scale: Mapping[int, float]) -> dict[int, float]:
         """Sizes of now, relative to the last telling, as factors on the points that were fused."""
         before = self._at_last_telling
@@ -38,6 +42,6 @@ class ToldSizes:
             self._at_last_telling.pop(key, None)
 
     def restore(self, id: int, size: float, at_last_telling: float) -> None:
-        """A process before had fused the keyframe, as it was told first."""
+        """What is known of a keyframe from elsewhere."""
         self._sizes[id] = size
         self._at_last_telling[id] = at_last_telling

@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int32
 
-from worldsystem_core.reconstruction import ScaleState
+from worldsystem_core.reconstruction import Keyframe, ScaleState
 from worldsystem_mesh.archived_view import (
+    NO_BLOCKS,
     RECORD,
     ArchivedView,
     bare,
@@ -34,6 +35,7 @@ MOST_SHOWING = 8
 """Replaced keyframes that are kept for a block: about as many as its surface needs to look as it
 did. So what is kept grows with the place and not with the time."""
 
+SHOWN_SHARE = 0.9
 NOBODY = -1
 
 
@@ -59,7 +61,7 @@ class ViewArchive:
                 path.unlink()
         except OSError as error:
             raise PagingFailed(f"cannot write to {folder}: {error}; set archive_dir") from error
-        self._records = PageFile.open_existing(folder / f"records{SUFFIX}", RECORD.itemsize)
+        self._records = self._opened_records()
         if restore:
             self._find()
 
@@ -69,18 +71,21 @@ class ViewArchive:
         return sum(pages.used_bytes for pages in (self._records, *self._files.values()))
 
     def kept(self) -> list[ArchivedView]:
-        """All that is kept, in the order in which it was fused, in the unit of the newest."""
-        found = [self._kept[order] for order in sorted(self._kept)]
-        return [in_unit_of(view, found[-1]) for view in found]
+        """All that is kept, in the order in which it was fused."""
+        return [self._kept[order] for order in sorted(self._kept)]
 
     def whole(self, kept: ArchivedView) -> StoredView:
-        """The view with its pictures; raises `PagingFailed` where they are damaged."""
-        payload = self._pictures(kept.shape).read(kept.view.order)
+        """The view with its pictures; raises `PagingFailed` where they are damaged or gone."""
+        pages, order = self._pictures(kept.shape), kept.view.order
+        if order not in pages:
+            raise PagingFailed(f"{pages.path} has no keyframe {kept.view.id} any more")
+        payload = pages.read(order)
         return with_pictures(kept.view, payload, kept.shape)
 
-    def put(self, view: StoredView, frame_id: int, voxel: float, unit: ScaleState) -> None:
-        """Keep a view that was just fused, in the place of the one of its id, if any."""
+    def put(self, view: StoredView, keyframe: Keyframe, voxel: float) -> None:
+        """Keep a view of `keyframe`, just fused, in the place of the one of its id, if any."""
         self.drop(view.id)
+        self.lose(view.order)
         self._make_room(view.bytes)
         if self.bytes + view.bytes > self._capacity_bytes:
             return
@@ -91,7 +96,8 @@ class ViewArchive:
             self._give_up(error)
             return
         self._order_of[view.id] = view.order
-        self._write(ArchivedView(bare(view), frame_id, shape, voxel, unit))
+        stamp_ns, frame_id = keyframe.stamp_ns, keyframe.frame_id
+        self._write(ArchivedView(bare(view), frame_id, stamp_ns, shape, voxel, keyframe.scale))
 
     def place(self, outline: StoredView, voxel: float, unit: ScaleState) -> None:
         """A view lies elsewhere or has another size now."""
@@ -111,16 +117,14 @@ class ViewArchive:
         `band`, stays."""
         order = self._order_of.pop(id, None)
         before = self._left_by.pop(id, {})
-        for older in before:
-            self._write(replace(self._kept[older], heir=heir))
         self._left_by[heir] |= before
-        if order is None:
-            return
-        if self._is_shown(band):
+        if order is not None and self._is_shown(band):
             self._forget(order)
-        else:
-            self._write(replace(self._kept[order], heir=heir))
+        elif order is not None:
             self.note_left(order, heir, band)
+        for each in [*before, *([] if order is None else [order])]:
+            if each in self._kept:  # unless all was given up meanwhile
+                self._write(replace(self._kept[each], heir=heir))
 
     def note_left(self, order: int, heir: int, band: Int32[np.ndarray, "b"]) -> None:
         """A kept view for which `heir` stands in shows the surface near these blocks."""
@@ -129,9 +133,14 @@ class ViewArchive:
         self._showing[band] += 1
 
     def lose(self, order: int) -> None:
-        """A kept view turned out to be damaged."""
-        held = self._kept[order]
-        self._order_of.pop(held.view.id, None)
+        """A kept view is damaged, or its share is gone; none of this order is fine, too."""
+        held = self._kept.get(order)
+        if held is None:
+            return
+        if held.heir is None:
+            self._order_of.pop(held.view.id, None)
+        else:
+            self._showing[self._left_by[held.heir].pop(order)] -= 1
         self._forget(order)
 
     def drop(self, id: int) -> None:
@@ -149,16 +158,18 @@ class ViewArchive:
 
     def rescale_left(self, ratio: float, voxel: float, unit: ScaleState) -> None:
         """The root has another unit, of which `ratio` make one of before."""
-        for orders in self._left_by.values():
-            for order in orders:
-                held = self._kept[order]
+        for held in list(self._kept.values()):
+            if held.heir is not None and self._capacity_bytes:
                 view = grown(held.view, ratio)
                 self._write(replace(held, view=view, voxel=voxel, unit=unit))
 
     def clear(self) -> None:
-        """Nothing of what was kept is wanted any more."""
-        for order in list(self._kept):
-            self._forget(order)
+        """Nothing of what was kept is wanted any more: give the disk back."""
+        for pages in (self._records, *self._files.values()):
+            pages.close(delete=True)
+        self._files.clear()
+        self._records = self._opened_records()
+        self._kept.clear()
         self._order_of.clear()
         self._left_by.clear()
         self._showing[:] = 0
@@ -174,28 +185,36 @@ class ViewArchive:
             pixels = path.name.removeprefix(PICTURES).removesuffix(SUFFIX)
             if pixels.isdecimal():
                 self._file(int(pixels))
-        for order in list(self._records.keys):
-            found = unpacked(self._records.read(order))
-            if order not in self._pictures(found.shape):
+        found = {order: unpacked(self._records.read(order)) for order in self._records.keys}
+        for order, one in sorted(found.items()):
+            if order not in self._pictures(one.shape):
                 self._records.forget(order)
                 continue
-            self._kept[order] = found
-            if found.heir is None:
-                self._order_of[found.view.id] = order
+            self._kept[order] = in_unit_of(one, found[max(found)])
+            if one.heir is None:
+                self._order_of[one.view.id] = order
+            else:
+                self._left_by[one.heir][order] = NO_BLOCKS
 
     def _make_room(self, more_bytes: int) -> None:
         """Let replaced keyframes go, the oldest first, until `more_bytes` fit."""
-        left = sorted((order, heir) for heir, orders in self._left_by.items() for order in orders)
-        for order, heir in left:
+        if self.bytes + more_bytes <= self._capacity_bytes:
+            return
+        left = sorted(order for orders in self._left_by.values() for order in orders)
+        for order in left:
             if self.bytes + more_bytes <= self._capacity_bytes:
                 return
-            self._showing[self._left_by[heir].pop(order)] -= 1
-            self._forget(order)
+            self.lose(order)
 
     def _is_shown(self, band: Int32[np.ndarray, "b"]) -> bool:
-        """Whether enough replaced keyframes show each of these blocks."""
+        """Whether enough replaced keyframes show these blocks; noise of far views reaches some
+        that no other shows, with every view others."""
         self._reach(band)
-        return bool((self._showing[band] >= MOST_SHOWING).all())
+        shown = self._showing[band] >= MOST_SHOWING
+        return bool(shown.sum() >= SHOWN_SHARE * len(band))
+
+    def _opened_records(self) -> PageFile:
+        return PageFile.open_existing(self._folder / f"records{SUFFIX}", RECORD.itemsize)
 
     def _reach(self, band: Int32[np.ndarray, "b"]) -> None:
         reach, known = int(band.max(initial=-1)) + 1, len(self._showing)

@@ -127,9 +127,11 @@ class GraphBackend:
         return events
 
     def _told_again(self, *, everything: bool) -> list[Event]:
-        """Keyframes of a loaded map, where they lie now."""
+        """Keyframes of a loaded map, where they lie now; when all are told, first where they do."""
+        moved = self.atlas.changed(everything=True) if self.maps.begins_to_tell_all() else None
         found = self.maps.loaded_keyframes(everything=everything)
-        return [NewKeyframe(self.atlas.told_again(keyframe)) for keyframe in found]
+        told = [NewKeyframe(self.atlas.told_again(keyframe)) for keyframe in found]
+        return [*([] if moved is None else [moved]), *told]
 
     def observe(self, observation: object) -> None:
         """Take a measurement from beside the video (`MetricScale.observe`)."""

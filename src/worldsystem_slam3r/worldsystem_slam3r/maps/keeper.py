@@ -54,6 +54,7 @@ class MapKeeper:
         self._saved_s = time.monotonic()
         self._handed_on: tuple[int, int] = (0, -1)
         self._loading: Iterator[Keyframe] = iter(())
+        self._tells_all = False
         self._gathering = Sparing(SAVING_SHARE)
 
     def save_by_itself(self, folder: Path, every_s: float) -> None:
@@ -140,11 +141,18 @@ class MapKeeper:
     def tell_again(self) -> int:
         """Have every placed keyframe told again, a few at a time; returns how many there are.
 
-        For a stage that began anew and has lost what it was told before.
+        For a stage that began anew and has lost what it was told before. Where all lie is to be
+        told first: also of those whose dense part has gone, and for one that has it still.
         """
         placed = [k for k in self._atlas.keyframes.values() if self._atlas.is_placed(k.submap)]
         self._loading = dense_keyframes(placed, self.dense, Path("memory"))
+        self._tells_all = True
         return len(placed)
+
+    def begins_to_tell_all(self) -> bool:
+        """Whether `tell_again` was called since this was asked last."""
+        begins, self._tells_all = self._tells_all, False
+        return begins
 
     def loaded_keyframes(self, *, everything: bool = False) -> list[Keyframe]:
         """The next keyframes that have to be told again, a few at a time."""

@@ -62,7 +62,9 @@ class SplatsNode(StageNode):
             self._frames.start()
         if config.enabled:
             self._inbox = self.listen_to_keyframes(self._on_keyframe, self._told, self._on_missed)
-        self._keyframes_before = PatientCall(self, Trigger, "slam3r/tell_again", log_trigger)
+        self._keyframes_before = PatientCall(
+            self, Trigger, "slam3r/tell_again", self._on_told_that_all_come
+        )
         self._lacks_a_correction = False
         self._begun_ns, self._missed_old_s = time.time_ns(), math.inf
         if config.restore:
@@ -126,10 +128,16 @@ class SplatsNode(StageNode):
         if self._lacks_a_correction or time.monotonic() - self._missed_old_s > QUIET_S:
             self._lacks_a_correction, self._missed_old_s = False, math.inf
             self._keyframes_before.ask(Trigger.Request())
-        self._let_others_stand_in(self._returning.take_replaced())
+        if self.config.enabled and not len(self._inbox):
+            self._let_others_stand_in(self._returning.take_replaced())
         self._publish()
         if self._archive is not None:
             self._archive.save(self._world, self._told, self._scale, time.monotonic())
+
+    def _on_told_that_all_come(self, answer: Trigger.Response) -> None:
+        log_trigger(answer)
+        if answer.success:
+            self._returning.answered()
 
     def _let_others_stand_in(self, ids: tuple[int, ...]) -> None:
         """Keyframes of before that were not told again were replaced while this stage was away:
@@ -137,8 +145,8 @@ class SplatsNode(StageNode):
         heirs = self._told.nearest(ids)
         poses = self._told.poses(heirs.values())
         successors = {key: Successor(heir, poses[heir]) for key, heir in heirs.items()}
-        if ids:
-            self._correct([RemovedKeyframes(ids, successors)])
+        if successors:
+            self._correct([RemovedKeyframes(tuple(successors), successors)])
 
     def _publish(self, everything: bool = False) -> None:
         deltas = self._stream.take(
