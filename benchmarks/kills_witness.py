@@ -12,14 +12,19 @@ from typing import Any
 import rclpy
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
+from rclpy.task import Future
+from worldsystem_msgs.srv import MeshRequest
 
 from worldsystem_core.objects import MapObjects
 from worldsystem_core.reconstruction import RemovedKeyframes
 from worldsystem_core.ros import topics
+from worldsystem_core.ros.adapters.surface import mesh_delta
 from worldsystem_core.ros.cdr import CdrReader
 from worldsystem_core.ros.reference_topic import Topic
 from worldsystem_core.surface import BlockIndex, MeshDelta
+from worldsystem_core.surface_follower import SurfaceFollower
 
+ASK_S = 3.0
 _JOIN_S = 5.0
 _OUTPUTS: dict[str, Topic[Any]] = {
     "ingest": topics.CAMERA_INFO,
@@ -40,6 +45,9 @@ class Witness:
         self._arrivals: dict[str, list[float]] = defaultdict(list)
         self._pids: dict[str, int] = {}
         self._blocks: set[BlockIndex] = set()
+        self._surface = SurfaceFollower()
+        self._mesher = self._node.create_client(MeshRequest, "mesh/request")
+        self._asked_s = 0.0
         self._objects: set[int] = set()
         self._keyframes: dict[int, tuple[float, int]] = {}
         self._replaced: set[int] = set()
@@ -67,6 +75,28 @@ class Witness:
         delta: MeshDelta = topics.MESH.adapter.load(message)
         with self._lock:
             self._arrivals["mesher output"].append(time.monotonic())
+            self._show(self._surface.take(delta))
+        self._ask_for_missed()
+
+    def _ask_for_missed(self) -> None:
+        """As every client of the surface does: what the mesher told before its messages found their
+        way here. Called again with each delta, and so again when no answer came."""
+        known, now_s = self._surface.newer_than, time.monotonic()
+        if known is None or now_s - self._asked_s < ASK_S or not self._mesher.service_is_ready():
+            return
+        self._asked_s = now_s
+        self._mesher.call_async(MeshRequest.Request(newer_than=known)).add_done_callback(
+            self._on_answer
+        )
+
+    def _on_answer(self, future: Future) -> None:
+        answer, self._asked_s = future.result(), 0.0
+        if answer is not None and not answer.problem:
+            with self._lock:
+                self._show(self._surface.catch_up(mesh_delta(answer.delta)))
+
+    def _show(self, deltas: list[MeshDelta]) -> None:
+        for delta in deltas:
             self._blocks.difference_update(delta.removed)
             self._blocks.update(block.index for block in delta.blocks)
 
@@ -136,14 +166,14 @@ class Witness:
             return sorted(self._arrivals)
 
     def blocks(self) -> set[BlockIndex]:
-        """Blocks of the surface that have faces now, as far as deltas told."""
+        """Blocks of the surface that have faces now, as far as the mesher told."""
         with self._lock:
             return set(self._blocks)
 
     def forget_blocks(self) -> None:
         """What is told from now on is the whole surface: its mesher begins anew."""
         with self._lock:
-            self._blocks = set()
+            self._blocks, self._surface = set(), SurfaceFollower()
 
     def objects(self) -> set[int]:
         """Ids of the objects in the map as told last."""
