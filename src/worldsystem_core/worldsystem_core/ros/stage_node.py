@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import functools
 import logging
-import threading
 import time
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -36,6 +35,7 @@ from worldsystem_core.ros.reference_topic import (
 )
 from worldsystem_core.ros.woken_work import WokenWork
 from worldsystem_core.told_keyframes import TOLD_AGAIN, ToldKeyframes
+from worldsystem_core.turn import Turn
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +58,8 @@ class StageNode(Node):
 
     An error in a callback costs the frame at hand, which is counted as `failed`; the stage goes on
     unless there are too many (`worldsystem_core.faults`) or it is one that a person must act on.
-    Callbacks come from several threads, one at a time: each holds `turn`.
+    Callbacks come from several threads, one at a time: each holds `turn`, which they get in the
+    order in which they came. So a stage with always more to do still gives signs of life.
     """
 
     niceness = 0
@@ -66,7 +67,7 @@ class StageNode(Node):
     def __init__(self, name: str, config_type: type[C], **kwargs: Any) -> None:
         is_thread_of(name)
         super().__init__(name, automatically_declare_parameters_from_overrides=True, **kwargs)
-        self.turn = threading.RLock()
+        self.turn = Turn()
         self.config = declare_config(self, config_type)
         self.ledger = StageLedger(name)
         self.latency = LatencyHistogram()
