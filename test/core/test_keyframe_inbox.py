@@ -67,6 +67,19 @@ def test_corrections_alone_are_made_fewer_and_none_is_lost():
     assert lost == []
 
 
+def test_no_keyframe_goes_for_corrections_that_can_be_made_one():
+    """As when the reconstruction says where all lie, each in a message of its own."""
+    inbox, lost = inbox_of(5)
+    for number in range(4):
+        inbox.put(new(number))
+    for number in range(100):
+        inbox.put(moved(number, 1.0))
+    assert lost == []
+    *news, one = taken(inbox)
+    assert [event.keyframe.id for event in news] == [0, 1, 2, 3]
+    assert one.world_from_cam.keys() == set(range(100))
+
+
 def test_the_change_of_the_unit_outlasts_later_moves():
     first = moved(1, 1.0, point_scale={1: 20.0}, scale=ScaleState.METRIC)
     (one,) = joined([first, moved(1, 2.0)])

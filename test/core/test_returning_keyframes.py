@@ -3,10 +3,15 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from worldsystem_core import returning_keyframes
+from worldsystem_core.keyframe_inbox import ToldAgain
+from worldsystem_core.reconstruction import MovedKeyframes, RemovedKeyframes, ScaleState
 from worldsystem_core.returning_keyframes import QUIET_S, ReturningKeyframes
+
+SCENE, METRIC = ScaleState.SCENE, ScaleState.METRIC
 
 
 @pytest.fixture
@@ -17,44 +22,63 @@ def now_s(monkeypatch):
     return clock
 
 
-def test_it_waits_until_it_is_quiet_and_tells_once(now_s):
+def moved(*ids, scale=None, size=1.0):
+    return MovedKeyframes(dict.fromkeys(ids, np.eye(4)), dict.fromkeys(ids, size), scale)
+
+
+def test_what_is_not_among_all_that_are_told_was_replaced(now_s):
     returning = ReturningKeyframes([1, 2, 3, 4])
-    returning.answered()
+    returning.heard(moved(1, 3, 77, scale=SCENE))
     assert returning.take_replaced() == ()
-    for number in (1, 3, 1):  # also one that was heard of before says that it goes on
-        returning.heard([number])
-        now_s[0] += 0.9 * QUIET_S
-        assert returning.take_replaced() == ()
-    returning.heard([77])  # is none of them
-    now_s[0] += 0.2 * QUIET_S
+    now_s[0] += 1.1 * QUIET_S
     assert returning.take_replaced() == (2, 4)
     assert returning.take_replaced() == ()
 
 
-def test_what_moves_before_the_reconstruction_has_answered_says_nothing_of_the_others(now_s):
+def test_it_waits_until_it_is_quiet(now_s):
+    """Between processes each comes as a message of its own, and then they are told again."""
     returning = ReturningKeyframes([1, 2, 3])
-    returning.heard([1])
-    now_s[0] += 2 * QUIET_S
-    assert returning.take_replaced() == ()
-    returning.answered()
-    now_s[0] += 2 * QUIET_S
-    assert returning.take_replaced() == ()
-    returning.heard([2])
+    returning.heard(moved(1, scale=SCENE))
+    for event in (moved(3, scale=SCENE), ToldAgain({1: np.eye(4)}), moved(1)):
+        now_s[0] += 0.9 * QUIET_S
+        assert returning.take_replaced() == ()
+        returning.heard(event)
+    now_s[0] += 1.1 * QUIET_S
+    assert returning.take_replaced() == (2,)
+
+
+def test_corrections_of_some_say_nothing_of_the_others(now_s):
+    returning = ReturningKeyframes([1, 2, 3])
+    for event in (moved(1), RemovedKeyframes((2,))):
+        returning.heard(event)
+        now_s[0] += 2 * QUIET_S
+        assert returning.take_replaced() == ()
+    returning.heard(moved(1, scale=SCENE))
     now_s[0] += 2 * QUIET_S
     assert returning.take_replaced() == (3,)
 
 
 def test_a_reconstruction_that_mentions_none_of_them_has_replaced_none(now_s):
     returning = ReturningKeyframes([1, 2])
-    returning.answered()
-    returning.heard([5])
+    returning.heard(moved(5, scale=SCENE))
     now_s[0] += 2 * QUIET_S
     assert returning.take_replaced() == ()
+
+
+def test_sizes_count_from_a_telling_that_was_heard(now_s):
+    returning = ReturningKeyframes([1, 2])
+    event = moved(1, 2, 3, scale=SCENE, size=1.2)
+    assert returning.sizes(event, SCENE) == {3: 1.2}
+    returning.told_again([2])
+    assert returning.sizes(event, SCENE) == {2: 1.2, 3: 1.2}
+    assert returning.sizes(moved(1, size=3.7), SCENE) == {}
+    larger = moved(1, 2, scale=METRIC, size=3.7)
+    assert returning.sizes(larger, SCENE) == {1: 3.7, 2: 3.7}, "all have grown with the root"
 
 
 def test_without_any_of_before_there_is_nothing_to_wait_for(now_s):
     returning = ReturningKeyframes()
-    returning.answered()
-    returning.heard([1])
+    returning.heard(moved(1, scale=SCENE))
     now_s[0] += 2 * QUIET_S
     assert returning.take_replaced() == ()
+    assert returning.sizes(moved(1, size=2.0), SCENE) == {1: 2.0}

@@ -291,17 +291,10 @@ def test_a_mesher_that_comes_back_has_the_surface_it_had_and_is_told_where_it_li
 ):
     """Of six keyframes the first was replaced before it died, the last while it was away, and the
     second was moved meanwhile."""
-    from std_srvs.srv import Trigger
-
     from worldsystem_core import returning_keyframes
-    from worldsystem_core.reconstruction import RemovedKeyframes, Successor
+    from worldsystem_core.reconstruction import MovedKeyframes, RemovedKeyframes, Successor
 
     monkeypatch.setattr(returning_keyframes, "QUIET_S", 0.5)
-    outside.create_service(
-        Trigger,
-        "slam3r/tell_again",
-        lambda request, response: Trigger.Response(success=True),
-    )
     keyframes = sphere_keyframes(6)
     settings = {"archive_dir": str(tmp_path / "surface"), "redraw_voxels": 0.0}
     with running(context, **settings) as died:
@@ -317,7 +310,8 @@ def test_a_mesher_that_comes_back_has_the_surface_it_had_and_is_told_where_it_li
         moved = keyframes[2].world_from_cam.copy()
         moved[:3, 3] *= 1.5
         told = [*keyframes[1:2], replace(keyframes[2], world_from_cam=moved), *keyframes[3:5]]
-        until(outside, lambda: back._returning._is_answered)
+        poses = {k.id: k.world_from_cam for k in told}
+        tell(context, [MovedKeyframes(poses, dict.fromkeys(poses, 1.0), keyframes[0].scale)])
         fuse(context, told)
         until(outside, lambda: back._mesher.stats()["keyframes"] == 4 and back.idle)
         until(outside, lambda: back._mesher.is_settled)

@@ -197,7 +197,6 @@ def test_a_node_that_comes_back_has_its_splats_and_is_told_where_they_lie(
 ):
     """Of four walls one was replaced before it died, one while it was away, one moved meanwhile."""
     from rclpy.parameter import Parameter
-    from std_srvs.srv import Trigger
 
     from worldsystem_core import returning_keyframes
     from worldsystem_viewer.splats.node import SplatsNode
@@ -221,13 +220,19 @@ def test_a_node_that_comes_back_has_its_splats_and_is_told_where_they_lie(
     assert list(back._world.chunks) == [0, 1, 2, 3]
     moved = keyframes[1].world_from_cam.copy()
     moved[:3, 3] += [0, 0, 5.0]
-    back._on_told_that_all_come(Trigger.Response(success=True))
-    for told in (replace(keyframes[1], world_from_cam=moved), keyframes[3]):
-        back._on_keyframe(NewKeyframe(told))
+    told = [replace(keyframes[1], world_from_cam=moved), keyframes[3]]
+    poses = {keyframe.id: keyframe.world_from_cam for keyframe in told}
+    sizes = dict.fromkeys(poses, 1.4)  # since a telling while it was away: of no interest
+    back._on_keyframe(MovedKeyframes(poses, sizes, ScaleState.SCENE))
+    assert {c.world_from_chunk.scale for c in back._world.chunks.values()} == {1.0}
+    for keyframe in told:
+        back._on_keyframe(NewKeyframe(keyframe))
     places = {n: c.world_from_chunk.translation[2] for n, c in back._world.chunks.items()}
     assert places == pytest.approx({0: 5.0, 1: 5.0, 2: 0.0, 3: 0.0})
     time.sleep(0.3)
     back._on_timer()
+    back._on_keyframe(MovedKeyframes({3: keyframes[3].world_from_cam}, {3: 2.0}))
+    assert back._world.chunks[2].world_from_chunk.scale == pytest.approx(2.0), "as its heir has"
     assert set(back._told.ids) == {1, 3}
     assert back._world.chunks.keys() == {0, 1, 2, 3}
     back._on_keyframe(RemovedKeyframes((1, 3)))

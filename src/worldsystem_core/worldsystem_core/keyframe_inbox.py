@@ -38,7 +38,8 @@ Told = NewKeyframe | Correction
 
 
 class KeyframeInbox(Handoff[Told]):
-    """When full, the oldest keyframe goes; corrections stay, in their order.
+    """When full, neighbouring corrections of a kind become one, and where there is none the oldest
+    keyframe goes; corrections stay, in their order.
 
     Of a keyframe that `is_known` to who reads, because it was told before, a `ToldAgain` stays.
     `on_known` is called with each known one that is taken as a correction.
@@ -70,17 +71,20 @@ class KeyframeInbox(Handoff[Told]):
         return _told_again(event.keyframe)
 
     def _make_room(self) -> list[Told]:
+        self._join()
+        over = len(self._items) - self._capacity
+        if over < 0 or (over == 0 and is_correction(self._items[-1][2])):
+            return []  # in the second case it will be joined with what comes, or the next goes
         lost: list[Told] = []
         for at, (order, came, event) in enumerate(self._items):
             if isinstance(event, NewKeyframe):
                 lost.append(event)
                 if self.is_known(event.keyframe):
                     self._items[at] = (order, came, _told_again(event.keyframe))
+                    self._join()
                 else:
                     del self._items[at]
                 break
-        if len(self._items) >= self._capacity:
-            self._join()
         if len(self._items) >= self._most:
             lost.append(self._items.popleft()[2])
         return lost

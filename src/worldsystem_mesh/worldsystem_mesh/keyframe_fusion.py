@@ -118,10 +118,11 @@ class KeyframeFusion:
             self._made.forgetting.note(fused.band, fused.order)
         else:
             self._made.forgetting.step(fused.band, self._fused)
+        if not self.ids:
+            self.scale = keyframe.scale  # afterwards the root says when it changes
         self.ids.add(keyframe.id)
-        self.scale = keyframe.scale
         if self._archive is not None:
-            self._archive.put(fused, keyframe, self.voxel)
+            self._archive.put(fused, keyframe, self.voxel, self.scale)
         return fused
 
     def follow(self, keyframe: Keyframe, size: float) -> float | None:
@@ -133,7 +134,7 @@ class KeyframeFusion:
         held = self.views.outline(keyframe.id) if keyframe.id in self.ids else None
         if held is None:
             return None
-        found = held.scale * median_depth(keyframe, self._config.min_confidence) / held.median
+        found = held.scale * self._median(keyframe) / held.median
         if math.isfinite(found) and abs(found / size - 1.0) > SAME_SIZE:
             size = found
         self.move({keyframe.id: keyframe.world_from_cam}, {keyframe.id: size}, None)
@@ -250,6 +251,14 @@ class KeyframeFusion:
             return None
         return view_from_keyframe(fitting, self._config, self._fused + 1)
 
+    def _median(self, keyframe: Keyframe) -> float:
+        """Median depth of its points as they would be fused; NaN where they cannot be."""
+        try:
+            fitting = with_fitting_camera(keyframe)
+        except NotAPinhole:
+            return math.nan
+        return median_depth(fitting, self._config.min_confidence)
+
     def _move_one(self, held: StoredView, there: StoredView, root_scale: float) -> bool:
         """Whether it goes far enough to be fused anew."""
         refusion = self._made.refusion
@@ -293,10 +302,12 @@ class KeyframeFusion:
         """Let the voxel grow with the keyframes when the root changes its unit."""
         if scale is None or scale == self.scale or self._parts is None:
             return 1.0
-        self.scale = scale
         held = {number: self.views.outline(number) for number in factors}
         grown = [factors[number] / view.scale for number, view in held.items() if view]
-        ratio = float(np.median(grown)) if grown else 1.0
+        if not grown:
+            return 1.0  # it is told of others, and of ours when it is their turn
+        self.scale = scale
+        ratio = float(np.median(grown))
         self._parts.volume.voxel *= ratio
         if self._restoration is not None:
             self._restoration.rescale(ratio, self.voxel, scale)

@@ -81,6 +81,11 @@ class Mesher:
         return self._fusion.views
 
     @property
+    def scale(self) -> ScaleState:
+        """What one unit of length is."""
+        return self._fusion.scale
+
+    @property
     def is_restoring(self) -> bool:
         """Whether keyframes of a process before are still on their way into the volume."""
         return self._fusion.is_restoring

@@ -5,10 +5,11 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rclpy.serialization import deserialize_message
 from std_srvs.srv import Trigger
 from worldsystem_msgs.srv import MeshRequest, SaveMesh
@@ -20,10 +21,15 @@ from worldsystem_core.keyframe_inbox import (
     ToldAgain,
     is_correction,
     joined,
-    keyframes_of,
 )
 from worldsystem_core.mesh_stream.streamed import MeshEncoding, streamed
-from worldsystem_core.reconstruction import Keyframe, NewKeyframe, Pose, RemovedKeyframes
+from worldsystem_core.reconstruction import (
+    Keyframe,
+    MovedKeyframes,
+    NewKeyframe,
+    Pose,
+    RemovedKeyframes,
+)
 from worldsystem_core.returning_keyframes import QUIET_S, ReturningKeyframes
 from worldsystem_core.ros import topics
 from worldsystem_core.ros.adapters.surface import statistics_message
@@ -71,9 +77,7 @@ class MesherNode(StageNode):
         self.create_timer(STATISTICS_PERIOD_S, self._publish_statistics)
         self.create_service(MeshRequest, "mesh/request", self._on_request)
         self.create_service(SaveMesh, "mesh/save", self._on_save)
-        self._keyframes_before = PatientCall(
-            self, Trigger, "slam3r/tell_again", self._on_told_that_all_come
-        )
+        self._keyframes_before = PatientCall(self, Trigger, "slam3r/tell_again", log_trigger)
         if self.config.restore:
             self._keyframes_before.ask(Trigger.Request())
 
@@ -113,7 +117,7 @@ class MesherNode(StageNode):
         if self._told.knows(keyframe) and self._followed(keyframe):
             self.ledger.drop_untaken(keyframe.frame_id, TOLD_AGAIN)
             return False
-        self._returning.heard((keyframe.id,))
+        self._returning.told_again((keyframe.id,))
         self._sizes.begin(keyframe.id)
         self.ledger.take(keyframe.frame_id)
         if self._mesher.integrate(keyframe):
@@ -133,7 +137,7 @@ class MesherNode(StageNode):
             return False
         self._told.note(NewKeyframe(keyframe))
         self._sizes.restore(keyframe.id, size, size)
-        self._returning.heard((keyframe.id,))
+        self._returning.told_again((keyframe.id,))
         return True
 
     def _on_pose(self, pose: Pose) -> None:
@@ -147,22 +151,30 @@ class MesherNode(StageNode):
 
     def _correct(self, corrections: Sequence[Correction]) -> None:
         for event in corrections:
-            self._returning.heard(keyframes_of(event))
+            self._returning.heard(event)
             if isinstance(event, RemovedKeyframes):
                 self._mesher.remove(event.ids, event.heirs)
                 self._sizes.forget(event.ids)
             elif isinstance(event, ToldAgain):
                 self._note_told_again(event.world_from_cam)
-                self._mesher.move(event.world_from_cam)
+                sizes = {key: self._sizes.now(key) for key in event.world_from_cam}
+                self._mesher.move(event.world_from_cam, sizes)
             else:
-                sizes = self._sizes.since_fused(event.point_scale)
-                self._mesher.move(event.world_from_cam, sizes, event.scale)
+                told = self._returning.sizes(event, self._mesher.scale)
+                self._mesher.move(self._of_ours(event), self._sizes.since_fused(told), event.scale)
             self._told.note(event)
+
+    def _of_ours(self, event: MovedKeyframes) -> Mapping[int, np.ndarray]:
+        """The poses that it tells; where it is about all keyframes, of those that are fused."""
+        if event.scale is None:
+            return event.world_from_cam
+        poses = event.world_from_cam.items()
+        return {key: pose for key, pose in poses if self._mesher.holds(key)}
 
     def _note_told_again(self, ids: Iterable[int]) -> None:
         self._sizes.tell_again(ids)
         self._mesher.told_again(ids)
-        self._returning.heard(ids)
+        self._returning.told_again(ids)
 
     def _on_idle(self) -> None:
         self._ask_for_missed()  # a stage that is never idle would never be told
@@ -189,11 +201,6 @@ class MesherNode(StageNode):
         if quiet and (self._missed or self._is_of_before(self._oldest_missed_ns)):
             self._missed, self._oldest_missed_ns = False, math.inf
             self._keyframes_before.ask(Trigger.Request())
-
-    def _on_told_that_all_come(self, answer: Trigger.Response) -> None:
-        log_trigger(answer)
-        if answer.success:
-            self._returning.answered()
 
     def _let_others_stand_in(self, ids: tuple[int, ...]) -> None:
         """Keyframes of before that were not told again were replaced while this stage was away:

@@ -82,7 +82,7 @@ class ViewArchive:
         payload = pages.read(order)
         return with_pictures(kept.view, payload, kept.shape)
 
-    def put(self, view: StoredView, keyframe: Keyframe, voxel: float) -> None:
+    def put(self, view: StoredView, keyframe: Keyframe, voxel: float, unit: ScaleState) -> None:
         """Keep a view of `keyframe`, just fused, in the place of the one of its id, if any."""
         self.drop(view.id)
         self.lose(view.order)
@@ -97,7 +97,7 @@ class ViewArchive:
             return
         self._order_of[view.id] = view.order
         stamp_ns, frame_id = keyframe.stamp_ns, keyframe.frame_id
-        self._write(ArchivedView(bare(view), frame_id, stamp_ns, shape, voxel, keyframe.scale))
+        self._write(ArchivedView(bare(view), frame_id, stamp_ns, shape, voxel, unit))
 
     def place(self, outline: StoredView, voxel: float, unit: ScaleState) -> None:
         """A view lies elsewhere or has another size now."""

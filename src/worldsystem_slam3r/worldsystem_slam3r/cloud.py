@@ -86,21 +86,22 @@ class BoundedCloud:
     def move(self, change: MovedKeyframes) -> None:
         """Correct poses and sizes of keyframes; unknown ids are passed over.
 
-        Where the root itself changed, points that were settled go along with the keyframes.
+        Where the root itself changed, points that were settled go along with the keyframes: with
+        the one that went least, since where all are told anew most have hardly moved.
         """
-        world_from_old = None
+        steps: list[Float64[np.ndarray, "4 4"]] = []
         for key, pose in change.world_from_cam.items():
             if key in self._blocks:
                 block = self._blocks[key]
                 size = change.point_scale.get(key, block.size)
-                world_from_old = _similarity(block, pose, size)
+                steps.append(_similarity(block, pose, size))
                 block.world_from_cam, block.size = pose.copy(), size
                 self.version += 1
         if change.scale is not None:
             self._scale = change.scale
-            if _SETTLED in self._blocks and world_from_old is not None:
+            if _SETTLED in self._blocks and steps:
                 settled = self._blocks[_SETTLED]
-                settled.points_cam = transform(world_from_old, settled.points_cam)
+                settled.points_cam = transform(min(steps, key=_length), settled.points_cam)
 
     def remove(self, ids: tuple[int, ...]) -> None:
         """Take keyframes out; unknown ids are passed over."""
@@ -147,6 +148,10 @@ class BoundedCloud:
         points = [block.placed() for block in blocks]
         rgb = np.concatenate([block.rgb for block in blocks])
         self._blocks = {_SETTLED: _Block(np.eye(4), np.concatenate(points), rgb)} | self._blocks
+
+
+def _length(step: Float64[np.ndarray, "4 4"]) -> float:
+    return float(np.linalg.norm(step - np.eye(4)))
 
 
 def _similarity(

@@ -45,6 +45,8 @@ class WorldArchive:
     def __init__(self, folder: Path, *, restore: bool) -> None:
         self._folder = folder
         self._written: dict[int, Gaussians] = {}
+        self._turns: dict[int, int] = {}
+        self._turn = 0
         self._world_s = -PERIOD_S
         self._failed = False
         try:
@@ -55,12 +57,18 @@ class WorldArchive:
             raise ArchiveFailed(f"cannot write to {folder}: {error}; set archive_dir") from error
 
     def save(self, world: SplatWorld, told: ToldKeyframes, scale: ScaleState, now_s: float) -> None:
-        """Write some of the chunks that have changed, and about every second where all lie."""
+        """Write some of the chunks that have changed, those first that were longest not written,
+        and about every second where all lie; all that have where some went into others."""
         if self._failed:
             return
         changed = [c for c in world.chunks.values() if self._written.get(c.id) is not c.gaussians]
+        went_into_others = bool(self._written.keys() - world.chunks.keys())
+        most = len(changed) if went_into_others else CHUNKS_AT_ONCE
+        changed.sort(key=lambda chunk: self._turns.get(chunk.id, 0))
         try:
-            for chunk in changed[:CHUNKS_AT_ONCE]:
+            for chunk in changed[:most]:
+                self._turn += 1
+                self._turns[chunk.id] = self._turn
                 splats = {name: getattr(chunk.gaussians, name) for name in _COLUMNS}
                 self._write(f"{_CHUNK}{chunk.id}", splats)
                 self._written[chunk.id] = chunk.gaussians
@@ -69,6 +77,7 @@ class WorldArchive:
                 self._write(_WORLD, _state(world, told, scale))
                 for gone in self._written.keys() - world.chunks.keys():
                     del self._written[gone]
+                    self._turns.pop(gone, None)
                     self._path(f"{_CHUNK}{gone}").unlink(missing_ok=True)
         except OSError as error:
             log.warning("after a crash the splats would have to be made anew: %s", error)

@@ -39,6 +39,8 @@ class Kept:
     `submap_from_cam` is what the back-end says, `world` the similarity from the keyframe's frame
     and unit to the world. `told` is what `world` was when it was last told, `first_unit` the size
     of the unit in which its pointmap was told; `stem` begins the names of its files in a saved map.
+    One from a saved map `is_told` only once this process has told it: who knows it from another
+    has it in the unit of then.
     """
 
     id: int
@@ -51,6 +53,7 @@ class Kept:
     first_unit: float
     depth: float
     stem: str = ""
+    is_told: bool = True
     station: Station | None = None
 
     @property
@@ -250,7 +253,9 @@ class Atlas:
         for kept in self.keyframes.values():
             if self.is_placed(kept.submap) and (everything or _noticeable(kept)):
                 kept.told = kept.world
-                poses[kept.id], scales[kept.id] = kept.world.pose, kept.point_scale
+                poses[kept.id] = kept.world.pose
+                if kept.is_told:
+                    scales[kept.id] = kept.point_scale
         if not poses:
             return None
         return MovedKeyframes(poses, scales, self.scale if everything else None)
@@ -267,7 +272,7 @@ class Atlas:
         """A keyframe of a loaded map, whose points are in world units as of loading."""
         kept = self.keyframes[keyframe.id]
         ratio = kept.world.scale / kept.first_unit
-        kept.told, kept.first_unit = kept.world, kept.world.scale
+        kept.told, kept.first_unit, kept.is_told = kept.world, kept.world.scale, True
         points = keyframe.pointmap if ratio == 1.0 else keyframe.pointmap * np.float32(ratio)
         return replace(keyframe, world_from_cam=kept.world.pose, pointmap=points, scale=self.scale)
 

@@ -216,6 +216,7 @@ class SavedMap:
             world=world,
             told=world,
             first_unit=world.scale,
+            is_told=False,
             depth=float(node["depth"]),
             stem=bytes(node["stem"]).decode("ascii", "replace"),
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,6 @@ from worldsystem_core.keyframe_inbox import (
     ToldAgain,
     is_correction,
     joined,
-    keyframes_of,
 )
 from worldsystem_core.reconstruction import (
     Keyframe,
@@ -55,6 +54,7 @@ class SplatsNode(StageNode):
         self._stream = SplatStream(self._world, mbps=config.mbps, renew_s=config.renew_s)
         self._frames = FrameServer(config) if config.frames else None
         self._scale = ScaleState.SCENE
+        self._sizes: dict[int, float] = {}
         self._told, self._returning = ToldKeyframes(), ReturningKeyframes()
         self._archive = self._opened_archive()
         self._deltas_out = self.advertise(topics.SPLATS)
@@ -62,9 +62,7 @@ class SplatsNode(StageNode):
             self._frames.start()
         if config.enabled:
             self._inbox = self.listen_to_keyframes(self._on_keyframe, self._told, self._on_missed)
-        self._keyframes_before = PatientCall(
-            self, Trigger, "slam3r/tell_again", self._on_told_that_all_come
-        )
+        self._keyframes_before = PatientCall(self, Trigger, "slam3r/tell_again", log_trigger)
         self._lacks_a_correction = False
         self._begun_ns, self._missed_old_s = time.time_ns(), math.inf
         if config.restore:
@@ -102,24 +100,33 @@ class SplatsNode(StageNode):
 
     def _correct(self, corrections: Sequence[Correction]) -> None:
         for event in joined(corrections):
-            self._returning.heard(keyframes_of(event))
+            self._returning.heard(event)
             if isinstance(event, RemovedKeyframes):
                 self._world.hang_on(event.successors)
                 self._world.remove(event.wrong)
             elif isinstance(event, ToldAgain):
                 self._world.tell_again(self._told.poses(event.world_from_cam))
                 self._world.move(self._told.moved(event.world_from_cam))
+                self._note_told(event.world_from_cam)
             else:
+                sizes = self._returning.sizes(event, self._scale)
                 self._scale = event.scale or self._scale
-                self._world.move(event.world_from_cam, event.point_scale)
+                self._sizes |= sizes
+                self._world.move(event.world_from_cam, sizes)
             self._told.note(event)
+
+    def _note_told(self, ids: Iterable[int]) -> None:
+        """Sizes of these keyframes count from now on."""
+        self._returning.told_again(ids)
+        for number in ids:
+            self._sizes[number] = 1.0
 
     def _add(self, keyframe: Keyframe) -> None:
         self.ledger.take(keyframe.frame_id)
         self._scale = keyframe.scale
         if self._frames is not None:
             self._frames.put(keyframe)
-        self._returning.heard((keyframe.id,))
+        self._note_told((keyframe.id,))
         self._world.add(keyframe)
         self.measure_latency(keyframe.stamp_ns)
         self.ledger.use(keyframe.frame_id)
@@ -134,17 +141,15 @@ class SplatsNode(StageNode):
         if self._archive is not None:
             self._archive.save(self._world, self._told, self._scale, time.monotonic())
 
-    def _on_told_that_all_come(self, answer: Trigger.Response) -> None:
-        log_trigger(answer)
-        if answer.success:
-            self._returning.answered()
-
     def _let_others_stand_in(self, ids: tuple[int, ...]) -> None:
         """Keyframes of before that were not told again were replaced while this stage was away:
         what they gave goes along with the nearest one."""
         heirs = self._told.nearest(ids)
         poses = self._told.poses(heirs.values())
-        successors = {key: Successor(heir, poses[heir]) for key, heir in heirs.items()}
+        successors = {
+            key: Successor(heir, poses[heir], self._sizes.get(heir, 1.0))
+            for key, heir in heirs.items()
+        }
         if successors:
             self._correct([RemovedKeyframes(tuple(successors), successors)])
 
