@@ -14,6 +14,9 @@ from kills_witness import Witness
 
 START_S, BACK_S, WHOLE_S = 240.0, 60.0, 15.0
 """So long the run may take to be in full work, a stage to come back, and it to have its map."""
+APART_S = 12.0
+"""The least time between two kills: processes in reserve are made anew ten seconds after a death,
+and the sooner a stage has its map again, the sooner the next would die."""
 AFTERWARDS_S = 1.0
 """The return of a stage may hold others up; so long after it that still counts."""
 DISTURBED_ANYWAY = {"ingest": ("slam3r output",), "slam3r": (), "worker": ("slam3r output",)}
@@ -73,7 +76,7 @@ class Campaign:
         self._forget(stage)
         told.back_s = self._wait_for_return(stage, pid, at_s)
         self._follow(told, compare, at_s)
-        time.sleep(self._pause_s)
+        time.sleep(max(self._pause_s, at_s + APART_S - time.monotonic()))
         back_s = BACK_S if math.isnan(told.back_s) else told.back_s
         told.stalls_s = self.stalls_s(at_s, at_s + back_s + AFTERWARDS_S, but=stage)
         return told
