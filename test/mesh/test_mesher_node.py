@@ -286,6 +286,27 @@ def test_sizes_count_from_where_a_keyframe_was_told_last(
     assert (view.scale, view.median) == pytest.approx((2.0, 2.0 * median))
 
 
+def test_a_surface_that_cannot_be_used_keeps_no_mesher_from_beginning_anew(
+    context, outside, sphere_keyframes, tmp_path, monkeypatch, caplog
+):
+    from worldsystem_mesh.restoration import Restoration
+
+    archive = str(tmp_path / "surface")
+    with running(context, archive_dir=archive) as died:
+        fuse(context, sphere_keyframes(2))
+        until(outside, lambda: died._mesher.stats()["keyframes"] == 2 and died.idle)
+
+    def fails(*_args):
+        raise OverflowError("Numerical result out of range")
+
+    monkeypatch.setattr(Restoration, "__init__", fails)
+    with running(context, archive_dir=archive, restore=True) as back:
+        assert "cannot be used" in caplog.text
+        fuse(context, sphere_keyframes(3))
+        until(outside, lambda: back._mesher.stats()["keyframes"] == 3 and back.idle)
+        assert [one.view.id for one in back._mesher._archive.kept()] == [0, 1, 2]
+
+
 def test_a_mesher_that_comes_back_has_the_surface_it_had_and_is_told_where_it_lies(
     context, outside, sphere_keyframes, tmp_path, monkeypatch
 ):

@@ -49,6 +49,25 @@ def test_what_two_keyframes_see_through_goes():
     assert len(world.chunks.get(0, ())) < 0.2 * CAMERA.width * CAMERA.height
 
 
+def test_one_that_moves_without_a_size_keeps_the_one_it_has():
+    """Also after it was told again, and what hangs on it."""
+    world = SplatWorld()
+    first, other = wall_seen_from([0, 0, 0], 7), wall_seen_from([20, 0, 0], 8)
+    for keyframe in (first, other):
+        world.add(keyframe)
+    pose = first.world_from_cam
+    world.hang_on({8: Successor(7, pose)})
+    world.move({7: pose}, {7: 2.0})
+    for _ in range(3):
+        world.tell_again({7: pose})
+        for _ in range(3):
+            world.move({7: pose})
+            scales = [chunk.world_from_chunk.scale for chunk in world.chunks.values()]
+            np.testing.assert_allclose(scales, 2.0)
+    world.move({7: pose}, {7: 1.5})
+    np.testing.assert_allclose(world.chunks[7].world_from_chunk.scale, 3.0)
+
+
 def test_a_correction_moves_chunks_and_touches_no_splat():
     world = SplatWorld()
     keyframe = wall_seen_from([0, 0, 0], 7)

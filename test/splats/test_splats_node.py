@@ -192,6 +192,36 @@ def test_a_listener_gets_the_world_and_its_corrections_and_can_have_it_saved(
     outside.destroy_node()
 
 
+def test_splats_that_cannot_be_used_keep_no_node_from_beginning_anew(
+    context, tmp_path, monkeypatch, caplog
+):
+    from rclpy.parameter import Parameter
+
+    from worldsystem_viewer.splats.node import SplatsNode
+
+    def begun(**settings):
+        given = {"archive_dir": str(tmp_path), **settings}
+        parameters = [Parameter(name, value=value) for name, value in given.items()]
+        return SplatsNode(context=context, parameter_overrides=parameters)
+
+    died = begun()
+    died._on_keyframe(NewKeyframe(wall_seen_from([0, 0, 0], 0)))
+    died._on_timer()
+    died.close()
+
+    def fails(world, *_args):
+        world.changed[77] = None  # half way
+        raise OverflowError("Numerical result out of range")
+
+    monkeypatch.setattr(SplatWorld, "begin_again", fails)
+    back = begun(restore=True)
+    assert "cannot be used" in caplog.text
+    assert not list(tmp_path.iterdir())
+    back._on_keyframe(NewKeyframe(wall_seen_from([0, 0, 0], 0)))
+    assert list(back._world.chunks) == [0]
+    back.close()
+
+
 def test_a_node_that_comes_back_has_its_splats_and_is_told_where_they_lie(
     context, tmp_path, monkeypatch
 ):

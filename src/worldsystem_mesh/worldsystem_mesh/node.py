@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -42,6 +43,8 @@ from worldsystem_mesh.config import MeshConfig
 from worldsystem_mesh.mesher import Mesher
 from worldsystem_mesh.services import MeshServices
 from worldsystem_mesh.told_sizes import ToldSizes
+
+log = logging.getLogger(__name__)
 
 STREAM_PERIOD_S = 0.1
 STATISTICS_PERIOD_S = 1.0
@@ -83,7 +86,12 @@ class MesherNode(StageNode):
 
     def _restore(self) -> ReturningKeyframes:
         """Let the surface of the process before come back; its keyframes are to be told again."""
-        kept = self._mesher.restore()
+        try:
+            kept = self._mesher.restore()
+        except Exception:  # the edge: what was saved must not keep the stage from beginning anew
+            log.exception("the surface of before cannot be used: it is made anew")
+            self._mesher.reset()
+            kept = []
         for one in kept:
             self._told.remember(one.view.id, one.frame_id, one.view.world_from_cam)
             self._sizes.restore(one.view.id, one.view.scale, one.scale_when_told)

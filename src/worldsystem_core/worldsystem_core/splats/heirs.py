@@ -52,17 +52,19 @@ class Heirs:
         point_scale: Mapping[int, float],
     ) -> dict[int, Sim3]:
         """Where chunks lie when these keyframes lie and have grown so; one without a size keeps
-        that of its chunk."""
+        the one that it has since it was told."""
         found: dict[int, Sim3] = {}
         for number, pose in world_from_cam.items():
             chunk = self._chunks.get(number)
             known = 1.0 if chunk is None else chunk.world_from_chunk.scale
+            if (own := self._hanging.get(number, {}).get(number)) is not None:
+                known /= own.scale  # it was told again, with points as large as it was by then
             place = Sim3.from_pose(pose, point_scale.get(number, known))
             if chunk is not None:
                 found[number] = place
-            for heir, own in self._hanging.get(number, {}).items():
+            for heir, from_heir in self._hanging.get(number, {}).items():
                 if heir in self._chunks:
-                    found[heir] = place @ own
+                    found[heir] = place @ from_heir
         return found
 
     def with_predecessors(self, ids: Iterable[int]) -> list[int]:

@@ -102,6 +102,11 @@ class WorldArchive:
         self._written = dict(found)
         return ScaleState(int(state["scale"]))
 
+    def clear(self) -> None:
+        """Nothing of what is there is of use."""
+        self._written.clear()
+        self._remove_all()
+
     def _path(self, name: str) -> Path:
         return self._folder / f"{name}{_SUFFIX}"
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Iterable, Sequence
@@ -38,6 +39,8 @@ from worldsystem_core.told_keyframes import ToldKeyframes
 from worldsystem_viewer.splats.config import SplatsConfig
 from worldsystem_viewer.splats.frame_server import FrameServer
 from worldsystem_viewer.splats.stream import SplatStream
+
+log = logging.getLogger(__name__)
 
 _PERIOD_S = 0.2
 
@@ -76,9 +79,17 @@ class SplatsNode(StageNode):
         if not config.archive_dir:
             return None
         archive = WorldArchive(Path(config.archive_dir), restore=config.restore)
-        if config.restore:
+        if not config.restore:
+            return archive
+        try:
             self._scale = archive.restore(self._world, self._told)
-            self._returning = ReturningKeyframes(self._told.ids)
+        except Exception:  # the edge: what was saved must not keep the stage from beginning anew
+            log.exception("the splats of before cannot be used: they are made anew")
+            archive.clear()
+            self._world = SplatWorld(voxel=config.voxel, most_splats=config.most_splats)
+            self._stream = SplatStream(self._world, mbps=config.mbps, renew_s=config.renew_s)
+            self._told = ToldKeyframes()
+        self._returning = ReturningKeyframes(self._told.ids)
         return archive
 
     def _on_missed(self, event: Told) -> None:
@@ -109,7 +120,10 @@ class SplatsNode(StageNode):
                 self._world.move(self._told.moved(event.world_from_cam))
                 self._note_told(event.world_from_cam)
             else:
-                sizes = self._returning.sizes(event, self._scale)
+                known = {
+                    key: self._sizes[key] for key in event.world_from_cam if key in self._sizes
+                }
+                sizes = known | self._returning.sizes(event, self._scale)
                 self._scale = event.scale or self._scale
                 self._sizes |= sizes
                 self._world.move(event.world_from_cam, sizes)
