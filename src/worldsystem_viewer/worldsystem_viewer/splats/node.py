@@ -57,7 +57,7 @@ class SplatsNode(StageNode):
         self._stream = SplatStream(self._world, mbps=config.mbps, renew_s=config.renew_s)
         self._frames = FrameServer(config) if config.frames else None
         self._scale = ScaleState.SCENE
-        self._sizes: dict[int, float] = {}
+        self._sizes: dict[int, float] = {}  # of keyframes since they were told
         self._told, self._returning = ToldKeyframes(), ReturningKeyframes()
         self._archive = self._opened_archive()
         self._deltas_out = self.advertise(topics.SPLATS)
@@ -115,6 +115,8 @@ class SplatsNode(StageNode):
             if isinstance(event, RemovedKeyframes):
                 self._world.hang_on(event.successors)
                 self._world.remove(event.wrong)
+                for gone in event.ids:
+                    self._sizes.pop(gone, None)
             elif isinstance(event, ToldAgain):
                 self._world.tell_again(self._told.poses(event.world_from_cam))
                 self._world.move(self._told.moved(event.world_from_cam))
