@@ -149,3 +149,19 @@ def test_settled_points_go_along_when_the_root_becomes_metric():
     after = cloud.points()
     assert after.scale is ScaleState.METRIC
     np.testing.assert_allclose(after.points, 2.5 * before @ turn.T + shift, atol=2e-2)
+
+
+def test_settled_points_stay_where_all_keyframes_are_told_once_more():
+    """One of them has been corrected since, the last; the root has not changed."""
+    cloud = BoundedCloud(100_000)
+    keyframes = [a_keyframe(key, 3) for key in range(2 * MOVABLE_KEYFRAMES + 1)]
+    for keyframe in keyframes:
+        cloud.add(keyframe)
+    assert len(cloud._blocks) < len(keyframes)
+    before = cloud.points().points
+    poses = {keyframe.id: keyframe.world_from_cam.copy() for keyframe in keyframes}
+    poses[keyframes[-1].id][0, 3] += 1.0
+    cloud.move(MovedKeyframes(poses, dict.fromkeys(poses, 1.0), keyframes[0].scale))
+    moved = np.linalg.norm(cloud.points().points - before, axis=1)
+    assert np.count_nonzero(moved > 0.5) == 3
+    assert np.count_nonzero(moved > 1e-3) == 3
