@@ -31,7 +31,7 @@ MEANINGS = {
     "CLOUD": "points of all keyframes, corrected, at most `slam3r.cloud_points`, `scene` or `map`; "
     "made only while somebody listens",
     "MESH": "blocks of the surface that changed, blocks that are gone",
-    "SPLATS": "chunks of splats that are new, changed, moved or gone; one chunk a keyframe",
+    "SPLATS": "chunks of splats that are new, changed, moved or gone",
     "MESH_STREAM": "the surface in a byte budget, coded, coarse first; only while somebody listens",
     "MESH_STATISTICS": "how the mesher stands, once a second; which method made which region",
     "TRACKS": "objects in a keyframe: id, label, box, mask",
@@ -68,6 +68,9 @@ of the stream's name.
 
 
 _FLOW = [stage.name for stage in STAGES]
+# Who publishes and reads what by a variable, which the nodes' source does not show.
+_PUBLISHED = {"ingest": ("IMU", "ATTITUDE", "GPS", "PRESSURE", "BATTERY", "ODOMETRY")}
+_READ = {"slam3r": ("GPS", "PRESSURE", "ODOMETRY"), "recorder": ("IMAGE", "VIDEO")}
 
 
 @dataclass
@@ -132,12 +135,18 @@ def uses_of_nodes(source: Path) -> Uses:
     uses = Uses()
     for constant in ("LEDGER", "DIAGNOSTICS"):
         uses.publishers[constant].append("every node")
+    for table, known in ((_PUBLISHED, uses.publishers), (_READ, uses.readers)):
+        for node, constants in table.items():
+            for constant in constants:
+                known[constant].append(node)
     for path in sorted(source.glob("worldsystem*/*/**/node.py")):
         tree = ast.parse(path.read_text(encoding="utf-8"))
         node = _node_name(tree)
         for method, arguments in _calls(tree):
             first = ast.unparse(arguments[0]) if arguments else ""
-            if method == "create_service":
+            if method == "listen_to_keyframes":
+                uses.readers["KEYFRAME"].append(node)
+            elif method == "create_service":
                 uses.services.append((str(ast.literal_eval(arguments[1])), first, node))
             elif first.startswith("topics."):
                 constant = first.removeprefix("topics.")
@@ -159,3 +168,5 @@ def _calls(tree: ast.Module) -> Iterator[tuple[str, list[ast.expr]]]:
     for call in ast.walk(tree):
         if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute):
             yield call.func.attr, call.args
+        elif isinstance(call, ast.Call) and isinstance(call.func, ast.Name):
+            yield call.func.id, call.args
