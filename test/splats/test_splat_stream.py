@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import msgpack
 import numpy as np
 import pytest
@@ -10,11 +12,12 @@ from splat_scenes import CAMERA, rounds, wall_seen_from
 from websockets.sync.client import connect
 
 from worldsystem_core.reconstruction import ScaleState
-from worldsystem_core.splats.delta import SplatAssembly, SplatOperation
+from worldsystem_core.splats.delta import SplatAssembly, SplatDelta, SplatOperation
 from worldsystem_core.splats.packed import pack
 from worldsystem_core.splats.world import SplatWorld
 from worldsystem_viewer.splats.config import SplatsConfig
 from worldsystem_viewer.splats.frame_server import FrameServer
+from worldsystem_viewer.splats.page_feed import SplatShelf
 from worldsystem_viewer.splats.stream import SplatStream
 
 PIXELS = CAMERA.width * CAMERA.height
@@ -63,6 +66,50 @@ def test_a_correction_is_sent_as_poses_alone():
     deltas = stream.take(1.0, 1, ScaleState.SCENE)
     assert [delta.operation for delta in deltas] == [SplatOperation.POSE] * 3
     assert stream.sent_bytes - before < 3 * 128
+
+
+def test_a_client_that_missed_something_is_told_all_again():
+    """Also of a chunk that went meanwhile."""
+    world, client = SplatWorld(voxel=0.01), SplatAssembly()
+    stream = SplatStream(world, mbps=0, renew_s=5.0)
+    for i in range(4):
+        world.add(wall_seen_from([20.0 * i, 0, 0], i))
+    for delta in stream.take(0.0, 0, ScaleState.SCENE):
+        client.apply(delta)
+    moved = wall_seen_from([22.0, 0, 0], 2).world_from_cam
+    world.move({2: moved})
+    world.remove([1])
+    lost = stream.take(1.0, 1, ScaleState.SCENE)
+    world.add(wall_seen_from([90.0, 0, 0], 9))
+    (told,) = stream.take(2.0, 2, ScaleState.SCENE)
+    client.apply(told)
+    assert client.missed == len(lost) == 2
+    assert not same_world(client, world)
+    stream.tell_again()
+    for delta in stream.take(3.0, 3, ScaleState.SCENE):
+        client.apply(delta)
+    assert same_world(client, world)
+
+
+def test_the_shelf_notices_a_gap_and_begins_anew_with_number_one():
+    def told(sequence: int, chunk: int) -> SplatDelta:
+        return replace(delta, sequence=sequence, chunk=chunk)
+
+    world = SplatWorld()
+    world.add(wall_seen_from([0, 0, 0], 0))
+    (delta,) = SplatStream(world, mbps=0, renew_s=5.0).take(0.0, 0, ScaleState.SCENE)
+    shelf = SplatShelf()
+    assert shelf.take_lack(), "nobody knows what was told before"
+    assert not shelf.take_lack(), "once is enough"
+    for sequence, chunk in ((1, 0), (2, 5)):
+        shelf.apply(told(sequence, chunk))
+    assert not shelf.take_lack()
+    shelf.apply(told(4, 6))
+    assert set(shelf.newest()) == {0, 5, 6}
+    assert shelf.take_lack()
+    shelf.apply(told(1, 7))
+    assert set(shelf.newest()) == {7}
+    assert not shelf.take_lack()
 
 
 def test_a_client_misses_no_splat_while_chunks_are_joined():

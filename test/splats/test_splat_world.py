@@ -115,6 +115,17 @@ def test_voxels_follow_when_keyframes_become_metric_one_by_one():
     assert abs(world.voxel - 10 * before) < 1e-9
 
 
+def test_voxels_begin_anew_after_the_last_keyframe():
+    """As when a world that had become metric is reset."""
+    world = SplatWorld()
+    keyframe = wall_seen_from([0, 0, 0], 0)
+    given, before = world.add(keyframe), world.voxel
+    world.move({0: keyframe.world_from_cam}, {0: 10.0})
+    world.remove([0])
+    assert world.add(wall_seen_from([0, 0, 0], 1)) == given
+    assert world.voxel == before
+
+
 def test_chunks_that_a_correction_laid_over_each_other_are_thinned():
     world = SplatWorld()
     keyframe = wall_seen_from([0, 0, 0], 0)

@@ -192,6 +192,42 @@ def test_a_listener_gets_the_world_and_its_corrections_and_can_have_it_saved(
     outside.destroy_node()
 
 
+def test_a_viewer_that_begins_later_and_one_that_missed_much_have_all_splats(context, node):
+    """As after the death of its process, and after a step of all keyframes to metres."""
+    from rclpy.parameter import Parameter
+
+    from worldsystem_core.ros.node_thread import NodeThread
+    from worldsystem_viewer.node import ViewerNode
+
+    with node.turn:
+        for number in range(3):
+            node._on_keyframe(NewKeyframe(wall_seen_from([20.0 * number, 0, 0], number)))
+    given = {"foxglove": False, "rerun": False, "web_port": 0}
+    parameters = [Parameter(name, value=value) for name, value in given.items()]
+    viewer = NodeThread(ViewerNode(context=context, parameter_overrides=parameters))
+    viewer.start()
+    shelf = viewer.node._page._splats.shelf
+
+    def wait_for(chunks):
+        until = time.monotonic() + 20.0
+        while set(shelf.newest()) != chunks and time.monotonic() < until:
+            time.sleep(0.05)
+        assert set(shelf.newest()) == chunks
+
+    try:
+        wait_for({0, 1, 2})
+        with node.turn:
+            node._world.remove([1])
+            node._stream.take(time.monotonic(), 0, ScaleState.SCENE)  # nobody hears of it
+        with node.turn:
+            node._on_keyframe(NewKeyframe(wall_seen_from([80.0, 0, 0], 7)))
+        wait_for({0, 2, 7})
+    finally:
+        viewer.stop()
+        viewer.node.input_ended()
+        viewer.node.close()
+
+
 def test_splats_that_cannot_be_used_keep_no_node_from_beginning_anew(
     context, tmp_path, monkeypatch, caplog
 ):

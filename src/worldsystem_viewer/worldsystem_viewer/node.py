@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from typing import Any
@@ -34,6 +35,7 @@ from worldsystem_viewer.rerun_sink import RerunSink
 from worldsystem_viewer.status_board import StatusBoard
 
 _STATUS_PERIOD_S = 1.0
+_SPLATS_PERIOD_S = 5.0
 _POSES = 300
 """Poses that may wait: they are small, and each one missing is a corner cut off the path."""
 
@@ -53,6 +55,8 @@ class ViewerNode(StageNode):
         self._keyframe_poses: dict[int, np.ndarray] = {}
         self._labels: np.ndarray | None = None
         self._keyframes_before = PatientCall(self, Trigger, "slam3r/tell_again", log_trigger)
+        self._splats_before = PatientCall(self, Trigger, "splats/tell_again", lambda _: None)
+        self._asked_for_splats_s = -math.inf
         self._start()
         self.listen(topics.POSE, self._on_pose, depth=_POSES)
         self.listen(topics.KEYFRAME, self._on_keyframe)
@@ -162,6 +166,14 @@ class ViewerNode(StageNode):
         if self._page is not None:
             poses = np.array(list(self._keyframe_poses.values())).reshape(-1, 4, 4)
             self._page.status(self._board.values() | {"up": estimate_up(poses).tolist()})
+            self._ask_for_splats(self._page)
+
+    def _ask_for_splats(self, page: PageServer) -> None:
+        """Those told before this stage began, or too fast for it, are told again."""
+        now_s = time.monotonic()
+        if now_s - self._asked_for_splats_s > _SPLATS_PERIOD_S and page.take_lack_of_splats():
+            self._asked_for_splats_s = now_s
+            self._splats_before.ask(Trigger.Request())
 
     def facts(self) -> dict[str, object]:
         if self._page is None:

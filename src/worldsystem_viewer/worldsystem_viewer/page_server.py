@@ -171,6 +171,10 @@ class PageServer:
         """What changed in the world of splats."""
         self._splats.shelf.apply(delta)
 
+    def take_lack_of_splats(self) -> bool:
+        """Whether the world of splats has to be told again; said once."""
+        return self._splats.shelf.take_lack()
+
     def image(
         self,
         rgb: UInt8[np.ndarray, "h w 3"],

@@ -3,7 +3,8 @@
 
 Images are reliable with depth 2: measured between processes, best effort loses large frames and
 reliable with a short queue does not (docs/decisions/002-dds-profile.md). A loop closure tells every
-keyframe in a message of its own, one behind the other, and none may be lost.
+keyframe, and every chunk of splats, in a message of its own, one behind the other, and none may be
+lost.
 """
 
 from __future__ import annotations

@@ -72,7 +72,7 @@ MESH_STREAM: Topic[StreamedDelta] = Topic("mesh/stream", surface.MeshStreamAdapt
 MESH_STATISTICS: Topic[MeshStatistics] = Topic(
     "mesh/statistics", PlainAdapter(MeshStatistics), qos.STATUS
 )
-SPLATS: Topic[SplatDelta] = Topic("splats/delta", splats.SplatDeltaAdapter(), qos.MESH)
+SPLATS: Topic[SplatDelta] = Topic("splats/delta", splats.SplatDeltaAdapter(), qos.KEYFRAMES)
 TRACKS: Topic[TrackFrame] = Topic("segment/tracks", objects.TRACKS, qos.KEYFRAME)
 LABELS: Topic[TrackFrame] = Topic("segment/labels", objects.LabelImageAdapter(), qos.IMAGE)
 OBJECTS: Topic[MapObjects] = Topic("segment/objects", objects.OBJECTS, qos.LATCHED, latched=True)

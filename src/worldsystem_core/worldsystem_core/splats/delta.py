@@ -26,8 +26,8 @@ class SplatOperation(Enum):
 class SplatDelta:
     """A change to one chunk: the splats that hang on keyframe `chunk`, packed, in its frame.
 
-    `words` is empty but for a PUT. `sequence` counts up from 1; `total` is how many splats the
-    world holds after it.
+    `words` is empty but for a PUT. `sequence` counts up from 1; number 1 begins anew, and what was
+    told before it is void. `total` is how many splats the world holds after it.
     """
 
     stamp_ns: int
@@ -54,6 +54,10 @@ class SplatAssembly:
 
     def apply(self, delta: SplatDelta) -> None:
         """Take a change; deltas that never came are counted in `missed`."""
+        if delta.sequence == 1:
+            self.words.clear()
+            self.world_from_chunk.clear()
+            self.sequence = 0
         self.missed += max(0, delta.sequence - self.sequence - 1)
         self.sequence = max(self.sequence, delta.sequence)
         if delta.operation is SplatOperation.REMOVE:

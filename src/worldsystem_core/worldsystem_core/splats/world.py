@@ -145,9 +145,12 @@ class SplatWorld:
             self._heirs.stand_in(number, Successor(number, pose))
 
     def remove(self, ids: Iterable[int]) -> None:
-        """Take the chunks of withdrawn keyframes out, and those that hang on these."""
+        """Take the chunks of withdrawn keyframes out, and those that hang on these; after the last
+        one voxels begin anew, in the unit of what comes."""
         for number in self._heirs.with_predecessors(ids):
             self._take_out(number)
+        if not self.chunks:
+            self._coverage, self._growth = None, 1.0
 
     def state(self) -> dict[str, np.ndarray]:
         """All but the splats, for a file: where the n chunks lie, and what hangs on what."""

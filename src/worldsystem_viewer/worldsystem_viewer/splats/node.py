@@ -71,6 +71,7 @@ class SplatsNode(StageNode):
         if config.restore:
             self._keyframes_before.ask(Trigger.Request())
         self.create_service(SaveMap, "splats/save", self._on_save)
+        self.create_service(Trigger, "splats/tell_again", self._on_tell_again)
         self.create_timer(_PERIOD_S, self._on_timer)
 
     def _opened_archive(self) -> WorldArchive | None:
@@ -179,6 +180,14 @@ class SplatsNode(StageNode):
     def _on_save(self, request: SaveMap.Request, response: SaveMap.Response) -> SaveMap.Response:
         saved = save_splats(self._world.gaussians(), Path(request.path or "splats.spz"))
         response.success, response.message = saved
+        return response
+
+    def _on_tell_again(
+        self, _request: Trigger.Request, response: Trigger.Response
+    ) -> Trigger.Response:
+        self._stream.tell_again()
+        response.success = True
+        response.message = f"{self._stream.waiting} chunks of splats are told again"
         return response
 
     def facts(self) -> dict[str, object]:

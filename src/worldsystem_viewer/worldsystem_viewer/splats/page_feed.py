@@ -52,11 +52,25 @@ class SplatShelf:
         self._lock = threading.Lock()
         self._chunks: dict[int, Shelved] = {}
         self._version = 0
+        self._sequence = 0
+        self._lacks_something = True
         self.total = 0
 
-    def apply(self, delta: SplatDelta) -> None:
-        """Take a change."""
+    def take_lack(self) -> bool:
+        """Whether there may be chunks that were never told here; said once."""
         with self._lock:
+            lacks, self._lacks_something = self._lacks_something, False
+            return lacks
+
+    def apply(self, delta: SplatDelta) -> None:
+        """Take a change; number 1 voids what was told before."""
+        with self._lock:
+            if delta.sequence == 1:
+                self._chunks.clear()
+                self._lacks_something = False
+            elif delta.sequence != self._sequence + 1:
+                self._lacks_something = True
+            self._sequence = delta.sequence
             self._version += 1
             self.total = delta.total
             known = self._chunks.pop(delta.chunk, None)

@@ -34,8 +34,8 @@ class SplatStream:
     allows, new chunks first, the newest before the others.
 
     A chunk that lost a few splats to a finer one waits: it is sent again when a tenth is gone or
-    `renew_s` have passed. Single splats are never sent, so a lost message costs one chunk. One that
-    went into another stays until that is sent.
+    `renew_s` have passed. Single splats are never sent. A chunk that went into another stays until
+    that is sent. Whoever missed a delta has all told again.
     """
 
     def __init__(self, world: SplatWorld, *, mbps: float, renew_s: float) -> None:
@@ -52,6 +52,13 @@ class SplatStream:
     def waiting(self) -> int:
         """Chunks that clients know nothing of, or not the newest."""
         return len(self.world.changed)
+
+    def tell_again(self) -> None:
+        """A client lacks something: what follows is everything, numbered from 1."""
+        self._sequence = 0
+        self._known.clear()
+        self.world.changed.clear()
+        self.world.changed.update(dict.fromkeys(self.world.chunks))
 
     def take(
         self, now_s: float, stamp_ns: int, scale: ScaleState, *, everything: bool = False
