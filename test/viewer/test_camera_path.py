@@ -17,7 +17,8 @@ def test_centres_follow_their_keyframe_rigidly():
     path.add_keyframe(4, camera_pose(0.0))
     for n in range(10):
         path.add(pose_event(n, n / 10, keyframe_id=4))
-    path.add(pose_event(10, 0.5))
+    path.add_keyframe(5, camera_pose(0.4))
+    path.add(pose_event(10, 0.5, keyframe_id=5))
     before = path.positions()
     moved = camera_pose(0.7)
     path.move({4: moved})
@@ -25,6 +26,50 @@ def test_centres_follow_their_keyframe_rigidly():
     wanted = before[:10] @ carried[:3, :3].T + carried[:3, 3]
     np.testing.assert_allclose(path.positions()[:10], wanted, atol=1e-5)
     np.testing.assert_array_equal(path.positions()[10], before[10])
+
+
+def test_centres_that_name_no_keyframe_follow_the_newest():
+    """As those from other processes, whose message has no room for it."""
+    path = CameraPath()
+    path.add_keyframe(4, camera_pose(0.0))
+    path.add_keyframe(7, camera_pose(0.3))
+    for n in range(10):
+        path.add(pose_event(n, 0.3 + n / 100))
+    before = path.positions()
+    path.move({4: camera_pose(0.5)})
+    np.testing.assert_array_equal(path.positions(), before)
+    moved = camera_pose(0.7)
+    path.move({7: moved}, {7: 2.0})
+    there = before @ camera_pose(0.3)[:3, :3] - camera_pose(0.3)[:3, 3] @ camera_pose(0.3)[:3, :3]
+    wanted = 2.0 * there @ moved[:3, :3].T + moved[:3, 3]
+    np.testing.assert_allclose(path.positions(), wanted, atol=1e-5)
+
+
+def test_the_path_goes_with_the_last_keyframe():
+    path = CameraPath()
+    path.add_keyframe(4, camera_pose(0.0))
+    path.add_keyframe(7, camera_pose(0.3))
+    for n in range(10):
+        path.add(pose_event(n + 20, n / 10, keyframe_id=4))
+    path.put_before(whole_path(30))
+    told = path.epoch
+    path.remove(RemovedKeyframes((4, 7)))
+    assert path.positions().shape == (0, 3)
+    assert path.epoch > told
+    path.add(pose_event(40, 0.2))
+    path.add_keyframe(9, camera_pose(0.1))
+    moved = camera_pose(0.6)
+    path.move({9: moved})
+    carried = moved @ np.linalg.inv(camera_pose(0.1))
+    wanted = carried[:3, :3] @ camera_pose(0.2)[:3, 3] + carried[:3, 3]
+    np.testing.assert_allclose(path.positions(), [wanted], atol=1e-5)
+
+
+def test_a_keyframe_that_goes_before_any_is_known_leaves_the_path():
+    path = CameraPath()
+    path.add(pose_event(0, 0.2))
+    path.remove(RemovedKeyframes((4,)))
+    assert len(path) == 1
 
 
 def test_centres_go_along_with_the_keyframe_that_stands_in_for_theirs():

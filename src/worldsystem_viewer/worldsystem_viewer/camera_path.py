@@ -69,17 +69,24 @@ class CameraPath:
             return
         if self._length == len(self._baked):
             self._thin_out()
-        at, anchor = self._length, self._keyframes.get(pose.keyframe_id)
-        if anchor is None:
-            self._local[at], self._anchor[at] = centre, _NO_KEYFRAME
+        at, anchor = self._length, self._anchor_of(pose)
+        if anchor == _NO_KEYFRAME:
+            self._local[at] = centre
         else:
-            keyframe_from_world = inverse(anchor)
+            keyframe_from_world = inverse(self._keyframes[anchor])
             local = keyframe_from_world[:3, :3] @ centre + keyframe_from_world[:3, 3]
-            self._local[at] = local / self._sizes.get(pose.keyframe_id, 1.0)
-            self._anchor[at] = pose.keyframe_id
+            self._local[at] = local / self._sizes.get(anchor, 1.0)
+        self._anchor[at] = anchor
         self._baked[at] = centre
         self._stamps_ns[at] = pose.stamp_ns
         self._length += 1
+
+    def _anchor_of(self, pose: Pose) -> int:
+        """The keyframe that the pose names; of one that names none, as those from other processes,
+        the newest."""
+        if pose.keyframe_id in self._keyframes:
+            return pose.keyframe_id
+        return max(self._keyframes, default=_NO_KEYFRAME)
 
     def put_before(self, poses: StampedPoses) -> None:
         """Of the whole path, take what lies before the first centre that was added here, in the
@@ -111,7 +118,9 @@ class CameraPath:
         self._is_corrected = True
 
     def remove(self, removed: RemovedKeyframes) -> None:
-        """Centres stay where they are, and go along with the successor of theirs from now on."""
+        """Centres stay where they are, and go along with the successor of theirs from now on. They
+        go when no keyframe is left: what comes is another world."""
+        held_any = bool(self._keyframes)
         for keyframe_id, successor in removed.successors.items():
             pose = self._keyframes.setdefault(successor.id, successor.world_from_cam)
             size = self._sizes.setdefault(successor.id, successor.point_scale)
@@ -122,6 +131,8 @@ class CameraPath:
         for keyframe_id in removed.ids:
             self._keyframes.pop(keyframe_id, None)
             self._sizes.pop(keyframe_id, None)
+        if held_any and not self._keyframes:
+            self._begin_anew()
 
     def show_corrections(self, now_s: float) -> None:
         """Have corrected centres told again, the more seldom the more of them there are."""
@@ -138,6 +149,12 @@ class CameraPath:
         """A copy of the centres up to a capture time [world units]."""
         stamps_ns = np.concatenate([self._before_ns, self._stamps_ns[: self._length]])
         return self.positions()[stamps_ns <= stamp_ns]
+
+    def _begin_anew(self) -> None:
+        self._length = 0
+        self._before, self._before_ns = self._before[:0], self._before_ns[:0]
+        self._hangs = False
+        self.epoch += 1
 
     def _thin_out(self) -> None:
         stay = rows_that_stay(self._stamps_ns[: self._length])
