@@ -13,7 +13,7 @@ from segment_scoring import Score, iou_table
 from worldsystem_core.errors import BackendError, ConfigError
 from worldsystem_core.geometry.se3 import look_at, pose_from, transform
 from worldsystem_core.objects import TrackFrame, TrackState
-from worldsystem_core.reconstruction import Keyframe, Successor
+from worldsystem_core.reconstruction import Keyframe, ScaleState, Successor
 from worldsystem_segment.backend import create_backend
 from worldsystem_segment.config import SegmentConfig
 from worldsystem_segment.segmenter import Segmenter
@@ -171,6 +171,25 @@ def test_removing_every_keyframe_leaves_no_object(room_shots) -> None:
     segmenter, _ = _fed(room_shots)
     segmenter.remove([k.id for k, _ in room_shots])
     assert segmenter.objects(0).objects == ()
+
+
+def test_units_begin_anew_after_the_last_keyframe(room_shots) -> None:
+    """As when a map that had become metric is reset."""
+    segmenter, _ = _fed(room_shots)
+    ids = [keyframe.id for keyframe, _ in room_shots]
+    larger = {k.id: k.world_from_cam.copy() for k, _ in room_shots}
+    for pose in larger.values():
+        pose[:3, 3] *= 8.0
+    segmenter.move(larger, dict.fromkeys(ids, 8.0), ScaleState.METRIC)
+    segmenter.remove(ids)
+    for keyframe, _ in room_shots:
+        segmenter.feed(dataclasses.replace(keyframe, id=100 + keyframe.id))
+    found, expected = segmenter.objects(0), _fed(room_shots)[0].objects(0)
+    assert found.scale is ScaleState.SCENE
+    assert [o.label for o in found.objects] == [o.label for o in expected.objects]
+    for one, other in zip(found.objects, expected.objects, strict=True):
+        assert np.allclose(one.world_from_box[:3, 3], other.world_from_box[:3, 3], atol=0.02)
+        assert np.allclose(sorted(one.size), sorted(other.size), atol=0.02)
 
 
 @pytest.mark.parametrize("is_known", [True, False])

@@ -80,7 +80,7 @@ class GeometricBackend:
             heir_from_keyframe = self.map.hang_on(keyframe_id, heir)
             if heir_from_keyframe is not None:
                 self._structure.hang_on(keyframe_id, heir.id, heir_from_keyframe)
-        self.map.tracker.remove(ids)
+        self.map.remove(ids)
         self._structure.forget(set(ids))
 
     def objects(self, stamp_ns: int, phrases: Sequence[Phrase]) -> MapObjects:

@@ -127,6 +127,12 @@ class ObjectMap:
         there = self.tracker.pose(heir.id)
         return None if there is None else inverse(there) @ old
 
+    def remove(self, keyframe_ids: Iterable[int]) -> None:
+        """Forget what hangs on these keyframes; after the last one units begin anew."""
+        self.tracker.remove(keyframe_ids)
+        if not self.tracker.knows_any:
+            self.restore(None, ScaleState.SCENE, None, {})
+
     def restore(
         self,
         unit: float | None,

@@ -185,6 +185,7 @@ class WorldTracker:
                     self._let_go(track)
         for keyframe_id in gone:
             self._poses.pop(keyframe_id, None)
+            self._sizes.pop(keyframe_id, None)
 
     def hang_on(
         self, keyframe_id: int, other: int, pose: Float64[np.ndarray, "4 4"], size: float
@@ -196,6 +197,11 @@ class WorldTracker:
         for track in self.tracks.values():
             if keyframe_id in track.points.anchors:
                 track.points.hang_on(keyframe_id, other, at, grown)
+
+    @property
+    def knows_any(self) -> bool:
+        """Whether something hangs on any keyframe."""
+        return bool(self._poses)
 
     def knows(self, keyframe_id: int) -> bool:
         """Whether something hangs on this keyframe."""
