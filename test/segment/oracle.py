@@ -17,8 +17,10 @@ def box_around(mask: np.ndarray) -> tuple[float, float, float, float]:
 class OracleDetector:
     """Finds each true object of the picture it is shown; misses some, invents some, shakes all."""
 
-    def __init__(self, truth_of, names, *, missed=0.0, invented=0.0, jitter=0.0, seed=0) -> None:
-        self._truth_of, self._names = truth_of, names
+    def __init__(
+        self, truth_of, names, *, missed=0.0, invented=0.0, jitter=0.0, score=0.8, seed=0
+    ) -> None:
+        self._truth_of, self._names, self._score = truth_of, names, score
         self._missed, self._invented, self._jitter = missed, invented, jitter
         self._random = np.random.default_rng(seed)
 
@@ -32,8 +34,8 @@ class OracleDetector:
             x0, y0, x1, y1 = box_around(mask)
             shake = self._random.normal(0, self._jitter, 4) * (x1 - x0, y1 - y0, x1 - x0, y1 - y0)
             box = tuple(float(v) for v in np.array((x0, y0, x1, y1)) + shake)
-            scores = tuple((p, 0.8 if p == name else 0.05) for p in phrases)
-            found.append(Found(box, name, 0.8, scores))
+            scores = tuple((p, self._score if p == name else 0.05) for p in phrases)
+            found.append(Found(box, name, self._score, scores))
         if self._random.random() < self._invented:
             x, y = self._random.uniform(0, 0.7, 2) * truth.shape[::-1]
             box = (x, y, x + 0.2 * truth.shape[1], y + 0.2 * truth.shape[0])

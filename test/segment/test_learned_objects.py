@@ -153,13 +153,58 @@ def test_phrases_without_a_threshold_of_their_own_have_the_parameters() -> None:
     assert [p.threshold for p in answer.phrases] == [0.7, 0.4]
 
 
+def test_what_is_less_like_its_phrase_than_that_asks_for_is_not_born() -> None:
+    film, pictures = _moving_squares(2, 12)
+    tracker = _tracker(film, names={1: "a", 2: "b"}, score=0.3)
+    backend = LearnedBackend(SegmentConfig(), tracker)
+    phrases = backend.understand("a @0.9. b @0.2").phrases
+    for frame_id, rgb in enumerate(pictures):
+        backend.look(frame_id, rgb, phrases)
+    assert [f.label for f in tracker.followed.values()] == ["b"]
+    for frame_id, rgb in enumerate(pictures, start=len(pictures)):
+        backend.look(frame_id, rgb, backend.understand("a @0.9. a @0.3").phrases)
+    assert sorted(f.label for f in tracker.followed.values()) == ["a", "b"]
+
+
+class _NotedMasks(OracleMasks):
+    """Notes each prompt, and the truth in the picture that it is for."""
+
+    def __init__(self, truth_of) -> None:
+        super().__init__(truth_of)
+        self.noted = []
+
+    def step(self, rgb):
+        self.noted += [(box, box_around(self._truth_of(rgb) > 0)) for box in self._prompts.values()]
+        return super().step(rgb)
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_a_prompt_is_in_pixels_of_its_picture_whatever_the_size_of_those_before(first) -> None:
+    """Of pictures that are by turns 320 and 1280 pixels wide the detector sees every third."""
+    film, pictures = _Film(), []
+    truth = np.zeros((180, 320), np.int64)
+    truth[75:125, 100:175] = 1
+    for scale in (1, 4):
+        large = truth.repeat(scale, axis=0).repeat(scale, axis=1)
+        pictures.append(np.full((*large.shape, 3), 90, np.uint8))
+        film.add(pictures[-1], large)
+    masks = _NotedMasks(film)
+    tracker = _tracker(film, every=3, names={1: "a"}, masks=masks)
+    for frame in range(first, first + 40):
+        seen = tracker.step(pictures[frame % 2], {"a": 0.3})
+    assert len(seen) == 1
+    assert len(masks.noted) == 2  # the birth, and an anchor thirty frames later
+    for prompt, box in masks.noted:
+        assert prompt == pytest.approx(box)
+
+
 def test_twenty_objects_are_followed_and_ids_stay_while_half_of_them_come_and_go() -> None:
     film, pictures = _moving_squares(20, 60, away=(20, 26))
     names = {n: f"thing {n}" for n in range(1, 21)}
     tracker = _tracker(film, every=3, names=names, missed=0.3, jitter=0.03, seed=1)
     held: dict[int, set[int]] = {n: set() for n in names}
     for frame, rgb in enumerate(pictures):
-        masks = tracker.step(rgb, tuple(names.values()), 0.3)
+        masks = tracker.step(rgb, dict.fromkeys(names.values(), 0.3))
         for object_id, mask in masks.items():
             number = int(np.bincount(film(rgb)[mask.mask]).argmax())
             held[number].add(object_id)
@@ -176,7 +221,7 @@ def test_inventions_are_not_born_and_births_beyond_the_limit_are_counted() -> No
         OracleMasks(film), DetectionThread(detector, synchronous=True), every=2, max_objects=5
     )
     for rgb in pictures:
-        tracker.step(rgb, tuple(names.values()), 0.3)
+        tracker.step(rgb, dict.fromkeys(names.values(), 0.3))
     assert len(tracker.followed) == 5
     assert tracker.counters()["objects_refused"] > 0
 
@@ -187,13 +232,13 @@ def test_an_object_unseen_for_long_is_retired_and_two_with_one_mask_are_joined()
     tracker = _tracker(film, every=2, names=names)
     tracker._lost = 15
     for rgb in pictures[:12]:
-        tracker.step(rgb, tuple(names.values()), 0.3)
+        tracker.step(rgb, dict.fromkeys(names.values(), 0.3))
     two = sorted(i for i, f in tracker.followed.items() if f.label == "thing 2")
     twin = 77
     tracker.followed[twin] = dataclasses.replace(tracker.followed[two[0]], id=twin)
     tracker._masks.prompt(twin, box_around(film(pictures[12]) == 2))
     for rgb in pictures[12:]:
-        tracker.step(rgb, tuple(names.values()), 0.3)
+        tracker.step(rgb, dict.fromkeys(names.values(), 0.3))
     assert {f.label for f in tracker.followed.values()} == {"thing 2", "thing 4"}
     assert tracker.counters()["objects_retired"] == 2
     assert tracker.counters()["objects_joined"] == 1
@@ -213,14 +258,14 @@ def test_a_slow_detector_never_holds_up_the_pictures_and_its_boxes_still_fit() -
     tracker = MaskTracker(OracleMasks(film), DetectionThread(Slow(film, names)), every=1)
     start = time.monotonic()
     for rgb in pictures[:20]:
-        tracker.step(rgb, tuple(names.values()), 0.3)
+        tracker.step(rgb, dict.fromkeys(names.values(), 0.3))
     assert time.monotonic() - start < 1.5
     release.set()
     deadline = time.monotonic() + 5.0
     following = iter(pictures[20:])
     while len(tracker.followed) < 6 and time.monotonic() < deadline:
         rgb = next(following, pictures[-1])
-        masks = tracker.step(rgb, tuple(names.values()), 0.3)
+        masks = tracker.step(rgb, dict.fromkeys(names.values(), 0.3))
         time.sleep(0.01)
     assert len(tracker.followed) == 6
     assert tracker.counters()["detections_skipped"] > 10
@@ -244,7 +289,7 @@ def test_a_detector_that_fails_is_told_and_objects_are_followed_on() -> None:
     detections = DetectionThread(Breaking(film, names), synchronous=True)
     tracker = MaskTracker(OracleMasks(film), detections, every=2)
     for rgb in pictures:
-        masks = tracker.step(rgb, tuple(names.values()), 0.3)
+        masks = tracker.step(rgb, dict.fromkeys(names.values(), 0.3))
     assert len(masks) == 3
     assert "out of memory" in detections.problem
 

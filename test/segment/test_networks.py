@@ -220,8 +220,8 @@ def _sam3(max_objects: int = 4) -> Sam3Tracker:
 def _sam3_film(tracker: Sam3Tracker, frames: int) -> list:
     told = []
     for frame in range(frames):
-        phrases = ["red car"] if frame < 4 else ["red car", "dog"]
-        masks = tracker.step(_picture(frame), phrases, 0.0)
+        phrases = {"red car": 0.0} if frame < 4 else {"red car": 0.0, "dog": 0.0}
+        masks = tracker.step(_picture(frame), phrases)
         told.append({i: (m.area_px, m.presence) for i, m in masks.items()})
     return told
 
@@ -233,17 +233,31 @@ def test_sam3_forgets_without_any_change_and_takes_new_phrases_on_the_way(monkey
     assert len(pruned[-1]) > len(pruned[3]) > 0
 
 
+def test_sam3_takes_each_phrase_by_its_own_least_score() -> None:
+    """A phrase that nothing is like enough changes nothing for the others."""
+    alone, beside = _sam3(max_objects=30), _sam3(max_objects=30)
+    for frame in range(2):
+        expected = alone.step(_picture(frame), {"red car": 0.0})
+        found = beside.step(_picture(frame), {"red car": 0.0, "dog": 1.0})
+        assert {i: m.area_px for i, m in found.items()} == {
+            i: m.area_px for i, m in expected.items()
+        }
+    assert {f.label for f in beside.followed.values()} == {"red car"}
+    beside.step(_picture(2), {"red car": 0.0, "dog": 0.0})
+    assert {f.label for f in beside.followed.values()} == {"red car", "dog"}
+
+
 @pytest.mark.slow
 def test_sam3_holds_a_bounded_memory_and_drops_objects_with_their_phrase() -> None:
     tracker, held = _sam3(), []
     for frame in range(28):
-        tracker.step(_picture(frame), ["red car", "dog"], 0.0)
+        tracker.step(_picture(frame), {"red car": 0.0, "dog": 0.0})
         held.append(held_tensors(tracker._session))
     assert held[27] <= 1.02 * held[21]
     labels = {f.label for f in tracker.followed.values()}
-    tracker.step(_picture(28), ["dog"], 0.0)
+    tracker.step(_picture(28), {"dog": 0.0})
     assert {f.label for f in tracker.followed.values()} == labels - {"red car"}
-    tracker.step(_picture(29), ["dog", "lamp"], 0.0)
+    tracker.step(_picture(29), {"dog": 0.0, "lamp": 0.0})
     concepts = tracker._session.prompts
     assert sorted(concepts.values()) == ["dog", "lamp"]
     assert len(set(concepts)) == 2

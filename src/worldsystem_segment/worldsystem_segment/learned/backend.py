@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
@@ -18,6 +17,7 @@ from worldsystem_core.reconstruction import Keyframe, ScaleState, Successor
 from worldsystem_segment.config import SegmentConfig
 from worldsystem_segment.geometric.labels import median_lab
 from worldsystem_segment.geometric.movers import EgoFlow, MoverFinder
+from worldsystem_segment.learned.kept_masks import KeptMasks
 from worldsystem_segment.learned.mask_sessions import ObjectMask
 from worldsystem_segment.learned.mask_tracker import Followed
 from worldsystem_segment.objects.object_map import Named, ObjectMap
@@ -28,7 +28,6 @@ from worldsystem_segment.prompt import Phrase, PromptAnswer, phrases_of
 
 MAX_POINTS = 2500
 MIN_PIXELS = 12
-KEPT_PICTURES = 64
 RIM_PX = 2  # masks reach a little over the edge, on to what lies behind
 DEPTH_SPREAD = 3.0  # times the middle spread: farther points belong to something else
 
@@ -39,7 +38,7 @@ class ObjectFollower(Protocol):
     followed: dict[int, Followed]
 
     def step(
-        self, rgb: UInt8[np.ndarray, "h w 3"], phrases: Sequence[str], least: float
+        self, rgb: UInt8[np.ndarray, "h w 3"], phrases: Mapping[str, float]
     ) -> dict[int, ObjectMask]: ...
     def counters(self) -> dict[str, int]: ...
     def close(self) -> None: ...
@@ -57,7 +56,7 @@ class LearnedBackend:
         self.map = ObjectMap(config)
         self._tracker = tracker
         self._movers = MoverFinder()
-        self._seen: OrderedDict[int, dict[int, ObjectMask]] = OrderedDict()
+        self._seen = KeptMasks()
         self._last_id: dict[int, int] = {}  # followed object → id in the map
 
     def understand(self, text: str) -> PromptAnswer:
@@ -73,11 +72,7 @@ class LearnedBackend:
         self, frame_id: int, rgb: UInt8[np.ndarray, "h w 3"], phrases: Sequence[Phrase]
     ) -> None:
         """Follow the objects through one picture of the video."""
-        least = min((phrase.threshold for phrase in phrases), default=1.0)
-        texts = [phrase.text for phrase in phrases]
-        self._seen[frame_id] = self._tracker.step(rgb, texts, least)
-        while len(self._seen) > KEPT_PICTURES:
-            self._seen.popitem(last=False)
+        self._seen.keep(frame_id, self._tracker.step(rgb, _least_scores(phrases)))
 
     def feed(self, keyframe: Keyframe, phrases: Sequence[Phrase]) -> TrackFrame:
         """Lift the masks of a keyframe's picture into the map."""
@@ -115,7 +110,7 @@ class LearnedBackend:
         """Forget what only the named keyframes saw, or hang it on those that stand in for them."""
         for keyframe_id, heir in successors.items():
             self.map.hang_on(keyframe_id, heir)
-        self.map.tracker.remove(ids)
+        self.map.remove(ids)
 
     def objects(self, stamp_ns: int, phrases: Sequence[Phrase]) -> MapObjects:
         """Confirmed objects, in boxes that stand upright where the map is metric."""
@@ -177,6 +172,14 @@ class LearnedBackend:
                 fitted = _fitted(mask.mask, view.valid.shape)
                 regions.append(Region(track.id, fitted, named, track))
         return sorted(regions, key=lambda r: -int(r.mask.sum()))  # the smaller one on top
+
+
+def _least_scores(phrases: Sequence[Phrase]) -> dict[str, float]:
+    """The least score of each phrase, the lower one of a phrase that is named twice."""
+    least: dict[str, float] = {}
+    for phrase in phrases:
+        least[phrase.text] = min(phrase.threshold, least.get(phrase.text, 1.0))
+    return least
 
 
 def _fitted(mask: Bool[np.ndarray, "a b"], shape: tuple[int, ...]) -> Bool[np.ndarray, "h w"]:

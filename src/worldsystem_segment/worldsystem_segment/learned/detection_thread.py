@@ -5,21 +5,22 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import UInt8
 
 from worldsystem_core.handoff import Handoff
-from worldsystem_segment.learned.detector import Detector, Found
+from worldsystem_segment.learned.detector import Detector, Found, scaled_box
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
 class Sighting:
-    """What the detector found in the picture of `frame`, for which phrases."""
+    """What the detector found in the picture of `frame`, in boxes that are fractions of it, for
+    which phrases: nothing below its own phrase's least score."""
 
     frame: int
     phrases: tuple[str, ...]
@@ -30,8 +31,7 @@ class Sighting:
 class _Picture:
     frame: int
     rgb: UInt8[np.ndarray, "h w 3"]
-    phrases: tuple[str, ...]
-    least: float
+    phrases: dict[str, float]
 
 
 class DetectionThread:
@@ -61,10 +61,10 @@ class DetectionThread:
         return self._pictures.dropped
 
     def offer(
-        self, frame: int, rgb: UInt8[np.ndarray, "h w 3"], phrases: Sequence[str], least: float
+        self, frame: int, rgb: UInt8[np.ndarray, "h w 3"], phrases: Mapping[str, float]
     ) -> None:
-        """Look for the phrases in this picture as soon as possible."""
-        picture = _Picture(frame, rgb, tuple(phrases), least)
+        """Look for the phrases, each with its least score, in this picture as soon as possible."""
+        picture = _Picture(frame, rgb, dict(phrases))
         if self._thread is None:
             self._look(picture)
         else:
@@ -91,10 +91,18 @@ class DetectionThread:
 
     def _look(self, picture: _Picture) -> None:
         try:
-            found = self._detector.detect(picture.rgb, picture.phrases, picture.least)
+            found = self._found(picture)
         except Exception as error:
             self.problem = f"the detector failed: {error}"
             log.exception("detector failed; objects are only followed from now on")
             return
         self.runs += 1
-        self._sightings.put(Sighting(picture.frame, picture.phrases, tuple(found)))
+        self._sightings.put(Sighting(picture.frame, tuple(picture.phrases), tuple(found)))
+
+    def _found(self, picture: _Picture) -> list[Found]:
+        phrases = picture.phrases
+        least = min(phrases.values(), default=1.0)
+        found = self._detector.detect(picture.rgb, tuple(phrases), least)
+        sure = [one for one in found if one.score >= phrases[one.label]]
+        height, width = picture.rgb.shape[:2]
+        return [replace(one, box=scaled_box(one.box, 1 / width, 1 / height)) for one in sure]

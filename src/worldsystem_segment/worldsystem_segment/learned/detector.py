@@ -160,6 +160,11 @@ def _kept(
     return found
 
 
+def scaled_box(box: Box, across: float, down: float) -> Box:
+    """A box in a picture that is so many times as wide and as high."""
+    return box[0] * across, box[1] * down, box[2] * across, box[3] * down
+
+
 def box_iou(a: Box, b: Box) -> float:
     """Intersection over union of two boxes."""
     across = max(0.0, min(a[2], b[2]) - max(a[0], b[0]))

@@ -22,7 +22,7 @@ from worldsystem_segment.learned.pixels import picture_masks
 from worldsystem_segment.learned.pruning import prune
 from worldsystem_segment.learned.vision_encoder import Vision, VisionEncoder
 
-Box = tuple[float, float, float, float]  # x0 y0 x1 y1 [px]
+Box = tuple[float, float, float, float]  # x0 y0 x1 y1 [px], or fractions where that is said
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,12 +4,15 @@
 Detections come late and rarely, masks every frame. A detection is compared with the masks of the
 frame it was made in. Nothing is ever reset: unmatched objects are followed on, and what comes back
 is told by the map.
+
+Pictures may change their size at any frame, so boxes are fractions of the picture; only a prompt is
+in pixels, of the picture that it is for.
 """
 
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -18,7 +21,7 @@ from jaxtyping import Bool, Float64, UInt8
 from scipy.optimize import linear_sum_assignment
 
 from worldsystem_segment.learned.detection_thread import DetectionThread, Sighting
-from worldsystem_segment.learned.detector import Found, box_iou
+from worldsystem_segment.learned.detector import Found, box_iou, scaled_box
 from worldsystem_segment.learned.mask_sessions import Box, ObjectMask
 
 SAME, INSIDE = 0.3, 0.6  # IoU with a live object, and share inside one, that refuse a birth
@@ -83,20 +86,25 @@ class MaskTracker:
         self._take_id = new_id or self._count
         self._last_id = 0
         self._boxes: OrderedDict[int, dict[int, Box]] = OrderedDict()
+        self._next_px = (1, 1)  # width and height of the picture that prompts are for
         self._candidates: list[_Candidate] = []
         self.followed: dict[int, Followed] = {}
         self.retired = self.refused = self.joined = 0
 
     def step(
-        self, rgb: UInt8[np.ndarray, "h w 3"], phrases: Sequence[str], least: float
+        self, rgb: UInt8[np.ndarray, "h w 3"], phrases: Mapping[str, float]
     ) -> dict[int, ObjectMask]:
-        """Masks of the followed objects that are there, in the next picture of the video."""
+        """Masks of the followed objects that are there, in the next picture of the video.
+
+        `phrases` are what is looked for, each with its least score.
+        """
+        self._next_px = (rgb.shape[1], rgb.shape[0])
         for sighting in self._detections.take():
             self._weigh(sighting)
         masks = self._masks.step(rgb)
         frame = self._masks.frame
         if phrases and frame % self._every == 0:
-            self._detections.offer(frame, rgb, phrases, least)
+            self._detections.offer(frame, rgb, phrases)
         self._boxes[frame] = {i: box for i, m in masks.items() if (box := mask_box(m)) is not None}
         while len(self._boxes) > KEPT_FRAMES:
             self._boxes.popitem(last=False)
@@ -160,7 +168,7 @@ class MaskTracker:
             # the anchor is where the mask is now: the detection is of an older picture
             box = next(reversed(self._boxes.values()), {}).get(followed.id)
             if box is not None:
-                self._masks.prompt(followed.id, box)
+                self._prompt(followed.id, box)
 
     def _covered(self, found: Found, boxes: list[Box]) -> bool:
         return any(
@@ -189,7 +197,10 @@ class MaskTracker:
         votes = Counter(dict(found.scores))
         born = self._masks.frame + 1
         self.followed[object_id] = Followed(object_id, born, votes, found.score, anchored=born)
-        self._masks.prompt(object_id, found.box)
+        self._prompt(object_id, found.box)
+
+    def _prompt(self, object_id: int, box: Box) -> None:
+        self._masks.prompt(object_id, scaled_box(box, *self._next_px))
 
     def _age(self, object_id: int, mask: ObjectMask | None) -> None:
         followed = self.followed[object_id]
@@ -217,11 +228,13 @@ class MaskTracker:
 
 
 def mask_box(mask: ObjectMask) -> Box | None:
-    """The box around a mask [px]; None around nothing."""
+    """The box around a mask, as fractions of its picture; None around nothing."""
     rows, columns = np.flatnonzero(mask.mask.any(axis=1)), np.flatnonzero(mask.mask.any(axis=0))
     if not len(rows):
         return None
-    return float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1)
+    box = float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1)
+    height, width = mask.mask.shape
+    return scaled_box(box, 1 / width, 1 / height)
 
 
 def _pairs(overlap: Float64[np.ndarray, "d t"]) -> dict[int, int]:

@@ -10,7 +10,7 @@ that the library would fetch.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -65,21 +65,26 @@ class Sam3Tracker:
         self._frame = -1
         self._max = max_objects
         model.max_num_objects = max_objects
+        self._least: Mapping[str, float] = {}
+        self._detect_all = model.run_detection
+        model.run_detection = self._detect
         self.followed: dict[int, Followed] = {}
         self.retired = 0
         use_plain_suppression()
 
     @torch.inference_mode()
     def step(
-        self, rgb: UInt8[np.ndarray, "h w 3"], phrases: Sequence[str], least: float
+        self, rgb: UInt8[np.ndarray, "h w 3"], phrases: Mapping[str, float]
     ) -> dict[int, ObjectMask]:
-        """Masks of all things that are like a phrase, in the next picture of the video."""
+        """Masks of all things that are like a phrase by at least its least score, in the next
+        picture of the video."""
         session = self._session_for(rgb.shape[:2])
         self._set_phrases(session, phrases)
         self._frame += 1
         if not session.prompts:
             return {}
-        self._model.score_threshold_detection = least
+        self._least = phrases
+        self._model.score_threshold_detection = min(phrases.values())
         device, dtype = self._model.device, self._model.dtype
         pixels = square_pixels(rgb, self._size, SAM3_MEAN, SAM3_STD, device).to(dtype)
         output = self._model(inference_session=session, frame=pixels, frame_idx=self._frame)
@@ -114,7 +119,7 @@ class Sam3Tracker:
             self._session.processed_frames = CountingFrames()
         return self._session
 
-    def _set_phrases(self, session: Any, phrases: Sequence[str]) -> None:
+    def _set_phrases(self, session: Any, phrases: Collection[str]) -> None:
         """Add new concepts; one that is no longer asked for goes with its objects."""
         for phrase in [p for p in self._concepts.ids if p not in phrases]:
             concept = self._concepts.ids.pop(phrase)
@@ -135,6 +140,19 @@ class Sam3Tracker:
             session.prompts[concept] = phrase
             session.prompt_input_ids[concept] = ids.to(self._model.device)
             session.prompt_attention_masks[concept] = mask.to(self._model.device)
+
+    def _detect(self, inference_session: Any, **given: Any) -> dict[int, dict[str, Tensor]]:
+        """In place of the library's, whose one least score is for all phrases.
+
+        What is refused later than here has had a place among `max_objects`, and is born again with
+        each picture.
+        """
+        kept = {}
+        found = self._detect_all(inference_session=inference_session, **given)
+        for concept, things in found.items():
+            sure = things["scores"] >= self._least[inference_session.prompts[concept]]
+            kept[concept] = {key: values[sure] for key, values in things.items()}
+        return kept
 
     def _follow(self, session: Any, output: Any, masks: dict[int, ObjectMask]) -> None:
         for object_id in masks:
