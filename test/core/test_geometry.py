@@ -10,6 +10,7 @@ from scipy.spatial.transform import Rotation
 from worldsystem_core.frames import Camera
 from worldsystem_core.geometry.pinhole import pointmap_from_depth, project
 from worldsystem_core.geometry.rotation import (
+    matrices_from_quaternions_xyzw,
     matrix_from_quaternion_xyzw,
     quaternion_xyzw_from_matrix,
 )
@@ -135,9 +136,13 @@ def test_quaternions_are_those_of_scipy_also_where_w_is_nothing():
 
 
 def test_a_quaternion_of_any_length_is_the_rotation_that_scipy_says_and_one_of_none_is_refused():
-    for quaternion in np.random.default_rng(3).normal(size=(50, 4)) * 7.0:
-        expected = Rotation.from_quat(quaternion).as_matrix()
-        np.testing.assert_allclose(matrix_from_quaternion_xyzw(quaternion), expected, atol=1e-12)
+    quaternions = np.random.default_rng(3).normal(size=(50, 4)) * 7.0
+    expected = Rotation.from_quat(quaternions).as_matrix()
+    for quaternion, matrix in zip(quaternions, expected, strict=True):
+        np.testing.assert_allclose(matrix_from_quaternion_xyzw(quaternion), matrix, atol=1e-12)
+    np.testing.assert_allclose(matrices_from_quaternions_xyzw(quaternions), expected, atol=1e-12)
     for none in (np.zeros(4), np.full(4, np.nan)):
         with pytest.raises(ValueError, match="no rotation"):
             matrix_from_quaternion_xyzw(none)
+        with pytest.raises(ValueError, match="no rotation"):
+            matrices_from_quaternions_xyzw(np.stack([quaternions[0], none]))

@@ -44,6 +44,27 @@ def matrix_from_quaternion_xyzw(
     )
 
 
+def matrices_from_quaternions_xyzw(
+    quaternions: Float[np.ndarray, "n 4"],
+) -> Float64[np.ndarray, "n 3 3"]:
+    """The same of many at once; raises ValueError where one has no length."""
+    lengths = np.linalg.norm(quaternions, axis=1)
+    if not (lengths > 0.0).all():
+        raise ValueError("a quaternion of no length is no rotation")
+    x, y, z, w = (quaternions / lengths[:, None]).T
+    matrices = np.empty((len(quaternions), 3, 3))
+    matrices[:, 0, 0] = 1.0 - 2.0 * (y * y + z * z)
+    matrices[:, 0, 1] = 2.0 * (x * y - z * w)
+    matrices[:, 0, 2] = 2.0 * (x * z + y * w)
+    matrices[:, 1, 0] = 2.0 * (x * y + z * w)
+    matrices[:, 1, 1] = 1.0 - 2.0 * (x * x + z * z)
+    matrices[:, 1, 2] = 2.0 * (y * z - x * w)
+    matrices[:, 2, 0] = 2.0 * (x * z - y * w)
+    matrices[:, 2, 1] = 2.0 * (y * z + x * w)
+    matrices[:, 2, 2] = 1.0 - 2.0 * (x * x + y * y)
+    return matrices
+
+
 def _outer_of_matrix() -> Float64[np.ndarray, "9 16"]:
     """Factors of a matrix's nine numbers in the sixteen of 4 q qᵀ - 1, by rows x, y, z, w."""
     factors = np.zeros((4, 4, 3, 3))

@@ -117,6 +117,15 @@ class CdrReader:
     def string(self) -> str:
         return bytes(self._take(self.number("I"))).rstrip(b"\x00").decode(errors="replace")
 
+    def doubles(self, count: int) -> np.ndarray:
+        """So many consecutive float64 fields, as a read-only view."""
+        self._at += -self._at % 8
+        return np.frombuffer(self._take(8 * count), "<f8")
+
+    def rest(self) -> memoryview:
+        """All that was not taken yet."""
+        return self._take(len(self._body) - self._at)
+
     def octets(self) -> np.ndarray:
         """An unbounded uint8 sequence, as a read-only view."""
         return np.frombuffer(self._take(self.number("I")), np.uint8)

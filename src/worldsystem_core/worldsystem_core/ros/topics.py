@@ -29,6 +29,7 @@ from worldsystem_core.ros.adapters import (
     camera,
     object_pictures,
     objects,
+    path,
     slam,
     splats,
     status,
@@ -61,7 +62,7 @@ PRESSURE: Topic[PressureSample] = Topic("baro/pressure", telemetry.PRESSURE, qos
 BATTERY: Topic[BatterySample] = Topic("battery/state", telemetry.BATTERY, qos.TELEMETRY)
 ODOMETRY: Topic[OdometrySample] = Topic("odometry/level", telemetry.ODOMETRY, qos.TELEMETRY)
 POSE: Topic[Pose] = Topic("slam/pose", slam.POSE, qos.POSE)
-PATH: Topic[StampedPoses] = Topic("slam/path", slam.PathAdapter(), qos.LATCHED, latched=True)
+PATH: Topic[StampedPoses] = Topic("slam/path", path.PathAdapter(), qos.LATCHED, latched=True)
 KEYFRAME: Topic[slam.KeyframeEvent] = Topic(
     "slam/keyframe", slam.KeyframeAdapter(), qos.KEYFRAMES, inbox=KeyframeInbox, waiting=50
 )

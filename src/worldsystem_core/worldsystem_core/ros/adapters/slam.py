@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Poses, the path, keyframes and their points, the cloud of all."""
+"""Poses, keyframes and their points, the cloud of all."""
 
 from __future__ import annotations
 
 import numpy as np
 from geometry_msgs.msg import PoseStamped
-from nav_msgs.msg import Path
 from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import PointCloud2
 from worldsystem_msgs.msg import Keyframe as KeyframeMessage
@@ -34,7 +33,6 @@ from worldsystem_core.ros.adapters.messages import (
     world_frame,
 )
 from worldsystem_core.ros.cdr import CdrWriter
-from worldsystem_core.trajectory import StampedPoses
 
 KeyframeEvent = NewKeyframe | MovedKeyframes | RemovedKeyframes
 
@@ -68,56 +66,6 @@ def _pose(message: PoseStamped) -> Pose:
 
 
 POSE = MessageAdapter(PoseStamped, _pose_stamped, _pose)
-
-
-class PathAdapter:
-    """`StampedPoses` ↔ `nav_msgs/Path`."""
-
-    ros_type = Path
-
-    def dump(self, item: StampedPoses) -> list[bytes]:
-        frame = world_frame(item.scale)
-        numbers = np.empty((len(item), 7))
-        numbers[:, :3] = item.positions
-        numbers[:, 3:] = quaternion_xyzw_from_matrix(item.world_from_cam[:, :3, :3])
-        writer = CdrWriter()
-        writer.header(int(item.stamps_ns[-1]) if len(item) else 0, frame)
-        writer.number("I", len(item))
-        if len(item):  # the first starts where it may; after it all are alike
-            writer.header(int(item.stamps_ns[0]), frame)
-            writer.doubles(numbers[0])
-            writer.raw(_stamped_poses(item.stamps_ns[1:], frame, numbers[1:]))
-        return [writer.finish()]
-
-    def load(self, cdr: bytes) -> StampedPoses:
-        message = deserialize_message(cdr, Path)
-        poses = message.poses
-        return StampedPoses(
-            np.array([nanoseconds(pose.header.stamp) for pose in poses], dtype=np.int64),
-            np.array([pose_matrix(pose.pose) for pose in poses]).reshape(-1, 4, 4),
-            scale_of(message.header.frame_id),
-        )
-
-
-def _stamped_poses(stamps_ns: np.ndarray, frame: str, numbers: np.ndarray) -> np.ndarray:
-    """`PoseStamped` after `PoseStamped` as they lie in CDR from an offset that 8 divides."""
-    text = frame.encode() + b"\x00"
-    gap = -(12 + len(text)) % 8
-    kind = np.dtype(
-        [
-            ("sec", "<i4"),
-            ("nanosec", "<u4"),
-            ("length", "<u4"),
-            ("frame", f"V{len(text) + gap}"),
-            ("pose", "<f8", (7,)),
-        ]
-    )
-    poses = np.zeros(len(stamps_ns), kind)
-    poses["sec"], poses["nanosec"] = np.divmod(stamps_ns, 10**9)
-    poses["length"] = len(text)
-    poses["frame"] = np.void(text + bytes(gap))
-    poses["pose"] = numbers
-    return poses
 
 
 class KeyframeAdapter:

@@ -85,15 +85,19 @@ def _fix(item: GpsFix) -> list[NavSatFix]:
 
 
 def _gps_fix(message: NavSatFix) -> GpsFix:
+    known = math.isfinite(message.latitude) and math.isfinite(message.longitude)
+    if message.status.status == NavSatStatus.STATUS_NO_FIX or not known:
+        raise ValueError("the receiver has no fix")
     east, up = message.position_covariance[0], message.position_covariance[8]
-    known = message.position_covariance_type != NavSatFix.COVARIANCE_TYPE_UNKNOWN
+    told = message.position_covariance_type != NavSatFix.COVARIANCE_TYPE_UNKNOWN
+    told = told and east >= 0 and up >= 0
     return GpsFix(
         stamp_ns=nanoseconds(message.header.stamp),
         latitude_deg=message.latitude,
         longitude_deg=message.longitude,
         altitude_m=message.altitude,
-        horizontal_error_m=math.sqrt(2 * east) if known else math.nan,
-        vertical_error_m=math.sqrt(up) if known else math.nan,
+        horizontal_error_m=math.sqrt(2 * east) if told else math.nan,
+        vertical_error_m=math.sqrt(up) if told else math.nan,
     )
 
 
@@ -105,6 +109,8 @@ def _pressure(item: PressureSample) -> list[FluidPressure]:
 
 
 def _pressure_sample(message: FluidPressure) -> PressureSample:
+    if not math.isfinite(message.fluid_pressure):
+        raise ValueError("the pressure is not known")
     return PressureSample(
         stamp_ns=nanoseconds(message.header.stamp), pressure_pa=message.fluid_pressure
     )
