@@ -11,7 +11,9 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from demo_run import free_ports
 from rosbags.highlevel import AnyReader
@@ -65,6 +67,76 @@ def test_one_that_hangs_is_killed_and_one_that_starts_slowly_is_not():
     watch.heard(STARTING_S - 1)
     assert watch.due(STARTING_S + SILENT_S - 2) is Action.NOTHING
     assert watch.due(STARTING_S + SILENT_S) is Action.KILL
+
+
+@pytest.mark.parametrize("heard", [True, False])
+def test_one_that_waits_for_a_device_is_told_to_die_only_now_and_then(heard):
+    watch, now = StageWatch(0.0), STARTING_S + 1
+    if heard:
+        watch.heard(now - SILENT_S - 1)
+    for _ in range(3):
+        assert watch.due(now) is Action.KILL
+        watch.killed(now)
+        assert watch.due(now + SILENT_S - 1) is Action.NOTHING
+        now += SILENT_S + 1
+    watch.ended(now)
+    assert watch.due(now) is Action.START
+
+
+class Unkillable:
+    """A process that waits for a disk: a signal reaches it when that answers."""
+
+    pid = 1
+
+    def poll(self):
+        return None
+
+    def kill(self):
+        pass
+
+    def wait(self, timeout):
+        raise subprocess.TimeoutExpired("recorder", timeout)
+
+
+def test_a_process_that_cannot_be_killed_holds_nobody_up(tmp_path, caplog):
+    from worldsystem.graph import STAGES
+    from worldsystem.stage_process import StageProcess
+
+    process = StageProcess(STAGES[0], tmp_path / "ingest", {}, tmp_path)
+    process._process = Unkillable()
+    process.kill()
+    assert "has not ended yet" in caplog.text
+    assert process.exit_code is None
+
+
+def test_a_stage_that_cannot_be_begun_anew_is_tried_again_later_and_leaves_no_spare():
+    pytest.importorskip("rclpy", reason="ROS is not set up: run these through `make test`")
+    from worldsystem.separate import SeparateApp
+
+    ended, watch = [], StageWatch(0.0)
+
+    class Full:
+        def start(self, spare, **further):
+            raise OSError(28, "No space left on device")
+
+    app = SimpleNamespace(
+        _node=lambda _: SimpleNamespace(observer=SimpleNamespace(began_anew=lambda _: None)),
+        _as_before=lambda _: {},
+        _spares=SimpleNamespace(take=lambda: SimpleNamespace(end=lambda: ended.append(True))),
+    )
+    watch.ended(1.0)
+    waits = []
+    for _ in range(4):
+        SeparateApp._begin_anew(app, "mesher", Full(), watch)
+        waits.append(next(s for s in np.arange(0, 20, 0.05) if _is_due(watch, s)))
+    assert waits == sorted(waits)
+    assert waits[0] > 0
+    assert ended == [True] * 4
+    assert watch.restarts == 0
+
+
+def _is_due(watch: StageWatch, later_s: float) -> bool:
+    return watch.due(watch.ended_s + later_s) is Action.START
 
 
 def test_one_who_watches_and_was_asleep_kills_nobody():

@@ -154,6 +154,7 @@ class SeparateApp(App):
             if action is Action.KILL:
                 log.error("%s gives no sign of life and is killed", name)
                 process.kill()
+                watch.killed(time.monotonic())
             elif action is Action.START:
                 self._begin_anew(name, process, watch)
         reporter.supervised = {
@@ -181,8 +182,16 @@ class SeparateApp(App):
             further["restore"] = True
         if name == "recorder":
             further["name"] = f"bag_{watch.restarts + 2}"
-        process.start(self._spares.take(), **further)
-        watch.started(time.monotonic())
+        spare = self._spares.take()
+        try:
+            process.start(spare, **further)
+        except OSError as error:
+            log.warning("%s could not be begun anew: %s", name, error)
+            if spare is not None:
+                spare.end()
+            watch.could_not_start(time.monotonic())
+        else:
+            watch.started(time.monotonic())
 
     def _as_before(self, name: str) -> dict[str, object]:
         """What the stage chose in its lives so far, as far as it told of it."""

@@ -51,7 +51,8 @@ class StageProcess:
         return None if self._process is None else self._process.pid
 
     def start(self, spare: SpareProcess | None = None, **further: object) -> None:
-        """Start it, with `further` parameters beside its own; `spare`, if any, becomes it."""
+        """Start it, with `further` parameters beside its own; `spare`, if any, becomes it. Raises
+        `OSError` where that cannot be, as without memory or disk."""
         given = {self.stage.name: {"ros__parameters": self._parameters | further}}
         self._file.write_text(yaml.safe_dump(given))
         node = ["--ros-args", "-r", f"__node:={self.stage.name}"]
@@ -67,10 +68,14 @@ class StageProcess:
         )
 
     def kill(self) -> None:
-        """End it at once; for one that does not answer."""
+        """End it at once; for one that does not answer. One that waits for a disk or a device ends
+        only when that answers: it is left to itself after a while."""
         if self._process is not None and self._process.poll() is None:
             self._process.kill()
-            self._process.wait(_KILL_S)
+            try:
+                self._process.wait(_KILL_S)
+            except subprocess.TimeoutExpired:
+                log.warning("%s was killed and has not ended yet", self.stage.name)
 
     def end(self) -> None:
         """Let it work off what it holds and end; kill it when that takes too long."""

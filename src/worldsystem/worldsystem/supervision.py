@@ -71,6 +71,18 @@ class StageWatch:
         self.restarts += 1
         self._delay_s = min(max(2.0 * self._delay_s, SECOND_DELAY_S), LONGEST_DELAY_S)
 
+    def could_not_start(self, now_s: float) -> None:
+        """It was to be begun anew, and could not: the next attempt comes later."""
+        self.ended_s = now_s
+        self._delay_s = min(max(2.0 * self._delay_s, SECOND_DELAY_S), LONGEST_DELAY_S)
+
+    def killed(self, now_s: float) -> None:
+        """It was told to die: while its end is not seen, that is not asked for again at once."""
+        if self.heard_s is None:
+            self.started_s = now_s + SILENT_S - STARTING_S
+        else:
+            self.heard_s = now_s
+
     def due(self, now_s: float) -> Action:
         """What to do now."""
         if self.ended_s is not None:
