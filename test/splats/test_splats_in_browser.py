@@ -145,6 +145,30 @@ def test_splats_look_in_the_page_as_the_reference_draws_them(browser, page_serve
     page.close()
 
 
+HIDE = """(hidden) => {
+  Object.defineProperty(document, "hidden", { get: () => hidden, configurable: true });
+  document.dispatchEvent(new Event("visibilitychange"));
+}"""
+
+
+def test_a_hidden_page_fetches_no_splats_until_it_is_seen_again(browser, page_server):
+    discs = coloured_wall()
+    page = opened(browser, page_server)
+    show(page, "splats")
+    page_server.splats(put(discs))
+    until(page, f"worldsystem.splats.count === {len(discs)}")
+    page.evaluate("worldsystem.splats.hiddenMs = 50")
+    page.evaluate(HIDE, True)
+    until(page, "worldsystem.splats.socket === null")
+    page_server.splats(put(discs[np.arange(10)], chunk=2, sequence=2))
+    page.wait_for_timeout(300)
+    assert page.evaluate("worldsystem.splats.chunks") == 1
+    page.evaluate(HIDE, False)
+    until(page, "worldsystem.splats.chunks === 2")
+    assert page.complaints == []
+    page.close()
+
+
 def test_chunks_move_are_replaced_and_go(browser, page_server):
     discs = coloured_wall()
     page = opened(browser, page_server, "?splats=deflated")

@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-from world_for_viewers import track_frame
+from world_for_viewers import keyframe, track_frame
 
 from worldsystem_core.objects import TrackFrame
 from worldsystem_viewer.album import Album
@@ -54,3 +54,13 @@ def test_an_album_without_memory_keeps_nothing():
     album = Album(most_bytes=1)
     see(album, 1, 1)
     assert album.detail(1).sightings == 0
+
+
+def test_of_large_video_the_keyframes_picture_serves_where_the_full_one_is_gone():
+    album, large = Album(), np.zeros((1080, 1920, 3), np.uint8)
+    album.picture(large, 1)
+    album.keyframe(replace(keyframe(0, 0.0), stamp_ns=1, rgb=RGB))
+    for stamp_ns in range(2, 22):
+        album.picture(large, stamp_ns)
+    album.tracks(sighting(7, 1))
+    assert len(album.detail(7).jpeg) > 1000

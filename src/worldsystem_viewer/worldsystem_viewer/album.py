@@ -20,7 +20,7 @@ from worldsystem_viewer.protocol import FoundUpdate, ObjectDetail
 _MOST_SIGHTINGS = 256
 _ENTRY_BYTES = 1000
 """Of an object beside its picture and sightings."""
-_MOST_PICTURE_BYTES = 96 * 2**20
+_MOST_PICTURE_BYTES, _MOST_KEYFRAME_BYTES = 96 * 2**20, 16 * 2**20
 _MOST_PICTURES = 90
 _PADDING = 0.2
 _LONGEST_PX = 320
@@ -53,6 +53,25 @@ class _Entry:
             self.scores = array("f", [self.scores[row] for row in stay])
 
 
+class _Pictures:
+    """The newest pictures by their stamps, by reference."""
+
+    def __init__(self, most_bytes: int) -> None:
+        self._most_bytes = most_bytes
+        self._held: OrderedDict[int, np.ndarray] = OrderedDict()
+        self._bytes = 0
+
+    def put(self, rgb: UInt8[np.ndarray, "h w 3"], stamp_ns: int) -> None:
+        before = self._held.pop(stamp_ns, None)
+        self._bytes += rgb.nbytes - (0 if before is None else before.nbytes)
+        self._held[stamp_ns] = rgb
+        while self._bytes > self._most_bytes or len(self._held) > _MOST_PICTURES:
+            self._bytes -= self._held.popitem(last=False)[1].nbytes
+
+    def get(self, stamp_ns: int) -> UInt8[np.ndarray, "h w 3"] | None:
+        return self._held.get(stamp_ns)
+
+
 class Album:
     """Takes pictures, keyframes and tracks in the order in which they come; from any thread.
 
@@ -62,8 +81,8 @@ class Album:
     def __init__(self, most_bytes: int = 64 * 2**20) -> None:
         self._most_bytes = most_bytes
         self._lock = threading.Lock()
-        self._pictures: OrderedDict[int, np.ndarray] = OrderedDict()
-        self._bytes = 0
+        self._pictures = _Pictures(_MOST_PICTURE_BYTES)
+        self._keyframes = _Pictures(_MOST_KEYFRAME_BYTES)
         self._entries: OrderedDict[int, _Entry] = OrderedDict()
         self._entry_bytes = 0
         self._objects: MapObjects | None = None
@@ -71,22 +90,20 @@ class Album:
     def picture(self, rgb: UInt8[np.ndarray, "h w 3"], stamp_ns: int) -> None:
         """Remember a picture, by reference, until its tracks come or it is too old."""
         with self._lock:
-            if stamp_ns in self._pictures and self._pictures[stamp_ns].size >= rgb.size:
-                return
-            before = self._pictures.pop(stamp_ns, None)
-            self._bytes += rgb.nbytes - (0 if before is None else before.nbytes)
-            self._pictures[stamp_ns] = rgb
-            while self._bytes > _MOST_PICTURE_BYTES or len(self._pictures) > _MOST_PICTURES:
-                self._bytes -= self._pictures.popitem(last=False)[1].nbytes
+            self._pictures.put(rgb, stamp_ns)
 
     def keyframe(self, keyframe: Keyframe) -> None:
-        """Its picture serves where the full one is gone already."""
-        self.picture(keyframe.rgb, keyframe.stamp_ns)
+        """Its picture serves where the full one is gone already: of large video only half a second
+        is held."""
+        with self._lock:
+            self._keyframes.put(keyframe.rgb, keyframe.stamp_ns)
 
     def tracks(self, frame: TrackFrame) -> None:
         """Count what is seen, and cut it out where it is seen better than before."""
         with self._lock:
             rgb = self._pictures.get(frame.stamp_ns)
+            if rgb is None:
+                rgb = self._keyframes.get(frame.stamp_ns)
             for track in frame.tracks:
                 if track.state is TrackState.CONFIRMED:
                     self._see(track, frame, rgb)

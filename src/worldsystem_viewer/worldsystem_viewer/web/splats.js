@@ -5,6 +5,7 @@ import { decode } from "./protocol.js";
 import { SplatPool } from "./splat_pool.js";
 
 const RETRY_MS = 1500;
+const HIDDEN_MS = 10_000; // a page that is hidden for so long fetches all when it is seen again
 
 export class SplatsLayer {
   // `token()` is the page's token of now, empty without one.
@@ -17,10 +18,13 @@ export class SplatsLayer {
     this.bytes = this.total = this.messages = 0;
     this.busyMs = []; // time of the main thread for each message
     this.queue = Promise.resolve(); // inflating takes turns, so that messages stay in order
+    this.hiddenMs = HIDDEN_MS;
+    this.away = false;
     stage.beforeDraw.push(() => {
       this.follow();
       return false;
     });
+    document.addEventListener("visibilitychange", () => this.see(!document.hidden));
   }
 
   get count() { return this.pool.count; }
@@ -28,8 +32,23 @@ export class SplatsLayer {
 
   // Connected exactly while visible: whoever shows the group gets the newest.
   follow() {
-    if (this.group.visible && !this.socket) this.open();
-    else if (!this.group.visible && this.socket) this.close();
+    const wanted = this.group.visible && !this.away;
+    if (wanted && !this.socket) this.open();
+    else if (!wanted && this.socket) this.close();
+  }
+
+  // Nothing draws on a hidden page, so what came would only pile up for the next picture.
+  see(seen) {
+    clearTimeout(this.leaving);
+    if (seen) {
+      this.away = false;
+      this.follow();
+      return;
+    }
+    this.leaving = setTimeout(() => {
+      this.away = true;
+      this.follow();
+    }, this.hiddenMs);
   }
 
   open() {
