@@ -156,6 +156,8 @@ def _add_memory(bench: Benchmark, steady: Sequence[Sample]) -> None:
         next((p.memory_mb for p in s.processes.values() if p.label == "system"), NAN)
         for s in steady
     ]
+    allocated = slope([s.t_s for s in steady], [s.account.allocated_mb for s in steady])
+    _add_slope(bench, "memory_slope.system_allocated", allocated)
     rest = [total - part for total, part in zip(roots, mesher, strict=True)]
     found = slope([s.t_s for s in steady], rest)
     _add_slope(bench, "memory_slope.system_without_mesher", found)

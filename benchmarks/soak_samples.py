@@ -32,7 +32,8 @@ class Account:
     """What the nodes have counted since they began.
 
     `latency_counts` are those of the mesher's output (glass to map), a number a bucket;
-    `faults` are frames that were settled twice, or that were never taken.
+    `faults` are frames that were settled twice, or that were never taken; `allocated_mb` is what
+    the C library of the mesher's process, which is that of all stages, has handed out.
     """
 
     tracked: int = 0
@@ -41,6 +42,7 @@ class Account:
     latency_edges_s: tuple[float, ...] = ()
     latency_counts: tuple[float, ...] = ()
     mesher_mb: float = float("nan")
+    allocated_mb: float = float("nan")
 
 
 @dataclass(frozen=True)
@@ -132,6 +134,7 @@ def account_from(system: str, mesher: str) -> Account:
     tracked = faults = 0
     dropped: dict[str, int] = {}
     latency: list[tuple[float, float]] = []
+    allocated_mb = float("nan")
     for family in text_string_to_metric_families(system):
         for name, labels, value, *_ in family.samples:
             stage = labels.get("stage", "")
@@ -145,6 +148,8 @@ def account_from(system: str, mesher: str) -> Account:
                 dropped[f"{stage}.{labels['reason']}"] = int(value)
             elif name == "worldsystem_latency_seconds_bucket" and stage == MAPPING:
                 latency.append((float(labels["le"]), value))
+            elif name == "worldsystem_process_allocated_bytes" and stage == MAPPING:
+                allocated_mb = value / 1e6
     latency.sort()
     return Account(
         tracked=tracked,
@@ -153,6 +158,7 @@ def account_from(system: str, mesher: str) -> Account:
         latency_edges_s=tuple(edge for edge, _ in latency),
         latency_counts=tuple(float(n) for n in np.diff([0.0, *(up_to for _, up_to in latency)])),
         mesher_mb=_mesher_mb(mesher),
+        allocated_mb=allocated_mb,
     )
 
 

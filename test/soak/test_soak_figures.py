@@ -23,6 +23,8 @@ worldsystem_frames_used_total{stage="slam3r"} 120.0
 worldsystem_frames_in_flight{stage="slam3r"} 3.0
 worldsystem_frames_in_flight{stage="mesher"} -2.0
 worldsystem_ledger_violations_total{stage="slam3r"} 1.0
+worldsystem_process_allocated_bytes{stage="slam3r"} 4e+06
+worldsystem_process_allocated_bytes{stage="mesher"} 5e+06
 worldsystem_frames_dropped_total{stage="slam3r",reason="queue_full"} 7.0
 worldsystem_latency_seconds_bucket{stage="mesher",le="0.1"} 1.0
 worldsystem_latency_seconds_bucket{stage="mesher",le="0.5"} 4.0
@@ -144,6 +146,7 @@ def test_both_pages_make_an_account() -> None:
     assert account.latency_edges_s == (0.1, 0.5, float("inf"))
     assert account.latency_counts == (1.0, 3.0, 0.0)
     assert account.mesher_mb == 3.0
+    assert account.allocated_mb == 5.0
     assert np.isnan(account_from("", "").mesher_mb)
 
 

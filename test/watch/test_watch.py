@@ -19,7 +19,7 @@ from worldsystem.watch.state import SystemState, problems
 from worldsystem.watch.table import table
 from worldsystem_core.latency import LatencyHistogram
 from worldsystem_core.ledger import LedgerState, StageReport
-from worldsystem_core.process_figures import process_figures
+from worldsystem_core.process_figures import _Allocated, process_figures
 from worldsystem_ingest.server.metrics import ServerStatus, StreamStatus
 from worldsystem_ingest.server.metrics import exposition as ingest_exposition
 
@@ -155,6 +155,14 @@ def test_a_process_knows_its_memory_and_its_processor_time() -> None:
         pass
     assert figures["process.memory_mb"] > 5
     assert process_figures()["thread.cpu_s"] > figures["thread.cpu_s"]
+
+
+def test_a_process_knows_how_much_its_c_library_has_handed_out() -> None:
+    before = _Allocated().newest_bytes()
+    held = bytearray(50_000_000)
+    grown = _Allocated().newest_bytes() - before
+    assert len(held) <= grown < 1.1 * len(held)
+    assert process_figures()["process.allocated_mb"] > 0
 
 
 def known_names() -> set[str]:

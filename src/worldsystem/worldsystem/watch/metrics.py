@@ -34,6 +34,11 @@ _GAUGES: tuple[tuple[str, str, _Value], ...] = (
         "resident memory of the node's process",
         lambda n: n.memory_mb * 1e6,
     ),
+    (
+        "worldsystem_process_allocated_bytes",
+        "what the C library of the node's process has handed out",
+        lambda n: n.allocated_mb * 1e6,
+    ),
 )
 _COUNTERS: tuple[tuple[str, str, _Value], ...] = (
     ("worldsystem_frames_taken", "frames taken", lambda n: n.taken),

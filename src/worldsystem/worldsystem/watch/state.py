@@ -32,6 +32,7 @@ class NodeState:
     queue: int
     pid: int
     memory_mb: float
+    allocated_mb: float
     cpu_s: float
     thread_cpu_s: float
     restarts: int
@@ -134,6 +135,7 @@ def _state(name: str, heard: _Heard, now_s: float) -> NodeState:
         queue=int(_number(heard.facts, "queue")),
         pid=int(_number(heard.facts, "process.pid")),
         memory_mb=_number(heard.facts, "process.memory_mb"),
+        allocated_mb=_number(heard.facts, "process.allocated_mb"),
         cpu_s=_number(heard.facts, "process.cpu_s"),
         thread_cpu_s=_number(heard.facts, "thread.cpu_s"),
         restarts=heard.restarts,
