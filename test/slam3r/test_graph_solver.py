@@ -150,6 +150,71 @@ def test_a_size_that_is_known_is_hardly_changed_by_anchors():
     assert sizes == pytest.approx([1.1, 1.0, 1.1], abs=0.01)
 
 
+def test_a_node_that_stands_in_for_another_takes_its_anchor_along():
+    """As far beside it as it lies; with one of its own, each by its covariance."""
+    graph = PoseGraph()
+    for node, x in ((0, 0.0), (1, 2.0), (2, 3.0)):
+        graph.add_node(node, step(x=x))
+    graph.anchors[0] = Anchor(np.array([0.5, 0.0, 0.0]), 4.0 * np.eye(3))
+    graph.contract(edge(0, 1, step(x=2.0)))
+    assert graph.anchors.keys() == {1}
+    assert np.allclose(graph.anchors[1].position, [2.5, 0.0, 0.0])
+    assert np.allclose(graph.anchors[1].covariance, 4.0 * np.eye(3))
+    graph.anchors[2] = Anchor(np.array([2.5, 0.0, 0.0]), np.eye(3))
+    graph.contract(edge(1, 2, step(x=1.0)))
+    assert graph.anchors.keys() == {2}
+    assert np.allclose(graph.anchors[2].position, [(4.0 * 2.5 + 3.5) / 5.0, 0.0, 0.0])
+    assert np.allclose(graph.anchors[2].covariance, 0.8 * np.eye(3))
+
+
+LAP = 24
+
+
+def flown_again(graph: PoseGraph, places: list[Sim3]) -> list[float]:
+    """Sizes of the map while each node but the first goes once one a lap later is there."""
+    sizes = []
+    for new in range(LAP, len(places)):
+        measured, old = loop_of(places, new - 1, new), new - LAP
+        graph.add_node(new, graph.nodes[new - 1] @ measured)
+        graph.add_edge(edge(new - 1, new, measured, sigma=0.002))
+        graph.add_edge(edge(old, new, loop_of(places, old, new), loop=True))
+        graph.optimise()
+        sizes.append(size_of(graph))
+        if old:
+            graph.contract(edge(old, new, loop_of(places, old, new)))
+            graph.remove_node(old)
+        assert len(graph.anchors) == LAP
+    return sizes
+
+
+def size_of(graph: PoseGraph) -> float:
+    return float(np.mean([node.scale for node in graph.nodes.values()]))
+
+
+def test_a_map_that_is_flown_again_keeps_its_anchors_and_with_them_its_size():
+    """Three laps of 50 m across, each a little beside the last, by fixes that are 2 m off."""
+    rng = np.random.default_rng(7)
+    metres = Sim3(6.5, np.eye(3), np.zeros(3))
+    truth = ring(LAP, Sim3.identity())[1]
+    places = [
+        metres @ truth[i % LAP] @ Sim3(1.0, np.eye(3), rng.normal(0.0, 0.1, 3))
+        for i in range(3 * LAP)
+    ]
+    graph = PoseGraph()
+    for i, place in enumerate(places[:LAP]):
+        graph.add_node(i, place)
+        where = place.translation + rng.normal(0.0, 2.0, 3)
+        graph.anchors[i] = Anchor(where, 4.0 * np.eye(3))
+        if i:
+            graph.add_edge(edge(i - 1, i, loop_of(places, i - 1, i), sigma=0.002))
+    graph.optimise()
+    first = size_of(graph)
+    sizes = flown_again(graph, places)
+    graph.optimise()
+    sizes.append(size_of(graph))
+    assert sizes == pytest.approx([first] * len(sizes), rel=0.02)
+
+
 def test_a_node_taken_out_leaves_the_way_between_its_neighbours():
     graph, truth = ring(6, Sim3.identity())
     graph.remove_node(3)

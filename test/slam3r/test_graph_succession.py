@@ -28,6 +28,7 @@ from worldsystem_slam3r.graph.pose_graph import Edge, PoseGraph
 from worldsystem_slam3r.graph.restartable import RenewableBackend
 from worldsystem_slam3r.graph.succession import Succession
 from worldsystem_slam3r.scale.hanging import HangingSamples, Hung, PositionSample
+from worldsystem_slam3r.scale.metric import MetricScale
 
 LAP = 16
 WINDOW = 9
@@ -317,3 +318,27 @@ def test_what_was_measured_along_the_way_goes_along_with_the_successor():
     np.testing.assert_allclose(after[1].apply(after[0].place), before[1].apply(before[0].place))
     turned = [world.scale * world.rotation @ hung.velocity for hung, world in (before, after)]
     np.testing.assert_allclose(*turned)
+
+
+def test_a_successors_anchor_is_what_all_the_fixes_that_hang_on_it_say():
+    """The twin is made of the fixes themselves, once they hang on it."""
+    places, rng = random_places(2), np.random.default_rng(5)
+    metric = MetricScale(places.get)
+    metric._gps.hung = [
+        Hung(
+            PositionSample(at, places[key].translation + rng.normal(0, 1, 3), 4.0 * np.eye(3)),
+            key,
+            rng.normal(0, 0.1, 3),
+            np.zeros(3),
+        )
+        for at, key in enumerate([0, 0, 1, 0, 1])
+    ]
+    graph = graph_of(places)
+    graph.anchors = metric.anchors()
+    assert graph.anchors.keys() == {0, 1}
+    metric.hang_on(0, 1)
+    graph.contract(edge(places, 0, 1))
+    twin = metric.anchors()
+    assert graph.anchors.keys() == twin.keys() == {1}
+    np.testing.assert_allclose(graph.anchors[1].position, twin[1].position)
+    np.testing.assert_allclose(graph.anchors[1].covariance, twin[1].covariance, atol=1e-12)

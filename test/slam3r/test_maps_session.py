@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from dataclasses import replace
 from itertools import combinations
@@ -97,6 +98,31 @@ def test_loaded_keyframes_have_the_geometry_that_was_saved(saved, first):
         assert np.nanmax(np.abs(keyframe.pointmap[..., 2] / depth - 1)) < 1e-3
         place = np.linalg.inv(first.poses[0]) @ pose
         assert np.allclose(keyframe.world_from_cam, place, atol=1e-6)
+
+
+@pytest.mark.parametrize("damage", ["gone", "cut"])
+def test_one_surface_that_cannot_be_read_holds_up_no_other(saved, second, tmp_path, caplog, damage):
+    folder = tmp_path / "map"
+    shutil.copytree(saved, folder)
+    (lost,) = folder.glob("keyframes/000003-*-dense.npz")
+    if damage == "gone":
+        lost.unlink()
+    else:
+        lost.write_bytes(lost.read_bytes()[:-1])
+    config = Slam3rConfig(map=str(folder), map_every_s=0.0)
+    graph = GraphBackend(RenewableBackend(DriftingBackend([second]), None), config)
+    events = [event for frame in second.frames[:3] for event in graph.feed(frame)]
+    others = [0, 1, 2, 4, 5, 6, 7]
+    assert [e.keyframe.id for e in events if is_new(e) and e.keyframe.id < 8] == others
+    graph.maps.tell_again()
+    again = graph.maps.loaded_keyframes(everything=True)
+    assert [keyframe.id for keyframe in again if keyframe.id < 8] == others
+    assert caplog.text.count("keyframe 3 of the map leaves no surface") == 1
+    graph.save_map(tmp_path / "anew")
+    anew = SavedMap(tmp_path / "anew")
+    anew.check()
+    assert "keyframes/" + lost.name.replace("dense", "place") in anew.manifest.files
+    assert "keyframes/" + lost.name not in anew.manifest.files
 
 
 def test_a_map_keeps_itself_saved(first, tmp_path):

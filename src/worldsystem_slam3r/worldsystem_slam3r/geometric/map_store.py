@@ -86,11 +86,16 @@ class PointTable:
 
 
 class Map:
-    """Keyframes in the order they came, and the points between them."""
+    """Keyframes in the order they came, and the points between them.
 
-    def __init__(self, K4: Float64[np.ndarray, "4"], first_id: int = 0) -> None:
+    No track of it may have an id below `first_track`: the table has no room for those.
+    """
+
+    def __init__(
+        self, K4: Float64[np.ndarray, "4"], first_id: int = 0, first_track: int = 0
+    ) -> None:
         self.K4 = K4
-        self.points = PointTable()
+        self.points = PointTable(base=first_track)
         self.keyframes: dict[int, KeyframeRecord] = {}
         self._next_id = first_id
 

@@ -194,10 +194,11 @@ class GeometricBackend:
     def _begin(self, start: Start) -> list[Event]:
         """Make the first map of two keyframes; the frames before it get their poses."""
         assert self._bootstrap is not None
-        world = self._map = Map(start.K4, self._next_keyframe_id)
+        first, last = start.held[0], start.held[-1]
+        first_track = int(first.tracks.ids.min())  # all others are of the same picture or newer
+        world = self._map = Map(start.K4, self._next_keyframe_id, first_track)
         self._calibrating = self._lens_is_unknown
         self._locator = Locator(world, self._tracker, start.cam_from_world[-1])
-        first, last = start.held[0], start.held[-1]
         for picture, held, pose in (
             (start.reference, first, start.cam_from_world[0]),
             (start.current, last, start.cam_from_world[-1]),

@@ -111,7 +111,8 @@ class PoseGraph:
 
     def contract(self, otherwise: Edge) -> None:
         """Give node `b` what is known of how `a` lies to the rest, where it has no edge of its
-        own. Without an edge between the two this one is taken for it.
+        own, and what was measured of its place. Without an edge between the two this one is taken
+        for it.
 
         Node `a` stays, but keeps that edge alone: what it was given on is not to count twice.
         """
@@ -124,6 +125,20 @@ class PoseGraph:
             if (own.a, heir) not in self.edges and (heir, own.a) not in self.edges:
                 self.add_edge(replace(_joined(own, old_from_heir), is_loop=True))
             del self.edges[edge.key]
+        self._give_anchor(old, heir)
+
+    def _give_anchor(self, old: int, heir: int) -> None:
+        """What says where one lies says where the other does, as far beside it as it is now.
+
+        Else the few anchors that are left would decide how large the map is.
+        """
+        given = self.anchors.pop(old, None)
+        if given is None:
+            return
+        step = self.nodes[heir].translation - self.nodes[old].translation
+        moved = replace(given, position=given.position + step)
+        own = self.anchors.get(heir)
+        self.anchors[heir] = moved if own is None else _combined(own, moved)
 
     def neighbours(self, ids: Iterable[int], steps: int) -> set[int]:
         """`ids` and all nodes up to `steps` edges away."""
@@ -231,6 +246,13 @@ class PoseGraph:
             node: firm if anchored[part] < 3 else known if node in self.restored else guessed
             for part, node in oldest.items()
         }
+
+
+def _combined(a: Anchor, b: Anchor) -> Anchor:
+    """Both measurements of one place, each weighed by its covariance."""
+    share_of_a = b.covariance @ np.linalg.inv(a.covariance + b.covariance)
+    position = b.position + share_of_a @ (a.position - b.position)
+    return Anchor(position, share_of_a @ a.covariance)
 
 
 def _joined(first: Edge, second: Edge) -> Edge:

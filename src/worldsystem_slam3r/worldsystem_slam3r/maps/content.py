@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -33,6 +34,8 @@ from worldsystem_slam3r.maps.keyframe_file import (
 )
 from worldsystem_slam3r.scale.enu import ENU, EnuFrame
 
+log = logging.getLogger(__name__)
+
 KNOWN_TURN_RAD, KNOWN_LOG_SCALE = 0.02, 0.01
 """How well the heading and the size of a saved metric map are known."""
 
@@ -60,12 +63,20 @@ _NODE = np.dtype(
 
 
 def dense_keyframes(kept: list[Kept], dense: DenseMemory, place: Path) -> Iterator[Keyframe]:
-    """Those that have a dense part, one by one, in world units; `place` is named in errors."""
+    """Those that have a dense part, one by one, in world units; `place` is named in errors.
+
+    A part that cannot be read is forgotten with a warning, and no other is held up by it.
+    """
     for each in kept:
         packed = dense.packed(each.id)
         if packed is None:
             continue
-        part = decode_dense(packed(), str(place / _dense_name(each)))
+        try:
+            part = decode_dense(packed(), str(place / _dense_name(each)))
+        except MapError as error:
+            log.warning("keyframe %d of the map leaves no surface: %s", each.id, error)
+            dense.remove(each.id)
+            continue
         ids = (each.id, each.frame_id, each.stamp_ns)
         yield part.keyframe(ids, each.world.pose, each.first_unit)
 
