@@ -3,6 +3,7 @@
 
 import io
 import json
+import re
 import socket
 import time
 
@@ -15,8 +16,9 @@ from world_for_viewers import delta, ground_block, growing_ground
 from worldsystem_core.errors import PortInUse
 from worldsystem_viewer.config import ViewerConfig
 from worldsystem_viewer.foxglove_sink import MESH_TOPIC, FoxgloveSink
+from worldsystem_viewer.second_sending import SecondSending
 
-pytest.importorskip("foxglove", reason="foxglove-sdk is not installed")
+foxglove = pytest.importorskip("foxglove", reason="foxglove-sdk is not installed")
 SCHEMA = "string data"
 CDR = b"\x00\x01\x00\x00\x06\x00\x00\x00hello\x00"
 
@@ -93,6 +95,64 @@ def test_a_topic_is_wanted_only_while_somebody_subscribes(sink, client):
     while sink.wanted("/chatter"):
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+def test_a_late_subscriber_gets_what_a_latched_topic_told_last_of_each_part(sink, client):
+    sink.advertise(
+        "/latched", "std_msgs/msg/String", SCHEMA, part_of=lambda cdr: cdr.split()[0].decode()
+    )
+    for message in (b"left 1", b"right 1", b"left 2"):
+        sink.publish("/latched", message, 1)
+    subscribe(client, channels_of(client, {"/latched"})["/latched"])
+    assert [next_data(client)[1] for _ in range(2)] == [b"right 1", b"left 2"]
+    sink.publish("/latched", b"right 2", 2)
+    assert next_data(client) == (2, b"right 2")
+
+
+def test_what_a_topic_told_that_is_not_latched_is_gone(sink, client):
+    sink.publish("/chatter", b"before", 1)
+    subscribe(client, channels_of(client, {"/chatter"})["/chatter"])
+    wait_wanted(sink, "/chatter")
+    sink.publish("/chatter", CDR, 2)
+    assert next_data(client) == (2, CDR)
+
+
+def test_what_is_published_after_the_end_harms_nobody(sink):
+    sink.stop()
+    sink.publish("/chatter", CDR, 1)
+    assert not sink.wanted("/chatter")
+
+
+class Recorded:
+    """A channel with a client that keeps what is logged."""
+
+    def __init__(self) -> None:
+        self.logged: list = []
+
+    def has_sinks(self) -> bool:
+        return True
+
+    def log(self, message, log_time: int) -> None:
+        self.logged.append(message)
+
+
+def test_a_large_surface_comes_in_bursts_and_then_once_more_chunk_by_chunk():
+    sink, channel, told = FoxgloveSink(ViewerConfig()), Recorded(), []
+    sink._foxglove, sink._mesh = foxglove, channel
+    sink.mesh(delta([ground_block(4 * i, 0) for i in range(70)], 1))
+    for _ in range(4):
+        sink._log_surface()
+        told.append(len(channel.logged))
+    assert told == [32, 64, 70, 70]  # the backlog holds 128
+    sink._again = SecondSending(after_s=0.0, period_s=0.0)
+    sink._surface.mark_all_changed()
+    while len(channel.logged) < 140:
+        sink._log_surface()
+    for _ in range(100):
+        sink._log_surface()
+    assert len(channel.logged) == 70 + 2 * 70
+    chunks = [re.search(rb"(\d+)_0_0", update.encode())[1] for update in channel.logged[70:]]
+    assert [int(x) for x in chunks] == 2 * list(range(70))
 
 
 def test_a_late_subscriber_gets_the_whole_surface(sink, client):

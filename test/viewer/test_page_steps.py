@@ -14,10 +14,11 @@ from page_reader import PageReader
 from world_for_viewers import keyframe, picture, pose_event
 
 from worldsystem_core.reconstruction import MovedKeyframes, RemovedKeyframes
+from worldsystem_viewer.keyframe_store import KeyframeCursor, KeyframeStore, cloud_of
 from worldsystem_viewer.page_line import PageLine, framed
 from worldsystem_viewer.page_messages import pose_message
 from worldsystem_viewer.page_steps import StateSteps, follow
-from worldsystem_viewer.protocol import ImageUpdate, PoseUpdate, StatusUpdate
+from worldsystem_viewer.protocol import ImageUpdate, KeyframesUpdate, PoseUpdate, StatusUpdate
 from worldsystem_viewer.world import Cursor, World
 
 HZ = 10.0
@@ -154,6 +155,53 @@ def test_sizes_told_after_a_keyframe_was_told_again_count_from_there():
     assert after.step == pytest.approx(2.0 * before.step)
     world.add_keyframe(grown)
     assert world.next_cloud(page) is None, "it has these points"
+
+
+def test_a_cursor_is_told_of_a_withdrawn_keyframe_after_10000_others():
+    store, cursor, first = KeyframeStore(10**9), KeyframeCursor(), keyframe(0, 0.0)
+    cloud = cloud_of(first)
+    store.add(first, cloud)
+    store.newer(cursor)
+    store.next_cloud(cursor, None)
+    for number in range(1, 10_002):
+        store.add(dataclasses.replace(first, id=number), cloud)
+        store.remove((number - 1,))
+    update = store.newer(cursor)
+    assert update is not None
+    assert (update.removed.tolist(), update.id.tolist()) == ([0], [10_001])
+    assert cursor.clouds == {}
+    late = store.newer(KeyframeCursor())
+    assert late is not None
+    assert (late.removed.tolist(), late.id.tolist()) == ([], [10_001])
+
+
+def test_who_followed_the_steps_is_told_of_more_removals_than_are_remembered(monkeypatch):
+    monkeypatch.setattr("worldsystem_viewer.keyframe_store._MOST_GONE", 3)
+    crowd, page = Crowd(), Cursor()
+    for number in range(8):
+        crowd.world.add_keyframe(keyframe(number, 0.0))
+    follow(page, crowd.newest(), image=True)
+    crowd.world.remove_keyframes(RemovedKeyframes(tuple(range(7))))
+    alone = crowd.world.newer_keyframes(page)
+    assert alone is not None
+    assert sorted(alone.removed.tolist()) == list(range(7))
+    crowd.now_s += 1.0 / HZ
+    assert sorted(crowd.newest().gone_keyframes) == list(range(7))
+
+
+def test_a_hidden_page_is_told_on_its_return_of_all_keyframes_that_went(page_server, monkeypatch):
+    monkeypatch.setattr("worldsystem_viewer.keyframe_store._MOST_GONE", 3)
+    for number in range(8):
+        page_server.keyframe(keyframe(number, 0.0))
+    page = PageReader(page_server.port)
+    page.read_until(lambda p: KeyframesUpdate in p.newest)
+    page.tell(visible=False)
+    time.sleep(0.3)
+    page_server.removed(RemovedKeyframes(tuple(range(7))))
+    page.tell(visible=True)
+    page.read_until(lambda p: len(p.newest[KeyframesUpdate].removed) > 0)
+    assert sorted(page.newest[KeyframesUpdate].removed.tolist()) == list(range(7))
+    page.close()
 
 
 def test_pages_together_see_all_poses_in_their_order(page_server):

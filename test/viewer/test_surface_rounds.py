@@ -147,6 +147,39 @@ def test_pages_at_any_pace_end_with_the_same_surface():
         assert scene.is_shown_by(page)
 
 
+def test_removals_that_are_too_many_to_be_remembered_still_reach_every_page():
+    scene = Scene()
+    scene.change(*range(4))
+    in_step, once, coming = (scene.page() for _ in range(3))
+    once.ask()
+    in_step.ask()
+    scene.change(3)
+    in_step.ask()
+    elsewhere = tuple((column, 9, 9) for column in range(65_536))
+    scene.change(removed=((0, 0, 0), (1, 0, 0), *elsewhere))
+    scene.change(1)
+    for page in (in_step, once, coming):
+        while page.ask():
+            continue
+        assert page.surface.blocks.keys() == {(1, 0, 0), (2, 0, 0), (3, 0, 0)}
+        assert scene.is_shown_by(page)
+
+
+def test_who_keeps_up_is_told_a_removal_once_however_many_are_forgotten(monkeypatch):
+    monkeypatch.setattr("worldsystem_viewer.world._MAX_TOMBSTONES", 4)
+    scene = Scene()
+    scene.change(*range(20))
+    page = scene.page()
+    page.ask()
+    for column in range(19):
+        scene.change(removed=((column, 0, 0),))
+        page.ask()
+        update = decode(page.got[-1])
+        assert isinstance(update, MeshUpdate)
+        assert update.removed.tolist() == [[column, 0, 0]]
+    assert scene.is_shown_by(page)
+
+
 def test_several_pages_are_sent_nothing_while_their_thread_is_busier_than_allowed(monkeypatch):
     scene, busy_s = Scene(), [0.0]
     monkeypatch.setattr("worldsystem_viewer.page_mesh.time.thread_time", lambda: busy_s[0])

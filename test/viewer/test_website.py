@@ -83,6 +83,18 @@ def test_regions_come_one_by_one_when_asked_for(server):
         ]
 
 
+def test_regions_go_however_much_is_removed_at_once(server):
+    server.mesh(growing_ground()[0])
+    with joined(server, "?format=ply") as socket:
+        assert told(socket)[0]["face_count"] == 12 * 288
+        row = tuple((column, 0, 0) for column in range(12))
+        elsewhere = tuple((column, 9, 9) for column in range(65_536))
+        server.mesh(delta([], 2, removed=(*row, *elsewhere)))
+        message, vertices, _ = told(socket)
+        assert sorted(message["regions_updated"]) == [[0, 0, 0], [1, 0, 0], [2, 0, 0]]
+        assert len(vertices) == 0
+
+
 def test_it_is_served_only_when_wanted(page_server):
     with pytest.raises(InvalidStatus, match="404"):
         joined(page_server).__enter__()

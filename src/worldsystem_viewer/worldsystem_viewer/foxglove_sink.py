@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +14,8 @@ from worldsystem_core.errors import MissingDependency, PortInUse
 from worldsystem_core.handoff import Handoff
 from worldsystem_core.objects import MapObjects
 from worldsystem_core.priority import lower_thread_priority
-from worldsystem_core.surface import MeshDelta
-from worldsystem_viewer.chunks import ChunkedSurface
+from worldsystem_core.surface import Mesh, MeshDelta
+from worldsystem_viewer.chunks import ChunkedSurface, ChunkIndex
 from worldsystem_viewer.config import ViewerConfig
 from worldsystem_viewer.foxglove_control import (
     Listener,
@@ -24,6 +26,8 @@ from worldsystem_viewer.foxglove_control import (
     services,
 )
 from worldsystem_viewer.foxglove_scene import chunk_update, frame_of, objects_update
+from worldsystem_viewer.foxglove_topic import OfferedTopic
+from worldsystem_viewer.second_sending import SecondSending
 
 log = logging.getLogger(__name__)
 MESH_TOPIC = "/world/mesh"
@@ -32,15 +36,20 @@ LOG_TOPIC = "/world/log"
 _WAIT_S = 0.5
 _NICENESS = 10
 _BACKLOG = 128  # messages that wait for a slow client; then its oldest go
+_CHUNKS_AT_ONCE = 32
+_PAUSE_S = 0.25
+_AGAIN_AFTER_S = 10.0
+_AGAIN_PERIOD_S = 0.4  # a chunk has some 100 kB
 
 
 class FoxgloveSink:
     """Serves topics to Foxglove; every input returns at once.
 
-    Advertise each topic once, then serialise and publish only while `wanted(topic)`. One thread
-    turns changed chunks of the surface into models, only while somebody looks at them. `remote`
-    answers for parameters and, with `control`, services. `start` raises `MissingDependency` or
-    `PortInUse`.
+    Advertise each topic once, then serialise and publish only while `wanted(topic)`, latched ones
+    always. One thread turns changed chunks of the surface into models, only while somebody looks at
+    them: in bursts, and each once more when it has been quiet, for whoever's line was full. What
+    changed longest ago goes above `surface_mb`. `remote` answers for parameters and, with
+    `control`, services. `start` raises `MissingDependency` or `PortInUse`.
     """
 
     def __init__(
@@ -54,10 +63,12 @@ class FoxgloveSink:
         self._service_texts = service_texts or {}
         self._objects: Handoff[MapObjects] = Handoff(1)
         self._newest_objects: MapObjects | None = None
-        self._surface = ChunkedSurface()
+        self._surface = ChunkedSurface(int(config.surface_mb * 2**20))
+        self._again = SecondSending(_AGAIN_AFTER_S, _AGAIN_PERIOD_S)
         self._frame_id = "scene"
         self._stamp_ns = 0
-        self._channels: dict[str, Any] = {}  # foxglove.Channel, imported only in start
+        self._topics: dict[str, OfferedTopic] = {}
+        self._subscribed: set[str] = set()  # since latched messages were told again
         self._changed = threading.Event()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="foxglove", daemon=True)
@@ -123,30 +134,44 @@ class FoxgloveSink:
         self._changed.set()
         self._thread.join(timeout=5.0)
         self._server.stop()
+        topics, self._topics = self._topics, {}  # other stages still publish
         own = (self._mesh, self._boxes, self._log_channel)
-        for channel in (*self._channels.values(), *own):
+        for channel in (*topics.values(), *own):
             channel.close()
-        self._channels.clear()
 
-    def advertise(self, topic: str, schema_name: str, schema_text: str) -> None:
-        """Offer `topic`; `schema_text` is the .msg definition with those that it depends on."""
-        if topic in self._channels:
+    def advertise(
+        self,
+        topic: str,
+        schema_name: str,
+        schema_text: str,
+        *,
+        part_of: Callable[[bytes], str] | None = None,
+    ) -> None:
+        """Offer `topic`; `schema_text` is the .msg definition with those that it depends on.
+
+        With `part_of` it is latched: whoever subscribes later gets the newest message of each part,
+        as `part_of` names that of a message.
+        """
+        if topic in self._topics:
             return
         schema = self._foxglove.Schema(
             name=schema_name, encoding="ros2msg", data=schema_text.encode()
         )
-        self._channels[topic] = self._foxglove.Channel(
+        channel = self._foxglove.Channel(
             topic, message_encoding="cdr", schema=schema, context=self._context
         )
+        self._topics[topic] = OfferedTopic(channel, part_of)
 
     def wanted(self, topic: str) -> bool:
         """Whether anybody subscribed to `topic`; False for one that was never advertised."""
-        channel = self._channels.get(topic)
-        return channel is not None and bool(channel.has_sinks())
+        offered = self._topics.get(topic)
+        return offered is not None and offered.is_wanted
 
     def publish(self, topic: str, cdr: bytes, log_time_ns: int) -> None:
-        """Send one serialised message on an advertised topic."""
-        self._channels[topic].log(cdr, log_time=log_time_ns)
+        """Send one serialised message on an advertised topic; after `stop` nobody gets it."""
+        offered = self._topics.get(topic)
+        if offered is not None:
+            offered.log(cdr, log_time_ns)
 
     def mesh(self, delta: MeshDelta) -> None:
         """What changed on the surface."""
@@ -166,6 +191,8 @@ class FoxgloveSink:
             self._surface.mark_all_changed()
         elif topic == OBJECTS_TOPIC and self._newest_objects is not None:
             self._objects.put(self._newest_objects)
+        else:
+            self._subscribed.add(topic)
         self._changed.set()
 
     def _run(self) -> None:
@@ -173,18 +200,48 @@ class FoxgloveSink:
         while not self._stopping.is_set():
             self._changed.wait(_WAIT_S)
             self._changed.clear()
-            messages = self._foxglove.messages
-            objects = self._objects.get(0.0)
-            if objects is not None and self._boxes.has_sinks():
-                update = objects_update(messages, objects)
-                self._boxes.log(update, log_time=objects.stamp_ns)
-            while self._mesh.has_sinks() and (part := self._surface.take_changed()):
-                update = chunk_update(
-                    messages, *part, frame_id=self._frame_id, stamp_ns=self._stamp_ns
-                )
-                self._mesh.log(update, log_time=self._stamp_ns)
-                if self._stopping.is_set():
-                    return
+            self._log_latched()
+            self._log_objects()
+            self._log_surface()
+
+    def _log_latched(self) -> None:
+        """What latched topics told before somebody subscribed to them."""
+        while self._subscribed:
+            offered = self._topics.get(self._subscribed.pop())
+            if offered is not None:
+                offered.log_again(time.time_ns())
+
+    def _log_objects(self) -> None:
+        objects = self._objects.get(0.0)
+        if objects is not None and self._boxes.has_sinks():
+            update = objects_update(self._foxglove.messages, objects)
+            self._boxes.log(update, log_time=objects.stamp_ns)
+
+    def _log_surface(self) -> None:
+        """A burst of what changed, and a pause behind a whole one; then one chunk once more."""
+        if not self._mesh.has_sinks():
+            self._again.clear()
+            return
+        for _ in range(_CHUNKS_AT_ONCE):
+            part = self._surface.take_changed()
+            if part is None:
+                self._log_again()
+                return
+            self._log_chunk(*part)
+            self._again.sent(part[0], time.monotonic())
+        self._stopping.wait(_PAUSE_S)
+        self._changed.set()
+
+    def _log_again(self) -> None:
+        chunk = self._again.take(time.monotonic())
+        if chunk is not None:
+            self._log_chunk(chunk, self._surface.mesh_of(chunk))
+
+    def _log_chunk(self, chunk: ChunkIndex, mesh: Mesh) -> None:
+        update = chunk_update(
+            self._foxglove.messages, chunk, mesh, frame_id=self._frame_id, stamp_ns=self._stamp_ns
+        )
+        self._mesh.log(update, log_time=self._stamp_ns)
 
 
 def _tls_files(config: ViewerConfig) -> dict[str, bytes]:

@@ -23,9 +23,11 @@ _STEPS = 65_535
 
 @dataclass
 class KeyframeCursor:
-    """What one page has: everything up to `change`, and of `clouds` the points of that version."""
+    """What one page has: all keyframes up to `change`, which are those that it was `told`, and of
+    `clouds` the points of that version."""
 
     change: int = 0
+    told: frozenset[int] = frozenset()
     clouds: dict[int, int] = field(default_factory=dict)
 
 
@@ -48,6 +50,7 @@ class KeyframeStore:
         self._most_points = most_points
         self._poses: OrderedDict[int, tuple[int, np.ndarray, float]] = OrderedDict()
         self._gone: OrderedDict[int, int] = OrderedDict()
+        self._forgotten_change = 0
         self._clouds: OrderedDict[int, _Cloud] = OrderedDict()
         self._points = 0
         self._change = 0
@@ -85,7 +88,7 @@ class KeyframeStore:
                 self._gone[keyframe_id] = self._change
                 self._forget_cloud(keyframe_id)
         while len(self._gone) > _MOST_GONE:
-            self._gone.popitem(last=False)
+            _, self._forgotten_change = self._gone.popitem(last=False)
 
     def newer(self, cursor: KeyframeCursor) -> KeyframesUpdate | None:
         """What changed since the page was last told."""
@@ -93,8 +96,8 @@ class KeyframeStore:
             return None
         since, cursor.change = cursor.change, self._change
         new = [(i, at) for i, at in self._poses.items() if at[0] > since]
-        newest_first = reversed(self._gone.items())  # they went one after the other
-        gone = [i for i, _ in takewhile(lambda item: item[1] > since, newest_first)]
+        gone = self._gone_since(since, cursor.told)
+        cursor.told = frozenset(self._poses)
         for keyframe_id in gone:
             cursor.clouds.pop(keyframe_id, None)
         camera = self._camera
@@ -123,6 +126,13 @@ class KeyframeStore:
             nearest = lacking[int(np.argmin(np.linalg.norm(centres - viewpoint, axis=1)))]
         has[nearest] = self._clouds[nearest].version
         return self._clouds[nearest].points
+
+    def _gone_since(self, since: int, told: frozenset[int]) -> list[int]:
+        """Keyframes withdrawn after the change `since`, of which a page was `told` those."""
+        if since < self._forgotten_change:
+            return [keyframe_id for keyframe_id in told if keyframe_id not in self._poses]
+        newest_first = reversed(self._gone.items())  # they went one after the other
+        return [i for i, _ in takewhile(lambda item: item[1] > since, newest_first)]
 
     def _has_points_of(self, keyframe: Keyframe) -> bool:
         """Whether they are here already, in the size in which they are told now."""

@@ -9,8 +9,10 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from rclpy.qos import DurabilityPolicy
 from std_srvs.srv import Trigger
 
+from worldsystem_core.errors import ProtocolError
 from worldsystem_core.frames import Frame
 from worldsystem_core.geometry.vertical import estimate_up
 from worldsystem_core.message_definitions import message_definition, service_definitions
@@ -102,12 +104,13 @@ class ViewerNode(StageNode):
 
     def _bridge(self, topic: Topic[Any], sink: FoxgloveSink) -> None:
         name, kind = self.resolve_topic_name(topic.name), type_name(topic.adapter.ros_type)
-        sink.advertise(name, kind, message_definition(kind, share_folders()))
+        definition = message_definition(kind, share_folders())
+        sink.advertise(name, kind, definition, part_of=_part_of(topic))
 
         def forward(message: bytes) -> None:
             sink.publish(name, message, time.time_ns())
 
-        wanted: Callable[[], bool] = lambda: sink.wanted(name)  # noqa: E731
+        wanted: Callable[[], bool] = lambda: topic.latched or sink.wanted(name)  # noqa: E731
         self.listen_bytes(topic, forward, wanted=wanted, direct=True)
 
     def _on_pose(self, pose: Pose) -> None:
@@ -185,6 +188,22 @@ class ViewerNode(StageNode):
             self._page.wait_until_alone(self.config.linger_s)
         for viewer in self._viewers():
             viewer.stop()
+
+
+def _part_of(topic: Topic[Any]) -> Callable[[bytes], str] | None:
+    """What tells the parts of a latched topic apart; None: late clients get nothing of it."""
+    if topic.qos.durability is not DurabilityPolicy.TRANSIENT_LOCAL:
+        return None
+    return _static_frames if topic is topics.TF_STATIC else lambda _: ""
+
+
+def _static_frames(message: bytes) -> str:
+    """Which frames a message of `/tf_static` places; each publisher tells its own."""
+    try:
+        transforms = topics.TF_STATIC.load(message).transforms
+    except ProtocolError:
+        return ""
+    return " ".join(sorted(each.child_frame_id for each in transforms))
 
 
 def main() -> None:

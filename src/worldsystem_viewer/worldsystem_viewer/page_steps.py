@@ -89,5 +89,6 @@ def follow(cursor: Cursor, step: Step, *, image: bool) -> None:
         cursor.slots.pop(COUNTED, None)
     cursor.path_epoch, cursor.path_length = reached.path_epoch, reached.path_length
     cursor.keyframes.change = reached.keyframes.change
+    cursor.keyframes.told = reached.keyframes.told
     for keyframe_id in step.gone_keyframes:
         cursor.keyframes.clouds.pop(keyframe_id, None)

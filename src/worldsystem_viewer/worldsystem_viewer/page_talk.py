@@ -222,6 +222,7 @@ class PageTalk:
             self._visible.clear()
         elif wish.get("visible") is True:
             self._visible.set()
+            self._cursor.step = -1  # what it slept through it is told by itself
         if isinstance(layers := wish.get("layers"), list):
             self._layers = _LAYERS.intersection(x for x in layers if isinstance(x, str))
             self._cursor.step = -1

@@ -47,6 +47,7 @@ class RerunSink:
     """Logs the world to Rerun from a thread of its own; every input returns at once.
 
     When the thread falls behind, the oldest inputs are dropped and counted; the surface never is.
+    What of it changed longest ago goes above `surface_mb`, from the log, too.
     `start` raises `MissingDependency` or `PortInUse`. A server that went away is not waited for.
     """
 
@@ -54,7 +55,7 @@ class RerunSink:
         self._config = config
         self._inbox: Handoff[Callable[[RerunEntities], None]] = Handoff(_QUEUE)
         self._pictures: Handoff[tuple[np.ndarray, int]] = Handoff(1)
-        self._surface = ChunkedSurface()
+        self._surface = ChunkedSurface(int(config.surface_mb * 2**20))
         self._surface_due_s = 0.0
         self._video_size: tuple[int, int] | None = None
         self._waits_for_key = True

@@ -64,8 +64,8 @@ class WebsiteMesh:
             self._change = change.change
             for index in change.removed:
                 region = chunk_of(index)
-                self._regions[region].pop(index, None)
-                changed[region] = None
+                if self._regions.get(region, {}).pop(index, None) is not None:
+                    changed[region] = None
             for block in change.blocks:
                 region = chunk_of(block.index)
                 self._regions[region][block.index] = block

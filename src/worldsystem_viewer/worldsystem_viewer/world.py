@@ -113,7 +113,7 @@ class World:
             if self._vertices > self._most_vertices:
                 self._let_go_of_old(delta)
             if self._tombstones > _MAX_TOMBSTONES:
-                self._forget_tombstones()
+                self._forget_old_tombstones()
 
     def _let_go_of_old(self, delta: MeshDelta) -> None:
         excess, old = self._vertices - 0.9 * self._most_vertices, []
@@ -145,12 +145,14 @@ class World:
         self._vertices += vertices
         self._tombstones += tombstones
 
-    def _forget_tombstones(self) -> None:
-        for index, (change, block) in list(self._blocks.items()):
-            if block is None:
-                del self._blocks[index]
-                self._forgotten_change = change
-        self._tombstones = 0
+    def _forget_old_tombstones(self) -> None:
+        """The newest stay, half as many as may be held; see `newer_meshes` for who lacks others."""
+        places = self._blocks.items()
+        gone = [(index, change) for index, (change, block) in places if block is None]
+        for index, change in gone[: -_MAX_TOMBSTONES // 2]:
+            del self._blocks[index]
+            self._forgotten_change = change
+            self._tombstones -= 1
 
     def add_pose(self, pose: Pose) -> None:
         """Append to the camera's path."""
@@ -283,7 +285,10 @@ class World:
         return self.newer_meshes(since, budget_vertices, until)[0]
 
     def newer_meshes(self, since: int, budget_vertices: int, until: int) -> list[MeshChange]:
-        """All changes between, in parts of about `budget_vertices`; the last ends at `until`."""
+        """All changes between, in parts of about `budget_vertices`; the last ends at `until`.
+
+        Whoever may lack removals that are forgotten is told of all places that are empty now.
+        """
         with self._lock:
             entries = []
             for index, (change, block) in reversed(self._blocks.items()):
@@ -292,6 +297,8 @@ class World:
                 if change <= until:
                     entries.append((change, index, block))
             totals = self._totals
+            lacks_some = 0 < since < self._forgotten_change  # at 0 nobody has anything
+            empty = self._catalogue.index[self._catalogue.vertices == 0] if lacks_some else None
         entries.reverse()
         found, first, vertices = [], 0, 0
         for at, (change, _, block) in enumerate(entries):
@@ -299,7 +306,10 @@ class World:
             if vertices >= budget_vertices and at + 1 < len(entries):
                 found.append(_mesh_change(since, change, entries[first : at + 1], totals))
                 since, first, vertices = change, at + 1, 0
-        return [*found, _mesh_change(since, until, entries[first:], totals)]
+        parts = [*found, _mesh_change(since, until, entries[first:], totals)]
+        if empty is not None:
+            parts[0] = replace(parts[0], removed=tuple((x, y, z) for x, y, z in empty.tolist()))
+        return parts
 
 
 def _mesh_change(

@@ -9,16 +9,19 @@ from typing import Any
 import numpy as np
 import pytest
 from foxglove_client import FoxgloveClient
+from geometry_msgs.msg import TransformStamped
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.serialization import deserialize_message, serialize_message
 from sensor_msgs.msg import Image
+from tf2_msgs.msg import TFMessage
 from world_for_viewers import growing_ground, map_objects
 from worldsystem_msgs.srv import SetPrompt
 
 from worldsystem_core.ros import topics
 from worldsystem_core.ros.node_thread import NodeThread
+from worldsystem_core.ros.reference_topic import ReferencePublisher
 from worldsystem_viewer.foxglove_sink import LOG_TOPIC, MESH_TOPIC, OBJECTS_TOPIC
 from worldsystem_viewer.node import ViewerNode
 
@@ -99,6 +102,28 @@ def test_every_topic_is_decoded_by_a_client_of_others(started, context):
         client.read_until(lambda c: c.decoded(OBJECTS_TOPIC).entities)
         boxes = client.decoded(OBJECTS_TOPIC).entities
         assert [entity.texts[0].text for entity in boxes] == ["mound", "crate"]
+    sender.destroy_node()
+
+
+def static_transforms(root: str) -> TFMessage:
+    link = TransformStamped(child_frame_id="odom")
+    link.header.frame_id = root
+    return TFMessage(transforms=[link])
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_static_transforms_of_before_reach_a_client_that_comes_late(started, context, again):
+    sender = Node("sender", context=context)
+    publisher = ReferencePublisher(sender, topics.TF_STATIC, outside=False)
+    publisher.publish(static_transforms("scene"))
+    viewer = started()
+    if again:
+        publisher.publish(static_transforms("map"))
+    with FoxgloveClient(viewer._foxglove.port) as client:
+        client.read_until(lambda c: "/tf_static" in c.newest)
+        (link,) = client.decoded("/tf_static").transforms
+        assert (link.child_frame_id, link.header.frame_id) == ("odom", "map" if again else "scene")
+    publisher.destroy()
     sender.destroy_node()
 
 
