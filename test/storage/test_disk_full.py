@@ -7,6 +7,7 @@ only says how much is free.
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import time
@@ -19,12 +20,14 @@ from rosbags.rosbag2 import Reader
 
 from worldsystem_core.frames import Camera, Frame
 from worldsystem_core.reconstruction import Keyframe, NewKeyframe
-from worldsystem_storage import bag_writer, space
+from worldsystem_storage import bag_folder, bag_writer, space
 from worldsystem_storage.bag_check import verify
+from worldsystem_storage.bag_file import BagFile
 from worldsystem_storage.bag_writer import BagWriter
 from worldsystem_storage.config import StorageConfig
 from worldsystem_storage.errors import DiskFull
 from worldsystem_storage.keyframe_files import KeyframeFiles
+from worldsystem_storage.recover import Repair
 from worldsystem_storage.video_file import VideoSession
 
 MIB = 1 << 20
@@ -110,6 +113,48 @@ def test_another_program_that_takes_the_last_byte_costs_no_more_than_the_last_fl
     stamps = read(small_disk / "run")
     assert len(stamps) >= count.written
     assert stamps[-1] == sent
+
+
+def test_recording_goes_on_without_room_to_mend_the_broken_file_and_mends_it_at_the_end(
+    tmp_path, monkeypatch
+):
+    free, tried, failures = [2 * MIB], [], []
+    flush = BagFile.flush
+
+    def flush_or_fail(file):
+        if failures:
+            raise failures.pop()
+        flush(file)
+
+    def repair(path):
+        tried.append(path.name)
+        if free[0] < path.stat().st_size:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return Repair(path)
+
+    monkeypatch.setattr(bag_writer, "RETRY_S", 0.05)
+    monkeypatch.setattr(space, "free_bytes", lambda folder: free[0])
+    monkeypatch.setattr(BagFile, "flush", flush_or_fail)
+    monkeypatch.setattr(bag_folder, "Repair", repair)
+    folder = tmp_path / "run"
+    config = StorageConfig(reserve_mib=1, flush_s=0.05, chunk_kib=64, sync=False)
+    bag = BagWriter(folder, config)
+    bag.add_topic("/a", "p/msg/A", "uint8[] data\n", "")
+    for number in range(30):
+        bag.write("/a", bytes(8) + os.urandom(100_000), number, number)
+    wait_until(lambda: (folder / "run_0.mcap").stat().st_size > 2 * MIB)
+    failures.append(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
+    wait_until(lambda: bag.state().gaps == 1)
+    assert not tried, "the disk is filled for nothing"
+    bag.write("/a", bytes(8), 30, 30)
+    free[0] = 100 * MIB
+    count = bag.close()["/a"]
+    assert count.offered == 31 == count.written + count.dropped.get("disk_failed", 0)
+    assert tried == ["run_0.mcap"]
+    assert verify(folder) == [], "the broken file was not mended"
+    stamps = read(folder)
+    assert len(stamps) >= count.written
+    assert stamps[-1] == 30
 
 
 def test_the_video_stops_at_the_reserve_too_and_goes_on_at_a_key_frame(

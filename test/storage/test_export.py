@@ -333,3 +333,36 @@ def test_points_told_before_the_scale_was_known_are_exported_in_metres(tmp_path)
     assert run.metric
     np.testing.assert_allclose(found.world_from_cam, pose(2), atol=1e-9)
     np.testing.assert_allclose(found.pointmap, 2.0 * told.pointmap, rtol=1e-5)
+
+
+def record_keyframes(bag_folder: Path, events: list, first_ns: int) -> None:
+    """A recorder's bag of `events`, a nanosecond from one to the next."""
+    bag = BagWriter(bag_folder, StorageConfig(reserve_mib=1))
+    kind = type_name(topics.KEYFRAME.adapter.ros_type)
+    name = "/" + topics.KEYFRAME.name
+    bag.add_topic(name, kind, message_definition(kind, share_folders()), "")
+    for at, event in enumerate(events, first_ns):
+        for cdr in topics.KEYFRAME.adapter.dump(event):
+            bag.write(name, cdr, at, at)
+    bag.close()
+
+
+def test_a_run_whose_recorder_was_begun_anew_is_exported_as_a_whole(tmp_path):
+    parts = {
+        "bag": [NewKeyframe(keyframe(number, pose(number))) for number in range(3)],
+        "bag_2": [NewKeyframe(keyframe(3, pose(3))), MovedKeyframes({1: pose(7), 3: pose(4)})],
+        "bag_9": [RemovedKeyframes((2,)), MovedKeyframes({0: pose(5)})],
+        "bag_10": [MovedKeyframes({0: pose(6)})],
+    }
+    for part, (name, events) in enumerate(parts.items()):
+        record_keyframes(tmp_path / name, events, STAMP + 1000 * part)
+    (tmp_path / "bag_11").mkdir()  # of a recorder that ended before it had a file
+    keyframes = read_run(tmp_path).keyframes
+    assert [k.id for k in keyframes] == [0, 1, 3]
+    found = [k.world_from_cam for k in keyframes]
+    np.testing.assert_allclose(found, [pose(6), pose(7), pose(4)], atol=1e-9)
+    assert [k.id for k in read_run(tmp_path / "bag").keyframes] == [0, 1, 2]
+    second = tmp_path / "bag_2" / "bag_2_0.mcap"
+    second.write_bytes(second.read_bytes()[:-20])
+    with pytest.raises(StorageError, match=r"bag_2 cannot be read as a bag.*bag recover"):
+        read_run(tmp_path)

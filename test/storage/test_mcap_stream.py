@@ -2,6 +2,7 @@
 """Our MCAP writer against its twin, the `mcap` library's own."""
 
 import io
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -102,3 +103,29 @@ def test_a_chunk_that_would_not_shrink_is_stored_as_it_is(compression):
     used = [chunk.compression for chunk in reader.get_summary().chunk_indexes]
     assert used == ["", compression]
     assert [m.data for *_, m in reader.iter_messages()] == [noise, bytes(100_000)]
+
+
+def test_a_hundred_thousand_flushes_keep_less_than_30_mb_and_each_is_found_again(tmp_path):
+    flushes, topics = 3000, 5  # the part of 100,000 that a test has time for
+    with (tmp_path / "slim.mcap").open("wb") as stream:
+        mcap = McapStream(stream, "test", "none", CHUNK_BYTES)
+        schema = mcap.add_schema("p/msg/A", "bool a")
+        channels = [mcap.add_channel(f"/{n}", schema, {}) for n in range(topics)]
+        tracemalloc.start()
+        try:
+            for number in range(flushes):
+                for channel in channels:
+                    mcap.add_message(channel, b"slim", number, number)
+                mcap.flush()
+            kept_bytes, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert kept_bytes / flushes * 100_000 < 30e6
+        mcap.finish("rosbag2", INFO)
+    with (tmp_path / "slim.mcap").open("rb") as stream:
+        reader = make_reader(stream, validate_crcs=True)
+        summary = reader.get_summary()
+        assert summary.statistics.chunk_count == len(summary.chunk_indexes) == flushes
+        assert summary.statistics.message_end_time == flushes - 1
+        read = [message.log_time for *_, message in reader.iter_messages()]
+    assert read == [number for number in range(flushes) for _ in range(topics)]

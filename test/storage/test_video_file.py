@@ -3,6 +3,7 @@
 
 import io
 import json
+import resource
 import signal
 import subprocess
 import sys
@@ -18,8 +19,10 @@ import pytest
 from av.bitstream import BitStreamFilterContext
 
 from worldsystem_core.frames import EncodedFrame, Frame
+from worldsystem_storage import atomic_file, video_file
 from worldsystem_storage.config import StorageConfig
 from worldsystem_storage.errors import StorageError
+from worldsystem_storage.still_list import STILLS_FILE, StillList
 from worldsystem_storage.video_file import VideoSession, nal_units
 
 START = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -177,6 +180,51 @@ def test_every_nth_picture_becomes_a_still_listed_in_the_metadata(session, encod
     assert content["frames"][1]["timestamp"] == "1970-01-01T00:00:03.000000+00:00"
 
 
+def test_a_save_costs_the_same_however_many_stills_there_are_and_the_last_lists_all(
+    tmp_path, encoded_video, monkeypatch
+):
+    saved_bytes, held = [], []
+
+    def replace_text(path, text):
+        saved_bytes.append(len(text))
+        atomic_file.replace_text(path, text)
+
+    monkeypatch.setattr(video_file, "replace_text", replace_text)
+    config = StorageConfig(still_every=1, metadata_every=10, reserve_mib=1)
+    session = VideoSession(tmp_path, config, START)
+    grey = np.full((6, 8, 3), 90, np.uint8)
+    frames = encoded_video(20)
+    for numbers, filmed in ((range(10), frames[:10]), (range(10, 1000), frames[10:])):
+        for number in numbers:
+            assert session.still(Frame(id=number, stamp_ns=number, rgb=grey)) is not None
+        assert all(session.write(frame) for frame in filmed)
+        kept = vars(session).values()
+        held.append(sum(len(value) for value in kept if isinstance(value, list | dict)))
+    assert saved_bytes[1] == saved_bytes[2], "after 10 stills and 10 pictures, after 1000 and 20"
+    assert held[0] == held[1]
+    session.close()
+    content = json.loads((session.folder / "metadata.json").read_text())
+    assert [still["frame_number"] for still in content["frames"]] == list(range(1000))
+    assert not (session.folder / STILLS_FILE).exists()
+
+
+def test_a_still_of_which_the_disk_took_a_part_only_does_not_spoil_the_list(tmp_path):
+    """The file size limit stands for a disk that is full in the middle of a line."""
+    stills = StillList(tmp_path)
+    stills.add({"frame_number": 0})
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    most_bytes = (tmp_path / STILLS_FILE).stat().st_size + 5
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, hard))
+    try:
+        with pytest.raises(OSError, match="No space left"):
+            stills.add({"frame_number": 1})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    stills.add({"frame_number": 2})
+    content = json.loads(stills.in_full({"session_id": "x"}))
+    assert content == {"session_id": "x", "frames": [{"frame_number": 0}, {"frame_number": 2}]}
+
+
 def test_nothing_is_added_after_close(session, encoded_video):
     frames = encoded_video(12)
     for frame in frames[:10]:
@@ -203,13 +251,16 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path):
         VideoSession(tmp_path / "file", StorageConfig())
 
 
-def test_a_killed_recorder_leaves_a_video_that_plays_to_the_last_fragment(tmp_path, encoded_video):
+def test_a_killed_recorder_leaves_a_video_that_plays_to_the_last_fragment_and_lists_its_stills(
+    tmp_path, encoded_video
+):
     frames = encoded_video(200, gop=60)
     (tmp_path / "units.json").write_text(json.dumps([[f.data.hex(), f.is_key] for f in frames]))
     program = textwrap.dedent("""
         import json, sys, time
         from pathlib import Path
-        from worldsystem_core.frames import EncodedFrame
+        import numpy as np
+        from worldsystem_core.frames import EncodedFrame, Frame
         from worldsystem_storage.config import StorageConfig
         from worldsystem_storage.video_file import VideoSession
         root = Path(sys.argv[1])
@@ -217,6 +268,7 @@ def test_a_killed_recorder_leaves_a_video_that_plays_to_the_last_fragment(tmp_pa
         for n, (data, is_key) in enumerate(json.loads((root / "units.json").read_text())):
             session.write(EncodedFrame(id=n, stamp_ns=n * 33_333_333, arrival_ns=0,
                                        data=bytes.fromhex(data), is_key=is_key))
+            session.still(Frame(id=n, stamp_ns=0, rgb=np.zeros((48, 64, 3), np.uint8)))
         print("written", flush=True)
         time.sleep(60)
     """)
@@ -232,7 +284,12 @@ def test_a_killed_recorder_leaves_a_video_that_plays_to_the_last_fragment(tmp_pa
     stored, _ = annex_b_of(video)
     assert len(stored) >= 200 - 30 * 0.5 - 2, "more than a fragment of half a second is lost"
     assert b"".join(stored) == b"".join(frame.data for frame in frames[: len(stored)])
-    assert json.loads((video.parent / "metadata.json").read_text())["end_time"] is None
+    content = json.loads((video.parent / "metadata.json").read_text())
+    assert content["end_time"] is None
+    lines = (video.parent / content["frames_file"]).read_text().splitlines()
+    stills = [json.loads(line) for line in lines]
+    assert [still["frame_number"] for still in stills] == list(range(0, 200, 30))
+    assert all((video.parent / still["path"]).is_file() for still in stills)
 
 
 @pytest.mark.skipif("libx265" not in av.codecs_available, reason="this PyAV has no libx265")

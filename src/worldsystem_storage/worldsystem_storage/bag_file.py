@@ -76,6 +76,7 @@ class BagFile:
     ) -> None:
         self.path = path
         self.summary = BagFileSummary(path.name)
+        self.has_its_end = False
         self._stream = path.open("xb")
         self._schemas: dict[tuple[str, str], int] = {}
         self._channels: dict[Topic, int] = {}
@@ -130,6 +131,7 @@ class BagFile:
         self._mcap.finish(_ROSBAG2_NOTE, {"serialized_metadata": content})
         os.fsync(self._stream.fileno())
         self._stream.close()
+        self.has_its_end = True
 
     def abandon(self) -> None:
         """Let go of the file without its index, as after a failed write; `recover` repairs it."""

@@ -19,7 +19,7 @@ from worldsystem_storage.bag_metadata import (
 )
 from worldsystem_storage.config import StorageConfig
 from worldsystem_storage.disk_sync import DiskSync
-from worldsystem_storage.errors import StorageError
+from worldsystem_storage.errors import DiskFull, StorageError
 from worldsystem_storage.recover import Repair
 from worldsystem_storage.space import MIB, Reserve
 
@@ -38,6 +38,7 @@ class BagFolder:
         self.reserve = Reserve(folder, config.reserve_mib)
         self._config = config
         self._summaries: list[BagFileSummary] = []
+        self._broken: list[BagFile] = []
         self._finished_bytes = 0
         self._opened = 0
         try:
@@ -117,16 +118,41 @@ class BagFolder:
         self.file.abandon()
         return dict(gone.counts)
 
-    def mend(self, topics: Mapping[str, Topic]) -> None:
-        """Give the file, of which a write failed, its end after all; none when it is gone."""
+    def give_up(self) -> None:
+        """Let go of the file, of which a write failed; it is `broken` until `mend` has been."""
+        self.file.abandon()
         if not self._summaries or self._summaries[-1] is not self.file.summary:
             return  # it was forgotten, and no other could be begun
-        if not self.file.path.exists():
-            self._summaries.pop()
-            return
-        self.file.summary = self._summaries[-1] = Repair(self.file.path).summary
-        self._finished_bytes += self.file.path.stat().st_size
+        self._broken.append(self.file)
+        self._finished_bytes += self.file.size_bytes
+
+    @property
+    def broken(self) -> tuple[BagFile, ...]:
+        """The files that were given up and not mended yet, in order."""
+        return tuple(self._broken)
+
+    def mend(self, broken: BagFile, topics: Mapping[str, Topic]) -> None:
+        """Give a file that was given up its end after all; it is left out when it is gone.
+
+        Raises `DiskFull`, without having written, when its copy would use up the reserve.
+        """
+        if broken.path.exists():
+            self._check_room_beside(broken)
+            at = self._summaries.index(broken.summary)
+            broken.summary = self._summaries[at] = Repair(broken.path).summary
+            broken.has_its_end = True
+        elif broken.summary in self._summaries:
+            self._summaries.remove(broken.summary)
         self.save_metadata(topics)
+        self._broken.remove(broken)
+
+    def _check_room_beside(self, broken: BagFile) -> None:
+        size = broken.path.stat().st_size
+        if not broken.has_its_end and not self.reserve.has_room_again(size):
+            raise DiskFull(
+                f"there is no room for a copy of its {size // MIB} MiB; make room, and it is "
+                "mended at the recording's end, or by `worldsystem bag recover` after that"
+            )
 
     def save_metadata(self, topics: Mapping[str, Topic]) -> None:
         """Write `metadata.yaml` of what there is now."""

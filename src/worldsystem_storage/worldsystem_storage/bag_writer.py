@@ -153,34 +153,35 @@ class BagWriter:
     def _run(self) -> None:
         """Record; after each stop wait for room, and go on."""
         while True:
-            broken = self._record_until_stopped()
-            if not self._stopped[0] or not self._wait_for_room(broken):
-                self._refuse_what_is_left()
-                return
+            self._record_until_stopped()
+            if not self._stopped[0] or not self._wait_for_room():
+                break
+        self._refuse_what_is_left()
+        self._mend()
 
-    def _wait_for_room(self, broken: bool) -> bool:
+    def _wait_for_room(self) -> bool:
         """After a stop, until recording goes on in a next file; False once closed instead.
 
-        Once it has gone on, what `write` took is recorded, though `close` may have come since.
+        A broken file that cannot be mended yet does not keep it from going on. Once it has gone on,
+        what `write` took is recorded, though `close` may have come since.
         """
         while True:
-            closed = self._refuse_until_room()
-            broken = broken and not self._mend()
-            if closed:
+            if self._refuse_until_room():
                 return False
-            if not broken and self._go_on():
+            self._mend()
+            if self._go_on():
                 return True
 
-    def _record_until_stopped(self) -> bool:
-        """Until closed, or stopped; whether the file was left without its end."""
+    def _record_until_stopped(self) -> None:
+        """Until closed, or stopped; the file has its end or is given up."""
         try:
             self._record()
         except DiskFull as error:
             self._stop("disk_full", str(error))
         except Exception as error:  # the edge of the thread: whatever it is stops the recording
             self._fail(f"cannot write to {self.folder}: {error!r}")
-            return True
-        return not self._finish()
+            return
+        self._finish()
 
     def _record(self) -> None:
         flush_at = time.monotonic() + _FLUSH_SHARE * self._config.flush_s
@@ -244,13 +245,11 @@ class BagWriter:
         self._files.go_on(self._topics)
         self._gaps += 1
 
-    def _finish(self) -> bool:
+    def _finish(self) -> None:
         try:
             self._files.finish(self._topics)
         except OSError as error:
             self._fail(f"cannot finish {self._files.file.path}: {error!r}")
-            return False
-        return True
 
     def _refuse_until_room(self) -> bool:
         """After a stop: count what still comes and keep saying why; True once closed."""
@@ -302,15 +301,15 @@ class BagWriter:
             unflushed = dict(self._unflushed)
             self._unflushed.clear()
         self._lose(unflushed, "disk_failed")
-        self._files.file.abandon()
+        self._files.give_up()
 
-    def _mend(self) -> bool:
-        try:
-            self._files.mend(self._topics)
-        except (OSError, StorageError) as error:
-            log.warning("%s keeps no index for now: %s", self._files.file.path, error)
-            return False
-        return True
+    def _mend(self) -> None:
+        """Mend the broken files that can be; the others wait for the next stop or the end."""
+        for broken in self._files.broken:
+            try:
+                self._files.mend(broken, self._topics)
+            except (OSError, StorageError) as error:
+                log.warning("%s keeps no index for now: %s", broken.path, error)
 
     def _lose(self, counts: dict[str, int], reason: str) -> None:
         with self._lock:

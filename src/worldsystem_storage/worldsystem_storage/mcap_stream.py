@@ -11,7 +11,7 @@ from __future__ import annotations
 import struct
 import zlib
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import BinaryIO
 
 import lz4.frame  # type: ignore[import-untyped]
@@ -54,7 +54,7 @@ class McapStream:
         self._chunk_bytes = chunk_bytes
         self._schemas: list[Schema] = []
         self._channels: list[Channel] = []
-        self._chunks: list[ChunkIndex] = []
+        self._chunks = _PackedChunkIndexes()
         self._attachments: list[AttachmentIndex] = []
         self._metadata: list[MetadataIndex] = []
         self._counts: defaultdict[int, int] = defaultdict(int)
@@ -184,7 +184,7 @@ class McapStream:
         for part in packed:
             self._put(part)
         self._put_message_index(index)
-        self._chunks.append(index)
+        self._chunks.add(index)
         self._parts.clear()
         self._part_bytes = 0
         self._entries.clear()
@@ -200,17 +200,16 @@ class McapStream:
 
     def _write_summary(self) -> None:
         start = self.size_bytes
-        groups: list[tuple[Opcode, Sequence[McapRecord]]] = [
-            (Opcode.SCHEMA, self._schemas),
-            (Opcode.CHANNEL, self._channels),
-            (Opcode.STATISTICS, [self._statistics()]),
-            (Opcode.CHUNK_INDEX, self._chunks),
-            (Opcode.ATTACHMENT_INDEX, self._attachments),
-            (Opcode.METADATA_INDEX, self._metadata),
+        groups: list[tuple[Opcode, bytes]] = [
+            (Opcode.SCHEMA, _joined(self._schemas)),
+            (Opcode.CHANNEL, _joined(self._channels)),
+            (Opcode.STATISTICS, _bytes_of(self._statistics())),
+            (Opcode.CHUNK_INDEX, bytes(self._chunks.packed)),
+            (Opcode.ATTACHMENT_INDEX, _joined(self._attachments)),
+            (Opcode.METADATA_INDEX, _joined(self._metadata)),
         ]
         summary, offsets = b"", b""
-        for opcode, records in groups:
-            content = b"".join(map(_bytes_of, records))
+        for opcode, content in groups:
             if content:
                 offset = SummaryOffset(
                     group_opcode=opcode,
@@ -231,13 +230,33 @@ class McapStream:
             attachment_count=len(self._attachments),
             channel_count=len(self._channels),
             channel_message_counts=dict(self._counts),
-            chunk_count=len(self._chunks),
+            chunk_count=self._chunks.count,
             message_count=sum(self._counts.values()),
             metadata_count=len(self._metadata),
-            message_start_time=min((c.message_start_time for c in self._chunks), default=0),
-            message_end_time=max((c.message_end_time for c in self._chunks), default=0),
+            message_start_time=self._chunks.start_ns,
+            message_end_time=self._chunks.end_ns,
             schema_count=len(self._schemas),
         )
+
+
+class _PackedChunkIndexes:
+    """The chunks' indexes as they are written; as objects they would take hundreds of MB a day.
+
+    `start_ns` and `end_ns` are the times of the oldest and the newest message, 0 without any.
+    """
+
+    def __init__(self) -> None:
+        self.packed = bytearray()
+        self.count = 0
+        self.start_ns, self.end_ns = 0, 0
+
+    def add(self, index: ChunkIndex) -> None:
+        """One more chunk; `index` is complete."""
+        start_ns, end_ns = int(index.message_start_time), int(index.message_end_time)
+        self.start_ns = min(self.start_ns, start_ns) if self.count else start_ns
+        self.end_ns = max(self.end_ns, end_ns)
+        self.packed += _bytes_of(index)
+        self.count += 1
 
 
 def _packed(parts: list[bytes], compression: str) -> tuple[str, list[bytes]]:
@@ -266,6 +285,10 @@ def _shrinks(plain: bytes) -> bool:
     step = max(_PIECE_BYTES, len(plain) // _PIECES)
     sample = b"".join(plain[at : at + _PIECE_BYTES] for at in range(0, len(plain), step))
     return len(lz4.frame.compress(sample)) < 0.9 * len(sample)
+
+
+def _joined(records: Iterable[McapRecord]) -> bytes:
+    return b"".join(map(_bytes_of, records))
 
 
 def _bytes_of(record: McapRecord) -> bytes:

@@ -28,10 +28,11 @@ class Reserve:
                 f"{self._reserve_mib} MiB are kept (reserve_mib); make room and it goes on"
             )
 
-    def has_room_again(self) -> bool:
-        """Whether there is clearly more than the reserve."""
+    def has_room_again(self, more_bytes: int = 0) -> bool:
+        """Whether there is clearly more than the reserve, and `more_bytes` on top."""
+        wanted = _RESUME_SHARE * self._reserve_mib * MIB + more_bytes
         try:
-            return free_bytes(self._folder) >= _RESUME_SHARE * self._reserve_mib * MIB
+            return free_bytes(self._folder) >= wanted
         except OSError:
             return False
 

@@ -3,7 +3,8 @@
 
 `<folder>/<YYYYmmdd_HHMMSS>/` holds `video.mp4`, `frame_<number>.jpg`, `metadata.json`, and for each
 keyframe `keyframe_<number>.jpg` with `pose_<number>.npy`. H.264 and H.265 are copied, never
-re-encoded. The mp4 is written in fragments, so that it plays after a crash.
+re-encoded. The mp4 is written in fragments, so that it plays after a crash. Until the session ends
+its stills are listed in `stills.jsonl`, then in `metadata.json`.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from worldsystem_storage.config import StorageConfig
 from worldsystem_storage.disk_sync import DiskSync
 from worldsystem_storage.errors import DiskFull, StorageError
 from worldsystem_storage.space import Reserve
+from worldsystem_storage.still_list import STILLS_FILE, StillList
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +66,6 @@ class VideoSession:
         self._start = start
         self._reserve = Reserve(Path(root), config.reserve_mib)
         self._disk = DiskSync() if config.sync else None
-        self._stills: list[dict[str, object]] = []
         self._videos: list[str] = []
         self._track: _Track | None = None
         self._lock = threading.RLock()
@@ -73,6 +74,7 @@ class VideoSession:
         self._closed = False
         self._folder = _new_folder(Path(root), self.session_id)
         self.session_id = self._folder.name
+        self._stills = StillList(self._folder)
         self._save(None)
 
     @property
@@ -100,16 +102,13 @@ class VideoSession:
             self._reserve.check()
             _, jpeg = cv2.imencode(".jpg", cv2.cvtColor(frame.rgb, cv2.COLOR_RGB2BGR), quality)
             path.write_bytes(jpeg.tobytes())
+            self._list_still(frame, path.name)
         except DiskFull as error:
             self._lost("disk_full", error)
             return None
         except (OSError, cv2.error) as error:
             self._lost("still_not_written", error)
             return None
-        stamp = _iso(datetime.fromtimestamp(frame.stamp_ns / 1e9, UTC))
-        entry = {"frame_number": frame.id, "timestamp": stamp, "path": path.name}
-        with self._lock:
-            self._stills.append(entry)
         return path
 
     def close(self) -> None:
@@ -122,6 +121,12 @@ class VideoSession:
             self._save(datetime.now(UTC))
         if self._disk:
             self._disk.close()
+
+    def _list_still(self, frame: Frame, name: str) -> None:
+        stamp = _iso(datetime.fromtimestamp(frame.stamp_ns / 1e9, UTC))
+        with self._lock:
+            if not self._closed:
+                self._stills.add({"frame_number": frame.id, "timestamp": stamp, "path": name})
 
     def _write(self, frame: EncodedFrame) -> bool:
         try:
@@ -188,15 +193,20 @@ class VideoSession:
         return False
 
     def _save(self, end: datetime | None) -> None:
-        content = {
+        content: dict[str, object] = {
             "session_id": self.session_id,
             "start_time": _iso(self._start),
             "end_time": None if end is None else _iso(end),
             "total_frames": self.total_frames,
-            "frames": self._stills,
         }
+        path = self._folder / "metadata.json"
         try:
-            replace_text(self._folder / "metadata.json", json.dumps(content, indent=1) + "\n")
+            if end is None:
+                so_far: dict[str, object] = {**content, "frames": [], "frames_file": STILLS_FILE}
+                replace_text(path, json.dumps(so_far, indent=1) + "\n")
+            else:
+                replace_text(path, self._stills.in_full(content))
+                self._stills.remove()
         except OSError as error:
             self._lost("metadata_not_written", error)
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,6 +22,7 @@ KEYFRAME_TYPE = "worldsystem_msgs/msg/Keyframe"
 TRACKS_TYPE = "worldsystem_msgs/msg/TrackArray"
 PATH_TYPE = "nav_msgs/msg/Path"
 _NEW, _UPDATE = 0, 1
+_FURTHER_BAG = re.compile(r"bag_(\d+)")
 _POINT = np.dtype([("x", "<f4"), ("y", "<f4"), ("z", "<f4"), ("rgb", "<u4"), ("confidence", "<f4")])
 
 
@@ -104,26 +106,39 @@ class RecordedRun:
 def read_run(folder: Path) -> RecordedRun:
     """Read a run's folder (`runs/<time>`), or a bag alone; raises `StorageError`.
 
-    A bag that a crash cut off must be repaired first (`worldsystem bag recover`).
+    Where the recorder was begun anew, its further bags (`bag_2`, …) are read too. A bag that a
+    crash cut off must be repaired first (`worldsystem bag recover`).
     """
     folder = Path(folder)
-    bag = folder / "bag" if (folder / "bag").exists() else folder
     run = RecordedRun(folder)
-    try:
-        with AnyReader([bag]) as reader:
-            _Collector(run).take_all(reader)
-    except (AnyReaderError, OSError, ValueError, KeyError) as error:
-        raise StorageError(
-            f"{bag} cannot be read as a bag ({error}); give a run's folder such as runs/<time>, "
-            "and repair a cut-off recording with `worldsystem bag recover` first"
-        ) from error
+    collector = _Collector(run)
+    for bag in _bags_of(folder):
+        try:
+            with AnyReader([bag]) as reader:
+                collector.take_all(reader)
+        except (AnyReaderError, OSError, ValueError, KeyError) as error:
+            raise StorageError(
+                f"{bag} cannot be read as a bag ({error}); give a run's folder such as runs/<time>,"
+                " and repair a cut-off recording with `worldsystem bag recover` first"
+            ) from error
     if (folder / "trajectory.tum").is_file():
         run.path = read_tum(folder / "trajectory.tum")
     return run
 
 
+def _bags_of(folder: Path) -> list[Path]:
+    """The bags of a run in the order of recording, `bag_10` after `bag_9`; else `folder` itself."""
+    first = [folder / "bag"] if (folder / "bag").exists() else []
+    further = [
+        (int(name[1]), path)
+        for path in folder.glob("bag_*")
+        if (name := _FURTHER_BAG.fullmatch(path.name)) and any(path.glob("*.mcap"))
+    ]
+    return [*first, *(path for _, path in sorted(further))] or [folder]
+
+
 class _Collector:
-    """Takes a bag's messages in their order; later poses replace earlier ones."""
+    """Takes the messages of bags in their order; later poses replace earlier ones."""
 
     def __init__(self, run: RecordedRun) -> None:
         self._run = run
