@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from drifting_backend import DriftingBackend, Film, film, ring_poses
+from test_cloud import a_keyframe
 
 from worldsystem_core.reconstruction import (
     Event,
@@ -20,6 +21,7 @@ from worldsystem_core.reconstruction import (
 )
 from worldsystem_slam3r import backend as backends
 from worldsystem_slam3r.backend import OpenedBackend, begin_anew
+from worldsystem_slam3r.cloud import BoundedCloud
 from worldsystem_slam3r.config import Slam3rConfig
 from worldsystem_slam3r.graph.backend import GraphBackend
 from worldsystem_slam3r.graph.restartable import RenewableBackend
@@ -160,6 +162,34 @@ def test_the_service_takes_the_old_map_from_everybody_while_frames_come(context,
         thread.stop()
         slam3r.close()
         other.destroy_node()
+
+
+@pytest.mark.ros
+def test_the_new_maps_cloud_is_whole_and_has_no_point_of_the_old(context, ring, monkeypatch):
+    from rclpy.parameter import Parameter
+    from worldsystem_msgs.srv import Reset
+
+    from worldsystem_slam3r import cloud, node
+    from worldsystem_slam3r import running as running_module
+
+    back_end = opened(DriftingBackend, ring, Slam3rConfig(graph=False), monkeypatch)
+    monkeypatch.setattr(running_module, "open_backend", lambda *_: back_end)
+    monkeypatch.setattr(cloud, "MOVABLE_KEYFRAMES", 2)  # those before them belong to none
+    settings = [Parameter("cloud_points", value=2000)]
+    slam3r = node.Slam3rNode(context=context, parameter_overrides=settings)
+    try:
+        slam3r._publish([NewKeyframe(a_keyframe(key, 600)) for key in range(8)])
+        assert 0 < len(slam3r._cloud) < 8 * 600, "more than there was room for"
+        assert slam3r._on_reset(Reset.Request(), Reset.Response()).success
+        assert len(slam3r._cloud) == 0
+        new, whole = [a_keyframe(key, 600) for key in (8, 9)], BoundedCloud(2000)
+        for keyframe in new:
+            whole.add(keyframe)
+        slam3r._publish([NewKeyframe(keyframe) for keyframe in new])
+        assert len(slam3r._cloud) == 2 * 600
+        np.testing.assert_array_equal(slam3r._cloud.points().points, whole.points().points)
+    finally:
+        slam3r.close()
 
 
 def spun(executor) -> bool:

@@ -8,10 +8,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from worldsystem_core.errors import BackendError, WorldSystemError
+from worldsystem_core.frames import Frame
 from worldsystem_core.reconstruction import ReconstructionBackend
 from worldsystem_slam3r.config import Slam3rConfig
+from worldsystem_slam3r.maps.next_life import end_map, is_ended
+
+if TYPE_CHECKING:
+    from worldsystem_slam3r.graph.backend import GraphBackend
 
 log = logging.getLogger(__name__)
 
@@ -25,6 +31,38 @@ class OpenedBackend:
     backend: ReconstructionBackend
     name: str
     note: str = ""
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why no back-end takes a picture: the ledger's reason, and words for a person."""
+
+    reason: str
+    words: str
+
+
+def refusal_of(frame: Frame, last: tuple[int, int] | None, config: Slam3rConfig) -> Refusal | None:
+    """What is wrong with a picture that comes after that of `last` (id, stamp [ns]), if anything.
+
+    Back-ends raise an error at it, as of their caller's making; but whoever may publish pictures
+    can send one late, twice, or too small to show anything.
+    """
+    from worldsystem_slam3r.geometric.intake import LEAST_SIDE_PX
+
+    width, side = frame.width, min(frame.width, frame.height)
+    if side < LEAST_SIDE_PX or side * config.processing_width < LEAST_SIDE_PX * width:
+        return Refusal(
+            "too_small",
+            f"pictures of {width}×{frame.height} are too small: both sides need {LEAST_SIDE_PX} "
+            f"pixels, also once reduced to slam3r.processing_width={config.processing_width}",
+        )
+    if last is not None and (frame.id <= last[0] or frame.stamp_ns < last[1]):
+        return Refusal(
+            "out_of_order",
+            f"a picture of {frame.stamp_ns} ns came after one of {last[1]} ns: those that are not "
+            "newer than the last are let go; for a source that begins again restart the run",
+        )
+    return None
 
 
 def _geometric(config: Slam3rConfig) -> ReconstructionBackend:
@@ -110,14 +148,25 @@ def open_backend(name: str, config: Slam3rConfig | None = None) -> OpenedBackend
         if error.name != "gtsam":
             raise
         return _without_graph(opened)
+    if config.map and is_ended(Path(config.map)):
+        log.info("the map in %s was ended by a reset: a new one begins", config.map)
+        graph = GraphBackend(backend, replace(config, map=""))
+        return replace(opened, backend=_kept_saved(graph, config))
     return replace(opened, backend=GraphBackend(backend, config))
+
+
+def _kept_saved(graph: GraphBackend, config: Slam3rConfig) -> GraphBackend:
+    """One with an empty map, which takes the place of the one in `config.map`."""
+    if config.map and config.map_every_s:
+        graph.maps.save_by_itself(Path(config.map), config.map_every_s)
+    return graph
 
 
 def begin_anew(opened: OpenedBackend, config: Slam3rConfig, *, next_id: int) -> OpenedBackend:
     """The same back-end with an empty map, whose keyframes are numbered on from `next_id`.
 
     What it held back is lost. Where the map is saved by itself, the new one takes the place of the
-    old one there.
+    old one there; until then that lies there as one that has ended.
     """
     from worldsystem_slam3r.graph.restartable import RenewableBackend
     from worldsystem_slam3r.graph.services import graph_of
@@ -127,8 +176,8 @@ def begin_anew(opened: OpenedBackend, config: Slam3rConfig, *, next_id: int) -> 
     if graph is not None:
         fresh = graph.begun_anew(make)
         if config.map and config.map_every_s:
-            fresh.maps.save_by_itself(Path(config.map), config.map_every_s)
-        return replace(opened, backend=fresh)
+            end_map(Path(config.map))
+        return replace(opened, backend=_kept_saved(fresh, config))
     if isinstance(opened.backend, RenewableBackend):
         opened.backend.begin_anew(make)
         return opened

@@ -3,9 +3,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -36,13 +36,15 @@ from worldsystem_core.ros.container import run_node
 from worldsystem_core.ros.stage_node import StageNode
 from worldsystem_core.telemetry import Telemetry
 from worldsystem_core.trajectory import Trajectory
+from worldsystem_slam3r.backend import Refusal, refusal_of
 from worldsystem_slam3r.cloud import BoundedCloud
 from worldsystem_slam3r.config import Slam3rConfig
-from worldsystem_slam3r.maps.folder import is_map
+from worldsystem_slam3r.maps.next_life import kept_keyframes
 from worldsystem_slam3r.path_pace import PathPace
 from worldsystem_slam3r.running import OF_NO_FRAME, Answer, WorkerEnded, start_backend
 
 _PATH_PERIOD_S = 1.0
+_REFUSAL_PERIOD_S = 30.0
 # REP-103: the body is x forward, y left, z up; the optical frame x right, y down, z forward.
 _BODY_FROM_OPTICAL = np.array(
     [[0.0, 0.0, 1.0, 0.0], [-1.0, 0.0, 0.0, 0.0], [0.0, -1.0, 0.0, 0.0], [0.0, 0.0, 0.0, 1.0]]
@@ -57,7 +59,8 @@ class Slam3rNode(StageNode):
         self._told = self.take_up(
             lambda: self._take(self._running.answers()), lambda: self._running.waiting
         )
-        self._running = start_backend(self.config, self._told)
+        self._opened_with = self.config
+        self._running = start_backend(self._opened_with, self._told)
         self._ending = False
         self._trajectory = Trajectory(self.config.path_poses)
         self._cloud = BoundedCloud(self.config.cloud_points, seed=self.config.seed)
@@ -65,6 +68,9 @@ class Slam3rNode(StageNode):
         self._path_pace = PathPace(_PATH_PERIOD_S)
         self._newest_ns = 0
         self._newest_id = -1
+        self._last_picture: tuple[int, int] | None = None
+        self._refusal: Refusal | None = None
+        self._refusal_said_s = -_REFUSAL_PERIOD_S
         self._camera: Camera | None = None
         self._state = TrackingState.INITIALISING
         self._scale = ScaleState.SCENE
@@ -118,11 +124,13 @@ class Slam3rNode(StageNode):
         try:
             self._take(self._running.settle())
             ids = self._trajectory.keyframe_ids
-            self._running.begin_anew(max(ids, default=self._newest_id) + 1)
+            self._running.begin_anew(self._newest_id + 1)
         except WorldSystemError as error:
             response.message = str(error)
             self._revive_ended(error)
             return response
+        if not self.config.map_every_s:  # what lies there is for other sessions, and stays
+            self._opened_with = replace(self.config, map="")
         self._forget_map()
         response.success = True
         response.message = f"begun anew; {len(ids)} keyframes of the old map are gone"
@@ -133,8 +141,10 @@ class Slam3rNode(StageNode):
         ids = self._trajectory.keyframe_ids
         if ids:
             self._publish([RemovedKeyframes(ids)])
-        self._newest_id = max(ids, default=self._newest_id)
         self._trajectory = Trajectory(self.config.path_poses)
+        # a new one: of the old, points that have settled stay, and the share that keyframes give
+        self._cloud = BoundedCloud(self.config.cloud_points, seed=self.config.seed)
+        self._cloud_told = (0, 0)
         self._keyframes, self._state = 0, TrackingState.INITIALISING
         self._path_out.publish(self._trajectory.poses())
         if self._scale is not ScaleState.SCENE:
@@ -151,17 +161,34 @@ class Slam3rNode(StageNode):
         return response
 
     def _on_dropped_frame(self, frame: Frame) -> None:
-        self.ledger.drop_untaken(frame.id, "queue_full")
+        self._let_go(frame, "queue_full")
+
+    def _let_go(self, frame: Frame, reason: str) -> None:
+        """Count a picture that is not worked on; the same one, which came before, may still be."""
+        self.ledger.drop_untaken(~frame.id, reason)
 
     def _on_frame(self, frame: Frame) -> None:
+        self._refusal = refusal_of(frame, self._last_picture, self.config)
+        if self._refusal is not None:
+            self._refuse(frame, self._refusal)
+            return
+        self._last_picture = (frame.id, frame.stamp_ns)
         self._frames_seen += 1
         if (self._frames_seen - 1) % self.config.frame_step:
-            self.ledger.drop_untaken(frame.id, "skipped")
+            self._let_go(frame, "skipped")
             return
         self.ledger.take(frame.id)
         if frame.camera is None and self._camera is not None:
             frame = replace(frame, camera=self._camera)
         self._take(self._running.feed(frame))
+
+    def _refuse(self, frame: Frame, refusal: Refusal) -> None:
+        """A picture that no back-end takes costs itself alone; that is said once in a while."""
+        self._let_go(frame, refusal.reason)
+        now_s = time.monotonic()
+        if now_s - self._refusal_said_s >= _REFUSAL_PERIOD_S:
+            self._refusal_said_s = now_s
+            self.get_logger().warning(refusal.words)
 
     def _take(self, answers: list[Answer]) -> None:
         """Publish what frames caused, and settle their account."""
@@ -198,15 +225,20 @@ class Slam3rNode(StageNode):
             self._revive(error)
 
     def _revive(self, ended: WorkerEnded) -> None:
-        """Start the back-end again: in the map that it kept saved, or with an empty one."""
+        """Start the back-end again: in the map that it kept saved, or with an empty one.
+
+        What was told after the last save is withdrawn: no keyframe will ever take its number.
+        """
         self._survived(ended)
         self._running.close()
-        kept = self.config.map if self._running.has_graph else ""
-        saved = bool(kept) and is_map(Path(kept))
-        next_id = max(self._trajectory.keyframe_ids, default=self._newest_id) + 1
-        self._running = start_backend(self.config, self._told, first_id=next_id)
-        if not saved:
+        kept = kept_keyframes(self._opened_with.map if self._running.has_graph else "")
+        first_id = self._newest_id + 1
+        self._running = start_backend(self._opened_with, self._told, first_id=first_id)
+        lost = tuple(key for key in self._trajectory.keyframe_ids if key not in kept)
+        if not kept:
             self._forget_map()
+        elif lost:
+            self._publish([RemovedKeyframes(lost)])
 
     def _publish(self, events: list[Event]) -> None:
         for event in events:
@@ -221,6 +253,7 @@ class Slam3rNode(StageNode):
                 self._tf_static_out.publish(_static_transforms(self._scale))
             if isinstance(event, NewKeyframe):
                 self._keyframes += 1
+                self._newest_id = max(self._newest_id, event.keyframe.id)
                 self._points_out.publish(event.keyframe)
 
     def _publish_pose(self, pose: Pose) -> None:
@@ -270,6 +303,8 @@ class Slam3rNode(StageNode):
         return facts if health is None else {**facts, "health": round(health.score, 2)}
 
     def problem(self) -> str:
+        if self._refusal is not None:
+            return self._refusal.words
         condition = self._running.condition()
         if condition.health is not None and condition.health.problem:
             return condition.health.problem

@@ -17,6 +17,7 @@ from worldsystem_slam3r.graph.sparing import Sparing
 from worldsystem_slam3r.maps.autosave import MapSaver
 from worldsystem_slam3r.maps.content import MapContent, SavedMap, dense_keyframes
 from worldsystem_slam3r.maps.dense_memory import DenseMemory
+from worldsystem_slam3r.maps.next_life import take_up_again
 from worldsystem_slam3r.scale.enu import ENU
 from worldsystem_slam3r.scale.metric import MetricScale
 
@@ -131,6 +132,7 @@ class MapKeeper:
             self._metric.put_origin(saved.enu)
         self._loading = saved.keyframes(restored, self.dense)
         self._handed_on = self._state()
+        take_up_again(folder)
         log.info("loaded %d keyframes from %s", len(restored), folder)
         return Loaded(
             len(restored),
