@@ -16,7 +16,6 @@ from worldsystem.graph import (
     SIMULATOR,
     STAGES,
     Choice,
-    new_run_folder,
     simulator_parameters,
     stages,
 )
@@ -181,12 +180,6 @@ def test_every_parameter_the_graph_sets_is_one_of_the_stages_settings(tmp_path, 
         module, name = configs[stage.name].split(":")
         known = {item.name for item in fields(getattr(import_module(module), name))}
         assert parameters.keys() <= known
-
-
-def test_a_run_folder_is_never_used_twice(tmp_path):
-    first = new_run_folder(tmp_path)
-    first.mkdir()
-    assert new_run_folder(tmp_path) != first
 
 
 @pytest.mark.parametrize("composed", ["true", "false"])

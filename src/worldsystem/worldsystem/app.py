@@ -20,6 +20,7 @@ from rclpy.parameter import Parameter
 from worldsystem_msgs.srv import Identify, LoadMap, QueryObjects, SaveMap, SetPrompt
 
 from worldsystem.graph import Choice, Parameters, Stage, stages
+from worldsystem.run_folder import in_its_folder
 from worldsystem.simulator_process import SimulatorProcess
 from worldsystem.status_line import StatusLine
 from worldsystem_core.ending_signals import ended_by_signals
@@ -61,8 +62,7 @@ class App:
 
     def run(self) -> Path:
         """Run to the end and return the run's folder; raises `WorldSystemError`."""
-        self._made_folder = not self.choice.out.exists()
-        self.choice.out.mkdir(parents=True, exist_ok=True)
+        self.choice, self._made_folder = in_its_folder(self.choice)
         find_installed_prefix()
         tune_process()
         clean_stale_segments()

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import math
 import sys
 from pathlib import Path
 
@@ -13,12 +14,13 @@ from worldsystem.bag_commands import add_bag
 from worldsystem.catalogue.commands import add_runs
 from worldsystem.dataset_commands import add_export, add_import
 from worldsystem.evaluation_command import add_eval
-from worldsystem.graph import Choice, new_run_folder
+from worldsystem.graph import SIMULATED_S, Choice, is_simulated
 from worldsystem.map_command import add_map
 from worldsystem.node_command import add_node
 from worldsystem.objects_command import add_objects
 from worldsystem.replay_command import add_replay
 from worldsystem.reprocess.commands import add_reprocess
+from worldsystem.run_folder import new_run_folder
 from worldsystem.settings_text import parse_settings
 from worldsystem.status_line import say
 from worldsystem.watch.commands import add_watch
@@ -79,7 +81,11 @@ def _add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         "server: (wait for the drone app), or sim (the built-in drone).",
     )
     run.add_argument("source", metavar="SOURCE")
-    run.add_argument("--duration", type=float, default=86400.0, help="stop after so long [s]")
+    run.add_argument(
+        "--duration",
+        type=float,
+        help="stop after so long [s] (default: when the source ends; sim: after 60)",
+    )
     run.add_argument("--realtime", action="store_true", help="play files at their own pace")
     run.add_argument("--truth", default="", help="ground-truth trajectory to compare with")
     run.add_argument("--no-ros", action="store_true", help="a plain loop without ROS and viewers")
@@ -184,10 +190,18 @@ def _choice(options: argparse.Namespace) -> Choice:
         record=not options.no_record,
         viewer=not options.headless,
         out=options.out or new_run_folder(Path("runs")),
-        duration_s=options.duration,
+        own_folder=options.out is None,
+        duration_s=_duration_s(options),
         realtime=options.realtime,
         extra={name: flags.get(name, {}) | extra.get(name, {}) for name in flags.keys() | extra},
     )
+
+
+def _duration_s(options: argparse.Namespace) -> float:
+    """A simulator's flight has a length; anything else goes on until it ends."""
+    if options.duration is not None:
+        return float(options.duration)
+    return SIMULATED_S if is_simulated(options.source) else math.inf
 
 
 def _sim(options: argparse.Namespace) -> int:

@@ -9,12 +9,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
 
 from worldsystem_core.errors import ConfigError
 
 SIMULATOR_SOURCE = "sim"
+SIMULATED_S = 60.0
 _SERVER_SOURCE = "server:"
 DEFAULT_PORT = 5001
 MAP_EVERY_S = 1.0
@@ -65,8 +65,9 @@ Parameters = dict[str, object]
 class Choice:
     """What a user chooses; everything else is the stages' own defaults (docs/parameters.md).
 
-    `source` is `sim`, `server:` or whatever ingest opens; `extra` overrides single parameters by
-    node name. Raises `ConfigError` when there is no such node.
+    `source` is `sim`, `server:` or whatever ingest opens; `out` is the run's folder, with
+    `own_folder` one that no other run may share; `extra` overrides single parameters by node name.
+    Raises `ConfigError` when there is no such node.
     """
 
     source: str = SIMULATOR_SOURCE
@@ -75,7 +76,8 @@ class Choice:
     record: bool = True
     viewer: bool = True
     out: Path
-    duration_s: float = 60.0
+    own_folder: bool = False
+    duration_s: float = SIMULATED_S
     realtime: bool = False
     extra: dict[str, Parameters] = field(default_factory=dict)
 
@@ -84,7 +86,7 @@ class Choice:
 
     @property
     def simulated(self) -> bool:
-        return self.source == SIMULATOR_SOURCE or self.source.startswith("sim:")
+        return is_simulated(self.source)
 
     @property
     def offline(self) -> bool:
@@ -176,18 +178,13 @@ def _parameters(name: str, choice: Choice, *, composed: bool) -> Parameters:
     return given.get(name, {}) | choice.extra.get(name, {})
 
 
+def is_simulated(source: str) -> bool:
+    """Whether the pictures come from the built-in simulator."""
+    return source == SIMULATOR_SOURCE or source.startswith("sim:")
+
+
 def check_names(nodes: Iterable[str]) -> None:
     """Raise `ConfigError` when one of `nodes` is none of the graph's."""
     if unknown := sorted(set(nodes) - _NAMES):
         known = ", ".join(sorted(_NAMES))
         raise ConfigError(f"no node is called {', '.join(unknown)}; known: {known}")
-
-
-def new_run_folder(base: Path) -> Path:
-    """A folder under `base` named by the time, which did not exist before (not yet made)."""
-    name = datetime.now().strftime("%Y%m%d_%H%M%S")
-    folder, number = base / name, 1
-    while folder.exists():
-        number += 1
-        folder = base / f"{name}_{number}"
-    return folder

@@ -12,8 +12,8 @@ from typing import Any
 from diagnostic_msgs.msg import DiagnosticArray
 
 from worldsystem.config import ReporterConfig
-from worldsystem.graph import new_run_folder
 from worldsystem.observer import Live, Observer
+from worldsystem.run_folder import new_run_folder
 from worldsystem.sent import frames_sent
 from worldsystem_core.reconstruction import NewKeyframe
 from worldsystem_core.ros import topics

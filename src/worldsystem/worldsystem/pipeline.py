@@ -15,6 +15,7 @@ from typing import TypeVar
 from worldsystem.graph import Choice, Parameters
 from worldsystem.observer import Observer
 from worldsystem.outputs import read_truth, write_outputs
+from worldsystem.run_folder import in_its_folder
 from worldsystem.sent import frames_sent
 from worldsystem.simulator_process import SimulatorProcess
 from worldsystem_core.config import Config, config_from
@@ -211,7 +212,7 @@ def run_pipeline(choice: Choice, *, truth: str = "") -> Path:
     source = "server:" if choice.simulated else choice.source
     ingest = {"source": source, "realtime": choice.realtime}
     config = _config(IngestConfig, ingest, choice.extra.get("ingest"))
-    choice.out.mkdir(parents=True, exist_ok=True)
+    choice, _ = in_its_folder(choice)
     stop = threading.Event()
     with ended_by_signals(stop.set):
         broken = _run_source(choice, config, pipeline, stop)
@@ -237,7 +238,8 @@ def _run_source(
     choice: Choice, config: IngestConfig, pipeline: Pipeline, stop: threading.Event
 ) -> str | None:
     """Run the source to its end, the choice's time or `stop`; return where it broke off, if so."""
-    timer = threading.Timer(choice.duration_s, stop.set)
+    limit_s = min(choice.duration_s, threading.TIMEOUT_MAX)
+    timer = threading.Timer(limit_s, stop.set)
     timer.daemon = True
     source = open_source(config.source, config)
     simulator = SimulatorProcess(choice) if choice.simulated else None
@@ -246,11 +248,14 @@ def _run_source(
     else:
         threading.Thread(target=_stop_after, args=(simulator, stop), daemon=True).start()
     try:
-        return source.run(_PipelineSink(pipeline), stop).broken
+        broken = source.run(_PipelineSink(pipeline), stop).broken
     finally:
         timer.cancel()
         if simulator is not None:
             simulator.stop()
+    if simulator is not None:
+        simulator.raise_failure()
+    return broken
 
 
 def _stop_after(simulator: SimulatorProcess, stop: threading.Event) -> None:

@@ -8,7 +8,8 @@ import hashlib
 import logging
 from pathlib import Path
 
-from worldsystem.graph import STAGES, Choice, Parameters, new_run_folder
+from worldsystem.graph import STAGES, Choice, Parameters
+from worldsystem.run_folder import new_run_folder
 from worldsystem.settings_text import parse_settings
 from worldsystem.status_line import say
 
@@ -80,6 +81,7 @@ def choice_of(options: argparse.Namespace) -> Choice:
         record=options.record,
         viewer=not options.headless,
         out=options.out or new_run_folder(Path("runs")),
+        own_folder=options.out is None,
         duration_s=float("inf"),
         extra=extra | {"ingest": ingest | extra.get("ingest", {})},
     )

@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where a run leaves its files: a folder by the time, which no other run uses."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+
+from worldsystem.graph import Choice
+from worldsystem_core.errors import ConfigError
+
+
+def new_run_folder(base: Path) -> Path:
+    """A folder under `base` named by the time, which did not exist before (not yet made)."""
+    name = datetime.now().strftime("%Y%m%d_%H%M%S")
+    folder, number = base / name, 1
+    while folder.exists():
+        number += 1
+        folder = base / f"{name}_{number}"
+    return folder
+
+
+def in_its_folder(choice: Choice) -> tuple[Choice, bool]:
+    """`choice` with its folder made, and whether that was not there before.
+
+    Where another run has just made a folder that was to be this one's own, the next free one is
+    taken. Raises `ConfigError` where it cannot be used.
+    """
+    while not (made := _make(choice.out)) and choice.own_folder:
+        choice = replace(choice, out=new_run_folder(choice.out.parent))
+    return choice, made
+
+
+def _make(folder: Path) -> bool:
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir()
+    except FileExistsError:
+        if folder.is_dir() and os.access(folder, os.W_OK):
+            return False
+        problem = f"{folder} is a file or cannot be written; choose another --out"
+        raise ConfigError(problem) from None
+    except OSError as error:
+        problem = error.strerror or str(error)
+        raise ConfigError(f"cannot make {folder} ({problem}); choose another --out") from error
+    return True
