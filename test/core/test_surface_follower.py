@@ -44,6 +44,14 @@ def shown(deltas: list[MeshDelta]) -> list[int]:
     return [each.sequence for each in deltas]
 
 
+def test_one_that_begins_asks_for_all_and_shows_it_though_no_delta_comes():
+    follower = SurfaceFollower()
+    assert follower.newer_than == 0
+    assert shown(follower.catch_up(delta(8, base=0))) == [8]
+    assert follower.newer_than is None
+    assert shown(follower.take(delta(9))) == [9]
+
+
 def test_one_that_was_there_from_the_start_shows_each_delta_at_once():
     follower = SurfaceFollower()
     assert [shown(follower.take(delta(n))) for n in (1, 2, 3)] == [[1], [2], [3]]

@@ -19,6 +19,7 @@ from geometry_msgs.msg import Point
 from rclpy.parameter import Parameter
 from worldsystem_msgs.srv import Identify, LoadMap, QueryObjects, SaveMap, SetPrompt
 
+from worldsystem.dds_domain import own_domain
 from worldsystem.graph import Choice, Parameters, Stage, stages
 from worldsystem.run_folder import in_its_folder
 from worldsystem.simulator_process import SimulatorProcess
@@ -62,6 +63,10 @@ class App:
 
     def run(self) -> Path:
         """Run to the end and return the run's folder; raises `WorldSystemError`."""
+        with own_domain() as domain:
+            return self._run(domain)
+
+    def _run(self, domain: int) -> Path:
         self.choice, self._made_folder = in_its_folder(self.choice)
         find_installed_prefix()
         tune_process()
@@ -75,7 +80,7 @@ class App:
             self._abandon()
             raise
         try:
-            self._line.heading(self.choice)
+            self._line.heading(self.choice, domain)
             self._wait()
         finally:
             self._end()

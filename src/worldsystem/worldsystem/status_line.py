@@ -26,8 +26,9 @@ class StatusLine:
         self._printed_s = -math.inf
         self._message = ""
 
-    def heading(self, choice: Choice) -> None:
-        """Say what runs, where it can be seen, and where it will be found."""
+    def heading(self, choice: Choice, domain: int = 0) -> None:
+        """Say what runs, where it can be seen and will be found, and in which DDS domain, if that
+        is not the usual one."""
         if not self._enabled:
             return
         lines = [f"WorldSystem: {choice.source} → {choice.backend}"]
@@ -44,6 +45,8 @@ class StatusLine:
         if choice.simulated:
             port = choice.extra.get("ingest", {}).get("port", DEFAULT_PORT)
             lines.append(f"  video      ws://127.0.0.1:{port}/ws/video")
+        if domain:
+            lines.append(f"  DDS domain {domain}: put ROS_DOMAIN_ID={domain} before other commands")
         lines.append(f"  run        {choice.out}    (Ctrl-C ends it in order)")
         say("\n".join(lines))
 

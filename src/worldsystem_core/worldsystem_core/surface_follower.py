@@ -24,7 +24,7 @@ class SurfaceFollower:
     def __init__(self) -> None:
         self._sequence = 0
         self._held: deque[MeshDelta] = deque(maxlen=HELD)
-        self._missing = False
+        self._missing = True  # there may have been a surface before
         self._newest_sequence, self._newest_ns = 0, 0
         self._begun_ns = 0
         self._shown: set[BlockIndex] = set()

@@ -54,7 +54,9 @@ class Follower(StageNode):
 
 
 class Mesher(StageNode):
-    """Answers as one that has come to delta 35."""
+    """Answers as one that has come to a delta."""
+
+    reached = 35
 
     def __init__(self, context):
         super().__init__("mesher", NoSettings, context=context)
@@ -63,9 +65,31 @@ class Mesher(StageNode):
 
     def _on_request(self, request, response):
         self.asked.append(request.newer_than)
-        (cdr,) = topics.MESH.adapter.dump(delta(35, request.newer_than, stamp_ns=100))
+        (cdr,) = topics.MESH.adapter.dump(delta(self.reached, request.newer_than, stamp_ns=100))
         response.delta = deserialize_message(cdr, topics.MESH.adapter.ros_type)
         return response
+
+
+@pytest.mark.parametrize("reached", [35, 0])
+def test_a_surface_at_rest_is_shown_to_one_that_begins(context, reached):
+    """As to a viewer that is begun anew after the landing; before the first, there is nothing."""
+    follower, mesher = Follower(context), Mesher(context)
+    mesher.reached = reached
+    threads = [NodeThread(follower), NodeThread(mesher)]
+    for thread in threads:
+        thread.start()
+    try:
+        deadline = time.monotonic() + TIMEOUT_S
+        while not mesher.asked or len(follower.shown) < bool(reached):
+            assert time.monotonic() < deadline, f"asked {mesher.asked}, shown {follower.shown}"
+            time.sleep(0.02)
+        time.sleep(0.5)
+        assert mesher.asked == [0]
+        assert follower.shown == [reached] * bool(reached)
+    finally:
+        for thread in threads:
+            thread.stop()
+            thread.node.close()
 
 
 def test_a_mesher_that_begins_anew_is_not_asked_with_the_number_of_the_one_before(context):

@@ -17,14 +17,16 @@ from worldsystem_core.surface_follower import SurfaceFollower
 class FollowedSurface:
     """Hands the deltas given to `take` to `show`, in order and in the node's turn.
 
-    The mesher may have been there before this stage, or deltas came too fast for the line between
-    two processes: then `mesh/request` is asked, and what comes meanwhile is shown after the answer.
+    The mesher may have been there before this stage, and be at rest, or deltas came too fast for
+    the line between two processes: then `mesh/request` is asked, and what comes meanwhile is shown
+    after the answer.
     """
 
     def __init__(self, node: StageNode, show: Callable[[MeshDelta], None]) -> None:
         self._show = show
         self._follower = SurfaceFollower()
         self._before = PatientCall(node, MeshRequest, "mesh/request", self._on_answer)
+        self._ask_for_missing()
 
     def take(self, delta: MeshDelta) -> None:
         """A delta that the mesher told."""
@@ -48,4 +50,5 @@ class FollowedSurface:
 
     def _hand_over(self, deltas: list[MeshDelta]) -> None:
         for delta in deltas:
-            self._show(delta)
+            if delta.sequence:  # else there was nothing yet
+                self._show(delta)

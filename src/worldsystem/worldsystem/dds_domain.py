@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which DDS domain a run takes, so that two runs on one machine do not hear each other.
+
+Both would publish `worldsystem/ledger` and `/diagnostics`, and each count the other's stages as its
+own; stages in processes of their own would take the pictures of both.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+log = logging.getLogger(__name__)
+
+VARIABLE = "ROS_DOMAIN_ID"
+_DOMAINS = range(101)
+"""`reprocess` takes them from the other end; above 101 there may be no ports for them."""
+
+
+@contextmanager
+def own_domain() -> Iterator[int]:
+    """The domain of this process and of those that it starts meanwhile: the first that no other run
+    has, from 0 on. One that the user has set is taken as it is, with a warning if a run has it."""
+    asked = os.environ.get(VARIABLE, "")
+    if asked:
+        yield from _asked_for(asked)
+        return
+    for domain in _DOMAINS:
+        claim = _claimed(domain)
+        if claim is None:
+            continue
+        os.environ[VARIABLE] = str(domain)
+        try:
+            yield domain
+        finally:
+            os.environ.pop(VARIABLE, None)
+            claim.close()
+        return
+    log.warning("all %d DDS domains have a run: this one will hear another's", len(_DOMAINS))
+    yield 0
+
+
+def _asked_for(asked: str) -> Iterator[int]:
+    domain = 0
+    with suppress(ValueError):  # ROS itself says what is wrong with it
+        domain = int(asked)
+    claim = _claimed(domain)
+    if claim is None:
+        log.warning(
+            "another run on this machine has DDS domain %s, too: each will count the other's "
+            "stages as its own; set another %s, or none",
+            asked,
+            VARIABLE,
+        )
+    try:
+        yield domain
+    finally:
+        if claim is not None:
+            claim.close()
+
+
+def _claimed(domain: int) -> socket.socket | None:
+    """Held as long as it is open and its process lives; of the machine, not of one user."""
+    claim = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    try:
+        claim.bind(f"\0worldsystem-domain-{domain}")
+    except OSError:
+        claim.close()
+        return None
+    return claim
