@@ -19,6 +19,8 @@ LEAST_STEPS = 8
 """Fewer steps are not worth waking another thread for."""
 
 SPIN_S = 0.0002
+KEPT_ON_DEVICE_BYTES = 256 << 20
+"""Freed memory that a device keeps: the driver takes milliseconds to map it anew."""
 
 
 Turns: Any = TurnsStruct  # a Warp struct, which mypy takes for a class
@@ -115,6 +117,8 @@ class Launcher:
             raise BackendError("device = 'cuda', but no CUDA device answers; use 'cpu' or 'auto'")
         use_cuda = device != "cpu" and wp.is_cuda_available()
         self.device = "cuda:0" if use_cuda else "cpu"
+        if use_cuda and wp.get_device(self.device).is_mempool_supported:
+            wp.set_mempool_release_threshold(self.device, KEPT_ON_DEVICE_BYTES)
         self._threads = 1 if use_cuda else threads
         others = self._threads - 1
         self._pool = ThreadPoolExecutor(others, "mesh") if others else None
