@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 import time
 from functools import cache
 
@@ -113,6 +114,39 @@ def test_a_consumer_gets_exactly_the_bytes_that_were_sent(path):
     assert received[0][4] & 31 == 7
     assert status.relayed_frames == 40
     assert status.relayed_bytes == sum(map(len, received))
+
+
+def test_a_consumer_that_comes_late_into_an_endless_gop_has_a_key_frame_asked_for():
+    packets = packets_of([*encode(200, gop=400), *encode(1)])
+    endless, key_frame = packets[:-3], packets[-3:]
+
+    async def join(server) -> bytes:
+        asked = asyncio.Event()
+
+        async def listen(sender) -> None:
+            async for message in sender:
+                if json.loads(message)["type"] == "request_key_frame":
+                    asked.set()
+
+        async with websockets.connect(server.url("/ws/video"), compression=None) as sender:
+            listening = asyncio.ensure_future(listen(sender))
+            for packet in endless:
+                await sender.send(packet)
+            await asyncio.to_thread(server.sink.wait_settled, 200)
+            assert not asked.is_set()
+            async with websockets.connect(server.url("/ws/h264_stream")) as consumer:
+                await asyncio.wait_for(asked.wait(), 5)
+                for packet in key_frame:
+                    await sender.send(packet)
+                received = await asyncio.wait_for(consumer.recv(), 5)
+            listening.cancel()
+        return received
+
+    with serving() as server:
+        received = asyncio.run(join(server))
+        server.sink.wait_settled(201)
+    assert received == server.sink.units[200].data
+    assert received[4] & 31 == 7
 
 
 def heavy(messages: list[bytes]) -> list[bytes]:

@@ -17,7 +17,7 @@ _LOWER_FACTOR, _RAISE_FACTOR, _RAISE_KBPS = 0.7, 1.05, 100.0
 _LEAST_KBPS = 300.0
 _LOWER_EVERY_S, _RAISE_EVERY_S = 3.0, 5.0
 _RELAPSE_S = 60.0
-_SETTLE_S = 5.0  # a new connection begins with the pictures that the break cost
+_SETTLE_S = 5.0  # a new connection begins with pictures that the break held up
 
 
 class KeyFrameRequests:
@@ -83,6 +83,12 @@ class BitrateControl:
         self._lower_after_s = self._now_s() + _SETTLE_S
         if self._limit_kbps is not None:
             self._ask("reconnected")
+
+    def forget(self) -> None:
+        """Another sender begins, about which nothing is known."""
+        self._limit_kbps = None
+        self._free_kbps = 0.0
+        self._freed_at_s = -_RELAPSE_S
 
     def judge(self, quality: LinkQuality) -> None:
         """Decide by the link's state; call about once a second."""

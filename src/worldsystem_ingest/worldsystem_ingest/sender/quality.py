@@ -27,8 +27,9 @@ class LinkQuality:
     `bandwidth_average_mbps` is the mean of ten samples of 5 s, None until there are ten;
     `jitter_ms` follows RFC 3550 and, like `queue_delay_ms`, is None while the sender's time is
     not usable. `queue_delay_ms` is what pictures of late waited beyond the path's least delay.
-    `loss` is the share of pictures that never came of those due in the last 5 s, `loss_total` since
-    the stream began. `asked_kbps` is the bit rate that the sender was asked for, None when free.
+    `loss` is the share of pictures that never came of those due in the last 5 s, without those that
+    a broken connection cost; `loss_total` is that of all since the stream began. `asked_kbps` is
+    the bit rate that the sender was asked for, None when free.
     """
 
     bandwidth_mbps: float = 0.0
@@ -137,13 +138,13 @@ class Loss:
         self._came = 0
         self._lost = 0
 
-    def add(self, lost: int) -> None:
-        """One picture came, and `lost` before it never did."""
+    def add(self, lost: int, *, of_link: bool = True) -> None:
+        """One picture came, and `lost` before it never did: in all only, if not `of_link`."""
         second = int(self._now_s())
         if not self._cells or self._cells[-1][0] != second:
             self._cells.append([second, 0, 0])
         self._cells[-1][1] += 1
-        self._cells[-1][2] += lost
+        self._cells[-1][2] += lost if of_link else 0
         self._came += 1
         self._lost += lost
 
@@ -173,13 +174,19 @@ class LinkMonitor:
         self._was_low = False
         self._loss = Loss()
         self._jitter = Jitter()
+        self._first = True
         self._steps = 0
         self._queue_ms: float | None = None
         self.bandwidth = Bandwidth(low_mbps=low_mbps)
 
+    def connected(self) -> None:
+        """A new connection begins: what never came before its first picture, the break cost."""
+        self._first = True
+
     def came(self, lost: int) -> None:
         """One picture came, and `lost` before it never did."""
-        self._loss.add(lost)
+        self._loss.add(lost, of_link=not self._first)
+        self._first = False
 
     def delayed(self, sender_ns: int, arrival_ns: int) -> None:
         """Times of a picture that the clock has taken; those it does not trust count nothing."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from worldsystem_core import wire
 from worldsystem_core.frames import Camera, EncodedFrame
@@ -77,18 +77,28 @@ class SenderSession:
         """A new video connection begins, from the address `peer`.
 
         What the sender told of its video still holds when it is the same one that comes back: from
-        the same address, and the connection before had ended or was silent.
+        the same address, and the connection before had ended or was silent. One from another
+        address may send at any bit rate.
         """
         now_s = time.monotonic()
         replaces = self._connected and now_s - self._heard_s < _ALIVE_S
         if replaces or peer != self._peer:
             self._described = False
+        if peer != self._peer:
+            self._bitrate.forget()
+            self.quality = replace(self.quality, asked_kbps=None)
         self._connected, self._peer, self._heard_s = True, peer, now_s
         self.numbers.connected()
         self.clock.connected()
+        self._telemetry_clock.connected()
+        self._link.connected()
         self._pings.connected()
         self._key_frames.connected()
         self._bitrate.connected()
+
+    def phone_connected(self) -> None:
+        """A new connection of `/ws/phone` begins."""
+        self._telemetry_clock.connected()
 
     def disconnected(self) -> None:
         """The video connection ended, and no other took its place."""

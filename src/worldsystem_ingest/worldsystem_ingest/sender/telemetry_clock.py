@@ -30,6 +30,10 @@ class TelemetryClock:
         """Times that were not used."""
         return self._own.implausible
 
+    def connected(self) -> None:
+        """A new connection begins, perhaps of another device with another clock."""
+        self._own.connected()
+
     def stamped(self, samples: Sequence[Telemetry], arrival_ns: int) -> list[Telemetry]:
         """The samples of one message with host time instead of the sender's."""
         newest_ns = max((sample.stamp_ns for sample in samples), default=0)

@@ -12,6 +12,7 @@ from worldsystem_ingest.server.outlet import Outlet
 from worldsystem_ingest.server.relay import Consumer
 from worldsystem_ingest.server.sockets import Sockets, refusal
 from worldsystem_ingest.server.streams import VideoStream
+from worldsystem_ingest.sink import NO_KEY_FRAME
 
 _LARGEST_BYTES = 4096  # consumers have nothing to say
 
@@ -56,6 +57,8 @@ class Consumers:
         transport = request.transport
         if transport is None:
             return
+        if not len(consumer):  # the GOP under way was too long to keep, and may never end
+            stream.session.key_frame_needed(NO_KEY_FRAME)
         outlet = Outlet(ws, transport, stream.relay, consumer, stream.framing)
         writer = await ws.prepare(request)
         sending = asyncio.ensure_future(outlet.run(writer, self._config.send_timeout_s))

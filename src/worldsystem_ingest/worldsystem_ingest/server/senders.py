@@ -93,6 +93,7 @@ class Senders:
         stream.phones += 1
         try:
             async with self._sockets.opened(request, largest_bytes=_LARGEST_TEXT_BYTES) as ws:
+                stream.session.phone_connected()
                 await self._listen_to_phone(ws, stream)
         finally:
             self._phones -= 1

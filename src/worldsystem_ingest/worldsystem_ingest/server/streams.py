@@ -97,6 +97,7 @@ class VideoStream:
         )
         self.lease: Lease | None = None
         self.phones = 0
+        self.awaited = 0  # browsers that are connecting, or connected
         self.bad_messages = 0
         self._around = around
         self._stop = threading.Event()
@@ -104,8 +105,9 @@ class VideoStream:
 
     @property
     def idle(self) -> bool:
-        """Whether nobody is connected and nothing ever came, so that nothing would be forgotten."""
-        return self.sink.untouched and not (self.lease or self.phones or self.relay.consumers)
+        """Whether nobody is here or coming, and nothing ever came that would be forgotten."""
+        taken = self.lease or self.phones or self.awaited or self.relay.consumers
+        return self.sink.untouched and not taken
 
     def claim(
         self, on_replaced: Callable[[], None], say: Say = lambda message: None, *, peer: str = ""

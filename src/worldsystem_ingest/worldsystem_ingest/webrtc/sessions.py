@@ -60,7 +60,8 @@ class WhipSessions:
     """Opens and ends sessions; everything is for the network thread.
 
     A session claims its stream once its browser is connected, so that an offer that comes to
-    nothing takes the stream from nobody. `failed` gets what the sink raised.
+    nothing takes the stream from nobody; until it ends the stream is awaited. `failed` gets what
+    the sink raised.
     """
 
     def __init__(self, most: int, failed: Failed) -> None:
@@ -96,6 +97,7 @@ class WhipSessions:
             ended=lambda reason: self.end(session, reason),
         )
         self._open[session.id] = session
+        stream.awaited += 1
         try:
             return session, await session.receiver.answer(offer)
         except BaseException:
@@ -106,6 +108,7 @@ class WhipSessions:
         """End the session, if it has not ended; the browser is told in the background."""
         if self._open.pop(session.id, None) is None:
             return
+        session.stream.awaited -= 1
         session.ended = reason
         self._past[session.id] = session
         while len(self._past) > _REMEMBERED:

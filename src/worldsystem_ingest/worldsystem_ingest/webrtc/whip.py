@@ -80,14 +80,15 @@ class WhipEndpoint:
 
     async def _on_offer(self, request: web.Request) -> web.Response:
         name = request.match_info.get("stream", self._config.stream)
-        stream = self._stream(request, name)
+        self._stream(request, name)
         offer = await _body(request)
         settings = await self._ready()
         if settings is None:
             raise _refused(web.HTTPServiceUnavailable, f"{self._missing}; {_INSTALL}")
+        stream = self._stream(request, name)  # it may have made room for another since
         try:
-            opening = self._sessions.open(stream, offer, settings)
-            session, answer = await asyncio.wait_for(opening, _ANSWER_TIMEOUT_S)
+            async with asyncio.timeout(_ANSWER_TIMEOUT_S):  # opens at once, as `wait_for` need not
+                session, answer = await self._sessions.open(stream, offer, settings)
         except BadOffer as error:
             raise _refused(web.HTTPBadRequest, str(error)) from error
         except (TooManySessions, BackendError, TimeoutError) as error:
