@@ -67,8 +67,8 @@ def nodes(context: LaunchContext) -> list:
         source=given["source"],
         backend=given["backend"],
         device=given["device"],
-        record=given["record"] == "true",
-        viewer=given["viewer"] == "true",
+        record=is_true("record", given["record"]),
+        viewer=is_true("viewer", given["viewer"]),
         realtime=True,
         duration_s=float(given["duration"]),
         out=Path(given["out"]) if given["out"] else new_run_folder(Path.cwd() / "runs"),
@@ -84,8 +84,17 @@ def nodes(context: LaunchContext) -> list:
             **PATIENCE,
         )
     ]
-    run = _container(choice) if given["composed"] == "true" else _processes(choice)
+    composed = is_true("composed", given["composed"])
+    run = _container(choice) if composed else _processes(choice)
     return run + (simulator if choice.simulated else [])
+
+
+def is_true(name: str, text: str) -> bool:
+    """What the argument `name` says, in capitals or not; `RuntimeError` where it is neither."""
+    answers = {"true": True, "false": False}
+    if text.lower() not in answers:
+        raise RuntimeError(f"{name}:={text} is neither true nor false")
+    return answers[text.lower()]
 
 
 def _container(choice: Choice) -> list:

@@ -151,6 +151,32 @@ def test_a_removed_keyframe_is_told() -> None:
     assert [opened(m)["keyframe_id"] for m in sent] == [3, 4]
 
 
+def test_all_that_moved_at_once_is_told_though_fewer_postings_may_wait() -> None:
+    told = Told()
+    told.translation.keyframe(NewKeyframe(keyframe()))
+    told.translation.keyframe(MovedKeyframes({number: np.eye(4) for number in range(250)}))
+    new, *moved = told.bodies(exchanges.KEYFRAMES)
+    assert new["type"] == "keyframe.new"
+    assert [body["keyframe_id"] for body in moved] == list(range(250))
+
+
+def test_poses_and_frames_make_way_for_keyframes_and_the_surface() -> None:
+    told = Told()
+    told.translation.keyframe(NewKeyframe(keyframe()))
+    told.translation.mesh(delta(block(0)))
+    for number in range(300):
+        told.translation.pose(pose(number, STAMP_NS + number))
+    sent = told.messages()
+    assert [m.exchange for m in sent[:4]] == [
+        "slam3r_keyframe_exchange",
+        "slam3r_pointcloud_exchange",
+        "mesh_update_exchange",
+        "mesh_stream_exchange",
+    ]
+    poses = [opened(m)["timestamp_ns"] for m in sent if m.exchange == "slam3r_pose_exchange"]
+    assert poses == [STAMP_NS + number for number in range(251, 300)], "the newest, in their order"
+
+
 def test_a_frame_is_a_keyframe_when_one_of_its_stamp_came_before_the_next_pose() -> None:
     told = Told()
     told.translation.pose(pose(1, STAMP_NS))
@@ -189,6 +215,41 @@ def test_a_region_is_sent_whole_and_empty_once_its_blocks_are_gone() -> None:
     assert [opened(m)["face_count"] for m in sent] == [1, 2, 0]
 
 
+def test_what_may_be_lost_with_the_broker_away_is_told_whole_and_once() -> None:
+    told = Told()
+    for x in (0, 1, 9):
+        told.translation.mesh(delta(block(x)))
+    told.translation.mesh(delta(removed=((9, 0, 0),)))
+    told.messages()  # nobody got them
+    told.translation.tell_again()
+    sent = told.messages()
+    assert [(m.exchange, m.routing_key) for m in sent] == [
+        ("mesh_update_exchange", "mesh.full"),
+        ("mesh_stream_exchange", ""),
+    ]
+    full, streamed = map(opened, sent)
+    assert (full["type"], streamed["type"]) == ("mesh.full", "mesh.delta")
+    assert full | {"type": ""} == streamed | {"type": ""}
+    assert full["face_count"] == len(DracoPy.decode(base64.b64decode(full["data"])).faces) == 2
+    assert full["regions_updated"] == ["0_0_0", "1_0_0"], "the second has no surface any more"
+
+
+def test_regions_are_told_again_one_by_one_however_many_there_are() -> None:
+    told = Told(mesh_delta=False, mesh_regions=True, region_blocks=1)
+    told.translation.mesh(delta(*map(block, range(150))))
+    told.translation.mesh(delta(removed=((7, 0, 0),)))
+    told.messages()
+    told.translation.tell_again()
+    faces = {m.routing_key: opened(m)["face_count"] for m in told.messages()}
+    assert faces == {f"mesh.region.{x}_0_0": int(x != 7) for x in range(150)}
+
+
+def test_a_bridge_that_has_seen_no_surface_does_not_say_that_there_is_none() -> None:
+    told = Told(mesh_regions=True)
+    told.translation.tell_again()
+    assert told.messages() == []
+
+
 def test_negative_blocks_lie_in_negative_regions() -> None:
     assert Regions(8).of((-1, 7, 8)) == (-1, 0, 1)
 
@@ -212,7 +273,7 @@ def test_tracks_are_told_with_the_shape_of_their_mask() -> None:
     assert body["objects"] == [{"id": 5, "mask_shape": [6, 8], "area": 12}]
 
 
-def test_an_object_is_told_when_it_changed_and_not_again() -> None:
+def test_an_object_is_told_when_it_changed_and_not_again_unless_it_may_be_lost() -> None:
     told = Told()
     item = MapObject(
         id=2, label="car", score=0.5, world_from_box=np.eye(4), size=np.ones(3), point_count=9,
@@ -222,6 +283,8 @@ def test_an_object_is_told_when_it_changed_and_not_again() -> None:
         told.translation.objects(MapObjects(stamp_ns=STAMP_NS, objects=(item,)))
     (body,) = told.bodies(exchanges.API_RESULTS)
     assert (body["object_id"], body["results"]["label"]) == (2, "car")
+    told.translation.tell_again()
+    assert told.bodies(exchanges.API_RESULTS) == [body]
 
 
 def test_shared_memory_holds_the_ten_newest_in_the_packed_form() -> None:

@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from worldsystem.graph import Choice, stages
 from worldsystem_core.errors import ConfigError
+from worldsystem_core.surface import MeshDelta
 
 
 def names(**extra: dict[str, object]) -> list[str]:
@@ -47,3 +50,60 @@ def test_a_node_whose_broker_is_away_says_so_and_ends_with_its_account_closed(mo
         node.close()
     finally:
         rclpy.shutdown(context=context)
+
+
+@pytest.fixture
+def bridge(context) -> Iterator[Any]:  # its class needs ROS
+    """A bridge whose broker is away for good: what is said of it, the test says."""
+    pytest.importorskip("pika", reason="pika is not installed")
+    from rclpy.parameter import Parameter
+
+    from worldsystem_bridge.node import BridgeNode
+
+    url = Parameter("url", value="amqp://guest:guest@127.0.0.1:1/")
+    node = BridgeNode(context=context, parameter_overrides=[url])
+    node._broker.stop()
+    yield node
+    node._broker.connected = False
+    node.input_ended()
+    node.close()
+
+
+@pytest.mark.ros
+def test_what_was_to_be_told_before_a_connection_is_told_again_once(bridge, monkeypatch) -> None:
+    told: list[int] = []
+    monkeypatch.setattr(bridge._translation, "tell_again", lambda: told.append(1))
+    bridge._broker.connects, bridge._broker.connected = 1, True
+    bridge._look_for_connections()
+    assert not told, "nothing was to be told yet"
+    bridge._outbox.post(list)
+    bridge._broker.connects, bridge._broker.connected = 2, False
+    bridge._look_for_connections()
+    assert not told, "it is away again"
+    bridge._broker.connected = True
+    for _ in range(2):
+        bridge._look_for_connections()
+    assert told == [1]
+
+
+@pytest.mark.ros
+def test_a_bridge_that_comes_late_asks_for_the_surface_before_it_tells_of_it(
+    bridge, monkeypatch
+) -> None:
+    asked: list[Any] = []
+    monkeypatch.setattr(bridge._surface._before, "ask", asked.append)
+    late = MeshDelta(
+        stamp_ns=1_700_000_000_500_000_000,
+        sequence=5,
+        base_sequence=4,
+        block_size=1.0,
+        blocks=(),
+        removed=(),
+        total_vertices=0,
+        total_faces=0,
+        keyframe_count=1,
+        capture_ns=1_700_000_000_500_000_000,
+    )
+    bridge._surface.take(late)
+    assert [request.newer_than for request in asked] == [0]
+    assert bridge.ledger.taken == 0

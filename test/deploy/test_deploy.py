@@ -14,9 +14,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from worldsystem.cli import _parser
-from worldsystem.graph import RAW_OUTSIDE_MAX_PX, STAGES
+from worldsystem.cli import _choice, _parser
+from worldsystem.graph import RAW_OUTSIDE_MAX_PX, STAGES, simulator_parameters
 from worldsystem_core import mesh_normals
+from worldsystem_core.config import config_from
+from worldsystem_sim.config import SimConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 COMPOSE = yaml.safe_load((ROOT / "docker/compose.yaml").read_text())
@@ -65,6 +67,15 @@ def test_a_container_runs_a_command_that_there_is(name: str) -> None:
     command = [str(word) for word in OURS[name]["command"]]
     options = _parser().parse_args(command)
     assert callable(options.command)
+
+
+def test_the_built_in_drone_need_not_render_for_long_before_it_flies() -> None:
+    command = [str(word) for word in OURS["simulator"]["command"]]
+    choice = _choice(_parser().parse_args(command))
+    flown = config_from(SimConfig, simulator_parameters(choice))
+    assert flown.duration_s <= 120.0, "all of it is rendered before the first picture is sent"
+    assert flown.loop
+    assert choice.duration_s > flown.duration_s, "the run would end with the first round"
 
 
 def test_every_node_but_the_reporter_has_a_container() -> None:

@@ -31,6 +31,7 @@ from pathlib import Path
 recording, out = Path(sys.argv[1]), Path(sys.argv[2])
 with recording.with_suffix(".asked").open("a") as asked:
     asked.write(f"{os.environ['ROS_DOMAIN_ID']}\\n")
+recording.with_suffix(".broker").write_text(os.environ.get("RABBITMQ_URL", "none"))
 out.mkdir()
 word = recording.read_text()
 (out / "half").write_text("done")
@@ -138,6 +139,14 @@ def test_runs_beside_each_other_have_dds_domains_of_their_own(tmp_path):
     assert reprocess(runs, tmp_path / "out", "--workers", "3") == 0
     domains = [Path(run).with_suffix(".asked").read_text() for run in runs]
     assert len(set(domains)) == 3
+
+
+@pytest.mark.usefixtures("stand_in")
+def test_consumers_of_the_live_system_hear_nothing_of_recordings(tmp_path, monkeypatch):
+    monkeypatch.setenv("RABBITMQ_URL", "amqp://localhost")
+    (run,) = recordings(tmp_path, good="ok")
+    assert reprocess([run], tmp_path / "out") == 0
+    assert Path(run).with_suffix(".broker").read_text() == "none"
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])

@@ -3,8 +3,11 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
@@ -43,6 +46,29 @@ def test_an_abandoned_rendering_leaves_no_file(config):
     other = replace(config, seed=9)
     next(iter(cache.access_units(other)))
     assert not cache.cache_path(other).exists()
+
+
+def test_a_cache_that_cannot_be_used_costs_no_picture(config, tmp_path, monkeypatch, caplog):
+    first = [unit.annex_b for unit in cache.access_units(config)]
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("WORLDSYSTEM_CACHE", str(tmp_path / "file" / "cache"))
+    assert [unit.annex_b for unit in cache.access_units(config)] == first
+    assert "not kept for the next time" in caplog.text
+
+
+def test_a_disk_that_fills_up_costs_no_picture_and_nothing_is_left(config, tmp_path, monkeypatch):
+    first = [unit.annex_b for unit in cache.access_units(config)]
+    monkeypatch.setenv("WORLDSYSTEM_CACHE", str(tmp_path))
+    path, put_in_place = cache.cache_path(config), os.replace
+
+    def full(source: str | Path, target: str | Path) -> None:
+        if Path(target) == path:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        put_in_place(source, target)
+
+    monkeypatch.setattr(os, "replace", full)
+    assert [unit.annex_b for unit in cache.access_units(config)] == first
+    assert list(path.parent.iterdir()) == []
 
 
 def test_every_setting_of_the_picture_has_its_own_cache_file(config):

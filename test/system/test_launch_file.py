@@ -149,6 +149,19 @@ def test_a_source_other_than_the_simulator_starts_none_and_viewers_can_be_left_o
     assert names == ["monitor", "reporter", "segmenter", "mesher", "slam3r", "ingest"]
 
 
+@pytest.mark.parametrize(("word", "recorded"), [("True", True), ("FALSE", False)])
+def test_true_and_false_are_understood_in_capitals_too(launch_file, word, recorded):
+    container, *_ = launch_file.nodes(given(launch_file, record=word, composed="True"))
+    components = container.kwargs["composable_node_descriptions"]
+    assert ("recorder" in [c.kwargs["name"] for c in components]) is recorded
+
+
+@pytest.mark.parametrize("name", ["record", "viewer", "composed"])
+def test_an_argument_that_is_neither_true_nor_false_is_refused(launch_file, name):
+    with pytest.raises(RuntimeError, match=f"{name}:=maybe is neither true nor false"):
+        launch_file.nodes(given(launch_file, **{name: "maybe"}))
+
+
 @pytest.mark.parametrize("stage", [*STAGES, SIMULATOR], ids=lambda stage: stage.name)
 def test_every_plugin_and_executable_of_the_graph_exists(stage):
     from ament_index_python.packages import get_package_prefix

@@ -25,6 +25,7 @@ class Regions:
     def __init__(self, edge: int) -> None:
         self._edge = edge
         self._regions: dict[BlockIndex, dict[BlockIndex, MeshBlock]] = defaultdict(dict)
+        self._ever: set[BlockIndex] = set()
 
     def apply(self, delta: MeshDelta) -> set[BlockIndex]:
         """Take what changed; the regions in which it did."""
@@ -38,6 +39,7 @@ class Regions:
         for region in changed:
             if not self._regions[region]:
                 del self._regions[region]
+        self._ever |= changed
         return changed
 
     def of(self, index: BlockIndex) -> BlockIndex:
@@ -55,6 +57,10 @@ class Regions:
     def names(self) -> list[str]:
         return sorted(name_of(region) for region in self._regions)
 
+    def ever(self) -> list[BlockIndex]:
+        """Those that ever changed, also where there is no surface any more."""
+        return sorted(self._ever)
+
 
 def name_of(region: BlockIndex) -> str:
     """`x_y_z`, as routing keys end."""
@@ -65,9 +71,24 @@ def mesh_messages(
     kind: str, blocks: Iterable[MeshBlock], regions: list[str], *, stamp_ns: int, level: int
 ) -> list[Message]:
     """`mesh.<kind>`, and for a delta the same on the mesh stream."""
+    body = _body(blocks, regions, stamp_ns, level)
+    message = _update(kind, body)
+    return [message, _streamed(body)] if kind == "delta" else [message]
+
+
+def whole_messages(
+    blocks: Iterable[MeshBlock], regions: list[str], *, stamp_ns: int, level: int
+) -> list[Message]:
+    """`mesh.full`, and the same as a delta on the mesh stream, which has no other kind."""
+    body = _body(blocks, regions, stamp_ns, level)
+    return [_update("full", body), _streamed(body)]
+
+
+def _body(
+    blocks: Iterable[MeshBlock], regions: list[str], stamp_ns: int, level: int
+) -> dict[str, object]:
     mesh = join_blocks([block for block in blocks if len(block.faces)])
-    body = {
-        "type": f"mesh.{kind}",
+    return {
         "timestamp_ns": stamp_ns,
         "format": "ply_compressed",
         "compression": "draco",
@@ -76,11 +97,19 @@ def mesh_messages(
         "vertex_count": len(mesh.vertices),
         "face_count": len(mesh.faces),
     }
-    packed = json.dumps(body).encode()
-    message = Message(exchanges.MESH_UPDATES.name, f"mesh.{kind}", packed, JSON)
-    if kind != "delta":
-        return [message]
-    return [message, Message(exchanges.MESH_STREAM.name, "", packed, JSON)]
+
+
+def _update(kind: str, body: dict[str, object]) -> Message:
+    key = f"mesh.{kind}"
+    return Message(exchanges.MESH_UPDATES.name, key, _packed(key, body), JSON)
+
+
+def _streamed(body: dict[str, object]) -> Message:
+    return Message(exchanges.MESH_STREAM.name, "", _packed("mesh.delta", body), JSON)
+
+
+def _packed(kind: str, body: dict[str, object]) -> bytes:
+    return json.dumps({"type": kind} | body).encode()
 
 
 def draco(mesh: Mesh, level: int) -> bytes:

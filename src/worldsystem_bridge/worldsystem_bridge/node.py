@@ -15,6 +15,7 @@ from worldsystem_bridge.outbox import Outbox
 from worldsystem_bridge.translation import Translation
 from worldsystem_core.ros import topics
 from worldsystem_core.ros.container import run_node
+from worldsystem_core.ros.followed_surface import FollowedSurface
 from worldsystem_core.ros.stage_node import StageNode
 
 log = logging.getLogger(__name__)
@@ -34,13 +35,16 @@ class BridgeNode(StageNode):
         self._translation = Translation(self.config, self._outbox)
         self._broker = Broker(url, self.config, self._outbox, self._on_restart_message)
         self._restarts, self._restarts_done = 0, 0
+        self._connects, self._has_to_tell_again = 0, False
         self._reset = self.create_client(Reset, "slam3r/reset")
         self.listen(topics.POSE, self._translation.pose, self._on_inbox_full)
         self.listen(topics.KEYFRAME, self._translation.keyframe, self._on_inbox_full)
-        self.listen(topics.MESH, self._translation.mesh, self._on_inbox_full)
+        self._surface = FollowedSurface(self, self._translation.mesh)
+        self.listen(topics.MESH, self._surface.take, self._on_inbox_full)
         self.listen(topics.TRACKS, self._translation.tracks, self._on_inbox_full)
         self.listen(topics.OBJECTS, self._translation.objects)
         self.create_timer(_LOOK_S, self._look_for_restarts)
+        self.create_timer(_LOOK_S, self._look_for_connections)
         self._lost = 0
         self._broker.start()
 
@@ -60,6 +64,16 @@ class BridgeNode(StageNode):
         else:
             log.warning("a restart message came, but nobody serves slam3r/reset")
 
+    def _look_for_connections(self) -> None:
+        """What was to be told before a connection may be lost: it is told again, once nothing
+        waits that is older."""
+        if self._broker.connects > self._connects:
+            self._connects = self._broker.connects
+            self._has_to_tell_again = self.ledger.taken > 0
+        if self._has_to_tell_again and self._broker.connected and not len(self._outbox):
+            self._has_to_tell_again = False
+            self._translation.tell_again()
+
     def facts(self) -> dict[str, object]:
         return {
             "broker": self._broker.place,
@@ -73,6 +87,7 @@ class BridgeNode(StageNode):
         return self._broker.problem
 
     def input_ended(self) -> None:
+        self._surface.close()
         self._translation.flush()
         self._broker.stop()
         self._translation.close()

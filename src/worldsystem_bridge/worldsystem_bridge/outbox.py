@@ -16,10 +16,14 @@ Job = Callable[[], list[Message]]
 
 @dataclass
 class Posting:
-    """Something to be told: `job` makes its messages once the broker is there to take them."""
+    """Something to be told: `job` makes its messages once the broker is there to take them.
+
+    What is `passing` tells of one frame alone: the next one makes up for it.
+    """
 
     number: int
     job: Job
+    passing: bool = False
     messages: list[Message] | None = field(default=None)
 
     def made(self) -> list[Message]:
@@ -29,20 +33,32 @@ class Posting:
         return self.messages
 
 
+class _Waiting(Handoff[Posting]):
+    """When full, the oldest of what is passing goes; where nothing is, the oldest of all."""
+
+    def _make_room(self) -> list[Posting]:
+        for at, (_, _, posting) in enumerate(self._items):
+            if posting.passing:
+                del self._items[at]
+                return [posting]
+        return super()._make_room()
+
+
 class Outbox:
-    """Bounded; when full, the oldest posting goes and is counted as `queue_full`."""
+    """Bounded; when full, the oldest posting goes, if any is passing the oldest of those, and is
+    counted as `queue_full`."""
 
     def __init__(self, capacity: int, ledger: StageLedger) -> None:
         self.ledger = ledger
         self._numbers = itertools.count(1)
-        self._waiting: Handoff[Posting] = Handoff(capacity, self._crowded_out)
+        self._waiting = _Waiting(capacity, self._crowded_out)
 
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def post(self, job: Job) -> None:
+    def post(self, job: Job, *, passing: bool = False) -> None:
         """Queue `job`; never blocks."""
-        posting = Posting(next(self._numbers), job)
+        posting = Posting(next(self._numbers), job, passing)
         self.ledger.take(posting.number)
         self._waiting.put(posting)
 

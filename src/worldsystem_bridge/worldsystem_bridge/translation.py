@@ -12,8 +12,8 @@ from worldsystem_bridge import bodies
 from worldsystem_bridge.bodies import Array
 from worldsystem_bridge.config import BridgeConfig
 from worldsystem_bridge.exchanges import Message
-from worldsystem_bridge.mesh_bodies import Regions, mesh_messages, name_of
-from worldsystem_bridge.outbox import Outbox
+from worldsystem_bridge.mesh_bodies import Regions, mesh_messages, name_of, whole_messages
+from worldsystem_bridge.outbox import Job, Outbox
 from worldsystem_bridge.shared_keyframes import SharedKeyframes
 from worldsystem_core.objects import MapObject, MapObjects, TrackFrame
 from worldsystem_core.reconstruction import (
@@ -57,19 +57,23 @@ class Translation:
         """A frame's pose: told once the next one is there, when it is known for a keyframe."""
         self._flush_pose()
         if pose.state is TrackingState.TRACKED:
-            self._outbox.post(lambda: [bodies.pose_message(pose)])
+            self._outbox.post(lambda: [bodies.pose_message(pose)], passing=True)
             self._waiting_pose = pose
 
     def keyframe(self, event: NewKeyframe | MovedKeyframes | RemovedKeyframes) -> None:
-        """Keyframes that came, moved or went."""
+        """Keyframes that came, moved or went: one posting, since more of them may move at once
+        than postings may wait."""
         if isinstance(event, NewKeyframe):
-            self._new(event.keyframe)
+            jobs = [self._new(event.keyframe)]
         elif isinstance(event, MovedKeyframes):
-            for keyframe_id, pose in event.world_from_cam.items():
+            jobs = [
                 self._moved(keyframe_id, pose, event.point_scale.get(keyframe_id))
+                for keyframe_id, pose in event.world_from_cam.items()
+            ]
         else:
-            for keyframe_id in event.ids:
-                self._removed(keyframe_id)
+            jobs = [self._removed(keyframe_id) for keyframe_id in event.ids]
+        if jobs:
+            self._outbox.post(lambda: [message for job in jobs for message in job()])
 
     def mesh(self, delta: MeshDelta) -> None:
         """The surface changed."""
@@ -91,7 +95,7 @@ class Translation:
 
     def tracks(self, tracks: TrackFrame) -> None:
         """What was seen in one frame."""
-        self._outbox.post(lambda: [bodies.processed_frame_message(tracks)])
+        self._outbox.post(lambda: [bodies.processed_frame_message(tracks)], passing=True)
 
     def objects(self, objects: MapObjects) -> None:
         """The objects of the map: those are told that changed."""
@@ -100,6 +104,17 @@ class Translation:
             if last is None or (last.label, last.point_count) != (item.label, item.point_count):
                 self._outbox.post(partial(_object_messages, item))
         self._objects = {item.id: item for item in objects.objects}
+
+    def tell_again(self) -> None:
+        """Post the surface and the objects as they stand: what changed while the broker was away
+        may be lost. Nothing of a surface that never was."""
+        if objects := list(self._objects.values()):
+            self._outbox.post(lambda: [bodies.object_message(item) for item in objects])
+        regions = self._regions.ever()
+        if regions and self._config.mesh_delta:
+            self._post_whole(sorted(map(name_of, regions)))
+        if regions and self._config.mesh_regions:
+            self._post_each({name_of(region): self._regions.blocks(region) for region in regions})
 
     def flush(self) -> None:
         """Post what was held back."""
@@ -114,9 +129,11 @@ class Translation:
         pose, self._waiting_pose = self._waiting_pose, None
         if pose is not None:
             is_keyframe = pose.stamp_ns in self._stamps
-            self._outbox.post(lambda: [bodies.slam_result_message(pose, is_keyframe=is_keyframe)])
+            self._outbox.post(
+                lambda: [bodies.slam_result_message(pose, is_keyframe=is_keyframe)], passing=True
+            )
 
-    def _new(self, keyframe: Keyframe) -> None:
+    def _new(self, keyframe: Keyframe) -> Job:
         known = _Known(keyframe, keyframe.world_from_cam)
         self._recent[keyframe.id] = known
         self._stamps[keyframe.stamp_ns] = None
@@ -133,20 +150,17 @@ class Translation:
                 bodies.points_message(keyframe.id, keyframe.stamp_ns, points, colours),
             ]
 
-        self._outbox.post(messages)
+        return messages
 
-    def _moved(self, keyframe_id: int, pose: Array, factor: float | None) -> None:
+    def _moved(self, keyframe_id: int, pose: Array, factor: float | None) -> Job:
         known = self._recent.get(keyframe_id)
         if known is None:  # its points are gone: the pose alone is told
             now_ns = time.time_ns()
-            self._outbox.post(
-                lambda: [
-                    bodies.keyframe_message(
-                        "update", keyframe_id, pose, pose[:0, :3], timestamp_ns=now_ns, shm_key=""
-                    )
-                ]
-            )
-            return
+            return lambda: [
+                bodies.keyframe_message(
+                    "update", keyframe_id, pose, pose[:0, :3], timestamp_ns=now_ns, shm_key=""
+                )
+            ]
         moved = _Known(known.keyframe, pose, known.factor if factor is None else factor)
         self._recent[keyframe_id] = moved
 
@@ -154,7 +168,7 @@ class Translation:
             points, colours = bodies.world_points(moved.keyframe, moved.pose, moved.factor)
             return [self._keyframe_message("update", moved, points, colours)]
 
-        self._outbox.post(messages)
+        return messages
 
     def _keyframe_message(
         self, event: str, known: _Known, points: Array, colours: Array
@@ -167,7 +181,7 @@ class Translation:
             event, keyframe_id, known.pose, points, timestamp_ns=stamp_ns, shm_key=key
         )
 
-    def _removed(self, keyframe_id: int) -> None:
+    def _removed(self, keyframe_id: int) -> Job:
         self._recent.pop(keyframe_id, None)
         now_ns = time.time_ns()
 
@@ -176,7 +190,7 @@ class Translation:
                 self._shared.remove(keyframe_id)
             return [bodies.removed_message(keyframe_id, now_ns)]
 
-        self._outbox.post(messages)
+        return messages
 
     def _post_mesh(
         self, kind: str, blocks: list[MeshBlock], stamp_ns: int, names: list[str] | None = None
@@ -185,6 +199,24 @@ class Translation:
         regions = names if names is not None else [kind.removeprefix("region.")]
         self._outbox.post(
             lambda: mesh_messages(kind, blocks, regions, stamp_ns=stamp_ns, level=level)
+        )
+
+    def _post_whole(self, names: list[str]) -> None:
+        blocks, stamp_ns = self._regions.all_blocks(), time.time_ns()
+        level = self._config.draco_level
+        self._outbox.post(lambda: whole_messages(blocks, names, stamp_ns=stamp_ns, level=level))
+
+    def _post_each(self, regions: dict[str, list[MeshBlock]]) -> None:
+        """All in one posting: there may be more of them than postings may wait."""
+        level, stamp_ns = self._config.draco_level, time.time_ns()
+        self._outbox.post(
+            lambda: [
+                message
+                for name, blocks in regions.items()
+                for message in mesh_messages(
+                    f"region.{name}", blocks, [name], stamp_ns=stamp_ns, level=level
+                )
+            ]
         )
 
 

@@ -2,7 +2,8 @@
 """Rendered and encoded flights on disk, so that a flight is rendered once.
 
 A file's name is a hash of every setting that changes a picture and of the code that draws it. It
-is written beside its place and renamed when whole; one that cannot be read is made anew.
+is written beside its place and renamed when whole; one that cannot be read is made anew. Where
+none can be kept, as on a full disk, the flight is rendered each time.
 """
 
 from __future__ import annotations
@@ -88,7 +89,7 @@ def access_units(config: SimConfig, progress: Progress | None = None) -> Iterato
     path = cache_path(config)
     try:
         units = _read(path, config.frame_count)
-    except FileNotFoundError:
+    except OSError:  # most often it is not there yet
         yield from _render_into(path, config, progress)
         return
     except _Damaged:
@@ -117,7 +118,10 @@ def _render_into(path: Path, config: SimConfig, progress: Progress | None) -> It
         if progress:
             progress(len(units), config.frame_count)
         yield unit
-    _write(path, units)
+    try:
+        _write(path, units)
+    except OSError as error:
+        _log.warning("the flight is not kept for the next time: %s", error)
 
 
 def _rendered(config: SimConfig) -> Iterator[AccessUnit]:
@@ -144,6 +148,7 @@ def _rendered(config: SimConfig) -> Iterator[AccessUnit]:
 def _write(path: Path, units: list[AccessUnit]) -> None:
     body: bytes = msgpack.packb([(u.is_key, u.sps, u.pps, u.slices) for u in units])
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-        file.write(hashlib.sha256(body).digest() + body)
-    os.replace(file.name, path)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".part-") as folder:
+        whole = Path(folder) / path.name
+        whole.write_bytes(hashlib.sha256(body).digest() + body)
+        os.replace(whole, path)

@@ -27,6 +27,8 @@ _DOMAINS = range(101, 0, -1)
 _POLL_S = 0.1
 _MOST_TOLD = 300
 _NO_FIXED_PORTS = ("monitor.port=0", "mesher.metrics_port=0")
+_BROKER = "RABBITMQ_URL"
+"""Its consumers listen to what is flown now; `--set bridge.url=…` asks for the bridge here."""
 
 
 @dataclass(frozen=True)
@@ -74,13 +76,14 @@ def command_of(task: Task, part: Path) -> list[str]:
 def _run(task: Task, part: Path, stopped: Path | None) -> str:
     """Run the command and wait for it; what went wrong, or nothing."""
     task.log_file.parent.mkdir(parents=True, exist_ok=True)
+    environment = {name: value for name, value in os.environ.items() if name != _BROKER}
     with claimed_domain() as domain, task.log_file.open("wb") as log:
         process = subprocess.Popen(
             command_of(task, part),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
-            env=os.environ | {"ROS_DOMAIN_ID": str(domain)},
+            env=environment | {"ROS_DOMAIN_ID": str(domain)},
             start_new_session=True,  # Ctrl-C is for the one who started it
             preexec_fn=die_with_parent,
         )
