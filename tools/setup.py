@@ -8,7 +8,6 @@ library, because it runs before anything is installed.
 
 from __future__ import annotations
 
-import ctypes
 import functools
 import hashlib
 import os
@@ -20,10 +19,13 @@ import sysconfig
 import time
 import venv
 from collections.abc import MutableMapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import preconditions
 from downloads import UnlistedFile, check_downloads, listed, own_folders
+from preconditions import SetupError
 
 ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
@@ -37,12 +39,6 @@ LOG = VENV / "setup.log"
 BARE_REQUIREMENTS = ROOT / "tools/requirements-bare.txt"
 CONSTRAINTS, HASHES = ROOT / "tools/constraints.txt", ROOT / "tools/hashes.txt"
 ROS_KNOWN = ("jazzy", "kilted", "lyrical", "rolling")
-APT_LIBRARIES = {
-    "libusb-1.0.so.0": "libusb-1.0-0",
-    "libGL.so.1": "libgl1",
-    "libgomp.so.1": "libgomp1",
-    "libX11.so.6": "libx11-6",
-}
 KERNEL_PACKAGES = (
     "worldsystem_core",
     "worldsystem_mesh",
@@ -50,32 +46,19 @@ KERNEL_PACKAGES = (
     "worldsystem_sim",
     "worldsystem_segment",
 )
-TEST_PEERS = {  # a file of each package, and the package
-    "usr/bin/ffmpeg": "ffmpeg",
-    "usr/bin/srt-live-transmit": "srt-tools",
-    "usr/lib/python3/dist-packages/gi/__init__.py": "python3-gi",
-    "usr/lib/*/girepository-1.0/GstRtspServer-1.0.typelib": "gir1.2-gst-rtsp-server-1.0",
-    "usr/lib/*/gstreamer-1.0/libgstapp.so": "gstreamer1.0-plugins-base",
-    "usr/sbin/rabbitmq-server": "rabbitmq-server",
-    "usr/lib/*/gstreamer-1.0/libgstrtp.so": "gstreamer1.0-plugins-good",
-}
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-
-
-class SetupError(Exception):
-    """Something is missing that this script cannot provide; the message says what to do."""
 
 
 def main() -> int:
     """Bring the set-up up to date; 0 on success."""
     forget_own_environment(os.environ)
     try:
-        if "--with-browser" in sys.argv:
-            ensure_browser()
-        if "--with-test-peers" in sys.argv:
-            ensure_test_peers()
-        if not step_is_current("all", everything()):
-            set_up()
+        with preconditions.alone(ROOT, lambda: say("another set-up works here; waiting")):
+            if "--with-browser" in sys.argv:
+                ensure_browser()
+            if "--with-test-peers" in sys.argv:
+                ensure_test_peers()
+            if not step_is_current("all", everything()):
+                set_up()
     except SetupError as error:
         print(f"setup: {error}", file=sys.stderr)
         return 1
@@ -100,9 +83,13 @@ def forget_own_environment(environment: MutableMapping[str, str]) -> None:
 
 
 def set_up() -> None:
-    check_python()
+    preconditions.check_place(ROOT)
+    preconditions.check_room(ROOT, VENV)
+    preconditions.check_python()
     ensure_system_packages()
     ros = sourced_ros()
+    preconditions.check_machine(ros)
+    forget_another_place()
     say(f"ROS 2 {ros} is sourced: using it" if ros else "no ROS sourced: using ROS 2 Jazzy wheels")
     run_step("environment", [ROOT / "tools/setup.py"], lambda: make_venv(ros))
     libraries = [*requirement_files(ros), BARE_REQUIREMENTS, CONSTRAINTS]
@@ -114,19 +101,10 @@ def set_up() -> None:
     say("ready")
 
 
-def check_python() -> None:
-    if sys.version_info[:2] not in ((3, 11), (3, 12)):
-        raise SetupError(
-            f"Python {sys.version.split()[0]} is not supported; use 3.11 or 3.12, "
-            "e.g. `make demo PYTHON=python3.11`"
-        )
-    if not (Path(sysconfig.get_path("include")) / "Python.h").exists():
-        install_apt(["python3-dev", "python3-venv"], "Python's headers are missing")
-
-
 def ensure_system_packages() -> None:
-    missing = [package for so, package in APT_LIBRARIES.items() if not loads(so)]
-    if missing:
+    if missing := preconditions.missing_for_python():
+        install_apt(missing, "Python's headers or its ensurepip are missing")
+    if missing := preconditions.missing_libraries():
         install_apt(missing, f"libraries that Open3D needs are missing: {', '.join(missing)}")
     if not shutil.which("g++"):
         install_apt(["build-essential"], "no C++ compiler (g++) found")
@@ -134,7 +112,7 @@ def ensure_system_packages() -> None:
 
 def ensure_browser() -> None:
     """Headless Chromium is for the web page's test alone; without it that test is skipped."""
-    if any(shutil.which(name) for name in BROWSERS):
+    if preconditions.has_browser():
         return
     try:
         install_apt(["chromium"], "no Chromium for the web page's test")
@@ -144,21 +122,13 @@ def ensure_browser() -> None:
 
 def ensure_test_peers() -> None:
     """Real senders and servers are for the tests of links alone; without them those are skipped."""
-    missing = [package for file, package in TEST_PEERS.items() if not any(Path("/").glob(file))]
+    missing = preconditions.missing_test_peers()
     if not missing:
         return
     try:
         install_apt(missing, "no senders and servers for the tests of links")
     except SetupError as error:
         say(f"{error} (the tests that need them will be skipped)")
-
-
-def loads(shared_object: str) -> bool:
-    try:
-        ctypes.CDLL(shared_object)
-    except OSError:
-        return False
-    return True
 
 
 def install_apt(packages: list[str], why: str) -> None:
@@ -169,7 +139,7 @@ def install_apt(packages: list[str], why: str) -> None:
     say(f"{why}: installing {' '.join(packages)}")
     VENV.mkdir(exist_ok=True)
     update_apt()
-    run(command, hint)
+    run(command, hint, os.environ | {"DEBIAN_FRONTEND": "noninteractive"})
 
 
 @functools.cache
@@ -191,6 +161,15 @@ def sourced_ros() -> str:
     return distro
 
 
+def forget_another_place() -> None:
+    """What was made in another place or by another Python cannot be built upon."""
+    if not preconditions.made_elsewhere(VENV):
+        return
+    say("the checkout was moved, or is set up with another Python now: making everything anew")
+    for made in (VENV, ROOT / "build", ROOT / "install"):
+        shutil.rmtree(made, ignore_errors=True)
+
+
 def make_venv(ros: str) -> None:
     say("making .venv")
     keep = {path: path.read_bytes() for path in (LOG,) if path.exists()}
@@ -206,6 +185,8 @@ def requirement_files(ros: str) -> list[Path]:
 
 def install_libraries(ros: str) -> None:
     say("installing libraries at pinned versions (about 3 minutes the first time)")
+    for left in VENV.glob("downloads-*"):  # of a set-up that was killed
+        shutil.rmtree(left, ignore_errors=True)
     pip = [str(VENV / "bin/python"), "-m", "pip", "--disable-pip-version-check"]
     files = [word for path in requirement_files(ros) for word in ("-r", str(path))]
     bare = ["--no-deps", "-r", str(BARE_REQUIREMENTS)]
@@ -303,7 +284,8 @@ def ros_environment(ros: str) -> dict[str, str]:
 def write_environment(ros: str) -> None:
     """Write what `install/local_setup.bash` sets as plain exports, which source 50 times faster."""
     base = os.environ | ros_environment(ros)
-    after = output(["bash", "-c", f". {ROOT}/install/local_setup.bash && env -0"], base)
+    script = shlex.quote(str(ROOT / "install/local_setup.bash"))
+    after = output(["bash", "-c", f". {script} && env -0"], base)
     lines = ["# Made by tools/setup.py; sourced by tools/env.sh."]
     for entry in after.split("\0"):
         name, _, value = entry.partition("=")
@@ -321,16 +303,25 @@ def kernel_files() -> list[Path]:
 
 
 def compile_kernels() -> None:
+    """The core's first, which the others import; then those side by side, each in its process."""
     say("compiling kernels")
-    for name in KERNEL_PACKAGES:
-        command = [str(ROOT / "tools/env.sh"), "python", "-m", f"{name}.precompile"]
-        run(command, f"the kernels of {name} did not compile")
+    first, *others = KERNEL_PACKAGES
+    compile_package(first)
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        list(pool.map(compile_package, others))
+
+
+def compile_package(name: str) -> None:
+    command = [str(ROOT / "tools/env.sh"), "python", "-m", f"{name}.precompile"]
+    log = LOG.with_name(f"setup-{name}.log")  # several write at a time
+    run(command, f"the kernels of {name} did not compile", log=log)
 
 
 def everything() -> list[Path]:
-    files = [ROOT / "tools/setup.py", ROOT / "tools/downloads.py", CONSTRAINTS, HASHES]
+    scripts = [ROOT / "tools" / name for name in ("setup.py", "downloads.py", "preconditions.py")]
     libraries = [*requirement_files(""), BARE_REQUIREMENTS]
-    return [*files, *libraries, *workspace_files(), *kernel_files()]
+    pins = [*libraries, CONSTRAINTS, HASHES]
+    return [*scripts, *pins, *workspace_files(), *kernel_files()]
 
 
 def run_step(name: str, inputs: list[Path], action) -> None:  # type: ignore[no-untyped-def]
@@ -361,17 +352,30 @@ def digest(files: list[Path]) -> str:
     return seen.hexdigest()
 
 
-def run(command: list[str], problem: str, environment: dict[str, str] | None = None) -> None:
-    """Run quietly into the log; on failure show its end."""
-    with LOG.open("a") as log:
-        log.write(f"$ {' '.join(command)}\n")
-        log.flush()
+def run(
+    command: list[str],
+    problem: str,
+    environment: dict[str, str] | None = None,
+    *,
+    log: Path | None = None,
+) -> None:
+    """Run quietly into the log; on failure show its end. Nobody would see a question: its answer
+    is the end of the input."""
+    path = log or LOG
+    with path.open("a") as file:
+        file.write(f"$ {' '.join(command)}\n")
+        file.flush()
         done = subprocess.run(
-            command, stdout=log, stderr=subprocess.STDOUT, env=environment, cwd=ROOT
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            env=environment,
+            cwd=ROOT,
         )
     if done.returncode:
-        tail = "\n".join(LOG.read_text(errors="replace").splitlines()[-25:])
-        raise SetupError(f"{problem}; the end of {LOG}:\n{tail}")
+        tail = "\n".join(path.read_text(errors="replace").splitlines()[-25:])
+        raise SetupError(f"{problem}; the end of {path}:\n{tail}")
 
 
 def output(command: list[str], environment: dict[str, str] | None = None) -> str:

@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The set-up, where a shell already has the environment that an earlier one made."""
+"""The set-up: its steps, and a shell that already has the environment that an earlier one made."""
 
 from __future__ import annotations
 
+import fcntl
 import importlib.util
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -18,8 +20,21 @@ CLEAN = {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": "/root", "LANG": "C.UTF
 def setup():
     spec = importlib.util.spec_from_file_location("worldsystem_setup", ROOT / "tools/setup.py")
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(ROOT / "tools"))
+        spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture
+def checkout(setup, monkeypatch, tmp_path) -> Path:
+    """An empty one, for the set-up to work in."""
+    monkeypatch.setattr(setup, "ROOT", tmp_path)
+    monkeypatch.setattr(setup, "VENV", tmp_path / ".venv")
+    monkeypatch.setattr(setup, "LOG", tmp_path / ".venv/setup.log")
+    monkeypatch.setattr(setup, "ENV_FILE", tmp_path / ".venv/worldsystem-env.sh")
+    (tmp_path / ".venv").mkdir()
+    return tmp_path
 
 
 def sourced(environment: dict[str, str]) -> dict[str, str]:
@@ -31,6 +46,30 @@ def sourced(environment: dict[str, str]) -> dict[str, str]:
         text=True,
     ).stdout
     return dict(line.split("=", 1) for line in told.split("\0") if line)
+
+
+IN_ZSH = pytest.param(
+    ["zsh", "-f", "-c", '. "$1" && env -0', "zsh"],
+    marks=pytest.mark.skipif(not shutil.which("zsh"), reason="zsh is not installed"),
+    id="zsh",
+)
+AS_IN_ZSH = pytest.param(
+    ["bash", "-c", 'unset BASH_VERSION; eval "$(cat "$0")" && env -0'],
+    id="a bash that knows no more than zsh",
+)
+
+
+@pytest.mark.parametrize("shell", [IN_ZSH, AS_IN_ZSH])
+def test_the_environment_is_found_by_a_shell_that_calls_itself_as_what_it_sources(shell, tmp_path):
+    told = subprocess.run(
+        [*shell, f"{ROOT}/tools/env.sh"],
+        env=CLEAN,
+        cwd=tmp_path,
+        capture_output=True,
+        check=True,
+        text=True,
+    ).stdout
+    assert f"VIRTUAL_ENV={sourced(CLEAN)['VIRTUAL_ENV']}" in told.split("\0")
 
 
 def ros_of(setup, environment: dict[str, str]) -> dict[str, str]:
@@ -67,3 +106,144 @@ def test_somebody_elses_virtual_environment_is_left_alone(setup):
     before = dict(environment)
     setup.forget_own_environment(environment)
     assert environment == before
+
+
+def test_a_checkout_that_another_set_up_may_work_in_is_held_alone(setup, checkout, monkeypatch):
+    def is_current(name, inputs):
+        other = os.open(checkout, os.O_RDONLY)
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.close(other)
+        return True
+
+    monkeypatch.setattr(setup, "everything", list)
+    monkeypatch.setattr(setup, "forget_own_environment", lambda environment: None)
+    monkeypatch.setattr(setup, "step_is_current", is_current)
+    monkeypatch.setattr("sys.argv", ["setup.py"])
+    assert setup.main() == 0
+    after = os.open(checkout, os.O_RDONLY)
+    fcntl.flock(after, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    os.close(after)
+
+
+@pytest.mark.parametrize("moved", [True, False])
+def test_what_was_made_in_another_place_is_removed_and_nothing_else(
+    setup, checkout, monkeypatch, moved
+):
+    for name in ("build", "install", "runs"):
+        (checkout / name).mkdir()
+    monkeypatch.setattr(setup.preconditions, "made_elsewhere", lambda environment: moved)
+    setup.forget_another_place()
+    left = {path.name for path in checkout.iterdir()}
+    assert left == ({"runs"} if moved else {".venv", "build", "install", "runs"})
+
+
+CHECKS = ("check_place", "check_room", "check_python", "check_machine")
+
+
+@pytest.mark.parametrize("check", CHECKS)
+def test_where_it_cannot_set_up_it_removes_nothing(setup, checkout, monkeypatch, check):
+    def refuse(*_):
+        raise setup.SetupError("not here")
+
+    for name in CHECKS:
+        monkeypatch.setattr(setup.preconditions, name, lambda *_: None)
+    monkeypatch.setattr(setup.preconditions, check, refuse)
+    monkeypatch.setattr(setup.preconditions, "made_elsewhere", lambda environment: True)
+    monkeypatch.setattr(setup, "ensure_system_packages", lambda: None)
+    monkeypatch.setattr(setup, "sourced_ros", lambda: "")
+    with pytest.raises(setup.SetupError, match="not here"):
+        setup.set_up()
+    assert (checkout / ".venv").is_dir()
+
+
+def test_what_python_lacks_is_installed(setup, monkeypatch):
+    installed = []
+    monkeypatch.setattr(setup.preconditions, "missing_for_python", lambda: ["python3.11-venv"])
+    monkeypatch.setattr(setup.preconditions, "missing_libraries", list)
+    monkeypatch.setattr(setup.shutil, "which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr(setup, "install_apt", lambda packages, why: installed.append(packages))
+    setup.ensure_system_packages()
+    assert installed == [["python3.11-venv"]]
+
+
+def test_what_a_killed_set_up_left_of_its_downloads_is_removed(setup, checkout, monkeypatch):
+    left = checkout / ".venv/downloads-of-the-killed"
+    left.mkdir()
+    (left / "torch.whl").touch()
+    for step in ("run", "check", "install", "repair_cmake_paths"):
+        monkeypatch.setattr(setup, step, lambda *_: None)
+    monkeypatch.setattr(setup, "output", lambda *_: "")
+    setup.install_libraries("")
+    assert not list((checkout / ".venv").glob("downloads-*"))
+
+
+def test_apt_asks_nothing(setup, checkout, monkeypatch):
+    ran = []
+    monkeypatch.setattr(setup, "run", lambda *words: ran.append(words))
+    monkeypatch.setattr(setup, "update_apt", lambda: None)
+    monkeypatch.setattr(setup.os, "geteuid", lambda: 0)
+    monkeypatch.setattr(setup.shutil, "which", lambda name: f"/usr/bin/{name}")
+    setup.install_apt(["tzdata"], "no time zones")
+    [(command, _, environment)] = ran
+    assert command[-1] == "tzdata"
+    assert environment["DEBIAN_FRONTEND"] == "noninteractive"
+    assert environment["PATH"] == os.environ["PATH"]
+
+
+@pytest.mark.usefixtures("checkout")
+def test_who_asks_something_in_the_set_up_gets_no_answer(setup):
+    asked, answer = os.pipe()
+    os.write(answer, b"yes\n")
+    os.close(answer)
+    terminal = os.dup(0)
+    os.dup2(asked, 0)
+    try:
+        with pytest.raises(setup.SetupError, match="nobody answered"):
+            setup.run(["sh", "-c", "read reply"], "nobody answered")
+    finally:
+        os.dup2(terminal, 0)
+        os.close(terminal)
+        os.close(asked)
+
+
+MEETING = """#!/bin/sh
+case $3 in
+  core.*) sleep 0.1; touch core.done; exit ;;
+esac
+[ -e core.done ] || { echo "$3 came before the core"; exit 1; }
+touch "$3.begun"
+for _ in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
+  [ -e left.precompile.begun ] && [ -e right.precompile.begun ] && met=yes && break
+  sleep 0.1
+done
+echo "$3 met the other: $met"
+[ "$3 $met" = "left.precompile yes" ]
+"""
+
+
+def test_kernels_of_several_packages_compile_side_by_side_and_the_failed_one_is_named(
+    setup, checkout, monkeypatch
+):
+    """Each waits for the other to begin, which never comes when they go one after the other."""
+    (checkout / "tools").mkdir()
+    (checkout / "tools/env.sh").write_text(MEETING)
+    (checkout / "tools/env.sh").chmod(0o755)
+    monkeypatch.setattr(setup, "KERNEL_PACKAGES", ("core", "left", "right"))
+    monkeypatch.setattr(setup.os, "cpu_count", lambda: 2)
+    with pytest.raises(setup.SetupError) as failed:
+        setup.compile_kernels()
+    message = str(failed.value)
+    assert "kernels of right did not compile" in message
+    assert "right.precompile met the other: yes" in message
+    assert "left" not in message
+
+
+def test_the_environment_of_a_path_with_signs_of_the_shell_is_written(setup, checkout, monkeypatch):
+    root = checkout / "worldsystem(2)"
+    (root / "install").mkdir(parents=True)
+    (root / "install/local_setup.bash").write_text("export WORLDSYSTEM_FOUND=yes\n")
+    monkeypatch.setattr(setup, "ROOT", root)
+    setup.write_environment("")
+    lines = (checkout / ".venv/worldsystem-env.sh").read_text().splitlines()
+    assert "export WORLDSYSTEM_FOUND=yes" in lines
