@@ -3,7 +3,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import threading
+import time
+import tracemalloc
+from multiprocessing.connection import Connection
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,8 +19,16 @@ from worldsystem_core.frames import Camera
 from worldsystem_core.geometry.pinhole import pointmap_from_depth
 from worldsystem_core.geometry.se3 import look_at, transform
 from worldsystem_core.surface import Mesh
+from worldsystem_mesh.export import decimation
 from worldsystem_mesh.export.atlas import packed, textured
-from worldsystem_mesh.export.best_photo import NO_PHOTO, best_photos
+from worldsystem_mesh.export.best_photo import (
+    GOOD_ENOUGH,
+    NO_PHOTO,
+    VOTES,
+    best_photos,
+    face_neighbours,
+    face_scores,
+)
 from worldsystem_mesh.export.decimation import decimated
 from worldsystem_mesh.export.files import ExportError, save_mesh
 from worldsystem_mesh.export.textured import Photo
@@ -116,6 +130,55 @@ def test_neighbours_take_the_same_photo_where_that_costs_little():
     assert changes < 0.06  # three connected parts, not a mosaic
 
 
+def best_by_table(mesh: Mesh, photos: list[Photo]) -> tuple[np.ndarray, np.ndarray]:
+    """The best photos with a table of all scores, before and after the votes."""
+    none = np.zeros(len(mesh.faces), np.float32)
+    scores = np.stack([*(face_scores(photo, mesh) for photo in photos), none])
+    first = np.where(scores.max(axis=0) > 0, scores.argmax(axis=0), NO_PHOTO)
+    best = first
+    pairs = face_neighbours(mesh)
+    for _ in range(VOTES):
+        before, best = best, best.copy()
+        for face in range(len(mesh.faces)):
+            beside = [*pairs[pairs[:, 0] == face, 1], *pairs[pairs[:, 1] == face, 0]]
+            given = [photo for photo in before[beside].tolist() if photo != before[face]]
+            photo = max(set(given), key=given.count, default=NO_PHOTO)
+            found, had = scores[photo, face], scores[before[face], face]
+            if given.count(photo) >= 2 and found > 0 and found >= GOOD_ENOUGH * had:
+                best[face] = photo
+    return first, best
+
+
+def rough_plane(cells: int) -> Mesh:
+    """Its faces look many ways, so that neighbours are shown best by different photos."""
+    flat = plane(cells)
+    rng = np.random.default_rng(0)
+    height = rng.normal(0, 0.2 * 1.5 / cells, len(flat.vertices)).astype(np.float32)
+    vertices = flat.vertices + height[:, None] * np.array([0, 0, 1], np.float32)
+    return Mesh(vertices=vertices, colours=flat.colours, faces=flat.faces)
+
+
+def test_photos_are_chosen_as_with_a_table_of_all_scores():
+    mesh = rough_plane(24)
+    photos = [*PHOTOS, photo_from((0.2, 0.5, 1.2)), photo_from((0, 0, 1.5), blocked=True)]
+    first, best = best_by_table(mesh, photos)
+    assert (first != best).mean() > 0.01
+    np.testing.assert_array_equal(best_photos(mesh, photos), best)
+
+
+def test_memory_does_not_grow_with_the_number_of_photos():
+    def peak_bytes(photos: list[Photo]) -> int:
+        tracemalloc.start()
+        best_photos(mesh, photos)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return peak
+
+    mesh = plane(30)
+    peak_bytes(PHOTOS)
+    assert peak_bytes(100 * PHOTOS) < 1.3 * peak_bytes(PHOTOS)
+
+
 def test_rectangles_are_packed_without_overlap_and_densely():
     rng = np.random.default_rng(0)
     sizes = [(int(w), int(h)) for w, h in rng.integers(3, 60, (300, 2))]
@@ -142,6 +205,33 @@ def test_decimation_keeps_shape_and_colour_with_fewer_faces():
     assert np.abs(few.colours - (127.5 + 127.5 * few.vertices)).mean() < 6
     assert decimated(mesh, 0) is mesh
     assert decimated(mesh, 10**6) is mesh
+
+
+def test_other_threads_go_on_while_a_large_mesh_is_decimated():
+    """Open3D holds the interpreter lock while it works."""
+    mesh, ticks_s, done = rough_plane(180), [time.monotonic()], threading.Event()
+
+    def count() -> None:
+        while not done.wait(0.005):
+            ticks_s.append(time.monotonic())
+
+    counting = threading.Thread(target=count)
+    counting.start()
+    try:
+        few = decimated(mesh, 6000)
+    finally:
+        done.set()
+        counting.join()
+    assert len(mesh.faces) > 10 * 6000
+    assert 5900 < len(few.faces) <= 6000
+    assert np.diff([*ticks_s, time.monotonic()]).max() < 0.25
+
+
+def test_a_decimation_that_ends_early_is_said(tmp_path, monkeypatch):
+    monkeypatch.setattr(decimation, "_work", Connection.close)
+    with pytest.raises(ExportError, match=r"a\.ply not written: decimation ended with 0"):
+        save_mesh(tmp_path / "a.ply", plane(), max_faces=100)
+    assert not list(tmp_path.iterdir())
 
 
 def glb_document(path) -> tuple[dict, bytes]:
@@ -218,4 +308,16 @@ def test_what_cannot_be_written_is_said(tmp_path):
     broken.vertices[0, 0] = np.nan
     with pytest.raises(ExportError, match="not finite"):
         save_mesh(tmp_path / "a.ply", broken)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_disk_that_fills_up_is_left_without_half_a_file(tmp_path, monkeypatch):
+    def write_half(path: Path, content: bytes) -> None:
+        with path.open("wb") as file:
+            file.write(content[: len(content) // 2])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", write_half)
+    with pytest.raises(ExportError, match="No space left"):
+        save_mesh(tmp_path / "a.glb", plane(2))
     assert not list(tmp_path.iterdir())

@@ -88,6 +88,23 @@ def test_a_second_listener_is_given_the_whole_surface(ball):
     assert late == {block.index for block in ball}
 
 
+def test_who_listens_already_is_told_what_went_just_before_another_came(ball):
+    gone = ball[0].index
+    newest = [delta(ball, 1)]
+    streamer = MeshStreamer(MeshConfig(), lambda: newest[0])
+    streamer.listeners(1)
+    run(streamer, 10)
+    assert streamer.missing_blocks == 0
+    newest[0] = delta(ball[1:], 2, removed=(gone,))
+    streamer.take(delta([], 2, removed=(gone,)))
+    streamer.listeners(2)
+    messages = run(streamer, 20, 20.0)
+    assert [index for message in messages for index in message.delta.removed] == [gone]
+    late = {block.index for message in messages for block in received(message)}
+    assert late == {block.index for block in ball[1:]}
+    assert messages[-1].delta.sequence == 2
+
+
 def test_a_listener_that_missed_a_part_asks_from_where_it_was_complete(ball):
     """Sequences of the stream are those of the surface: `mesh/request` mends every gap."""
     streamer = MeshStreamer(MeshConfig(stream_mbps=0.2), lambda: delta(ball[:30], 1))

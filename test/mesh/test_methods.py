@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import sys
 import time
+from dataclasses import replace
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +20,7 @@ from worldsystem_core.errors import BackendError
 from worldsystem_core.mesh_code.cells import SurfaceCells
 from worldsystem_core.surface import join_blocks
 from worldsystem_mesh.config import MeshConfig
+from worldsystem_mesh.methods import worker as worker_module
 from worldsystem_mesh.methods.choice import (
     CameraSpeed,
     MethodChooser,
@@ -276,6 +279,24 @@ def test_a_job_that_takes_too_long_is_given_up(ball_points):
         worker.start("poisson", ball_points)
         time.sleep(0.01)
         assert "longer than" in finished(worker).problem
+        assert not worker.busy
+    finally:
+        worker.close()
+
+
+def test_a_process_that_ends_before_it_reads_its_job_costs_no_more_than_that_job(
+    ball_points, monkeypatch
+):
+    """The job is larger than what a pipe takes before somebody reads."""
+    large = replace(ball_points, points=np.zeros((500_000, 3), np.float32))
+    worker = MethodWorker(40.0, 2)
+    try:
+        monkeypatch.setattr(worker_module, "_work", Connection.close)
+        begun_s = time.monotonic()
+        worker.start("tsdf", large)
+        assert time.monotonic() - begun_s < 1.0
+        assert worker.busy
+        assert "ended with" in finished(worker).problem
         assert not worker.busy
     finally:
         worker.close()

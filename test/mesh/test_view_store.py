@@ -3,15 +3,18 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from worldsystem_mesh import view_store
+from worldsystem_mesh import page_file, view_store
 from worldsystem_mesh.page_file import HEADER
 
-RECORD_BYTES = HEADER.size + 160 * 120 * view_store.BYTES_PER_PIXEL
+VIEW_BYTES = 160 * 120 * view_store.BYTES_PER_PIXEL
+RECORD_BYTES = HEADER.size + VIEW_BYTES
 """One keyframe of the fixtures on disk."""
 
 
@@ -85,3 +88,53 @@ def test_successors_of_evicted_keyframes_are_taken_out_like_others(mesher, spher
     assert mesher.remove([5, 7], {7: 5}).applied == (7,)
     mesher.settle(0)
     assert mesher.is_settled
+
+
+def fill_disk(monkeypatch) -> None:
+    """From now on no file grows."""
+
+    def full(*_args: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+
+
+def test_on_a_full_disk_keyframes_are_fused_and_the_oldest_leave(
+    make_mesher, sphere_keyframes, triangle_set, monkeypatch, tmp_path, caplog
+):
+    small, roomy = make_mesher(store_mb=1, page_dir=str(tmp_path)), make_mesher()
+    fill_disk(monkeypatch)
+    for mesher in (small, roomy):
+        for keyframe in sphere_keyframes(20):
+            mesher.integrate(keyframe)
+        mesher.extract(0)
+    stats = small.stats()
+    assert (stats["evicted_keyframes"], stats["stored_keyframes"]) == (12, 8)
+    assert sorted(small.views.ids) == list(range(12, 20))
+    assert all(small.views.get(number).depth.any() for number in list(small.views.ids))
+    assert triangle_set(small.mesh()) == triangle_set(roomy.mesh())
+    assert caplog.text.count("set page_dir") == 1, "said once, not with each keyframe"
+
+
+def test_on_a_disk_that_fills_up_those_that_stay_can_be_read_and_moved(
+    make_mesher, sphere_keyframes, monkeypatch, tmp_path
+):
+    """Five places are on disk, eight keyframes in memory."""
+    monkeypatch.setattr(page_file, "GROWTH_BYTES", 0)
+    mesher = make_mesher(store_mb=1, page_dir=str(tmp_path))
+    keyframes = sphere_keyframes(20)
+    for keyframe in keyframes[:12]:
+        mesher.integrate(keyframe)
+    fill_disk(monkeypatch)
+    for keyframe in keyframes[12:]:
+        mesher.integrate(keyframe)
+    mesher.extract(0)
+    assert sorted(mesher.views.ids) == list(range(7, 20))
+    assert on_disk(mesher) == 5
+    for number in list(mesher.views.ids):
+        assert mesher.views.get(number).depth.any()
+        assert mesher.views.bytes <= 1_000_000 + VIEW_BYTES
+    assert mesher.move(elsewhere(keyframes, 0.1)).applied == tuple(range(7, 20))
+    mesher.settle(0)
+    assert mesher.is_settled
+    assert mesher.stats()["stored_keyframes"] == 13, "none leaves while they are read"

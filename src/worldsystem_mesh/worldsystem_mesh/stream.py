@@ -17,7 +17,8 @@ _FIRST_BYTES_PER_VERTEX = {MeshEncoding.RAW: 39.0, MeshEncoding.DRACO: 9.0, Mesh
 class MeshStreamer:
     """One stream for all its listeners, within `stream_mbps`.
 
-    A new listener is given the whole surface, by beginning anew for all: blocks replace themselves.
+    A new listener is given the whole surface, by beginning anew for all: blocks replace themselves,
+    and what has gone stays to be told to those who have it.
     `snapshot` gives everything there is. One thread.
     """
 
@@ -87,11 +88,14 @@ class MeshStreamer:
         return streamed(delta, encoding, level=parcel.level, part=self._part)
 
     def _begin(self) -> None:
+        self._told = 0
+        if self._catalogue is not None:
+            self._link.begin_anew(self._catalogue)
+            return
         self._latest = self._snapshot()
         self._catalogue = SurfaceCatalogue()
         self._catalogue.apply(self._latest, self._latest.sequence)
         self._link = self._new_link()
-        self._told = 0
 
     def _new_link(self) -> MeshLink:
         each = _FIRST_BYTES_PER_VERTEX[self._encoding]

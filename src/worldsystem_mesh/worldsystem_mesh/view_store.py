@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -10,8 +11,10 @@ from dataclasses import replace
 import numpy as np
 from jaxtyping import UInt8
 
-from worldsystem_mesh.page_file import PageFile
+from worldsystem_mesh.page_file import PageFile, PagingFailed
 from worldsystem_mesh.view import StoredView
+
+log = logging.getLogger(__name__)
 
 MOST_DISK_BYTES = 64 << 30
 
@@ -20,7 +23,8 @@ class ViewStore:
     """Every view by its id; pictures of those longest unused leave memory for a page file.
 
     What is small (pose, camera, blocks) stays in memory. When a view comes and those on disk take
-    more than `MOST_DISK_BYTES`, the oldest of them are let go for good and counted in `evicted`.
+    more than `MOST_DISK_BYTES`, or the disk is full, the oldest are let go for good and counted in
+    `evicted`.
     """
 
     def __init__(self, capacity_bytes: int, page_dir: str = "") -> None:
@@ -30,6 +34,7 @@ class ViewStore:
         self._shapes: dict[int, tuple[int, int]] = {}
         self._pictured: OrderedDict[int, int] = OrderedDict()
         self._files: dict[int, PageFile] = {}
+        self._is_disk_full = False
         self.bytes = 0
         self.evicted = 0
         self.on_unloaded: Callable[[int], None] = lambda _id: None
@@ -78,7 +83,7 @@ class ViewStore:
             payload = self._file(shape).read(id)
             view = with_pictures(view, payload, shape)
             self._hold(view)
-            self._make_room(keep=id)
+            self._make_room_on_read(keep=id)
         else:
             self._pictured.move_to_end(id)
         return view
@@ -89,7 +94,7 @@ class ViewStore:
             self.pop(view.id)
         self._shapes[view.id] = view.depth.shape
         self._hold(view)
-        self._make_room(keep=view.id)
+        self._make_room_on_put(keep=view.id)
         self._let_go_of_oldest(keep=view.id)
 
     def update(self, outline: StoredView) -> None:
@@ -121,19 +126,48 @@ class ViewStore:
         self.bytes += size - self._pictured.pop(view.id, 0)
         self._pictured[view.id] = size
 
-    def _make_room(self, keep: int) -> None:
-        while self.bytes > self._capacity_bytes and len(self._pictured) > 1:
-            oldest = next(iter(self._pictured))
-            if oldest == keep:
-                self._pictured.move_to_end(oldest)
-                continue
-            self.bytes -= self._pictured.pop(oldest)
-            view, shape = self._views[oldest], self._shapes[oldest]
-            pages = self._file(shape)
-            if oldest not in pages:
-                pages.write(oldest, pictures_of(view))
-            self._views[oldest] = outline_of(view)
-            self.on_unloaded(oldest)
+    def _make_room_on_put(self, keep: int) -> None:
+        """Where the disk is full, fusion goes on without the oldest views."""
+        while (oldest := self._to_unload(keep)) is not None:
+            try:
+                self._unload(oldest)
+            except PagingFailed as error:
+                self._warn_of_full_disk(error)
+                self._let_go(self._oldest_beside(oldest))
+
+    def _make_room_on_read(self, keep: int) -> None:
+        """Where the disk is full, only what is on it leaves memory: whoever reads views one by one
+        must find them all."""
+        try:
+            while (oldest := self._to_unload(keep)) is not None:
+                self._unload(oldest)
+        except PagingFailed:
+            others = [number for number in self._pictured if number != keep]
+            for number in filter(self._is_on_disk, others):
+                if self.bytes > self._capacity_bytes:
+                    self._unload(number)
+
+    def _to_unload(self, keep: int) -> int | None:
+        """Whose pictures leave memory next: those longest unused; None while there is room."""
+        if self.bytes <= self._capacity_bytes:
+            return None
+        return next((number for number in self._pictured if number != keep), None)
+
+    def _unload(self, id: int) -> None:
+        """Move a view's pictures to disk; raises `PagingFailed`, and changes nothing, where they
+        cannot be written."""
+        view, pages = self._views[id], self._file(self._shapes[id])
+        if id not in pages:
+            pages.write(id, pictures_of(view))
+        self.bytes -= self._pictured.pop(id)
+        self._views[id] = outline_of(view)
+        self.on_unloaded(id)
+
+    def _oldest_beside(self, id: int) -> int:
+        """Of it and those in its page file, whose places it could take, the one fused first."""
+        pages = self._files.get(_pixels(self._shapes[id]))
+        numbers = [id] if pages is None else [id, *pages.keys]
+        return min(numbers, key=lambda number: self._views[number].order)
 
     def _let_go_of_oldest(self, keep: int) -> None:
         """Not while views are read: whoever reads them one by one must find them all."""
@@ -142,10 +176,22 @@ class ViewStore:
             others = [number for number in on_disk if number != keep]
             if not others:
                 return
-            view = self.pop(min(others, key=lambda number: self._views[number].order))
-            assert view is not None  # what is in a page file is here
-            self.evicted += 1
-            self.on_evicted(view)
+            self._let_go(min(others, key=lambda number: self._views[number].order))
+
+    def _let_go(self, id: int) -> None:
+        view = self.pop(id)
+        assert view is not None  # what is in memory or in a page file is here
+        self.evicted += 1
+        self.on_evicted(view)
+
+    def _is_on_disk(self, id: int) -> bool:
+        pages = self._files.get(_pixels(self._shapes[id]))
+        return pages is not None and id in pages
+
+    def _warn_of_full_disk(self, error: PagingFailed) -> None:
+        if not self._is_disk_full:
+            log.warning("the oldest keyframes cannot be moved any more: %s", error)
+        self._is_disk_full = True
 
     def _file(self, shape: tuple[int, int]) -> PageFile:
         pixels = _pixels(shape)

@@ -110,6 +110,15 @@ class MeshLink:
             before = self._bytes_each[parcel.level]
             self._bytes_each[parcel.level] = max(each, 0.8 * before + 0.2 * each)
 
+    def begin_anew(self, catalogue: SurfaceCatalogue) -> None:
+        """Send every block again: there is somebody more on the line, who has none.
+
+        Removals that were not told yet stay to be told to those who were there.
+        """
+        self._follow(catalogue)
+        there = catalogue.vertices > 0
+        self._held[there], self._level[there] = 0, _UNSEEN
+
     def missing(self, catalogue: SurfaceCatalogue) -> int:
         """Blocks that the client does not have at full level as they are."""
         self._follow(catalogue)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Bool, Float32, Float64, Int, Int32
+from jaxtyping import Bool, Float32, Float64, Int, Int32, Int64
 
 from worldsystem_core.geometry.se3 import inverse
 from worldsystem_core.surface import Mesh
@@ -60,16 +60,25 @@ def face_scores(photo: Photo, mesh: Mesh) -> Float32[np.ndarray, "f"]:
 
 
 def best_photos(mesh: Mesh, photos: Sequence[Photo]) -> Int32[np.ndarray, "f"]:
-    """Number of the photo for each face, or `NO_PHOTO`."""
-    scores = np.zeros((len(photos) + 1, len(mesh.faces)), np.float32)
+    """Number of the photo for each face, or `NO_PHOTO`.
+
+    Only the score of the chosen photo is kept: of all photos they would fill the memory.
+    """
+    best = np.full(len(mesh.faces), NO_PHOTO, np.int32)
+    score = np.zeros(len(mesh.faces), np.float32)
     for number, photo in enumerate(photos):
-        scores[number] = face_scores(photo, mesh)
-    best = scores.argmax(axis=0)
-    best[scores.max(axis=0) <= 0] = NO_PHOTO
+        found = face_scores(photo, mesh)
+        better = found > score
+        best[better], score[better] = number, found[better]
     neighbours = face_neighbours(mesh)
     for _ in range(VOTES):
-        best = _voted(best, scores, neighbours)
-    return np.asarray(best, np.int32)
+        faces, wanted = _wanted(best, neighbours)
+        for number in np.unique(wanted).tolist():
+            asked = faces[wanted == number]
+            found = face_scores(photos[number], _alone(mesh, asked))
+            enough = (found > 0) & (found >= GOOD_ENOUGH * score[asked])
+            best[asked[enough]], score[asked[enough]] = number, found[enough]
+    return best
 
 
 def face_neighbours(mesh: Mesh) -> Int[np.ndarray, "n 2"]:
@@ -82,19 +91,28 @@ def face_neighbours(mesh: Mesh) -> Int[np.ndarray, "n 2"]:
     return np.asarray(np.stack([face[:-1][same], face[1:][same]], axis=-1))
 
 
-def _voted(
-    best: Int[np.ndarray, "f"], scores: Float32[np.ndarray, "p f"], pairs: Int[np.ndarray, "n 2"]
-) -> Int[np.ndarray, "f"]:
-    """Each face takes the photo that most of its neighbours have, if it is good enough for it."""
+def _wanted(
+    best: Int32[np.ndarray, "f"], pairs: Int[np.ndarray, "n 2"]
+) -> tuple[Int64[np.ndarray, "w"], Int64[np.ndarray, "w"]]:
+    """Faces of which two neighbours or more have the same other photo, and which one most have."""
     votes: dict[int, list[int]] = {}
     both = np.concatenate([pairs, pairs[:, ::-1]])
     differ = best[both[:, 0]] != best[both[:, 1]]
     for face, other in both[differ].tolist():
         votes.setdefault(face, []).append(int(best[other]))
-    changed = best.copy()
-    for face, wanted in votes.items():
-        photo = max(set(wanted), key=wanted.count)
-        enough = scores[photo, face] >= GOOD_ENOUGH * scores[best[face], face]
-        if photo != NO_PHOTO and wanted.count(photo) >= 2 and scores[photo, face] > 0 and enough:
-            changed[face] = photo
-    return changed
+    wanted: dict[int, int] = {}
+    for face, given in votes.items():
+        photo = max(set(given), key=given.count)
+        if photo != NO_PHOTO and given.count(photo) >= 2:
+            wanted[face] = photo
+    return np.array([*wanted], np.int64), np.array([*wanted.values()], np.int64)
+
+
+def _alone(mesh: Mesh, faces: Int64[np.ndarray, "n"]) -> Mesh:
+    """Some of the faces, each with corners of its own."""
+    corners = mesh.faces[faces].reshape(-1)
+    return Mesh(
+        vertices=mesh.vertices[corners],
+        colours=mesh.colours[corners],
+        faces=np.arange(len(corners), dtype=np.int32).reshape(-1, 3),
+    )

@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from worldsystem_core.errors import WorldSystemError
+from worldsystem_core.errors import BackendError, WorldSystemError
 from worldsystem_core.surface import Mesh
 from worldsystem_mesh.export.atlas import textured
 from worldsystem_mesh.export.decimation import decimated
@@ -41,10 +42,14 @@ def save_mesh(
 
     Vertices are in the map's frame and unit, but in glb, which is y-up. Without `photos` colours
     are at the vertices. A file appears whole or not at all. Raises `ExportError` for an unknown
-    ending, a mesh that is empty or not finite, a texture in ply, and when a file cannot be written.
+    ending, a mesh that is empty or not finite, a texture in ply, when decimation fails, and when a
+    file cannot be written.
     """
     _check(path, mesh, with_texture=photos is not None)
-    mesh = decimated(mesh, max_faces)
+    try:
+        mesh = decimated(mesh, max_faces)
+    except BackendError as error:
+        raise ExportError(f"{path} not written: {error}") from error
     made = mesh if photos is None else textured(mesh, photos)
     contents = {path: glb_bytes(made)} if path.suffix == ".glb" else _by_trimesh(path, made)
     for name, content in contents.items():
@@ -99,4 +104,6 @@ def _save(path: Path, content: bytes) -> None:
         beside.write_bytes(content)
         beside.replace(path)
     except OSError as error:
+        with suppress(OSError):  # on a full disk half a file is in everybody's way
+            beside.unlink(missing_ok=True)
         raise ExportError(f"cannot write {path}: {error.strerror}") from error

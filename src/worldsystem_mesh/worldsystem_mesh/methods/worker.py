@@ -6,7 +6,9 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import os
+import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
@@ -36,17 +38,25 @@ class MethodWorker:
         self._region_blocks = region_blocks
         self._process: SpawnProcess | None = None
         self._pipe: Connection | None = None
+        self._sending: threading.Thread | None = None
         self._begun_s = 0.0
         self.busy = False
 
     def start(self, method: str, region: RegionPoints) -> None:
-        """Begin a job; `busy` until `poll` gives its result."""
+        """Begin a job; `busy` until `poll` gives its result.
+
+        A thread sends it: a new process reads only once it has imported everything.
+        """
         if self.busy:
             raise RuntimeError("a region is still being meshed")
         if self._process is None or not self._process.is_alive():
             self._spawn()
         assert self._pipe is not None
-        self._pipe.send((method, region, self._region_blocks))
+        job = (method, region, self._region_blocks)
+        self._sending = threading.Thread(
+            target=_send, args=(self._pipe, job), daemon=True, name="mesh_method_job"
+        )
+        self._sending.start()
         self._begun_s = time.monotonic()
         self.busy = True
 
@@ -73,9 +83,11 @@ class MethodWorker:
         if self._process is not None:
             self._process.kill()
             self._process.join(_JOIN_S)
+        if self._sending is not None:  # nobody reads any more, so that it ends
+            self._sending.join(_JOIN_S)
         if self._pipe is not None:
             self._pipe.close()
-        self._process = self._pipe = None
+        self._process = self._pipe = self._sending = None
         self.busy = False
 
     def _give_up(self, taken_s: float, problem: str) -> MethodResult:
@@ -91,6 +103,11 @@ class MethodWorker:
         )
         self._process.start()
         theirs.close()
+
+
+def _send(pipe: Connection, job: tuple[str, RegionPoints, int]) -> None:
+    with suppress(OSError):  # the process has ended, as `poll` will find
+        pipe.send(job)
 
 
 def _work(pipe: Connection) -> None:
