@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
@@ -117,6 +119,21 @@ def test_resizing_a_camera_moves_a_projected_point_with_its_pixel():
     full_uv, half_uv = project(point, CAMERA)[0], project(point, half)[0]
     np.testing.assert_allclose(half_uv + 0.5, (full_uv + 0.5) / 2, atol=1e-12)
     assert CAMERA.resized(20, 15).resized(40, 30) == CAMERA
+
+
+def test_a_turned_camera_sees_the_world_with_its_axes_exchanged():
+    point = np.array([[0.3, -0.2, 2.0]])
+    uv, _ = project(point, CAMERA)
+    turned_uv, inside = project(point[:, [1, 0, 2]], CAMERA.turned())
+    assert inside.all()
+    np.testing.assert_allclose(turned_uv, uv[:, ::-1], atol=1e-12)
+    assert CAMERA.turned().turned() == CAMERA
+
+
+def test_a_turned_camera_keeps_what_does_not_depend_on_the_sense_of_turning():
+    lens = replace(CAMERA, distortion=(0.1, 0.01, 0.002, 0.003, 0.004))
+    assert lens.turned().distortion == (0.1, 0.01, 0.0, 0.0, 0.004)
+    assert replace(CAMERA, distortion=(0.1,)).turned().distortion == (0.1,)
 
 
 def test_quaternions_are_those_of_scipy_also_where_w_is_nothing():

@@ -15,6 +15,7 @@ from worldsystem_core.wire import START_CODE
 from worldsystem_ingest.codec import annexb, h264, h265
 from worldsystem_ingest.codec.assembly import Assembled, Assembly, Refused
 from worldsystem_ingest.codec.entry import Entry
+from worldsystem_ingest.codec.unit_intake import UnitIntake
 from worldsystem_ingest.config import IngestConfig
 from worldsystem_ingest.sender.session import SenderSession
 
@@ -64,6 +65,23 @@ def test_a_stream_that_refreshes_by_and_by_gets_its_sets_at_recovery_points():
     entries = [n for n, data in enumerate(bare) if h264.entry_of(data) in (KEY, RECOVERY)]
     assert grown == entries
     assert len(entries) > 4
+
+
+def test_a_stream_without_key_frames_is_joined_at_a_recovery_point_and_loses_nothing():
+    units = encode(40, **{"x264-params": REFRESH})
+    bare = [units[0].data, *(without_sets(unit).data for unit in units[1:])]
+    first, *entries = [n for n, d in enumerate(bare) if h264.entry_of(d) in (KEY, RECOVERY)]
+    sink, delivered = MemorySink(), []
+    intake = UnitIntake(sink, lambda unit, lost: delivered.append(unit), "camera")
+    intake.take(bare[first], "h264", 1)
+    intake.connected()
+    for number, data in enumerate(bare[entries[0] :], entries[0]):
+        intake.take(data, "h264", 1 + number)
+    assert sink.drops == []
+    assert [unit.is_key for unit in delivered[1:]] == [n in entries for n in range(entries[0], 40)]
+    keys = [unit for unit in delivered if unit.is_key]
+    assert all({h264.SPS, h264.PPS} <= h264.nal_types(unit.data) for unit in keys)
+    assert sink.units == delivered
 
 
 @pytest.mark.parametrize("name", ["h265", "HEVC", "video/hevc"])

@@ -76,6 +76,19 @@ def test_yuv_422_is_read_with_luma_in_its_place(tmp_path, encoding, luma_at):
     np.testing.assert_allclose(sink.frames[0].rgb, np.repeat(grey[..., None], 3, 2), atol=1.5)
 
 
+def test_pictures_on_their_side_have_the_camera_turned(tmp_path):
+    upright = bag_lab.image(np.zeros((WIDTH, HEIGHT, 3), np.uint8), "rgb8", START_NS)
+    info = bag_lab.camera_info(START_NS)
+    messages = [
+        ("/camera_info", "sensor_msgs/msg/CameraInfo", START_NS, info),
+        ("/image", "sensor_msgs/msg/Image", START_NS, upright),
+    ]
+    sink, _ = played(write_ros2(tmp_path / "run", messages))
+    camera = sink.frames[0].camera
+    assert (camera.width, camera.height) == (HEIGHT, WIDTH)
+    assert (camera.fx, camera.fy, camera.cx, camera.cy) == pytest.approx((151, 150, 48, 80))
+
+
 def test_depth_is_refused_with_its_name(tmp_path):
     depth = bag_lab.image(np.zeros((4, 4), np.uint16), "16UC1", START_NS)
     bag = write_ros2(tmp_path / "run", [("/depth", "sensor_msgs/msg/Image", START_NS, depth)])

@@ -54,6 +54,19 @@ def test_pictures_of_a_camera_held_sideways_are_upright(tmp_path, codec, degrees
     assert source.facts()["turned"] == f"{degrees} degrees counter-clockwise"
 
 
+def test_a_file_whose_display_matrix_is_all_zeros_plays_unturned(tmp_path):
+    path = write_video(tmp_path / "video.mp4", 12)
+    data = bytearray(path.read_bytes())
+    header = data.rindex(b"tkhd") + 4  # version and flags, times, id, duration, 16 bytes, matrix
+    matrix = header + 4 + (32 if data[header] else 20) + 16
+    assert int.from_bytes(data[matrix : matrix + 4], "big") == 1 << 16  # of no turn
+    data[matrix : matrix + 36] = bytes(36)
+    path.write_bytes(data)
+    sink, source = played(path)
+    assert [number_in(frame.rgb) for frame in sink.frames] == list(range(12))
+    assert "turned" not in source.facts()
+
+
 def test_a_turn_leaves_the_encoded_units_alone(tmp_path):
     turned, _ = played(write_turned(tmp_path / "turned.mp4", 90))
     straight, _ = played(write_turned(tmp_path / "straight.mp4", 0))
@@ -112,6 +125,20 @@ def test_uneven_stamps_are_kept(tmp_path, suffix):
     sink, _ = played(path)
     np.testing.assert_allclose([f.stamp_ns / 1e6 for f in sink.frames], at_ms, atol=0.01)
     assert [number_in(f.rgb) for f in sink.frames] == list(range(10))
+
+
+def test_stamps_that_begin_again_go_on_where_they_were(tmp_path):
+    """As where `cat` put two recordings together; x264's default has B pictures."""
+    part = write_video(tmp_path / "part.ts", 40)
+    joined = tmp_path / "joined.ts"
+    joined.write_bytes(part.read_bytes() * 2)
+    sink, source = played(joined)
+    assert [number_in(f.rgb) for f in sink.frames] == [*range(40)] * 2
+    steps_ns = np.diff([f.stamp_ns for f in sink.frames])
+    np.testing.assert_allclose(steps_ns, 40e6, atol=2e4)  # MPEG-TS counts steps of 11 us
+    stamp_of = {f.id: f.stamp_ns for f in sink.frames}
+    assert all(stamp_of[unit.id] == unit.stamp_ns for unit in sink.units)
+    assert source.problem() == ""
 
 
 FRAGMENTS = {"movflags": "frag_keyframe+empty_moov"}

@@ -82,6 +82,19 @@ def test_the_camera_follows_a_change_of_size():
     assert decoding.sink.frames[-1].camera.fx == pytest.approx(200.0)
 
 
+def test_the_camera_of_a_phone_that_is_turned_keeps_its_focal_lengths():
+    camera = Camera(width=160, height=96, fx=100.0, fy=100.0, cx=79.5, cy=47.5)
+    units = coded(moving_scene(3), Coding()) + coded(moving_scene(3, 96, 160), Coding())
+    decoding = Decoding(camera)
+    decoding.decode(encoded(units))
+    cameras = [frame.camera for frame in decoding.sink.frames]
+    assert cameras[0] == camera
+    turned = cameras[-1]
+    assert (turned.width, turned.height) == (96, 160)
+    assert (turned.fx, turned.fy) == pytest.approx((100.0, 100.0))
+    assert (turned.cx, turned.cy) == pytest.approx((47.5, 79.5))
+
+
 def test_the_queue_is_bounded_in_bytes_as_well():
     decoding = Decoding(decode_queue_frames=1000)
     large = bytes(8 * 2**20)

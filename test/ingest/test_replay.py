@@ -42,10 +42,11 @@ def test_only_the_part_that_was_asked_for_is_handed_on(video):
     assert before == list(range(13))
 
 
+@pytest.mark.parametrize("realtime", [False, True])
 @pytest.mark.parametrize("speed", [2.0, 8.0])
-def test_the_pace_is_what_was_asked_for_and_stamps_stay_the_recordings(video, speed):
+def test_the_pace_is_what_was_asked_for_and_stamps_stay_the_recordings(video, speed, realtime):
     begin = time.monotonic()
-    sink = played(video, speed=speed)
+    sink = played(video, speed=speed, realtime=realtime)
     took_s = time.monotonic() - begin
     assert took_s >= 0.98 * (49 / 25) / speed
     assert [frame.stamp_ns for frame in sink.frames] == [round(n * 1e9 / 25) for n in range(50)]
@@ -72,6 +73,37 @@ def test_a_loop_goes_on_counting_as_if_the_recording_went_on(video):
     stamps = [frame.stamp_ns for frame in sink.frames]
     assert all(b > a for a, b in itertools.pairwise(stamps))
     assert sorted({unit.id for unit in sink.units})[:120] == list(range(120))
+
+
+def test_what_lies_before_the_part_is_passed_over_at_once_at_the_recordings_pace_as_well(video):
+    came_s: list[float] = []
+    sink = MemorySink(on_frame=lambda frame: came_s.append(time.monotonic()))
+    begin = time.monotonic()
+    open_source(str(video), IngestConfig(realtime=True, start_s=1.5)).run(sink, threading.Event())
+    assert sink.ids == list(range(38, 50))
+    assert came_s[0] - begin < 1.0
+    assert came_s[-1] - came_s[0] >= 0.98 * 11 / 25
+
+
+@pytest.mark.parametrize("part", [{}, {"play_s": 0.2}])
+def test_rounds_at_the_recordings_pace_follow_each_other_without_gaps(tmp_path, part):
+    clip = write_video(tmp_path / "clip.mp4", 10)
+    sink, stop = MemorySink(), threading.Event()
+    source = open_source(str(clip), IngestConfig(realtime=True, loop=True, **part))
+    thread = threading.Thread(target=source.run, args=(sink, stop))
+    begin = time.monotonic()
+    thread.start()
+    try:
+        wait_until(lambda: len(sink.frames) >= 40)
+        took_s = time.monotonic() - begin
+    finally:
+        stop.set()
+        thread.join(5.0)
+    assert not thread.is_alive()
+    steps_ns = np.diff([frame.stamp_ns for frame in sink.frames[:40]])
+    assert steps_ns.min() > 0
+    assert steps_ns.max() < 250_000_000  # what `play_s` leaves out of a round is a gap of 0.2 s
+    assert took_s >= 0.98 * 30 / 25  # 40 pictures less one a round, at 25 Hz
 
 
 def test_stop_ends_a_slow_replay_at_once(video):
@@ -132,22 +164,53 @@ def test_only_the_topics_that_were_asked_for_are_played(tmp_path):
         played(bag, topics="[")
 
 
+AFTER_BOOT_NS = 100 * 10**9
+
+
+@pytest.mark.parametrize("pictures_from_ns", [bag_lab.START_NS, AFTER_BOOT_NS])
+@pytest.mark.parametrize(
+    "settings", [{"realtime": True}, {"play_s": 10.0}, {"realtime": True, "play_s": 10.0}]
+)
+def test_measurements_by_another_clock_say_nothing_of_the_pictures_time(
+    tmp_path, settings, pictures_from_ns
+):
+    """One clock tells the date, the other counts from its boot; the IMU comes first, and again."""
+    imu_ns = {bag_lab.START_NS: AFTER_BOOT_NS, AFTER_BOOT_NS: bag_lab.START_NS}[pictures_from_ns]
+    messages = bag_lab.pictures(8)
+    for number, (*_, image) in enumerate(messages):
+        image.header.stamp = bag_lab.stamp(pictures_from_ns + number * bag_lab.STEP_NS)
+    messages.insert(4, imu_message(imu_ns + 2, bag_lab.stamp_of(3) + 1))
+    messages.insert(0, imu_message(imu_ns, bag_lab.START_NS - 1))
+    source = open_source(str(write_ros2(tmp_path / "run", messages)), IngestConfig(**settings))
+    sink, stop = MemorySink(), threading.Event()
+    patience = threading.Timer(2.0, stop.set)
+    patience.start()
+    summary = source.run(sink, stop)
+    patience.cancel()
+    assert (summary.frames, summary.broken) == (8, None)
+    assert sink.ids == list(range(8))
+    assert not stop.is_set()
+    steps_ns = np.diff([frame.stamp_ns for frame in sink.frames])
+    np.testing.assert_array_equal(steps_ns, bag_lab.STEP_NS)
+
+
 def bag_lab_telemetry() -> list:
     """Three samples of an IMU."""
+    stamps_ns = [bag_lab.stamp_of(number) + 1 for number in range(3)]
+    return [imu_message(at_ns, at_ns, 0.1 * n) for n, at_ns in enumerate(stamps_ns)]
+
+
+def imu_message(stamp_ns: int, recorded_ns: int, rate: float = 0.0) -> bag_lab.Message:
     vector = bag_lab.kind("geometry_msgs/msg/Vector3")
     still = bag_lab.kind("geometry_msgs/msg/Quaternion")(0.0, 0.0, 0.0, 1.0)
     unknown = np.array([-1.0] + [0.0] * 8)
-    found = []
-    for number in range(3):
-        at_ns = bag_lab.stamp_of(number) + 1
-        imu = bag_lab.kind("sensor_msgs/msg/Imu")(
-            bag_lab.header(at_ns),
-            still,
-            unknown,
-            vector(0.0, 0.0, 0.1 * number),
-            np.zeros(9),
-            vector(0.0, 0.0, 9.81),
-            np.zeros(9),
-        )
-        found.append(("/imu/data", "sensor_msgs/msg/Imu", at_ns, imu))
-    return found
+    imu = bag_lab.kind("sensor_msgs/msg/Imu")(
+        bag_lab.header(stamp_ns),
+        still,
+        unknown,
+        vector(0.0, 0.0, rate),
+        np.zeros(9),
+        vector(0.0, 0.0, 9.81),
+        np.zeros(9),
+    )
+    return ("/imu/data", "sensor_msgs/msg/Imu", recorded_ns, imu)

@@ -64,6 +64,24 @@ class Camera:
             cy=(self.cy + 0.5) * sy - 0.5,
         )
 
+    def turned(self) -> Camera:
+        """The same camera held upright instead of level, or back: width and height change places.
+
+        Which way it was turned is not known, and right for both ways are the focal lengths, radial
+        distortion, and a principal point in the centre; one beside it keeps its distance, on a side
+        that is a guess. Tangential distortion (p1 p2) has a sign for each way and is left out.
+        """
+        return replace(
+            self,
+            width=self.height,
+            height=self.width,
+            fx=self.fy,
+            fy=self.fx,
+            cx=self.cy,
+            cy=self.cx,
+            distortion=tuple(0.0 if at in (2, 3) else k for at, k in enumerate(self.distortion)),
+        )
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class EncodedFrame:

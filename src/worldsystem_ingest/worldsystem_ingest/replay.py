@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A recording played again: a part of it, at a pace of one's own, once or over and over.
 
-Stamps stay those of the recording. Pictures wait for the stages, at any pace, so that what comes
-out does not depend on how fast this machine is.
+Stamps stay those of the recording, also with `realtime`, which is then a pace of 1. Pictures wait
+for the stages, at any pace, so that what comes out does not depend on how fast this machine is.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ if TYPE_CHECKING:  # which needs this module
 
 OUTSIDE = "outside"
 _NS = 10**9
+_OTHER_CLOCK_NS = 3600 * _NS  # so far behind the pictures nothing was measured by their clock
 
 
 def is_replay(config: IngestConfig) -> bool:
@@ -84,7 +85,10 @@ class _EitherEvent(threading.Event):
 
 
 class _Replay(PassingSink):
-    """Keeps the pace, leaves out what lies outside the part, renumbers further rounds."""
+    """Keeps the pace, leaves out what lies outside the part, renumbers further rounds.
+
+    The first picture says when the recording began: what was measured may be of another clock.
+    """
 
     def __init__(self, sink: Sink, config: IngestConfig, stop: threading.Event) -> None:
         super().__init__(sink)
@@ -108,7 +112,7 @@ class _Replay(PassingSink):
 
     def encoded(self, unit: EncodedFrame) -> None:
         """Pass on what lies within, or before: pictures of the part may need it."""
-        if not self._is_after(unit.stamp_ns):
+        if not self._ends_at(unit.stamp_ns):
             moved = replace(
                 unit, id=unit.id + self._id_offset, stamp_ns=unit.stamp_ns + self._stamp_offset_ns
             )
@@ -117,7 +121,7 @@ class _Replay(PassingSink):
     def frame(self, frame: Frame) -> None:
         """Wait for its time and pass on, or count it as outside."""
         self._note(frame.stamp_ns)
-        if self._is_before(frame.stamp_ns) or self._is_after(frame.stamp_ns):
+        if self._is_before(frame.stamp_ns) or self._ends_at(frame.stamp_ns):
             self.dropped(frame.id, OUTSIDE, frame.stream)
             return
         self._pace(frame.stamp_ns)
@@ -129,10 +133,12 @@ class _Replay(PassingSink):
 
     def measured(self, sample: Telemetry, stream: str) -> None:
         """Pass on what lies within."""
-        self._note(sample.stamp_ns)
-        if not self._is_before(sample.stamp_ns) and not self._is_after(sample.stamp_ns):
-            stamp_ns = sample.stamp_ns + self._stamp_offset_ns
-            self._sink.measured(replace(sample, stamp_ns=stamp_ns), stream)
+        if self._is_before(sample.stamp_ns) or self._is_after(sample.stamp_ns):
+            return
+        if sample.stamp_ns - self._last_ns < _OTHER_CLOCK_NS:  # the next round follows it, too
+            self._last_ns = max(self._last_ns, sample.stamp_ns)
+        stamp_ns = sample.stamp_ns + self._stamp_offset_ns
+        self._sink.measured(replace(sample, stamp_ns=stamp_ns), stream)
 
     def dropped(self, frame_id: int, reason: str, stream: str) -> None:
         """Pass on."""
@@ -154,10 +160,12 @@ class _Replay(PassingSink):
         return self._since_start_s(stamp_ns) < self._config.start_s
 
     def _is_after(self, stamp_ns: int) -> bool:
-        config = self._config
-        is_after = (
-            bool(config.play_s) and self._since_start_s(stamp_ns) > config.start_s + config.play_s
-        )
+        config, since_start_s = self._config, self._since_start_s(stamp_ns)
+        return bool(config.play_s) and since_start_s > config.start_s + config.play_s
+
+    def _ends_at(self, stamp_ns: int) -> bool:
+        """Whether a picture lies after the part; the source then need not go on."""
+        is_after = self._is_after(stamp_ns)
         if is_after:
             self.ended.set()
         return is_after

@@ -69,10 +69,13 @@ def open_source(url: str, config: IngestConfig) -> Source:
     `v4l2:/dev/videoN?size=1280x720&fps=30&format=mjpeg` are cameras of this machine. `server:`
     listens as configured, `server://host:port` there; `webrtc:` is the same server, for browsers.
     `ws:` and `wss:` connect to a server that relays video. Every other known scheme is live video.
-    `speed`, `start_s`, `play_s` and `loop` say how a file or a bag is played.
+    `speed`, `start_s`, `play_s` and `loop` say how a file or a bag is played; with any of them
+    `realtime` means a `speed` of 1, as its host times would begin anew with each round.
     With `frame_step` only every so many pictures are handed on, with `push_url` the first stream is
     pushed to an RTSP server, and with `serve` relay, health and metrics are there for any source.
     """
+    if is_replay(config) and config.realtime:
+        config = replace(config, realtime=False, speed=config.speed or 1.0)
     source = _source(url, config)
     if is_replay(config):
         source = ReplayedSource(source, config)

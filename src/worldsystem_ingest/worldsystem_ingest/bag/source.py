@@ -34,6 +34,7 @@ from worldsystem_ingest.bag.pictures import (
 )
 from worldsystem_ingest.bag.recording import Recording
 from worldsystem_ingest.bag.video import VideoReader
+from worldsystem_ingest.codec.pictures import camera_of_size
 from worldsystem_ingest.config import IngestConfig
 from worldsystem_ingest.files.delivery import Delivery, camera_with_focal
 from worldsystem_ingest.files.video_file import pace_of
@@ -49,9 +50,10 @@ class BagSource:
 
     `topic` names the topic of pictures; without it the only one is taken. Stamps are those of the
     messages' headers, or the time of recording where a header has none; with `realtime` pictures
-    come at that pace and all stamps are shifted to host time. The intrinsics come from the nearest
-    `CameraInfo` above the topic, telemetry of each kind from the first topic that has it. A bag
-    that broke off is delivered up to the break, which the summary tells.
+    come at that pace and all stamps are shifted so that the first picture's is now, but those of a
+    clock that is years off the pictures', whose telemetry is left out. The intrinsics come from the
+    nearest `CameraInfo` above the topic, telemetry of each kind from the first topic that has it. A
+    bag that broke off is delivered up to the break, which the summary tells.
     """
 
     live = False
@@ -67,7 +69,7 @@ class BagSource:
         )
         self._camera: Camera | None = None
         self._telemetry_from: dict[type, str] = {}
-        self._shift_ns: int | None = 0
+        self._began_ns = self._shift_ns = 0
         self._position_ns = 0
         self._counts_from_zero = False
 
@@ -92,12 +94,13 @@ class BagSource:
     def run(self, sink: Sink, stop: threading.Event) -> Summary:
         """Deliver the whole bag."""
         config = self._config
-        self._shift_ns = None if config.realtime else 0
         pace = pace_of(stop) if config.realtime else None
         delivery = Delivery(sink, config.stream, self._camera_for, pace)
         reader = _reader(self._channel, delivery, config)
         self._take_first_camera()
         self._counts_from_zero = self._stamps_count_from_zero()
+        self._began_ns = time.time_ns()
+        self._shift_ns = self._shift_to(self._began_ns) if config.realtime else 0
         topics = {self._channel.topic, self._info_topic, *self._topics_of(TELEMETRY_TYPES)} - {""}
         for message in self._recording.messages(topics):
             if stop.is_set():
@@ -121,15 +124,12 @@ class BagSource:
             if is_picture:
                 delivery.lost(CORRUPT)
             return
-        stamp_ns = stamp_ns_of(decoded, message.log_ns, zero_is_a_time=self._counts_from_zero)
-        if self._shift_ns is None:
-            self._shift_ns = time.time_ns() - stamp_ns
-        stamp_ns += self._shift_ns
+        stamp_ns = self._shift_ns + self._stamp_ns(decoded, message)
         if is_picture:
             reader.feed(decoded, stamp_ns)
         elif message.channel.type_name == CAMERA_INFO:
             self._take_camera(decoded)
-        else:
+        elif not self._config.realtime or abs(stamp_ns - self._began_ns) < _LONGEST_RECORDING_NS:
             self._take_telemetry(message.channel, decoded, stamp_ns, sink)
 
     def _take_telemetry(self, channel: Channel, message: Any, stamp_ns: int, sink: Sink) -> None:
@@ -137,6 +137,16 @@ class BagSource:
         for sample in samples:
             if self._telemetry_from.setdefault(type(sample), channel.topic) == channel.topic:
                 sink.measured(sample, self._config.stream)
+
+    def _stamp_ns(self, decoded: Any, message: Recorded) -> int:
+        return stamp_ns_of(decoded, message.log_ns, zero_is_a_time=self._counts_from_zero)
+
+    def _shift_to(self, host_ns: int) -> int:
+        """From the first picture's stamp to `host_ns`; other topics may have other clocks."""
+        first = self._recording.first(self._channel)
+        if first is None:
+            return 0
+        return host_ns - self._stamp_ns(self._messages.decode(first), first)
 
     def _stamps_count_from_zero(self) -> bool:
         """Whether a first stamp of zero is a time: the second picture's then follows it."""
@@ -165,8 +175,7 @@ class BagSource:
         camera = self._camera
         if camera is None:
             return camera_with_focal(self._config.focal_px)(width, height)
-        same = (camera.width, camera.height) == (width, height)
-        return camera if same else camera.resized(width, height)
+        return camera_of_size(camera, width, height)
 
     def _chosen(self, topic: str) -> Channel:
         """The topic to play; raises `SourceError` that lists those that can be played."""

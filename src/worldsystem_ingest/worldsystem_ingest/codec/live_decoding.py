@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from worldsystem_core.frames import Camera, EncodedFrame, Frame
 from worldsystem_core.handoff import Handoff
 from worldsystem_ingest.codec.decoder import Decoded, Decoder, DecoderSettings, Outcome
+from worldsystem_ingest.codec.pictures import camera_of_size
 from worldsystem_ingest.config import IngestConfig
 from worldsystem_ingest.sink import CORRUPT, DECODER_BUSY, NO_KEY_FRAME, STOPPED, Sink
 
@@ -126,8 +127,10 @@ class LiveDecoding:
     def _frame(self, unit: EncodedFrame, decoded: Decoded) -> Frame:
         height, width = decoded.rgb.shape[:2]
         camera = self._camera()
-        if camera and (camera.width, camera.height) != (width, height):
-            camera = camera.resized(width, height)
         return Frame(
-            id=unit.id, stamp_ns=unit.stamp_ns, rgb=decoded.rgb, camera=camera, stream=unit.stream
+            id=unit.id,
+            stamp_ns=unit.stamp_ns,
+            rgb=decoded.rgb,
+            camera=camera and camera_of_size(camera, width, height),
+            stream=unit.stream,
         )

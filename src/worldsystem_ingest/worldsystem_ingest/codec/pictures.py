@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From the decoder's pictures to RGB arrays."""
+"""From the decoder's pictures to RGB arrays, and the camera that they have in their size."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import av
 import numpy as np
 from av.video.reformatter import VideoReformatter
 from jaxtyping import UInt8
+
+from worldsystem_core.frames import Camera
 
 
 class RgbConversion:
@@ -32,3 +34,11 @@ class RgbConversion:
         rgb = rgb.reshape(height, width, 3)
         rgb.flags.writeable = False
         return rgb
+
+
+def camera_of_size(camera: Camera, width: int, height: int) -> Camera:
+    """`camera` for pictures of that size: turned where just its sides have changed places."""
+    if (camera.width, camera.height) == (width, height):
+        return camera
+    has_turned = camera.width != camera.height and camera.width * width == camera.height * height
+    return (camera.turned() if has_turned else camera).resized(width, height)

@@ -17,7 +17,8 @@ class UnitIntake:
     """Numbers units as they come, over any number of connections; their arrival is their stamp.
 
     A key frame without parameter sets gets those that came before. A connection that does not begin
-    at a key frame has lost at least one picture, which is counted as one `lost_on_link`.
+    at a key frame has lost at least one picture, which is counted as one `lost_on_link`. As in
+    `Assembly`, a recovery point counts as a key frame: some encoders never send a whole one.
     """
 
     def __init__(self, sink: Sink, deliver: Deliver, stream: str) -> None:
@@ -43,7 +44,8 @@ class UnitIntake:
         kinds, wanted = self._syntax.nal_types(data), set(self._syntax.ParameterSets.kinds)
         if kinds & wanted:
             self._sets.take(data)
-        is_key = self._syntax.entry_of(data) is Entry.KEY
+        entry = self._syntax.entry_of(data)
+        is_key = entry is Entry.KEY or (entry is Entry.RECOVERY and self._sets.complete)
         if self._rejoined and not is_key:
             self._lose(LOST_ON_LINK)
         self._rejoined = False

@@ -44,7 +44,7 @@ class Delivery:
         self._stream = stream
         self._camera_of = camera
         self._camera: Camera | None = None
-        self._pace = pace
+        self.pace = pace
         self._units: dict[int, _Unit] = {}
         self._coded: deque[_Unit] = deque()
         self._shown: deque[_Unit] = deque()
@@ -137,8 +137,8 @@ class Delivery:
             self._sink.dropped(unit.id, unit.outcome.reason, self._stream)
 
     def _show(self, frame_id: int, stamp_ns: int, rgb: UInt8[np.ndarray, "h w 3"]) -> None:
-        if self._pace:
-            self._pace(stamp_ns)
+        if self.pace:
+            self.pace(stamp_ns)
         camera = self._camera_of(int(rgb.shape[1]), int(rgb.shape[0]))
         if camera and camera != self._camera:
             self._sink.camera(camera, self._stream)

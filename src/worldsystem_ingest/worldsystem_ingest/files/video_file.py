@@ -16,6 +16,7 @@ from worldsystem_core.errors import SourceError
 from worldsystem_ingest.config import IngestConfig
 from worldsystem_ingest.files.delivery import Delivery, Pace, camera_with_focal
 from worldsystem_ingest.files.packets import packet_reader
+from worldsystem_ingest.files.stream_time import StreamTime
 from worldsystem_ingest.files.upright import Upright, upright_camera
 from worldsystem_ingest.sink import Sink, Summary
 
@@ -43,9 +44,9 @@ class VideoFile:
 
     Its start is zero; with `file_time` = `recorded` it is when the metadata say that the recording
     was made (`SourceError` when they do not). With `realtime` pictures come at the pace of their
-    stamps, which then are host times. Pictures are upright, whichever way the camera was held. A
-    file that was cut off, or is still being written, is delivered up to where it ends now, which
-    the summary tells.
+    stamps, which then are host times. Stamps that begin again go on after the last (`StreamTime`).
+    Pictures are upright, whichever way the camera was held. A file that was cut off, or is still
+    being written, is delivered up to where it ends now, which the summary tells.
     """
 
     live = False
@@ -125,6 +126,7 @@ class VideoFile:
         delivery.rate_hz = rate_of(stream, self._config.fps)
         reader = packet_reader(stream, delivery, self._config)
         has_stamps = container.format.name not in _WITHOUT_STAMPS
+        stream_time = StreamTime(stream, delivery.rate_hz)
         packets, last_s, failure = 0, 0.0, ""
         try:
             for packet in container.demux(stream):
@@ -134,7 +136,7 @@ class VideoFile:
                     continue
                 stamp_ns = None
                 if has_stamps and packet.pts is not None:
-                    since_start = packet.pts - (stream.start_time or 0)
+                    since_start = stream_time.since_start(packet)
                     stamp_ns = delivery.start_ns + round(since_start * stream.time_base * 10**9)
                     self._position_s = last_s = max(last_s, float(since_start * stream.time_base))
                 packets += 1
@@ -151,10 +153,14 @@ class VideoFile:
 
 
 def pace_of(stop: threading.Event) -> Pace:
-    """Waits until the host time of each stamp, or until `stop`."""
+    """Waits until the host time of each stamp, or until `stop`.
+
+    Host time is that of the clock as it is now: setting the clock later changes nothing.
+    """
+    ahead_ns = time.time_ns() - time.monotonic_ns()
 
     def wait(stamp_ns: int) -> None:
-        stop.wait(max(0.0, (stamp_ns - time.time_ns()) * 1e-9))
+        stop.wait(max(0.0, (stamp_ns - ahead_ns - time.monotonic_ns()) * 1e-9))
 
     return wait
 
@@ -197,18 +203,31 @@ def _quarters(container: av.container.InputContainer) -> int:
     try:
         for number, packet in enumerate(container.demux(stream)):
             for picture in packet.decode():
-                if picture.rotation % 90:
+                rotation_deg = _rotation_deg(picture)
+                if rotation_deg % 90:
                     _log.warning(
                         "%s asks to be turned by %d degrees; only quarter turns are made",
                         container.name,
-                        picture.rotation,
+                        rotation_deg,
                     )
-                return int(picture.rotation // 90) % 4
+                return rotation_deg // 90 % 4
             if number == _PACKETS_UNTIL_TURN_IS_KNOWN:
                 break
     except av.FFmpegError as error:
         _log.debug("no picture can be decoded at the start: %s", error)
     return 0
+
+
+def _rotation_deg(picture: av.VideoFrame) -> int:
+    """How far the picture is to be turned counter-clockwise; 0 where its matrix is no turn.
+
+    The angle of a matrix of zeros is no number, which PyAV may take for one that is far too large.
+    """
+    try:
+        rotation_deg = int(picture.rotation)
+    except ValueError:
+        return 0
+    return rotation_deg if abs(rotation_deg) <= 360 else 0
 
 
 def _missing(

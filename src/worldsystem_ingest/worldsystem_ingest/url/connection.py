@@ -16,7 +16,7 @@ from worldsystem_core.errors import SourceError
 from worldsystem_ingest.config import IngestConfig
 from worldsystem_ingest.files.delivery import Delivery
 from worldsystem_ingest.files.packets import PacketReader, packet_reader
-from worldsystem_ingest.files.video_file import rate_of
+from worldsystem_ingest.files.video_file import pace_of, rate_of
 from worldsystem_ingest.url.interruption import interruptible
 from worldsystem_ingest.url.link import RESUMING, Link, LinkError, link_error
 from worldsystem_ingest.url.link_clock import LinkClock
@@ -128,13 +128,17 @@ class Connection:
         stream: av.VideoStream,
         download: Download,
     ) -> tuple[PacketReader, int]:
-        """A reader and how many packets it knows; a download's reader outlives its connection."""
+        """A reader and how many packets it knows; a download's reader outlives its connection.
+
+        Only what has a length is paced: live pictures come when they come.
+        """
         size = max(0, container.size or 0)
         if size and size == download.size and download.reader:
             return download.reader, download.packets
         download.settle()
         is_live = not _has_length(container)  # of a recording no picture is lost for low delay
         reader = packet_reader(stream, self._delivery, self._config, low_delay=is_live)
+        self._delivery.pace = None if is_live else pace_of(self._stop)
         download.size, download.packets, download.begin_ns = size, 0, time.time_ns()
         download.reader = reader if size else None
         return reader, 0

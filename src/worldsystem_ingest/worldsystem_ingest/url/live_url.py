@@ -11,7 +11,6 @@ from datetime import UTC, datetime
 from worldsystem_core.errors import SourceError
 from worldsystem_ingest.config import IngestConfig
 from worldsystem_ingest.files.delivery import Delivery, camera_with_focal
-from worldsystem_ingest.files.video_file import pace_of
 from worldsystem_ingest.sink import Sink, Summary
 from worldsystem_ingest.url.backoff import Backoff, SparseWarnings
 from worldsystem_ingest.url.connection import Connection, Download
@@ -82,7 +81,7 @@ class LiveUrl:
         """Deliver until `stop`; raises `SourceError` after `connect_attempts` vain attempts."""
         config = self._config
         camera = camera_with_focal(config.focal_px)
-        delivery = Delivery(sink, config.stream, camera, pace_of(stop))
+        delivery = Delivery(sink, config.stream, camera)
         download = Download()
         try:
             self._keep_open(delivery, download, stop)
