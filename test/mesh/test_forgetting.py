@@ -59,6 +59,19 @@ def flown():
         mesher.close()
 
 
+def at(x: float = 0.0, z: float = 0.0) -> np.ndarray:
+    """The pose of a camera there [m] that looks at a wall as the others do."""
+    pose = np.eye(4)
+    pose[[0, 2], 3] = x, z
+    return pose
+
+
+def surface_of(mesher: Mesher) -> dict[tuple, tuple[bytes, bytes]]:
+    """Vertices and faces of every block, whatever its number."""
+    blocks = mesher.all_blocks(0, 0).blocks
+    return {block.index: (block.vertices.tobytes(), block.faces.tobytes()) for block in blocks}
+
+
 def held(mesher: Mesher) -> int:
     return int(mesher.volume.pool.holds(np.arange(mesher.volume.block_count)).sum())
 
@@ -99,6 +112,67 @@ def test_a_correction_does_not_bring_back_what_was_forgotten(flown):
         each.settle(0)
     assert held(kept) - held(mesher) == forgotten
     np.testing.assert_array_equal(mesher.mesh().vertices, kept.mesh().vertices)
+
+
+def test_what_is_forgotten_waits_no_longer_and_what_is_due_is_not_forgotten(flown, monkeypatch):
+    """Keyframes are corrected, and their blocks made anew only at the end of a long flight."""
+    settings = {"redraw_voxels": 0.0, "refusion_share": 0.05}
+    seen = [wall(0), wall(1, noise_m=1.0), *(wall(k) for k in range(2, 6))]
+    later = [replace(wall(k), world_from_cam=at(z=-50.0)) for k in range(6, 46)]
+    mesher = flown(seen, **settings)
+    refusion = mesher._fusion._made.refusion
+    with monkeypatch.context() as patched:
+        patched.setattr(refusion, "_make_some", lambda _most_pairs: None)
+        mesher.move(dict.fromkeys(range(6), at(x=3.0)))
+        while refusion._planned or refusion._births_changed:
+            refusion.work(0.005)
+        for keyframe in later:
+            mesher.integrate(keyframe)
+            mesher.extract(keyframe.id)
+    parts = [part for parts in refusion._waiting._of_chunk.values() for part in parts]
+    waiting = np.concatenate(parts)
+    assert mesher.stats()["forgotten_blocks"] > 5
+    assert mesher.stats()["waiting_blocks"] == len(waiting) > 50
+    assert mesher.volume.pool.holds(waiting).all()
+    there = [replace(keyframe, world_from_cam=at(x=3.0)) for keyframe in seen]
+    fresh = flown([*there, *later], **settings)
+    for each in (mesher, fresh):
+        each.settle(100)
+    assert surface_of(mesher) == surface_of(fresh)
+    assert (mesher.mesh().vertices[:, 0] > 1.5).sum() > 1000
+
+
+def test_a_correction_brings_a_surface_to_where_a_block_was_forgotten(flown):
+    """Keyframes that had seen through it measure a wall there."""
+    seen = [wall(0, noise_m=1.0), *(wall(k) for k in range(1, 6))]
+    later = [replace(wall(k), world_from_cam=at(z=-50.0)) for k in range(6, 40)]
+    mesher, kept = flown([*seen, *later]), flown([*seen, *later], forget_keyframes=0)
+    assert mesher.stats()["forgotten_blocks"] > 5
+    for each in (mesher, kept):
+        each.move(dict.fromkeys(range(1, 6), at(z=-1.0)))
+        each.settle(0)
+    vertices = mesher.mesh().vertices
+    assert np.isclose(vertices[:, 2], 1.0, atol=0.02).sum() > 1000
+    np.testing.assert_array_equal(vertices, kept.mesh().vertices)
+
+
+def test_blocks_of_corrected_keyframes_are_as_old_as_these(flown):
+    mesher = flown([wall(k) for k in range(3)])
+    mesher.move(dict.fromkeys(range(3), at(x=3.0)))
+    mesher.settle(0)
+    in_band = mesher._fusion._made.forgetting._in_band
+    for k in range(3):
+        view = mesher.views.outline(k)
+        assert (in_band[view.band] >= view.order).all()
+
+
+def test_what_was_forgotten_is_not_handed_on_to_those_that_stand_in(flown):
+    mesher = flown([wall(0), wall(1, noise_m=1.0), *(wall(k) for k in range(2, 40))])
+    assert not mesher.volume.pool.holds(mesher.views.outline(1).band).all()
+    mesher.remove([1], {1: 2})
+    left = mesher._fusion._made.refusion._left_by[2]
+    assert len(left)
+    assert mesher.volume.pool.holds(left).all()
 
 
 def test_blocks_beside_a_surface_stay_however_old(flown):

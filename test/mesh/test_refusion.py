@@ -113,6 +113,37 @@ def test_what_a_removed_keyframe_let_others_see_through_is_forgotten(make_mesher
     assert voxels_of(mesher) == voxels_of(fused(make_mesher, rest))
 
 
+def test_blocks_are_made_though_all_keyframes_move_again_before_all_are_placed(
+    make_mesher, plane_keyframes
+):
+    """As in a flight that goes round and round, where each keyframe corrects all others."""
+    keyframes = plane_keyframes(8)
+    mesher = fused(make_mesher, keyframes)
+    refusion, made, fewest = mesher._fusion._made.refusion, [0], len(keyframes)
+    for step in range(40):
+        mesher.move({k.id: drifted(k.world_from_cam, 0.2 + 0.1 * (step % 2)) for k in keyframes})
+        refusion.work(0.001)
+        made.append(refusion.pairs_done)
+        fewest = min(fewest, mesher.stats()["waiting_keyframes"])
+    assert fewest > 0, "the corrections come faster than keyframes are placed"
+    assert made[-1] > made[len(made) // 2] > 0
+    mesher.settle(0)
+    last = {k.id: drifted(k.world_from_cam, 0.3) for k in keyframes}
+    there = [replace(k, world_from_cam=last[k.id]) for k in keyframes]
+    assert voxels_of(mesher) == voxels_of(fused(make_mesher, there))
+
+
+def test_of_chunks_that_no_view_is_in_any_more_nothing_is_kept(make_mesher, plane_keyframes):
+    keyframes = plane_keyframes(3)
+    mesher = fused(make_mesher, keyframes)
+    seen = mesher._fusion._made.refusion._seen_in_chunk
+    for far in (20.0, 40.0):
+        mesher.move({k.id: drifted(k.world_from_cam, far) for k in keyframes})
+        mesher.settle(0)
+        assert seen
+        assert all(seen.values())
+
+
 def test_saturated_voxels_are_made_anew_exactly(make_mesher, sphere_keyframes):
     """Each voxel reaches its greatest weight: nothing could be subtracted from it."""
     moved = make_mesher(max_weight=2.0, free_space=False)

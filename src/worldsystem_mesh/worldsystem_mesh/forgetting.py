@@ -12,6 +12,7 @@ from itertools import product
 import numpy as np
 from jaxtyping import Bool, Int32
 
+from worldsystem_mesh.refusion import Refusion
 from worldsystem_mesh.surface_store import SurfaceStore
 from worldsystem_mesh.volume import BlockVolume
 
@@ -35,13 +36,17 @@ class Forgetting:
 
     A block goes that was in no view's band for `after` views and near which there is no surface.
     Whoever measures one there gets an empty block of the same number. What is forgotten depends on
-    the views alone.
+    the views, and on what `refusion` has still to make: blocks that are to get a surface stay.
     """
 
-    def __init__(self, volume: BlockVolume, surface: SurfaceStore, after: int) -> None:
+    def __init__(
+        self, volume: BlockVolume, surface: SurfaceStore, after: int, refusion: Refusion
+    ) -> None:
         self._volume = volume
         self._surface = surface
         self._after = after
+        self._refusion = refusion
+        refusion.on_placed = self.note
         self._in_band = np.zeros(0, np.int32)
         self._next = 0
         self.forgotten = 0
@@ -56,6 +61,7 @@ class Forgetting:
         if len(old):
             gone = old[self._far_from_surface(old)]
             self.forgotten += self._volume.release(gone)
+            self._refusion.let_go(gone)
 
     def note(self, band: Int32[np.ndarray, "b"], order: int) -> None:
         """View number `order` has `band` in its band and is fused later."""
@@ -63,13 +69,15 @@ class Forgetting:
         self._in_band[band] = np.maximum(self._in_band[band], order)
 
     def _old(self, order: int) -> Int32[np.ndarray, "n"]:
-        """The next blocks in turn that have voxels, no surface, and were not measured for long."""
+        """The next blocks in turn that have voxels, no surface, and were not measured for long, nor
+        are about to be."""
         count = self._volume.block_count
         if self._next >= count:
             self._next = 0
         chosen = np.arange(self._next, min(self._next + LOOKED_AT, count), dtype=np.int32)
         chosen = chosen[self._in_band[chosen] < order - self._after]
         chosen = chosen[self._volume.pool.holds(chosen) & ~self._surface.has_surface(chosen)]
+        chosen = chosen[~self._refusion.is_due(chosen)]
         some: Int32[np.ndarray, "n"] = chosen[:FORGOTTEN_AT_ONCE]
         self._next = int(some[-1]) + 1 if len(chosen) > len(some) else self._next + LOOKED_AT
         return some

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Float64, Int32
 
 from worldsystem_core.reconstruction import Keyframe, ScaleState
 from worldsystem_mesh.archived_view import ArchivedView
@@ -37,8 +37,9 @@ SAME_SIZE = 0.01
 class KeyframeFusion:
     """Fuses keyframes, fuses moved ones anew a little at a time, and takes removed ones out.
 
-    The first usable keyframe fixes the voxel. `surface` says where blocks have one; `archive`, if
-    any, keeps what is fused for a later process.
+    The first usable keyframe fixes the voxel, and so does the first after all were removed.
+    `surface` says where blocks have one; `archive`, if any, keeps what is fused for a later
+    process.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class KeyframeFusion:
         self._parts: _Parts | None = None
         self._restoration: Restoration | None = None
         self._fused = 0
+        self._emptied: Int32[np.ndarray, "b"] = np.zeros(0, np.int32)
 
     @property
     def volume(self) -> BlockVolume | None:
@@ -171,11 +173,11 @@ class KeyframeFusion:
         unreachable: list[int] = []
         for number in ids:
             held = self.views.outline(number) if number in self.ids else None
+            self.ids.discard(number)  # also of one that has left the store
             if held is None:
                 unreachable.append(number)
                 continue
             self._remove_one(held, heirs.get(number))
-            self.ids.discard(number)
             applied.append(number)
         self.unreachable += len(unreachable)
         return Correction(tuple(applied), (), tuple(unreachable))
@@ -185,6 +187,14 @@ class KeyframeFusion:
         if self._archive is not None:
             for number in ids:
                 self._archive.told_again(number)
+
+    def take_dirty(self) -> Int32[np.ndarray, "b"]:
+        """Blocks to be drawn again since the last call, in ascending order."""
+        dirty = self._made.volume.dirty_blocks()
+        if not len(self._emptied):
+            return dirty
+        emptied, self._emptied = self._emptied, self._emptied[:0]
+        return np.union1d(emptied, dirty).astype(np.int32)
 
     def work(self, budget_s: float) -> None:
         """Fuse moved keyframes, and those of before, anew for about `budget_s`."""
@@ -232,18 +242,38 @@ class KeyframeFusion:
         return self._parts
 
     def _begin(self, voxel: float) -> _Parts:
-        volume = BlockVolume(self._config, self._launcher, voxel)
-        forgetting = Forgetting(volume, self._surface, self._config.forget_keyframes)
-        self._parts = _Parts(volume, Refusion(volume, self.views), forgetting)
+        return self._begin_in(BlockVolume(self._config, self._launcher, voxel))
+
+    def _begin_in(self, volume: BlockVolume) -> _Parts:
+        refusion = Refusion(volume, self.views)
+        after = self._config.forget_keyframes
+        forgetting = Forgetting(volume, self._surface, after, refusion)
+        self._parts = _Parts(volume, refusion, forgetting)
         return self._parts
 
+    def _begin_anew(self, voxel: float) -> None:
+        """All that was fused has been removed: at once no block has voxels, and a voxel is another
+        length. Blocks keep their numbers, by which their surface is known and told as gone."""
+        volume, forgotten = self._made.volume, self.forgotten_blocks
+        for number in list(self.views.ids):
+            self.views.pop(number)
+        blocks = np.arange(volume.block_count, dtype=np.int32)
+        volume.release(blocks[volume.pool.holds(blocks)])
+        self._emptied = self._surface.all_ids()
+        volume.voxel = voxel
+        self._begin_in(volume).forgetting.forgotten = forgotten
+
     def _compact(self, keyframe: Keyframe) -> StoredView | None:
-        """The keyframe as it is fused; the first usable one fixes the voxel."""
-        if self._parts is None:
+        """The keyframe as it is fused; where there is no other, it fixes the voxel."""
+        if not self.ids and self._restoration is None:
             median = median_depth(keyframe, self._config.min_confidence)
             if not math.isfinite(median):
                 return None
-            self._begin(self._config.voxel or median / self._config.auto_voxels)
+            voxel = self._config.voxel or median / self._config.auto_voxels
+            if self._parts is None:
+                self._begin(voxel)
+            else:
+                self._begin_anew(voxel)
         try:
             fitting = with_fitting_camera(keyframe)
         except NotAPinhole as error:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable, Mapping
 
 import numpy as np
-from jaxtyping import Float64, Int64
+from jaxtyping import Float64, Int32, Int64
 
 from worldsystem_core.reconstruction import Keyframe, ScaleState
 from worldsystem_core.surface import BlockIndex, Mesh, MeshDelta
@@ -27,6 +27,7 @@ from worldsystem_mesh.view_store import ViewStore
 from worldsystem_mesh.volume import BlockVolume
 
 BLOCK_VOXELS = 8
+NO_BLOCKS = np.zeros(0, np.int32)
 IDLE_REFUSION_S = 0.05
 
 
@@ -173,9 +174,13 @@ class Mesher:
             delta = self._extract(stamp_ns)
             self._pace.note_usual(self._integrate_ms, self._extract_ms)
             return delta
+        start = time.perf_counter()
+        own = self._fusion.take_dirty()
+        integrate_ms = self._integrate_ms + 1e3 * (time.perf_counter() - start)
         self._refuse(self._pace.budget_s())
-        delta = self._extract(stamp_ns)
-        self._pace.note_busy(self._refusion_ms, self._extract_ms)
+        delta = self._extract(stamp_ns, own)
+        share = len(own) / max(self._extracted_blocks, 1)
+        self._pace.note_busy(integrate_ms, self._refusion_ms, self._extract_ms, share)
         return delta
 
     def go_on(self, stamp_ns: int, budget_s: float = IDLE_REFUSION_S) -> MeshDelta | None:
@@ -303,11 +308,16 @@ class Mesher:
         self._fusion.work(budget_s)
         self._refusion_ms = 1e3 * (time.perf_counter() - start)
 
-    def _extract(self, stamp_ns: int) -> MeshDelta | None:
+    def _extract(
+        self, stamp_ns: int, before: Int32[np.ndarray, "b"] = NO_BLOCKS
+    ) -> MeshDelta | None:
+        """Draw the blocks of `before`, and all that are dirty since, again."""
         volume, base = self._fusion.volume, self._delivered
         assert volume is not None  # the callers have looked
         start = time.perf_counter()
-        dirty = volume.dirty_blocks()
+        dirty = self._fusion.take_dirty()
+        if len(before):
+            dirty = np.union1d(before, dirty).astype(np.int32)
         changed, gone = self._surface.update(self._extractor.surfaces(volume, dirty))
         if self._renewed:
             changed, self._renewed = self._surface.cells(self._surface.all_ids()), False

@@ -11,27 +11,24 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict, defaultdict
-from collections.abc import Iterator
-from itertools import pairwise
+from collections.abc import Callable
 
 import numpy as np
-from jaxtyping import Int, Int32, Int64
+from jaxtyping import Bool, Int32, Int64
 
 from worldsystem_mesh.device_view import DeviceView
 from worldsystem_mesh.view import StoredView
 from worldsystem_mesh.view_store import ViewStore
 from worldsystem_mesh.volume import BlockVolume
+from worldsystem_mesh.waiting_blocks import WaitingBlocks, by_chunk
 
-CHUNK_BLOCKS = 4
 MOST_ON_CUDA = 256
 """Views uploaded at once; on a CPU all that are in memory anyway are ready."""
 
 PAIRS_AT_ONCE = 16384
-CHUNKS_AT_ONCE = 64
 LEAST_BLOCKS = 8
 FIRST_GUESS_PAIRS_PER_S = 20_000.0
 BORN_NEVER = np.iinfo(np.int32).max
-CHUNK_BIAS = 1 << 19
 
 
 class Refusion:
@@ -43,25 +40,28 @@ class Refusion:
         self._planned: OrderedDict[int, StoredView | None] = OrderedDict()
         self._at_the_end: dict[int, StoredView] = {}
         self._seen_in_chunk: defaultdict[int, dict[int, Int64[np.ndarray, "n"]]] = defaultdict(dict)
-        self._born = np.full(1, BORN_NEVER, np.int32)
+        self._born = np.full(max(volume.block_count, 1), BORN_NEVER, np.int32)
         self._births_changed = False
         self._chunks_of_view: dict[int, list[int]] = {}
         self._unentered: dict[int, None] = {}
-        self._waiting: dict[int, list[Int32[np.ndarray, "n"]]] = {}
+        self._waiting = WaitingBlocks(volume)
         self._left_by: dict[int, Int32[np.ndarray, "n"]] = {}
-        self._is_waiting = np.zeros(1, bool)
-        self._near = np.zeros(3)
         self._row = np.zeros(0, np.int32)
         self._on_device: OrderedDict[int, tuple[StoredView, DeviceView]] = OrderedDict()
         self._pairs_per_s = FIRST_GUESS_PAIRS_PER_S
         self._pairs_per_block = 8.0
+        self._ahead_s = 0.0  # by how much longer views were placed than blocks made
         self.pairs_done = 0
+        self.on_placed: Callable[[Int32[np.ndarray, "b"], int], None] = lambda _band, _order: None
+        """Called with the blocks near the surface that a view sees from where it went, and with the
+        view's order."""
+
         views.on_unloaded = self._unload
-        views.on_evicted = self._let_go
+        views.on_evicted = self._lose
 
     @property
     def is_idle(self) -> bool:
-        return not self._planned and not self._waiting
+        return not self._planned and self._waiting.is_empty
 
     @property
     def waiting_views(self) -> int:
@@ -69,16 +69,16 @@ class Refusion:
 
     @property
     def waiting_blocks(self) -> int:
-        return int(np.count_nonzero(self._is_waiting))
+        return self._waiting.count
 
     def note_added(self, view: StoredView, *, is_fused: bool) -> None:
         """A view was stored; what lies near it will be made anew first. One that is not fused yet
         waits with its blocks."""
-        self._near = view.world_from_cam[:3, 3] / self._volume.voxel / 8.0
+        self._waiting.near = view.world_from_cam[:3, 3] / self._volume.voxel / 8.0
         self._unentered[view.id] = None
         self._bear(view.band, view.order)
         if not is_fused:
-            self._wait(view.blocks)
+            self._waiting.add(view.blocks)
 
     def move(self, view: StoredView) -> None:
         """`view`, an outline with its new pose or scale, takes the place of the stored one."""
@@ -103,7 +103,8 @@ class Refusion:
         assert view is not None  # the mesher asks only for stored ones
         self._leave(view)
         left = [self._left_by.pop(id, view.blocks[:0]), self._left_by.get(heir, view.blocks[:0])]
-        self._left_by[heir] = np.unique(np.concatenate([view.blocks, *left]))
+        blocks = np.unique(np.concatenate([view.blocks, *left]))
+        self._left_by[heir] = blocks[self._volume.pool.holds(blocks)]
         return True
 
     def planned(self, id: int) -> StoredView | None:
@@ -117,24 +118,48 @@ class Refusion:
         view = self._views.pop(id)
         if view is not None:
             self._leave(view)
-            self._wait(view.blocks)
+            self._waiting.add(view.blocks)
             self._wait_for_left(id)
 
-    def work(self, budget_s: float) -> None:
-        """Go on for about `budget_s`."""
-        end = time.perf_counter() + budget_s
-        while not self.is_idle:
-            left = end - time.perf_counter()
-            if left <= 0.0:
-                return
-            if self._planned:
+    def is_due(self, blocks: Int32[np.ndarray, "b"]) -> Bool[np.ndarray, "b"]:
+        """Whether each block waits, and is in the band of a view: it may get a surface."""
+        due = self._waiting.has(blocks)
+        known = blocks < len(self._born)
+        due[known] &= self._born[blocks[known]] != BORN_NEVER
+        return np.asarray(due & known)
+
+    def let_go(self, blocks: Int32[np.ndarray, "b"]) -> None:
+        """These blocks have lost their voxels: what waits of them does so no longer."""
+        self._waiting.let_go(blocks)
+
+    def work(self, budget_s: float, *, plan_first: bool = False) -> None:
+        """Go on for about `budget_s`: views are placed and blocks made in turns that take equally
+        long, or all views first. Where every keyframe moves again before all are placed, blocks
+        would else never be made."""
+        now = time.perf_counter()
+        end = now + budget_s
+        while not self.is_idle and now < end:
+            began = now
+            plans = bool(self._planned) and (plan_first or self._is_turn_to_plan())
+            if plans:
                 self._plan_one()
-            elif self._unentered:
-                self._enter(self._views.held(self._unentered.popitem()[0]))
             else:
-                if self._births_changed:
-                    self._count_births()
-                self._make_some(min(int(left * self._pairs_per_s), PAIRS_AT_ONCE))
+                self._go_on_making(end - now)
+            now = time.perf_counter()
+            self._ahead_s += now - began if plans else began - now
+        if self.is_idle:
+            self._ahead_s = 0.0
+
+    def _is_turn_to_plan(self) -> bool:
+        return self._waiting.is_empty or self._ahead_s <= 0.0
+
+    def _go_on_making(self, left_s: float) -> None:
+        if self._unentered:
+            self._enter(self._views.held(self._unentered.popitem()[0]))
+            return
+        if self._births_changed:
+            self._count_births()
+        self._make_some(min(int(left_s * self._pairs_per_s), PAIRS_AT_ONCE))
 
     def finish(self) -> None:
         """Work until nothing waits. One that stands in for older views and moved too little to
@@ -144,7 +169,7 @@ class Refusion:
             if number not in self._left_by:
                 self._planned.setdefault(number, view)
         while not self.is_idle:
-            self.work(1.0)
+            self.work(1.0, plan_first=True)
 
     def _plan_one(self) -> None:
         """Find the new blocks of one moved view; its old and new blocks wait from now on."""
@@ -157,19 +182,21 @@ class Refusion:
         if held is None:
             return
         self._leave(held)
-        self._wait(held.blocks)
+        self._waiting.add(held.blocks)
         self._wait_for_left(number)
         self._views.update(outline)
         whole = self._views.get(number)
         assert whole is not None  # it was just updated
-        touched = self._touched(whole, held.blocks)
+        touched = self._touched(whole, held.band)
         self._views.update(touched)
+        self._bear(touched.band, touched.order)
+        self.on_placed(touched.band, touched.order)
         self._on_device.pop(number, None)
         self._enter(touched)
-        self._wait(touched.blocks)
+        self._waiting.add(touched.blocks)
 
     def _touched(self, view: StoredView, before: Int32[np.ndarray, "b"]) -> StoredView:
-        """`view` with the blocks that it belongs into. Those it belonged into `before`, and which
+        """`view` with the blocks that it belongs into. Those it had in its band `before`, and which
         were forgotten since, stay so."""
         forgotten = before[~self._volume.pool.holds(before)]
         touched = self._volume.touch(view)
@@ -181,7 +208,7 @@ class Refusion:
         """What older views gave for which this one stands in is where this one was."""
         left = self._left_by.pop(id, None)
         if left is not None:
-            self._wait(left)
+            self._waiting.add(left)
 
     def _count_births(self) -> None:
         """A view sees through a block only if another before it had put a surface near it: known
@@ -208,7 +235,7 @@ class Refusion:
             [2 * view.band.astype(np.int64), 2 * view.free.astype(np.int64) + 1]
         )
         chunks = []
-        for chunk, part in self._by_chunk(packed, packed >> 1):
+        for chunk, part in by_chunk(packed, self._volume.coords(packed >> 1)):
             self._seen_in_chunk[chunk][view.id] = part
             chunks.append(chunk)
         self._chunks_of_view[view.id] = chunks
@@ -216,56 +243,20 @@ class Refusion:
     def _leave(self, view: StoredView) -> None:
         self._unentered.pop(view.id, None)
         for chunk in self._chunks_of_view.pop(view.id, ()):
-            self._seen_in_chunk[chunk].pop(view.id, None)
-
-    def _wait(self, blocks: Int32[np.ndarray, "b"]) -> None:
-        """Have the blocks, no two of which are the same, made anew, but those without voxels."""
-        blocks = blocks[self._volume.pool.holds(blocks)]
-        if len(self._is_waiting) < self._volume.block_count:
-            more = 2 * self._volume.block_count - len(self._is_waiting)
-            self._is_waiting = np.concatenate([self._is_waiting, np.zeros(more, bool)])
-        new = blocks[~self._is_waiting[blocks]]
-        self._is_waiting[new] = True
-        for chunk, part in self._by_chunk(new, new):
-            self._waiting.setdefault(chunk, []).append(part)
-
-    def _by_chunk(
-        self, values: Int[np.ndarray, "n"], blocks: Int[np.ndarray, "n"]
-    ) -> Iterator[tuple[int, Int[np.ndarray, "m"]]]:
-        """Values that belong to blocks, split by the chunk of the block."""
-        if not len(blocks):
-            return
-        chunks = self._chunks(blocks)
-        order = np.argsort(chunks, kind="stable")
-        chunks, values = chunks[order], values[order]
-        begins = [0, *(np.flatnonzero(chunks[1:] != chunks[:-1]) + 1).tolist(), len(chunks)]
-        for begin, end in pairwise(begins):
-            yield int(chunks[begin]), values[begin:end]
-
-    def _chunks(self, blocks: Int[np.ndarray, "b"]) -> Int64[np.ndarray, "b"]:
-        """Key of the cube of 4³ blocks that each block is in."""
-        x, y, z = (self._volume.coords(blocks) // CHUNK_BLOCKS + CHUNK_BIAS).T.astype(np.int64)
-        return np.asarray((x << 40) | (y << 20) | z)
-
-    def _chunks_by_distance(self) -> list[int]:
-        """Waiting chunks, nearest first."""
-        keys = np.fromiter(self._waiting, np.int64, len(self._waiting))
-        place = np.stack([keys >> 40, keys >> 20 & 0xFFFFF, keys & 0xFFFFF], axis=-1) - CHUNK_BIAS
-        gap = (place + 0.5) * CHUNK_BLOCKS - self._near
-        distance = (gap * gap).sum(axis=-1)
-        some = min(CHUNKS_AT_ONCE, len(keys))
-        nearest = np.argpartition(distance, some - 1)[:some]
-        return [int(key) for key in keys[nearest[np.argsort(distance[nearest])]]]
+            seen = self._seen_in_chunk[chunk]
+            seen.pop(view.id, None)
+            if not seen:
+                del self._seen_in_chunk[chunk]
 
     def _make_some(self, most_pairs: int) -> None:
-        """Make the nearest waiting blocks anew, as many as the pairs of block and view allow."""
+        """Make the next waiting blocks anew, as many as the pairs of block and view allow."""
         wanted = max(int(most_pairs / self._pairs_per_block), LEAST_BLOCKS)
         wanted = min(wanted, max(self._volume.slot_limit // 2, 1))
         chunks: list[int] = []
         parts: list[Int32[np.ndarray, "n"]] = []
-        for chunk in self._chunks_by_distance():
+        for chunk in self._waiting.next_chunks():
             chunks.append(chunk)
-            parts.append(self._take(chunk, wanted))
+            parts.append(self._waiting.take(chunk, wanted))
             wanted -= len(parts[-1])
             if wanted <= 0:
                 break
@@ -277,20 +268,11 @@ class Refusion:
         self._pairs_per_block += 0.2 * (max(pairs / len(blocks), 1.0) - self._pairs_per_block)
         self.pairs_done += pairs
 
-    def _take(self, chunk: int, most: int) -> Int32[np.ndarray, "n"]:
-        """Up to `most` of a chunk's waiting blocks, which wait no longer."""
-        blocks = np.sort(np.concatenate(self._waiting.pop(chunk)))
-        if len(blocks) > most:
-            self._waiting[chunk] = [blocks[most:]]
-        taken = blocks[:most].astype(np.int32)
-        self._is_waiting[taken] = False
-        return taken
-
     def _pairs(
         self, chunks: list[int], blocks: Int32[np.ndarray, "b"]
     ) -> tuple[list[int], Int32[np.ndarray, "b+1"], Int32[np.ndarray, "p"]]:
         """Views that belong into the blocks, in order, and per block which of them do."""
-        seen = [part for chunk in chunks for part in self._seen_in_chunk[chunk].items()]
+        seen = [part for chunk in chunks for part in self._seen_in_chunk.get(chunk, {}).items()]
         order_of = {number: self._views.held(number).order for number, _ in seen}
         numbers = sorted(order_of, key=order_of.__getitem__)
         if not numbers:
@@ -334,7 +316,7 @@ class Refusion:
         self._volume.rebuild(blocks, views, start, view_of_pair)
         return len(view_of_pair)
 
-    def _let_go(self, view: StoredView) -> None:
+    def _lose(self, view: StoredView) -> None:
         """The view has left the store for good: what it gave stays until its blocks are made anew
         for another reason, and a move of it that waits is none any more."""
         self._planned.pop(view.id, None)

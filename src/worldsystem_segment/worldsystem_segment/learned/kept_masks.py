@@ -56,8 +56,8 @@ class KeptMasks:
 
 
 def _packed(mask: ObjectMask) -> _PackedMask:
-    rows = _extent(mask.mask.any(axis=1))
-    where = rows, _extent(mask.mask[rows].any(axis=0))
+    rows = _extent(np.asarray(mask.mask.any(axis=1)))
+    where = rows, _extent(np.asarray(mask.mask[rows].any(axis=0)))
     return _PackedMask(np.packbits(mask.mask[where]), where, mask.mask.shape, mask.presence)
 
 
