@@ -19,7 +19,8 @@ from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import ComposableNodeContainer, Node
 from launch_ros.descriptions import ComposableNode
 
-from worldsystem.graph import SIMULATOR, Choice, new_run_folder, simulator_parameters, stages
+from worldsystem.graph import SIMULATOR, Choice, simulator_parameters, stages
+from worldsystem.run_folder import new_run_folder
 from worldsystem.settings_text import parse_settings
 
 ARGUMENTS = {

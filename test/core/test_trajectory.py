@@ -197,6 +197,7 @@ def test_poses_of_a_withdrawn_keyframe_hang_on_those_told_in_its_place():
     for event in (keyframe(1, 1.0), keyframe(5, 2.0), tracked(3, 1.5, 1), tracked(7, 2.5, 5)):
         trajectory.add(event)
     trajectory.add(RemovedKeyframes((1, 5)))
+    assert trajectory.keyframe_ids == ()
     assert trajectory.poses().positions[:, 0] == pytest.approx([1.5, 2.5])
     again = [
         replace(keyframe(stamp, x).keyframe, id=key) for key, stamp, x in ((8, 1, 1.0), (9, 5, 2.0))

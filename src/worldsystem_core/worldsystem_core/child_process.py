@@ -13,7 +13,12 @@ _PR_SET_PDEATHSIG = 1
 
 
 def end_with_parent() -> None:
-    """Have the kernel interrupt this process when its parent dies, however it dies."""
+    """Have the kernel interrupt this process when its parent dies, however it dies.
+
+    A script's shell has what it starts in the background ignore interrupts, and its children too:
+    this one heeds them again.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGINT)
 
 

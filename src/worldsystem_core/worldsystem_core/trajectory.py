@@ -76,7 +76,8 @@ class Trajectory:
         elif isinstance(event, RemovedKeyframes):
             for key, successor in event.successors.items():
                 self._hang_on_successor(key, successor)
-            self._orphans |= any(self._stamp_of.pop(key, None) is not None for key in event.wrong)
+            gone = [key for key in event.wrong if self._stamp_of.pop(key, None) is not None]
+            self._orphans |= bool(gone)
         elif isinstance(event, Pose) and event.state is TrackingState.TRACKED:
             self._add_pose(event)
 
