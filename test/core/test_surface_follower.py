@@ -52,6 +52,13 @@ def test_one_that_begins_asks_for_all_and_shows_it_though_no_delta_comes():
     assert shown(follower.take(delta(9))) == [9]
 
 
+def test_a_first_delta_that_overtakes_the_answer_is_none_of_another_mesher():
+    follower, asked_ns = SurfaceFollower(), 10**18
+    assert follower.take(delta(9, stamp_ns=asked_ns + 5)) == []
+    assert shown(follower.catch_up(delta(8, base=0, stamp_ns=asked_ns))) == [8, 9]
+    assert follower.newer_than is None
+
+
 def test_one_that_was_there_from_the_start_shows_each_delta_at_once():
     follower = SurfaceFollower()
     assert [shown(follower.take(delta(n))) for n in (1, 2, 3)] == [[1], [2], [3]]

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -346,3 +347,25 @@ def test_when_the_root_gets_a_unit_the_map_grows_without_being_fused_anew(
     mesher.settle(0)
     radius = np.linalg.norm(mesher.mesh().vertices, axis=1)
     assert np.abs(radius - 20.0).max() < 0.7  # voxels, at grazing views
+
+
+def test_births_are_counted_seldom_and_long_making_leaves_no_debt(
+    make_mesher, plane_keyframes, monkeypatch
+):
+    """Counting goes through all keyframes: turns are longer than it takes."""
+    keyframes = plane_keyframes(8)
+    mesher = fused(make_mesher, keyframes)
+    refusion, counted = mesher._fusion._made.refusion, [0]
+    count = refusion._count_births
+
+    def slowly() -> None:
+        counted[0] += 1
+        time.sleep(0.02)
+        count()
+
+    monkeypatch.setattr(refusion, "_count_births", slowly)
+    mesher.move({k.id: drifted(k.world_from_cam, 0.5) for k in keyframes})
+    while not refusion.is_idle:
+        refusion.work(0.005)
+    assert 0 < counted[0] < 8
+    assert abs(refusion._ahead_s) < 10.0 * refusion._turn_s

@@ -56,9 +56,13 @@ def test_a_domain_that_a_person_set_is_kept_and_warned_of_where_another_run_has_
 
 
 def test_a_domain_is_free_when_its_run_was_killed():
-    code = "from worldsystem.dds_domain import _claimed; _claimed(902)"
-    code += "; import os; os.kill(os.getpid(), 9)"
-    subprocess.run([sys.executable, "-c", code], check=False)
+    code = "import time; from worldsystem.dds_domain import _claimed; claim = _claimed(902)"
+    code += "; print(claim is not None, flush=True); time.sleep(60)"
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as run:
+        assert run.stdout
+        assert run.stdout.readline().strip() == b"True"
+        assert dds_domain._claimed(902) is None
+        run.kill()
     claim = dds_domain._claimed(902)
     assert claim is not None
     claim.close()

@@ -45,6 +45,18 @@ def test_centres_that_name_no_keyframe_follow_the_newest():
     np.testing.assert_allclose(path.positions(), wanted, atol=1e-5)
 
 
+def test_moves_heard_before_the_first_keyframe_leave_the_centres_where_they_are():
+    """As in a viewer that is begun anew: it is first told where all keyframes lie."""
+    path, first, second = CameraPath(), camera_pose(0.0), camera_pose(0.3)
+    path.move({4: first, 7: second})
+    for n in range(10):
+        path.add(pose_event(n, n / 10))
+    before = path.positions()
+    path.add_keyframe(4, first)
+    path.move({4: first, 7: second})
+    np.testing.assert_allclose(path.positions(), before, atol=1e-5)
+
+
 def test_the_path_goes_with_the_last_keyframe():
     path = CameraPath()
     path.add_keyframe(4, camera_pose(0.0))

@@ -93,6 +93,8 @@ class SurfaceFollower:
 
     def _may_be_of_another(self, delta: MeshDelta) -> bool:
         """Whether numbers that go back, or a gap after a silence, say so."""
+        if not self._newest_ns:
+            return False  # nobody was heard yet
         if delta.sequence <= self._newest_sequence:
             return delta.stamp_ns > self._newest_ns
         return delta.base_sequence > self._newest_sequence and self._is_after_silence(delta)

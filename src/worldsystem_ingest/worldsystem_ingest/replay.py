@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """A recording played again: a part of it, at a pace of one's own, once or over and over.
 
-Stamps stay those of the recording, also with `realtime`, which is then a pace of 1. Pictures wait
-for the stages, at any pace, so that what comes out does not depend on how fast this machine is.
+Stamps stay those of the recording; with `realtime`, which is a pace of 1, they are host times, as
+those of a live source: stages that are begun anew tell by them what was before. Pictures wait for
+the stages, at any pace, so that what comes out does not depend on how fast this machine is.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ if TYPE_CHECKING:  # which needs this module
 
 OUTSIDE = "outside"
 _NS = 10**9
+_LONGEST_NS = 365 * 86400 * _NS  # of a recording
 _OTHER_CLOCK_NS = 3600 * _NS  # so far behind the pictures nothing was measured by their clock
 
 
@@ -101,17 +103,22 @@ class _Replay(PassingSink):
         self._paced_from: tuple[float, int] | None = None
         self._id_offset = self._next_id = 0
         self._stamp_offset_ns = 0
+        self._lead_in_ns = round(config.start_s * _NS)
+        self._has_host_times = config.realtime and config.speed == 1.0
+        self._is_anchored = False
 
     def begin_again(self) -> None:
         """The next round follows the one before, as if the recording went on."""
         length_ns = self._last_ns - (self._first_ns or 0) + _NS // 30
         self._id_offset = self._next_id
-        self._stamp_offset_ns += length_ns
+        self._stamp_offset_ns += length_ns - (self._lead_in_ns if self._has_host_times else 0)
+        self._is_anchored = False
         self._paced_from = None
         self.ended = _EitherEvent(self._stop)
 
     def encoded(self, unit: EncodedFrame) -> None:
         """Pass on what lies within, or before: pictures of the part may need it."""
+        self._anchor(unit.stamp_ns)
         if not self._ends_at(unit.stamp_ns):
             moved = replace(
                 unit, id=unit.id + self._id_offset, stamp_ns=unit.stamp_ns + self._stamp_offset_ns
@@ -121,6 +128,7 @@ class _Replay(PassingSink):
     def frame(self, frame: Frame) -> None:
         """Wait for its time and pass on, or count it as outside."""
         self._note(frame.stamp_ns)
+        self._anchor(frame.stamp_ns)
         if self._is_before(frame.stamp_ns) or self._ends_at(frame.stamp_ns):
             self.dropped(frame.id, OUTSIDE, frame.stream)
             return
@@ -135,6 +143,8 @@ class _Replay(PassingSink):
         """Pass on what lies within."""
         if self._is_before(sample.stamp_ns) or self._is_after(sample.stamp_ns):
             return
+        if self._has_host_times and not self._is_of_now(sample.stamp_ns):
+            return
         if sample.stamp_ns - self._last_ns < _OTHER_CLOCK_NS:  # the next round follows it, too
             self._last_ns = max(self._last_ns, sample.stamp_ns)
         stamp_ns = sample.stamp_ns + self._stamp_offset_ns
@@ -143,6 +153,18 @@ class _Replay(PassingSink):
     def dropped(self, frame_id: int, reason: str, stream: str) -> None:
         """Pass on."""
         self._sink.dropped(self._moved(frame_id), reason, stream)
+
+    def _anchor(self, first_ns: int) -> None:
+        """With host times the part's first picture is of now, in each round, though never before
+        the last of the round before."""
+        if self._has_host_times and not self._is_anchored:
+            now_ns = time.time_ns() - first_ns - self._lead_in_ns
+            self._stamp_offset_ns = max(self._stamp_offset_ns, now_ns)
+        self._is_anchored = True
+
+    def _is_of_now(self, stamp_ns: int) -> bool:
+        """Whether a sample can have a host time: pictures have, and it is of their clock."""
+        return self._is_anchored and abs(stamp_ns - self._last_ns) < _LONGEST_NS
 
     def _moved(self, frame_id: int) -> int:
         moved = frame_id + self._id_offset

@@ -70,15 +70,17 @@ def open_source(url: str, config: IngestConfig) -> Source:
     listens as configured, `server://host:port` there; `webrtc:` is the same server, for browsers.
     `ws:` and `wss:` connect to a server that relays video. Every other known scheme is live video.
     `speed`, `start_s`, `play_s` and `loop` say how a file or a bag is played; with any of them
-    `realtime` means a `speed` of 1, as its host times would begin anew with each round.
+    `realtime` means a `speed` of 1, if none is given, and each round's first picture is of now.
     With `frame_step` only every so many pictures are handed on, with `push_url` the first stream is
     pushed to an RTSP server, and with `serve` relay, health and metrics are there for any source.
     """
-    if is_replay(config) and config.realtime:
-        config = replace(config, realtime=False, speed=config.speed or 1.0)
-    source = _source(url, config)
     if is_replay(config):
-        source = ReplayedSource(source, config)
+        pace = config.speed or (1.0 if config.realtime else 0.0)
+        source: Source = ReplayedSource(
+            _source(url, replace(config, realtime=False)), replace(config, speed=pace)
+        )
+    else:
+        source = _source(url, config)
     if config.serve and not isinstance(source, ServerSource):
         source = ServingSource(source, config)
     if config.push_url:

@@ -121,6 +121,15 @@ class BlockPool:
         self.slot[blocks] = NEVER_IN
         self._upload_slots(blocks)
 
+    def clear(self) -> None:
+        """Let go of all voxels at once; the page file goes, too."""
+        held = np.flatnonzero(self.slot != NEVER_IN).astype(np.int32)
+        self.close()
+        self._owner[: self._high_water] = FREE
+        self._free, self._used = list(range(self._high_water)), 0
+        self.slot[held] = NEVER_IN
+        self._upload_slots(held)
+
     def limit(self, other_bytes: int) -> int:
         """Blocks that may be in memory when others use `other_bytes` of the budget."""
         return min(max((self._budget_bytes - other_bytes) // SLOT_BYTES, 8), len(self._owner))

@@ -257,8 +257,7 @@ class KeyframeFusion:
         volume, forgotten = self._made.volume, self.forgotten_blocks
         for number in list(self.views.ids):
             self.views.pop(number)
-        blocks = np.arange(volume.block_count, dtype=np.int32)
-        volume.release(blocks[volume.pool.holds(blocks)])
+        volume.pool.clear()
         self._emptied = self._surface.all_ids()
         volume.voxel = voxel
         self._begin_in(volume).forgetting.forgotten = forgotten

@@ -58,6 +58,7 @@ class Mesher:
         self._surface = SurfaceStore(config.memory_mb * 1_000_000 // 4, config.page_dir)
         self._fusion = KeyframeFusion(config, self._launcher, self._surface, self._archive)
         self._empty_keyframes = 0
+        self._own: Int32[np.ndarray, "b"] = NO_BLOCKS
         self._capture_ns = 0
         self._integrate_ms = self._extract_ms = self._refusion_ms = 0.0
         self._extracted_blocks = 0
@@ -175,11 +176,12 @@ class Mesher:
             self._pace.note_usual(self._integrate_ms, self._extract_ms)
             return delta
         start = time.perf_counter()
-        own = self._fusion.take_dirty()
+        self._own = np.union1d(self._own, self._fusion.take_dirty()).astype(np.int32)
+        own = len(self._own)
         integrate_ms = self._integrate_ms + 1e3 * (time.perf_counter() - start)
         self._refuse(self._pace.budget_s())
-        delta = self._extract(stamp_ns, own)
-        share = len(own) / max(self._extracted_blocks, 1)
+        delta = self._extract(stamp_ns)
+        share = own / max(self._extracted_blocks, 1)
         self._pace.note_busy(integrate_ms, self._refusion_ms, self._extract_ms, share)
         return delta
 
@@ -308,17 +310,16 @@ class Mesher:
         self._fusion.work(budget_s)
         self._refusion_ms = 1e3 * (time.perf_counter() - start)
 
-    def _extract(
-        self, stamp_ns: int, before: Int32[np.ndarray, "b"] = NO_BLOCKS
-    ) -> MeshDelta | None:
-        """Draw the blocks of `before`, and all that are dirty since, again."""
+    def _extract(self, stamp_ns: int) -> MeshDelta | None:
+        """Draw again what the update itself changed, and all that is dirty since."""
         volume, base = self._fusion.volume, self._delivered
         assert volume is not None  # the callers have looked
         start = time.perf_counter()
         dirty = self._fusion.take_dirty()
-        if len(before):
-            dirty = np.union1d(before, dirty).astype(np.int32)
+        if len(self._own):
+            dirty = np.union1d(self._own, dirty).astype(np.int32)
         changed, gone = self._surface.update(self._extractor.surfaces(volume, dirty))
+        self._own = NO_BLOCKS
         if self._renewed:
             changed, self._renewed = self._surface.cells(self._surface.all_ids()), False
         self._extracted_blocks = len(dirty)

@@ -27,6 +27,7 @@ MOST_ON_CUDA = 256
 
 PAIRS_AT_ONCE = 16384
 LEAST_BLOCKS = 8
+TURN_OF_COUNTS = 4.0
 FIRST_GUESS_PAIRS_PER_S = 20_000.0
 BORN_NEVER = np.iinfo(np.int32).max
 
@@ -50,7 +51,9 @@ class Refusion:
         self._on_device: OrderedDict[int, tuple[StoredView, DeviceView]] = OrderedDict()
         self._pairs_per_s = FIRST_GUESS_PAIRS_PER_S
         self._pairs_per_block = 8.0
-        self._ahead_s = 0.0  # by how much longer views were placed than blocks made
+        self._ahead_s = 0.0  # by how much longer views were placed than blocks made meanwhile
+        self._turn_s = 0.0
+        self._is_planning = True
         self.pairs_done = 0
         self.on_placed: Callable[[Int32[np.ndarray, "b"], int], None] = lambda _band, _order: None
         """Called with the blocks near the surface that a view sees from where it went, and with the
@@ -146,19 +149,27 @@ class Refusion:
             else:
                 self._go_on_making(end - now)
             now = time.perf_counter()
-            self._ahead_s += now - began if plans else began - now
-        if self.is_idle:
-            self._ahead_s = 0.0
+            if plans:
+                self._ahead_s += now - began
+            elif self._planned:
+                self._ahead_s += began - now
 
     def _is_turn_to_plan(self) -> bool:
-        return self._waiting.is_empty or self._ahead_s <= 0.0
+        """Turns are several times as long as counting births, which each change of turn costs."""
+        if self._ahead_s > self._turn_s:
+            self._is_planning = False
+        elif self._ahead_s < -self._turn_s:
+            self._is_planning = True
+        return self._is_planning or self._waiting.is_empty
 
     def _go_on_making(self, left_s: float) -> None:
         if self._unentered:
             self._enter(self._views.held(self._unentered.popitem()[0]))
             return
         if self._births_changed:
+            began = time.perf_counter()
             self._count_births()
+            self._turn_s = TURN_OF_COUNTS * (time.perf_counter() - began)
         self._make_some(min(int(left_s * self._pairs_per_s), PAIRS_AT_ONCE))
 
     def finish(self) -> None:

@@ -58,9 +58,11 @@ class CameraPath:
             self._local[: self._length][self._anchor[: self._length] == id] *= grown
         if first:
             keyframe_from_world = inverse(world_from_cam)
-            loose = self._local[: self._length]
-            loose[:] = loose @ keyframe_from_world[:3, :3].T + keyframe_from_world[:3, 3]
-            self._anchor[: self._length] = id
+            loose = np.flatnonzero(self._anchor[: self._length] == _NO_KEYFRAME)
+            self._local[loose] = (
+                self._local[loose] @ keyframe_from_world[:3, :3].T + keyframe_from_world[:3, 3]
+            )
+            self._anchor[loose] = id
 
     def add(self, pose: Pose) -> None:
         """Append a tracked pose; others, and poses that are not finite, are left out."""

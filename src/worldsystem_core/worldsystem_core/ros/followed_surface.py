@@ -50,5 +50,5 @@ class FollowedSurface:
 
     def _hand_over(self, deltas: list[MeshDelta]) -> None:
         for delta in deltas:
-            if delta.sequence:  # else there was nothing yet
+            if delta.sequence or delta.removed:  # else there was nothing yet
                 self._show(delta)

@@ -8,6 +8,7 @@ import logging
 import re
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -143,10 +144,10 @@ class BagSource:
 
     def _shift_to(self, host_ns: int) -> int:
         """From the first picture's stamp to `host_ns`; other topics may have other clocks."""
-        first = self._recording.first(self._channel)
-        if first is None:
-            return 0
-        return host_ns - self._stamp_ns(self._messages.decode(first), first)
+        for message in self._recording.messages({self._channel.topic}):
+            with suppress(BagBroken):  # it is counted when its turn comes
+                return host_ns - self._stamp_ns(self._messages.decode(message), message)
+        return 0
 
     def _stamps_count_from_zero(self) -> bool:
         """Whether a first stamp of zero is a time: the second picture's then follows it."""

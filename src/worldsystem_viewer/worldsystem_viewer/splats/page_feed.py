@@ -53,6 +53,7 @@ class SplatShelf:
         self._chunks: dict[int, Shelved] = {}
         self._version = 0
         self._sequence = 0
+        self._stale: set[int] = set()
         self._lacks_something = True
         self.total = 0
 
@@ -63,10 +64,11 @@ class SplatShelf:
             return lacks
 
     def apply(self, delta: SplatDelta) -> None:
-        """Take a change; number 1 voids what was told before."""
+        """Take a change; number 1 voids what was told before, which stays in sight until as many
+        splats are there as the world has."""
         with self._lock:
             if delta.sequence == 1:
-                self._chunks.clear()
+                self._stale = set(self._chunks)
                 self._lacks_something = False
             elif delta.sequence != self._sequence + 1:
                 self._lacks_something = True
@@ -82,11 +84,21 @@ class SplatShelf:
                 self._chunks[delta.chunk] = Shelved(
                     known.delta, delta.world_from_chunk, known.splats_version, self._version
                 )
+            self._stale.discard(delta.chunk)
+            if self._stale:
+                self._let_go_of_stale()
 
     def newest(self) -> dict[int, Shelved]:
         """All chunks, those last changed at the end."""
         with self._lock:
             return dict(self._chunks)
+
+    def _let_go_of_stale(self) -> None:
+        told = (s.delta.words for chunk, s in self._chunks.items() if chunk not in self._stale)
+        if sum(map(len, told)) >= self.total:
+            for chunk in self._stale:
+                self._chunks.pop(chunk, None)
+            self._stale = set()
 
 
 @dataclass
