@@ -6,20 +6,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 
-_MOST_PARTS = 64
-
-
-def only_part(_: bytes) -> str:
-    """For topics of one publisher."""
-    return ""
-
-
-@dataclass
-class _Topic:
-    part_of: Callable[[bytes], str]
-    newest: dict[str, bytes] = field(default_factory=dict)
+from worldsystem_core.latched_parts import LatchedParts, only_part
 
 
 class LatchedMessages:
@@ -31,12 +19,12 @@ class LatchedMessages:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._topics: dict[str, _Topic] = {}
+        self._topics: dict[str, LatchedParts] = {}
 
     def add(self, name: str, part_of: Callable[[bytes], str] = only_part) -> None:
         """Keep what the topic `name` tells from now on."""
         with self._lock:
-            self._topics.setdefault(name, _Topic(part_of))
+            self._topics.setdefault(name, LatchedParts(part_of))
 
     def pass_on(self, name: str, message: bytes, write: Callable[[bytes], None]) -> None:
         """Call `write`, and keep `message` if its topic is latched."""
@@ -46,14 +34,11 @@ class LatchedMessages:
             return
         part = topic.part_of(message)
         with self._lock:
-            topic.newest.pop(part, None)
-            topic.newest[part] = message
-            if len(topic.newest) > _MOST_PARTS:
-                del topic.newest[next(iter(topic.newest))]
+            topic.keep(part, message)
             write(message)
 
     @contextmanager
     def held(self) -> Iterator[list[tuple[str, bytes]]]:
         """All topics and messages that are kept; latched topics pass nothing on meanwhile."""
         with self._lock:
-            yield [(name, each) for name, t in self._topics.items() for each in t.newest.values()]
+            yield [(name, each) for name, t in self._topics.items() for each in t.messages]

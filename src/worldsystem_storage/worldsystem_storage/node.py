@@ -10,11 +10,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage
 from worldsystem_msgs.srv import StartRecording, StopRecording
 
-from worldsystem_core.errors import InterfaceMissing, ProtocolError
+from worldsystem_core.errors import InterfaceMissing
 from worldsystem_core.frames import EncodedFrame, Frame
 from worldsystem_core.message_definitions import message_definition, type_hash
 from worldsystem_core.ros import topics
@@ -24,6 +24,7 @@ from worldsystem_core.ros.cdr import CdrWriter
 from worldsystem_core.ros.container import run_node
 from worldsystem_core.ros.definitions import share_folders, type_name
 from worldsystem_core.ros.foreign_topic import ForeignTopic, listen_to_foreign
+from worldsystem_core.ros.latched import is_latched, part_of
 from worldsystem_core.ros.reference_topic import Topic
 from worldsystem_core.ros.stage_node import StageNode
 from worldsystem_storage.bag_metadata import qos_yaml
@@ -31,7 +32,7 @@ from worldsystem_storage.bag_writer import BagWriter
 from worldsystem_storage.config import StorageConfig
 from worldsystem_storage.errors import DiskFull, StorageError
 from worldsystem_storage.keyframe_files import KeyframeFiles
-from worldsystem_storage.latched_messages import LatchedMessages, only_part
+from worldsystem_storage.latched_messages import LatchedMessages
 from worldsystem_storage.picture_format import COLOUR_JPEG
 from worldsystem_storage.selection import Selection
 from worldsystem_storage.unencoded_pictures import PICTURES, JpegPicture, UnencodedPictures
@@ -149,10 +150,9 @@ class RecorderNode(StageNode):
             if self._bag is not None:
                 self._announce(self._bag, topic.name, topic.adapter.ros_type, topic.qos)
             name = self.resolve_topic_name(topic.name)
-            latched = _is_latched(topic.qos)
+            latched = is_latched(topic.qos)
             if latched:
-                part_of = _static_frames if topic is topics.TF_STATIC else only_part
-                self._latched.add(name, part_of)
+                self._latched.add(name, part_of(topic))
             wanted = (lambda: True) if latched else self._recording
             self.listen_bytes(topic, self._write_to(name), wanted=wanted, direct=True)
 
@@ -237,7 +237,7 @@ class RecorderNode(StageNode):
                 self._foreign[name] = None
                 continue
             self._foreign[name] = found
-            if _is_latched(found.qos):
+            if is_latched(found.qos):
                 self._latched.add(name)
             if self._bag is not None:
                 _announce_foreign(self._bag, found)
@@ -341,24 +341,11 @@ def _compressed_image(picture: JpegPicture) -> bytes:
     return writer.finish()
 
 
-def _static_frames(message: bytes) -> str:
-    """Which frames a message of `/tf_static` places; each publisher tells its own."""
-    try:
-        transforms = topics.TF_STATIC.load(message).transforms
-    except ProtocolError:
-        return ""
-    return " ".join(sorted(each.child_frame_id for each in transforms))
-
-
-def _is_latched(qos: QoSProfile) -> bool:
-    return qos.durability is DurabilityPolicy.TRANSIENT_LOCAL
-
-
 def _qos_text(qos: QoSProfile) -> str:
     reliable = qos.reliability is ReliabilityPolicy.RELIABLE
     return qos_yaml(
         "reliable" if reliable else "best_effort",
-        "transient_local" if _is_latched(qos) else "volatile",
+        "transient_local" if is_latched(qos) else "volatile",
         qos.depth,
     )
 

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-_MOST_PARTS = 64
+from worldsystem_core.latched_parts import LatchedParts
 
 
 class OfferedTopic:
@@ -23,9 +23,8 @@ class OfferedTopic:
         part_of: Callable[[bytes], str] | None = None,
     ) -> None:
         self._channel = channel
-        self._part_of = part_of
+        self._kept = None if part_of is None else LatchedParts(part_of)
         self._lock = threading.Lock()
-        self._newest: dict[str, bytes] = {}
 
     @property
     def is_wanted(self) -> bool:
@@ -34,21 +33,18 @@ class OfferedTopic:
 
     def log(self, cdr: bytes, log_time_ns: int) -> None:
         """Send a message to all who have subscribed."""
-        if self._part_of is None:
+        if self._kept is None:
             self._channel.log(cdr, log_time=log_time_ns)
             return
-        part = self._part_of(cdr)
+        part = self._kept.part_of(cdr)
         with self._lock:
-            self._newest.pop(part, None)
-            self._newest[part] = cdr
-            if len(self._newest) > _MOST_PARTS:
-                del self._newest[next(iter(self._newest))]
+            self._kept.keep(part, cdr)
             self._channel.log(cdr, log_time=log_time_ns)
 
     def log_again(self, log_time_ns: int) -> None:
         """Send what is kept, oldest first; never behind something newer of the same part."""
         with self._lock:
-            for cdr in self._newest.values():
+            for cdr in [] if self._kept is None else self._kept.messages:
                 self._channel.log(cdr, log_time=log_time_ns)
 
     def close(self) -> None:

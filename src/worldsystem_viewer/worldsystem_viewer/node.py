@@ -9,10 +9,8 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from rclpy.qos import DurabilityPolicy
 from std_srvs.srv import Trigger
 
-from worldsystem_core.errors import ProtocolError
 from worldsystem_core.frames import Frame
 from worldsystem_core.geometry.vertical import estimate_up
 from worldsystem_core.message_definitions import message_definition, service_definitions
@@ -23,6 +21,7 @@ from worldsystem_core.ros.adapters.slam import KeyframeEvent
 from worldsystem_core.ros.container import run_node
 from worldsystem_core.ros.definitions import share_folders, type_name
 from worldsystem_core.ros.followed_surface import FollowedSurface
+from worldsystem_core.ros.latched import is_latched, part_of
 from worldsystem_core.ros.patient_call import PatientCall, log_trigger
 from worldsystem_core.ros.reference_topic import Topic
 from worldsystem_core.ros.remote_control import RemoteControl
@@ -105,7 +104,8 @@ class ViewerNode(StageNode):
     def _bridge(self, topic: Topic[Any], sink: FoxgloveSink) -> None:
         name, kind = self.resolve_topic_name(topic.name), type_name(topic.adapter.ros_type)
         definition = message_definition(kind, share_folders())
-        sink.advertise(name, kind, definition, part_of=_part_of(topic))
+        parts = part_of(topic) if is_latched(topic.qos) else None
+        sink.advertise(name, kind, definition, part_of=parts)
 
         def forward(message: bytes) -> None:
             sink.publish(name, message, time.time_ns())
@@ -188,22 +188,6 @@ class ViewerNode(StageNode):
             self._page.wait_until_alone(self.config.linger_s)
         for viewer in self._viewers():
             viewer.stop()
-
-
-def _part_of(topic: Topic[Any]) -> Callable[[bytes], str] | None:
-    """What tells the parts of a latched topic apart; None: late clients get nothing of it."""
-    if topic.qos.durability is not DurabilityPolicy.TRANSIENT_LOCAL:
-        return None
-    return _static_frames if topic is topics.TF_STATIC else lambda _: ""
-
-
-def _static_frames(message: bytes) -> str:
-    """Which frames a message of `/tf_static` places; each publisher tells its own."""
-    try:
-        transforms = topics.TF_STATIC.load(message).transforms
-    except ProtocolError:
-        return ""
-    return " ".join(sorted(each.child_frame_id for each in transforms))
 
 
 def main() -> None:

@@ -10,6 +10,7 @@ import pytest
 
 pytest.importorskip("rclpy", reason="ROS is not set up: run these through `make test`")
 
+from message_lab import STAMP, some_pose
 from rclpy.serialization import deserialize_message, serialize_message
 from sensor_msgs.msg import Image
 from worldsystem_msgs.msg import Track as TrackMessage
@@ -54,17 +55,7 @@ from worldsystem_core.telemetry import (
 )
 from worldsystem_core.trajectory import StampedPoses
 
-STAMP = 1_700_000_000_123_456_789
 CAMERA = Camera(width=6, height=4, fx=5.0, fy=5.5, cx=2.5, cy=1.5)
-
-
-def some_pose(seed: int = 0) -> np.ndarray:
-    rng = np.random.default_rng(seed)
-    q, _ = np.linalg.qr(rng.normal(size=(3, 3)))
-    pose = np.eye(4)
-    pose[:3, :3] = q * np.sign(np.linalg.det(q))
-    pose[:3, 3] = rng.normal(size=3)
-    return pose
 
 
 def some_keyframe() -> Keyframe:

@@ -10,6 +10,7 @@ import pytest
 
 pytest.importorskip("rclpy", reason="ROS is not set up: run these through `make test`")
 
+from message_lab import STAMP, some_pose
 from rclpy.serialization import deserialize_message, serialize_message
 
 from worldsystem_core.errors import ProtocolError
@@ -17,17 +18,6 @@ from worldsystem_core.reconstruction import ScaleState
 from worldsystem_core.ros import topics
 from worldsystem_core.telemetry import GpsFix, PressureSample
 from worldsystem_core.trajectory import StampedPoses
-
-STAMP = 1_700_000_000_123_456_789
-
-
-def some_pose(seed: int = 0) -> np.ndarray:
-    rng = np.random.default_rng(seed)
-    q, _ = np.linalg.qr(rng.normal(size=(3, 3)))
-    pose = np.eye(4)
-    pose[:3, :3] = q * np.sign(np.linalg.det(q))
-    pose[:3, 3] = rng.normal(size=3)
-    return pose
 
 
 def test_fixes_of_a_receiver_without_satellites_are_refused():
