@@ -15,8 +15,8 @@ from world_for_viewers import delta, ground_block, growing_ground
 
 from worldsystem_core.errors import PortInUse
 from worldsystem_viewer.config import ViewerConfig
+from worldsystem_viewer.foxglove_second_sending import SecondSending
 from worldsystem_viewer.foxglove_sink import MESH_TOPIC, FoxgloveSink
-from worldsystem_viewer.second_sending import SecondSending
 
 foxglove = pytest.importorskip("foxglove", reason="foxglove-sdk is not installed")
 SCHEMA = "string data"

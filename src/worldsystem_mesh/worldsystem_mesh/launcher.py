@@ -20,7 +20,7 @@ LEAST_STEPS = 8
 
 SPIN_S = 0.0002
 KEPT_ON_DEVICE_BYTES = 256 << 20
-"""Freed memory that a device keeps: the driver takes milliseconds to map it anew."""
+"""Freed memory that a device keeps; else it may go back to the driver at the end of each update."""
 
 
 Turns: Any = TurnsStruct  # a Warp struct, which mypy takes for a class

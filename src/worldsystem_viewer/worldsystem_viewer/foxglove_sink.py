@@ -26,8 +26,8 @@ from worldsystem_viewer.foxglove_control import (
     services,
 )
 from worldsystem_viewer.foxglove_scene import chunk_update, frame_of, objects_update
+from worldsystem_viewer.foxglove_second_sending import SecondSending
 from worldsystem_viewer.foxglove_topic import OfferedTopic
-from worldsystem_viewer.second_sending import SecondSending
 
 log = logging.getLogger(__name__)
 MESH_TOPIC = "/world/mesh"

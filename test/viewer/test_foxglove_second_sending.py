@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from worldsystem_viewer.second_sending import SecondSending
+from worldsystem_viewer.foxglove_second_sending import SecondSending
 
 ONE, TWO = (0, 0, 0), (1, 0, 0)
 
