@@ -168,7 +168,7 @@ def test_a_worker_that_is_killed_ends_its_frames_by_name_and_loses_none(film, ap
         apart.tell_again()
 
 
-def test_what_came_is_told_once_and_no_more_than_two_frames_are_ahead(film):
+def test_what_came_is_told_once_and_no_more_than_a_few_frames_are_ahead(film):
     told = threading.Event()
     film = small(film)
     running = RunningApart(CONFIG, told.set)

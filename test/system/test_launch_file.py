@@ -134,6 +134,20 @@ def test_live_and_with_a_core_to_spare_the_reconstruction_has_a_process(
     assert given["slam3r"]["prompt_depth"] is (source == "sim")
 
 
+@pytest.mark.parametrize(
+    ("source", "processors", "threads"),
+    [("sim", 1, 1), ("sim", 2, 1), ("sim", 4, None), ("clip.mp4", 2, None)],
+)
+def test_live_on_few_processors_the_tracker_waits_for_no_second_thread(
+    tmp_path, monkeypatch, source, processors, threads
+):
+    monkeypatch.setattr("os.cpu_count", lambda: processors)
+    (tmp_path / "clip.mp4").touch()
+    monkeypatch.chdir(tmp_path)
+    run = stages(Choice(source=source, out=tmp_path))
+    assert {stage.name: each for stage, each in run}["slam3r"].get("threads") == threads
+
+
 def test_any_parameter_can_be_set_from_the_command_line(launch_file):
     run = given(launch_file, set="ingest.host=0.0.0.0 mesher.voxel=0.05")
     components = launch_file.nodes(run)[0].kwargs["composable_node_descriptions"]

@@ -19,6 +19,8 @@ _SERVER_SOURCE = "server:"
 DEFAULT_PORT = 5001
 MAP_EVERY_S = 1.0
 """What can die alone keeps its map saved so often, and goes on in it: so much of it can be lost."""
+FEW_PROCESSORS = 2
+"""So few, and all of them are busy while a live run goes on."""
 RAW_OUTSIDE_MAX_PX = 8192
 """Stages in processes of their own see what ingest offers outside its process: every picture."""
 _FILE_SCHEMES = ("file", "bag")
@@ -147,7 +149,8 @@ def _parameters(name: str, choice: Choice, *, composed: bool) -> Parameters:
     if choice.offline:  # quality methods work as time allows; a file shall give the same each time
         mesher["method_still"] = "tsdf"
     map_folder = str(choice.out / "map")
-    apart = composed and not choice.offline and (os.cpu_count() or 1) > 1
+    processors = os.cpu_count() or 1
+    apart = composed and not choice.offline and processors > 1
     kept = not composed or (apart and not Path(map_folder).exists())  # a run begins with no map
     kept_map: Parameters = {"map": map_folder, "map_every_s": MAP_EVERY_S}
     given: dict[str, Parameters] = {
@@ -161,6 +164,8 @@ def _parameters(name: str, choice: Choice, *, composed: bool) -> Parameters:
             "synchronous": choice.offline,
             "prompt_depth": not choice.offline,
             "own_process": apart,
+            # a second one waits in line behind all other stages, and the tracker waits for it
+            **({"threads": 1} if not choice.offline and processors <= FEW_PROCESSORS else {}),
             "map_folder": map_folder,
             **(kept_map if kept else {}),
         },

@@ -21,8 +21,9 @@ from worldsystem_slam3r.running import OF_NO_FRAME, Answer, Condition, WorkerEnd
 
 log = logging.getLogger(__name__)
 
-AHEAD = 2
-"""Frames that the worker may have at once: the one it works on, and the next."""
+AHEAD = 4
+"""Frames that the worker may have at once: the one it works on, and as many as it gets through
+while this process, where many threads share an interpreter, is slow to hand it the next."""
 FRAME_S, CALL_S, END_S = 120.0, 600.0, 10.0
 """How long a frame's answer, a call's reply and the process's end are waited for."""
 

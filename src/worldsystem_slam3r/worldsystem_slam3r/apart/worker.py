@@ -33,6 +33,8 @@ QUEUE = 64
 """More than the pictures and calls that the stage has on their way at once: none is let go here."""
 MEASURED, WAIT_S = 256, 1.0
 """Measurements that wait for the picture at hand: a phone tells 60 a second."""
+TOLD = 32
+"""What waits to be told: where the stage is slow to listen, pictures are worked on meanwhile."""
 
 
 class _ToStage(logging.Handler):
@@ -57,6 +59,7 @@ class Worker:
         self._inbox: Handoff[tuple[str, Any]] = Handoff(QUEUE)
         make_urgent(self._inbox)
         self._measured: Handoff[Any] = Handoff(MEASURED)
+        self._outbox: Handoff[tuple[str, Any]] = Handoff(TOLD)
         self._calls: dict[str, Callable[..., Any]] = {
             "map_service": running.map_service,
             "tell_again": running.tell_again,
@@ -65,12 +68,13 @@ class Worker:
         }
 
     def run(self) -> None:
-        """Until the stage closes the channel, or its process ends."""
+        """Until the stage closes the channel, or its process ends: `_listen` ends this one then."""
         threading.Thread(target=self._listen, name="stage", daemon=True).start()
+        threading.Thread(target=self._send, name="answers", daemon=True).start()
         while not (self._inbox.closed and not len(self._inbox)):
             message = self._inbox.get(timeout_s=LOOK_S)
             for answer in self._running.collect():
-                self._channel.send("answer", answer)
+                self._tell("answer", answer)
             while (sample := self._measured.get(0.0)) is not None:
                 self._running.observe(sample)
             if message is not None:
@@ -91,9 +95,9 @@ class Worker:
 
     def _do(self, kind: str, item: Any) -> None:
         if kind == "frame":
-            self._channel.send("answer", self._answer(item))
+            self._tell("answer", self._answer(item))
         else:
-            self._channel.send("reply", self._reply(kind, item))
+            self._tell("reply", self._reply(kind, item))
 
     def _answer(self, frame: Frame) -> Answer:
         try:
@@ -116,7 +120,17 @@ class Worker:
             self._told_s = now_s
             condition = self._running.condition()
             facts = condition.facts | process_figures()
-            self._channel.send("condition", replace(condition, facts=facts))
+            self._tell("condition", replace(condition, facts=facts))
+
+    def _tell(self, kind: str, item: Any) -> None:
+        while not self._outbox.put_waiting((kind, item), WAIT_S):
+            continue  # a stage that takes nothing kills this process in the end
+
+    def _send(self) -> None:
+        with suppress(ChannelClosed):  # which the listening thread sees too, and ends the process
+            while True:
+                if (told := self._outbox.get(timeout_s=WAIT_S)) is not None:
+                    self._channel.send(*told)
 
 
 def main() -> None:
@@ -135,10 +149,7 @@ def main() -> None:
         channel.send("reply", error)
         return
     channel.send("reply", [running.name, running.note, running.has_graph])
-    try:
-        Worker(channel, running).run()
-    except ChannelClosed:
-        return
+    Worker(channel, running).run()
 
 
 if __name__ == "__main__":

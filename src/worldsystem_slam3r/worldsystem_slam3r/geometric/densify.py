@@ -10,6 +10,7 @@ from collections import deque
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Bool, Float64
 
 from worldsystem_core.handoff import Handoff
 from worldsystem_core.priority import give_way, lower_thread_priority
@@ -38,7 +39,8 @@ PATIENCE_S = 0.25
 KEPT_SWEEPS = 16
 IDEAL_ANGLE_RAD = 0.10
 """Angle between two keyframes' rays at which they measure depth best: precise, yet alike."""
-
+LEAST_SEEN = 10
+"""Points that both keyframes must see."""
 TOLERATED_GROWTH = 0.15
 """Relative change of size between two keyframes that patches of fixed size still match across."""
 
@@ -196,33 +198,53 @@ def _neighbours(
 ) -> list[KeyframeRecord]:
     """The keyframes that see most of the same points under the most useful angle."""
     others = [o for o in world.keyframes.values() if o.view is not None and o.id != record.id]
-    scored = [(_usefulness(world, record, other, points), other) for other in others]
-    scored.sort(key=lambda pair: -pair[0])
-    return [other for score, other in scored[:count] if score > 0.02]
+    if not others:
+        return []
+    useful = usefulness(world.K4, record, others, points)
+    best = np.argsort(-useful, kind="stable")[:count]
+    return [others[row] for row in best if useful[row] > 0.02]
 
 
-def _usefulness(
-    world: Map, record: KeyframeRecord, other: KeyframeRecord, points: np.ndarray
-) -> float:
-    if len(points) == 0:
-        return 0.0
-    pose = other.cam_from_world
-    cam = points @ pose[:3, :3].T + pose[:3, 3]
-    z = np.maximum(cam[:, 2], 1e-6)
-    uv = cam[:, :2] / z[:, None] * world.K4[:2] + world.K4[2:]
-    h, w = other.grey.shape
-    inside = (cam[:, 2] > 1e-6) & (uv >= 0).all(axis=1) & (uv[:, 0] < w) & (uv[:, 1] < h)
-    if inside.sum() < 10:
-        return 0.0
-    a = points[inside] - record.world_from_cam[:3, 3]
-    b = points[inside] - other.world_from_cam[:3, 3]
-    cosine = (a * b).sum(axis=1) / (np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1))
-    angle = float(np.median(np.arccos(np.clip(cosine, -1.0, 1.0))))
-    off = np.log(max(angle, 1e-4) / IDEAL_ANGLE_RAD) / 0.7
+def usefulness(
+    K4: Float64[np.ndarray, "4"],
+    record: KeyframeRecord,
+    others: list[KeyframeRecord],
+    points: Float64[np.ndarray, "m 3"],
+) -> Float64[np.ndarray, "k"]:
+    """How much each of `others` can say of the depth of `record`: the share of its points that it
+    sees, less where they are seen under too wide or narrow an angle, or much larger or smaller."""
+    if len(points) < LEAST_SEEN:
+        return np.zeros(len(others))
+    poses = np.stack([other.cam_from_world for other in others])
+    cam = points @ poses[:, :3, :3].transpose(0, 2, 1) + poses[:, None, :3, 3]
+    z = np.maximum(cam[..., 2], 1e-6)
+    uv = cam[..., :2] / z[..., None] * K4[:2] + K4[2:]
+    sizes = np.array([other.grey.shape[::-1] for other in others])
+    inside = (cam[..., 2] > 1e-6) & ((uv >= 0) & (uv < sizes[:, None])).all(axis=2)
+    a = points - record.world_from_cam[:3, 3]
+    b = points - np.stack([other.world_from_cam[:3, 3] for other in others])[:, None]
+    lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=2)
+    cosine = np.einsum("mi,kmi->km", a, b) / lengths
+    angle = _quantile(np.arccos(np.clip(cosine, -1.0, 1.0)), inside, 0.5)
+    off = np.log(np.maximum(angle, 1e-4) / IDEAL_ANGLE_RAD) / 0.7
     own = record.cam_from_world
-    own_z = np.maximum(points[inside] @ own[2, :3] + own[2, 3], 1e-6)
-    growth = float(np.percentile(np.abs(np.log(z[inside] / own_z)), 75)) / TOLERATED_GROWTH
-    return float(inside.mean() * np.exp(-0.5 * (off**2 + growth**2)))
+    own_z = np.maximum(points @ own[2, :3] + own[2, 3], 1e-6)
+    growth = _quantile(np.abs(np.log(z / own_z)), inside, 0.75) / TOLERATED_GROWTH
+    seen = np.where(inside.sum(axis=1) < LEAST_SEEN, 0.0, inside.mean(axis=1))
+    return np.asarray(seen * np.exp(-0.5 * (off**2 + growth**2)))
+
+
+def _quantile(
+    values: Float64[np.ndarray, "k m"], chosen: Bool[np.ndarray, "k m"], share: float
+) -> Float64[np.ndarray, "k"]:
+    """Of the chosen values of each row, as `np.quantile` tells it; 0 where there are none."""
+    ordered = np.sort(np.where(chosen, values, np.inf), axis=1)
+    last = np.maximum(chosen.sum(axis=1) - 1, 0)
+    ordered[~chosen.any(axis=1)] = 0.0
+    at, rows = share * last, np.arange(len(values))
+    low = at.astype(int)
+    below, above = ordered[rows, low], ordered[rows, np.minimum(low + 1, last)]
+    return np.asarray(below + (at - low) * (above - below))
 
 
 def _depth_range(record: KeyframeRecord, points: np.ndarray) -> tuple[float, float]:
