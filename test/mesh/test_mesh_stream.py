@@ -121,6 +121,19 @@ def test_a_listener_that_missed_a_part_asks_from_where_it_was_complete(ball):
     assert client.blocks.keys() == {block.index for block in ball}
 
 
+def test_a_listener_is_never_told_that_it_has_more_than_it_has(ball):
+    """The snapshot gives all blocks its own sequence, 2; the first twenty became so at 1."""
+    became = {block.index: 1 if number < 20 else 2 for number, block in enumerate(ball)}
+    streamer = MeshStreamer(MeshConfig(stream_mbps=0.2), lambda: delta(ball, 2))
+    streamer.listeners(1)
+    held, told = set(), []
+    for message in run(streamer, 60):
+        held |= {block.index for block in received(message) if block.level == 0}
+        told.append(message.delta.sequence)
+        assert {index for index, at in became.items() if at <= told[-1]} <= held
+    assert (told[0], told[-1]) == (0, 2)
+
+
 @pytest.mark.parametrize("level", [1, 2])
 def test_the_surface_can_be_asked_for_at_a_coarser_level(ball, level):
     coarse = received(streamed(delta(ball, 1), MeshEncoding.CODE, level=level))

@@ -292,6 +292,8 @@ def test_a_detector_that_fails_is_told_and_objects_are_followed_on() -> None:
         masks = tracker.step(rgb, dict.fromkeys(names.values(), 0.3))
     assert len(masks) == 3
     assert "out of memory" in detections.problem
+    backend = LearnedBackend(SegmentConfig(), tracker)
+    assert backend.problem == detections.problem  # which /diagnostics says of the stage
 
 
 def test_boxes_overlap_as_geometry_says() -> None:

@@ -30,7 +30,7 @@ class MeshStreamer:
         self._catalogue: SurfaceCatalogue | None = None
         self._link = self._new_link()
         self._latest: MeshDelta | None = None
-        self._told = 0
+        self._told = self._whole_from = 0
         self._part = 0
         self.bytes = 0
         self.messages = 0
@@ -69,10 +69,11 @@ class MeshStreamer:
         return self._link.missing(self._catalogue) if self._catalogue is not None else 0
 
     def _encoded(self, parcel: Parcel, latest: MeshDelta) -> StreamedDelta:
+        complete_to = self._complete_to(parcel)
         delta = MeshDelta(
             stamp_ns=latest.stamp_ns,
-            sequence=parcel.complete_to,
-            base_sequence=min(self._told, parcel.complete_to),
+            sequence=complete_to,
+            base_sequence=min(self._told, complete_to),
             block_size=latest.block_size,
             blocks=parcel.blocks,
             removed=parcel.removed,
@@ -82,20 +83,26 @@ class MeshStreamer:
             capture_ns=latest.capture_ns,
             scale=latest.scale,
         )
-        self._told = parcel.complete_to
+        self._told = complete_to
         self._part += 1
         encoding = MeshEncoding.RAW if parcel.raw else self._encoding
         return streamed(delta, encoding, level=parcel.level, part=self._part)
+
+    def _complete_to(self, parcel: Parcel) -> int:
+        """0 until the whole surface of the beginning is told: blocks of a snapshot all bear its
+        sequence, so that the one before it would seem complete."""
+        return parcel.complete_to if parcel.complete_to >= self._whole_from else 0
 
     def _begin(self) -> None:
         self._told = 0
         if self._catalogue is not None:
             self._link.begin_anew(self._catalogue)
-            return
-        self._latest = self._snapshot()
-        self._catalogue = SurfaceCatalogue()
-        self._catalogue.apply(self._latest, self._latest.sequence)
-        self._link = self._new_link()
+        else:
+            self._latest = self._snapshot()
+            self._catalogue = SurfaceCatalogue()
+            self._catalogue.apply(self._latest, self._latest.sequence)
+            self._link = self._new_link()
+        self._whole_from = self._catalogue.change
 
     def _new_link(self) -> MeshLink:
         each = _FIRST_BYTES_PER_VERTEX[self._encoding]

@@ -23,6 +23,11 @@ class SegmentBackend(Protocol):
 
     map: ObjectMap
 
+    @property
+    def problem(self) -> str:
+        """What it cannot do any more, in words; empty while all is well."""
+        ...
+
     def understand(self, text: str) -> PromptAnswer:
         """Which phrases of `text` this back-end can look for, and which it refuses."""
         ...

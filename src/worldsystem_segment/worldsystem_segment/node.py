@@ -158,6 +158,11 @@ class SegmenterNode(StageNode):
     def facts(self) -> dict[str, object]:
         return {**self._segmenter.counters(), "prompt": self._segmenter.prompt}
 
+    def problem(self) -> str:
+        if self._segmenter.problem:
+            return self._segmenter.problem
+        return f"objects were not saved: {self._map_failure}" if self._map_failure else ""
+
     def _on_prompt(
         self, request: SetPrompt.Request, response: SetPrompt.Response
     ) -> SetPrompt.Response:
@@ -217,12 +222,14 @@ class SegmenterNode(StageNode):
         if not self.config.map or not self._unsaved:
             return
         self._unsaved = False
+        failure = ""
         try:
             self._segmenter.save(Path(self.config.map), self._told)
         except MapError as error:
-            if str(error) != self._map_failure:
-                self.get_logger().error(str(error))
-            self._map_failure = str(error)
+            failure, self._unsaved = str(error), True
+        if failure and failure != self._map_failure:
+            self.get_logger().error(failure)
+        self._map_failure = failure
 
     def close(self) -> None:
         self._asking.close()

@@ -148,6 +148,11 @@ class Segmenter:
         forgotten = {"crops_forgotten": self._pictures.history.forgotten}
         return self._backend.counters() | forgotten
 
+    @property
+    def problem(self) -> str:
+        """What the back-end cannot do any more, in words; empty while all is well."""
+        return self._backend.problem
+
     def close(self) -> None:
         """End what runs by itself."""
         self._backend.close()

@@ -91,6 +91,11 @@ class GeometricBackend:
         """What was let go and why, since the start."""
         return self.map.counters()
 
+    @property
+    def problem(self) -> str:
+        """What fails here ends the stage: there is nothing that only a part could lack."""
+        return ""
+
     def close(self) -> None:
         """End the thread that looks at pictures."""
         self._beside.shutdown()

@@ -37,6 +37,8 @@ class ObjectFollower(Protocol):
 
     followed: dict[int, Followed]
 
+    @property
+    def problem(self) -> str: ...
     def step(
         self, rgb: UInt8[np.ndarray, "h w 3"], phrases: Mapping[str, float]
     ) -> dict[int, ObjectMask]: ...
@@ -132,6 +134,11 @@ class LearnedBackend:
     def counters(self) -> dict[str, int]:
         """What was let go and why, since the start."""
         return self.map.counters() | self._tracker.counters()
+
+    @property
+    def problem(self) -> str:
+        """Why no new objects are found any more; empty while they are."""
+        return self._tracker.problem
 
     def close(self) -> None:
         """End the detector's thread."""

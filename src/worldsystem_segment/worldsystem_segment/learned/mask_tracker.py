@@ -119,6 +119,11 @@ class MaskTracker:
         if self.followed.pop(object_id, None):
             self.retired += 1
 
+    @property
+    def problem(self) -> str:
+        """Why nothing new is looked for any more; empty while it is."""
+        return self._detections.problem
+
     def close(self) -> None:
         """End the detector's thread."""
         self._detections.close()

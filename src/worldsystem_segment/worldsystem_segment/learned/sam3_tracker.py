@@ -69,6 +69,7 @@ class Sam3Tracker:
         self._detect_all = model.run_detection
         model.run_detection = self._detect
         self.followed: dict[int, Followed] = {}
+        self.problem = ""  # detection has no thread of its own: where it fails, `step` does
         self.retired = 0
         use_plain_suppression()
 
