@@ -67,6 +67,21 @@ def test_after_all_keyframes_were_removed_the_next_one_begins_a_surface_of_its_o
     assert surface_of(mesher) == shown(client) == shown(late) == surface_of(fresh)
 
 
+def test_the_voxel_of_a_mesher_before_holds_until_all_keyframes_were_removed(
+    make_mesher, sphere_keyframes
+):
+    """A mesher that follows a killed one goes on in its blocks, but a map begun anew is another."""
+    mesher, fresh = make_mesher(voxel=0.0, begun_voxel=0.07), make_mesher(voxel=0.0)
+    keyframes = sphere_keyframes(4)
+    mesher.integrate(keyframes[0])
+    mesher.extract(0)
+    assert mesher.stats()["voxel"] == pytest.approx(0.07)
+    mesher.remove([keyframes[0].id])
+    for each in (mesher, fresh):
+        each.integrate(replace(keyframes[1], id=50))
+    assert mesher.stats()["voxel"] == fresh.stats()["voxel"] != pytest.approx(0.07)
+
+
 def test_nothing_stays_of_keyframes_that_had_left_the_store(
     make_mesher, sphere_keyframes, monkeypatch, tmp_path
 ):

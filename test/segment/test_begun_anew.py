@@ -12,6 +12,7 @@ from segment_scenes import ROOM_EYE, room
 
 rclpy = pytest.importorskip("rclpy", reason="ROS is not set up: run these through `make test`")
 
+from worldsystem_core.errors import MapError  # noqa: E402
 from worldsystem_core.reconstruction import (  # noqa: E402
     MovedKeyframes,
     NewKeyframe,
@@ -89,6 +90,24 @@ def test_one_that_is_killed_is_followed_by_one_with_the_same_objects(begin, keyf
     assert (tmp_path / NAME).stat().st_mtime_ns == written_ns, "nothing was new"
     again = begin()
     assert [each.id for each in again._segmenter.objects(0).objects] == ids
+
+
+def test_objects_that_could_not_be_saved_are_told_of_until_they_are(
+    begin, keyframes, tmp_path, monkeypatch
+):
+    node = begin()
+    node._on_keyframe(NewKeyframe(keyframes[0]))
+    with monkeypatch.context() as full:
+
+        def save(*_):
+            raise MapError("the disk is full")
+
+        full.setattr(node._segmenter, "save", save)
+        node._keep_map()
+        assert "the disk is full" in node.problem()
+    node._keep_map()  # nothing new came, but that had not been saved
+    assert node.problem() == ""
+    assert (tmp_path / NAME).exists()
 
 
 def test_sizes_count_on_for_one_that_follows_a_killed_one(begin, keyframes):

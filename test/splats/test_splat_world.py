@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from scipy.spatial import cKDTree
 from splat_scenes import CAMERA, rounds, wall_seen_from
 
@@ -124,6 +125,18 @@ def test_voxels_begin_anew_after_the_last_keyframe():
     world.remove([0])
     assert world.add(wall_seen_from([0, 0, 0], 1)) == given
     assert world.voxel == before
+
+
+def test_the_voxel_of_a_world_before_holds_until_the_last_keyframe_is_gone():
+    """One that follows a killed one is told of removals before its first keyframe, too."""
+    world, fresh = SplatWorld(begun_voxel=0.033), SplatWorld()
+    world.remove([7])
+    world.add(wall_seen_from([0, 0, 0], 0))
+    assert world.voxel == pytest.approx(0.033)
+    world.remove([0])
+    for each in (world, fresh):
+        each.add(wall_seen_from([0, 0, 0], 1))
+    assert world.voxel == fresh.voxel != pytest.approx(0.033)
 
 
 def test_chunks_that_a_correction_laid_over_each_other_are_thinned():

@@ -170,7 +170,7 @@ def test_a_sign_of_life_of_the_process_before_does_not_count():
 @pytest.mark.parametrize("stage", ["mesher", "splats"])
 def test_a_stage_begun_anew_keeps_the_voxel_that_it_told_of(stage):
     facts = {"voxel": str(0.1 + 0.2), "blocks": "7"}
-    assert chosen(stage, facts) == {"voxel": 0.1 + 0.2}
+    assert chosen(stage, facts) == {"begun_voxel": 0.1 + 0.2}
     assert chosen(stage, {"voxel": "0.0"}) == {}, "it had seen no keyframe"
     assert chosen(stage, {}) == {}
     assert chosen("viewer", facts) == {}

@@ -98,11 +98,12 @@ def chosen(stage: str, facts: Mapping[str, str]) -> dict[str, object]:
     """Parameters with which a stage begun anew goes on as before, from the `facts` it told last.
 
     Mesher and splats take their voxel from the first keyframe that they see, and a later life would
-    see another one first: the whole surface would come back in other blocks. What a person asked of
-    the segmenter and the recorder meanwhile is not to be asked again.
+    see another one first: the whole surface would come back in other blocks. Once the map is empty
+    they take it anew, as ever. What a person asked of the segmenter and the recorder meanwhile is
+    not to be asked again.
     """
     if stage in ("mesher", "splats") and (voxel := float(facts.get("voxel", 0.0))) > 0.0:
-        return {"voxel": voxel}
+        return {"begun_voxel": voxel}
     if stage == "segmenter" and "prompt" in facts:
         return {"prompt": facts["prompt"]}
     if stage == "recorder" and "recording" in facts:

@@ -20,6 +20,12 @@ class MeshConfig(Config):
     """
 
     voxel: float = param(0.0, "voxel edge [world units]; 0 = from the first keyframe", low=0.0)
+    begun_voxel: float = param(
+        0.0,
+        "voxel edge of this stage before it was begun anew, when voxel = 0, until all keyframes "
+        "are removed; 0 = none [world units]",
+        low=0.0,
+    )
     auto_voxels: float = param(
         80.0, "median depth of the first keyframe [voxels], when voxel = 0", low=8.0, high=1000.0
     )

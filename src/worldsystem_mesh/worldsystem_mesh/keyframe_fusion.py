@@ -268,11 +268,11 @@ class KeyframeFusion:
             median = median_depth(keyframe, self._config.min_confidence)
             if not math.isfinite(median):
                 return None
-            voxel = self._config.voxel or median / self._config.auto_voxels
+            fresh = self._config.voxel or median / self._config.auto_voxels
             if self._parts is None:
-                self._begin(voxel)
+                self._begin(self._config.voxel or self._config.begun_voxel or fresh)
             else:
-                self._begin_anew(voxel)
+                self._begin_anew(fresh)
         try:
             fitting = with_fitting_camera(keyframe)
         except NotAPinhole as error:

@@ -42,17 +42,19 @@ class SplatWorld:
     so does `removed`: of a chunk that is gone, which other one has its splats now, if any.
 
     `voxel` [world units] is the finest spacing at which surfaces are told apart; 0 takes it from
-    the first keyframe.
+    the first keyframe, or from `begun_voxel`, that of a world before, until all keyframes are gone.
     """
 
-    def __init__(self, *, voxel: float = 0.0, most_splats: int = 500_000) -> None:
+    def __init__(
+        self, *, voxel: float = 0.0, begun_voxel: float = 0.0, most_splats: int = 500_000
+    ) -> None:
         self.chunks: dict[int, Chunk] = {}
         self.changed: dict[int, None] = {}
         self.moved: dict[int, None] = {}
         self.removed: dict[int, int | None] = {}
         self.duplicates = self.contradicted = self.replaced = self.thinned = 0
         self._most = most_splats
-        self._voxel = voxel
+        self._voxel, self._begun_voxel = voxel, begun_voxel
         self._coverage: Coverage | None = None
         self._recheck: dict[int, None] = {}
         self._turn = 0
@@ -149,8 +151,8 @@ class SplatWorld:
         one voxels begin anew, in the unit of what comes."""
         for number in self._heirs.with_predecessors(ids):
             self._take_out(number)
-        if not self.chunks:
-            self._coverage, self._growth = None, 1.0
+        if not self.chunks and self._coverage is not None:
+            self._coverage, self._growth, self._begun_voxel = None, 1.0, 0.0
 
     def state(self) -> dict[str, np.ndarray]:
         """All but the splats, for a file: where the n chunks lie, and what hangs on what."""
@@ -215,7 +217,8 @@ class SplatWorld:
 
     def _begin(self, found: Gaussians) -> Coverage:
         distance = float(np.median(np.linalg.norm(found.means, axis=1)))
-        self._coverage = Coverage(self._voxel or NEAR_DISTANCE_SHARE * max(distance, 1e-6))
+        fixed = self._voxel or self._begun_voxel
+        self._coverage = Coverage(fixed or NEAR_DISTANCE_SHARE * max(distance, 1e-6))
         return self._coverage
 
     def _insert(

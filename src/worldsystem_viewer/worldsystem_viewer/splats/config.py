@@ -19,6 +19,12 @@ class SplatsConfig(Config):
         "keyframe's median distance [world units]",
         low=0.0,
     )
+    begun_voxel: float = param(
+        0.0,
+        "that of this stage before it was begun anew, until all keyframes are removed; 0 = none "
+        "[world units]",
+        low=0.0,
+    )
     most_splats: int = param(
         500_000, "most splats; beyond it what is far is thinned", low=1_000, high=5_000_000
     )

@@ -53,7 +53,7 @@ class SplatsNode(StageNode):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__("splats", SplatsConfig, **kwargs)
         config = self.config
-        self._world = SplatWorld(voxel=config.voxel, most_splats=config.most_splats)
+        self._world = self._empty_world()
         self._stream = SplatStream(self._world, mbps=config.mbps, renew_s=config.renew_s)
         self._frames = FrameServer(config) if config.frames else None
         self._scale = ScaleState.SCENE
@@ -74,6 +74,12 @@ class SplatsNode(StageNode):
         self.create_service(Trigger, "splats/tell_again", self._on_tell_again)
         self.create_timer(_PERIOD_S, self._on_timer)
 
+    def _empty_world(self) -> SplatWorld:
+        config = self.config
+        return SplatWorld(
+            voxel=config.voxel, begun_voxel=config.begun_voxel, most_splats=config.most_splats
+        )
+
     def _opened_archive(self) -> WorldArchive | None:
         """With the world of the process before, if it is to go on with it."""
         config = self.config
@@ -87,7 +93,7 @@ class SplatsNode(StageNode):
         except Exception:  # the edge: what was saved must not keep the stage from beginning anew
             log.exception("the splats of before cannot be used: they are made anew")
             archive.clear()
-            self._world = SplatWorld(voxel=config.voxel, most_splats=config.most_splats)
+            self._world = self._empty_world()
             self._stream = SplatStream(self._world, mbps=config.mbps, renew_s=config.renew_s)
             self._told = ToldKeyframes()
         self._returning = ReturningKeyframes(self._told.ids)
