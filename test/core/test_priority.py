@@ -7,7 +7,7 @@ import threading
 import time
 
 from worldsystem_core.handoff import Handoff
-from worldsystem_core.priority import give_way, make_urgent, paced, patience_s
+from worldsystem_core.priority import behind, give_way, make_urgent, paced, patience_s
 
 
 def timed(call) -> float:
@@ -63,6 +63,17 @@ def test_pictures_are_paced_while_their_producer_waits_for_room():
     assert paced()
     inbox.put(3)
     assert not inbox.paced
+
+
+def test_who_reads_an_urgent_inbox_is_behind_while_something_waits_and_its_producer_does_not():
+    inbox = urgent_inbox()
+    assert not behind()
+    inbox.put(1)
+    assert behind()
+    inbox.get(1.0)
+    assert not behind()
+    assert inbox.put_waiting(2, 1.0)
+    assert not behind()
 
 
 def test_an_inbox_that_is_gone_holds_up_nobody():

@@ -9,14 +9,16 @@ import numpy as np
 import pytest
 
 from worldsystem_core.geometry.se3 import inverse, pose_from, transform
+from worldsystem_slam3r.geometric import locate
 from worldsystem_slam3r.geometric.densify import (
     IDEAL_ANGLE_RAD,
     LEAST_SEEN,
     TOLERATED_GROWTH,
     usefulness,
 )
-from worldsystem_slam3r.geometric.map_store import KeyframeRecord
-from worldsystem_slam3r.geometric.tracking import follow, new_corners
+from worldsystem_slam3r.geometric.intake import Picture
+from worldsystem_slam3r.geometric.map_store import KeyframeRecord, Map
+from worldsystem_slam3r.geometric.tracking import FeatureTracker, follow, new_corners
 
 K4 = np.array([300.0, 300.0, 159.5, 89.5])
 
@@ -60,6 +62,25 @@ def test_however_far_off_a_start_is_none_that_hold_are_wrong(pair, off_px):
     px, held = follow(source, target, corners, truth + np.float32([off_px, 0.0]), near=True)
     assert held.mean() > 0.9
     assert (np.linalg.norm(px - truth, axis=1)[held] < 2.0).mean() > 0.99
+
+
+@pytest.mark.parametrize(("late", "compared"), [(False, [1, 3, 5, 7, 9, 11]), (True, [1, 9])])
+def test_a_lost_camera_that_is_behind_compares_fewer_pictures(monkeypatch, late, compared):
+    """Each takes as long as four come in: those that wait for it would be let go."""
+    seen = []
+    monkeypatch.setattr(locate, "behind", lambda: late)
+    monkeypatch.setattr(locate, "relocalise", lambda world, grey: seen.append(int(grey[0, 0])))
+    locator = locate.Locator(Map(K4), FeatureTracker(50), np.eye(4))
+    for number in range(1, 12):
+        assert locator.locate(_picture(number)) is None  # there is nothing to be followed
+    assert seen == compared
+
+
+def _picture(number: int) -> Picture:
+    grey = np.full((180, 320), number, np.uint8)
+    rgb = np.repeat(grey[..., None], 3, axis=2)
+    camera = filmed_room.camera(320, 180)
+    return Picture(frame_id=number, stamp_ns=number, grey=grey, rgb=rgb, camera=camera)
 
 
 def _record(number: int, pose: np.ndarray) -> KeyframeRecord:

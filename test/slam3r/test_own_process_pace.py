@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import filmed_room
 import numpy as np
+import pytest
 
 from worldsystem_core.reconstruction import Pose, TrackingState
 from worldsystem_slam3r.apart.channel import Channel
@@ -41,6 +42,7 @@ class _Telling:
         return getattr(self._running, name)
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_pictures_are_worked_on_while_nobody_listens_to_what_is_said_of_them(monkeypatch):
     """Held up by the first answer that waits to be sent, only one picture would be done."""
     assert FRAMES < TOLD

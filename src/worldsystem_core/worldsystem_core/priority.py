@@ -7,6 +7,7 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from typing import Any
 from weakref import ref
 
@@ -52,7 +53,17 @@ def give_way(at_most_s: float) -> None:
     filled as fast as it is read (a file) is never behind, and nobody waits for it.
     """
     deadline = time.monotonic() + at_most_s
+    for inbox in _late():
+        inbox.wait_empty(deadline - time.monotonic())
+
+
+def behind() -> bool:
+    """Whether something waits in an urgent inbox of this process, and will be late."""
+    return any(True for _ in _late())
+
+
+def _late() -> Iterator[Handoff[Any]]:
     for known in _urgent:
         inbox = known()
         if inbox is not None and len(inbox) and not inbox.paced:
-            inbox.wait_empty(deadline - time.monotonic())
+            yield inbox

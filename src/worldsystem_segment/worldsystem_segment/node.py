@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -37,6 +39,8 @@ from worldsystem_segment.segmenter import Segmenter
 _IDENTITIES_WAITING = 64
 _IDENTITY_PERIOD_S = 0.2
 _ASK_PERIOD_S = 1.0
+OBJECTS_PERIOD_S = 0.5
+"""Live, the objects of the map are told so often: to list them costs twice what a keyframe does."""
 
 
 class SegmenterNode(StageNode):
@@ -60,6 +64,7 @@ class SegmenterNode(StageNode):
         self._told = ToldKeyframes()
         self._keyframes_before = PatientCall(self, Trigger, "slam3r/tell_again", log_trigger)
         self._lacks_a_correction = self.config.restore
+        self._objects_are_told, self._objects_told_s = True, -math.inf
         self._unsaved, self._map_failure = False, ""
         self._go_on_in_map()
         self._inbox = self.listen_to_keyframes(self._on_keyframe, self._told, self._on_missed)
@@ -72,6 +77,7 @@ class SegmenterNode(StageNode):
         self.create_service(LoadMap, "segment/load_objects", self._on_load)
         self.create_timer(_IDENTITY_PERIOD_S, self._tell_identities)
         self.create_timer(_ASK_PERIOD_S, self._ask_for_missed)
+        self.create_timer(OBJECTS_PERIOD_S, self._tell_due_objects)
         if self.config.map and self.config.map_every_s:
             self.create_timer(self.config.map_every_s, self._keep_map)
 
@@ -97,8 +103,8 @@ class SegmenterNode(StageNode):
             no_news = None
         self._let_go_late()
         self._correct(self._inbox.take_corrections(no_news))
-        self._unsaved = True
-        self._tell_objects()
+        self._unsaved, self._objects_are_told = True, False
+        self._tell_due_objects()
 
     def _correct(self, corrections: Sequence[Correction]) -> None:
         """Follow corrections at once: each one by one would wait for its turn, and is told anew."""
@@ -133,7 +139,13 @@ class SegmenterNode(StageNode):
         self.measure_latency(keyframe.stamp_ns)
         self.ledger.use(keyframe.frame_id)
 
+    def _tell_due_objects(self) -> None:
+        late_s = time.monotonic() - self._objects_told_s
+        if not self._objects_are_told and (paced() or late_s >= OBJECTS_PERIOD_S):
+            self._tell_objects()
+
     def _tell_objects(self) -> None:
+        self._objects_are_told, self._objects_told_s = True, time.monotonic()
         objects = self._segmenter.objects(self._newest_ns or 0)
         if self._newest_ns is None:  # of a map that was loaded
             if not objects.objects:
@@ -230,6 +242,10 @@ class SegmenterNode(StageNode):
         if failure and failure != self._map_failure:
             self.get_logger().error(failure)
         self._map_failure = failure
+
+    def input_ended(self) -> None:
+        if not self._objects_are_told:
+            self._tell_objects()
 
     def close(self) -> None:
         self._asking.close()

@@ -23,6 +23,8 @@ from worldsystem_segment.objects.world_track import Detection, WorldTrack
 from worldsystem_segment.objects.world_tracker import WorldTracker
 
 KEYFRAMES_BETWEEN_CLEANINGS = 64
+UP_DIGITS = 3
+"""Of `up`, for boxes: a twentieth of a degree."""
 
 
 @dataclass(frozen=True)
@@ -172,12 +174,13 @@ class ObjectMap:
         }
 
     def _box(self, track: WorldTrack) -> Box:
-        """Its oriented box, worked out again only when its points or `up` have changed."""
-        up = b"" if self.up is None else self.up.tobytes()
-        state = (id(track.points), track.points.changes, up)
+        """Its oriented box, worked out again only when its points have changed, or `up` by more than
+        a rounding: a little it does with each keyframe."""
+        up = None if self.up is None else np.round(self.up, UP_DIGITS) + 0.0
+        state = (id(track.points), track.points.changes, b"" if up is None else up.tobytes())
         held = self._boxes.get(track.id)
         if held is None or held[0] != state:
-            held = (state, oriented_box(track.points.solid, self.up))
+            held = (state, oriented_box(track.points.solid, up))
             self._boxes[track.id] = held
         world_from_box, size = held[1]
         return world_from_box.copy(), size

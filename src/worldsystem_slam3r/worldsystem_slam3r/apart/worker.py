@@ -127,10 +127,15 @@ class Worker:
             continue  # a stage that takes nothing kills this process in the end
 
     def _send(self) -> None:
-        with suppress(ChannelClosed):  # which the listening thread sees too, and ends the process
+        try:
             while True:
                 if (told := self._outbox.get(timeout_s=WAIT_S)) is not None:
                     self._channel.send(*told)
+        except ChannelClosed:
+            return  # the listening thread sees it too, and ends the process
+        except Exception:  # the edge: without this thread the stage would wait for ever
+            logging.getLogger(__name__).exception("an answer could not be told")
+            os._exit(1)
 
 
 def main() -> None:

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from worldsystem_core.geometry.se3 import inverse, pose_from
+from worldsystem_core.priority import behind
 from worldsystem_slam3r.geometric.intake import Picture
 from worldsystem_slam3r.geometric.map_store import Map
 from worldsystem_slam3r.geometric.pose import MIN_INLIERS, PoseFit, find_pose, refine_pose
@@ -21,7 +22,9 @@ KEYFRAME_FLOW_WIDTHS = 0.045
 KEYFRAME_KEPT = 0.65
 """Share of the last keyframe's tracks below which a new one is made."""
 KEYFRAME_GAP = 3
-RELOCALISE_EVERY = 2
+RELOCALISE_EVERY, RELOCALISE_BEHIND = 2, 8
+"""Of the pictures of a camera that is lost, so many pass for each one that is compared, which costs
+three or four pictures' time; the latter while others wait that would be let go."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,7 @@ class Locator:
         self._world = world
         self._tracker = tracker
         self._poses = deque([cam_from_world.copy()], maxlen=2)
-        self._lost_for = 0
+        self._lost_for, self._compared_at = 0, -RELOCALISE_BEHIND
         self._since_keyframe = 0
         self._tracks_at_keyframe = 0
 
@@ -135,12 +138,14 @@ class Locator:
     def _recover(self, picture: Picture) -> Located | None:
         """Compare with recent keyframes; on success their points are followed again."""
         self._lost_for += 1
-        if self._lost_for % RELOCALISE_EVERY == 0:
+        every = RELOCALISE_BEHIND if behind() else RELOCALISE_EVERY
+        if self._lost_for - self._compared_at < every:
             return None
+        self._compared_at = self._lost_for
         found = relocalise(self._world, picture.grey)
         if found is None:
             return None
-        self._lost_for = 0
+        self._lost_for, self._compared_at = 0, -RELOCALISE_BEHIND
         self._poses = deque([found.cam_from_world], maxlen=2)
         self._tracker.adopt(picture.grey, found.tracks)
         self._since_keyframe = KEYFRAME_GAP

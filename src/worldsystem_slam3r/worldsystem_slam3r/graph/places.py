@@ -57,7 +57,11 @@ class PlaceIndex:
         self._ids[row], self._feature_counts[row] = id, len(features)
         for table, words in zip(self._tables, self._words(features).T, strict=True):
             for word in np.unique(words).tolist():
-                table.setdefault(word, array("i")).append(row)
+                held = table.get(word)
+                if held is None:
+                    table[word] = array("i", (row,))
+                else:
+                    held.append(row)
 
     def remove(self, id: int, features: Features) -> None:
         """Never find `id` again, which was added with these `features`."""

@@ -85,10 +85,13 @@ class HangingSamples:
         own = self._world_of(keyframe_id)
         if own is None:
             return
+        own_from_world = own.inverse()
         for row, (pose_ns, key, place) in enumerate(self._poses):
+            if pose_ns < stamp_ns and key != NOTHING:
+                continue
             world = self._world_of(key)
-            if (pose_ns >= stamp_ns or key == NOTHING) and world is not None:
-                moved = own.inverse().apply(world.apply(place))
+            if world is not None:
+                moved = own_from_world.apply(world.apply(place))
                 self._poses[row] = (pose_ns, keyframe_id, moved)
         for row, item in enumerate(self.hung):
             if item.sample.stamp_ns >= stamp_ns or item.keyframe_id == NOTHING:

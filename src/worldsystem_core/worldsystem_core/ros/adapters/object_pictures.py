@@ -61,7 +61,7 @@ def _marker_pair(thing: MapObject, item: MapObjects) -> list[Marker]:
     box.pose, box.scale = pose_message(thing.world_from_box), Vector3(x=x, y=y, z=z)
     box.color = ColorRGBA(r=red, g=green, b=blue, a=_OPACITY)
     name = Marker(ns="labels", id=thing.id, type=Marker.TEXT_VIEW_FACING)
-    name.pose = pose_message(thing.world_from_box)
+    name.pose = box.pose
     name.scale.z = 0.15 * max(x, y, z)
     name.color = ColorRGBA(r=1.0, g=1.0, b=1.0, a=1.0)
     name.text = f"{thing.id} {thing.identity or thing.label}"

@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How often the objects of the map are told, and what is not worked out anew for it."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from segment_scenes import ROOM_EYE, room
+
+rclpy = pytest.importorskip("rclpy", reason="ROS is not set up: run these through `make test`")
+
+from worldsystem_core.reconstruction import NewKeyframe  # noqa: E402
+from worldsystem_segment import node as node_module  # noqa: E402
+from worldsystem_segment.node import OBJECTS_PERIOD_S, SegmenterNode  # noqa: E402
+from worldsystem_segment.objects import object_map  # noqa: E402
+from worldsystem_segment.objects.boxes import oriented_box  # noqa: E402
+
+
+@pytest.fixture
+def node():
+    context = rclpy.Context()
+    rclpy.init(context=context, domain_id=40 + os.getpid() % 20)
+    node = SegmenterNode(context=context)
+    node.told = []
+    node._objects_out.publish = node.told.append
+    yield node
+    node.close()
+    rclpy.try_shutdown(context=context)
+
+
+@pytest.fixture(scope="module")
+def keyframes():
+    shot = room().caster().shot(0, ROOM_EYE, (0.0, 1.5, 0.3))[0]
+    return [replace(shot, id=k, frame_id=10 * k, stamp_ns=k * 500_000_000) for k in range(5)]
+
+
+def _feed(node, keyframes) -> float:
+    """How long it took [s]."""
+    begin = time.monotonic()
+    for keyframe in keyframes:
+        node._on_keyframe(NewKeyframe(keyframe))
+    return time.monotonic() - begin
+
+
+def test_live_the_first_objects_come_at_once_and_the_newest_within_half_a_second(node, keyframes):
+    took_s = _feed(node, keyframes)
+    assert 1 <= len(node.told) <= 1 + took_s / OBJECTS_PERIOD_S
+    assert node.told[0].stamp_ns == keyframes[0].stamp_ns
+    time.sleep(OBJECTS_PERIOD_S)
+    node._tell_due_objects()  # as its timer does
+    assert node.told[-1].stamp_ns == keyframes[-1].stamp_ns
+    count = len(node.told)
+    time.sleep(OBJECTS_PERIOD_S)
+    node._tell_due_objects()
+    node.input_ended()
+    assert len(node.told) == count, "nothing is new"
+
+
+def test_the_objects_of_the_last_keyframe_are_told_when_the_video_ends(node, keyframes):
+    _feed(node, keyframes)
+    node.input_ended()
+    assert node.told[-1].stamp_ns == keyframes[-1].stamp_ns
+
+
+def test_of_a_file_the_objects_are_told_with_each_keyframe(node, keyframes, monkeypatch):
+    monkeypatch.setattr(node_module, "paced", lambda: True)
+    _feed(node, keyframes)
+    assert [told.stamp_ns for told in node.told] == [k.stamp_ns for k in keyframes]
+
+
+def test_a_box_is_not_worked_out_anew_for_a_hair_of_tilt(node, keyframes, monkeypatch):
+    made = []
+
+    def noted(points, up):
+        made.append(up)
+        return oriented_box(points, up)
+
+    monkeypatch.setattr(object_map, "oriented_box", noted)
+    _feed(node, keyframes[:3])
+    objects = node._segmenter._backend.map
+
+    def boxes_with(up) -> list[np.ndarray]:
+        found = objects.objects(0, lambda _: object_map.Named("thing"), np.float32(up))
+        return [thing.world_from_box for thing in found.objects]
+
+    upright = boxes_with([0.0, 0.0, 1.0])
+    assert upright
+    made.clear()
+    np.testing.assert_array_equal(boxes_with([3e-4, -2e-4, 1.0]), upright)
+    assert not made
+    assert not np.array_equal(boxes_with([0.02, 0.0, 1.0]), upright)
+    assert len(made) == len(upright)
