@@ -174,8 +174,8 @@ class ObjectMap:
         }
 
     def _box(self, track: WorldTrack) -> Box:
-        """Its oriented box, worked out again only when its points have changed, or `up` by more than
-        a rounding: a little it does with each keyframe."""
+        """Its oriented box, worked out again only when its points have changed, or `up` by more
+        than a rounding: a little it does with each keyframe."""
         up = None if self.up is None else np.round(self.up, UP_DIGITS) + 0.0
         state = (id(track.points), track.points.changes, b"" if up is None else up.tobytes())
         held = self._boxes.get(track.id)

@@ -42,9 +42,9 @@ class KeyframeRecord:
         return inverse(self.cam_from_world)
 
     def described(self) -> Features:
-        """Its descriptors, computed on first use."""
+        """Its descriptors, computed on first use: of several at once, when the camera is lost."""
         if self.features is None:
-            self.features = Features.of(self.grey)
+            self.features = Features.of_half(self.grey)
         return self.features
 
     def kept_view(self) -> View:

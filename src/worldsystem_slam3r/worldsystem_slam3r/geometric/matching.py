@@ -23,6 +23,13 @@ class Features:
     codes: Float32[np.ndarray, "n 128"]
 
     @staticmethod
+    def of_half(grey: UInt8[np.ndarray, "h w"]) -> Features:
+        """Those of the picture at half its size, at a quarter of the cost; pixels of the whole."""
+        size = grey.shape[1] // 2, grey.shape[0] // 2
+        small = Features.of(np.asarray(cv2.resize(grey, size, interpolation=cv2.INTER_AREA)))
+        return Features(2.0 * small.px + 0.5, small.codes)
+
+    @staticmethod
     def of(grey: UInt8[np.ndarray, "h w"]) -> Features:
         """Find them; a plain picture has none."""
         points, codes = cv2.SIFT.create(nfeatures=FEATURES).detectAndCompute(grey, None)
@@ -51,7 +58,7 @@ def start_from_matches(
 
     None when there are too few matches.
     """
-    a, b = matches(Features.of(reference), Features.of(grey))
+    a, b = matches(Features.of_half(reference), Features.of_half(grey))
     if len(a) < MIN_MATCHES:
         return None
     distance = np.linalg.norm(px[:, None, :] - a[None, :, :], axis=2)

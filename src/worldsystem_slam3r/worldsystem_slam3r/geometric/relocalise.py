@@ -34,7 +34,7 @@ class Relocalised:
 
 def relocalise(world: Map, grey: UInt8[np.ndarray, "h w"]) -> Relocalised | None:
     """Find the pose of `grey` from recent keyframes that have depth (SIFT, P3P); else None."""
-    seen = Features.of(grey)
+    seen = Features.of_half(grey)
     with_depth = [r for r in world.latest(KEYFRAMES + 2) if r.depth is not None]
     for record in reversed(with_depth[-KEYFRAMES:]):
         fit = _pose_against(world, record, seen)
