@@ -153,6 +153,21 @@ def test_an_environment_of_another_python_is_not_built_upon(preconditions, envir
     assert preconditions.made_elsewhere(environment)
 
 
+def test_an_environment_of_another_python_of_the_same_version_is_not_built_upon(
+    preconditions, environment, tmp_path
+):
+    """As the system's and pyenv's: the libraries of one do not fit the other's program."""
+    other = tmp_path / "python3"
+    other.touch()
+    told = environment / "pyvenv.cfg"
+    own = Path(sys._base_executable).resolve()
+    rest = re.sub(r"(?m)^executable = .*\n", "", told.read_text())
+    told.write_text(f"{rest}executable = {own}\n")
+    assert not preconditions.made_elsewhere(environment)
+    told.write_text(f"{rest}executable = {other}\n")
+    assert preconditions.made_elsewhere(environment)
+
+
 @pytest.mark.parametrize("doubt", ["no stamp", "no place told", "nothing told"])
 def test_in_doubt_an_environment_is_right(preconditions, environment, doubt):
     moved = environment.parent.rename(environment.parent.with_name("second")) / ".venv"
