@@ -140,7 +140,8 @@ def made_elsewhere(environment: Path) -> bool:
     if version and version[1] != f"{sys.version_info[0]}.{sys.version_info[1]}":
         return True
     python = re.search(r"^executable = (/.*)$", told, re.MULTILINE)
-    if python and is_another(Path(python[1]), Path(getattr(sys, "_base_executable", sys.executable))):
+    own = Path(getattr(sys, "_base_executable", sys.executable))
+    if python and is_another(Path(python[1]), own):
         return True  # of the same version, yet its library does not fit the other's program
     place = re.search(r"^command = .*? -m venv [^/\n]*(/.*)$", told, re.MULTILINE)
     return place is not None and is_another(Path(place[1]), environment)
