@@ -8,7 +8,7 @@ import torch
 
 def tiny_sam2(seed: int = 0):
     """A `Sam2VideoModel` of some ten thousand weights, for pictures of 64 px."""
-    from transformers import Sam2VideoConfig, Sam2VideoModel
+    from transformers import Sam2VideoConfig, Sam2VideoMaskDecoderConfig, Sam2VideoModel
 
     torch.manual_seed(seed)
     hiera = {
@@ -26,10 +26,10 @@ def tiny_sam2(seed: int = 0):
     config = Sam2VideoConfig(
         vision_config=vision,
         prompt_encoder_config={"hidden_size": 128, "image_size": 64, "mask_input_channels": 16},
-        mask_decoder_config={
-            "hidden_size": 128, "mlp_dim": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
-            "iou_head_hidden_dim": 32,
-        },
+        mask_decoder_config=Sam2VideoMaskDecoderConfig(
+            hidden_size=128, mlp_dim=32, num_hidden_layers=2, num_attention_heads=2,
+            iou_head_hidden_dim=32,
+        ),
         image_size=64,
         memory_attention_hidden_size=128, memory_attention_num_layers=1,
         memory_attention_feed_forward_hidden_size=32, memory_attention_rope_feat_sizes=[4, 4],

@@ -9,16 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from itertools import pairwise
 
 import numpy as np
 from jaxtyping import Int, Int32
 
 from worldsystem_core.mesh_code import cells as mesh_code
+from worldsystem_mesh.pieces import ranges
 
 POINTS_PER_SIDE = mesh_code.POINTS
 SHARE_STEPS = float(mesh_code.SHARE_UNITS)
-MOST_PIECES = 200
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -36,51 +35,20 @@ class SurfaceCells(mesh_code.SurfaceCells):
     def taken(self, chosen: Int[np.ndarray, "n"]) -> SurfaceCells:
         """The code of some of the blocks, in the order asked for; not copied when only blocks
         without a surface are left out."""
-        vertex_rows, vertex_start = ranges(self.vertex_start, chosen)
-        cell_rows, cell_start = ranges(self.cell_start, chosen)
+        of_vertices, vertex_start = ranges(self.vertex_start, chosen)
+        of_cells, cell_start = ranges(self.cell_start, chosen)
         return SurfaceCells(
             index=self.index[chosen],
             version=self.version[chosen],
             vertex_start=vertex_start,
             cell_start=cell_start,
             face_counts=self.face_counts[chosen],
-            edges=copied(self.edges, vertex_rows),
-            shares=copied(self.shares, vertex_rows),
-            colours=copied(self.colours, vertex_rows),
-            cells=copied(self.cells, cell_rows),
-            cases=copied(self.cases, cell_rows),
+            edges=of_vertices.of(self.edges),
+            shares=of_vertices.of(self.shares),
+            colours=of_vertices.of(self.colours),
+            cells=of_cells.of(self.cells),
+            cases=of_cells.of(self.cases),
         )
-
-
-def copied(column: np.ndarray, pieces: list[slice] | Int[np.ndarray, "r"]) -> np.ndarray:
-    """Some rows: the column itself when one piece is the whole of it."""
-    if isinstance(pieces, np.ndarray):
-        return np.asarray(column.take(pieces, axis=0))
-    if len(pieces) == 1:
-        return np.asarray(column[pieces[0]])
-    return np.concatenate([column[piece] for piece in pieces] or [column[:0]])
-
-
-def ranges(
-    start: Int32[np.ndarray, "b+1"], chosen: Int[np.ndarray, "n"]
-) -> tuple[list[slice] | Int[np.ndarray, "r"], Int32[np.ndarray, "n+1"]]:
-    """Rows of the chosen ranges, one after the other, and where each begins in the result.
-
-    Ranges that follow one another are one piece; of few pieces slices are given, which are copied
-    ten times faster than row by row.
-    """
-    first, last = start[:-1][chosen], start[1:][chosen]
-    begins = np.zeros(len(chosen) + 1, np.int32)
-    np.cumsum(last - first, out=begins[1:])
-    some = np.flatnonzero(last > first)
-    first, last = first[some], last[some]
-    breaks = np.flatnonzero(first[1:] != last[:-1]) + 1
-    if len(breaks) < MOST_PIECES:
-        edges = [0, *breaks.tolist(), len(some)]
-        pieces = [slice(int(first[a]), int(last[b - 1])) for a, b in pairwise(edges) if a < b]
-        return pieces, begins
-    shift = first.astype(np.int64) - begins[:-1][some]
-    return np.arange(begins[-1]) + np.repeat(shift, last - first), begins
 
 
 def joined(parts: Sequence[SurfaceCells]) -> SurfaceCells:

@@ -14,9 +14,10 @@ from jaxtyping import Float32, Int32
 
 from worldsystem_core.surface import BlockIndex, BlockPile, MeshBlock, StackedBlocks
 from worldsystem_mesh import kernels_drawing, kernels_emission
-from worldsystem_mesh.cells import SurfaceCells, copied, ranges
+from worldsystem_mesh.cells import SurfaceCells
 from worldsystem_mesh.extraction import make_tables, starts_of
 from worldsystem_mesh.launcher import Launcher, over
+from worldsystem_mesh.pieces import ranges
 from worldsystem_mesh.pile_keeper import PileKeeper
 
 BATCH_BLOCKS = 2048
@@ -147,9 +148,9 @@ class _Pile:
             index=self._cells.index[numbers],
             vertex_count=np.diff(vertex_start),
             face_count=np.diff(face_start),
-            vertices=copied(vertices, of_vertices),
-            colours=copied(self._cells.colours, of_vertices),
-            faces=copied(faces, of_faces),
+            vertices=of_vertices.of(vertices),
+            colours=of_vertices.of(self._cells.colours),
+            faces=of_faces.of(faces),
         )
 
     def thinned(self, chosen: list[int]) -> _Pile:
@@ -162,7 +163,7 @@ class _Pile:
             vertices, faces, starts = self._drawn
             of_vertices, _ = ranges(self._cells.vertex_start, numbers)
             of_faces, face_start = ranges(starts, numbers)
-            drawn = _owned(copied(vertices, of_vertices)), _owned(copied(faces, of_faces))
+            drawn = _owned(of_vertices.of(vertices)), _owned(of_faces.of(faces))
             for column in drawn:
                 column.flags.writeable = False
             pile._drawn = *drawn, face_start

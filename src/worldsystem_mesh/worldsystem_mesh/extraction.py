@@ -26,6 +26,9 @@ has to copy together."""
 POINTS = POINTS_PER_SIDE**3
 CELLS = 512
 CUDA_LANES = 32
+CUDA_BATCH_BLOCKS = 4 * BATCH_BLOCKS
+"""On a device, which waits for Python between batches; room that a CPU's process would keep."""
+
 DeviceCode = Any  # an instance of the Warp struct `kernels_emission.Code`, which is not a class
 
 
@@ -48,11 +51,13 @@ class SurfaceExtractor:
 
     def __init__(self, launcher: Launcher) -> None:
         self._launcher = launcher
-        self._lanes = 1 if launcher.device == "cpu" else CUDA_LANES
+        on_cpu = launcher.device == "cpu"
+        self._lanes = 1 if on_cpu else CUDA_LANES
+        self._batch_blocks = BATCH_BLOCKS if on_cpu else CUDA_BATCH_BLOCKS
         self._tables = make_tables(launcher.device)
         self._batch = sampling.Batch()
         for name, (tail, dtype) in PER_BATCH_BLOCK.items():
-            shape = (BATCH_BLOCKS, *tail)
+            shape = (self._batch_blocks, *tail)
             setattr(self._batch, name, zeros(shape, dtype, launcher.device))
 
     def surfaces(self, volume: BlockVolume, blocks: Int32[np.ndarray, "b"]) -> Iterator[Extracted]:
@@ -61,7 +66,8 @@ class SurfaceExtractor:
         While blocks are on disk, so few at a time that they and their neighbours fit in memory.
         """
         paging = volume.pool.is_paging
-        step = min(BATCH_BLOCKS, max(volume.slot_limit // 8, 1)) if paging else BATCH_BLOCKS
+        most = self._batch_blocks
+        step = min(most, max(volume.slot_limit // 8, 1)) if paging else most
         for start in range(0, len(blocks), step):
             batch = blocks[start : start + step]
             if paging:

@@ -9,6 +9,7 @@ import warp as wp
 
 from worldsystem_mesh import (
     kernels_changes,
+    kernels_copying,
     kernels_drawing,
     kernels_emission,
     kernels_fusion,
@@ -30,6 +31,7 @@ MODULES = (
     kernels_surface,
     kernels_emission,
     kernels_drawing,
+    kernels_copying,
 )
 
 

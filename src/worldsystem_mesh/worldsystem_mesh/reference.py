@@ -25,6 +25,7 @@ from worldsystem_mesh.kernels_volume import (
     SDF_UNITS,
     WEIGHT_UNITS,
 )
+from worldsystem_mesh.pieces import Pieces
 from worldsystem_mesh.tables import EDGES, case_triangles
 from worldsystem_mesh.view import StoredView
 
@@ -273,6 +274,12 @@ def drawn(cells: SurfaceCells) -> list[tuple[Position, Position, Position]]:
                 a, b, c = (place[_edge_number(cell, edge)] for edge in triangle)
                 triangles.append((a, b, c))
     return triangles
+
+
+def copied_pieces(column: np.ndarray, pieces: Pieces) -> np.ndarray:
+    """The rows of all pieces, one by one."""
+    bounds = zip(pieces.first.tolist(), pieces.last.tolist(), strict=True)
+    return column[[row for first, last in bounds for row in range(first, last)]]
 
 
 def _edge_number(cell: int, edge: int) -> int:
