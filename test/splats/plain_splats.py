@@ -12,6 +12,8 @@ from worldsystem_core.splats.coverage import Coverage
 from worldsystem_core.splats.kernels import AGREES, SEEN_THROUGH
 from worldsystem_core.splats.projection import BLUR_PX2, LEAST_ALPHA, MOST_ALPHA
 from worldsystem_core.splats.sight import Sight
+from worldsystem_core.splats.voxel_areas import VoxelAreas
+from worldsystem_core.splats.voxel_kernels import BITS, EMPTY, HALF, LEVELS
 
 
 def verdicts(means: np.ndarray, world_from_chunk: Sim3, sight: Sight) -> np.ndarray:
@@ -31,6 +33,41 @@ def verdicts(means: np.ndarray, world_from_chunk: Sim3, sight: Sight) -> np.ndar
     return found
 
 
+def keys_of(points: np.ndarray, levels: np.ndarray, voxel: float) -> list[int]:
+    """The key of each point's voxel: level, x, y and z, one after the other in its bits."""
+    keys = []
+    for point, level in zip(points, levels.tolist(), strict=True):
+        cells = np.floor(point / (voxel * 2.0**level)).astype(int)
+        keys.append(packed(level, np.clip(cells, -HALF, HALF - 1).tolist()))
+    return keys
+
+
+def packed(level: int, cells: list[int]) -> int:
+    x, y, z = (cell + HALF for cell in cells)
+    return ((level << BITS | x) << BITS | y) << BITS | z
+
+
+def areas_of(
+    keys: np.ndarray, levels: np.ndarray, area: np.ndarray
+) -> dict[int, tuple[float, float]]:
+    """Area in each voxel: of splats of its level, and of finer ones."""
+    found: dict[int, tuple[float, float]] = {}
+    for key, level, size in zip(keys.tolist(), levels.tolist(), area.tolist(), strict=True):
+        cells = [(key >> place * BITS) % (2 * HALF) - HALF for place in (2, 1, 0)]
+        for above in range(LEVELS - level):
+            around = packed(level + above, [cell // 2**above for cell in cells])
+            own, finer = found.get(around, (0.0, 0.0))
+            found[around] = (own, finer + size) if above else (own + size, finer)
+    return found
+
+
+def held_areas(areas: VoxelAreas) -> dict[int, tuple[float, float]]:
+    """What the hash holds."""
+    rows = np.flatnonzero(areas.keys != EMPTY)
+    columns = (column[rows].tolist() for column in (areas.keys, areas.own, areas.finer))
+    return {key: (own, finer) for key, own, finer in zip(*columns, strict=True)}
+
+
 def shown(
     coverage: Coverage,
     means: np.ndarray,
@@ -39,14 +76,13 @@ def shown(
     shares: tuple[float, ...],
 ) -> np.ndarray:
     """Whether the voxel of a point, moved by any of `shares`, is covered by more than half."""
-    area = dict(
-        zip(coverage._keys.tolist(), (coverage._own + coverage._finer).tolist(), strict=True)
-    )
+    area = {key: own + finer for key, (own, finer) in held_areas(coverage.areas).items()}
     covered = np.zeros(len(means), bool)
     for share in shares:
-        keys = coverage.keys(world_from_chunk.apply(means.astype(float) * (1 + share)), levels)
+        points = world_from_chunk.apply(means.astype(float) * (1 + share))
         faces = (coverage.voxel * 2.0**levels) ** 2
-        covered |= [area.get(k, 0.0) > 0.5 * f for k, f in zip(keys.tolist(), faces, strict=True)]
+        keys = keys_of(points, levels, coverage.voxel)
+        covered |= [area.get(key, 0.0) > 0.5 * f for key, f in zip(keys, faces, strict=True)]
     return covered
 
 

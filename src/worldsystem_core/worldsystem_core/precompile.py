@@ -13,11 +13,12 @@ from worldsystem_core.geometry.pinhole import pointmap_from_depth
 from worldsystem_core.mesh_normals import vertex_normals
 from worldsystem_core.reconstruction import Keyframe, ScaleState
 from worldsystem_core.splats.packed import pack
+from worldsystem_core.splats.voxel_areas import VoxelAreas
 from worldsystem_core.splats.world import SplatWorld
 
 
 def precompile() -> None:
-    """Take a tiny wall in twice and pack it, which calls every compiled loop once."""
+    """Take a tiny wall in twice and pack it, and fill a hash, which calls every compiled loop."""
     camera, world = Camera.from_horizontal_fov(32, 24, 1.0), SplatWorld()
     depth = np.full((24, 32), 2.0, np.float32)
     for number in range(2):
@@ -35,6 +36,9 @@ def precompile() -> None:
             )
         )
     pack(world.gaussians())
+    keys, areas = np.arange(1 << 13), VoxelAreas(0.0)
+    areas.add(keys, np.zeros_like(keys), np.ones(len(keys), np.float32))
+    areas.finer_at(keys)
     vertex_normals(np.eye(3, dtype=np.float32), np.array([[0, 1, 2]], np.int32))
 
 

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from jaxtyping import Float32, Float64, Int64, UInt8
@@ -27,6 +27,7 @@ class Chunk:
     counted_at: Sim3
     unit: float
     """Its size when the world had the size of the voxels' first ones."""
+    _reach: tuple[Float32[np.ndarray, "n 3"], float] | None = field(default=None, init=False)
 
     def __len__(self) -> int:
         return len(self.gaussians)
@@ -35,7 +36,10 @@ class Chunk:
     def reach(self) -> float:
         """Distance of the farthest splat from the chunk's camera [chunk units]."""
         means = self.gaussians.means
-        return float(np.sqrt(np.einsum("ij,ij->i", means, means).max())) if len(means) else 0.0
+        if self._reach is None or self._reach[0] is not means:
+            squared = np.einsum("ij,ij->i", means, means)
+            self._reach = means, float(np.sqrt(squared.max(initial=0.0)))
+        return self._reach[1]
 
     def distance(self, point: Float64[np.ndarray, "3"]) -> float:
         """From the chunk's camera to `point` (world)."""

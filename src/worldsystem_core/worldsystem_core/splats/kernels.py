@@ -12,11 +12,10 @@ import numpy as np
 from numba import njit
 
 from worldsystem_core.splats.projection import MOST_ALPHA
+from worldsystem_core.splats.voxel_kernels import key_at, place_of
 
 SEEN_THROUGH = 0.92
 AGREES = 0.05
-BITS, HALF = 19, 1 << 18
-"""A voxel's key: its level and three numbers of 19 bits each, counted from -2^18."""
 
 
 @njit(cache=True, nogil=True)
@@ -45,19 +44,11 @@ def judge(means, rotation, translation, intrinsics, nearest, depth, verdict):
 
 
 @njit(cache=True, nogil=True)
-def key_at(x, y, z, size, level):
-    """Key of the voxel of this `size` and level that a point (world) lies in."""
-    key = np.int64(level)
-    for value in (x, y, z):
-        cell = np.int64(np.floor(value / size)) + HALF
-        key = key << BITS | min(max(cell, 0), 2 * HALF - 1)
-    return key
-
-
-@njit(cache=True, nogil=True)
-def show_nothing_new(means, rotation, translation, levels, voxel, shares, keys, area, covered):
-    """Which points, moved along their rays by one of `shares`, lie in a voxel whose `area` of
-    splats is more than half of its face; `keys` ascend, `rotation` has the scale in it."""
+def show_nothing_new(
+    means, rotation, translation, levels, voxel, shares, held, own, finer, covered
+):
+    """Which points, moved along their rays by one of `shares`, lie in a voxel of which splats
+    cover more than half of the face; `rotation` has the scale in it."""
     for i in range(len(means)):
         level = levels[i]
         size = voxel * np.float64(1 << level)
@@ -74,8 +65,8 @@ def show_nothing_new(means, rotation, translation, levels, voxel, shares, keys, 
             if key == before:  # the voxel just looked at
                 continue
             before = key
-            at = np.searchsorted(keys, key)
-            if at < len(keys) and keys[at] == key and area[at] > 0.5 * size * size:
+            at = place_of(held, key)
+            if held[at] == key and own[at] + finer[at] > 0.5 * size * size:
                 covered[i] = True
                 break
 

@@ -72,7 +72,7 @@ class SplatWorld:
     @property
     def memory_bytes(self) -> int:
         """What splats and voxels take."""
-        return 77 * len(self) + (16 * len(self._coverage) if self._coverage else 0)
+        return 77 * len(self) + (self._coverage.bytes if self._coverage else 0)
 
     def add(self, keyframe: Keyframe) -> int:
         """Take a keyframe in, its own Gaussians or discs; returns how many splats it adds."""
@@ -106,13 +106,12 @@ class SplatWorld:
         coverage = self._coverage or self._begin(found)
         pose = Sim3.from_pose(keyframe.world_from_cam)
         levels = coverage.levels(widths(found))
-        keys = coverage.keys(pose.apply(found.means), levels)
+        keys = coverage.keys(found.means, pose, levels)
         covered = _covered(coverage, found.means, pose, levels)
         self.duplicates += int(covered.sum())
         new = ~covered
         if new.sum() >= _LEAST_SPLATS:
             self._insert(keyframe.id, pose, found[new], keys[new], levels[new])
-        coverage.forget_empty()
         self._keep_budget(keyframe.world_from_cam[:3, 3])
         return len(self.chunks[keyframe.id]) if keyframe.id in self.chunks else 0
 
@@ -128,8 +127,9 @@ class SplatWorld:
             self.moved[number] = None
         self._rescale()
         for number in places:
-            if self._way(self.chunks[number]) > self.voxel:
-                self._recount(self.chunks[number])
+            way = self._way(self.chunks[number])
+            if way > self.voxel:
+                self._recount(self.chunks[number], way)
 
     def hang_on(self, successors: Mapping[int, Successor]) -> None:
         """Chunks of these keyframes stay, and go along with those that stand in for them."""
@@ -181,7 +181,7 @@ class SplatWorld:
                 place = Sim3.from_pose(pose, scale)
                 self.chunks[number] = Chunk.uncounted(number, place, gaussians[number], unit)
                 self.changed[number] = None
-                self._recount(self.chunks[number], counted=False)
+                self._count_first(self.chunks[number])
         self._heirs.restore(state)
 
     def gaussians(self) -> Gaussians:
@@ -194,7 +194,7 @@ class SplatWorld:
         """The largest of chunks that lie firmly to each other takes the others in."""
         far = any(chunk.id in self._recheck for chunk in chunks)
         for chunk in chunks:
-            self._recount(chunk)
+            self._recount(chunk, self._way(chunk))
         into = max(chunks, key=len)
         others = [chunk for chunk in chunks if chunk is not into]
         into_from_world = into.world_from_chunk.inverse()
@@ -340,7 +340,7 @@ class SplatWorld:
         self._growth = grown
         self._coverage = Coverage(self._coverage.voxel * growth)
         for chunk in chunks:
-            self._recount(chunk, counted=False)
+            self._count_first(chunk)
 
     def _way(self, chunk: Chunk) -> float:
         """How far the chunk's splats have moved at most since their voxels were counted."""
@@ -348,21 +348,24 @@ class SplatWorld:
         turn = np.linalg.norm(new.scale * new.rotation - old.scale * old.rotation, ord=2)
         return float(np.linalg.norm(new.translation - old.translation) + turn * chunk.reach)
 
-    def _recount(self, chunk: Chunk, *, counted: bool = True) -> None:
+    def _recount(self, chunk: Chunk, way: float) -> None:
+        """Count the voxels of a chunk that has moved by `way` at most where they are now."""
+        self._count(chunk, -1)
+        self._count_first(chunk)
+        if way > _RECHECK_VOXELS * self.voxel:
+            self._recheck[chunk.id] = None
+
+    def _count_first(self, chunk: Chunk) -> None:
+        """Count the voxels of a chunk of which none are counted."""
         assert self._coverage is not None
-        far = counted and self._way(chunk) > _RECHECK_VOXELS * self.voxel
-        if counted:
-            self._count(chunk, -1)
         growth = chunk.world_from_chunk.scale / chunk.counted_at.scale
         chunk.area = chunk.area * np.float32(growth**2)
         size = np.float32(chunk.world_from_chunk.scale)
         chunk.levels = self._coverage.levels(size * widths(chunk.gaussians))
-        means = chunk.world_from_chunk.apply(chunk.gaussians.means)
-        chunk.keys = self._coverage.keys(means, chunk.levels)
-        chunk.counted_at = chunk.world_from_chunk
+        means, place = chunk.gaussians.means, chunk.world_from_chunk
+        chunk.keys = self._coverage.keys(means, place, chunk.levels)
+        chunk.counted_at = place
         self._count(chunk, 1)
-        if far:
-            self._recheck[chunk.id] = None
 
 
 def _covered(
