@@ -15,7 +15,12 @@ rclpy = pytest.importorskip("rclpy", reason="ROS is not set up: run these throug
 
 from worldsystem_core.reconstruction import NewKeyframe  # noqa: E402
 from worldsystem_segment import node as node_module  # noqa: E402
-from worldsystem_segment.node import OBJECTS_PERIOD_S, SegmenterNode  # noqa: E402
+from worldsystem_segment.node import (  # noqa: E402
+    OBJECTS_AT_LEAST_S,
+    OBJECTS_PERIOD_S,
+    OBJECTS_SHARE,
+    SegmenterNode,
+)
 from worldsystem_segment.objects import object_map  # noqa: E402
 from worldsystem_segment.objects.boxes import oriented_box  # noqa: E402
 
@@ -70,6 +75,26 @@ def test_of_a_file_the_objects_are_told_with_each_keyframe(node, keyframes, monk
     monkeypatch.setattr(node_module, "paced", lambda: True)
     _feed(node, keyframes)
     assert [told.stamp_ns for told in node.told] == [k.stamp_ns for k in keyframes]
+
+
+def test_live_many_objects_are_told_so_seldom_that_listing_them_takes_little(node, keyframes):
+    list_objects = node._segmenter.objects
+
+    def slowly(stamp_ns: int):
+        end_s = time.thread_time() + 1.5 * OBJECTS_PERIOD_S * OBJECTS_SHARE
+        while time.thread_time() < end_s:
+            pass
+        return list_objects(stamp_ns)
+
+    node._segmenter.objects = slowly
+    told_s: list[float] = []
+    node._objects_out.publish = lambda _: told_s.append(time.monotonic())
+    _feed(node, keyframes[:2])
+    end_s = time.monotonic() + OBJECTS_AT_LEAST_S
+    while len(told_s) < 2 and time.monotonic() < end_s:
+        time.sleep(0.01)
+        node._tell_due_objects()
+    assert told_s[1] - told_s[0] > 1.4 * OBJECTS_PERIOD_S
 
 
 def test_a_box_is_not_worked_out_anew_for_a_hair_of_tilt(node, keyframes, monkeypatch):

@@ -39,8 +39,10 @@ from worldsystem_segment.segmenter import Segmenter
 _IDENTITIES_WAITING = 64
 _IDENTITY_PERIOD_S = 0.2
 _ASK_PERIOD_S = 1.0
-OBJECTS_PERIOD_S = 0.5
-"""Live, the objects of the map are told so often: to list them costs twice what a keyframe does."""
+OBJECTS_PERIOD_S, OBJECTS_AT_LEAST_S = 0.5, 4.0
+OBJECTS_SHARE = 0.04
+"""Live, the objects of the map are told so often that to list them takes this share of a processor:
+of many objects it costs several times what a keyframe does, and other stages wait meanwhile."""
 
 
 class SegmenterNode(StageNode):
@@ -65,6 +67,7 @@ class SegmenterNode(StageNode):
         self._keyframes_before = PatientCall(self, Trigger, "slam3r/tell_again", log_trigger)
         self._lacks_a_correction = self.config.restore
         self._objects_are_told, self._objects_told_s = True, -math.inf
+        self._objects_every_s = OBJECTS_PERIOD_S
         self._unsaved, self._map_failure = False, ""
         self._go_on_in_map()
         self._inbox = self.listen_to_keyframes(self._on_keyframe, self._told, self._on_missed)
@@ -141,11 +144,17 @@ class SegmenterNode(StageNode):
 
     def _tell_due_objects(self) -> None:
         late_s = time.monotonic() - self._objects_told_s
-        if not self._objects_are_told and (paced() or late_s >= OBJECTS_PERIOD_S):
+        if not self._objects_are_told and (paced() or late_s >= self._objects_every_s):
             self._tell_objects()
 
     def _tell_objects(self) -> None:
         self._objects_are_told, self._objects_told_s = True, time.monotonic()
+        begun_s = time.thread_time()
+        self._publish_objects()
+        wanted_s = (time.thread_time() - begun_s) / OBJECTS_SHARE
+        self._objects_every_s = min(max(wanted_s, OBJECTS_PERIOD_S), OBJECTS_AT_LEAST_S)
+
+    def _publish_objects(self) -> None:
         objects = self._segmenter.objects(self._newest_ns or 0)
         if self._newest_ns is None:  # of a map that was loaded
             if not objects.objects:
