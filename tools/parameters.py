@@ -13,36 +13,14 @@ import importlib.util
 import inspect
 import sys
 from pathlib import Path
+from pkgutil import resolve_name
 
 from topics_page import topics_page
 
-from worldsystem.config import MonitorConfig, ReporterConfig
-from worldsystem.graph import SIMULATOR, STAGES
-from worldsystem_bridge.config import BridgeConfig
-from worldsystem_core.config import Config, Setting, settings_of
-from worldsystem_ingest.config import IngestConfig
-from worldsystem_mesh.config import MeshConfig
-from worldsystem_segment.config import SegmentConfig
-from worldsystem_sim.config import SimConfig
-from worldsystem_slam3r.config import Slam3rConfig
-from worldsystem_storage.config import StorageConfig
-from worldsystem_viewer.config import ViewerConfig
-from worldsystem_viewer.splats.config import SplatsConfig
+from worldsystem.graph import SIMULATOR, STAGES, Stage
+from worldsystem_core.config import Setting, settings_of
 
 ROOT = Path(__file__).resolve().parent.parent
-CONFIGS: dict[str, type[Config]] = {
-    "ingest": IngestConfig,
-    "slam3r": Slam3rConfig,
-    "mesher": MeshConfig,
-    "segmenter": SegmentConfig,
-    "splats": SplatsConfig,
-    "viewer": ViewerConfig,
-    "bridge": BridgeConfig,
-    "recorder": StorageConfig,
-    "reporter": ReporterConfig,
-    "monitor": MonitorConfig,
-    "simulator": SimConfig,
-}
 _HEAD = """# Parameters
 
 Made by `make docs` from each stage's `config.py`; do not edit.
@@ -86,18 +64,18 @@ def pages() -> dict[str, str]:
 
 def parameters_page() -> str:
     """One section a node, in the order the data flows."""
-    sections = [_section(stage.name, stage.package) for stage in (*STAGES, SIMULATOR)]
+    sections = [_section(stage) for stage in (*STAGES, SIMULATOR)]
     return "\n".join([_HEAD, *sections])
 
 
-def _section(node: str, package: str) -> str:
-    config = CONFIGS[node]
+def _section(stage: Stage) -> str:
+    config = resolve_name(stage.settings)
     meaning = " ".join((inspect.getdoc(config) or "").split())
     return "\n".join(
         [
-            f"## {node}",
+            f"## {stage.name}",
             "",
-            f"`{package}`, `{config.__name__}`: {meaning}",
+            f"`{stage.package}`, `{config.__name__}`: {meaning}",
             "",
             "| parameter | type | default | limits | meaning |",
             "|---|---|---|---|---|",

@@ -28,7 +28,7 @@ STAGE = """
         Path(sys.argv[1]).write_text(" ".join([sys.argv[0], comm, *BEFORE]))
         sys.exit(int(sys.argv[2]))
 """
-TESTER = Stage("tester", "none", "stage_of_a_test:Tester", "none")
+TESTER = Stage("tester", "none", "stage_of_a_test:Tester", "none", "none")
 
 
 def wait_until(condition, timeout_s=60.0):

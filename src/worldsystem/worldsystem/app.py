@@ -20,6 +20,7 @@ from rclpy.parameter import Parameter
 from worldsystem_msgs.srv import Identify, LoadMap, QueryObjects, SaveMap, SetPrompt
 
 from worldsystem.dds_domain import own_domain
+from worldsystem.foreseen import check
 from worldsystem.graph import Choice, Parameters, Stage, stages
 from worldsystem.run_folder import in_its_folder
 from worldsystem.simulator_process import SimulatorProcess
@@ -48,6 +49,8 @@ _NEEDED = ("ingest", "slam3r", "reporter")
 class App:
     """Runs a `Choice` until its source ends, its time is up, or `stop` is called."""
 
+    composed = True
+
     def __init__(self, choice: Choice, *, status: bool = True) -> None:
         self.choice = choice
         self._stop = threading.Event()
@@ -63,6 +66,7 @@ class App:
 
     def run(self) -> Path:
         """Run to the end and return the run's folder; raises `WorldSystemError`."""
+        check(self.choice, composed=self.composed)
         with own_domain() as domain:
             return self._run(domain)
 

@@ -28,12 +28,13 @@ _FILE_SCHEMES = ("file", "bag")
 
 @dataclass(frozen=True)
 class Stage:
-    """One node: its name, where its class is, and the executable that runs it alone."""
+    """One node: its name, where its class and its `Config` are, and what runs it alone."""
 
     name: str
     package: str
     plugin: str
     executable: str
+    settings: str
 
     @property
     def module(self) -> str:
@@ -44,20 +45,84 @@ class Stage:
 # In the order the data flows, in which nodes are ended. They are made in the opposite order, so
 # that a source finds its listeners there when it starts.
 STAGES: tuple[Stage, ...] = (
-    Stage("ingest", "worldsystem_ingest", "worldsystem_ingest.node:IngestNode", "ingest"),
-    Stage("slam3r", "worldsystem_slam3r", "worldsystem_slam3r.node:Slam3rNode", "slam3r"),
-    Stage("mesher", "worldsystem_mesh", "worldsystem_mesh.node:MesherNode", "mesher"),
     Stage(
-        "segmenter", "worldsystem_segment", "worldsystem_segment.node:SegmenterNode", "segmenter"
+        "ingest",
+        "worldsystem_ingest",
+        "worldsystem_ingest.node:IngestNode",
+        "ingest",
+        "worldsystem_ingest.config:IngestConfig",
     ),
-    Stage("splats", "worldsystem_viewer", "worldsystem_viewer.splats.node:SplatsNode", "splats"),
-    Stage("viewer", "worldsystem_viewer", "worldsystem_viewer.node:ViewerNode", "viewer"),
-    Stage("bridge", "worldsystem_bridge", "worldsystem_bridge.node:BridgeNode", "bridge"),
-    Stage("recorder", "worldsystem_storage", "worldsystem_storage.node:RecorderNode", "recorder"),
-    Stage("reporter", "worldsystem", "worldsystem.node:ReporterNode", "reporter"),
-    Stage("monitor", "worldsystem", "worldsystem.watch.node:MonitorNode", "monitor"),
+    Stage(
+        "slam3r",
+        "worldsystem_slam3r",
+        "worldsystem_slam3r.node:Slam3rNode",
+        "slam3r",
+        "worldsystem_slam3r.config:Slam3rConfig",
+    ),
+    Stage(
+        "mesher",
+        "worldsystem_mesh",
+        "worldsystem_mesh.node:MesherNode",
+        "mesher",
+        "worldsystem_mesh.config:MeshConfig",
+    ),
+    Stage(
+        "segmenter",
+        "worldsystem_segment",
+        "worldsystem_segment.node:SegmenterNode",
+        "segmenter",
+        "worldsystem_segment.config:SegmentConfig",
+    ),
+    Stage(
+        "splats",
+        "worldsystem_viewer",
+        "worldsystem_viewer.splats.node:SplatsNode",
+        "splats",
+        "worldsystem_viewer.splats.config:SplatsConfig",
+    ),
+    Stage(
+        "viewer",
+        "worldsystem_viewer",
+        "worldsystem_viewer.node:ViewerNode",
+        "viewer",
+        "worldsystem_viewer.config:ViewerConfig",
+    ),
+    Stage(
+        "bridge",
+        "worldsystem_bridge",
+        "worldsystem_bridge.node:BridgeNode",
+        "bridge",
+        "worldsystem_bridge.config:BridgeConfig",
+    ),
+    Stage(
+        "recorder",
+        "worldsystem_storage",
+        "worldsystem_storage.node:RecorderNode",
+        "recorder",
+        "worldsystem_storage.config:StorageConfig",
+    ),
+    Stage(
+        "reporter",
+        "worldsystem",
+        "worldsystem.node:ReporterNode",
+        "reporter",
+        "worldsystem.config:ReporterConfig",
+    ),
+    Stage(
+        "monitor",
+        "worldsystem",
+        "worldsystem.watch.node:MonitorNode",
+        "monitor",
+        "worldsystem.config:MonitorConfig",
+    ),
 )
-SIMULATOR = Stage("simulator", "worldsystem_sim", "worldsystem_sim.node:SimulatorNode", "simulator")
+SIMULATOR = Stage(
+    "simulator",
+    "worldsystem_sim",
+    "worldsystem_sim.node:SimulatorNode",
+    "simulator",
+    "worldsystem_sim.config:SimConfig",
+)
 _NAMES = frozenset(stage.name for stage in (*STAGES, SIMULATOR))
 
 Parameters = dict[str, object]

@@ -41,6 +41,8 @@ _KEEP_AN_ARCHIVE = ("mesher", "splats")
 class SeparateApp(App):
     """Runs a `Choice` with one process a stage; see `App`. Files are played at their own pace."""
 
+    composed = False
+
     def __init__(self, choice: Choice, *, status: bool = True) -> None:
         super().__init__(replace(choice, realtime=True), status=status)
         self._settings = TemporaryDirectory(prefix="worldsystem-")

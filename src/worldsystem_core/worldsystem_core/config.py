@@ -3,12 +3,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
+from difflib import get_close_matches
 from typing import Any, TypeVar, get_type_hints
 
 from worldsystem_core.errors import ConfigError
 
 C = TypeVar("C", bound="Config")
+
+_OF_EVERY_NODE = {"use_sim_time", "start_type_description_service"}
 
 
 def param(
@@ -90,7 +94,18 @@ def config_from(config_type: type[C], given: dict[str, Any]) -> C:
     """Build `config_type` from name/value pairs; an unknown name is an error listing the known."""
     known = {item.name for item in fields(config_type)}
     if unknown := sorted(given.keys() - known):
+        near = [like for name in unknown for like in get_close_matches(name, known, 1)]
+        hint = f"; did you mean {', '.join(near)}?" if near else ""
         raise ConfigError(
-            f"{config_type.__name__}: unknown setting(s) {unknown}; known: {sorted(known)}"
+            f"{config_type.__name__}: unknown setting(s) {unknown}; known: {sorted(known)}{hint}"
         )
     return config_type(**given)
+
+
+def own_settings(given: Mapping[str, object]) -> dict[str, Any]:
+    """Those of a node's parameters that are its stage's settings, not of every ROS node."""
+    return {
+        name: value
+        for name, value in given.items()
+        if name not in _OF_EVERY_NODE and not name.startswith("qos_overrides.")
+    }

@@ -18,7 +18,7 @@ from worldsystem_ingest.bag.recording import is_bag
 from worldsystem_ingest.camera_device import CameraDevice
 from worldsystem_ingest.config import IngestConfig
 from worldsystem_ingest.files.image_folder import ImageFolder
-from worldsystem_ingest.files.video_file import VideoFile
+from worldsystem_ingest.files.video_file import VideoFile, missing
 from worldsystem_ingest.replay import ReplayedSource, is_replay
 from worldsystem_ingest.rtsp_push.pushed import PushedSource
 from worldsystem_ingest.server import ServerSource, ServingSource
@@ -88,9 +88,27 @@ def open_source(url: str, config: IngestConfig) -> Source:
     return source if config.frame_step == 1 else ThinnedSource(source, config.frame_step)
 
 
-def _source(url: str, config: IngestConfig) -> Source:
+def check_address(url: str) -> None:
+    """Raise the `SourceError` of `open_source` for a path where nothing is, and an unknown scheme.
+
+    Nothing is opened: what is there may still be no source.
+    """
+    scheme, path = _scheme(url), Path(url).expanduser()
+    if scheme == "file" and not path.exists():
+        path = Path(unquote(urlsplit(url).path)).expanduser()
+    if url and scheme in ("", "file") and not path.exists():
+        raise missing(path)
+    if scheme and scheme not in _SCHEMES and not path.exists():
+        raise SourceError(_unknown(scheme, url))
+
+
+def _scheme(url: str) -> str:
     match = _SCHEME.match(url)
-    scheme = match.group(1).lower() if match else ""
+    return match.group(1).lower() if match else ""
+
+
+def _source(url: str, config: IngestConfig) -> Source:
+    scheme = _scheme(url)
     if not url:
         raise SourceError("no source given; give a file, a folder of images, a URL, or server:")
     if not scheme or Path(url).exists():

@@ -117,6 +117,13 @@ def backend_names() -> list[str]:
     return [*_MAKERS, AUTO]
 
 
+def check_name(name: str) -> None:
+    """Raise a `BackendError` that lists the known names when `name` is none of them."""
+    if name not in backend_names():
+        known = ", ".join(backend_names())
+        raise BackendError(f"reconstruction back-end '{name}' is not known; choose one of: {known}")
+
+
 def create_backend(name: str, config: Slam3rConfig | None = None) -> ReconstructionBackend:
     """Build the back-end `name` alone, without the graph around it; see `open_backend`."""
     return _open(name, config or Slam3rConfig(backend=name)).backend
@@ -210,11 +217,9 @@ def _without_graph(opened: OpenedBackend) -> OpenedBackend:
 
 
 def _open(name: str, config: Slam3rConfig) -> OpenedBackend:
+    check_name(name)
     if name == AUTO:
         return _best(config)
-    if name not in _MAKERS:
-        known = ", ".join(backend_names())
-        raise BackendError(f"reconstruction back-end '{name}' is not known; choose one of: {known}")
     try:
         return OpenedBackend(_MAKERS[name](config), name)
     except WorldSystemError as error:

@@ -8,11 +8,10 @@ from typing import TypeVar
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.node import Node
 
-from worldsystem_core.config import Config, config_from, settings_of
+from worldsystem_core.config import Config, config_from, own_settings, settings_of
 
 C = TypeVar("C", bound=Config)
 
-_RCLPY_OWN = {"use_sim_time", "start_type_description_service"}
 _WIDEST = 1e18
 
 
@@ -23,11 +22,8 @@ def declare_config(node: Node, config_type: type[C]) -> C:
     otherwise ignores a misspelt override in silence. Raises `ConfigError` for an unknown name, a
     wrong type or a value out of range.
     """
-    given = {
-        name: parameter.value
-        for name, parameter in node.get_parameters_by_prefix("").items()
-        if name not in _RCLPY_OWN and not name.startswith("qos_overrides.")
-    }
+    parameters = node.get_parameters_by_prefix("").items()
+    given = own_settings({name: parameter.value for name, parameter in parameters})
     config = config_from(config_type, given)
     for setting in settings_of(config_type):
         if setting.name in given:

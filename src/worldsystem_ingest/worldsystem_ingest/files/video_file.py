@@ -39,6 +39,11 @@ class _About:
     quarters: int
 
 
+def missing(path: Path) -> SourceError:
+    """What is said of a path where nothing is."""
+    return SourceError(f"{path} does not exist; give a video, a folder of images, or a URL")
+
+
 class VideoFile:
     """Any container that FFmpeg opens, and raw H.264; stamps are the file's own, from its start.
 
@@ -53,7 +58,7 @@ class VideoFile:
 
     def __init__(self, path: Path, config: IngestConfig) -> None:
         if not path.is_file():
-            raise SourceError(f"{path} does not exist; give a video, a folder of images, or a URL")
+            raise missing(path)
         self._path = path
         self._config = config
         self._position_s = 0.0

@@ -1,0 +1,25 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is wrong with a choice as far as it shows before any stage is made: those take seconds."""
+
+from __future__ import annotations
+
+from pkgutil import resolve_name
+
+from worldsystem.graph import SIMULATOR, Choice, simulator_parameters, stages
+from worldsystem_core.config import config_from, own_settings
+from worldsystem_ingest.source import check_address
+from worldsystem_slam3r.backend import check_name
+
+
+def check(choice: Choice, *, composed: bool = True) -> None:
+    """Raise the `WorldSystemError` with which a stage would end its start: for an unknown setting
+    or one out of its limits, a back-end of no such name, or a source that is no address."""
+    chosen = stages(choice, composed=composed)
+    if choice.simulated:
+        chosen.append((SIMULATOR, simulator_parameters(choice)))
+    settings = {
+        stage.name: config_from(resolve_name(stage.settings), own_settings(parameters))
+        for stage, parameters in chosen
+    }
+    check_name(settings["slam3r"].backend)
+    check_address(settings["ingest"].source)

@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is wrong with a choice is said before any stage is made."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from pkgutil import resolve_name
+
+import pytest
+
+pytest.importorskip("rclpy", reason="ROS is not set up: run these through `make test`")
+
+from worldsystem.app import App
+from worldsystem.foreseen import check
+from worldsystem.graph import SIMULATOR, STAGES, Choice
+from worldsystem.separate import SeparateApp
+from worldsystem_core.config import Config
+from worldsystem_core.errors import WorldSystemError
+
+WRONG = {
+    "an unknown setting": ({"extra": {"mesher": {"voxl": 0.1}}}, "did you mean voxel?"),
+    "a value out of its limits": ({"extra": {"mesher": {"threads": 0}}}, "threads = 0 is outside"),
+    "text for a number": ({"extra": {"mesher": {"voxel": "fine"}}}, "must be float, not str"),
+    "an unknown setting of the drone": (
+        {"extra": {"simulator": {"wings": 2}}},
+        r"\['wings'\]; known: ",
+    ),
+    "an unknown back-end": ({"backend": "abacus"}, "choose one of: geometric"),
+    "a file that is not there": ({"source": "/no/such/clip.mp4"}, "does not exist"),
+    "a file: that is not there": ({"source": "file:///no/such.mp4"}, "/no/such.mp4 does not exist"),
+    "an unknown scheme": ({"source": "telepathy://me"}, "unknown kind of source 'telepathy:'"),
+}
+RIGHT = ("sim", "sim:orbit", "server:", "rtsp://127.0.0.1/x", "camera:0", "webrtc:", "bag:/x")
+
+
+@pytest.mark.parametrize("runner", [App, SeparateApp], ids=["composed", "separate"])
+@pytest.mark.parametrize("wrong", WRONG)
+def test_it_is_said_before_any_stage_is_made(wrong, runner, tmp_path, monkeypatch):
+    chosen, answer = WRONG[wrong]
+    monkeypatch.setattr(runner, "_run", lambda *_: pytest.fail("stages are being made"))
+    app = runner(Choice(out=tmp_path / "out", **chosen), status=False)
+    with pytest.raises(WorldSystemError, match=answer):
+        app.run()
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("source", RIGHT)
+def test_what_may_be_right_is_not_refused(source, tmp_path):
+    check(Choice(source=source, out=tmp_path))
+    check(Choice(source=source, out=tmp_path), composed=False)
+
+
+def test_a_file_that_is_there_is_not_refused(tmp_path):
+    odd = tmp_path / "a:name.mp4"
+    odd.write_bytes(b"")
+    for source in (str(odd), f"file://{odd}", str(tmp_path)):
+        check(Choice(source=source, out=tmp_path / "out"))
+
+
+def test_parameters_of_every_node_are_not_refused(tmp_path):
+    given = {"use_sim_time": True, "qos_overrides./image.publisher.depth": 3}
+    check(Choice(out=tmp_path, extra={"mesher": given}))
+
+
+@pytest.mark.parametrize("stage", [*STAGES, SIMULATOR], ids=lambda stage: stage.name)
+def test_a_stages_settings_are_those_that_its_node_reads(stage):
+    settings = resolve_name(stage.settings)
+    assert issubclass(settings, Config)
+    source = inspect.getsource(resolve_name(stage.plugin))
+    assert re.search(rf'__init__\(\s*"{stage.name}", {settings.__name__},', source)
