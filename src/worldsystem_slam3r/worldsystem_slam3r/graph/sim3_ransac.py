@@ -19,6 +19,8 @@ from worldsystem_core.geometry.sim3 import Sim3
 
 HYPOTHESES = 200
 STEPS = 8
+SETTLED = 1e-6
+"""A step so small [rad, depths] ends the search: most pairs need three."""
 DEPTH_SIGMA = 0.04
 """Standard deviation of the logarithm of a depth ratio that counts as much as one pixel."""
 HUBER_SIGMAS = 1.5
@@ -91,7 +93,8 @@ def refine(
     pairs: Pairs, a_from_b: Sim3, inliers: Bool[np.ndarray, "n"], *, limit_px: float
 ) -> Sim3Fit:
     """Least squares of the errors in both pictures; pairs come and go as they agree."""
-    information = np.eye(7)
+    information, depth = np.eye(7), max(float(np.median(pairs.points_b[:, 2])), 1e-9)
+    per_depth = np.array([1.0, 1.0, 1.0, 1 / depth, 1 / depth, 1 / depth, 1.0])
     for _ in range(STEPS):
         used = pairs.chosen(inliers)
         if len(used) < 4:
@@ -99,10 +102,11 @@ def refine(
         residual, jacobian = _linearised(used, a_from_b)
         weight = _weights(residual, len(used), limit_px)
         information = jacobian.T @ (jacobian * weight[:, None]) + 1e-9 * np.eye(7)
-        a_from_b = _stepped(
-            a_from_b, -np.linalg.solve(information, jacobian.T @ (weight * residual))
-        )
-        inliers = similarity_errors_px(pairs, a_from_b) < limit_px
+        step = -np.linalg.solve(information, jacobian.T @ (weight * residual))
+        a_from_b = _stepped(a_from_b, step)
+        before, inliers = inliers, similarity_errors_px(pairs, a_from_b) < limit_px
+        if np.abs(per_depth * step).max() < SETTLED and (inliers == before).all():
+            break
     if inliers.sum() < 4:
         return Sim3Fit(a_from_b, np.zeros_like(inliers), np.full((7, 7), np.inf))
     spread = _residual_px(pairs.chosen(inliers), a_from_b)
