@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import rclpy
-from ament_index_python.packages import get_package_share_path
 from geometry_msgs.msg import Point
 from rclpy.parameter import Parameter
 from worldsystem_msgs.srv import Identify, LoadMap, QueryObjects, SaveMap, SetPrompt
@@ -75,7 +74,7 @@ class App:
         find_installed_prefix()
         tune_process()
         clean_stale_segments()
-        use_dds_profile(_dds_profile())
+        use_dds_profile()
         rclpy.init(args=logging_arguments([]), signal_handler_options=rclpy.SignalHandlerOptions.NO)
         forward_logging(logging.WARNING)
         try:
@@ -197,11 +196,6 @@ def started(stage: Stage, parameters: Parameters) -> NodeThread:
     thread = NodeThread(node)
     thread.start()
     return thread
-
-
-def _dds_profile() -> Path:
-    """The profile that the package installs."""
-    return get_package_share_path("worldsystem") / "config" / "fastdds.xml"
 
 
 def ask_map_service(service: str, path: str, namespace: str) -> tuple[bool, str]:

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from typing import Any
 
 import rclpy
-from ament_index_python.packages import get_package_share_path
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.node import Node
 
@@ -64,7 +63,7 @@ def _level(of: Any) -> int:
 
 def watch(namespace: str, show: Callable[[SystemState], bool], period_s: float) -> None:
     """Listen to a system that runs and call `show` every `period_s` until it returns False."""
-    use_dds_profile(get_package_share_path("worldsystem") / "config" / "fastdds.xml")
+    use_dds_profile()
     rclpy.init(signal_handler_options=rclpy.SignalHandlerOptions.NO)
     node, state = Node("watcher", namespace=namespace), SystemState()
     links = [

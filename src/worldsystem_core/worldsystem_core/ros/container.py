@@ -24,7 +24,7 @@ from rclpy.parameter import Parameter
 from worldsystem_core.errors import WorldSystemError
 from worldsystem_core.ros.log_forwarding import forward_logging, logging_arguments
 from worldsystem_core.ros.node_thread import NodeThread, finish_all
-from worldsystem_core.ros.process import clean_stale_segments, tune_process
+from worldsystem_core.ros.process import clean_stale_segments, tune_process, use_dds_profile
 
 log = logging.getLogger(__name__)
 
@@ -123,6 +123,7 @@ def wait_for_signal(ended: Callable[[], bool] = lambda: False) -> None:
 def main() -> None:
     """Run an empty container until it is interrupted; then end its nodes in order."""
     tune_process()
+    use_dds_profile()
     clean_stale_segments()
     rclpy.init(
         args=logging_arguments(sys.argv), signal_handler_options=rclpy.SignalHandlerOptions.NO
@@ -148,6 +149,7 @@ def run_node(node_class: type) -> None:
     supervisor, systemd, Docker) begins it anew; 2 says that a person must change its settings.
     """
     tune_process()
+    use_dds_profile()
     rclpy.init(
         args=logging_arguments(sys.argv), signal_handler_options=rclpy.SignalHandlerOptions.NO
     )

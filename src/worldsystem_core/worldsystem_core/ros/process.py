@@ -15,7 +15,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-from ament_index_python.packages import get_package_prefix
+from ament_index_python.packages import (
+    PackageNotFoundError,
+    get_package_prefix,
+    get_package_share_path,
+)
 
 from worldsystem_core.freed_memory import hand_back_freed_memory, keep_freed_memory
 from worldsystem_core.interpreter import share_interpreter
@@ -38,8 +42,16 @@ def installed_executable(package: str, name: str) -> Path:
     return Path(get_package_prefix(package)) / "lib" / package / name
 
 
-def use_dds_profile(profile: Path) -> None:
-    """Point Fast DDS (2.x and 3.x) to the shipped profile unless the user has set one."""
+def use_dds_profile() -> None:
+    """Point Fast DDS (2.x and 3.x) to the shipped profile unless the user has set one.
+
+    Call it before `rclpy.init`. Without it a process talks to every network that the machine is on.
+    """
+    try:
+        profile = get_package_share_path("worldsystem") / "config" / "fastdds.xml"
+    except PackageNotFoundError:
+        log.warning("package `worldsystem` is not installed: DDS is as ROS has it, on all networks")
+        return
     for name in _PROFILE_VARIABLES:
         os.environ.setdefault(name, str(profile))
     os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "SYSTEM_DEFAULT")

@@ -9,6 +9,7 @@ from typing import Any
 import rclpy
 
 from worldsystem_core.errors import ServiceError
+from worldsystem_core.ros.process import use_dds_profile
 
 _FOUND_S = 5.0
 _ANSWER_S = 120.0
@@ -16,6 +17,7 @@ _ANSWER_S = 120.0
 
 def call_service(kind: type, name: str, request: Any, namespace: str = "") -> Any:
     """The answer to `request`; a `ServiceError` when nobody serves `name` or answers in time."""
+    use_dds_profile()
     rclpy.init()
     node = rclpy.create_node("caller", namespace=namespace)
     try:
