@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A process that is started without our environment script keeps to this machine as the others do.
-"""
+"""A process that is started without our environment script keeps to this machine, too."""
 
 from __future__ import annotations
 

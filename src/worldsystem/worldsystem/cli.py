@@ -14,7 +14,7 @@ from worldsystem.bag_commands import add_bag
 from worldsystem.catalogue.commands import add_runs
 from worldsystem.dataset_commands import add_export, add_import
 from worldsystem.evaluation_command import add_eval
-from worldsystem.graph import SIMULATED_S, Choice, is_simulated
+from worldsystem.graph import SIMULATED_S, Choice, is_served, is_simulated
 from worldsystem.map_command import add_map
 from worldsystem.node_command import add_node
 from worldsystem.objects_command import add_objects
@@ -183,6 +183,8 @@ def _choice(options: argparse.Namespace) -> Choice:
         },
         "reporter": {"truth": options.truth} if options.truth else {},
     }
+    if options.focal and is_served(options.source):
+        flags["slam3r"] = {"focal_px": options.focal}
     return Choice(
         source=options.source,
         backend=options.backend,

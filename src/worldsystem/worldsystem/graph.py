@@ -16,6 +16,7 @@ from worldsystem_core.errors import ConfigError
 SIMULATOR_SOURCE = "sim"
 SIMULATED_S = 60.0
 _SERVER_SOURCE = "server:"
+_SERVED_SCHEMES = ("server", "webrtc")
 DEFAULT_PORT = 5001
 MAP_EVERY_S = 1.0
 """What can die alone keeps its map saved so often, and goes on in it: so much of it can be lost."""
@@ -251,6 +252,11 @@ def _parameters(name: str, choice: Choice, *, composed: bool) -> Parameters:
 def is_simulated(source: str) -> bool:
     """Whether the pictures come from the built-in simulator."""
     return source == SIMULATOR_SOURCE or source.startswith("sim:")
+
+
+def is_served(source: str) -> bool:
+    """Whether senders come to a server of ours, and tell their camera themselves, or do not."""
+    return source.partition(":")[0] in _SERVED_SCHEMES
 
 
 def check_names(nodes: Iterable[str]) -> None:
