@@ -24,6 +24,8 @@ ROOT = Path(__file__).resolve().parents[2]
 COMPOSE = yaml.safe_load((ROOT / "docker/compose.yaml").read_text())
 SERVICES = COMPOSE["services"]
 OURS = {name: s for name, s in SERVICES.items() if str(s["image"]).startswith("worldsystem:")}
+ON_A_GPU = yaml.safe_load((ROOT / "docker/compose.cuda.yaml").read_text())["services"]
+COMPUTING = {"simulator", "slam3r", "mesh", "segment"}
 DOCKERFILES = ("Dockerfile", "Dockerfile.cuda")
 WANTED_PROFILES = {
     "ingest", "slam3r", "mesh", "segment", "storage", "viewer", "mediamtx", "prometheus",
@@ -115,6 +117,18 @@ def test_what_is_mounted_exists(name: str) -> None:
             assert (ROOT / "docker" / source).exists(), volume
         elif not source.startswith("${"):
             assert source in COMPOSE["volumes"]
+
+
+def test_on_a_gpu_all_of_ours_have_its_image_and_those_that_compute_have_the_gpu() -> None:
+    assert ON_A_GPU.keys() == OURS.keys()
+    for name, service in ON_A_GPU.items():
+        assert service["image"] != OURS[name]["image"], "one would be built under the other's name"
+        assert service["build"] == {"context": "..", "dockerfile": "docker/Dockerfile.cuda"}
+    handed_on = {name for name, service in ON_A_GPU.items() if "deploy" in service}
+    assert handed_on == COMPUTING
+    for name in COMPUTING:
+        (device,) = ON_A_GPU[name]["deploy"]["resources"]["reservations"]["devices"]
+        assert device == {"driver": "nvidia", "count": "all", "capabilities": ["gpu"]}
 
 
 @pytest.mark.parametrize("name", sorted(set(SERVICES) - set(OURS)))

@@ -15,8 +15,17 @@ from importlib import metadata
 from pathlib import Path
 
 from worldsystem_ingest.camera_device import cameras
+from worldsystem_slam3r.weight_files import weights_folder
 
-_PORTS = {5001: "video server", 8080: "web page", 8765: "Foxglove", 9876: "Rerun"}
+_PORTS = {
+    5001: "video server",
+    8006: "mesher's metrics",
+    8007: "monitor",
+    8080: "web page",
+    8765: "Foxglove",
+    9090: "Rerun's web viewer",
+    9876: "Rerun",
+}
 _REQUIRED = {
     "numpy": "numpy",
     "scipy": "scipy",
@@ -110,10 +119,10 @@ def _gpu() -> Iterator[Finding]:
 
 
 def _weights() -> Iterator[Finding]:
-    place = os.environ.get("WORLDSYSTEM_WEIGHTS", "")
-    well = bool(place) and Path(place).is_dir()
-    found = place or "none; the `geometric` back-end needs none"
-    yield Finding(well, "weights", found, "set WORLDSYSTEM_WEIGHTS to their folder", False)
+    place = weights_folder()
+    found = str(place) if place.is_dir() else "none; the `geometric` back-ends need none"
+    cure = "run `make weights`, or set WORLDSYSTEM_WEIGHTS to their folder"
+    yield Finding(place.is_dir(), "weights", found, cure, False)
 
 
 def _ports() -> Iterator[Finding]:
