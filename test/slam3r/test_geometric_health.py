@@ -11,6 +11,7 @@ import pytest
 import recordings
 
 from worldsystem_core.frames import Frame
+from worldsystem_slam3r.backend import open_backend
 from worldsystem_slam3r.config import Slam3rConfig
 from worldsystem_slam3r.geometric.health import HealthMonitor
 from worldsystem_slam3r.geometric.system import GeometricBackend
@@ -25,6 +26,13 @@ SECOND_NS = 10**9
 @pytest.fixture(scope="module")
 def film() -> list[Frame]:
     return filmed_room.frames(POSES, CAMERA)
+
+
+@pytest.mark.parametrize("graph", [True, False])
+def test_whoever_opens_the_back_end_is_told_its_health(film, graph):
+    opened = open_backend("geometric", Slam3rConfig(synchronous=True, graph=graph))
+    opened.backend.feed(film[0])
+    assert health_of(opened.backend) is not None
 
 
 def _fed(film: list[Frame]) -> list[Health]:

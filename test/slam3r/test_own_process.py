@@ -34,7 +34,7 @@ from worldsystem_slam3r.apart.client import AHEAD, RunningApart
 from worldsystem_slam3r.apart.codec import pack, unpack
 from worldsystem_slam3r.config import Slam3rConfig
 from worldsystem_slam3r.maps.next_life import kept_keyframes
-from worldsystem_slam3r.running import Answer, Running, RunningHere, WorkerEnded
+from worldsystem_slam3r.running import OF_NO_FRAME, Answer, Running, RunningHere, WorkerEnded
 
 CAMERA = filmed_room.camera(480, 270)
 POSES = filmed_room.sideways_poses(48, step=0.09)
@@ -276,6 +276,43 @@ def test_the_worker_ends_with_the_process_that_started_it():
     parent.kill()
     parent.wait(10.0)
     until(lambda: not os.path.exists(f"/proc/{worker}/cwd"))
+
+
+def test_what_ends_a_runs_whole_group_is_for_the_run(film):
+    """As `timeout`, or a terminal that goes away: the run ends in order, and its worker with it."""
+    code = (
+        "import signal, sys\n"
+        "from worldsystem_slam3r.apart.client import RunningApart\n"
+        "from worldsystem_slam3r.config import Slam3rConfig\n"
+        "for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):\n"
+        "    signal.signal(number, lambda *_: None)\n"
+        "running = RunningApart(Slam3rConfig(), lambda: None)\n"
+        "print(running.pid, flush=True)\n"
+        "sys.stdin.readline()\n"
+        "print(len(running.finish()), flush=True)\n"
+    )
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    run = subprocess.Popen([sys.executable, "-c", code], start_new_session=True, **pipes)
+    worker = int(run.stdout.readline())
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        os.killpg(run.pid, number)
+        os.kill(worker, number)
+    time.sleep(0.5)
+    rest, _ = run.communicate("end\n", timeout=30.0)
+    assert int(rest) >= 1, "the worker was gone"
+
+
+def test_what_a_worker_told_before_its_last_reply_is_not_lost(apart, monkeypatch):
+    late, call = Answer(OF_NO_FRAME), RunningApart._call
+
+    def called(self: RunningApart, kind: str, arguments: list) -> object:
+        reply = call(self, kind, arguments)
+        self._hear("answer", late)  # it lay before the reply in the channel
+        return reply
+
+    monkeypatch.setattr(RunningApart, "_call", called)
+    assert apart.begin_anew(5) == [late]
+    assert late in apart.finish()
 
 
 def test_a_message_that_cannot_be_ours_closes_the_channel():

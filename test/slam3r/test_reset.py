@@ -195,3 +195,31 @@ def test_the_new_maps_cloud_is_whole_and_has_no_point_of_the_old(context, ring, 
 def spun(executor) -> bool:
     executor.spin_once(timeout_sec=0.02)
     return True
+
+
+@pytest.mark.ros
+def test_a_keyframe_that_came_in_the_last_moment_goes_with_the_old_map(context, ring, monkeypatch):
+    """Its depth was worked out while the reset was on its way."""
+    from rclpy.parameter import Parameter
+    from worldsystem_msgs.srv import Reset
+
+    from worldsystem_slam3r import node
+    from worldsystem_slam3r import running as running_module
+
+    back_end = opened(DriftingBackend, ring, Slam3rConfig(), monkeypatch)
+    monkeypatch.setattr(running_module, "open_backend", lambda *_: back_end)
+    settings = [Parameter("cloud_points", value=2000)]
+    slam3r = node.Slam3rNode(context=context, parameter_overrides=settings)
+    try:
+        told: list[Event] = []
+        slam3r._publish([NewKeyframe(a_keyframe(key, 600)) for key in range(3)])
+        slam3r._keyframe_out.publish = told.append
+        late = running_module.Answer(running_module.OF_NO_FRAME, [NewKeyframe(a_keyframe(3, 600))])
+        monkeypatch.setattr(slam3r._running, "begin_anew", lambda _: [late])
+        assert slam3r._on_reset(Reset.Request(), Reset.Response()).success
+        (gone,) = (event for event in told if isinstance(event, RemovedKeyframes))
+        assert gone.ids == (0, 1, 2, 3)
+        assert told[-1] is gone
+        assert len(slam3r._cloud) == 0
+    finally:
+        slam3r.close()

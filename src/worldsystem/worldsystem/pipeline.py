@@ -36,7 +36,7 @@ from worldsystem_core.surface import MeshDelta
 from worldsystem_core.telemetry import Telemetry
 from worldsystem_core.trajectory import Trajectory
 from worldsystem_ingest.config import IngestConfig
-from worldsystem_ingest.source import open_source
+from worldsystem_ingest.source import Source, open_source
 from worldsystem_mesh.config import MeshConfig
 from worldsystem_mesh.mesher import Mesher
 from worldsystem_segment.config import SegmentConfig
@@ -214,10 +214,16 @@ def run_pipeline(choice: Choice, *, truth: str = "") -> Path:
     config = _config(IngestConfig, ingest, choice.extra.get("ingest"))
     choice, _ = in_its_folder(choice)
     stop = threading.Event()
+    simulator: SimulatorProcess | None = None
     with ended_by_signals(stop.set):
-        broken = _run_source(choice, config, pipeline, stop)
+        opened = open_source(config.source, config)
+        if choice.simulated:
+            simulator = SimulatorProcess(choice)
+        broken = _run_source(choice, opened, simulator, pipeline, stop)
         pipeline.finish()
         _write(choice, pipeline, truth, broken)
+    if simulator is not None:  # what it sent before it failed is kept
+        simulator.raise_failure()
     return choice.out
 
 
@@ -235,14 +241,16 @@ def _write(choice: Choice, pipeline: Pipeline, truth: str, broken: str | None) -
 
 
 def _run_source(
-    choice: Choice, config: IngestConfig, pipeline: Pipeline, stop: threading.Event
+    choice: Choice,
+    source: Source,
+    simulator: SimulatorProcess | None,
+    pipeline: Pipeline,
+    stop: threading.Event,
 ) -> str | None:
     """Run the source to its end, the choice's time or `stop`; return where it broke off, if so."""
     limit_s = min(choice.duration_s, threading.TIMEOUT_MAX)
     timer = threading.Timer(limit_s, stop.set)
     timer.daemon = True
-    source = open_source(config.source, config)
-    simulator = SimulatorProcess(choice) if choice.simulated else None
     if simulator is None:
         timer.start()
     else:
@@ -253,8 +261,6 @@ def _run_source(
         timer.cancel()
         if simulator is not None:
             simulator.stop()
-    if simulator is not None:
-        simulator.raise_failure()
     return broken
 
 

@@ -123,8 +123,8 @@ class Slam3rNode(StageNode):
         """Begin the map anew; whoever has keyframes of the old one is told that they are gone."""
         try:
             self._take(self._running.settle())
+            self._take(self._running.begin_anew(self._newest_id + 1))
             ids = self._trajectory.keyframe_ids
-            self._running.begin_anew(self._newest_id + 1)
         except WorldSystemError as error:
             response.message = str(error)
             self._revive_ended(error)

@@ -91,8 +91,9 @@ class Running(Protocol):
         """Have all keyframes told again; the sentence about it, or a `MapError`."""
         ...
 
-    def begin_anew(self, next_id: int) -> None:
-        """An empty map, whose keyframes are numbered on from `next_id`; after `settle`."""
+    def begin_anew(self, next_id: int) -> list[Answer]:
+        """An empty map, whose keyframes are numbered on from `next_id`; after `settle`. The last
+        answers of the old map, as one that came of itself meanwhile."""
         ...
 
     def condition(self) -> Condition:
@@ -149,8 +150,9 @@ class RunningHere:
     def tell_again(self) -> str:
         return tell_again(self._graph)
 
-    def begin_anew(self, next_id: int) -> None:
+    def begin_anew(self, next_id: int) -> list[Answer]:
         self._take(begin_anew(self._opened, self._config, next_id=next_id))
+        return []
 
     def condition(self) -> Condition:
         graph = self._graph

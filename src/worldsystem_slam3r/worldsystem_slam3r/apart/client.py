@@ -47,6 +47,7 @@ class RunningApart:
             [sys.executable, "-m", "worldsystem_slam3r.apart.worker", str(theirs.fileno())],
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
+            start_new_session=True,  # what ends a run's whole group is for the run, which ends us
         )
         theirs.close()
         self._condition = Condition({"process.pid": self.pid})  # until it tells of itself
@@ -95,7 +96,8 @@ class RunningApart:
         """As `Running` says; a worker that has died has nothing more to tell."""
         due = self.settle()
         try:
-            return [*due, *self._call("finish", [])]
+            held_back = self._call("finish", [])
+            return [*due, *self.answers(), *held_back]  # what it told of itself came before
         except WorkerEnded as ended:
             log.error("%s; what it held back is lost", ended)
             return [*due, *self.answers()]
@@ -110,8 +112,9 @@ class RunningApart:
     def tell_again(self) -> str:
         return str(self._call("tell_again", []))
 
-    def begin_anew(self, next_id: int) -> None:
+    def begin_anew(self, next_id: int) -> list[Answer]:
         self._call("begin_anew", [next_id])
+        return self.answers()
 
     def condition(self) -> Condition:
         return self._condition

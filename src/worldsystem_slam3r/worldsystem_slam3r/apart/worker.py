@@ -140,7 +140,7 @@ class Worker:
 
 def main() -> None:
     """Open the back-end that the stage asks for and work until it goes away."""
-    for number in (signal.SIGINT, signal.SIGHUP):  # they are for the stage, which ends us
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # for the stage, which ends us
         signal.signal(number, signal.SIG_IGN)
     share_interpreter()
     hand_back_freed_memory()

@@ -368,7 +368,7 @@ class GraphBackend:
     @property
     def health(self) -> object:
         """What the back-end says of its own state; None where it says nothing."""
-        return getattr(self._backend.inner, "health", None)
+        return self._backend.health
 
     def facts(self) -> dict[str, object]:
         """What diagnostics say of the graph."""

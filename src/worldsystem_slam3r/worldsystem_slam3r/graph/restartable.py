@@ -84,6 +84,11 @@ class RenewableBackend:
         """The back-end that works now."""
         return self._backend
 
+    @property
+    def health(self) -> object:
+        """What that back-end says of its own state; None where it says nothing."""
+        return getattr(self._backend, "health", None)
+
     def number_from(self, first_id: int, first_submap: int | None = None) -> None:
         """Number on from here, sub-maps where told; only before the first frame.
 
