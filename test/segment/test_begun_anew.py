@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -12,10 +13,12 @@ from segment_scenes import ROOM_EYE, room
 
 rclpy = pytest.importorskip("rclpy", reason="ROS is not set up: run these through `make test`")
 
+from worldsystem_core import returning_keyframes  # noqa: E402
 from worldsystem_core.errors import MapError  # noqa: E402
 from worldsystem_core.reconstruction import (  # noqa: E402
     MovedKeyframes,
     NewKeyframe,
+    RemovedKeyframes,
     ScaleState,
 )
 from worldsystem_segment.node import SegmenterNode  # noqa: E402
@@ -27,8 +30,13 @@ def begin(tmp_path):
     """A segmenter that keeps its objects in one folder; it is never closed, as one killed."""
     context = rclpy.Context()
     rclpy.init(context=context, domain_id=40 + os.getpid() % 20)
-    given = [rclpy.parameter.Parameter("map", value=str(tmp_path))]
-    yield lambda: SegmenterNode(context=context, parameter_overrides=given)
+
+    def made(**settings: object) -> SegmenterNode:
+        given = {"map": str(tmp_path)} | settings
+        parameters = [rclpy.parameter.Parameter(name, value=value) for name, value in given.items()]
+        return SegmenterNode(context=context, parameter_overrides=parameters)
+
+    yield made
     rclpy.try_shutdown(context=context)
 
 
@@ -142,6 +150,38 @@ def test_one_that_follows_a_killed_one_knows_the_keyframes_that_were_told(begin,
     for old, new in zip(before, again._segmenter.objects(0).objects, strict=True):
         shift = new.world_from_box[:3, 3] - old.world_from_box[:3, 3]
         np.testing.assert_allclose(shift, 5.0, atol=0.1)
+
+
+def test_what_was_seen_in_keyframes_that_were_replaced_meanwhile_goes_along_with_others(
+    begin, keyframes, monkeypatch
+):
+    """The first of all was replaced while the segmenter was away; the others are told again, then
+    corrected."""
+    monkeypatch.setattr(returning_keyframes, "QUIET_S", 0.05)
+    node = begin()
+    for keyframe in keyframes:
+        node._on_keyframe(NewKeyframe(keyframe))
+    before = node._segmenter.objects(0).objects
+    node._keep_map()
+    again = begin(restore=True)
+    poses = {keyframe.id: keyframe.world_from_cam for keyframe in keyframes[1:]}
+    again._on_keyframe(MovedKeyframes(poses, dict.fromkeys(poses, 1.0), keyframes[0].scale))
+    for keyframe in keyframes[1:]:
+        again._on_keyframe(NewKeyframe(keyframe))
+    time.sleep(0.1)
+    again._ask_for_missed()
+    moved = {key: pose.copy() for key, pose in poses.items()}
+    for pose in moved.values():
+        pose[:3, 3] += 5.0
+    again._on_keyframe(MovedKeyframes(moved))
+    after = again._segmenter.objects(0).objects
+    assert [each.id for each in after] == [each.id for each in before] != []
+    for old, new in zip(before, after, strict=True):
+        shift = new.world_from_box[:3, 3] - old.world_from_box[:3, 3]
+        np.testing.assert_allclose(shift, 5.0, atol=0.1)
+        np.testing.assert_allclose(np.sort(new.size), np.sort(old.size), rtol=0.1)
+    again._on_keyframe(RemovedKeyframes(tuple(poses)))
+    assert again._segmenter.objects(0).objects == (), "nothing of the old map is left"
 
 
 def test_objects_of_a_loaded_map_are_told_as_of_when_they_were_seen_last(begin, keyframes):

@@ -24,7 +24,13 @@ from worldsystem_core.keyframe_inbox import (
 )
 from worldsystem_core.objects import ObjectIdentity, ShownTracks
 from worldsystem_core.priority import paced
-from worldsystem_core.reconstruction import Keyframe, NewKeyframe, RemovedKeyframes
+from worldsystem_core.reconstruction import (
+    Keyframe,
+    NewKeyframe,
+    RemovedKeyframes,
+    Successor,
+)
+from worldsystem_core.returning_keyframes import ReturningKeyframes
 from worldsystem_core.ros import topics
 from worldsystem_core.ros.adapters.objects import object_message
 from worldsystem_core.ros.container import run_node
@@ -70,6 +76,7 @@ class SegmenterNode(StageNode):
         self._objects_every_s = OBJECTS_PERIOD_S
         self._unsaved, self._map_failure = False, ""
         self._go_on_in_map()
+        self._returning = ReturningKeyframes(self._told.ids if self.config.restore else ())
         self._inbox = self.listen_to_keyframes(self._on_keyframe, self._told, self._on_missed)
         if self.config.backend != "geometric" and self.config.every_picture:
             self.listen(topics.IMAGE, self._segmenter.look)
@@ -103,6 +110,7 @@ class SegmenterNode(StageNode):
         if isinstance(event, NewKeyframe) and self._inbox.is_news(event):
             self._segment(event.keyframe)
             self._told.note(event)
+            self._returning.told_again((event.keyframe.id,))
             no_news = None
         self._let_go_late()
         self._correct(self._inbox.take_corrections(no_news))
@@ -112,9 +120,11 @@ class SegmenterNode(StageNode):
     def _correct(self, corrections: Sequence[Correction]) -> None:
         """Follow corrections at once: each one by one would wait for its turn, and is told anew."""
         for event in joined(corrections):
+            self._returning.heard(event)
             if isinstance(event, RemovedKeyframes):
                 self._segmenter.remove(event.ids, event.successors)
             elif isinstance(event, ToldAgain):
+                self._returning.told_again(event.world_from_cam)
                 self._segmenter.told_again(event.world_from_cam)
                 self._segmenter.move(self._told.moved(event.world_from_cam))
             else:
@@ -169,6 +179,20 @@ class SegmenterNode(StageNode):
         if self._lacks_a_correction:
             self._lacks_a_correction = False
             self._keyframes_before.ask(Trigger.Request())
+        if not len(self._inbox):
+            self._let_others_stand_in(self._returning.take_replaced())
+
+    def _let_others_stand_in(self, ids: tuple[int, ...]) -> None:
+        """Keyframes of before that were not told again were replaced while this stage was away:
+        what was seen in them goes along with the nearest one."""
+        heirs = self._told.nearest(ids)
+        if not heirs:
+            return
+        poses = self._told.poses(heirs.values())
+        successors = {key: Successor(heir, poses[heir]) for key, heir in heirs.items()}
+        self._segmenter.remove(tuple(heirs), successors)
+        self._told.note(RemovedKeyframes(tuple(heirs)))
+        self._unsaved, self._objects_are_told = True, False
 
     def _tell_identities(self) -> None:
         while (said := self._identities.get(timeout_s=0.0)) is not None:
