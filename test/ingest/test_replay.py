@@ -62,6 +62,20 @@ def test_at_the_pace_of_now_stamps_are_host_times(video):
     assert max(abs(np.array(behind_s))) < 1.5
 
 
+def test_a_recording_by_a_clock_that_is_ahead_is_played_at_the_pace_of_now_too(tmp_path):
+    ahead_ns = time.time_ns() + 7 * 3600 * 10**9
+    messages = bag_lab.pictures(6)
+    for number, (*_, image) in enumerate(messages):
+        image.header.stamp = bag_lab.stamp(ahead_ns + number * 10**8)
+    bag = write_ros2(tmp_path / "ahead", messages)
+    behind_s: list[float] = []
+    sink = MemorySink(on_frame=lambda frame: behind_s.append(time.time() - frame.stamp_ns / 1e9))
+    settings = IngestConfig(realtime=True, start_s=0.1)
+    open_source(str(bag), settings).run(sink, threading.Event())
+    assert len(behind_s) == 5
+    assert max(abs(np.array(behind_s))) < 1.5
+
+
 def test_a_slow_stage_is_waited_for_at_any_pace(video):
     sink = MemorySink(on_frame=lambda frame: time.sleep(0.005))
     open_source(str(video), IngestConfig(speed=100.0)).run(sink, threading.Event())

@@ -343,3 +343,25 @@ def test_a_mesher_that_comes_back_has_the_surface_it_had_and_is_told_where_it_li
         # the last one's share is still there: seen from the side where no other looked
         facing = back._mesher.mesh().vertices @ keyframes[5].world_from_cam[:3, 3]
         assert facing.max() > 0.95 * (before.vertices @ keyframes[5].world_from_cam[:3, 3]).max()
+
+
+def test_a_mesher_gives_signs_of_life_while_a_large_map_comes_back_in_one_go(
+    context, outside, sphere_keyframes, tmp_path, monkeypatch
+):
+    from worldsystem_core.reconstruction import MovedKeyframes
+    from worldsystem_mesh import node as node_module
+
+    keyframes, archive = sphere_keyframes(5), str(tmp_path / "surface")
+    with running(context, archive_dir=archive) as died:
+        fuse(context, keyframes)
+        until(outside, lambda: died._mesher.stats()["keyframes"] == 5 and died.idle)
+    monkeypatch.setattr(node_module, "SIGN_S", 0.0)
+    monkeypatch.setattr(node_module, "RESTORING_S", 0.0)  # none comes back by itself
+    with running(context, archive_dir=archive, restore=True) as back:
+        signs: list[int] = []
+        with back.turn:
+            monkeypatch.setattr(back, "report", lambda: signs.append(len(back._mesher.views)))
+            poses = {k.id: k.world_from_cam for k in keyframes}
+            back._on_keyframe(MovedKeyframes(poses, dict.fromkeys(poses, 1.0), keyframes[0].scale))
+            monkeypatch.undo()
+        assert signs == [1, 2, 3, 4, 5]

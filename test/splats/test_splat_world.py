@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.spatial import cKDTree
@@ -10,7 +12,9 @@ from splat_scenes import CAMERA, rounds, wall_seen_from
 
 from worldsystem_core.geometry.sim3 import Sim3
 from worldsystem_core.reconstruction import Successor
+from worldsystem_core.splats.coverage import Coverage
 from worldsystem_core.splats.raster import draw
+from worldsystem_core.splats.voxel_kernels import LEVELS
 from worldsystem_core.splats.world import SplatWorld
 
 
@@ -243,3 +247,40 @@ def test_a_keyframe_without_points_adds_nothing():
     world.add_gaussians(keyframe, world.gaussians())
     assert len(world) == 0
     assert Sim3.identity().scale == 1.0
+
+
+def test_points_at_the_camera_itself_have_no_width_and_spoil_no_other():
+    """As somebody else's keyframe may have them: two neighbours at the very centre."""
+    good, world = wall_seen_from([0, 0, 0], 0), SplatWorld()
+    pointmap = good.pointmap.copy()
+    pointmap[:3, :8] = 0.0
+    added = world.add(replace(good, pointmap=pointmap))
+    assert added == CAMERA.width * CAMERA.height - 3 * 8
+    assert np.isfinite(world.gaussians().scales).all()
+
+
+@pytest.mark.parametrize("size", [np.nan, np.inf, 0.0, -1.0])
+def test_a_keyframe_that_is_told_no_place_stays_where_it_is(size):
+    world = SplatWorld()
+    keyframe = wall_seen_from([0, 0, 0], 0)
+    world.add(keyframe)
+    before = world.gaussians().means
+    world.move({0: keyframe.world_from_cam}, {0: size})
+    world.move({0: np.full((4, 4), np.nan)})
+    np.testing.assert_array_equal(world.gaussians().means, before)
+    world.add(wall_seen_from([0.1, 0, 0], 1))
+
+
+def test_widths_that_are_no_numbers_have_a_level():
+    levels = Coverage(0.05).levels(np.array([np.nan, np.inf, 0.0, -1.0, 0.04], np.float32))
+    assert ((levels >= 0) & (levels < LEVELS)).all()
+
+
+def test_what_went_into_a_chunk_that_goes_into_another_is_that_ones():
+    """Clients keep the first until the last is sent: else there would be a hole meanwhile."""
+    world = SplatWorld()
+    world._forget(1, shown_by=2)
+    world._forget(2, shown_by=3)
+    assert world.removed == {1: 3, 2: 3}
+    world._forget(3)
+    assert world.removed == {1: 3, 2: 3, 3: None}

@@ -24,6 +24,8 @@ from worldsystem_core.splats.packed import deflate, pack
 from worldsystem_core.splats.world import SplatWorld
 
 rclpy = pytest.importorskip("rclpy", reason="ROS is not set up: run these through `make test`")
+from worldsystem_viewer.splats import node as node_module  # noqa: E402
+
 pytestmark = pytest.mark.ros
 
 PIXELS = CAMERA.width * CAMERA.height
@@ -40,6 +42,22 @@ def node(context):
     yield node
     thread.stop()
     node.close()
+
+
+@pytest.mark.parametrize("paced", [False, True], ids=["live", "of a file"])
+def test_keyframes_of_a_loaded_map_that_found_no_room_are_asked_for_again(node, paced, monkeypatch):
+    """Nobody flies there again, perhaps; the stamps of a file are all of before."""
+    asked: list[object] = []
+    monkeypatch.setattr(node_module, "paced", lambda: paced)
+    monkeypatch.setattr(node_module, "QUIET_S", 0.05)
+    monkeypatch.setattr(node._keyframes_before, "ask", asked.append)
+    old = wall_seen_from([0, 0, 0], 0)
+    node._on_missed(NewKeyframe(replace(old, stamp_ns=time.time_ns())))
+    time.sleep(0.5)
+    assert not asked, "what is new is seen again"
+    node._on_missed(NewKeyframe(replace(old, stamp_ns=10**18)))
+    time.sleep(0.5)
+    assert len(asked) == (0 if paced else 1)
 
 
 def delta_of_a_wall() -> SplatDelta:

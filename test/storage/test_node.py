@@ -161,6 +161,18 @@ def test_a_full_disk_is_told_by_service_and_diagnostics_and_the_node_keeps_runni
     assert verify(tmp_path / "bag") == []
 
 
+def test_a_recording_without_video_files_says_so_and_its_bag_goes_on(context, tmp_path):
+    (tmp_path / "video").write_text("a file where the folder should be")
+    node, thread = recorder(context, tmp_path, topics="/imu/data")
+    samples = ReferencePublisher(node, topics.IMU)
+    assert "no video files are written" in node.problem()
+    samples.publish(ImuSample(stamp_ns=1, angular_velocity=(0.0,) * 3, acceleration=(0.0,) * 3))
+    wait_until(lambda: offered(node, "/imu/data") == 1)
+    finish_all([thread], 10.0)
+    assert verify(tmp_path / "bag") == []
+    assert len(messages(tmp_path / "bag")["/imu/data"]) == 1
+
+
 def test_keyframes_are_written_as_pictures_with_poses(context, tmp_path):
     _, thread = recorder(context, tmp_path)
     stage = Node("stage", context=context)

@@ -105,14 +105,14 @@ class _Replay(PassingSink):
         self._stamp_offset_ns = 0
         self._lead_in_ns = round(config.start_s * _NS)
         self._has_host_times = config.realtime and config.speed == 1.0
-        self._is_anchored = False
+        self._is_anchored = self._is_further = False
 
     def begin_again(self) -> None:
         """The next round follows the one before, as if the recording went on."""
         length_ns = self._last_ns - (self._first_ns or 0) + _NS // 30
         self._id_offset = self._next_id
         self._stamp_offset_ns += length_ns - (self._lead_in_ns if self._has_host_times else 0)
-        self._is_anchored = False
+        self._is_anchored, self._is_further = False, True
         self._paced_from = None
         self.ended = _EitherEvent(self._stop)
 
@@ -159,7 +159,8 @@ class _Replay(PassingSink):
         the last of the round before."""
         if self._has_host_times and not self._is_anchored:
             now_ns = time.time_ns() - first_ns - self._lead_in_ns
-            self._stamp_offset_ns = max(self._stamp_offset_ns, now_ns)
+            least_ns = self._stamp_offset_ns if self._is_further else now_ns
+            self._stamp_offset_ns = max(least_ns, now_ns)
         self._is_anchored = True
 
     def _is_of_now(self, stamp_ns: int) -> bool:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -39,7 +39,7 @@ class KeyframeFusion:
 
     The first usable keyframe fixes the voxel, and so does the first after all were removed.
     `surface` says where blocks have one; `archive`, if any, keeps what is fused for a later
-    process.
+    process. `alive` is called between many of its keyframes that come back in one go.
     """
 
     def __init__(
@@ -48,6 +48,7 @@ class KeyframeFusion:
         launcher: Launcher,
         surface: SurfaceStore,
         archive: ViewArchive | None,
+        alive: Callable[[], None],
     ) -> None:
         self.views = ViewStore(config.store_mb * 1_000_000, config.page_dir)
         self.scale = ScaleState.SCENE
@@ -57,6 +58,7 @@ class KeyframeFusion:
         self._launcher = launcher
         self._surface = surface
         self._archive = archive
+        self._alive = alive
         self._parts: _Parts | None = None
         self._restoration: Restoration | None = None
         self._fused = 0
@@ -225,6 +227,7 @@ class KeyframeFusion:
             made.refusion,
             made.forgetting,
             self.ids.discard,
+            self._alive,
         )
         live = [view for view in kept if view.heir is None]
         self.ids |= {view.view.id for view in live}

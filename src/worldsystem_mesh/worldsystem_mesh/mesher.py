@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 from jaxtyping import Float64, Int32, Int64
@@ -35,10 +35,12 @@ class Mesher:
     """Fuses keyframes into a coloured surface and says what changed on it.
 
     Cost follows what changed, never the size of the map. Not safe for several threads at once.
+    `alive` is called now and then while many keyframes of a process before come back in one go.
     """
 
-    def __init__(self, config: MeshConfig) -> None:
+    def __init__(self, config: MeshConfig, alive: Callable[[], None] = lambda: None) -> None:
         self._config = config
+        self._alive = alive
         self._launcher = Launcher(config.device, config.threads)
         self._drawing_launcher = Launcher("cpu", config.threads)
         self._extractor = SurfaceExtractor(self._launcher)
@@ -56,7 +58,9 @@ class Mesher:
     def _begin(self) -> None:
         config = self._config
         self._surface = SurfaceStore(config.memory_mb * 1_000_000 // 4, config.page_dir)
-        self._fusion = KeyframeFusion(config, self._launcher, self._surface, self._archive)
+        self._fusion = KeyframeFusion(
+            config, self._launcher, self._surface, self._archive, self._alive
+        )
         self._empty_keyframes = 0
         self._own: Int32[np.ndarray, "b"] = NO_BLOCKS
         self._capture_ns = 0

@@ -52,6 +52,8 @@ IDLE_S = 0.25
 """So long after the last keyframe, what it left undone goes on."""
 RESTORING_S = 0.2
 """Of every `IDLE_S`, while the surface of before is still coming back."""
+SIGN_S = 1.0
+"""The monitor takes a stage for silent after four, the supervisor for dead after twenty."""
 
 
 class MesherNode(StageNode):
@@ -61,7 +63,8 @@ class MesherNode(StageNode):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__("mesher", MeshConfig, **kwargs)
-        self._mesher = Mesher(self.config)
+        self._sign_s = time.monotonic()
+        self._mesher = Mesher(self.config, self._give_sign)
         self._surface_services = MeshServices(self.config, self._mesher)
         self._told, self._sizes = ToldKeyframes(), ToldSizes()
         self._first_pose_ns: int | None = None
@@ -83,6 +86,12 @@ class MesherNode(StageNode):
         self._keyframes_before = PatientCall(self, Trigger, "slam3r/tell_again", log_trigger)
         if self.config.restore:
             self._keyframes_before.ask(Trigger.Request())
+
+    def _give_sign(self) -> None:
+        """Nobody shall take the stage for dead while a large map comes back in one callback."""
+        if time.monotonic() - self._sign_s > SIGN_S:
+            self._sign_s = time.monotonic()
+            self.report()
 
     def _restore(self) -> ReturningKeyframes:
         """Let the surface of the process before come back; its keyframes are to be told again."""

@@ -25,7 +25,8 @@ class Restoration:
     """They are put into the store as if they had moved, so that their blocks are made anew, the
     nearest first. Those for which others stand in leave it once all is done: their share stays.
 
-    `on_lost` is called with the id of one that is damaged and that nobody stands in for.
+    `on_lost` is called with the id of one that is damaged and that nobody stands in for, `alive`
+    between many that come back in one go.
     """
 
     def __init__(
@@ -36,6 +37,7 @@ class Restoration:
         refusion: Refusion,
         forgetting: Forgetting,
         on_lost: Callable[[int], None],
+        alive: Callable[[], None],
     ) -> None:
         self._archive = archive
         self._volume = volume
@@ -43,6 +45,7 @@ class Restoration:
         self._refusion = refusion
         self._forgetting = forgetting
         self._on_lost = on_lost
+        self._alive = alive
         kept = archive.kept()
         self._live = deque(one for one in kept if one.heir is None)
         self._left = {one.view.order: one for one in kept if one.heir is not None}
@@ -52,6 +55,7 @@ class Restoration:
         """Put all that nobody stands in for into the store: what follows is about them."""
         while self._live:
             self._put(self._live.popleft())
+            self._alive()
 
     def go_on(self, end: float) -> bool:
         """Work until the clock says `end`; whether all is done."""

@@ -66,7 +66,7 @@ class RecorderNode(StageNode):
         self._wanted, self._unwanted = Selection(self.config.topics), Selection(self.config.exclude)
         self._pictures_stand_in = self._stand_in_for_video()
         self._watchdog = GrowthWatchdog(self.config.stall_s)
-        self._waiting_for_room = ""
+        self._waiting_for_room = self._lacks_files = ""
         self._record(tuple(topic for topic in topics.ALL if self._chosen(topic)))
         self._record_video("")
         self.listen(topics.KEYFRAME, self._on_keyframe)
@@ -126,7 +126,7 @@ class RecorderNode(StageNode):
             _announce_foreign(bag, foreign)
         self._picture_topics.clear()
         with self._latched.held() as told_before:
-            self._bag, self._waiting_for_room = bag, ""
+            self._bag, self._waiting_for_room, self._lacks_files = bag, "", ""
             for topic_name, message in told_before:
                 _write_now(bag, topic_name, message)
         self._watchdog = GrowthWatchdog(self.config.stall_s)
@@ -192,13 +192,19 @@ class RecorderNode(StageNode):
             self._bag.write(name, message, picture.came_ns, picture.came_ns)
 
     def _open_session(self, namespace: str) -> None:
-        if self._bag is not None and self.config.video_files:
-            root = self._bag.folder.parent / "video" / namespace
-            self._sessions[namespace] = VideoSession(root, self.config)
-            if not namespace and self.config.keyframe_files:
-                folder = self._sessions[namespace].folder
-                quality, reserve = self.config.still_quality, self.config.reserve_mib
-                self._keyframe_files = KeyframeFiles(folder, quality, reserve)
+        """Video, stills and keyframes as files; where they cannot be, the bag goes on alone."""
+        if self._bag is None or not self.config.video_files:
+            return
+        root = self._bag.folder.parent / "video" / namespace
+        try:
+            session = self._sessions[namespace] = VideoSession(root, self.config)
+        except StorageError as error:
+            self._lacks_files = f"no video files are written: {error}"
+            log.error("%s", self._lacks_files)
+            return
+        if not namespace and self.config.keyframe_files:
+            quality, reserve = self.config.still_quality, self.config.reserve_mib
+            self._keyframe_files = KeyframeFiles(session.folder, quality, reserve)
 
     def _on_keyframe(self, event: KeyframeEvent) -> None:
         if self._keyframe_files is not None:
@@ -310,7 +316,7 @@ class RecorderNode(StageNode):
     def problem(self) -> str:
         if self._bag is None:
             return self._waiting_for_room
-        return self._bag.state().stopped or self._watchdog.problem
+        return self._bag.state().stopped or self._watchdog.problem or self._lacks_files
 
     def input_ended(self) -> None:
         try:

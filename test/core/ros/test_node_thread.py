@@ -21,9 +21,9 @@ from worldsystem_core.reconstruction import (  # noqa: E402
     RemovedKeyframes,
     TrackingState,
 )
-from worldsystem_core.ros import reference_topic, topics  # noqa: E402
+from worldsystem_core.ros import node_thread, reference_topic, topics  # noqa: E402
 from worldsystem_core.ros.delivery import Bell  # noqa: E402
-from worldsystem_core.ros.node_thread import NodeThread  # noqa: E402
+from worldsystem_core.ros.node_thread import NodeThread, finish_all  # noqa: E402
 from worldsystem_core.ros.reference_topic import ReferencePublisher  # noqa: E402
 from worldsystem_core.ros.stage_node import StageNode  # noqa: E402
 
@@ -147,6 +147,37 @@ def test_a_node_ends_cleanly_in_the_middle_of_its_work(context):
         thread.stop()
         assert thread.failure is None
         thread.node.close()
+
+
+def test_a_node_that_does_not_end_is_not_used_beside_the_thread_that_is_at_work(
+    context, monkeypatch, caplog
+):
+    """Its library need not be safe for two threads."""
+    monkeypatch.setattr(node_thread, "_JOIN_S", 0.05)
+    node, busy, go = Busy(context), threading.Event(), threading.Event()
+
+    def work(_) -> None:
+        busy.set()
+        go.wait(20.0)
+
+    node.listen(topics.POSE, work)
+    poses = ReferencePublisher(node, topics.POSE)
+    used: list[str] = []
+    close = node.close
+    monkeypatch.setattr(node, "input_ended", lambda: used.append("input_ended"), raising=False)
+    monkeypatch.setattr(node, "close", lambda: used.append("close"))
+    thread = NodeThread(node)
+    thread.start()
+    poses.publish(a_pose(0))
+    assert busy.wait(10.0)
+    finish_all([thread], 0.1)
+    assert used == []
+    assert "what it held back is lost" in caplog.text
+    go.set()
+    wait_until(lambda: not thread.is_stuck)
+    finish_all([thread], 0.1)
+    assert used == ["input_ended", "close"]
+    close()
 
 
 def test_a_shared_topic_is_heard_from_outside_only_while_somebody_is(context):

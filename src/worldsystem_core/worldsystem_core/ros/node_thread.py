@@ -88,6 +88,11 @@ class NodeThread:
             time.sleep(_POLL_S)
         return True
 
+    @property
+    def is_stuck(self) -> bool:
+        """Whether a thread is still at work though it was told to end."""
+        return self._ended.is_set() and any(thread.is_alive() for thread in self._threads)
+
     def stop(self) -> None:
         """Stop both threads and wait for them."""
         self._end()
@@ -101,6 +106,9 @@ class NodeThread:
         if self.failure is None and not self.wait_idle(timeout_s):
             log.warning("%s still had work after %.0f s", self.node.get_name(), timeout_s)
         self.stop()
+        if self.is_stuck:  # nobody may use the node beside the thread that is still at work
+            log.error("%s does not end; what it held back is lost", self.node.get_name())
+            return
         try:
             self.node.input_ended()
             self.node.ledger.drop_in_flight("shutdown")
@@ -115,4 +123,5 @@ def finish_all(threads: list[NodeThread], timeout_s: float) -> None:
     for thread in threads:
         thread.finish(timeout_s)
     for thread in threads:
-        thread.node.close()
+        if not thread.is_stuck:
+            thread.node.close()

@@ -39,7 +39,8 @@ class Coverage:
     def levels(self, width: Float32[np.ndarray, "n"]) -> Int64[np.ndarray, "n"]:
         """The level of splats of a `width` [world units]."""
         level = np.ceil(np.log2(np.maximum(_WIDER * width / self.voxel, 1e-9)))
-        return np.asarray(np.clip(level, 0, LEVELS - 1).astype(np.int64))
+        sound = np.nan_to_num(level, nan=0.0)  # compiled loops take levels for places in arrays
+        return np.asarray(np.clip(sound, 0, LEVELS - 1).astype(np.int64))
 
     def keys(
         self,

@@ -67,7 +67,7 @@ class SurfacePoints:
     ) -> SurfacePoints:
         """Smooth `pointmap` along its surfaces where it is noisy, and find its edges."""
         distance = np.sqrt(np.einsum("ijk,ijk->ij", pointmap, pointmap))
-        known = np.isfinite(distance)
+        known = np.isfinite(distance) & (distance > 0)  # at the camera itself nothing has a width
         if confidence is not None:
             known &= confidence >= least_confidence
         distance = np.where(known, distance, np.float32(0))

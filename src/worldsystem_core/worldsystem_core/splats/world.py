@@ -120,8 +120,10 @@ class SplatWorld:
         world_from_cam: Mapping[int, Float64[np.ndarray, "4 4"]],
         point_scale: Mapping[int, float] | None = None,
     ) -> None:
-        """Chunks follow the corrected poses and sizes of the keyframes that they hang on."""
-        places = self._heirs.places(world_from_cam, point_scale or {})
+        """Chunks follow the corrected poses and sizes of the keyframes that they hang on; what is
+        told no sound place stays where it is."""
+        told = self._heirs.places(world_from_cam, point_scale or {})
+        places = {number: place for number, place in told.items() if _is_sound(place)}
         for number, place in places.items():
             self.chunks[number].world_from_chunk = place
             self.moved[number] = None
@@ -319,6 +321,9 @@ class SplatWorld:
         self.changed.pop(id, None)
         self.moved.pop(id, None)
         self._recheck.pop(id, None)
+        if shown_by is not None:  # and so has it what had gone into this one
+            gone = [each for each, other in self.removed.items() if other == id]
+            self.removed.update(dict.fromkeys(gone, shown_by))
         self.removed[id] = shown_by
 
     def _count(self, chunk: Chunk, sign: int, part: Bool[np.ndarray, "n"] | None = None) -> None:
@@ -376,6 +381,11 @@ def _covered(
 ) -> Bool[np.ndarray, "n"]:
     """Which points show nothing new, allowing for depths that are off by 2.5 %."""
     return coverage.shows(means, world_from_chunk, levels, _ALONG_RAY)
+
+
+def _is_sound(place: Sim3) -> bool:
+    """Whether something can lie there."""
+    return place.scale > 0 and bool(np.isfinite([place.scale, *place.pose.flat]).all())
 
 
 def _every_second(found: Gaussians) -> Bool[np.ndarray, "n"]:

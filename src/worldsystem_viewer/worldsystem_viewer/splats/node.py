@@ -20,6 +20,7 @@ from worldsystem_core.keyframe_inbox import (
     is_correction,
     joined,
 )
+from worldsystem_core.priority import paced
 from worldsystem_core.reconstruction import (
     Keyframe,
     NewKeyframe,
@@ -60,14 +61,14 @@ class SplatsNode(StageNode):
         self._sizes: dict[int, float] = {}  # of keyframes since they were told
         self._told, self._returning = ToldKeyframes(), ReturningKeyframes()
         self._archive = self._opened_archive()
+        self._lacks_a_correction = False
+        self._begun_ns, self._missed_old_s = time.time_ns(), math.inf
         self._deltas_out = self.advertise(topics.SPLATS)
         if self._frames is not None:
             self._frames.start()
         if config.enabled:
             self._inbox = self.listen_to_keyframes(self._on_keyframe, self._told, self._on_missed)
         self._keyframes_before = PatientCall(self, Trigger, "slam3r/tell_again", log_trigger)
-        self._lacks_a_correction = False
-        self._begun_ns, self._missed_old_s = time.time_ns(), math.inf
         if config.restore:
             self._keyframes_before.ask(Trigger.Request())
         self.create_service(SaveMap, "splats/save", self._on_save)
@@ -101,10 +102,12 @@ class SplatsNode(StageNode):
 
     def _on_missed(self, event: Told) -> None:
         """A keyframe for which there was no room adds nothing: later ones show the same, but not
-        what those of before did."""
+        what those of before this process did, as of a loaded map. The stamps of a file are all of
+        before."""
         self._lacks_a_correction |= is_correction(event)
-        is_new = not self.config.restore or not isinstance(event, NewKeyframe)
-        if not is_new and event.keyframe.stamp_ns < self._begun_ns:
+        if paced() and not self.config.restore:
+            return
+        if isinstance(event, NewKeyframe) and event.keyframe.stamp_ns < self._begun_ns:
             self._missed_old_s = time.monotonic()
 
     def _on_keyframe(self, event: Told) -> None:
