@@ -13,15 +13,19 @@ from page_reader import PageReader
 from world_for_viewers import delta, ground_block, map_objects, picture, pose_event, track_frame
 
 from worldsystem_core.objects import MapObjects
+from worldsystem_core.reconstruction import ScaleState
 from worldsystem_viewer.history import History
 from worldsystem_viewer.page_messages import objects_message, pose_message, tracks_message
+from worldsystem_viewer.page_rewind import Rewind
 from worldsystem_viewer.protocol import (
     FoundUpdate,
     ObjectDetail,
     ObjectsUpdate,
     PoseUpdate,
     TimelineUpdate,
+    decode,
 )
+from worldsystem_viewer.world import World
 
 SECOND_NS = 10**9
 
@@ -152,6 +156,41 @@ def test_states_count_as_what_they_take_and_the_oldest_go():
     first_ns, last_ns = history.span_ns
     assert 50 * SECOND_NS < first_ns < last_ns == 100 * SECOND_NS
     assert history.states_at(first_ns).keys() == {"pose", "objects"}
+
+
+def test_a_world_of_another_unit_begins_the_history_anew():
+    """Blocks of before lie in another unit, and another way up."""
+    history = History(2**30)
+    history.surface(step([ground_block(0, 0, 1)], 0))
+    metric = dataclasses.replace(step([ground_block(1, 0, 2)], 5), scale=ScaleState.METRIC)
+    history.surface(metric)
+    assert there(history, 9) == {(1, 0, 0): 2}
+    assert history.span_ns == (5 * SECOND_NS, 5 * SECOND_NS)
+
+
+def rewinding(history: History) -> Rewind:
+    return Rewind(World(), history, coded=False, mbps=0.0)
+
+
+def test_what_there_was_nothing_of_then_is_told_as_empty():
+    history = History(2**30)
+    poses_until(history, 3)
+    history.state("image", SECOND_NS, pose_message(pose_event(1, 0.1)))
+    rewind = rewinding(history)
+    rewind.at_ns = 2 * SECOND_NS
+    objects, tracks, *rest = rewind.states(image=False)
+    assert (objects.label, tracks.label) == ([], [])
+    assert len(rest) == 2, "a pose and the path, and no picture that nobody looks at"
+    assert rewind.states() == [], "told already"
+
+
+def test_who_comes_back_keeps_no_block_that_is_gone():
+    """Also not one that it had from before it looked back."""
+    history = History(2**30)
+    history.surface(step([ground_block(0, 0, 1), ground_block(1, 0, 1)], 0))
+    history.surface(step([], 5, removed=((1, 0, 0),)))
+    left = decode(rewinding(history).leave())
+    assert left.removed.tolist() == [[1, 0, 0]]
 
 
 def test_an_empty_history_has_nothing():

@@ -52,6 +52,40 @@ for (const speaks of JSON.parse(process.argv[3])) {
 }
 console.log(JSON.stringify(dead));
 """
+# Runs it on a server of another version, in a browser that keeps no data of sites.
+_RENEWED = """
+import { readFileSync } from "node:fs";
+const nothing = () => {};
+let opened = 0;
+Object.assign(globalThis, {
+  location: { search: "", protocol: "http:", host: "here" },
+  document: { hidden: false, addEventListener: nothing },
+  addEventListener: nothing,
+  setInterval: nothing,
+  setTimeout: (later) => later(),
+  WebSocket: class {
+    constructor() { opened += 1; }
+    send() {}
+    close() { this.onclose?.(); }
+  },
+});
+const denied = () => { throw new Error("SecurityError"); };
+for (const name of ["sessionStorage", "localStorage"]) {
+  Object.defineProperty(globalThis, name, { get: denied, configurable: true });
+}
+const { Connection } = await import("./connection.js");
+const told = [];
+const given = {
+  onMessage: (message) => told.push(message.kind),
+  onState: (state) => told.push(state),
+  onRefused: (reason) => told.push(reason),
+};
+const connection = new Connection(given);
+const hello = new Uint8Array(readFileSync(process.argv[2]));
+hello[2] += 1;
+connection.take(hello.buffer.slice(0));
+console.log(JSON.stringify([opened, ...told]));
+"""
 LONG = [0] * (MOST_PATIENCE + 1)
 
 
@@ -63,10 +97,11 @@ def given_up(tmp_path):
         shutil.copy(WEB / name, tmp_path / name)
     (tmp_path / "package.json").write_text('{"type": "module"}')
     (tmp_path / "line.js").write_text(_LINE)
+    (tmp_path / "renewed.js").write_text(_RENEWED)
     (tmp_path / "hello").write_bytes(encode(Hello(session="s", resumed=False, mesh="raw")))
 
-    def run(speaks: list[int]) -> list[int]:
-        command = [str(NODE), "line.js", "hello", json.dumps(speaks)]
+    def run(speaks: list[int], script: str = "line.js") -> list[int]:
+        command = [str(NODE), script, "hello", json.dumps(speaks)]
         done = subprocess.run(
             command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
         )
@@ -99,3 +134,8 @@ def test_a_line_on_which_messages_take_long_is_not_lively(given_up):
     looks = given_up(begun + slow + LONG)
     assert looks[0] == len(begun)
     assert looks[1] > len(begun) + len(slow) + PATIENCE
+
+
+def test_a_server_that_was_renewed_asks_for_the_page_to_be_loaded_again(given_up):
+    """Once, and it is not tried again; also where the browser keeps no data of sites."""
+    assert given_up([], "renewed.js") == [1, "connecting", "lost", "version"]

@@ -26,6 +26,8 @@ from world_for_viewers import (
     track_frame,
 )
 
+from worldsystem_core.reconstruction import ScaleState
+
 pytestmark = needs_browser
 
 
@@ -222,3 +224,66 @@ def test_no_bar_lies_over_another_at_any_width(page):
                 above = one["y"] + one["height"] <= other["y"]
                 above |= other["y"] + other["height"] <= one["y"]
                 assert beside or above, (width, one, other)
+
+
+@pytest.mark.parametrize(
+    ("size", "shape"),
+    [
+        ((1366, 768), (480, 640)),
+        ((1920, 1080), (640, 360)),
+        ((1024, 600), (360, 640)),
+        ((844, 390), (360, 640)),
+    ],
+    ids=lambda pair: f"{pair[0]}x{pair[1]}",
+)
+def test_every_tool_can_be_pressed_beside_the_picture(page, page_server, size, shape):
+    page.set_viewport_size({"width": size[0], "height": size[1]})
+    for number in range(20):
+        page_server.image(np.full((*shape, 3), 90, np.uint8), number)
+        page.wait_for_timeout(100)
+        if page.evaluate("window.worldsystem.pictures") > 0:
+            break
+    covered = page.evaluate(
+        """[...document.querySelectorAll("#tools button")].filter((button) => {
+            const { x, y, width, height } = button.getBoundingClientRect();
+            const top = document.elementFromPoint(x + width / 2, y + height / 2);
+            return !button.contains(top) && getComputedStyle(button).display !== "none";
+        }).map((button) => button.title)"""
+    )
+    assert covered == []
+
+
+def test_space_presses_the_button_that_has_the_focus(page, page_server):
+    page_server.mesh(growing_ground()[0])
+    page_server.pose(pose_event(1, 0.1, stamp_ns=time.time_ns()))
+    points = page.locator("#surface [data-surface=points]")
+    points.focus()
+    page.keyboard.press(" ")
+    assert points.get_attribute("aria-pressed") == "true"
+    assert page.evaluate("window.worldsystem.timeline.at") is None
+
+
+def test_lengths_of_another_unit_are_cleared_and_the_card_of_a_thing_that_is_gone_closes(
+    page, page_server
+):
+    page_server.mesh(growing_ground()[0])
+    page_server.objects(map_objects())
+    page_server.pose(pose_event(1, 0.1, stamp_ns=time.time_ns()))
+    until(page, "worldsystem.objects === 2 && worldsystem.triangles > 0")
+    page.keyboard.press("m")
+    for x in (400, 520):
+        page.mouse.click(x, 330)
+    assert len(page.evaluate("window.worldsystem.distances")) <= 1
+    metric = dataclasses.replace(
+        pose_event(2, 0.2, stamp_ns=time.time_ns()), scale=ScaleState.METRIC
+    )
+    page_server.pose(metric)
+    until(page, "document.getElementById('scale').innerText === 'metres'")
+    assert page.evaluate("window.worldsystem.distances") == []
+    page.keyboard.press("Escape")
+    page.locator("#query").fill("crate")
+    page.keyboard.press("Enter")
+    until(page, "!document.getElementById('card').hidden")
+    page_server.objects(dataclasses.replace(map_objects(), objects=()))
+    until(page, "document.getElementById('card').hidden")
+    assert page.complaints == []

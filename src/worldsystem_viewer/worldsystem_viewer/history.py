@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from worldsystem_core.reconstruction import ScaleState
 from worldsystem_core.surface import BlockIndex, MeshBlock, MeshDelta
 from worldsystem_viewer.protocol import Message
 
@@ -47,7 +48,8 @@ class _Change:
 class History:
     """States by capture time, within `most_bytes`; from any thread.
 
-    When it is full the earliest time goes: what replaced it becomes the beginning. The surface of
+    It begins anew when the world gets another unit. When it is full the earliest time goes: what
+    replaced it becomes the beginning. The surface of
     the beginning may take `most_surface_bytes` beside that; above it what changed longest ago goes.
     """
 
@@ -55,6 +57,7 @@ class History:
         self._most_bytes = most_bytes
         self._most_surface_bytes = most_surface_bytes
         self._lock = threading.Lock()
+        self._scale = ScaleState.SCENE
         self._clear()
 
     def _clear(self) -> None:
@@ -86,6 +89,9 @@ class History:
     def surface(self, delta: MeshDelta) -> None:
         """What changed on the surface."""
         with self._lock:
+            if delta.scale is not self._scale:  # blocks of before lie in another unit and frame
+                self._clear()
+                self._scale = delta.scale
             blocks, removed = tuple(delta.blocks), tuple(delta.removed)
             size = _BYTES_PER_VERTEX * sum(block.vertex_count for block in blocks)
             size += _BYTES_PER_PLACE * (len(blocks) + len(removed))

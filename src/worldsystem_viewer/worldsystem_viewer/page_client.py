@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from aiohttp import WSCloseCode, web
 
 from worldsystem_core.access import Access
-from worldsystem_core.web_socket import accept
+from worldsystem_core.web_socket import HEARTBEAT_S, accept
 from worldsystem_viewer.album import Album
 from worldsystem_viewer.config import ViewerConfig
 from worldsystem_viewer.history import History
@@ -75,7 +75,10 @@ class PageClients:
         """One client of the website of before, which gets the surface alone."""
         self.check(request, any_origin=True)
         socket = web.WebSocketResponse(
-            compress=False, heartbeat=15.0, writer_limit=_WRITE_BUFFER_BYTES, max_msg_size=4096
+            compress=False,
+            heartbeat=HEARTBEAT_S,
+            writer_limit=_WRITE_BUFFER_BYTES,
+            max_msg_size=4096,
         )
         await accept(socket, request)
         self._sockets.add(socket)
@@ -95,7 +98,10 @@ class PageClients:
         """One page, from handshake to its end."""
         self.check(request)
         socket = web.WebSocketResponse(
-            compress=False, heartbeat=15.0, writer_limit=_WRITE_BUFFER_BYTES, max_msg_size=4096
+            compress=False,
+            heartbeat=HEARTBEAT_S,
+            writer_limit=_WRITE_BUFFER_BYTES,
+            max_msg_size=4096,
         )
         self._sockets.add(socket)
         cursor = Cursor()

@@ -9,15 +9,23 @@ import time
 import numpy as np
 
 from worldsystem_core.mesh_code.code import encode as encode_blocks
+from worldsystem_core.objects import MapObjects, TrackFrame
 from worldsystem_core.surface import BlockIndex, MeshBlock
 from worldsystem_viewer.history import History, differences
 from worldsystem_viewer.line_share import LineShare
 from worldsystem_viewer.mesh_message import MeshChange
+from worldsystem_viewer.page_messages import objects_message, tracks_message
 from worldsystem_viewer.protocol import MeshCode, Message, encode
 from worldsystem_viewer.world import World
 
 _BLOCKS_AT_ONCE = 400
 _GUESSED_BYTES_PER_VERTEX = 2.5
+_NOTHING: dict[str, Message] = {
+    "objects": objects_message(MapObjects(stamp_ns=0, objects=())),
+    "tracks": tracks_message(
+        TrackFrame(frame_id=0, keyframe_id=0, stamp_ns=0, tracks=(), labels=np.zeros((0, 0), "u2"))
+    ),
+}
 
 
 class Rewind:
@@ -36,13 +44,16 @@ class Rewind:
         self._told_ns = self._wanted_ns = -1
         self.at_ns = -1
 
-    def states(self) -> list[Message]:
-        """The states that were the newest then; none when told already."""
+    def states(self, *, image: bool = True) -> list[Message]:
+        """The states that were the newest then, without the picture unless `image`; none when told
+        already. What there was nothing of then is told as empty: the page shows what is of now."""
         if self._told_ns == self.at_ns:
             return []
         self._told_ns = self.at_ns
-        found = list(self._history.states_at(self.at_ns).values())
-        return [*found, self._world.path_at(self.at_ns)]
+        found = _NOTHING | self._history.states_at(self.at_ns)
+        if not image:
+            found.pop("image", None)
+        return [*found.values(), self._world.path_at(self.at_ns)]
 
     async def surface(self) -> list[bytes]:
         """A part of what is different on the surface, nearest to the camera first."""
@@ -66,9 +77,10 @@ class Rewind:
     def leave(self) -> bytes:
         """Take away what is not there now; the newest surface is to be sent anew after it."""
         now = self._history.blocks_at(self._history.span_ns[1])
-        gone = [index for index, block in self._held.items() if block and not now.get(index)]
+        gone = {index for index, block in self._held.items() if block and not now.get(index)}
+        gone |= {index for index, block in now.items() if block is None}  # it may be of before
         self._held.clear()
-        return encode(self._message([], gone))
+        return encode(self._message([], sorted(gone)))
 
     def _nearest(self, blocks: list[MeshBlock]) -> list[MeshBlock]:
         viewpoint, edge = self._world.viewpoint, 8 * self._world.voxel

@@ -160,8 +160,11 @@ class PageTalk:
         return found
 
     async def _send_past(self, rewind: Rewind) -> None:
-        for message in rewind.states():
-            self._line.write(encode(message))
+        if self._rest.ready(time.monotonic()):
+            for message in rewind.states(image="image" in self._layers):
+                data = encode(message)
+                self._rest.charge(len(data))
+                self._line.write(data)
         for slot in self._shown.world.newer_slots(self._cursor, _OF_THE_PAST):
             self._line.write(slot.encoded())
         await self._line.room()

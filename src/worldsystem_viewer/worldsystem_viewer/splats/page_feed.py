@@ -22,7 +22,7 @@ from jaxtyping import Float32
 from worldsystem_core.geometry.sim3 import Sim3
 from worldsystem_core.splats.delta import SplatDelta, SplatOperation
 from worldsystem_core.splats.packed import deflate
-from worldsystem_core.web_socket import accept
+from worldsystem_core.web_socket import HEARTBEAT_S, accept
 from worldsystem_viewer.protocol import SplatsUpdate, encode
 
 log = logging.getLogger(__name__)
@@ -142,7 +142,10 @@ class SplatPages:
                 text=f"{self._most} pages are shown splats, no more are served"
             )
         socket = web.WebSocketResponse(
-            compress=False, heartbeat=15.0, writer_limit=_WRITE_BUFFER_BYTES, max_msg_size=4096
+            compress=False,
+            heartbeat=HEARTBEAT_S,
+            writer_limit=_WRITE_BUFFER_BYTES,
+            max_msg_size=4096,
         )
         self._sockets.add(socket)
         try:

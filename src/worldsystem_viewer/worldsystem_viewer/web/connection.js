@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The WebSocket to the server: reconnects with back-off and says how far the page had come.
 
-import { decode, wish } from "./protocol.js";
+import { decode, OtherVersion, wish } from "./protocol.js";
 
 const FIRST_WAIT_MS = 300;
 const LONGEST_WAIT_MS = 8000;
@@ -10,9 +10,26 @@ const PATIENCE = 4; // looks; a page that is seen is told its status each second
 const MOST_PATIENCE = 32;
 const CALM = 12; // looks, a minute: a line on which no silence was longer than one is not thin
 
+// Browsers that keep no data of sites throw at the mere look at a store.
+export function recall(store, key) {
+  try {
+    return globalThis[store].getItem(key);
+  } catch {
+    return null;
+  }
+}
+
+export function remember(store, key, value) {
+  try {
+    globalThis[store].setItem(key, value);
+  } catch {
+    // it holds until the page is left
+  }
+}
+
 export class Connection {
   // `onMessage(message)` for each message, `onState("connected" | "connecting" | "lost")`,
-  // `onRefused(status)` when the server lets this page not in: 401 or 503.
+  // `onRefused(reason)` when the server lets this page not in: 401, 503, or "version".
   constructor({ onMessage, onState, onRefused }) {
     Object.assign(this, { onMessage, onState, onRefused });
     this.session = "";
@@ -24,7 +41,7 @@ export class Connection {
     this.patience = PATIENCE;
     this.calm = 0;
     this.given = new URLSearchParams(location.search);
-    this.token = this.given.get("token") ?? sessionStorage.getItem("token") ?? "";
+    this.token = this.given.get("token") ?? recall("sessionStorage", "token") ?? "";
     document.addEventListener("visibilitychange", () => {
       this.silence = 0; // a hidden page is told nothing
       this.tell({ visible: !document.hidden });
@@ -64,7 +81,8 @@ export class Connection {
   take(data) {
     this.bytes += data.byteLength;
     this.silence = 0;
-    const message = decode(data);
+    const message = this.read(data);
+    if (!message) return;
     if (message.kind === "Hello") {
       this.connected = true;
       this.waitMs = FIRST_WAIT_MS;
@@ -75,6 +93,21 @@ export class Connection {
       this.change = message.change;
     }
     this.onMessage(message);
+  }
+
+  // A server that was renewed speaks to pages that were, too: this one has to be loaded again.
+  read(data) {
+    try {
+      return decode(data);
+    } catch (error) {
+      if (!(error instanceof OtherVersion)) throw error;
+      this.socket.onmessage = this.socket.onclose = null;
+      this.socket.close();
+      this.connected = false;
+      this.onState("lost");
+      this.onRefused("version");
+      return null;
+    }
   }
 
   // A line may die without a word. A long message on a thin line is silence, too: so each time the
@@ -110,7 +143,7 @@ export class Connection {
 
   useToken(token) {
     this.token = token;
-    sessionStorage.setItem("token", token);
+    remember("sessionStorage", "token", token);
     this.hurry();
   }
 

@@ -3,7 +3,7 @@
 
 import { CameraLayer } from "./camera.js";
 import { Card } from "./card.js";
-import { Connection } from "./connection.js";
+import { Connection, recall, remember } from "./connection.js";
 import { Grid } from "./grid.js";
 import { Labels } from "./labels.js";
 import { Measure } from "./measure.js";
@@ -52,11 +52,14 @@ const counts = { poses: 0 };
 let surface = "mesh";
 let framedRadius = 0;
 let userMoved = false;
+let theme = "auto";
 
 const show = {
   Hello: ({ resumed }) => {
+    const chosen = objects.chosen;
     for (const layer of [camera, points, objects, video]) layer.clear();
-    if (!resumed) for (const layer of [mesh, path]) layer.clear();
+    objects.chosen = chosen; // until the new list shows whether it is still there
+    if (!resumed) for (const layer of [mesh, path, splats, measure]) layer.clear();
     tellLayers();
     timeline.refresh();
     search.refresh();
@@ -67,7 +70,12 @@ const show = {
   PoseUpdate: (message) => {
     counts.poses += 1;
     camera.pose(message);
+    const metric = status.metric;
     status.pose(message);
+    if (status.metric !== metric && measure.points.length) {
+      measure.clear(); // the world has grown and turned away from under it
+      toast("The size is known now: measure again");
+    }
   },
   KeyframesUpdate: (message) => {
     camera.frames(message);
@@ -80,8 +88,12 @@ const show = {
     objects.update(message);
     search.refresh();
     const chosen = objects.find(objects.chosen);
-    if (chosen) card.show(chosen);
-    if (chosen) connection.tell({ object: chosen.id });
+    if (!chosen) {
+      choose(null);
+      return;
+    }
+    card.show(chosen);
+    connection.tell({ object: chosen.id });
   },
   ObjectDetail: (message) => card.take(message),
   FoundUpdate: (message) => search.take(message),
@@ -112,7 +124,8 @@ const connection = new Connection({
   onMessage: (message) => show[message.kind]?.(message),
   onState: (state) => status.connection(state),
   onRefused: (reason) => {
-    if (reason === 503) hint("As many people as the server allows are watching already. Trying again …");
+    if (reason === "version") toast("The server was renewed: reload this page", Infinity);
+    else if (reason === 503) hint("As many people as the server allows are watching already. Trying again …");
     else if (!element("token").open) element("token").showModal();
   },
 });
@@ -160,11 +173,11 @@ function hint(text) {
   element("hint-text").textContent = text;
 }
 
-function toast(text) {
+function toast(text, forMs = 2500) {
   element("toast").textContent = text;
   element("toast").hidden = false;
   clearTimeout(toast.timer);
-  toast.timer = setTimeout(() => { element("toast").hidden = true; }, 2500);
+  if (forMs < Infinity) toast.timer = setTimeout(() => { element("toast").hidden = true; }, forMs);
 }
 
 function tellLayers() {
@@ -227,13 +240,14 @@ function setMode(name) {
 function setTheme(name) {
   if (name === "auto") delete document.documentElement.dataset.theme;
   else document.documentElement.dataset.theme = name;
-  localStorage.setItem("theme", name);
+  theme = name;
+  remember("localStorage", "theme", name);
   grid.paint();
 }
 
 function nextTheme() {
   const order = ["auto", "light", "dark"];
-  const name = order[(order.indexOf(localStorage.getItem("theme") ?? "auto") + 1) % 3];
+  const name = order[(order.indexOf(theme) + 1) % 3];
   setTheme(name);
   toast({ auto: "Light or dark as the system", light: "Light", dark: "Dark" }[name]);
 }
@@ -283,6 +297,7 @@ const keys = {
 const numbered = [...document.querySelectorAll("#layers button")];
 addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches("input, dialog *")) return;
+  if (event.key === " " && event.target.closest("button")) return; // it presses the button
   const act = keys[event.key] ?? (numbered[Number(event.key) - 1] && (() => numbered[Number(event.key) - 1].click()));
   if (!act) return;
   event.preventDefault();
@@ -294,7 +309,7 @@ stage.onUserMoves = () => {
 };
 stage.onRestored = () => mesh.rebuildAll();
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => grid.paint());
-setTheme(localStorage.getItem("theme") ?? "auto");
+setTheme(recall("localStorage", "theme") ?? "auto");
 
 // Until somebody takes the view in hand, it widens as the world grows.
 function keepInView() {
@@ -303,6 +318,7 @@ function keepInView() {
   const radius = 0.5 * box.max.distanceTo(box.min);
   camera.scaleTo(2 * radius);
   grid.lieUnder(mesh.core().applyMatrix4(stage.world.matrixWorld));
+  stage.reach(box);
   if (userMoved || camera.following || timeline.at !== null || (radius < 1.15 * framedRadius && radius > 0.5 * framedRadius)) return;
   framedRadius = radius;
   stage.show(box);

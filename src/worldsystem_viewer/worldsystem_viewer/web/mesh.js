@@ -208,9 +208,9 @@ export class MeshLayer {
     this.stage.redraw();
   }
 
-  // Where the ray (THREE.Raycaster) meets the surface first, in the stage's frame, or null.
+  // Where the ray (THREE.Raycaster) meets the surface first, in the stage's frame, or null; also
+  // while points or splats stand for it.
   pick(caster) {
-    if (!this.group.visible) return null;
     return caster.intersectObjects(this.group.children, false)[0]?.point ?? null;
   }
 

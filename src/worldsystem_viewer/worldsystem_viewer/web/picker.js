@@ -3,6 +3,7 @@
 
 const STILL_PX = 5;
 const HOVER_MS = 80;
+const BEHIND = 1.05; // times as far as the surface: a box may lie a little behind its own
 
 export class Picker {
   constructor(stage, { mesh, objects, measure, onChoose, onMeasured }) {
@@ -29,7 +30,8 @@ export class Picker {
       this.onMeasured();
       return;
     }
-    this.onChoose(this.objects.pick(caster)?.id ?? null);
+    const wall = this.mesh.distance(caster.ray.origin, caster.ray.direction);
+    this.onChoose(this.objects.pick(caster, BEHIND * wall)?.id ?? null);
   }
 
   focus(event) {

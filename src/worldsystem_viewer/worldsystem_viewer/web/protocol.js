@@ -123,6 +123,9 @@ const ARRAYS = { uint8: Uint8Array, uint16: Uint16Array, int32: Int32Array, uint
 
 const WISHES = new Set(["session", "change", "mesh", "mbps", "visible", "layers", "seek", "find", "object"]);
 
+// What a server of another version sends: the page has to be loaded again.
+export class OtherVersion extends Error {}
+
 // The JSON text that tells the server what the page wants.
 export function wish(values) {
   for (const name of Object.keys(values)) {
@@ -138,7 +141,7 @@ export function decode(buffer) {
     throw new Error("not a WorldSystem message");
   }
   if (head.getUint8(2) !== VERSION) {
-    throw new Error(`server speaks protocol ${head.getUint8(2)}, this page ${VERSION}: reload`);
+    throw new OtherVersion(`protocol ${head.getUint8(2)} is not that of this page, ${VERSION}`);
   }
   const kind = KINDS[head.getUint8(3)];
   if (!kind) throw new Error(`unknown message kind ${head.getUint8(3)}`);
@@ -147,6 +150,7 @@ export function decode(buffer) {
   const body = Math.ceil((8 + size) / 8) * 8;
   const shapes = {};
   for (const [name, [offset, ...shape]] of Object.entries(places)) {
+    if (!(name in kind.arrays)) continue; // a field that a later server adds
     const count = shape.reduce((product, length) => product * length, 1);
     plain[name] = new ARRAYS[kind.arrays[name]](buffer, body + offset, count);
     shapes[name] = shape;

@@ -157,6 +157,14 @@ export class Stage {
     return distance;
   }
 
+  // Have all of the box (THREE.Box3 in the world frame) in reach, from wherever the view is.
+  reach(box) {
+    if (this.gliding) return;
+    const centre = box.getCenter(new THREE.Vector3()).applyMatrix4(this.world.matrixWorld);
+    this.radius = 0.5 * box.getSize(new THREE.Vector3()).length();
+    this.setRange(Math.max(this.radius, this.camera.position.distanceTo(centre)));
+  }
+
   setRange(distance) {
     this.camera.near = Math.min(distance, this.radius) / 300;
     this.camera.far = 40 * Math.max(distance, this.radius);

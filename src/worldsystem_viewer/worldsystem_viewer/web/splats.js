@@ -5,6 +5,7 @@ import { decode } from "./protocol.js";
 import { SplatPool } from "./splat_pool.js";
 
 const RETRY_MS = 1500;
+const EMPTY_MS = 4000; // a server that has splats tells the first of them at once
 const HIDDEN_MS = 10_000; // a page that is hidden for so long fetches all when it is seen again
 
 export class SplatsLayer {
@@ -63,8 +64,11 @@ export class SplatsLayer {
     socket.binaryType = "arraybuffer";
     socket.onmessage = ({ data }) => {
       this.bytes += data.byteLength;
-      this.queue = this.queue.then(() => this.take(socket, data));
+      this.queue = this.queue.then(() => this.take(socket, data)).catch(console.error);
     };
+    socket.onopen = () => setTimeout(() => {
+      if (this.socket === socket && this.fresh) this.clear(); // there are none any more
+    }, EMPTY_MS);
     socket.onclose = () => {
       if (this.socket !== socket) return;
       setTimeout(() => {
@@ -113,6 +117,7 @@ export class SplatsLayer {
 
   clear() {
     this.pool.clear();
+    this.stage.redraw();
   }
 }
 

@@ -57,8 +57,10 @@ export class VideoInset {
 
   trackAt({ offsetX, offsetY }) {
     if (!this.tracks) return null;
-    const x = (offsetX / this.canvas.clientWidth) * this.tracks.width;
-    const y = (offsetY / this.canvas.clientHeight) * this.tracks.height;
+    const { width, height, clientWidth, clientHeight } = this.canvas;
+    const shown = Math.min(clientWidth / width, clientHeight / height); // bars beside it belong to no track
+    const x = (0.5 + (offsetX - 0.5 * clientWidth) / (shown * width)) * this.tracks.width;
+    const y = (0.5 + (offsetY - 0.5 * clientHeight) / (shown * height)) * this.tracks.height;
     const inside = this.boxes().filter(({ box: [x0, y0, x1, y1] }) => x >= x0 && x < x1 && y >= y0 && y < y1);
     return inside.at(-1)?.id ?? null;
   }
