@@ -282,6 +282,7 @@ def test_lengths_of_another_unit_are_cleared_and_the_card_of_a_thing_that_is_gon
     assert page.evaluate("window.worldsystem.distances") == []
     page.keyboard.press("Escape")
     page.locator("#query").fill("crate")
+    until(page, "worldsystem.matches === 1")
     page.keyboard.press("Enter")
     until(page, "!document.getElementById('card').hidden")
     page_server.objects(dataclasses.replace(map_objects(), objects=()))
