@@ -214,6 +214,49 @@ def test_a_volume_that_pages_equals_one_that_does_not(
     assert voxels_of(small) == voxels_of(roomy)
 
 
+def test_a_full_disk_costs_what_is_new_and_goes_on_once_there_is_room(
+    make_mesher, plane_keyframes, small_steps, tmp_path, monkeypatch, caplog
+):
+    mesher, keyframes = make_mesher(min_weight=0.5, page_dir=str(tmp_path)), plane_keyframes(12)
+    mesher.integrate(keyframes[0])
+    mesher.volume.pool._budget_bytes = 2_000_000  # 120 blocks beside the index
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as disk:
+        disk.setattr(os, "posix_fallocate", full)
+        for keyframe in keyframes[1:6]:
+            mesher.integrate(keyframe)
+            mesher.extract(keyframe.id)
+    stats = mesher.stats()
+    assert stats["refused_blocks"] > 0
+    assert stats["paged_out_blocks"] == 0
+    assert caplog.text.count("are left out") == 1, "it is said once"
+    for keyframe in keyframes[6:]:
+        mesher.integrate(keyframe)
+        mesher.extract(keyframe.id)
+    assert mesher.stats()["paged_out_blocks"] > 0
+
+
+def test_surface_code_stays_in_memory_where_the_disk_is_full(tmp_path, monkeypatch, caplog):
+    store, cells = SegmentStore(1, str(tmp_path)), NO_CELLS
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as disk:
+        disk.setattr(os, "posix_fallocate", full)
+        numbers = [store.add(cells) for _ in range(4)]
+    assert store.disk_bytes == 0
+    assert all(store.size(number) == 0 and store.get(number) is cells for number in numbers)
+    assert caplog.text.count("more memory than its budget") == 1
+    store.add(cells)
+    assert store.disk_bytes > 0
+    assert len(store.get(numbers[0])) == 0
+    store.close()
+
+
 def test_keyframes_move_also_what_is_on_disk(make_mesher, plane_keyframes, small_steps, tmp_path):
     keyframes = plane_keyframes(4)
     small = make_mesher(min_weight=0.5, memory_mb=8, store_mb=1, page_dir=str(tmp_path))

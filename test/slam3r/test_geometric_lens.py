@@ -10,6 +10,9 @@ import filmed_room
 import numpy as np
 import pytest
 
+from worldsystem_core.errors import ShapeChanged
+from worldsystem_core.frames import Camera, Frame
+from worldsystem_slam3r.geometric.intake import Intake
 from worldsystem_slam3r.geometric.lens import Lens, LensChange, distort, undistort
 
 PLAIN = filmed_room.camera(320, 180)
@@ -66,3 +69,36 @@ def test_pixels_and_pictures_go_over_to_a_new_lens_together():
     assert np.isnan(change.px(np.full((1, 2), np.nan))).all()
     back = LensChange(found, assumed).px(change.px(marks))
     assert np.abs(back - marks).max() < 1e-4
+
+
+def a_frame(number: int, camera: Camera | None) -> Frame:
+    rgb = np.full((180, 320, 3), 100, np.uint8)
+    return Frame(id=number, stamp_ns=number * 10**8, rgb=rgb, camera=camera)
+
+
+def told(focal_px: float) -> Camera:
+    return Camera(width=320, height=180, fx=focal_px, fy=focal_px, cx=159.5, cy=89.5)
+
+
+@pytest.mark.parametrize("first", [None, told(250.0)], ids=["untold", "told"])
+def test_a_lens_that_was_found_out_goes_with_its_camera(first):
+    """Another drone takes the stream: its pictures are not those of the lens that was found."""
+    intake = Intake(320, 0.0)
+    intake.picture(a_frame(0, first))
+    intake.adopt(told(240.0))
+    focussed = first and replace(first, fx=1.02 * first.fx, fy=1.02 * first.fy)
+    for number, camera in enumerate([first, focussed, first], 1):
+        assert intake.picture(a_frame(number, camera)).camera.fx == pytest.approx(240.0, rel=0.01)
+    with pytest.raises(ShapeChanged, match="another camera"):
+        intake.picture(a_frame(4, told(400.0)))
+    assert intake.refused, "the reconstruction begins anew with what is told now"
+    assert intake.anew().picture(a_frame(5, told(400.0))).camera.fx == pytest.approx(400.0)
+
+
+def test_a_focal_length_is_that_of_the_largest_pictures():
+    """A browser sends smaller ones while its line is bad."""
+    intake, widths = Intake(320, 500.0), (640, 320, 480, 640)
+    for number, width in enumerate(widths):
+        rgb = np.full((width * 9 // 16 // 2 * 2, width, 3), 100, np.uint8)
+        picture = intake.picture(Frame(id=number, stamp_ns=number * 10**8, rgb=rgb))
+        assert picture.camera.fx == pytest.approx(250.0, rel=0.01)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from itertools import product
 
@@ -10,7 +11,7 @@ import filmed_room
 import numpy as np
 import pytest
 
-from worldsystem_core.frames import Frame
+from worldsystem_core.frames import Frame, StampedCamera
 from worldsystem_slam3r.backend import refusal_of
 from worldsystem_slam3r.config import Slam3rConfig
 from worldsystem_slam3r.geometric.intake import LEAST_SIDE_PX, Intake
@@ -84,5 +85,22 @@ def test_a_stage_that_is_given_pictures_twice_late_and_too_small_goes_on(context
         assert state.dropped == {"too_small": 1, "out_of_order": len(film) + 1}
         assert (state.taken, state.used) == (2 * len(film) + 2, len(film))
         assert (state.in_flight, stage.ledger.violations) == (0, 0)
+    finally:
+        stage.close()
+
+
+@pytest.mark.ros
+def test_a_camera_that_says_it_is_not_calibrated_counts_as_unknown(context):
+    """`sensor_msgs/CameraInfo` prescribes zeros for it."""
+    from worldsystem_slam3r.node import Slam3rNode
+
+    stage = Slam3rNode(context=context)
+    try:
+        known = filmed_room.camera()
+        for odd in ({"fx": 0.0}, {"fy": 0.0}, {"width": 0}, {"fx": math.nan}, {"cx": math.inf}):
+            stage._on_camera(StampedCamera(stamp_ns=0, camera=replace(known, **odd)))
+            assert stage._camera is None
+        stage._on_camera(StampedCamera(stamp_ns=0, camera=known))
+        assert stage._camera == known
     finally:
         stage.close()

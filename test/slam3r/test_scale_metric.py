@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -225,6 +226,36 @@ def test_samples_of_a_withdrawn_keyframe_wait_for_the_next_one():
     worlds[9] = Sim3(1.0, np.eye(3), np.array([0.0, 4.0, 0.0]))
     ((hung, world),) = samples.placed(PositionSample)
     assert np.allclose(world.apply(hung.place), [1.0, 4.0, 0.0])
+
+
+def phone_positions(of: Film, error_m: float) -> list[OdometrySample]:
+    return [
+        OdometrySample(
+            stamp_ns=frame.stamp_ns + 1000 * k,
+            position_m=tuple(in_map(pose)),
+            position_error_m=error_m,
+        )
+        for frame, pose in zip(of.frames, of.poses, strict=True)
+        for k in (0, 1)
+    ]
+
+
+def test_a_phone_that_is_sure_to_a_hair_gives_metres_and_ends_nothing(walk):
+    _, graph = run(walk, phone_positions(walk, 0.0))
+    assert graph.scale is ScaleState.METRIC
+
+
+@pytest.mark.parametrize("wrong", [math.nan, math.inf])
+def test_measurements_that_are_no_numbers_spoil_none_of_the_others(walk, wrong):
+    stamp_ns = walk.frames[1].stamp_ns
+    odd = [
+        PressureSample(stamp_ns=stamp_ns, pressure_pa=wrong),
+        PressureSample(stamp_ns=stamp_ns, pressure_pa=-5.0),
+        GpsFix(stamp_ns=stamp_ns, latitude_deg=wrong, longitude_deg=8.0, altitude_m=0.0),
+        replace(phone_positions(walk, 0.1)[2], position_m=(wrong, 0.0, 0.0)),
+    ]
+    _, graph = run(walk, [*odd, *fixes(walk, 0.02)])
+    assert graph.scale is ScaleState.METRIC
 
 
 def test_what_says_nothing_of_metres_is_passed_by():

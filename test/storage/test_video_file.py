@@ -92,6 +92,21 @@ def test_a_stamp_that_goes_back_does_not_stop_the_video(session, encoded_video):
     assert np.all(np.diff(times_s) > 0)
 
 
+def test_a_second_flight_hours_later_goes_on_in_a_file_of_its_own(session, encoded_video):
+    """Longer than an mp4 can step: the same drone flies in the morning and in the afternoon."""
+    morning, late_ns = encoded_video(24), 7 * 3600 * 10**9
+    later = [replace(f, id=f.id + 24, stamp_ns=f.stamp_ns + late_ns) for f in morning]
+    for frame in [*morning, *later]:
+        session.write(frame)
+    session.close()
+    assert [path.name for path in session.videos] == ["video.mp4", "video_2.mp4"]
+    for path in session.videos:
+        units, times_s = annex_b_of(path)
+        assert len(units) == 24
+        expected_s = [(frame.stamp_ns - morning[0].stamp_ns) / 1e9 for frame in morning]
+        np.testing.assert_allclose(times_s, expected_s, atol=1 / 90_000)
+
+
 def test_pictures_coded_out_of_order_keep_their_times(session):
     units = coded_out_of_order(24)
     assert [number for number, *_ in units] != sorted(number for number, *_ in units)

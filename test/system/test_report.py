@@ -5,6 +5,7 @@ import base64
 import json
 import re
 import time
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -13,6 +14,7 @@ import pytest
 
 from worldsystem.evaluation.surface import area_samples, transformed
 from worldsystem.evaluation.truth import GroundTruth
+from worldsystem.outputs import write_outputs
 from worldsystem.report.page import write_report
 from worldsystem.report.record import GLASS_TO_MAP, RunRecord, RunSample, Targets
 from worldsystem.report.summary import summarise
@@ -23,6 +25,7 @@ from worldsystem_core.ledger import LedgerState
 from worldsystem_core.reconstruction import ScaleState
 from worldsystem_core.surface import Mesh
 from worldsystem_core.trajectory import StampedPoses
+from worldsystem_storage.errors import StorageError
 
 START_NS = 1_790_000_000 * 10**9
 WORLD_FROM_TRUTH = Sim3(0.2, np.array([[0.0, -1, 0], [1, 0, 0], [0, 0, 1]]), np.array([3.0, 1, 2]))
@@ -255,3 +258,23 @@ def test_a_mesh_of_300_000_triangles_is_reported_within_25_seconds(tmp_path):
     start = time.perf_counter()
     write_report(run, tmp_path)
     assert time.perf_counter() - start < 25.0
+
+
+def test_a_mesh_that_cannot_be_written_costs_itself_alone(tmp_path, monkeypatch):
+    """As on a disk that is full after hours: the report is small, and is what tells of it."""
+    write_bytes, folder = Path.write_bytes, tmp_path / "run"
+
+    def full(path: Path, content: bytes) -> int:
+        if "mesh.ply" in path.name:
+            write_bytes(path, content[:100])
+            raise OSError(28, "No space left on device")
+        return write_bytes(path, content)
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(StorageError, match="No space left on device"):
+        write_outputs(noisy_run(folder, truth=None))
+    assert "No space left on device" in (folder / "report.html").read_text()
+    assert (folder / "summary.json").exists()
+    assert (folder / "trajectory.tum").exists()
+    assert (folder / "mesh.glb").exists()
+    assert not list(folder.glob("*mesh.ply*")) + list(folder.glob(".*mesh.ply*"))

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 from worldsystem.evaluation.datasets import truth_at
@@ -12,20 +13,32 @@ from worldsystem.report.page import write_report
 from worldsystem.report.record import RunRecord
 from worldsystem_core.errors import WorldSystemError
 from worldsystem_core.trajectory import write_tum
+from worldsystem_storage.errors import StorageError
 from worldsystem_storage.mesh_files import write_glb, write_ply
 
 log = logging.getLogger(__name__)
 
 
 def write_outputs(run: RunRecord, *, report: bool = True) -> None:
-    """Write `trajectory.tum`, `mesh.ply`, `mesh.glb` and `report.html` to the run's folder."""
+    """Write `trajectory.tum`, `mesh.ply`, `mesh.glb` and `report.html` to the run's folder.
+
+    A mesh that cannot be written, as on a full disk, costs itself alone: the report says so, and
+    then its error is raised.
+    """
     run.folder.mkdir(parents=True, exist_ok=True)
     write_tum(run.folder / "trajectory.tum", run.poses)
-    if len(run.mesh.faces):
-        write_ply(run.folder / "mesh.ply", run.mesh)
-        write_glb(run.folder / "mesh.glb", run.mesh)
+    failures = []
+    for name, write in (("mesh.ply", write_ply), ("mesh.glb", write_glb)):
+        try:
+            if len(run.mesh.faces):
+                write(run.folder / name, run.mesh)
+        except StorageError as error:
+            failures.append(error)
     if report:
-        write_report(run, run.folder)
+        notes = (*run.notes, *(f"{error}." for error in failures))
+        write_report(replace(run, notes=notes), run.folder)
+    if failures:
+        raise failures[0]
 
 
 def read_truth(place: str) -> GroundTruth | None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from typing import Any
 
@@ -12,7 +13,9 @@ from jaxtyping import Bool, Int, Int32, UInt8
 
 from worldsystem_mesh.kernels_volume import NEVER_IN, PAGED_OUT, RIM_SAMPLES
 from worldsystem_mesh.launcher import blank, rows, scatter
-from worldsystem_mesh.page_file import PageFile
+from worldsystem_mesh.page_file import PageFile, PagingFailed
+
+log = logging.getLogger(__name__)
 
 VOXELS = 512
 PER_SLOT: dict[str, tuple[tuple[int, ...], type]] = {
@@ -45,6 +48,7 @@ class BlockPool:
         self._budget_bytes = budget_bytes
         self._page_dir = page_dir
         self._pages: PageFile | None = None
+        self._is_stuck = False
         self._used = 0
         self._high_water = 0
         self._free: list[int] = []
@@ -87,7 +91,7 @@ class BlockPool:
     def bring_in(self, blocks: Int32[np.ndarray, "b"], other_bytes: int) -> int:
         """Give every one of `blocks` a slot, reading back what was on disk; return how many could
         not get one (because these alone are more than the budget, of which `other_bytes` are
-        used by others)."""
+        used by others, or because the disk has no room for those that should make way)."""
         self._clock += 1
         self._seen_at[blocks] = self._clock
         missing = blocks[self.slot[blocks] < 0]
@@ -96,8 +100,7 @@ class BlockPool:
         limit = self.limit(other_bytes)
         over, evicted = self._used + len(missing) - limit, missing[:0]
         if over > 0:
-            evicted = self._oldest(max(over, EVICT_AT_ONCE))
-            self._page_out(evicted)
+            evicted = self._page_out(self._oldest(max(over, EVICT_AT_ONCE)))
         granted = missing[: max(limit - self._used, 0)]
         self._admit(granted)
         self._upload_slots(np.concatenate([evicted, granted]))
@@ -176,19 +179,29 @@ class BlockPool:
             return np.asarray(owners)
         return np.asarray(owners[np.argpartition(self._seen_at[owners], count)[:count]])
 
-    def _page_out(self, blocks: Int32[np.ndarray, "n"]) -> None:
-        if not len(blocks):
-            return
-        if self._pages is None:
-            self._pages = PageFile.temporary(self._page_dir, "blocks", SLOT_BYTES)
+    def _page_out(self, blocks: Int32[np.ndarray, "n"]) -> Int32[np.ndarray, "m"]:
+        """Move these blocks to disk; returns those for which there was room."""
+        written = 0
+        try:
+            if len(blocks) and self._pages is None:
+                self._pages = PageFile.temporary(self._page_dir, "blocks", SLOT_BYTES)
+            for block, record in zip(blocks, self._records(self.slot[blocks]), strict=True):
+                assert self._pages is not None  # there are blocks
+                self._pages.write(int(block), record)
+                written += 1
+            self._is_stuck = False
+        except PagingFailed as error:  # a full disk costs what is new, and ends nothing
+            if not self._is_stuck:
+                log.warning("new parts of the surface are left out: %s", error)
+            self._is_stuck = True
+        blocks = blocks[:written]
         slots = self.slot[blocks]
-        for block, record in zip(blocks.tolist(), self._records(slots), strict=True):
-            self._pages.write(block, record)
         self.slot[blocks] = PAGED_OUT
         self._owner[slots] = FREE
         self._free += slots.tolist()
         self._used -= len(slots)
         self.paged_out += len(slots)
+        return blocks
 
     def _admit(self, blocks: Int32[np.ndarray, "n"]) -> None:
         """Give each block a slot with its voxels: those on disk, else unknown ones."""

@@ -175,7 +175,11 @@ class PageFile:
         """Reserve disk before mapping it: a full disk must be an error, not a SIGBUS."""
         size = end + max(GROWTH_BYTES, end // 4)
         try:
-            os.posix_fallocate(self._file, 0, size)
+            try:
+                os.posix_fallocate(self._file, 0, size)
+            except OSError:  # as much as there is need for
+                size = end
+                os.posix_fallocate(self._file, 0, size)
         except OSError as error:
             self._places -= 1
             message = f"no room for {size / 1e6:.0f} MB in {self.path}; free some or set page_dir"

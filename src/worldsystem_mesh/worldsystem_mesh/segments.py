@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import OrderedDict
 from dataclasses import fields
 
@@ -10,7 +11,9 @@ import numpy as np
 from jaxtyping import UInt8
 
 from worldsystem_mesh.cells import NO_CELLS, SurfaceCells
-from worldsystem_mesh.page_file import PageFile
+from worldsystem_mesh.page_file import PageFile, PagingFailed
+
+log = logging.getLogger(__name__)
 
 RECORD_BYTES = 1 << 16
 """A segment goes to disk in pieces of this size."""
@@ -30,6 +33,7 @@ class SegmentStore:
         self._cache: OrderedDict[int, SurfaceCells] = OrderedDict()
         self._pages: PageFile | None = None
         self._next = 0
+        self._is_stuck = False
 
     @property
     def disk_bytes(self) -> int:
@@ -41,7 +45,8 @@ class SegmentStore:
         self._held[number] = cells
         self.bytes += cells.bytes
         while self.bytes + other_bytes > self._budget_bytes and len(self._held) > 1:
-            self._page_out()
+            if not self._page_out():
+                break
         return number
 
     def get(self, number: int) -> SurfaceCells:
@@ -77,18 +82,28 @@ class SegmentStore:
             self._pages.close(delete=True)
             self._pages = None
 
-    def _page_out(self) -> None:
-        number, cells = self._held.popitem(last=False)
-        self.bytes -= cells.bytes
-        if self._pages is None:
-            self._pages = PageFile.temporary(self._page_dir, "surface", RECORD_BYTES)
+    def _page_out(self) -> bool:
+        """Move the oldest to disk; False where there is no room: it stays, beyond the budget."""
+        number, cells = next(iter(self._held.items()))
         packed = pack(cells)
+        try:
+            if self._pages is None:
+                self._pages = PageFile.temporary(self._page_dir, "surface", RECORD_BYTES)
+            for piece in range(_pieces(len(packed))):
+                body = np.zeros(RECORD_BYTES, np.uint8)
+                part = packed[piece * RECORD_BYTES : (piece + 1) * RECORD_BYTES]
+                body[: len(part)] = part
+                self._pages.write(_key(number, piece), body)
+        except PagingFailed as error:
+            if not self._is_stuck:
+                log.warning("the surface takes more memory than its budget: %s", error)
+            self._is_stuck = True
+            return False
+        self._is_stuck = False
         self._on_disk[number] = len(packed)
-        for piece in range(_pieces(len(packed))):
-            body = np.zeros(RECORD_BYTES, np.uint8)
-            part = packed[piece * RECORD_BYTES : (piece + 1) * RECORD_BYTES]
-            body[: len(part)] = part
-            self._pages.write(_key(number, piece), body)
+        del self._held[number]
+        self.bytes -= cells.bytes
+        return True
 
     def _read(self, number: int) -> SurfaceCells:
         size = self._on_disk[number]

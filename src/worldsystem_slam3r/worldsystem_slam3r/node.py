@@ -103,7 +103,11 @@ class Slam3rNode(StageNode):
             self.create_timer(self.config.cloud_period_s, self._publish_cloud)
 
     def _on_camera(self, stamped: StampedCamera) -> None:
-        self._camera = stamped.camera
+        """A camera that is not calibrated says so with zeros (`sensor_msgs/CameraInfo`)."""
+        camera = stamped.camera
+        told = np.array([camera.fx, camera.fy, camera.width, camera.height], np.float64)
+        if np.isfinite([*told, camera.cx, camera.cy]).all() and (told > 0).all():
+            self._camera = camera
 
     def _on_measured(self, sample: Telemetry) -> None:
         self._running.observe(sample)

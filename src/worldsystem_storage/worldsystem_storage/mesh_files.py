@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import struct
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -141,4 +142,6 @@ def _save(path: Path, content: bytes) -> None:
         beside.write_bytes(content)
         beside.replace(path)
     except OSError as error:
+        with suppress(OSError):
+            beside.unlink(missing_ok=True)  # a part of it is of no use, and takes room
         raise StorageError(f"cannot write {path}: {error.strerror}") from error

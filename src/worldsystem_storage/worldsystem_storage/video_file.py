@@ -43,6 +43,7 @@ _START_CODE = re.compile(b"\x00\x00\x01")
 _PARAMETER_SETS = {"h264": (7, 8), "h265": (32, 33, 34)}  # NAL unit types
 _FULL, _AWAY = (errno.ENOSPC, errno.EDQUOT), (errno.EIO, errno.EROFS, errno.ENOTCONN, errno.ESTALE)
 _DISK_ERRORS = (*_FULL, *_AWAY)
+_LONGEST_PAUSE_NS = 3600 * 10**9
 _MOST_REORDERED = 16  # as many as either codec allows
 _FFMPEG_FORMATS = {"h264": "h264", "h265": "hevc"}
 
@@ -52,7 +53,8 @@ class VideoSession:
 
     Presentation times are the frames' capture stamps, from the first on, also of pictures that are
     coded out of order. A new parameter set, as after a change of resolution, goes on in
-    `video_2.mp4`, because an mp4 track has one, and so does the first key frame after a full disk.
+    `video_2.mp4`, because an mp4 track has one, and so does the first key frame after a full disk
+    or a pause of an hour.
     Raises `StorageError` when the folder cannot be made; frames that cannot be stored are counted
     in `dropped` by reason.
     """
@@ -167,9 +169,8 @@ class VideoSession:
         if self._track is None and not frame.is_key:
             return None
         parameters = parameter_sets(frame.data, frame.codec) if frame.is_key else ()
-        if len(parameters) < len(_PARAMETER_SETS[frame.codec]) or (
-            self._track and self._track.parameters == parameters
-        ):
+        goes_on = self._track is not None and self._track.goes_on(frame, parameters)
+        if len(parameters) < len(_PARAMETER_SETS[frame.codec]) or goes_on:
             return self._track
         self._end_track()
         number = len(self._videos) + 1
@@ -218,7 +219,7 @@ class _Track:
         self, path: Path, first: EncodedFrame, parameters: tuple[bytes, ...], fragment_s: float
     ) -> None:
         self.parameters = parameters
-        self._first_ns = first.stamp_ns
+        self._first_ns = self._newest_ns = first.stamp_ns
         self._path, self._descriptor = path, -1
         with av.open(io.BytesIO(first.data), format=_FFMPEG_FORMATS[first.codec]) as probe:
             source = probe.streams.video[0]
@@ -236,6 +237,12 @@ class _Track:
         self._order = list(range(-depth, 0))
         self._last_dts: int = -depth - 1
 
+    def goes_on(self, key_frame: EncodedFrame, parameters: tuple[bytes, ...]) -> bool:
+        """Whether a key frame belongs to this file. FFmpeg takes no step of 2^31 ticks: after one
+        all pictures follow at once."""
+        behind_ns = key_frame.stamp_ns - self._newest_ns
+        return self.parameters == parameters and behind_ns < _LONGEST_PAUSE_NS
+
     def fileno(self) -> int:
         """A descriptor of the file, for syncing it; there is one from the first write on."""
         if self._descriptor < 0:
@@ -245,6 +252,7 @@ class _Track:
 
     def write(self, frame: EncodedFrame) -> None:
         """Append `frame` at its capture time; a stamp that goes back for good follows the last."""
+        self._newest_ns = max(self._newest_ns, frame.stamp_ns)
         tick = round((frame.stamp_ns - self._first_ns) * VIDEO_CLOCK_HZ / 1e9)
         packet = av.Packet(frame.data)
         packet.stream = self._stream

@@ -16,6 +16,8 @@ from worldsystem_slam3r.geometric.lens import Lens, LensChange
 PRIOR_FOCAL_WIDTHS = 0.9
 """Focal length over picture width assumed of an unknown camera (58° across)."""
 LEAST_SIDE_PX = 32
+SAME_FOCAL = 0.1
+"""A phone's own focal length changes by less when it focuses."""
 SAME_SHAPE = 0.05
 """Difference of width over height up to which pictures count as alike."""
 
@@ -55,6 +57,7 @@ class Intake:
         self._size: tuple[int, int] | None = None
         self._lens: Lens | None = None
         self._told: Camera | None = None
+        self._widest = 0
         self._adopted = False
         self.camera_is_unknown = False
         self.refused = False
@@ -111,17 +114,29 @@ class Intake:
         return self._size
 
     def _learn_camera(self, frame: Frame, width: int, height: int) -> None:
-        if self._adopted:
-            return
         camera = self._camera(frame).resized(width, height)
-        if camera != self._told:
+        if self._adopted:
+            self._refuse_another(camera, frame)
+        elif camera != self._told:
             self._told, self._lens = camera, Lens.of(camera)
+
+    def _refuse_another(self, camera: Camera, frame: Frame) -> None:
+        """What was found out of the lens is that of the camera that was told, or not, before."""
+        assert self._told is not None  # a lens is adopted for one
+        if self._focal_px <= 0 and abs(camera.fx / self._told.fx - 1.0) > SAME_FOCAL:
+            self.refused = True
+            raise ShapeChanged(
+                f"pictures of {frame.width}×{frame.height} are of another camera now; "
+                "start a new reconstruction for it"
+            )
 
     def _camera(self, frame: Frame) -> Camera:
         centred = {"cx": 0.5 * (frame.width - 1), "cy": 0.5 * (frame.height - 1)}
         size = {"width": frame.width, "height": frame.height}
         if self._focal_px > 0:
-            return Camera(fx=self._focal_px, fy=self._focal_px, **centred, **size)  # type: ignore[arg-type]
+            self._widest = max(self._widest, frame.width)
+            told = self._focal_px * frame.width / self._widest  # senders on a bad link send less
+            return Camera(fx=told, fy=told, **centred, **size)  # type: ignore[arg-type]
         if frame.camera is not None:
             return frame.camera.resized(frame.width, frame.height)
         self.camera_is_unknown = True

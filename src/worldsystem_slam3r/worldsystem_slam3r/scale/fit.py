@@ -118,9 +118,9 @@ def fit_metric(measured: Measured, start: Sim3 | None = None) -> MetricFit | Non
         zero_m = float(np.median(measured.heights.height_m - up_m))
     information = np.eye(_SIZE)
     for _ in range(ITERATIONS):
-        residual, jacobian = _rows(measured, similarity, clock_s, zero_m)
-        information = jacobian.T @ jacobian
         try:
+            residual, jacobian = _rows(measured, similarity, clock_s, zero_m)
+            information = jacobian.T @ jacobian
             step = -np.linalg.solve(information, jacobian.T @ residual)
         except np.linalg.LinAlgError:
             return None

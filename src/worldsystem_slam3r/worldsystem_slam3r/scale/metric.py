@@ -40,6 +40,8 @@ GPS_HORIZONTAL_M, GPS_VERTICAL_M = 3.0, 6.0
 NO_ALTITUDE_M = 1000.0
 PRESSURE_M = 1.0
 ODOMETRY_M = 0.1
+LEAST_M = 0.01
+"""No measurement is believed to be better, whatever it says of itself."""
 LEAST_SAMPLES = 6
 OUTLIER_SIGMAS = 4.0
 MARKERS_KEPT = 200
@@ -79,6 +81,17 @@ class _Baseline:
     sigma_m: float
 
 
+def _is_sound(observation: object) -> bool:
+    """Whether it holds numbers; one that does not would spoil every fit after it."""
+    if isinstance(observation, GpsFix):
+        return math.isfinite(observation.latitude_deg) and math.isfinite(observation.longitude_deg)
+    if isinstance(observation, PressureSample):
+        return 0.0 < observation.pressure_pa < math.inf
+    if isinstance(observation, OdometrySample):
+        return all(map(math.isfinite, observation.position_m))
+    return True
+
+
 class MetricScale:
     """Takes observations and told poses; answers with fits in the world as it is now."""
 
@@ -95,7 +108,9 @@ class MetricScale:
         self.clock_s = 0.0
 
     def observe(self, observation: object) -> None:
-        """Take a measurement; kinds that say nothing of metres are passed by."""
+        """Take a measurement; what says nothing of metres is passed by, as what is no number."""
+        if not _is_sound(observation):
+            return
         if isinstance(observation, GpsFix):
             self._observe_fix(observation)
         elif isinstance(observation, PressureSample):
@@ -103,7 +118,7 @@ class MetricScale:
             self._pressure.sample(HeightSample(observation.stamp_ns, height, PRESSURE_M))
         elif isinstance(observation, OdometrySample):
             sigma = observation.position_error_m
-            sigma = sigma if math.isfinite(sigma) else ODOMETRY_M
+            sigma = max(sigma, LEAST_M) if math.isfinite(sigma) else ODOMETRY_M
             where, spread = np.array(observation.position_m), np.eye(3) * sigma**2
             self._odometry.sample(PositionSample(observation.stamp_ns, where, spread))
         elif isinstance(observation, KnownDistance):
@@ -119,7 +134,7 @@ class MetricScale:
         across, up = fix.horizontal_error_m / math.sqrt(2.0), fix.vertical_error_m
         across = across if math.isfinite(across) else GPS_HORIZONTAL_M
         up = NO_ALTITUDE_M if flat else up if math.isfinite(up) else GPS_VERTICAL_M
-        spread = np.diag([max(across, 0.01) ** 2] * 2 + [max(up, 0.01) ** 2])
+        spread = np.diag([max(across, LEAST_M) ** 2] * 2 + [max(up, LEAST_M) ** 2])
         self._gps.sample(PositionSample(fix.stamp_ns, where, spread))
 
     def put_origin(self, enu: EnuFrame) -> None:

@@ -48,6 +48,7 @@ class Intake:
         self._picture_px = picture_px
         self._focal_px = focal_px
         self._last: np.ndarray | None = None
+        self._widest = 0
         self._shape: tuple[int, int] | None = None
         self._maps: tuple[Camera, np.ndarray, np.ndarray] | None = None
         self.view_changed = False
@@ -77,7 +78,9 @@ class Intake:
 
     def _camera(self, frame: Frame) -> Camera | None:
         if self._focal_px > 0:
-            f, cx, cy = self._focal_px, 0.5 * (frame.width - 1), 0.5 * (frame.height - 1)
+            self._widest = max(self._widest, frame.width)
+            f = self._focal_px * frame.width / self._widest  # senders on a bad link send less
+            cx, cy = 0.5 * (frame.width - 1), 0.5 * (frame.height - 1)
             return Camera(width=frame.width, height=frame.height, fx=f, fy=f, cx=cx, cy=cy)
         if frame.camera is None:
             return None
