@@ -181,12 +181,13 @@ class BlockPool:
 
     def _page_out(self, blocks: Int32[np.ndarray, "n"]) -> Int32[np.ndarray, "m"]:
         """Move these blocks to disk; returns those for which there was room."""
+        if not len(blocks):
+            return blocks
         written = 0
         try:
-            if len(blocks) and self._pages is None:
+            if self._pages is None:
                 self._pages = PageFile.temporary(self._page_dir, "blocks", SLOT_BYTES)
             for block, record in zip(blocks, self._records(self.slot[blocks]), strict=True):
-                assert self._pages is not None  # there are blocks
                 self._pages.write(int(block), record)
                 written += 1
             self._is_stuck = False
