@@ -29,6 +29,7 @@ class VoxelAreas:
 
     def __init__(self, least: float) -> None:
         self._least = least
+        self._room: int = 0
         self._make(_LEAST_PLACES, 0)
 
     def __len__(self) -> int:
