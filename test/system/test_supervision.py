@@ -60,6 +60,24 @@ def test_one_that_dies_again_and_again_waits_longer_each_time_but_never_for_ever
     assert watch.due(now + 0.3) is Action.START, "it was well for long, so it is back at once"
 
 
+def test_one_that_needs_a_person_is_tried_once_a_minute():
+    """As where its port was taken meanwhile: each try costs seconds of the processors."""
+    watch, tries = StageWatch(0.0), 0
+    watch.heard(1.0)
+    watch.ended(2.0, by_settings=True)
+    for now in np.arange(3.0, 603.0, 0.1):
+        if watch.due(now) is Action.START:
+            assert watch.waits_for_a_person
+            tries += 1
+            watch.started(now)
+            watch.ended(now + 1.0, by_settings=True)
+    assert 9 <= tries <= 10
+    watch.started(700.0)
+    watch.ended(740.0)
+    assert not watch.waits_for_a_person
+    assert watch.due(740.0) is Action.START, "it ran for long, so it is back at once"
+
+
 def test_one_that_hangs_is_killed_and_one_that_starts_slowly_is_not():
     watch = StageWatch(0.0)
     assert watch.due(STARTING_S - 1) is Action.NOTHING

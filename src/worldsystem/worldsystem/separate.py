@@ -50,6 +50,7 @@ class SeparateApp(App):
         self._watches: dict[str, StageWatch] = {}
         self._chosen: dict[str, dict[str, object]] = {}
         self._spares = Spares()
+        self._ends: dict[str, int] = {}
         self._state: TemporaryDirectory[str] | None = None
         self._looked_s = time.monotonic()
 
@@ -168,10 +169,15 @@ class SeparateApp(App):
         code = process.exit_code
         if code == WRONG_SETTINGS and watch.heard_s is None and not watch.restarts:
             raise WorldSystemError(f"{name} cannot run so; what it printed is above")
-        watch.ended(now)
+        watch.ended(now, by_settings=code == WRONG_SETTINGS)
         text = f"{name} ended ({_in_words(code)}) and is begun anew."
         self._line.note(text)
-        self._node("reporter").notes.append(text)
+        notes, times = self._node("reporter").notes, self._ends.get(text, 0) + 1
+        if times == 1:
+            notes.append(text)
+        else:
+            notes[notes.index(_counted(text, times - 1))] = _counted(text, times)
+        self._ends[text] = times
 
     def _free_what_died(self) -> None:
         """The stage is back: only now, since this takes the processors that it came back with."""
@@ -184,7 +190,8 @@ class SeparateApp(App):
             further["restore"] = True
         if name == "recorder":
             further["name"] = f"bag_{watch.restarts + 2}"
-        spare = self._spares.take()
+        # one that will hardly run is not worth a process that has done the imports
+        spare = None if watch.waits_for_a_person else self._spares.take()
         try:
             process.start(spare, **further)
         except OSError as error:
@@ -236,6 +243,10 @@ class SeparateApp(App):
             for stage, _ in stages(self.choice)
             if stage.name in self._processes
         ]
+
+
+def _counted(text: str, times: int) -> str:
+    return text if times == 1 else f"{text} ({times} times)"
 
 
 def _in_words(exit_code: int | None) -> str:

@@ -14,6 +14,8 @@ STARTING_S = 60.0
 """So long a stage may take until it is first heard of: it may compile kernels or load weights."""
 SECOND_DELAY_S, LONGEST_DELAY_S = 0.25, 8.0
 """The first restart comes at once, the second after so long."""
+PERSON_DELAY_S = 60.0
+"""One that ended since a person must change something, as a port that is taken, is tried so often."""
 WELL_S = 30.0
 """A stage that ran for so long is well again: its next restart comes at once."""
 
@@ -38,6 +40,7 @@ class StageWatch:
     heard_s: float | None = None
     ended_s: float | None = None
     restarts: int = 0
+    waits_for_a_person: bool = False
     _delay_s: float = 0.0
 
     @property
@@ -58,11 +61,13 @@ class StageWatch:
         if self.heard_s is not None:
             self.heard_s += max(asleep_s, 0.0)
 
-    def ended(self, now_s: float) -> None:
-        """Its process is gone, and nobody had asked it to go."""
+    def ended(self, now_s: float, *, by_settings: bool = False) -> None:
+        """Its process is gone, and nobody had asked it to go; `by_settings`: it cannot run so."""
         if self.ended_s is None:
-            self.ended_s = now_s
-            if now_s - self.started_s >= WELL_S:
+            self.ended_s, self.waits_for_a_person = now_s, by_settings
+            if by_settings:
+                self._delay_s = PERSON_DELAY_S
+            elif now_s - self.started_s >= WELL_S:
                 self._delay_s = 0.0
 
     def started(self, now_s: float) -> None:
