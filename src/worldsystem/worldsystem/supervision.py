@@ -15,7 +15,7 @@ STARTING_S = 60.0
 SECOND_DELAY_S, LONGEST_DELAY_S = 0.25, 8.0
 """The first restart comes at once, the second after so long."""
 PERSON_DELAY_S = 60.0
-"""One that ended since a person must change something, as a port that is taken, is tried so often."""
+"""One that a person must change something for, as a port that is taken, is tried so often."""
 WELL_S = 30.0
 """A stage that ran for so long is well again: its next restart comes at once."""
 
