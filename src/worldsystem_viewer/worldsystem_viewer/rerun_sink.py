@@ -4,21 +4,20 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import logging
-import os
-import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
 
-from worldsystem_core.child_process import end_with_parent
+from worldsystem_core.child_process import die_with_parent
 from worldsystem_core.errors import MissingDependency, PortInUse
 from worldsystem_core.frames import EncodedFrame
 from worldsystem_core.handoff import Handoff
@@ -34,6 +33,7 @@ from worldsystem_viewer.rerun_blueprint import blueprint
 from worldsystem_viewer.rerun_entities import RerunEntities
 
 log = logging.getLogger(__name__)
+_MISSING = "rerun-sdk", "logging to Rerun", "pip install rerun-sdk"
 _QUEUE = 128
 _WAIT_S = 0.2
 _NICENESS = 10
@@ -73,9 +73,7 @@ class RerunSink:
         try:
             import rerun
         except ImportError as error:
-            raise MissingDependency(
-                "rerun-sdk", "logging to Rerun", "pip install rerun-sdk"
-            ) from error
+            raise MissingDependency(*_MISSING) from error
         self._stream = rerun.RecordingStream("worldsystem")
         sinks: list[Any] = []
         if self._config.rerun_serve:
@@ -101,7 +99,7 @@ class RerunSink:
             self._stream.flush(timeout_sec=_FLUSH_S)
         self._stream.disconnect()
         if self._server is not None:
-            _end_group(self._server)
+            _end(self._server)
 
     def pose(self, pose: Pose) -> None:
         """The newest camera pose; a tracked one extends the path."""
@@ -207,7 +205,7 @@ def _start_server(config: ViewerConfig) -> subprocess.Popen[bytes]:
                 probe.bind((config.host, port))
             except OSError as error:
                 raise PortInUse("Rerun", port, option) from error
-    command = [sys.executable, "-m", "rerun_cli", "--serve-web", "--bind", config.host]
+    command = [str(_program()), "--serve-web", "--bind", config.host]
     command += ["--port", str(config.rerun_port), "--web-viewer-port", str(config.rerun_web_port)]
     command += ["--server-memory-limit", f"{config.rerun_mb}MiB"]
     log.info("Rerun's web viewer on http://%s:%d", config.host, config.rerun_web_port)
@@ -218,17 +216,22 @@ def _start_server(config: ViewerConfig) -> subprocess.Popen[bytes]:
         stdout=quiet,
         stderr=quiet,
         start_new_session=True,
-        preexec_fn=end_with_parent,  # else it would hold the ports of the one who comes back
+        preexec_fn=die_with_parent,  # else it would hold the ports of the one who comes back
     )
 
 
-def _end_group(server: subprocess.Popen[bytes]) -> None:
-    """End the server with the process it starts, which `terminate` alone would leave behind."""
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(server.pid, signal.SIGTERM)
+def _program() -> Path:
+    """Rerun's program itself: its module waits for it in Python, and may end without it."""
+    module = importlib.util.find_spec("rerun_cli")
+    if module is None or module.origin is None:
+        raise MissingDependency(*_MISSING)
+    return Path(module.origin).with_name("rerun")
+
+
+def _end(server: subprocess.Popen[bytes]) -> None:
+    server.terminate()
     try:
         server.wait(timeout=_FLUSH_S)
     except subprocess.TimeoutExpired:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(server.pid, signal.SIGKILL)
+        server.kill()
         server.wait(timeout=_FLUSH_S)
