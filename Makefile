@@ -19,9 +19,9 @@ setup:           ## Make .venv and build the workspace; returns at once when not
 demo: setup      ## Run the whole system on the built-in drone simulator (DURATION=60)
 	@$(ENV) worldsystem demo --duration $(DURATION) $(ARGS)
 
-test:            ## Run all tests but the slow ones
+test:            ## Run all tests but the slow ones, two files at once
 	@$(PYTHON) tools/setup.py --with-browser --with-test-peers
-	@$(ENV) python -m pytest -m "not slow and not gpu and not weights" $(ARGS)
+	@$(ENV) python -m pytest -n 2 --dist loadfile -m "not slow and not gpu and not weights" $(ARGS)
 
 test-all:        ## Run every test this machine can run
 	@$(PYTHON) tools/setup.py --with-browser --with-test-peers

@@ -4,19 +4,17 @@ folder or run of tests uses, and a browser."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
-from zlib import crc32
 
 import pytest
+from dds_domain import own_domain
 
 
 @pytest.fixture
 def context(request):
     rclpy = pytest.importorskip("rclpy", reason="ROS is not set up: run these through `make test`")
     context = rclpy.Context()
-    domain_id = 10 + crc32(f"{os.getpid()} {request.path.parent}".encode()) % 90
-    rclpy.init(context=context, domain_id=domain_id)
+    rclpy.init(context=context, domain_id=own_domain(request.path.parent))
     yield context
     rclpy.try_shutdown(context=context)
 

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from dds_domain import own_domain
 
 ROOT = Path(__file__).resolve().parents[2]
 BUILT = {".venv", "build", "install", "log", "runs", ".git", ".cache", ".mypy_cache", ".ruff_cache"}
@@ -155,7 +156,7 @@ def test_the_listening_example_prints_a_pose_that_is_published() -> None:
     rclpy = pytest.importorskip("rclpy")
     messages = pytest.importorskip("geometry_msgs.msg")
     pytest.importorskip("worldsystem_msgs")
-    domain = 20 + os.getpid() % 80
+    domain = own_domain(__file__)
     command = [sys.executable, str(EXAMPLES / "listen.py")]
     environment = os.environ | {"ROS_DOMAIN_ID": str(domain)}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as listener:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from dds_domain import own_domain
 
 from worldsystem.graph import Choice, stages
 from worldsystem_core.errors import ConfigError
@@ -37,7 +38,7 @@ def test_a_node_whose_broker_is_away_says_so_and_ends_with_its_account_closed(mo
 
     monkeypatch.delenv("RABBITMQ_URL", raising=False)
     context = rclpy.Context()
-    rclpy.init(context=context, domain_id=77)
+    rclpy.init(context=context, domain_id=own_domain(__file__))
     try:
         with pytest.raises(ConfigError, match=r"bridge\.url"):
             BridgeNode(context=context)

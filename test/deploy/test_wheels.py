@@ -15,6 +15,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from dds_domain import own_domain
 
 ROOT = Path(__file__).resolve().parents[2]
 SITE = Path(sysconfig.get_path("purelib"))
@@ -55,7 +56,7 @@ def run(*words: object, timeout_s: float = 60.0) -> subprocess.CompletedProcess[
         "PATH": "/usr/bin:/bin",
         "LD_LIBRARY_PATH": os.pathsep.join(map(str, libraries)),
         "AMENT_PREFIX_PATH": sys.prefix,
-        "ROS_DOMAIN_ID": str(10 + os.getpid() % 20),
+        "ROS_DOMAIN_ID": str(own_domain(__file__)),
     }
     return subprocess.run(
         list(map(str, words)), capture_output=True, text=True, timeout=timeout_s, env=environment

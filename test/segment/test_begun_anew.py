@@ -3,12 +3,12 @@
 
 from __future__ import annotations
 
-import os
 import time
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from dds_domain import own_domain
 from segment_scenes import ROOM_EYE, room
 
 rclpy = pytest.importorskip("rclpy", reason="ROS is not set up: run these through `make test`")
@@ -29,7 +29,7 @@ from worldsystem_segment.objects.object_file import NAME  # noqa: E402
 def begin(tmp_path):
     """A segmenter that keeps its objects in one folder; it is never closed, as one killed."""
     context = rclpy.Context()
-    rclpy.init(context=context, domain_id=40 + os.getpid() % 20)
+    rclpy.init(context=context, domain_id=own_domain(__file__))
 
     def made(**settings: object) -> SegmenterNode:
         given = {"map": str(tmp_path)} | settings

@@ -3,12 +3,12 @@
 
 from __future__ import annotations
 
-import os
 import time
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from dds_domain import own_domain
 from segment_scenes import ROOM_EYE, room
 
 rclpy = pytest.importorskip("rclpy", reason="ROS is not set up: run these through `make test`")
@@ -32,7 +32,7 @@ WAIT_S = 0.2
 @pytest.fixture
 def node():
     context = rclpy.Context()
-    rclpy.init(context=context, domain_id=40 + os.getpid() % 20)
+    rclpy.init(context=context, domain_id=own_domain(__file__))
     wait = rclpy.parameter.Parameter("max_wait_s", value=WAIT_S)
     node = SegmenterNode(context=context, parameter_overrides=[wait])
     yield node

@@ -3,12 +3,12 @@
 
 from __future__ import annotations
 
-import os
 import time
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from dds_domain import own_domain
 from segment_scenes import ROOM_EYE, room
 
 rclpy = pytest.importorskip("rclpy", reason="ROS is not set up: run these through `make test`")
@@ -28,7 +28,7 @@ from worldsystem_segment.objects.boxes import oriented_box  # noqa: E402
 @pytest.fixture
 def node():
     context = rclpy.Context()
-    rclpy.init(context=context, domain_id=40 + os.getpid() % 20)
+    rclpy.init(context=context, domain_id=own_domain(__file__))
     node = SegmenterNode(context=context)
     node.told = []
     node._objects_out.publish = node.told.append

@@ -14,6 +14,8 @@ import threading
 from dataclasses import dataclass
 from pathlib import Path
 
+from dds_domain import own_domain
+
 DURATION_S = 20
 _LIMIT_S = 500.0
 _LOOKS = 4
@@ -88,7 +90,7 @@ def watched_demo(folder: Path) -> Run:
         sys.executable, "-m", "worldsystem.cli", "demo", "--duration", DURATION_S, "--out", folder,
         *ports, "--set", "viewer.rerun_serve=false", f"viewer.rerun_file={folder}/world.rrd",
     ]  # fmt: skip
-    environment = os.environ | {"ROS_DOMAIN_ID": str(30 + os.getpid() % 40)}
+    environment = os.environ | {"ROS_DOMAIN_ID": str(own_domain(__file__))}
     demo = subprocess.Popen(
         [str(word) for word in command],
         env=environment,

@@ -15,6 +15,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from dds_domain import own_domain
 from demo_run import free_ports
 from rosbags.highlevel import AnyReader
 
@@ -215,7 +216,7 @@ def test_every_stage_killed_in_a_run_is_back_and_every_frame_accounted_for(tmp_p
             *("--duration", "45"),
             *("--set", "viewer.rerun=false", "mesher.metrics_port=0", "ingest.loop=true"),
         ],
-        env=os.environ | {"ROS_DOMAIN_ID": str(80 + os.getpid() % 20)},
+        env=os.environ | {"ROS_DOMAIN_ID": str(own_domain(__file__))},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

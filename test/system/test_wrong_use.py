@@ -14,6 +14,7 @@ import time
 import av
 import numpy as np
 import pytest
+from dds_domain import own_domain
 from demo_run import free_ports
 
 pytest.importorskip("rclpy", reason="ROS is not set up: run these through `make test`")
@@ -26,7 +27,7 @@ def worldsystem(*words, out, timeout_s=120.0):
     command = [sys.executable, "-m", "worldsystem.cli", *words, "--out", out, *ports]
     return subprocess.run(
         [str(word) for word in command] + ["--set", "viewer.rerun=false"],
-        env=os.environ | {"ROS_DOMAIN_ID": str(70 + os.getpid() % 20)},
+        env=os.environ | {"ROS_DOMAIN_ID": str(own_domain(__file__))},
         capture_output=True,
         text=True,
         timeout=timeout_s,
