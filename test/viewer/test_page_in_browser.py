@@ -263,6 +263,19 @@ def test_space_presses_the_button_that_has_the_focus(page, page_server):
     assert page.evaluate("window.worldsystem.timeline.at") is None
 
 
+def test_a_single_pose_leaves_a_view_in_which_places_can_be_picked(page, page_server):
+    page_server.pose(pose_event(1, 0.1, stamp_ns=time.time_ns()))
+    until(page, "worldsystem.pathLength > 0")
+    page.wait_for_timeout(1200)  # the view is fitted once a second
+    page.keyboard.press("r")
+    page.wait_for_timeout(1200)
+    ray = page.evaluate("worldsystem.stage.ray(400, 330).ray")
+    numbers = [*ray["origin"].values(), *ray["direction"].values()]
+    assert None not in numbers, "NaN is told as nothing"
+    assert np.linalg.norm(numbers[3:]) == pytest.approx(1.0)
+    assert page.complaints == []
+
+
 def test_lengths_of_another_unit_are_cleared_and_the_card_of_a_thing_that_is_gone_closes(
     page, page_server
 ):

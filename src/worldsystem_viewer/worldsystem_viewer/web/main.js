@@ -11,7 +11,7 @@ import { MeshLayer } from "./mesh.js";
 import { ObjectsLayer } from "./objects.js";
 import { Picker } from "./picker.js";
 import { PointsLayer } from "./points.js";
-import { Stage } from "./scene.js";
+import { Stage, hasSize } from "./scene.js";
 import { screenshot } from "./screenshot.js";
 import { Search } from "./search.js";
 import { SplatsLayer } from "./splats.js";
@@ -314,7 +314,7 @@ setTheme(recall("localStorage", "theme") ?? "auto");
 // Until somebody takes the view in hand, it widens as the world grows.
 function keepInView() {
   const box = whole();
-  if (box.isEmpty()) return;
+  if (!hasSize(box)) return;
   const radius = 0.5 * box.max.distanceTo(box.min);
   camera.scaleTo(2 * radius);
   grid.lieUnder(mesh.core().applyMatrix4(stage.world.matrixWorld));

@@ -129,7 +129,7 @@ export class Stage {
 
   // Look at the box (THREE.Box3 in the world frame) from where the view is, or from behind and above.
   show(box, { fromHere = false } = {}) {
-    if (box.isEmpty()) return;
+    if (!hasSize(box)) return;
     const centre = box.getCenter(new THREE.Vector3()).applyMatrix4(this.world.matrixWorld);
     const direction = fromHere
       ? this.camera.position.clone().sub(this.controls.target).normalize()
@@ -159,7 +159,7 @@ export class Stage {
 
   // Have all of the box (THREE.Box3 in the world frame) in reach, from wherever the view is.
   reach(box) {
-    if (this.gliding) return;
+    if (this.gliding || !hasSize(box)) return;
     const centre = box.getCenter(new THREE.Vector3()).applyMatrix4(this.world.matrixWorld);
     this.radius = 0.5 * box.getSize(new THREE.Vector3()).length();
     this.setRange(Math.max(this.radius, this.camera.position.distanceTo(centre)));
@@ -215,6 +215,11 @@ export class Stage {
     this.controls.target.copy(this.camera.position).addScaledVector(ahead, Math.max(distance, 0.05 * this.radius));
     this.redraw();
   }
+}
+
+// Whether the box (THREE.Box3) has an extent: a single place cannot fill a view.
+export function hasSize(box) {
+  return !box.isEmpty() && box.max.distanceTo(box.min) > 0;
 }
 
 // Whether the browser draws without a graphics processor: then everything costly is left out.
