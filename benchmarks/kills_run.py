@@ -15,6 +15,8 @@ from bench_soak import free_ports
 from soak_samples import PROC, unexplained_frames
 
 _WORKER = "worldsystem_slam3r.apart.worker"
+_AT_WORK = "slam3r_worker"
+"""Its name once it is no longer in reserve."""
 _SPARE = "worldsystem.spare_process"
 _SHARED_MEMORY = Path("/dev/shm")
 _END_S = 240.0
@@ -56,11 +58,11 @@ class Run:
         found = {}
         for pid in family(self._process.pid):
             words = command_words(pid)
-            if _WORKER in words:
-                found["worker"] = pid
             names = [w.removeprefix("__node:=") for w in words if w.startswith("__node:=")]
             if _SPARE in words:  # the stage's name once it became one, else the interpreter's
-                names = [(PROC / str(pid) / "comm").read_text().strip()]
+                names = [process_name(pid)]
+            elif _WORKER in words and process_name(pid) == _AT_WORK:
+                names = ["worker"]
             found.update(dict.fromkeys(names, pid))
         return found
 
@@ -116,6 +118,14 @@ def command_words(pid: int) -> list[str]:
         return (PROC / str(pid) / "cmdline").read_text().split("\0")
     except OSError:
         return []
+
+
+def process_name(pid: int) -> str:
+    """As `top` shows it; empty when it is gone."""
+    try:
+        return (PROC / str(pid) / "comm").read_text().strip()
+    except OSError:
+        return ""
 
 
 def kill(pid: int) -> float:

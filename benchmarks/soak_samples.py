@@ -113,7 +113,7 @@ def _label(folder: Path, name: str) -> str:
     if "worldsystem.cli" in words and "sim" in words:
         return "simulator"
     if "worldsystem_slam3r.apart.worker" in words:
-        return "reconstruction"
+        return "reconstruction" if name == "slam3r_worker" else "reserve"
     if "rerun" in words and name.startswith("python"):
         return "rerun_launcher"
     return name.lower()

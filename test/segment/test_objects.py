@@ -192,6 +192,24 @@ def test_two_tracks_that_are_one_stay_confirmed_when_merged() -> None:
     assert (kept.empty_views, kept.extent) == (0, 0.5)
 
 
+def test_what_hangs_on_keyframes_that_lie_where_they_lay_is_left_alone() -> None:
+    track = _track(1, [0.5, 1.5])
+    tracker = _tracker(track, feed=1)
+    tracker._poses = {1: np.eye(4)}
+    before = track.points.world.copy()
+    placed: list[int] = []
+    tracker._replace = lambda each: placed.append(each.id)  # type: ignore[method-assign]
+    tracker.move({1: np.eye(4), 2: 5.0 * np.eye(4)}, {1: 1.0, 2: 3.0})
+    assert placed == []
+    del tracker._replace
+    shifted, by = np.eye(4), np.array([2.0, 0.0, 0.0])
+    shifted[:3, 3] = by
+    tracker.move({1: shifted})
+    np.testing.assert_allclose(track.points.world, before + by, rtol=0, atol=1e-6)
+    tracker.move({1: shifted}, {1: 3.0})
+    np.testing.assert_allclose(track.points.world, 3 * before + by, rtol=0, atol=1e-6)
+
+
 def test_the_id_of_a_thing_that_was_confirmed_is_not_given_again() -> None:
     believed = _track(1, [0.5], hits=5, misses=40, was_confirmed=True)
     tentative = _track(2, [5.5], hits=1)

@@ -7,7 +7,6 @@ It is no fork: a process that has DDS and numerical libraries in it cannot be fo
 
 from __future__ import annotations
 
-import ctypes
 import importlib
 import json
 import logging
@@ -20,7 +19,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 
 from worldsystem.graph import STAGES, Stage
-from worldsystem_core.child_process import end_with_parent
+from worldsystem_core.child_process import end_with_parent, name_process
 from worldsystem_core.errors import WorldSystemError
 
 log = logging.getLogger(__name__)
@@ -34,7 +33,6 @@ LOADED_LATER = (
 )
 """What stages load only as they are made, what takes longest first: modules, and functions in them.
 A process in reserve loads it when all imports are done, while nobody needs it."""
-_PR_SET_NAME = 15
 _END_S = 5.0
 
 
@@ -154,7 +152,7 @@ def main() -> None:
         return
     signal.signal(signal.SIGINT, signal.default_int_handler)
     name, module, arguments = json.loads(told)
-    ctypes.CDLL(None).prctl(_PR_SET_NAME, name.encode())  # as `top` shows it
+    name_process(name)
     sys.argv = [name, *arguments]
     importlib.import_module(module).main()
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Child processes that do not outlive their parent: each is a `preexec_fn` of `Popen`.
+"""Child processes that do not outlive their parent (a `preexec_fn` of `Popen` each), and names.
 
 The kernel takes the thread that makes the child for the parent: it must live as long as the child.
 """
@@ -10,6 +10,7 @@ import ctypes
 import signal
 
 _PR_SET_PDEATHSIG = 1
+_PR_SET_NAME = 15
 
 
 def end_with_parent() -> None:
@@ -25,3 +26,8 @@ def end_with_parent() -> None:
 def die_with_parent() -> None:
     """Have the kernel kill this process when its parent dies, however it dies."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def name_process(name: str) -> None:
+    """Have `top` and /proc/PID/comm show this name, of up to 15 bytes; by the main thread."""
+    ctypes.CDLL(None).prctl(_PR_SET_NAME, name.encode())

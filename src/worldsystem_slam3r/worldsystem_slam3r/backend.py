@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -108,6 +110,12 @@ _MAKERS: dict[str, Callable[[Slam3rConfig], ReconstructionBackend]] = {
     "slam3r_tiny": _slam3r_tiny,
     "da3": _da3,
 }
+_LOADED = {
+    "slam3r": ("worldsystem_slam3r.slam3r.create",),
+    "slam3r_tiny": ("worldsystem_slam3r.slam3r.create",),
+    "da3": ("worldsystem_slam3r.da3.create",),
+}
+"""The modules that makers import."""
 _CHEAP_TO_RENEW = ("geometric",)
 """Back-ends that may be opened anew for a new sub-map; the others begin one by themselves."""
 
@@ -122,6 +130,20 @@ def check_name(name: str) -> None:
     if name not in backend_names():
         known = ", ".join(backend_names())
         raise BackendError(f"reconstruction back-end '{name}' is not known; choose one of: {known}")
+
+
+def load_backend(name: str) -> None:
+    """Import what `open_backend` imports for this name, and load its kernels: the most of the time
+    that opening takes, without its weights. What is missing is told by who opens it."""
+    with suppress(ImportError):
+        import_module("worldsystem_slam3r.graph.backend")
+    with suppress(ImportError):
+        for module in _LOADED.get(name, ()):
+            import_module(module)
+    if name in ("geometric", AUTO):
+        from worldsystem_slam3r.precompile import warm_up_once
+
+        warm_up_once()
 
 
 def create_backend(name: str, config: Slam3rConfig | None = None) -> ReconstructionBackend:

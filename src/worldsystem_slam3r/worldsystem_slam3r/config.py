@@ -29,6 +29,11 @@ class Slam3rConfig(Config):
         "run the back-end in a process of its own, whose interpreter no other stage holds up; "
         "`worldsystem run` turns it on where all stages share a process",
     )
+    spare_process: bool = param(
+        True,
+        "where the back-end has a process of its own, keep another that has loaded everything and "
+        "takes over when that dies",
+    )
     focal_px: float = param(
         0.0, "focal length at the video's own size; 0 = from the camera, else estimated [px]", low=0
     )

@@ -41,9 +41,10 @@ from worldsystem_slam3r.cloud import BoundedCloud
 from worldsystem_slam3r.config import Slam3rConfig
 from worldsystem_slam3r.maps.next_life import kept_keyframes
 from worldsystem_slam3r.path_pace import PathPace
-from worldsystem_slam3r.running import OF_NO_FRAME, Answer, WorkerEnded, start_backend
+from worldsystem_slam3r.running import OF_NO_FRAME, Answer, WorkerEnded, reserve_for, start_backend
 
 _PATH_PERIOD_S = 1.0
+_RESERVE_PERIOD_S = 2.0
 _REFUSAL_PERIOD_S = 30.0
 # REP-103: the body is x forward, y left, z up; the optical frame x right, y down, z forward.
 _BODY_FROM_OPTICAL = np.array(
@@ -61,6 +62,7 @@ class Slam3rNode(StageNode):
         )
         self._opened_with = self.config
         self._running = start_backend(self._opened_with, self._told)
+        self._reserve = reserve_for(self.config)
         self._ending = False
         self._trajectory = Trajectory(self.config.path_poses)
         self._cloud = BoundedCloud(self.config.cloud_points, seed=self.config.seed)
@@ -99,6 +101,8 @@ class Slam3rNode(StageNode):
         self.create_service(Reset, "slam3r/reset", self._on_reset)
         self.create_service(Trigger, "slam3r/tell_again", self._on_tell_again)
         self.create_timer(_PATH_PERIOD_S, self._publish_path_when_due)
+        if self._reserve is not None:
+            self.create_timer(_RESERVE_PERIOD_S, self._keep_reserve)
         if self.config.cloud_period_s:
             self.create_timer(self.config.cloud_period_s, self._publish_cloud)
 
@@ -237,12 +241,18 @@ class Slam3rNode(StageNode):
         self._running.close()
         kept = kept_keyframes(self._opened_with.map if self._running.has_graph else "")
         first_id = self._newest_id + 1
-        self._running = start_backend(self._opened_with, self._told, first_id=first_id)
+        self._running = start_backend(
+            self._opened_with, self._told, first_id=first_id, reserve=self._reserve
+        )
         lost = tuple(key for key in self._trajectory.keyframe_ids if key not in kept)
         if not kept:
             self._forget_map()
         elif lost:
             self._publish([RemovedKeyframes(lost)])
+
+    def _keep_reserve(self) -> None:
+        if self._reserve is not None and not self._ending:
+            self._reserve.keep(time.monotonic())
 
     def _publish(self, events: list[Event]) -> None:
         for event in events:
@@ -323,11 +333,17 @@ class Slam3rNode(StageNode):
 
     def input_ended(self) -> None:
         self._ending = True
+        self._end_reserve()
         self._take(self._running.finish())
         self._publish_path()
         self._publish_cloud()
 
+    def _end_reserve(self) -> None:
+        if self._reserve is not None:
+            self._reserve.end()
+
     def close(self) -> None:
+        self._end_reserve()
         self._running.close()
         super().close()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from worldsystem_core.errors import BackendError
 from worldsystem_core.frames import Frame
@@ -20,6 +20,9 @@ from worldsystem_slam3r.backend import (
 from worldsystem_slam3r.config import Slam3rConfig
 from worldsystem_slam3r.graph.services import graph_of, map_service, tell_again
 from worldsystem_slam3r.health import Health, health_of
+
+if TYPE_CHECKING:
+    from worldsystem_slam3r.apart.process import Reserve
 
 OF_NO_FRAME = -1
 
@@ -166,14 +169,30 @@ class RunningHere:
         """Nothing is left behind: threads of a back-end are daemons, and `finish` joins them."""
 
 
-def start_backend(config: Slam3rConfig, told: Callable[[], None], *, first_id: int = 0) -> Running:
+def start_backend(
+    config: Slam3rConfig,
+    told: Callable[[], None],
+    *,
+    first_id: int = 0,
+    reserve: Reserve | None = None,
+) -> Running:
     """Open the back-end of `config` where `own_process` says; its keyframes count from `first_id`.
 
-    `told` is called, from any thread, when an answer came that nobody waits for. Errors are those
-    of `open_backend`.
+    A process in `reserve` becomes its own, where there is one. `told` is called, from any thread,
+    when an answer came that nobody waits for. Errors are those of `open_backend`.
     """
     if not config.own_process:
         return RunningHere(config, first_id)
     from worldsystem_slam3r.apart.client import RunningApart
 
-    return RunningApart(config, told, first_id)
+    process = reserve.take() if reserve is not None else None
+    return RunningApart(config, told, first_id, process)
+
+
+def reserve_for(config: Slam3rConfig) -> Reserve | None:
+    """What keeps a process in reserve, where the back-end has one of its own."""
+    if not (config.own_process and config.spare_process):
+        return None
+    from worldsystem_slam3r.apart.client import reserve
+
+    return reserve(config.backend)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from dataclasses import dataclass
@@ -201,3 +202,47 @@ def test_a_shared_topic_is_heard_from_outside_only_while_somebody_is(context):
     for node in (inside, outside):
         node.destroy_node()
     thread.node.close()
+
+
+class Overworked(StageNode):
+    """Has more timers than it has time for, and as many frames; notes when it tells of itself."""
+
+    def __init__(self, context):
+        self.told_s: list[float] = []
+        super().__init__("overworked", NoSettings, context=context)
+        self.listen(topics.IMAGE, lambda _: time.sleep(0.2), depth=1000)
+        for _ in range(6):
+            self.create_timer(0.05, lambda: time.sleep(0.2))
+
+    def report(self):
+        self.told_s.append(time.monotonic())
+        super().report()
+
+
+def test_a_stage_tells_of_itself_though_all_its_timers_wait_for_turns(context):
+    """One after the other, each between two frames, the seven would need 2.8 s for a round."""
+    node = Overworked(context)
+    thread = NodeThread(node)
+    sender = Node("sender", context=context)
+    frames = ReferencePublisher(sender, topics.IMAGE, outside=False)
+    for number in range(60):
+        frames.publish(a_frame(number))
+    begun_s = time.monotonic()
+    thread.start()
+    time.sleep(6.0)
+    thread.stop()
+    told_s = [begun_s, *node.told_s, begun_s + 6.0]
+    assert max(b - a for a, b in itertools.pairwise(told_s)) < 2.0
+    node.close()
+    frames.destroy()
+    sender.destroy_node()
+
+
+def test_an_account_that_fails_costs_no_callback_its_answer(context):
+    node = Busy(context)
+    node.facts = lambda: 1 / 0
+    node._reported_s -= 10.0
+    assert node._guarded(lambda given: 2 * given)(21) == 42
+    assert "ZeroDivisionError" in node.faults.last
+    node.close()
+    assert node._guarded(lambda given: given)(1) == 1, "nor is anything told after the end"

@@ -43,6 +43,7 @@ T = TypeVar("T")
 C = TypeVar("C", bound=Config)
 
 _REPORT_PERIOD_S = 1.0
+_LATE = 1.2
 _FIRST_REPORT_S, _FIRST_REPORTS, _MOST_EARLY = 0.1, 10, 100
 """A stage tells of itself at once: whoever waits for its return sees it as soon as DDS has linked
 them, not up to a second later. While nobody is linked, it counts for nothing."""
@@ -77,6 +78,7 @@ class StageNode(Node):
         self._links: list[Any] = []
         self._ledger_out = self.advertise(topics.LEDGER)
         self._diagnostics_out = self.advertise(topics.DIAGNOSTICS)
+        self._reported_s = time.monotonic()
         self.create_timer(_REPORT_PERIOD_S, self.report)
         self._first_reports = self._early_reports = 0
         self._reporting_early = self.create_timer(_FIRST_REPORT_S, self._report_early)
@@ -108,7 +110,9 @@ class StageNode(Node):
         @functools.wraps(callback)
         def guarded(*arguments: Any) -> Any:
             with self.turn, working_on(arguments[0] if arguments else None):
-                return self._survive(callback, arguments)
+                answer = self._survive(callback, arguments)
+                self._report_when_late()
+                return answer
 
         return guarded
 
@@ -271,8 +275,15 @@ class StageNode(Node):
             self._reporting_early.cancel()
         self.report()
 
+    def _report_when_late(self) -> None:
+        """Each of a busy stage's timers waits for a turn of its own, that of `report` among them:
+        whoever has the turn tells when that is overdue."""
+        if self._links and time.monotonic() - self._reported_s > _LATE * _REPORT_PERIOD_S:
+            self._survive(self.report, ())
+
     def report(self) -> None:
         """Publish the ledger and the diagnostics."""
+        self._reported_s = time.monotonic()
         none = tuple(LatencyHistogram().counts())
         for ledger in self.all_ledgers():
             own = ledger is self.ledger

@@ -32,6 +32,8 @@ SEEN = np.array([0.10, 0.05], np.float32)
 """Relative depth by which the world lies behind a vanished thing, and within which it is seen."""
 MIN_HIT_SHARE = 0.3  # of the views that show its place, for a thing to be believed
 FEEDS_BETWEEN_MERGES = 5
+_SAME_POSE = 1e-9
+"""A keyframe whose pose changes by less in each number lies where it lay."""
 ROOM_FOR_BIRTHS = 20  # places that hidden things leave to new ones
 
 
@@ -166,13 +168,18 @@ class WorldTracker:
     ) -> None:
         """Re-anchor every voxel that hangs on a moved keyframe [poses in scene units].
 
-        `sizes` are the factors on the keyframes' points as they were first seen.
+        `sizes` are the factors on the keyframes' points as they were first seen. Keyframes that lie
+        where they lay cost nothing: all are told when a map is gone on in.
         """
+        known = {k: pose for k, pose in world_from_cam.items() if k in self._poses}
+        apart = {k: np.abs(pose - self._poses[k]).max() for k, pose in known.items()}
+        changed = {k for k, by in apart.items() if by > _SAME_POSE}
+        grown = {k for k, size in (sizes or {}).items() if size != self._sizes.get(k, 1.0)}
+        moved = changed | (grown & self._poses.keys())
         self._sizes.update(sizes or {})
-        moved = {k: pose for k, pose in world_from_cam.items() if k in self._poses}
-        self._poses.update(moved)
+        self._poses.update({k: known[k] for k in changed})
         for track in self.tracks.values():
-            if moved.keys() & track.points.anchors:
+            if moved & track.points.anchors:
                 self._replace(track)
 
     def remove(self, keyframe_ids: Iterable[int]) -> None:

@@ -4,9 +4,6 @@
 from __future__ import annotations
 
 import logging
-import socket
-import subprocess
-import sys
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -15,7 +12,8 @@ from typing import Any
 
 from worldsystem_core.frames import Frame
 from worldsystem_core.telemetry import Telemetry
-from worldsystem_slam3r.apart.channel import Channel, ChannelClosed
+from worldsystem_slam3r.apart.channel import ChannelClosed
+from worldsystem_slam3r.apart.process import Reserve, WorkerProcess
 from worldsystem_slam3r.config import Slam3rConfig
 from worldsystem_slam3r.running import OF_NO_FRAME, Answer, Condition, WorkerEnded
 
@@ -33,25 +31,25 @@ class RunningApart:
 
     `told` is called from another thread when an answer came. When the worker has died, the frames
     that it had, and all that are fed later, are answered with `WorkerEnded`; calls raise it.
+    `process` is one in reserve that is to be the worker, if there is one.
     """
 
-    def __init__(self, config: Slam3rConfig, told: Callable[[], None], first_id: int = 0) -> None:
+    def __init__(
+        self,
+        config: Slam3rConfig,
+        told: Callable[[], None],
+        first_id: int = 0,
+        process: WorkerProcess | None = None,
+    ) -> None:
         self._told = told
         self._changed = threading.Condition()
         self._fed: deque[int] = deque()
         self._answers: deque[Answer] = deque()
         self._replies: deque[Any] = deque()
         self._gone = ""
-        ours, theirs = socket.socketpair()
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "worldsystem_slam3r.apart.worker", str(theirs.fileno())],
-            pass_fds=[theirs.fileno()],
-            stdin=subprocess.DEVNULL,
-            start_new_session=True,  # what ends a run's whole group is for the run, which ends us
-        )
-        theirs.close()
+        self._process = process or WorkerProcess(FRAME_S)
+        self._channel = self._process.channel
         self._condition = Condition({"process.pid": self.pid})  # until it tells of itself
-        self._channel = Channel(ours, FRAME_S)
         self._listener = threading.Thread(target=self._listen, name="slam3r/worker", daemon=True)
         self._listener.start()
         config = replace(config, own_process=False)
@@ -121,12 +119,7 @@ class RunningApart:
 
     def close(self) -> None:
         """Close the channel, which ends the worker; one that does not end is killed."""
-        self._channel.close()
-        try:
-            self._process.wait(END_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait(END_S)
+        self._process.close()
         self._listener.join(END_S)
 
     def _send(self, kind: str, item: Any) -> None:
@@ -171,7 +164,7 @@ class RunningApart:
             logging.getLogger(name).log(level, "%s", text)
         elif kind == "condition":
             self._condition = item
-        else:
+        elif kind != "loaded":  # which one in reserve says before anything is asked of it
             with self._changed:
                 if kind == "answer":
                     if item.frame_id != OF_NO_FRAME:
@@ -184,14 +177,17 @@ class RunningApart:
                 self._told()
 
     def _end(self) -> None:
-        try:
-            code: object = self._process.wait(END_S)
-        except subprocess.TimeoutExpired:
-            code = "none yet"
+        code = self._process.wait(END_S)
+        ended = "none yet" if code is None else code
         with self._changed:
-            self._gone = self._gone or f"the reconstruction's process ended (exit code {code})"
+            self._gone = self._gone or f"the reconstruction's process ended (exit code {ended})"
             failure = WorkerEnded(self._gone)
             self._answers.extend(Answer(frame, failure=failure) for frame in self._fed)
             self._fed.clear()
             self._changed.notify_all()
         self._told()
+
+
+def reserve(name: str) -> Reserve:
+    """Keeps a process in reserve that has loaded back-end `name`."""
+    return Reserve(name, FRAME_S)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The process in which a back-end works; started by `client`, it ends when that goes away."""
+"""The process in which a back-end works; started by `process`, it ends when the stage goes away."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
+from worldsystem_core.child_process import name_process
 from worldsystem_core.errors import WorldSystemError
 from worldsystem_core.frames import Frame
 from worldsystem_core.freed_memory import hand_back_freed_memory
@@ -23,6 +24,8 @@ from worldsystem_core.interpreter import share_interpreter
 from worldsystem_core.priority import make_urgent
 from worldsystem_core.process_figures import process_figures
 from worldsystem_slam3r.apart.channel import Channel, ChannelClosed
+from worldsystem_slam3r.backend import load_backend
+from worldsystem_slam3r.config import Slam3rConfig
 from worldsystem_slam3r.running import Answer, RunningHere
 
 CONDITION_S = 0.5
@@ -145,7 +148,26 @@ def main() -> None:
     share_interpreter()
     hand_back_freed_memory()
     channel = Channel(socket.socket(fileno=int(sys.argv[1])))
-    _, (config, first_id, level) = channel.receive()
+    with suppress(ChannelClosed):  # the stage is gone, and nothing was begun
+        config, first_id, level = _asked(channel)
+        _work(channel, config, first_id, level)
+
+
+def _asked(channel: Channel) -> tuple[Slam3rConfig, int, int]:
+    """What is to be opened; one that is in reserve loads that first, and is told later."""
+    name_process("slam3r_reserve")
+    kind, item = channel.receive()
+    while kind == "load":
+        load_backend(item)
+        channel.send("loaded")
+        kind, item = channel.receive()
+    name_process("slam3r_worker")
+    config, first_id, level = item
+    return config, first_id, level
+
+
+def _work(channel: Channel, config: Slam3rConfig, first_id: int, level: int) -> None:
+    """Until the stage closes the channel."""
     root = logging.getLogger()
     root.handlers, root.level = [_ToStage(channel)], level
     try:
