@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import select
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -16,8 +18,10 @@ import filmed_room
 import pytest
 
 from worldsystem_core.errors import BackendError
+from worldsystem_slam3r.apart.channel import Channel
 from worldsystem_slam3r.apart.client import RunningApart, reserve
-from worldsystem_slam3r.apart.process import Reserve
+from worldsystem_slam3r.apart.process import Reserve, WorkerProcess
+from worldsystem_slam3r.apart.worker import _asked
 from worldsystem_slam3r.backend import load_backend
 from worldsystem_slam3r.config import Slam3rConfig
 from worldsystem_slam3r.running import reserve_for, start_backend
@@ -104,6 +108,30 @@ def test_one_that_died_is_not_taken_and_another_is_made_later(kept):
     assert kept.pid is None
     kept.keep(100.0 + Reserve.LATER_S)
     assert kept.pid not in (None, first)
+
+
+def test_one_that_dies_as_it_is_taken_makes_room_for_a_new_one(kept, monkeypatch):
+    waiting = made(kept)
+    os.kill(waiting, signal.SIGKILL)
+    until(lambda: ended(waiting))
+    monkeypatch.setattr(WorkerProcess, "alive", property(lambda _: True))
+    running = start_backend(CONFIG, lambda: None, reserve=kept)
+    assert running.pid != waiting
+    assert running.name == "geometric"
+    running.close()
+
+
+def test_what_fails_as_it_is_loaded_is_met_by_who_opens_it(monkeypatch):
+    def fail(name: str) -> None:
+        raise OSError(f"{name}: a library is broken")
+
+    monkeypatch.setattr("worldsystem_slam3r.apart.worker.load_backend", fail)
+    monkeypatch.setattr("worldsystem_slam3r.apart.worker.name_process", lambda name: None)
+    ours, theirs = (Channel(end) for end in socket.socketpair())
+    ours.send("load", "geometric")
+    ours.send("open", [CONFIG, 7, logging.INFO])
+    assert _asked(theirs) == (CONFIG, 7, logging.INFO)
+    assert ours.receive()[0] == "loaded"
 
 
 def test_one_that_is_not_needed_ends(kept):

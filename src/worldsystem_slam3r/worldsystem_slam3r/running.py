@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
@@ -23,6 +24,8 @@ from worldsystem_slam3r.health import Health, health_of
 
 if TYPE_CHECKING:
     from worldsystem_slam3r.apart.process import Reserve
+
+log = logging.getLogger(__name__)
 
 OF_NO_FRAME = -1
 
@@ -186,7 +189,12 @@ def start_backend(
     from worldsystem_slam3r.apart.client import RunningApart
 
     process = reserve.take() if reserve is not None else None
-    return RunningApart(config, told, first_id, process)
+    if process is not None:
+        try:
+            return RunningApart(config, told, first_id, process)
+        except WorkerEnded as ended:
+            log.warning("%s, which was in reserve: another is begun", ended)
+    return RunningApart(config, told, first_id)
 
 
 def reserve_for(config: Slam3rConfig) -> Reserve | None:

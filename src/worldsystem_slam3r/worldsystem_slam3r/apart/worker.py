@@ -158,7 +158,10 @@ def _asked(channel: Channel) -> tuple[Slam3rConfig, int, int]:
     name_process("slam3r_reserve")
     kind, item = channel.receive()
     while kind == "load":
-        load_backend(item)
+        try:
+            load_backend(item)
+        except Exception as error:  # the edge: whoever opens it meets it again, and tells
+            logging.getLogger(__name__).info("not loaded in reserve: %s", error)
         channel.send("loaded")
         kind, item = channel.receive()
     name_process("slam3r_worker")
