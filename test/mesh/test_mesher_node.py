@@ -323,7 +323,8 @@ def test_a_mesher_that_comes_back_has_the_surface_it_had_and_is_told_where_it_li
         until(outside, lambda: died._mesher.stats()["keyframes"] == 6 and died.idle)
         heir = Successor(1, keyframes[1].world_from_cam)
         tell(context, [RemovedKeyframes((0,), {0: heir})])
-        until(outside, lambda: died._mesher.stats()["keyframes"] == 5 and died._mesher.is_settled)
+        until(outside, lambda: died._mesher.stats()["keyframes"] == 5 and died.idle)
+        until(outside, lambda: died._mesher.is_settled)
         before = died._mesher.mesh()
     with running(context, **settings, restore=True) as back:
         until(outside, lambda: back._mesher.is_settled)

@@ -69,6 +69,25 @@ def test_a_gated_surface_is_closed_and_up_to_date_once_it_settles(
     assert triangle_set(mesh) == triangle_set(exact.mesh())
 
 
+def test_a_surface_that_is_still_being_drawn_is_not_settled(
+    make_mesher, sphere_keyframes, monkeypatch
+):
+    """Other threads ask, too."""
+    mesher = make_mesher(redraw_voxels=0.3)
+    for keyframe in sphere_keyframes(3):
+        mesher.integrate(keyframe)
+    surfaces, settled = mesher._extractor.surfaces, []
+
+    def drawn(*given):
+        settled.append(mesher.is_settled)
+        return surfaces(*given)
+
+    monkeypatch.setattr(mesher._extractor, "surfaces", drawn)
+    mesher.go_on(0)
+    assert settled == [False]
+    assert mesher.is_settled
+
+
 def test_the_gate_saves_drawing_and_the_lag_is_bounded(make_mesher, sphere_keyframes):
     counts, meshes = [], []
     for redraw_voxels in (0.0, 0.5):

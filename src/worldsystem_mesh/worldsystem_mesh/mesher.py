@@ -195,10 +195,9 @@ class Mesher:
         if self.volume is None or self.is_settled:
             return None
         self._refuse(budget_s)
-        if self._fusion.is_idle:
-            self.volume.note_pending()
-            self._has_pending = False
-        return self._extract(stamp_ns)
+        if not self._fusion.is_idle:
+            return self._extract(stamp_ns)
+        return self._settled(stamp_ns)
 
     def settle(self, stamp_ns: int) -> MeshDelta | None:
         """The same without sparing time: all moved keyframes are fused anew, also those that moved
@@ -208,13 +207,20 @@ class Mesher:
         start = time.perf_counter()
         self._fusion.finish()
         self._refusion_ms = 1e3 * (time.perf_counter() - start)
+        return self._settled(stamp_ns)
+
+    def _settled(self, stamp_ns: int) -> MeshDelta | None:
+        """Draw what moved at all; only then is the surface settled, whichever thread asks."""
+        assert self.volume is not None  # the callers have looked
         self.volume.note_pending()
+        delta = self._extract(stamp_ns)
         self._has_pending = False
-        return self._extract(stamp_ns)
+        return delta
 
     @property
     def is_settled(self) -> bool:
-        """Whether no moved keyframe waits, and no block that moved less than `redraw_voxels`."""
+        """Whether the surface shows all: no moved keyframe waits, and no block that moved less than
+        `redraw_voxels`."""
         return not self._has_pending and self._fusion.is_idle
 
     def replace_blocks(self, cells: SurfaceCells, stamp_ns: int) -> MeshDelta | None:
