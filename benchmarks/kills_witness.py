@@ -15,6 +15,7 @@ from rclpy.node import Node
 from rclpy.task import Future
 from worldsystem_msgs.srv import MeshRequest
 
+from worldsystem_core.lost_wakes import watch_for_lost_wakes
 from worldsystem_core.objects import MapObjects
 from worldsystem_core.reconstruction import RemovedKeyframes
 from worldsystem_core.ros import topics
@@ -39,6 +40,7 @@ class Witness:
     """Arrival times by what arrived, on a monotonic clock [s]; safe to read from any thread."""
 
     def __init__(self) -> None:
+        watch_for_lost_wakes()
         rclpy.init(signal_handler_options=rclpy.SignalHandlerOptions.NO)  # Ctrl-C is for the caller
         self._node = Node("witness")
         self._lock = threading.Lock()

@@ -14,6 +14,7 @@ from rclpy.node import Node
 from worldsystem.config import MonitorConfig
 from worldsystem.watch.server import watch_server
 from worldsystem.watch.state import SystemState
+from worldsystem_core.lost_wakes import watch_for_lost_wakes
 from worldsystem_core.ros import topics
 from worldsystem_core.ros.container import run_node
 from worldsystem_core.ros.process import use_dds_profile
@@ -64,6 +65,7 @@ def _level(of: Any) -> int:
 def watch(namespace: str, show: Callable[[SystemState], bool], period_s: float) -> None:
     """Listen to a system that runs and call `show` every `period_s` until it returns False."""
     use_dds_profile()
+    watch_for_lost_wakes()
     rclpy.init(signal_handler_options=rclpy.SignalHandlerOptions.NO)
     node, state = Node("watcher", namespace=namespace), SystemState()
     links = [

@@ -3,7 +3,7 @@
 
 glibc hands each large buffer back to the kernel, so that a full-HD message costs thousands of page
 faults: a hop takes 14 ms instead of 4.5 (docs/decisions/002-dds-profile.md). Processes that were
-killed leave their shared-memory segments behind until someone cleans them.
+killed leave their shared-memory segments behind until someone cleans them, and others asleep.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from ament_index_python.packages import (
 
 from worldsystem_core.freed_memory import hand_back_freed_memory, keep_freed_memory
 from worldsystem_core.interpreter import share_interpreter
+from worldsystem_core.lost_wakes import watch_for_lost_wakes
 
 _PROFILE_VARIABLES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
 _CLEAN_TIMEOUT_S = 10.0
@@ -35,6 +36,7 @@ def tune_process() -> None:
     share_interpreter()
     hand_back_freed_memory()
     keep_freed_memory()
+    watch_for_lost_wakes()
 
 
 def installed_executable(package: str, name: str) -> Path:
