@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import signal
+from contextlib import contextmanager
 
 import filmed_room
 import pytest
@@ -13,16 +14,23 @@ from worldsystem_core.errors import ShapeChanged
 from worldsystem_slam3r.apart.codec import pack, unpack
 
 
-@pytest.fixture
-def stage(context):
+@contextmanager
+def running(context, **settings):
     from rclpy.parameter import Parameter
 
     from worldsystem_slam3r.node import Slam3rNode
 
-    settings = [Parameter("own_process", value=True), Parameter("synchronous", value=True)]
-    slam3r = Slam3rNode(context=context, parameter_overrides=settings)
+    given = {"own_process": True, "synchronous": True, **settings}
+    parameters = [Parameter(name, value=value) for name, value in given.items()]
+    slam3r = Slam3rNode(context=context, parameter_overrides=parameters)
     yield slam3r
     slam3r.close()
+
+
+@pytest.fixture
+def stage(context):
+    with running(context) as slam3r:
+        yield slam3r
 
 
 @pytest.mark.ros
@@ -54,6 +62,31 @@ def test_a_call_that_meets_a_dead_worker_is_refused_and_the_stage_goes_on(stage,
     assert (state.taken, state.in_flight, stage.ledger.violations) == (len(film), 0, 0)
     assert state.used >= len(film) - 4
     assert stage._trajectory.keyframe_ids
+
+
+@pytest.mark.ros
+def test_a_stage_that_went_on_in_its_map_says_it_is_lost_until_it_knows_where(context, tmp_path):
+    """Else silence would look like tracking: poses come again once a place is recognised."""
+    from std_srvs.srv import Trigger
+    from worldsystem_msgs.srv import SaveMap
+
+    there = filmed_room.sideways_poses(40, step=0.09)
+    film = filmed_room.frames([*there, *there[::-1]], filmed_room.camera())
+    with running(context, map=str(tmp_path / "map"), map_every_s=60.0) as stage:
+        for frame in film[:40]:
+            stage._on_frame(frame)
+        stage._take(stage._running.settle())
+        assert stage._on_save(SaveMap.Request(), SaveMap.Response()).success
+        assert not stage.problem()
+        os.kill(stage.worker_pid, signal.SIGKILL)
+        stage._on_tell_again(Trigger.Request(), Trigger.Response())
+        assert stage.problem() == "tracking is lost"
+        assert stage.facts()["state"] == "lost"
+        for frame in film[40:]:
+            stage._on_frame(frame)
+        stage.input_ended()
+        assert stage.facts()["state"] == "tracked"
+        assert not stage.problem()
 
 
 def test_an_error_comes_as_it_was_raised():

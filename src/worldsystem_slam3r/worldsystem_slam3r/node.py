@@ -247,7 +247,9 @@ class Slam3rNode(StageNode):
         lost = tuple(key for key in self._trajectory.keyframe_ids if key not in kept)
         if not kept:
             self._forget_map()
-        elif lost:
+            return
+        self._state = TrackingState.LOST  # until it finds the camera in that map
+        if lost:
             self._publish([RemovedKeyframes(lost)])
 
     def _keep_reserve(self) -> None:
