@@ -24,6 +24,7 @@ from worldsystem_core.reconstruction import (
 from worldsystem_core.trajectory import StampedPoses, Trajectory
 from worldsystem_slam3r.backend import backend_names, create_backend, open_backend
 from worldsystem_slam3r.config import Slam3rConfig
+from worldsystem_slam3r.geometric import locate
 from worldsystem_slam3r.geometric.system import GeometricBackend
 from worldsystem_slam3r.graph.backend import GraphBackend
 
@@ -92,6 +93,18 @@ def test_every_frame_gets_exactly_one_pose_and_all_are_tracked(film, events):
 def test_the_path_is_the_true_one_up_to_a_similarity(film, events):
     truth = {frame.stamp_ns: pose for frame, pose in zip(film, POSES, strict=True)}
     assert _ate_percent(events, truth) < 0.5
+
+
+def test_while_pictures_wait_fewer_become_keyframes_and_all_are_still_located(
+    film, events, monkeypatch
+):
+    monkeypatch.setattr(locate, "behind", lambda: True)
+    late = _run(film)
+    usual, fewer = ([e for e in told if isinstance(e, NewKeyframe)] for told in (events, late))
+    assert 2 < len(fewer) < len(usual)
+    assert all(pose.state is TrackingState.TRACKED for pose in _poses(late))
+    truth = {frame.stamp_ns: pose for frame, pose in zip(film, POSES, strict=True)}
+    assert _ate_percent(late, truth) < 0.5
 
 
 def test_prompt_depth_comes_a_keyframe_earlier_and_measures_as_well(film, events):

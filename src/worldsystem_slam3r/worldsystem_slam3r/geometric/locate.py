@@ -17,9 +17,10 @@ from worldsystem_slam3r.geometric.pose import MIN_INLIERS, PoseFit, find_pose, r
 from worldsystem_slam3r.geometric.relocalise import relocalise
 from worldsystem_slam3r.geometric.tracking import FeatureTracker
 
-KEYFRAME_FLOW_WIDTHS = 0.045
-"""Median flow since the last keyframe, over the picture's width, that makes a new one."""
-KEYFRAME_KEPT = 0.65
+KEYFRAME_FLOW_WIDTHS, KEYFRAME_FLOW_BEHIND = 0.045, 0.09
+"""Median flow since the last keyframe, over the picture's width, that makes a new one; the latter
+while pictures wait that would be let go: each keyframe is work for every stage."""
+KEYFRAME_KEPT, KEYFRAME_KEPT_BEHIND = 0.65, 0.55
 """Share of the last keyframe's tracks below which a new one is made."""
 KEYFRAME_GAP = 3
 RELOCALISE_EVERY, RELOCALISE_BEHIND = 2, 8
@@ -77,13 +78,15 @@ class Locator:
     def wants_keyframe(self) -> bool:
         """Whether the newest picture has moved on far enough to be a keyframe."""
         kept = len(self._tracker.current) / max(self._tracks_at_keyframe, 1)
-        if self._since_keyframe < KEYFRAME_GAP and kept > 0.55:
+        if self._since_keyframe < KEYFRAME_GAP and kept > KEYFRAME_KEPT_BEHIND:
             return False
-        if kept < KEYFRAME_KEPT:
+        late = behind()
+        if kept < (KEYFRAME_KEPT_BEHIND if late else KEYFRAME_KEPT):
             return True
         moved = np.linalg.norm(self._tracker.current.px - self._tracker.anchor.px, axis=1)
         width = 2.0 * self._world.K4[2] + 1.0
-        return bool(np.median(moved) > KEYFRAME_FLOW_WIDTHS * width)
+        enough = KEYFRAME_FLOW_BEHIND if late else KEYFRAME_FLOW_WIDTHS
+        return bool(np.median(moved) > enough * width)
 
     def _follow(self, picture: Picture) -> PoseFit | None:
         """Track from the prediction and fit the pose; tracks that disagree are let go."""
