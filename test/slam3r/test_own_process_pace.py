@@ -55,7 +55,7 @@ def test_pictures_are_worked_on_while_nobody_listens_to_what_is_said_of_them(mon
     monkeypatch.setattr("worldsystem_slam3r.apart.worker.os._exit", end)
     ours, theirs = socket.socketpair()
     stage, running = Channel(ours), _Telling()
-    threading.Thread(target=Worker(Channel(theirs), running).run, daemon=True).start()
+    threading.Thread(target=Worker(Channel(theirs), running, urgent=True).run, daemon=True).start()
     film = filmed_room.frames(filmed_room.sideways_poses(FRAMES), filmed_room.camera(64, 36))
     for number, frame in enumerate(film):
         stage.send("frame", replace(frame, id=number))

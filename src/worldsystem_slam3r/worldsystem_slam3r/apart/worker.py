@@ -53,14 +53,16 @@ class _ToStage(logging.Handler):
 
 
 class Worker:
-    """Works off what the stage asks, in order. Pictures that wait are urgent (`priority`)."""
+    """Works off what the stage asks, in order. Pictures that wait are urgent (`priority`), unless
+    the same result is wanted each time (`synchronous`, as for files)."""
 
-    def __init__(self, channel: Channel, running: RunningHere) -> None:
+    def __init__(self, channel: Channel, running: RunningHere, *, urgent: bool) -> None:
         self._channel = channel
         self._running = running
         self._told_s = 0.0
         self._inbox: Handoff[tuple[str, Any]] = Handoff(QUEUE)
-        make_urgent(self._inbox)
+        if urgent:
+            make_urgent(self._inbox)
         self._measured: Handoff[Any] = Handoff(MEASURED)
         self._outbox: Handoff[tuple[str, Any]] = Handoff(TOLD)
         self._calls: dict[str, Callable[..., Any]] = {
@@ -179,7 +181,7 @@ def _work(channel: Channel, config: Slam3rConfig, first_id: int, level: int) -> 
         channel.send("reply", error)
         return
     channel.send("reply", [running.name, running.note, running.has_graph])
-    Worker(channel, running).run()
+    Worker(channel, running, urgent=not config.synchronous).run()
 
 
 if __name__ == "__main__":
