@@ -95,7 +95,7 @@ def test_a_thread_on_a_lock_of_one_who_died_gets_it_and_the_log_says_so():
         assert owner.value == waiter.native_id
         """,
     )
-    assert done.stderr.count("slept on a lock that somebody who died had released") == 1
+    assert done.stderr.count("slept on a lock in shared memory that is free") == 1
 
 
 def test_who_waits_for_a_lock_that_is_held_is_left_alone():
@@ -153,3 +153,16 @@ def test_a_wait_of_one_process_alone_is_none_of_its_business():
         """,
     )
     assert not done.stderr
+
+
+def test_where_the_system_does_not_tell_what_threads_wait_for_nothing_is_begun():
+    done = run(
+        """
+        logging.getLogger().setLevel(logging.INFO)
+        platform.machine = lambda: "an unknown processor"
+        watch_for_lost_wakes(0.05)
+        assert [thread.name for thread in threading.enumerate()] == ["MainThread"]
+        assert signal.getsignal(signal.SIGURG) == signal.SIG_DFL
+        """,
+    )
+    assert "an unknown processor" in done.stderr

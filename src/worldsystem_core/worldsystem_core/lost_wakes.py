@@ -44,13 +44,15 @@ class Sleep:
 def watch_for_lost_wakes(every_s: float = EVERY_S) -> None:
     """Look every `every_s` for threads of this process that nobody will wake, until it ends.
 
-    Call it in the main thread, which alone may say what signals do; elsewhere, on other systems
-    than Linux, and a second time it does nothing.
+    Call it in the main thread, which alone may say what signals do; elsewhere, where the system
+    does not tell what threads wait for, and a second time it does nothing.
     """
-    if platform.machine() not in _FUTEX_CALL or not os.path.exists("/proc/self/syscall"):
-        log.info("this system does not tell what threads wait for: lost wakes stay lost")
-        return
     if threading.current_thread() is not threading.main_thread():
+        return
+    try:
+        overslept()
+    except (KeyError, OSError) as error:  # another processor, another system, a hidden /proc
+        log.info("who sleeps on a lock that is free is not looked for: %r", error)
         return
     if not _started.acquire(blocking=False):
         return
@@ -61,7 +63,10 @@ def watch_for_lost_wakes(every_s: float = EVERY_S) -> None:
 
 def overslept() -> set[Sleep]:
     """Threads of this process that sleep although their word has changed. On a living lock that is
-    so for microseconds: only one that is found twice has nobody to wake it."""
+    so for microseconds: only one that is found twice has nobody to wake it.
+
+    Raises `KeyError` for an unknown processor, `OSError` where `/proc` does not tell.
+    """
     with open("/proc/self/mem", "rb", buffering=0) as memory:
         return {sleep for sleep in _sleeps() if _word(memory.fileno(), sleep) != sleep.word}
 
@@ -78,7 +83,8 @@ def _go_on(every_s: float) -> None:
         seen = overslept()
         for sleep in seen & before:
             log.warning(
-                "a thread (%d) slept on a lock that somebody who died had released: woken",
+                "thread %d slept on a lock in shared memory that is free, as after a process was "
+                "killed: woken",
                 sleep.thread,
             )
             wake(sleep.thread)

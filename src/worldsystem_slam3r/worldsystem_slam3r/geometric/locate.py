@@ -20,8 +20,9 @@ from worldsystem_slam3r.geometric.tracking import FeatureTracker
 KEYFRAME_FLOW_WIDTHS, KEYFRAME_FLOW_BEHIND = 0.045, 0.09
 """Median flow since the last keyframe, over the picture's width, that makes a new one; the latter
 while pictures wait that would be let go: each keyframe is work for every stage."""
-KEYFRAME_KEPT, KEYFRAME_KEPT_BEHIND = 0.65, 0.55
-"""Share of the last keyframe's tracks below which a new one is made."""
+KEYFRAME_KEPT, KEYFRAME_KEPT_LEAST = 0.65, 0.55
+"""Share of the last keyframe's tracks below which a new one is made; the latter while pictures
+wait, and within `KEYFRAME_GAP` pictures of the last one."""
 KEYFRAME_GAP = 3
 RELOCALISE_EVERY, RELOCALISE_BEHIND = 2, 8
 """Of the pictures of a camera that is lost, so many pass for each one that is compared, which costs
@@ -78,10 +79,10 @@ class Locator:
     def wants_keyframe(self) -> bool:
         """Whether the newest picture has moved on far enough to be a keyframe."""
         kept = len(self._tracker.current) / max(self._tracks_at_keyframe, 1)
-        if self._since_keyframe < KEYFRAME_GAP and kept > KEYFRAME_KEPT_BEHIND:
+        if self._since_keyframe < KEYFRAME_GAP and kept > KEYFRAME_KEPT_LEAST:
             return False
         late = behind()
-        if kept < (KEYFRAME_KEPT_BEHIND if late else KEYFRAME_KEPT):
+        if kept < (KEYFRAME_KEPT_LEAST if late else KEYFRAME_KEPT):
             return True
         moved = np.linalg.norm(self._tracker.current.px - self._tracker.anchor.px, axis=1)
         width = 2.0 * self._world.K4[2] + 1.0
