@@ -197,7 +197,7 @@ class Mesher:
         self._refuse(budget_s)
         if not self._fusion.is_idle:
             return self._extract(stamp_ns)
-        return self._settled(stamp_ns)
+        return self._draw_what_moved(stamp_ns)
 
     def settle(self, stamp_ns: int) -> MeshDelta | None:
         """The same without sparing time: all moved keyframes are fused anew, also those that moved
@@ -207,9 +207,9 @@ class Mesher:
         start = time.perf_counter()
         self._fusion.finish()
         self._refusion_ms = 1e3 * (time.perf_counter() - start)
-        return self._settled(stamp_ns)
+        return self._draw_what_moved(stamp_ns)
 
-    def _settled(self, stamp_ns: int) -> MeshDelta | None:
+    def _draw_what_moved(self, stamp_ns: int) -> MeshDelta | None:
         """Draw what moved at all; only then is the surface settled, whichever thread asks."""
         assert self.volume is not None  # the callers have looked
         self.volume.note_pending()
