@@ -27,6 +27,7 @@ from worldsystem_core.reconstruction import Keyframe, Pose
 from worldsystem_core.ros import qos
 from worldsystem_core.ros.adapters import (
     camera,
+    inertial,
     object_pictures,
     objects,
     path,
@@ -55,8 +56,8 @@ T = TypeVar("T")
 IMAGE: Topic[Frame] = Topic("camera/image_raw", camera.ImageAdapter(), qos.IMAGE)
 CAMERA_INFO: Topic[StampedCamera] = Topic("camera/camera_info", camera.CAMERA_INFO, qos.POSE)
 VIDEO: Topic[EncodedFrame] = Topic("camera/video", camera.VideoAdapter(), qos.VIDEO)
-IMU: Topic[ImuSample] = Topic("imu/data", telemetry.IMU, qos.TELEMETRY)
-ATTITUDE: Topic[AttitudeSample] = Topic("imu/attitude", telemetry.ATTITUDE, qos.TELEMETRY)
+IMU: Topic[ImuSample] = Topic("imu/data", inertial.ImuAdapter(), qos.TELEMETRY)
+ATTITUDE: Topic[AttitudeSample] = Topic("imu/attitude", inertial.AttitudeAdapter(), qos.TELEMETRY)
 GPS: Topic[GpsFix] = Topic("gps/fix", telemetry.GPS, qos.TELEMETRY)
 PRESSURE: Topic[PressureSample] = Topic("baro/pressure", telemetry.PRESSURE, qos.TELEMETRY)
 BATTERY: Topic[BatterySample] = Topic("battery/state", telemetry.BATTERY, qos.TELEMETRY)

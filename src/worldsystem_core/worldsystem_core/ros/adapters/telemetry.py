@@ -1,26 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Inertial, satellite, barometer and battery measurements."""
+"""Satellite, barometer, battery and odometry measurements: a few a second."""
 
 from __future__ import annotations
 
 import math
 
 from nav_msgs.msg import Odometry
-from sensor_msgs.msg import BatteryState, FluidPressure, Imu, NavSatFix, NavSatStatus
+from sensor_msgs.msg import BatteryState, FluidPressure, NavSatFix, NavSatStatus
 
+from worldsystem_core.ros.adapters.inertial import BODY_FRAME
 from worldsystem_core.ros.adapters.messages import MessageAdapter, nanoseconds, time_message
 from worldsystem_core.telemetry import (
-    AttitudeSample,
     BatterySample,
     GpsFix,
-    ImuSample,
     OdometrySample,
     PressureSample,
 )
 
-_BODY_FRAME = "base_link"
 _LEVEL_FRAME = "sender_level"
-_UNKNOWN_COVARIANCE = -1.0
 _CHARGING = {
     None: BatteryState.POWER_SUPPLY_STATUS_UNKNOWN,
     True: BatteryState.POWER_SUPPLY_STATUS_CHARGING,
@@ -28,51 +25,12 @@ _CHARGING = {
 }
 
 
-def _imu(item: ImuSample) -> list[Imu]:
-    message = Imu()
-    message.header.stamp = time_message(item.stamp_ns)
-    message.header.frame_id = _BODY_FRAME
-    message.orientation_covariance[0] = _UNKNOWN_COVARIANCE
-    linear, angular = message.linear_acceleration, message.angular_velocity
-    linear.x, linear.y, linear.z = item.acceleration
-    angular.x, angular.y, angular.z = item.angular_velocity
-    return [message]
-
-
-def _imu_sample(message: Imu) -> ImuSample:
-    linear, angular = message.linear_acceleration, message.angular_velocity
-    return ImuSample(
-        stamp_ns=nanoseconds(message.header.stamp),
-        acceleration=(linear.x, linear.y, linear.z),
-        angular_velocity=(angular.x, angular.y, angular.z),
-    )
-
-
-def _attitude(item: AttitudeSample) -> list[Imu]:
-    """An `Imu` of which only the orientation is known, as REP-145 marks it."""
-    message = Imu()
-    message.header.stamp = time_message(item.stamp_ns)
-    message.header.frame_id = _BODY_FRAME
-    to = message.orientation
-    to.x, to.y, to.z, to.w = item.map_from_body
-    message.linear_acceleration_covariance[0] = _UNKNOWN_COVARIANCE
-    message.angular_velocity_covariance[0] = _UNKNOWN_COVARIANCE
-    return [message]
-
-
-def _attitude_sample(message: Imu) -> AttitudeSample:
-    to = message.orientation
-    return AttitudeSample(
-        stamp_ns=nanoseconds(message.header.stamp), map_from_body=(to.x, to.y, to.z, to.w)
-    )
-
-
 def _fix(item: GpsFix) -> list[NavSatFix]:
     message = NavSatFix(
         latitude=item.latitude_deg, longitude=item.longitude_deg, altitude=item.altitude_m
     )
     message.header.stamp = time_message(item.stamp_ns)
-    message.header.frame_id = _BODY_FRAME
+    message.header.frame_id = BODY_FRAME
     message.status.status = NavSatStatus.STATUS_FIX
     message.status.service = NavSatStatus.SERVICE_GPS
     east = item.horizontal_error_m**2 / 2
@@ -104,7 +62,7 @@ def _gps_fix(message: NavSatFix) -> GpsFix:
 def _pressure(item: PressureSample) -> list[FluidPressure]:
     message = FluidPressure(fluid_pressure=item.pressure_pa)
     message.header.stamp = time_message(item.stamp_ns)
-    message.header.frame_id = _BODY_FRAME
+    message.header.frame_id = BODY_FRAME
     return [message]
 
 
@@ -129,7 +87,7 @@ def _battery(item: BatterySample) -> list[BatteryState]:
         present=True,
     )
     message.header.stamp = time_message(item.stamp_ns)
-    message.header.frame_id = _BODY_FRAME
+    message.header.frame_id = BODY_FRAME
     return [message]
 
 
@@ -146,7 +104,7 @@ def _battery_sample(message: BatteryState) -> BatterySample:
 
 
 def _odometry(item: OdometrySample) -> list[Odometry]:
-    message = Odometry(child_frame_id=_BODY_FRAME)
+    message = Odometry(child_frame_id=BODY_FRAME)
     message.header.stamp = time_message(item.stamp_ns)
     message.header.frame_id = _LEVEL_FRAME
     at, to = message.pose.pose.position, message.pose.pose.orientation
@@ -169,8 +127,6 @@ def _odometry_sample(message: Odometry) -> OdometrySample:
     )
 
 
-IMU = MessageAdapter(Imu, _imu, _imu_sample)
-ATTITUDE = MessageAdapter(Imu, _attitude, _attitude_sample)
 GPS = MessageAdapter(NavSatFix, _fix, _gps_fix)
 PRESSURE = MessageAdapter(FluidPressure, _pressure, _pressure_sample)
 BATTERY = MessageAdapter(BatteryState, _battery, _battery_sample)
