@@ -278,6 +278,11 @@ def test_the_worker_ends_with_the_process_that_started_it():
     until(lambda: not os.path.exists(f"/proc/{worker}/cwd"))
 
 
+def test_the_worker_stays_in_the_runs_session_where_niceness_counts(apart):
+    assert os.getsid(apart.pid) == os.getsid(0)
+    assert os.getpgid(apart.pid) != os.getpgid(0)
+
+
 def test_what_ends_a_runs_whole_group_is_for_the_run(film):
     """As `timeout`, or a terminal that goes away: the run ends in order, and its worker with it."""
     code = (

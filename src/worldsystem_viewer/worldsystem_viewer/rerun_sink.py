@@ -215,7 +215,7 @@ def _start_server(config: ViewerConfig) -> subprocess.Popen[bytes]:
         stdin=quiet,
         stdout=quiet,
         stderr=quiet,
-        start_new_session=True,
+        process_group=0,
         preexec_fn=die_with_parent,  # else it would hold the ports of the one who comes back
     )
 

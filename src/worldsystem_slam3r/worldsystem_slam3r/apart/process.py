@@ -34,7 +34,7 @@ class WorkerProcess:
                     [sys.executable, "-m", "worldsystem_slam3r.apart.worker", str(theirs.fileno())],
                     pass_fds=[theirs.fileno()],
                     stdin=subprocess.DEVNULL,
-                    start_new_session=True,  # what ends a run's group is for the run, which ends us
+                    process_group=0,  # what ends a run's group is for the run, which ends us
                 )
             except BaseException:
                 ours.close()
