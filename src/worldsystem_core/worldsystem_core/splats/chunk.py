@@ -27,7 +27,7 @@ class Chunk:
     counted_at: Sim3
     unit: float
     """Its size when the world had the size of the voxels' first ones."""
-    _reach: tuple[Float32[np.ndarray, "n 3"], float] | None = field(default=None, init=False)
+    _extent: _Extent | None = field(default=None, init=False)
 
     def __len__(self) -> int:
         return len(self.gaussians)
@@ -35,11 +35,19 @@ class Chunk:
     @property
     def reach(self) -> float:
         """Distance of the farthest splat from the chunk's camera [chunk units]."""
+        return self._measured().reach
+
+    @property
+    def ball(self) -> tuple[Float32[np.ndarray, "3"], float]:
+        """Centre and radius [chunk units] of a ball that holds the middles of all splats."""
+        extent = self._measured()
+        return extent.centre, extent.radius
+
+    def _measured(self) -> _Extent:
         means = self.gaussians.means
-        if self._reach is None or self._reach[0] is not means:
-            squared = np.einsum("ij,ij->i", means, means)
-            self._reach = means, float(np.sqrt(squared.max(initial=0.0)))
-        return self._reach[1]
+        if self._extent is None or self._extent.means is not means:
+            self._extent = _Extent.of(means)
+        return self._extent
 
     def distance(self, point: Float64[np.ndarray, "3"]) -> float:
         """From the chunk's camera to `point` (world)."""
@@ -51,3 +59,24 @@ class Chunk:
         none, n = np.zeros(0, np.int64), len(gaussians)
         doubts, area = np.zeros(n, np.uint8), areas(gaussians)
         return Chunk(id, place, gaussians, doubts, none, none, area, Sim3.identity(), unit)
+
+
+@dataclass(frozen=True, eq=False)
+class _Extent:
+    """How far `means` reach: from the origin, and from the middle of their bounding box."""
+
+    means: Float32[np.ndarray, "n 3"]
+    reach: float
+    centre: Float32[np.ndarray, "3"]
+    radius: float
+
+    @staticmethod
+    def of(means: Float32[np.ndarray, "n 3"]) -> _Extent:
+        if not len(means):
+            return _Extent(means, 0.0, np.zeros(3, np.float32), 0.0)
+        centre = (means.min(axis=0) + means.max(axis=0)) / np.float32(2)
+        return _Extent(means, _farthest(means), centre, _farthest(means - centre))
+
+
+def _farthest(points: Float32[np.ndarray, "n 3"]) -> float:
+    return float(np.sqrt(np.einsum("ij,ij->i", points, points).max()))

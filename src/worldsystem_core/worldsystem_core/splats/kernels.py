@@ -19,28 +19,29 @@ AGREES = 0.05
 
 
 @njit(cache=True, nogil=True)
-def judge(means, rotation, translation, intrinsics, nearest, depth, verdict):
-    """Verdicts on points, which `rotation` (its scale included) and `translation` take to the
-    camera: see `sight.contradictions`."""
+def judge(means, rotation, translation, intrinsics, nearest, depth, most, doubts):
+    """Count `doubts` on points, which `rotation` (its scale included) and `translation` take to the
+    camera, up to `most`, and return how many have so many: see `sight.cast_doubt`."""
     fx, fy, cx, cy = intrinsics
     height, width = depth.shape
+    count = 0
     for i in range(len(means)):
         a, b, c = means[i]
         z = rotation[2, 0] * a + rotation[2, 1] * b + rotation[2, 2] * c + translation[2]
-        verdict[i] = 0
-        if not z > 1e-6:
-            continue
-        x = rotation[0, 0] * a + rotation[0, 1] * b + rotation[0, 2] * c + translation[0]
-        y = rotation[1, 0] * a + rotation[1, 1] * b + rotation[1, 2] * c + translation[1]
-        u, v = fx * x / z + cx, fy * y / z + cy
-        if not (-0.5 < u < width - 0.5 and -0.5 < v < height - 0.5):
-            continue
-        column = min(max(int(np.rint(u)), 0), width - 1)
-        row = min(max(int(np.rint(v)), 0), height - 1)
-        if z < SEEN_THROUGH * nearest[row, column]:
-            verdict[i] = 1
-        if abs(z - depth[row, column]) < AGREES * z:
-            verdict[i] = -1
+        if z > 1e-6:
+            x = rotation[0, 0] * a + rotation[0, 1] * b + rotation[0, 2] * c + translation[0]
+            y = rotation[1, 0] * a + rotation[1, 1] * b + rotation[1, 2] * c + translation[1]
+            u, v = fx * x / z + cx, fy * y / z + cy
+            if -0.5 < u < width - 0.5 and -0.5 < v < height - 0.5:
+                column = min(max(int(np.rint(u)), 0), width - 1)
+                row = min(max(int(np.rint(v)), 0), height - 1)
+                if abs(z - depth[row, column]) < AGREES * z:
+                    doubts[i] = 0
+                elif z < SEEN_THROUGH * nearest[row, column] and doubts[i] < most:
+                    doubts[i] += 1
+        if doubts[i] >= most:
+            count += 1
+    return count
 
 
 @njit(cache=True, nogil=True)

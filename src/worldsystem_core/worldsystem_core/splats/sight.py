@@ -3,18 +3,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float32, Float64, Int8
+from jaxtyping import Bool, Float32, Float64
 
+from worldsystem_core.frames import Camera
 from worldsystem_core.geometry.se3 import inverse
-from worldsystem_core.geometry.sim3 import Sim3
 from worldsystem_core.reconstruction import Keyframe
+from worldsystem_core.splats.chunk import Chunk
 from worldsystem_core.splats.kernels import judge
 
 _LEAST_CONFIDENCE = 0.3
-_SAMPLES = 64
+_ROUNDING = 1.001
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,36 +33,68 @@ class Sight:
         return Sight(keyframe, *_depths(keyframe))
 
 
-def contradictions(
-    means: Float32[np.ndarray, "n 3"], world_from_chunk: Sim3, sight: Sight
-) -> Int8[np.ndarray, "n"] | None:
-    """1 for each point that the keyframe sees through, -1 for each that it confirms, else 0.
+def cast_doubt(chunks: Sequence[Chunk], sight: Sight, most: int) -> list[int]:
+    """Count in `doubts` of each chunk what the keyframe says of its splats: one more, up to `most`,
+    for each that it sees through, none any more for each that it confirms.
 
-    A point is seen through when every pixel of the 3 × 3 around it lies clearly behind, so that an
-    edge that is a pixel off contradicts nothing. None where the keyframe sees none of the points.
+    A splat is seen through when every pixel of the 3 × 3 around it lies clearly behind, so that an
+    edge that is a pixel off contradicts nothing. Returns how many splats of each chunk have `most`
+    doubts; 0 for chunks that lie beside the picture, of which nothing is said.
     """
-    keyframe = sight.keyframe
-    cam_from_chunk = Sim3.from_pose(inverse(keyframe.world_from_cam)) @ world_from_chunk
-    rotation = (cam_from_chunk.scale * cam_from_chunk.rotation).astype(np.float32)
-    translation = cam_from_chunk.translation.astype(np.float32)
-    few = means[:: max(1, len(means) // _SAMPLES)] @ rotation.T + translation
-    if not _near(few, keyframe, margin=0.5).any():
-        return None
-    camera, verdict = keyframe.camera, np.empty(len(means), np.int8)
+    if not chunks:
+        return []
+    camera, rotations, translations = sight.keyframe.camera, *_to_camera(chunks, sight.keyframe)
     intrinsics = (camera.fx, camera.fy, camera.cx, camera.cy)
-    points = np.ascontiguousarray(means)
-    judge(points, rotation, translation, intrinsics, sight.nearest, sight.depth, verdict)
-    return verdict
+    counts = [0] * len(chunks)
+    for i in np.flatnonzero(_before(chunks, rotations, translations, camera)).tolist():
+        means = np.ascontiguousarray(chunks[i].gaussians.means)
+        place = rotations[i], translations[i]
+        counts[i] = judge(
+            means, *place, intrinsics, sight.nearest, sight.depth, most, chunks[i].doubts
+        )
+    return counts
 
 
-def _near(points: Float32[np.ndarray, "n 3"], keyframe: Keyframe, margin: float) -> np.ndarray:
-    """Which points lie in the picture, or within `margin` pictures beside it."""
-    camera, z = keyframe.camera, points[:, 2]
-    safe = np.maximum(z, 1e-9)
-    u = (camera.fx * points[:, 0] / safe + camera.cx + 0.5) / camera.width
-    v = (camera.fy * points[:, 1] / safe + camera.cy + 0.5) / camera.height
-    inside = (z > 1e-6) & (u > -margin) & (u < 1 + margin) & (v > -margin) & (v < 1 + margin)
-    return np.asarray(inside)
+def _to_camera(
+    chunks: Sequence[Chunk], keyframe: Keyframe
+) -> tuple[Float32[np.ndarray, "n 3 3"], Float32[np.ndarray, "n 3"]]:
+    """What takes each chunk's points to the keyframe's camera, scales included; for all at once."""
+    places = [chunk.world_from_chunk for chunk in chunks]
+    cam_from_world = inverse(keyframe.world_from_cam)
+    rotation, translation = cam_from_world[:3, :3], cam_from_world[:3, 3]
+    scales = np.array([place.scale for place in places])
+    rotations = rotation @ np.array([place.rotation for place in places])
+    translations = np.array([place.translation for place in places]) @ rotation.T + translation
+    return (
+        np.asarray(scales[:, None, None] * rotations, np.float32),
+        np.asarray(translations, np.float32),
+    )
+
+
+def _before(
+    chunks: Sequence[Chunk],
+    rotations: Float32[np.ndarray, "n 3 3"],
+    translations: Float32[np.ndarray, "n 3"],
+    camera: Camera,
+) -> Bool[np.ndarray, "n"]:
+    """Which chunks may have splats in the picture: whose ball is not wholly beyond a side of it."""
+    balls = [chunk.ball for chunk in chunks]
+    centres = np.einsum("nij,nj->ni", rotations, np.array([centre for centre, _ in balls]))
+    centres += translations
+    scales = np.linalg.norm(rotations[:, :, 0], axis=1)
+    radii = scales * np.array([radius for _, radius in balls])
+    sides = np.array(
+        [
+            [camera.fx, 0.0, camera.cx + 0.5],
+            [-camera.fx, 0.0, camera.width - 0.5 - camera.cx],
+            [0.0, camera.fy, camera.cy + 0.5],
+            [0.0, -camera.fy, camera.height - 0.5 - camera.cy],
+            [0.0, 0.0, 1.0],
+        ]
+    )
+    sides /= np.linalg.norm(sides, axis=1, keepdims=True)
+    beyond = centres @ sides.T < -_ROUNDING * radii[:, None]
+    return np.asarray(~beyond.any(axis=1))
 
 
 def _depths(

@@ -22,7 +22,7 @@ from worldsystem_core.splats.coverage import Coverage, areas, widths
 from worldsystem_core.splats.discs import SurfacePoints, discs_at
 from worldsystem_core.splats.gaussians import Gaussians
 from worldsystem_core.splats.heirs import Heirs
-from worldsystem_core.splats.sight import Sight, contradictions
+from worldsystem_core.splats.sight import Sight, cast_doubt
 
 NEAR_DISTANCE_SHARE = 0.01
 """Voxel edge, when none is given, by the first keyframe's median distance: 3 cm at 3 m."""
@@ -264,17 +264,12 @@ class SplatWorld:
 
     def _doubt(self, keyframe: Keyframe) -> None:
         """Splats that two keyframes have seen through go."""
-        sight = Sight.of(keyframe)
-        for chunk in list(self.chunks.values()):
-            verdict = contradictions(chunk.gaussians.means, chunk.world_from_chunk, sight)
-            if verdict is None:
-                continue
-            chunk.doubts[verdict < 0] = 0
-            chunk.doubts[verdict > 0] += 1
-            goes = chunk.doubts >= _DOUBTS
-            if goes.sum() > _WORTH_DROPPING * len(chunk):
-                self.contradicted += int(goes.sum())
-                self._drop(chunk, goes)
+        chunks = list(self.chunks.values())
+        counts = cast_doubt(chunks, Sight.of(keyframe), _DOUBTS)
+        for chunk, count in zip(chunks, counts, strict=True):
+            if count > _WORTH_DROPPING * len(chunk):
+                self.contradicted += count
+                self._drop(chunk, chunk.doubts >= _DOUBTS)
 
     def _recheck_one(self) -> None:
         """A chunk that moved far may lie on others now: what they show already goes."""

@@ -49,7 +49,7 @@ _PERIOD_S = 0.2
 class SplatsNode(StageNode):
     """Keeps the world of splats and streams what changes in it."""
 
-    niceness = 15
+    niceness = 10
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__("splats", SplatsConfig, **kwargs)
