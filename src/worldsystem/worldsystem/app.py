@@ -32,8 +32,9 @@ from worldsystem_core.ros.adapters.objects import map_object
 from worldsystem_core.ros.container import load_class
 from worldsystem_core.ros.log_forwarding import forward_logging, logging_arguments
 from worldsystem_core.ros.node_thread import NodeThread, finish_all
-from worldsystem_core.ros.process import clean_stale_segments, tune_process, use_dds_profile
+from worldsystem_core.ros.process import tune_process, use_dds_profile
 from worldsystem_core.ros.service_call import call_service
+from worldsystem_core.stale_segments import clean_stale_segments
 from worldsystem_segment.query import Answer, Found
 
 log = logging.getLogger(__name__)

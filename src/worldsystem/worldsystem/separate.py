@@ -11,7 +11,6 @@ process left is freed. Spare processes have done the imports already and become 
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -26,7 +25,8 @@ from worldsystem.stage_process import WRONG_SETTINGS, StageProcess
 from worldsystem.supervision import STARTING_S, Action, StageWatch, chosen
 from worldsystem_core.errors import WorldSystemError
 from worldsystem_core.ros.node_thread import finish_all
-from worldsystem_core.ros.process import clean_stale_segments, installed_executable
+from worldsystem_core.ros.process import installed_executable
+from worldsystem_core.stale_segments import clean_stale_segments
 
 log = logging.getLogger(__name__)
 
@@ -148,8 +148,6 @@ class SeparateApp(App):
             watch, sign = self._watches[name], reporter.signs.get(name)
             watch.forgive(asleep_s)
             if sign is not None and sign.heard_s > watch.started_s:
-                if watch.state == "starting" and watch.restarts:
-                    self._free_what_died()
                 watch.heard(sign.heard_s)
             if process.exit_code is not None and watch.ended_s is None:
                 self._note_end(name, process, watch, now)
@@ -179,12 +177,9 @@ class SeparateApp(App):
             notes[notes.index(_counted(text, times - 1))] = _counted(text, times)
         self._ends[text] = times
 
-    def _free_what_died(self) -> None:
-        """The stage is back: only now, since this takes the processors that it came back with."""
-        threading.Thread(target=clean_stale_segments, name="shared memory", daemon=True).start()
-
     def _begin_anew(self, name: str, process: StageProcess, watch: StageWatch) -> None:
         self._node("reporter").observer.began_anew(name)
+        clean_stale_segments()
         further = self._as_before(name)
         if name in _ARE_TOLD_AGAIN:
             further["restore"] = True

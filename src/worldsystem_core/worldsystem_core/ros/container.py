@@ -24,7 +24,8 @@ from rclpy.parameter import Parameter
 from worldsystem_core.errors import WorldSystemError
 from worldsystem_core.ros.log_forwarding import forward_logging, logging_arguments
 from worldsystem_core.ros.node_thread import NodeThread, finish_all
-from worldsystem_core.ros.process import clean_stale_segments, tune_process, use_dds_profile
+from worldsystem_core.ros.process import tune_process, use_dds_profile
+from worldsystem_core.stale_segments import clean_stale_segments
 
 log = logging.getLogger(__name__)
 

@@ -3,16 +3,13 @@
 
 glibc hands each large buffer back to the kernel, so that a full-HD message costs thousands of page
 faults: a hop takes 14 ms instead of 4.5 (docs/decisions/002-dds-profile.md). Processes that were
-killed leave their shared-memory segments behind until someone cleans them, and others asleep.
+killed leave others asleep.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 from ament_index_python.packages import (
@@ -26,7 +23,6 @@ from worldsystem_core.interpreter import share_interpreter
 from worldsystem_core.lost_wakes import watch_for_lost_wakes
 
 _PROFILE_VARIABLES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
-_CLEAN_TIMEOUT_S = 10.0
 
 log = logging.getLogger(__name__)
 
@@ -57,17 +53,3 @@ def use_dds_profile() -> None:
     for name in _PROFILE_VARIABLES:
         os.environ.setdefault(name, str(profile))
     os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "SYSTEM_DEFAULT")
-
-
-def clean_stale_segments() -> None:
-    """Free the shared memory of DDS processes that died; those of living ones are left alone."""
-    places = os.pathsep.join([os.environ.get("PATH", os.defpath), str(Path(sys.prefix) / "bin")])
-    tool = shutil.which("fastdds", path=places)
-    if not tool:
-        return
-    try:
-        subprocess.run(
-            [tool, "shm", "clean"], capture_output=True, timeout=_CLEAN_TIMEOUT_S, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        log.warning("could not clean stale shared memory: %s", error)
