@@ -20,7 +20,7 @@ from pathlib import Path
 
 log = logging.getLogger(__name__)
 
-SHARED_MEMORY = Path("/dev/shm")  # noqa: S108: where Fast DDS has it
+SHARED_MEMORY = Path("/dev/shm")
 _OWNED = re.compile(r"(fastrtps_(?:[0-9a-z]{16}|port\d{1,5}))(?:_el|_sl)")
 _LOCKS = ("_el", "_sl")
 _YOUNG_S = 2.0
