@@ -88,10 +88,3 @@ def test_a_function_does_one_step(path):
         and node.end_lineno - node.lineno + 1 > 60
     ]
     assert not long
-
-
-@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT / "src")))
-def test_what_works_for_a_run_stays_in_its_session(path):
-    """Else its niceness means nothing where Linux shares processors between sessions first."""
-    apart = {"simulator_process.py", "task.py"}  # the drone, and runs of their own
-    assert "start_new_session" not in path.read_text() or path.name in apart

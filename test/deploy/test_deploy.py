@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from worldsystem.cli import _choice, _parser
-from worldsystem.graph import RAW_OUTSIDE_MAX_PX, STAGES, Stage, simulator_parameters
+from worldsystem.graph import RAW_OUTSIDE_MAX_PX, STAGES, simulator_parameters
 from worldsystem_core import mesh_normals
 from worldsystem_core.config import config_from
 from worldsystem_sim.config import SimConfig
@@ -84,18 +84,6 @@ def test_every_node_but_the_reporter_has_a_container() -> None:
     commands = [service["command"] for service in OURS.values()]
     nodes = {command[1] for command in commands if command[0] == "node"}
     assert nodes == {stage.name for stage in STAGES} - {"reporter"}
-
-
-@pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.name)
-def test_containers_share_processors_as_niceness_shares_them_between_threads(stage: Stage) -> None:
-    """Each level of niceness is a fifth less, a fact of the Linux scheduler (sched(7))."""
-    pytest.importorskip("rclpy", reason="ROS is not set up: run these through `make test`")
-    from worldsystem_core.ros.container import load_class
-
-    services = [s for s in OURS.values() if s["command"][:2] == ["node", stage.name]]
-    for service in services:
-        expected = 1024 / 1.25 ** load_class(stage.plugin).niceness
-        assert service.get("cpu_shares", 1024) == pytest.approx(expected, rel=0.03)
 
 
 def test_pictures_of_every_size_reach_the_other_containers() -> None:

@@ -55,11 +55,6 @@ def spare(tmp_path, monkeypatch):
     spare.end()
 
 
-def test_it_stays_in_the_runs_session_and_out_of_its_group(spare):
-    assert os.getsid(spare._process.pid) == os.getsid(0)
-    assert os.getpgid(spare._process.pid) != os.getpgid(0)
-
-
 def test_it_becomes_a_stage_whose_imports_are_done(spare, tmp_path):
     wait_until(lambda: spare.ready)
     modules = [stage.module for stage in STAGES]

@@ -46,7 +46,7 @@ class SpareProcess:
                 [sys.executable, "-m", "worldsystem.spare_process", str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
-                process_group=0,  # Ctrl-C is for the one who ends it
+                start_new_session=True,  # Ctrl-C is for the one who ends it
                 preexec_fn=end_with_parent,
             )
 

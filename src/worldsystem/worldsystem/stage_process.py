@@ -63,7 +63,7 @@ class StageProcess:
                 return
         self._process = subprocess.Popen(
             [*self._command, *arguments],
-            process_group=0,  # Ctrl-C is for the one who ends them in order
+            start_new_session=True,  # Ctrl-C is for the one who ends them in order
             preexec_fn=end_with_parent,
         )
 

@@ -2,9 +2,9 @@
 """Child processes that do not outlive their parent (a `preexec_fn` of `Popen` each), and names.
 
 The kernel takes the thread that makes the child for the parent: it must live as long as the child.
-A child that works for the run gets a group of its own (`process_group=0`), so that Ctrl-C is not
-for it, but stays in the run's session: Linux may share out processors between sessions before any
-niceness counts (docs/decisions/075).
+A child that does part of a stage's work gets a group of its own (`process_group=0`), so that Ctrl-C
+is not for it, but stays in the stage's session: Linux may share out processors between sessions
+before any niceness counts (docs/decisions/075).
 """
 
 from __future__ import annotations
