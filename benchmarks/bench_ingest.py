@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Ingest: decoding against a bare PyAV loop, the relay, faults on the link, the clock.
+"""Ingest: decoding against a bare PyAV loop, relay, faults on the link, clock, sensors.
 
 Each part is a file of its own and says there what it measures and against what.
 """
@@ -11,13 +11,23 @@ import ingest_decode
 import ingest_faults
 import ingest_links
 import ingest_relay
+import ingest_sensors
 from harness import Benchmark
+
+PARTS = (
+    ingest_decode,
+    ingest_relay,
+    ingest_faults,
+    ingest_clock,
+    ingest_sensors,
+    ingest_links,
+)
 
 
 def main() -> None:
     """Measure and write `results/ingest.json`."""
     bench = Benchmark("ingest")
-    for part in (ingest_decode, ingest_relay, ingest_faults, ingest_clock, ingest_links):
+    for part in PARTS:
         part.measure(bench)
     print(bench.write())
 
