@@ -141,10 +141,10 @@ def main() -> None:
     """
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     with socket.socket(fileno=int(sys.argv[1])) as line:
-        _load_until_told(line, [stage.module for stage in STAGES])
+        load_until_told(line, [stage.module for stage in STAGES])
         with suppress(OSError):  # told already, and nobody listens
             line.sendall(b"\n")
-        _load_until_told(line, LOADED_LATER)
+        load_until_told(line, LOADED_LATER)
         told = ""
         with suppress(OSError):  # whoever made us ends
             told = line.makefile().readline()
@@ -157,7 +157,8 @@ def main() -> None:
     importlib.import_module(module).main()
 
 
-def _load_until_told(line: socket.socket, names: Iterable[str]) -> None:
+def load_until_told(line: socket.socket, names: Iterable[str]) -> None:
+    """Load one after the other, and nothing more once a stage is told on `line`."""
     for name in names:
         if select.select([line], [], [], 0.0)[0]:
             return
