@@ -12,7 +12,7 @@ import warp as wp
 from jaxtyping import Bool, Int, Int32, UInt8
 
 from worldsystem_mesh.kernels_volume import NEVER_IN, PAGED_OUT, RIM_SAMPLES
-from worldsystem_mesh.launcher import blank, rows, scatter
+from worldsystem_mesh.launcher import blank, rows, scatter, zeros
 from worldsystem_mesh.page_file import PageFile, PagingFailed
 
 log = logging.getLogger(__name__)
@@ -155,13 +155,9 @@ class BlockPool:
         """Make the voxel arrays; on a CPU zero pages, which take memory when they are written."""
         for name, (tail, dtype) in PER_SLOT.items():
             old = getattr(self._state.voxels, name)
-            if self._device == "cpu":
-                host = np.zeros((slots, *tail), dtype=wp.dtype_to_numpy(dtype))
-                new = wp.array(host, dtype=dtype, device="cpu", copy=False)
-            else:
-                new = wp.zeros((slots, *tail), dtype=dtype, device=self._device)
-                if old is not None and old.size:
-                    wp.copy(new, old, count=old.size)
+            new = zeros((slots, *tail), dtype, self._device)
+            if old is not None and old.size:
+                wp.copy(new, old, count=old.size)
             setattr(self._state.voxels, name, new)
         self._slots = slots
 

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import math
+import mmap
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
@@ -90,8 +92,18 @@ def zeros(shape: int | tuple[int, ...], dtype: Any, device: str) -> wp.array:
     """Zeros on a device; on a CPU pages that take memory only once they are written."""
     if device != "cpu":
         return wp.zeros(shape, dtype=dtype, device=device)
-    host = np.zeros(shape, dtype=wp.dtype_to_numpy(dtype))
+    host = unwritten_zeros(shape, wp.dtype_to_numpy(dtype))
     return wp.array(host, dtype=dtype, device=device, copy=False)
+
+
+def unwritten_zeros(shape: int | tuple[int, ...], dtype: Any) -> np.ndarray:
+    """Zeros in pages of their own. With a heap that keeps what was freed (`freed_memory`)
+    `np.zeros` writes the first 64 MB of them."""
+    size_bytes = math.prod(np.atleast_1d(shape).tolist()) * np.dtype(dtype).itemsize
+    if not size_bytes:
+        return np.zeros(shape, dtype)
+    pages = mmap.mmap(-1, size_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    return np.frombuffer(pages, dtype).reshape(shape)
 
 
 def _await(job: Future[None]) -> None:
