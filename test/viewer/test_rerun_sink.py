@@ -58,6 +58,44 @@ def access_unit(number: int, is_key: bool) -> EncodedFrame:
     )
 
 
+class FakeTime:
+    now_s = spent_s = 0.0
+
+    def monotonic(self) -> float:
+        return self.now_s
+
+    def thread_time(self) -> float:
+        return self.spent_s
+
+
+class Slow:
+    """Logging what changed takes `spent_s` of the processor, in however many parts."""
+
+    def __init__(self, clock: FakeTime, spent_s: float) -> None:
+        self._clock, self._spent_s = clock, spent_s
+        self.at_s: list[float] = []
+
+    def chunk(self, *part: object) -> None:
+        if self._clock.now_s not in self.at_s[-1:]:
+            self.at_s.append(self._clock.now_s)
+            self._clock.spent_s += self._spent_s
+
+
+@pytest.mark.parametrize(("spent_s", "every_s"), [(0.001, 1.0), (0.1, 2.5), (1.0, 4.0)])
+def test_the_surface_is_logged_less_often_the_more_it_costs(monkeypatch, spent_s, every_s):
+    clock = FakeTime()
+    monkeypatch.setattr("worldsystem_viewer.rerun_sink.time", clock)
+    sink = RerunSink(ViewerConfig(rerun_serve=False))
+    sink._entities = slow = Slow(clock, spent_s)
+    step = next(iter(growing_ground()))
+    for tick in range(400):
+        clock.now_s = tick / 20
+        sink.mesh(step)
+        sink._log_queued(0.0)
+    assert len(slow.at_s) >= 5
+    assert np.diff(slow.at_s) == pytest.approx(every_s, abs=0.06)
+
+
 def test_everything_that_was_logged_is_counted_in_the_file(tmp_path):
     path = tmp_path / "world.rrd"
     sink = RerunSink(ViewerConfig(rerun_serve=False, rerun_file=str(path)))

@@ -39,8 +39,10 @@ _WAIT_S = 0.2
 _NICENESS = 10
 _FLUSH_S = 5.0
 _SECOND_NS = 10**9
-_SURFACE_PERIOD_S = 1.0
-"""A part of the surface that changes several times in between is logged once."""
+_SURFACE_PERIOD_S, _SURFACE_AT_LEAST_S = 1.0, 4.0
+_SURFACE_SHARE = 0.04
+"""The surface is logged so often that it takes this share of a processor, whether somebody looks or
+not. A part that changes several times in between is logged once."""
 
 
 class RerunSink:
@@ -184,9 +186,11 @@ class RerunSink:
             step(self._entities)
         if (picture := self._pictures.get(0.0)) is not None:
             self._entities.picture(*picture)
-        if time.monotonic() >= self._surface_due_s:
-            self._surface_due_s = time.monotonic() + _SURFACE_PERIOD_S
+        if (now_s := time.monotonic()) >= self._surface_due_s:
+            begun_s = time.thread_time()
             self._log_surface()
+            wanted_s = (time.thread_time() - begun_s) / _SURFACE_SHARE
+            self._surface_due_s = now_s + min(max(wanted_s, _SURFACE_PERIOD_S), _SURFACE_AT_LEAST_S)
 
     def _log_surface(self) -> None:
         while (part := self._surface.take_changed()) is not None:
