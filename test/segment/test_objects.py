@@ -157,6 +157,40 @@ def test_points_that_were_taken_over_are_known_at_once() -> None:
     assert len(small) == len(small.keys) == 2
 
 
+def test_points_go_with_their_keyframe_and_no_other_does() -> None:
+    points = TrackPoints(1.0, 100)
+    _add(points, 1, [0.5, 1.5])
+    _add(points, 2, [2.5, 3.5])
+    _add(points, 3, [4.5])
+    ahead = np.eye(4)
+    ahead[0, 3] = 10.0
+    poses = {1: ahead, 2: ahead, 3: ahead}
+    points.place({2}, poses, {})
+    assert sorted(points.world[:, 0].tolist()) == [0.5, 1.5, 4.5, 12.5, 13.5]
+    points.place({3, 99}, poses, {3: 2.0})
+    assert sorted(points.world[:, 0].tolist()) == [0.5, 1.5, 12.5, 13.5, 19.0]
+    assert points.keys.tolist() == sorted(voxel_keys(points.world, 1.0).tolist())
+    assert points.high[0] == 19.0
+
+
+def test_what_points_hang_on_is_known_after_each_change() -> None:
+    points, other = TrackPoints(1.0, 100), TrackPoints(1.0, 100)
+    assert points.anchors == set()
+    _add(points, 1, [0.5])
+    assert points.anchors == {1}
+    _add(points, 2, [1.5])
+    assert points.anchors == {1, 2}
+    points.hang_on(1, 4, np.eye(4), 1.0)
+    assert points.anchors == {2, 4}
+    _add(other, 7, [5.5])
+    points.take_over(other)
+    assert points.anchors == {2, 4, 7}
+    points.withdraw({2})
+    assert points.anchors == {4, 7}
+    points.clear()
+    assert points.anchors == set()
+
+
 def _track(number: int, xs, **given) -> WorldTrack:
     points = TrackPoints(1.0, 100)
     _add(points, 1, xs)

@@ -7,7 +7,7 @@ of its voxel votes for it; a sighting of what lies behind it votes against it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int64
@@ -29,6 +29,7 @@ class TrackPoints:
         self.changes = 0  # grows with each change, for what is worked out from the points
         self._cam = np.zeros((0, 3), np.float32)
         self._anchor = np.zeros(0, np.int64)
+        self._anchors: frozenset[int] | None = None  # until somebody asks
         self.world = np.zeros((0, 3), np.float32)
         self.votes = np.zeros(0, np.int16)
         self._key = np.zeros(0, np.int64)
@@ -40,9 +41,11 @@ class TrackPoints:
         return len(self.world)
 
     @property
-    def anchors(self) -> set[int]:
+    def anchors(self) -> frozenset[int]:
         """The keyframes that points hang on."""
-        return set(np.unique(self._anchor).tolist())
+        if self._anchors is None:
+            self._anchors = frozenset(np.unique(self._anchor).tolist())
+        return self._anchors
 
     @property
     def solid(self) -> Float32[np.ndarray, "n 3"]:
@@ -122,16 +125,22 @@ class TrackPoints:
         cam = transform(inverse(world_from_cam), self.world[own])
         self._cam[own] = cam / np.float32(size)
         self._anchor[own] = other
+        self._anchors = None
 
     def place(
-        self, poses: Mapping[int, Float64[np.ndarray, "4 4"]], sizes: Mapping[int, float]
+        self,
+        moved: Set[int],
+        poses: Mapping[int, Float64[np.ndarray, "4 4"]],
+        sizes: Mapping[int, float],
     ) -> None:
-        """Put each point where its keyframe is now; `sizes` scale its points."""
-        for keyframe_id in self.anchors & poses.keys():
+        """Put the points of these keyframes where those are now; `sizes` scale their points."""
+        changed = np.zeros(len(self), bool)
+        for keyframe_id in self.anchors & moved & poses.keys():
             own = self._anchor == keyframe_id
             size = np.float32(sizes.get(keyframe_id, 1.0))
             self.world[own] = transform(poses[keyframe_id], self._cam[own] * size)
-        self._key = voxel_keys(self.world, self._edge)
+            changed |= own
+        self._key[changed] = voxel_keys(self.world[changed], self._edge)
         self._refresh()
 
     def arrays(self) -> dict[str, np.ndarray]:
@@ -167,6 +176,7 @@ class TrackPoints:
 
     def _refresh(self) -> None:
         self.changes += 1
+        self._anchors = None
         self.keys = np.unique(self._key)
         if len(self.world):
             columns = self.world.T.copy()

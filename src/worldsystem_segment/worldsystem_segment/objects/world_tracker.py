@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from dataclasses import dataclass
 
 import numpy as np
@@ -180,7 +180,7 @@ class WorldTracker:
         self._poses.update({k: known[k] for k in changed})
         for track in self.tracks.values():
             if moved & track.points.anchors:
-                self._replace(track)
+                self._replace(track, moved)
 
     def remove(self, keyframe_ids: Iterable[int]) -> None:
         """Forget the voxels that hang on these keyframes, and tracks that have none left."""
@@ -264,9 +264,9 @@ class WorldTracker:
                 if not apart:
                     other.give_up(np.setdiff1d(keys, seen[other_id], assume_unique=True))
 
-    def _replace(self, track: WorldTrack) -> None:
+    def _replace(self, track: WorldTrack, moved: Set[int]) -> None:
         old = track.points.world.mean(axis=0)
-        track.points.place(self._poses, self._sizes)
+        track.points.place(moved, self._poses, self._sizes)
         track.centre = track.centre + (track.points.world.mean(axis=0) - old)
 
     def _judge(self, view: View, ids: list[int], owner: Int32[np.ndarray, "h w"] | None) -> None:
