@@ -44,7 +44,9 @@ class Publishing(Nowhere):
 
 def sender() -> SenderSession:
     """A session that has had a minute of pictures and one answered ping a second."""
-    session = SenderSession(Publishing(), lambda unit: None, "", IngestConfig(), lambda said: None)
+    session = SenderSession(
+        Publishing(), lambda unit, after_loss: None, "", IngestConfig(), lambda said: None
+    )
     begin_ns = time.time_ns() - SECONDS * 10**9
     for picture in range(SECONDS * PICTURES_HZ):
         captured_ns = begin_ns + picture * 10**9 // PICTURES_HZ
