@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +17,8 @@ from worldsystem_core.reconstruction import Keyframe
 from worldsystem_core.surface import Mesh
 from worldsystem_mesh.config import MeshConfig
 from worldsystem_mesh.mesher import Mesher
+
+sys.path.insert(0, str(Path(__file__).parent))
 
 CAMERA = Camera.from_horizontal_fov(160, 120, 1.0)
 UP = np.array([0.1, 0.2, 1.0])

@@ -5,16 +5,11 @@ from __future__ import annotations
 
 import gc
 import pickle
-import sys
 import weakref
 from dataclasses import fields, replace
-from pathlib import Path
 
 import numpy as np
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-
 from block_lab import blocks_of, sphere
 
 from worldsystem_core.surface import MeshBlock, StackedBlocks, join_blocks, stack_blocks

@@ -4,17 +4,12 @@
 from __future__ import annotations
 
 import struct
-import sys
 import tracemalloc
 import zlib
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-
 from block_lab import (
     NODE,
     VOXEL,

@@ -3,15 +3,10 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-
 from block_lab import NODE, VOXEL, blocks_of, bumpy, sphere, stitched_by_node
 
 from worldsystem_core.mesh_code.code import decode, encode

@@ -3,15 +3,10 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-
 from block_lab import VOXEL, blocks_of, bumpy, delta
 
 from worldsystem_core.mesh_code.code import decode, encode

@@ -3,17 +3,12 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from dataclasses import replace
 from multiprocessing.connection import Connection
-from pathlib import Path
 
 import numpy as np
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-
 from block_lab import VOXEL, blocks_of, delta, sphere
 
 from worldsystem_core.errors import BackendError

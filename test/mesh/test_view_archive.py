@@ -9,6 +9,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from voxel_lab import assert_same_voxels, voxels_of
 
 from worldsystem_core.geometry.se3 import pose_from
 from worldsystem_core.reconstruction import ScaleState
@@ -41,28 +42,6 @@ def come_back(make, **settings):
     while mesher.go_on(0) is not None or not mesher.is_settled:
         pass
     return mesher, [one.view.id for one in kept]
-
-
-def voxels_of(mesher):
-    """Distances and colours, by block index, of blocks that know anything."""
-    volume = mesher.volume
-    blocks = np.arange(volume.block_count, dtype=np.int32)
-    samples, colours = volume.samples(blocks), volume.colours(blocks)
-    return {
-        tuple(index): (samples[b], colours[b])
-        for b, index in enumerate(volume.coords(blocks).tolist())
-        if (samples[b] != -32768).any()
-    }
-
-
-def assert_same_voxels(mesher, other):
-    """The same blocks with the same distances and colours."""
-    ours, theirs = voxels_of(mesher), voxels_of(other)
-    assert ours.keys() == theirs.keys()
-    for index, (samples, colours) in ours.items():
-        there, their_colours = theirs[index]
-        np.testing.assert_array_equal(samples, there)
-        np.testing.assert_array_equal(colours, their_colours)
 
 
 def test_the_surface_of_a_mesher_that_died_comes_back_bit_for_bit(make, plane_keyframes):

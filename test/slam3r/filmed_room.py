@@ -93,3 +93,13 @@ def turning_poses(count: int) -> list[np.ndarray]:
         look_at(eye, eye + np.array([np.sin(a), 0.1, np.cos(a)]), np.array([0.0, -1.0, 0.0]))
         for a in angles
     ]
+
+
+def walking_poses(count: int, rate_rad: float) -> list[np.ndarray]:
+    """A camera that goes to the right and turns about the vertical as it goes."""
+    poses = []
+    for i in range(count):
+        eye = np.array([-1.5 + 0.05 * i, 0.0, -1.0])
+        ahead = np.array([np.sin(rate_rad * i), 0.1, np.cos(rate_rad * i)])
+        poses.append(look_at(eye, eye + ahead, np.array([0.0, -1.0, 0.0])))
+    return poses

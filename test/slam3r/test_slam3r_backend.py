@@ -385,21 +385,11 @@ def test_the_mesh_of_the_keyframes_lies_on_the_walls(events):
     assert np.percentile(off_wall, 95) < 0.15
 
 
-def turning_walk(rate_rad: float, count: int = 60) -> list[np.ndarray]:
-    """A camera that goes to the right and turns about the vertical as it goes."""
-    poses = []
-    for i in range(count):
-        eye = np.array([-1.5 + 0.05 * i, 0.0, -1.0])
-        ahead = np.array([np.sin(rate_rad * i), 0.1, np.cos(rate_rad * i)])
-        poses.append(look_at(eye, eye + ahead, np.array([0.0, -1.0, 0.0])))
-    return poses
-
-
 def test_the_stride_follows_the_motion(networks):
     strides = []
     for rate_rad in (0.0, 0.06):
         backend = backend_of(networks)
-        for frame in networks.film(turning_walk(rate_rad), CAMERA):
+        for frame in networks.film(filmed_room.walking_poses(60, rate_rad), CAMERA):
             backend.feed(frame)
         strides.append(backend.keyframe_stride)
     slow, quick = strides
