@@ -60,10 +60,10 @@ def camera(width: int = 320, height: int = 180) -> Camera:
     return Camera.from_horizontal_fov(width, height, np.deg2rad(70.0))
 
 
-def sideways_poses(count: int, step: float = 0.06) -> list[np.ndarray]:
+def sideways_poses(count: int, step: float = 0.06, first: int = 0) -> list[np.ndarray]:
     """A camera that slides to the right and forward, looking ahead and a little around."""
     poses = []
-    for i in range(count):
+    for i in range(first, first + count):
         eye = np.array([-1.5 + step * i, 0.25 * np.sin(0.12 * i), -2.0 + 0.3 * step * i])
         target = np.array([0.4 * eye[0] + 0.3, 0.4, 5.0])
         poses.append(look_at(eye, target, np.array([0.0, -1.0, 0.0])))

@@ -40,7 +40,8 @@ def test_a_stage_whose_worker_was_killed_goes_on(context, film, tmp_path, saved)
     from worldsystem_core.ros.reference_topic import ReferencePublisher, ReferenceSubscription
     from worldsystem_slam3r.node import Slam3rNode
 
-    back = filmed_room.frames(POSES[33::-1], CAMERA, first_id=34)
+    on_to_new_ground = filmed_room.sideways_poses(54, step=0.09, first=-20)[::-1]
+    back = filmed_room.frames(on_to_new_ground, CAMERA, first_id=34)
     settings = {"own_process": True, "synchronous": True, "queue_frames": 100}
     if saved:
         settings |= {"map": str(tmp_path / "map"), "map_every_s": 0.01}
