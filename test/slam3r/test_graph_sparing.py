@@ -1,55 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What grows with the map takes a share of the time, and what was put off is done in the end."""
+"""What was put off, because it takes more than its share of the time, is done in the end."""
 
 from __future__ import annotations
 
-import pytest
 from drifting_backend import DriftingBackend
 from test_graph_backend import over, path_error, ring  # noqa: F401
 
 from worldsystem_core.reconstruction import MovedKeyframes
 from worldsystem_slam3r.graph import backend
-from worldsystem_slam3r.graph.sparing import Sparing
 from worldsystem_slam3r.maps import keeper
 from worldsystem_slam3r.maps.content import SavedMap
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now_s = 0.0
-
-    def __call__(self) -> float:
-        return self.now_s
-
-
-@pytest.mark.parametrize("share", [0.05, 0.1, 0.5])
-def test_work_that_gets_dearer_takes_no_more_than_its_share(share):
-    clock = Clock()
-    sparing, spent_s, cost_s = Sparing(share, clock), 0.0, 0.001
-    while clock.now_s < 1000.0 or not sparing.is_due:
-        sparing.wanted = True
-        if sparing.is_due:
-            with sparing.work():
-                clock.now_s += cost_s
-            spent_s += cost_s
-            cost_s *= 1.05
-        clock.now_s += 0.066  # a picture comes
-        sparing.wanted = True
-    assert 0.5 * share < spent_s / clock.now_s <= share
-    assert cost_s > 1.0, "it was done though it had become dear"
-
-
-def test_cheap_work_and_that_with_the_whole_share_is_always_due():
-    clock = Clock()
-    for share, cost_s in ((0.1, 0.0), (1.0, 5.0)):
-        sparing = Sparing(share, clock)
-        assert not sparing.is_due, "nobody wants it"
-        for _ in range(3):
-            sparing.wanted = True
-            assert sparing.is_due
-            with sparing.work():
-                clock.now_s += cost_s
-            assert not sparing.wanted
 
 
 def drifting(ring):  # noqa: F811

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -36,6 +35,7 @@ from worldsystem_core.ros.adapters.objects import object_message
 from worldsystem_core.ros.container import run_node
 from worldsystem_core.ros.patient_call import PatientCall, log_trigger
 from worldsystem_core.ros.stage_node import StageNode
+from worldsystem_core.sparing import Sparing
 from worldsystem_core.told_keyframes import ToldKeyframes
 from worldsystem_segment.config import SegmentConfig
 from worldsystem_segment.identify.asking import Asking
@@ -72,8 +72,12 @@ class SegmenterNode(StageNode):
         self._told = ToldKeyframes()
         self._keyframes_before = PatientCall(self, Trigger, "slam3r/tell_again", log_trigger)
         self._lacks_a_correction = self.config.restore
-        self._objects_are_told, self._objects_told_s = True, -math.inf
-        self._objects_every_s = OBJECTS_PERIOD_S
+        self._telling = Sparing(
+            OBJECTS_SHARE,
+            least_s=OBJECTS_PERIOD_S,
+            most_s=OBJECTS_AT_LEAST_S,
+            spent=time.thread_time,
+        )
         self._unsaved, self._map_failure = False, ""
         self._go_on_in_map()
         self._returning = ReturningKeyframes(self._told.ids if self.config.restore else ())
@@ -114,7 +118,7 @@ class SegmenterNode(StageNode):
             no_news = None
         self._let_go_late()
         self._correct(self._inbox.take_corrections(no_news))
-        self._unsaved, self._objects_are_told = True, False
+        self._unsaved = self._telling.wanted = True
         self._tell_due_objects()
 
     def _correct(self, corrections: Sequence[Correction]) -> None:
@@ -153,16 +157,12 @@ class SegmenterNode(StageNode):
         self.ledger.use(keyframe.frame_id)
 
     def _tell_due_objects(self) -> None:
-        late_s = time.monotonic() - self._objects_told_s
-        if not self._objects_are_told and (paced() or late_s >= self._objects_every_s):
+        if self._telling.is_due or (self._telling.wanted and paced()):
             self._tell_objects()
 
     def _tell_objects(self) -> None:
-        self._objects_are_told, self._objects_told_s = True, time.monotonic()
-        begun_s = time.thread_time()
-        self._publish_objects()
-        wanted_s = (time.thread_time() - begun_s) / OBJECTS_SHARE
-        self._objects_every_s = min(max(wanted_s, OBJECTS_PERIOD_S), OBJECTS_AT_LEAST_S)
+        with self._telling.work():
+            self._publish_objects()
 
     def _publish_objects(self) -> None:
         objects = self._segmenter.objects(self._newest_ns or 0)
@@ -192,7 +192,7 @@ class SegmenterNode(StageNode):
         successors = {key: Successor(heir, poses[heir]) for key, heir in heirs.items()}
         self._segmenter.remove(tuple(heirs), successors)
         self._told.note(RemovedKeyframes(tuple(heirs)))
-        self._unsaved, self._objects_are_told = True, False
+        self._unsaved = self._telling.wanted = True
 
     def _tell_identities(self) -> None:
         while (said := self._identities.get(timeout_s=0.0)) is not None:
@@ -277,7 +277,7 @@ class SegmenterNode(StageNode):
         self._map_failure = failure
 
     def input_ended(self) -> None:
-        if not self._objects_are_told:
+        if self._telling.wanted:
             self._tell_objects()
 
     def close(self) -> None:

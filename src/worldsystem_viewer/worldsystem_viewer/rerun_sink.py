@@ -24,6 +24,7 @@ from worldsystem_core.handoff import Handoff
 from worldsystem_core.objects import MapObjects, TrackFrame
 from worldsystem_core.priority import give_way, lower_thread_priority, patience_s
 from worldsystem_core.reconstruction import Keyframe, MovedKeyframes, Pose, RemovedKeyframes
+from worldsystem_core.sparing import Sparing
 from worldsystem_core.surface import MeshDelta
 from worldsystem_core.trajectory import StampedPoses
 from worldsystem_viewer.camera_path import CameraPath
@@ -58,7 +59,13 @@ class RerunSink:
         self._inbox: Handoff[Callable[[RerunEntities], None]] = Handoff(_QUEUE)
         self._pictures: Handoff[tuple[np.ndarray, int]] = Handoff(1)
         self._surface = ChunkedSurface(int(config.surface_mb * 2**20))
-        self._surface_due_s = 0.0
+        self._logging = Sparing(
+            _SURFACE_SHARE,
+            least_s=_SURFACE_PERIOD_S,
+            most_s=_SURFACE_AT_LEAST_S,
+            clock=time.monotonic,
+            spent=time.thread_time,
+        )
         self._video_size: tuple[int, int] | None = None
         self._waits_for_key = True
         self._picture_ns = -_SECOND_NS * 3600
@@ -126,6 +133,7 @@ class RerunSink:
     def mesh(self, delta: MeshDelta) -> None:
         """What changed on the surface."""
         self._surface.apply(delta)
+        self._logging.wanted = True
 
     def image(self, rgb: UInt8[np.ndarray, "h w 3"], stamp_ns: int) -> None:
         """A picture, logged as JPEG `image_fps` times a second at most, by its capture time.
@@ -186,11 +194,9 @@ class RerunSink:
             step(self._entities)
         if (picture := self._pictures.get(0.0)) is not None:
             self._entities.picture(*picture)
-        if (now_s := time.monotonic()) >= self._surface_due_s:
-            begun_s = time.thread_time()
-            self._log_surface()
-            wanted_s = (time.thread_time() - begun_s) / _SURFACE_SHARE
-            self._surface_due_s = now_s + min(max(wanted_s, _SURFACE_PERIOD_S), _SURFACE_AT_LEAST_S)
+        if self._logging.is_due:
+            with self._logging.work():
+                self._log_surface()
 
     def _log_surface(self) -> None:
         while (part := self._surface.take_changed()) is not None:

@@ -27,6 +27,7 @@ from worldsystem_core.reconstruction import (
     ScaleState,
     TrackingState,
 )
+from worldsystem_core.sparing import Sparing
 from worldsystem_slam3r.config import Slam3rConfig
 from worldsystem_slam3r.graph.account import GraphCounts, graph_facts
 from worldsystem_slam3r.graph.atlas import Atlas, Kept
@@ -34,7 +35,6 @@ from worldsystem_slam3r.graph.held import HeldSubmap
 from worldsystem_slam3r.graph.lookup import Lookup
 from worldsystem_slam3r.graph.loops import LoopFinder
 from worldsystem_slam3r.graph.restartable import Make, RenewableBackend
-from worldsystem_slam3r.graph.sparing import Sparing
 from worldsystem_slam3r.graph.succession import Succession
 from worldsystem_slam3r.graph.verify import Station
 from worldsystem_slam3r.maps.folder import is_map

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from worldsystem_core.errors import MapError
 from worldsystem_core.reconstruction import Keyframe
+from worldsystem_core.sparing import Sparing
 from worldsystem_slam3r.graph.atlas import Atlas, Kept
 from worldsystem_slam3r.graph.loops import LoopFinder
-from worldsystem_slam3r.graph.sparing import Sparing
 from worldsystem_slam3r.maps.autosave import MapSaver
 from worldsystem_slam3r.maps.content import MapContent, SavedMap, dense_keyframes
 from worldsystem_slam3r.maps.dense_memory import DenseMemory
