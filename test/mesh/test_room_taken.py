@@ -7,10 +7,7 @@ import subprocess
 import sys
 import textwrap
 
-import numpy as np
 import pytest
-
-from worldsystem_mesh.launcher import unwritten_zeros
 
 EMPTY = """
     from worldsystem_core.freed_memory import keep_freed_memory
@@ -40,13 +37,3 @@ def test_room_for_hundreds_of_thousands_of_blocks_takes_memory_only_as_they_come
     slots, taken_mb = told.stdout.split()[-2:]
     assert int(slots) > 200_000
     assert float(taken_mb) < 30.0
-
-
-@pytest.mark.parametrize("shape", [(0, 3), 5, (7, 2, 3)])
-def test_zeros_that_nobody_has_written_are_zeros_and_can_be_written(shape):
-    made = unwritten_zeros(shape, np.int16)
-    plain = np.zeros(shape, np.int16)
-    assert made.dtype == plain.dtype
-    assert np.array_equal(made, plain)
-    made[...] = 7
-    assert made.sum() == 7 * plain.size

@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import math
-import mmap
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
@@ -14,6 +12,7 @@ import warp as wp
 from jaxtyping import Int
 
 from worldsystem_core.errors import BackendError
+from worldsystem_core.pages import unwritten_zeros
 from worldsystem_mesh.kernels_turns import Turns as TurnsStruct
 
 STEP = 8
@@ -94,16 +93,6 @@ def zeros(shape: int | tuple[int, ...], dtype: Any, device: str) -> wp.array:
         return wp.zeros(shape, dtype=dtype, device=device)
     host = unwritten_zeros(shape, wp.dtype_to_numpy(dtype))
     return wp.array(host, dtype=dtype, device=device, copy=False)
-
-
-def unwritten_zeros(shape: int | tuple[int, ...], dtype: Any) -> np.ndarray:
-    """Zeros in pages of their own. With a heap that keeps what was freed (`freed_memory`)
-    `np.zeros` writes the first 64 MB of them."""
-    size_bytes = math.prod(np.atleast_1d(shape).tolist()) * np.dtype(dtype).itemsize
-    if not size_bytes:
-        return np.zeros(shape, dtype)
-    pages = mmap.mmap(-1, size_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    return np.frombuffer(pages, dtype).reshape(shape)
 
 
 def _await(job: Future[None]) -> None:

@@ -18,6 +18,7 @@ from jaxtyping import Float32, Float64, UInt8, UInt32
 
 from worldsystem_core.frames import Camera
 from worldsystem_core.geometry.se3 import inverse
+from worldsystem_core.pages import in_own_pages
 from worldsystem_slam3r.geometric import refine_kernels
 from worldsystem_slam3r.geometric import sweep_kernels as kernels
 
@@ -52,13 +53,10 @@ class View:
         codes = kernels.census(cv2.blur(grey, (2, 2)))
         f = half.astype(np.float32)
         variance = cv2.blur(f * f, (5, 5)) - cv2.blur(f, (5, 5)) ** 2
-        return View(
-            camera=camera,
-            grey=half,
-            tracked=cv2.GaussianBlur(grey, (3, 3), 0.6).astype(np.float32),
-            codes=codes,
-            texture=np.sqrt(np.maximum(variance, 0.0)),
-        )
+        smooth = cv2.GaussianBlur(grey, (3, 3), 0.6).astype(np.float32)
+        rough = np.sqrt(np.maximum(variance, 0.0))
+        half, smooth, codes, rough = in_own_pages(half, smooth, codes, rough)
+        return View(camera=camera, grey=half, tracked=smooth, codes=codes, texture=rough)
 
     @property
     def dense_camera(self) -> Camera:
@@ -186,10 +184,11 @@ def judged(
     bad |= (against > agree) | ((agree == 0) & (quality < ALONE_QUALITY))
     bad |= ((agree == 1) & (quality < SECONDED_QUALITY)) | (confidence < 0.1)
     bad |= _speckles(inverse_depth, bad)
-    return DepthMap(
-        inverse_depth=np.where(bad, np.nan, inverse_depth).astype(np.float32),
-        confidence=np.where(bad, 0.0, confidence).astype(np.float32),
+    inverse_depth = np.where(bad, np.nan, inverse_depth).astype(np.float32)
+    inverse_depth, confidence = in_own_pages(
+        inverse_depth, np.where(bad, 0.0, confidence).astype(np.float32)
     )
+    return DepthMap(inverse_depth=inverse_depth, confidence=confidence)
 
 
 def _speckles(inverse_depth: np.ndarray, bad: np.ndarray) -> np.ndarray:

@@ -17,6 +17,7 @@ import numpy as np
 from worldsystem_core.errors import BackendError
 from worldsystem_core.frames import Camera, Frame
 from worldsystem_core.geometry.se3 import inverse
+from worldsystem_core.pages import in_own_pages
 from worldsystem_core.reconstruction import (
     Event,
     NewKeyframe,
@@ -244,6 +245,7 @@ class GeometricBackend:
     ) -> KeyframeRecord:
         assert self._map is not None
         camera = self._camera(picture.camera)
+        grey, rgb = in_own_pages(picture.grey, picture.small_rgb())
         return KeyframeRecord(
             id=self._map.new_keyframe_id(),
             frame_id=picture.frame_id,
@@ -251,9 +253,9 @@ class GeometricBackend:
             cam_from_world=cam_from_world,
             ids=tracks.ids,
             px=tracks.px.astype(np.float64),
-            grey=picture.grey,
-            rgb=picture.small_rgb(),
-            view=View.of(picture.grey, camera),
+            grey=grey,
+            rgb=rgb,
+            view=View.of(grey, camera),
         )
 
     def _camera(self, like: Camera) -> Camera:

@@ -11,13 +11,13 @@ evenly. The plain twin is `votes_by_comparison`.
 from __future__ import annotations
 
 import math
-from array import array
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float32, Int64
 
 from worldsystem_slam3r.graph.features import Features
+from worldsystem_slam3r.graph.postings import Postings
 
 TABLES = 8
 BITS = 16
@@ -33,13 +33,13 @@ class Candidate:
 
 
 class PlaceIndex:
-    """An inverted index from words to keyframes, about 20 kB a keyframe."""
+    """An inverted index from words to keyframes: 2 MB, and up to 64 kB a keyframe."""
 
     def __init__(self, seed: int = 1) -> None:
         rng = np.random.default_rng(seed)
         self._planes = rng.normal(size=(128, TABLES * BITS)).astype(np.float32)
         self._thresholds: Float32[np.ndarray, "p"] | None = None
-        self._tables: list[dict[int, array[int]]] = [{} for _ in range(TABLES)]
+        self._postings = Postings(TABLES, 1 << BITS)
         self._ids: list[int] = []
         self._feature_counts: list[int] = []
         self._row: dict[int, int] = {}
@@ -55,13 +55,7 @@ class PlaceIndex:
             return
         row = self._row[id] = self._free_row()
         self._ids[row], self._feature_counts[row] = id, len(features)
-        for table, words in zip(self._tables, self._words(features).T, strict=True):
-            for word in np.unique(words).tolist():
-                held = table.get(word)
-                if held is None:
-                    table[word] = array("i", (row,))
-                else:
-                    held.append(row)
+        self._postings.add(row, self._words(features))
 
     def remove(self, id: int, features: Features) -> None:
         """Never find `id` again, which was added with these `features`."""
@@ -70,11 +64,7 @@ class PlaceIndex:
             return
         self._feature_counts[row] = 0
         self._free.append(row)
-        for table, words in zip(self._tables, self._words(features).T, strict=True):
-            for word in np.unique(words).tolist():
-                table[word].remove(row)
-                if not table[word]:
-                    del table[word]
+        self._postings.remove(row, self._words(features))
 
     def _free_row(self) -> int:
         if not self._free:
@@ -102,15 +92,7 @@ class PlaceIndex:
         total = len(self._ids)
         if not total or len(features) < LEAST_FEATURES:
             return np.zeros(total, np.float32)
-        found: list[array[int]] = []
-        for table, words in zip(self._tables, self._words(features).T.tolist(), strict=True):
-            found += [held for held in map(table.get, words) if held is not None]
-        if not found:
-            return np.zeros(total, np.float32)
-        lengths = np.fromiter(map(len, found), np.int64, len(found))
-        flat = np.frombuffer(b"".join(found), np.int32)
-        weights = np.repeat(np.log1p(total / lengths), lengths)
-        votes = np.bincount(flat, weights, minlength=total)
+        votes = self._postings.votes(self._words(features), total)
         counts = np.array(self._feature_counts, np.float64)
         safe = np.sqrt(np.maximum(counts, 1.0) * len(features))
         return np.where(counts > 0, votes / (TABLES * safe), 0.0).astype(np.float32)

@@ -6,8 +6,14 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable
 
+import numpy as np
+from jaxtyping import UInt8
+
+from worldsystem_core.pages import in_own_pages
 from worldsystem_core.reconstruction import Keyframe
 from worldsystem_slam3r.maps.keyframe_file import DensePart, encode_dense
+
+_NOTHING = np.zeros(0, np.uint8)
 
 
 class DenseMemory:
@@ -19,7 +25,7 @@ class DenseMemory:
 
     def __init__(self, budget_bytes: int) -> None:
         self._budget = budget_bytes
-        self._packed: OrderedDict[int, bytes] = OrderedDict()
+        self._packed: OrderedDict[int, UInt8[np.ndarray, "n"]] = OrderedDict()
         self._elsewhere: dict[int, Callable[[], bytes]] = {}
         self._size = 0
         self.let_go = 0
@@ -38,7 +44,7 @@ class DenseMemory:
             return
         data = encode_dense(DensePart.of(keyframe, unit))
         self.remove(keyframe.id)
-        self._packed[keyframe.id] = data
+        (self._packed[keyframe.id],) = in_own_pages(np.frombuffer(data, np.uint8))
         self._size += len(data)
         while self._size > self._budget and self._packed:
             self._size -= len(self._packed.popitem(last=False)[1])
@@ -50,12 +56,12 @@ class DenseMemory:
 
     def remove(self, id: int) -> None:
         """Forget a keyframe."""
-        self._size -= len(self._packed.pop(id, b""))
+        self._size -= len(self._packed.pop(id, _NOTHING))
         self._elsewhere.pop(id, None)
 
     def packed(self, id: int) -> Callable[[], bytes] | None:
         """What gives the bytes, or None where the part was let go or never was."""
         data = self._packed.get(id)
         if data is not None:
-            return lambda: data
+            return data.tobytes
         return self._elsewhere.get(id)
