@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float32, Float64, Int32, UInt8, UInt16, UInt32
 
 from worldsystem_core.frames import Camera
 from worldsystem_core.geometry.se3 import inverse, rotation_angle_rad
+from worldsystem_core.pages import in_own_pages
 from worldsystem_core.reconstruction import Keyframe
 from worldsystem_mesh.config import MeshConfig
 from worldsystem_mesh.kernels_view import compact_pixels
@@ -130,6 +131,7 @@ def view_from_keyframe(keyframe: Keyframe, config: MeshConfig, order: int) -> St
     wp.launch(compact_pixels, dim=shape[0], inputs=inputs, device="cpu")
     if not depth.any():
         return None
+    depth, paint = in_own_pages(depth, paint)
     return StoredView(
         id=keyframe.id,
         order=order,

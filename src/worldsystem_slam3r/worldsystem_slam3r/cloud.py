@@ -10,6 +10,7 @@ from jaxtyping import Float32, Float64, UInt8
 
 from worldsystem_core.cloud import PointCloud
 from worldsystem_core.geometry.se3 import inverse, transform
+from worldsystem_core.pages import in_own_pages
 from worldsystem_core.reconstruction import (
     Event,
     Keyframe,
@@ -128,14 +129,14 @@ class BoundedCloud:
         known = np.isfinite(keyframe.pointmap[..., 2])
         if self._share < 1.0:
             known &= self._rng.random(known.shape, np.float32) < self._share
-        points, rgb = keyframe.pointmap[known], keyframe.rgb[known]
+        points, rgb = in_own_pages(keyframe.pointmap[known], keyframe.rgb[known])
         return _Block(keyframe.world_from_cam.copy(), points, rgb)
 
     def _halve(self, newest: _Block) -> None:
         self._share /= 2.0
         for block in (*self._blocks.values(), newest):
             kept = self._rng.random(len(block.points_cam), np.float32) < 0.5
-            block.points_cam, block.rgb = block.points_cam[kept], block.rgb[kept]
+            block.points_cam, block.rgb = in_own_pages(block.points_cam[kept], block.rgb[kept])
         self._blocks = {key: block for key, block in self._blocks.items() if len(block.points_cam)}
         self._count = sum(len(block.points_cam) for block in self._blocks.values())
 

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from worldsystem_core.frames import Camera
+from worldsystem_core.pages import in_own_pages
 from worldsystem_core.reconstruction import Keyframe, MovedKeyframes
 from worldsystem_viewer.protocol import KeyframesUpdate, PointsUpdate
 
@@ -161,10 +162,12 @@ def cloud_of(keyframe: Keyframe) -> PointsUpdate:
     low = points.min(axis=0) if len(points) else np.zeros(3, np.float32)
     span = float((points - low).max()) if len(points) else 0.0
     grid = span / _STEPS or 1.0
+    steps = np.rint((points - low) / grid).clip(0, _STEPS).astype(np.uint16)
+    steps, colours = in_own_pages(steps, keyframe.rgb[::step, ::step].reshape(-1, 3)[kept])
     return PointsUpdate(
         keyframe_id=keyframe.id,
         step=grid,
         low=low.astype(np.float32),
-        points=np.rint((points - low) / grid).clip(0, _STEPS).astype(np.uint16),
-        colours=keyframe.rgb[::step, ::step].reshape(-1, 3)[kept],
+        points=steps,
+        colours=colours,
     )
