@@ -168,7 +168,7 @@ def test_work_is_done_a_little_at_a_time_and_nearest_first(make_mesher, plane_ke
     mesher.move({k.id: drifted(k.world_from_cam, 0.5) for k in keyframes})
     places, steps = [], 0
     while not mesher._fusion._made.refusion.is_idle:
-        mesher._fusion._made.refusion.work(0.001)
+        mesher._fusion._made.refusion.work(0.0002)
         dirty = mesher.volume.dirty_blocks()
         if len(dirty) and not mesher.stats()["waiting_keyframes"]:
             places.append(float(mesher.volume.coords(dirty)[:, 0].mean()) * 8 * 0.05)

@@ -55,7 +55,7 @@ class PlaceIndex:
             return
         row = self._row[id] = self._free_row()
         self._ids[row], self._feature_counts[row] = id, len(features)
-        self._postings.add(row, self._words(features))
+        self._postings.add(row, self.words(features))
 
     def remove(self, id: int, features: Features) -> None:
         """Never find `id` again, which was added with these `features`."""
@@ -64,7 +64,7 @@ class PlaceIndex:
             return
         self._feature_counts[row] = 0
         self._free.append(row)
-        self._postings.remove(row, self._words(features))
+        self._postings.remove(row, self.words(features))
 
     def _free_row(self) -> int:
         if not self._free:
@@ -92,7 +92,7 @@ class PlaceIndex:
         total = len(self._ids)
         if not total or len(features) < LEAST_FEATURES:
             return np.zeros(total, np.float32)
-        votes = self._postings.votes(self._words(features), total)
+        votes = self._postings.votes(self.words(features), total)
         counts = np.array(self._feature_counts, np.float64)
         safe = np.sqrt(np.maximum(counts, 1.0) * len(features))
         return np.where(counts > 0, votes / (TABLES * safe), 0.0).astype(np.float32)
@@ -102,7 +102,7 @@ class PlaceIndex:
         row = self._row.get(id)
         return 0.0 if row is None else float(votes[row])
 
-    def _words(self, features: Features) -> Int64[np.ndarray, "n t"]:
+    def words(self, features: Features) -> Int64[np.ndarray, "n t"]:
         """A word of each feature in each table; those of the features asked for last are kept,
         since a keyframe is looked for and then added."""
         if self._last is None or self._last[0] is not features:
