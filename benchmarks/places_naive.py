@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An inverted index as one writes it at first: a dictionary a table, a list for each word."""
+"""An inverted index as one writes it at first: a dictionary a table, a list for each word.
+
+The plain twin, too, that tests hold the flat lists against.
+"""
 
 from __future__ import annotations
 

@@ -3,37 +3,19 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
+
+sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
+
+from places_naive import ListedPostings
 
 from worldsystem_slam3r.graph.postings import Postings
 
 TABLES = 3
-
-
-class ListedPostings:
-    """The plain twin: a list of rows for each word that is held."""
-
-    def __init__(self) -> None:
-        self._tables: list[dict[int, list[int]]] = [{} for _ in range(TABLES)]
-
-    def add(self, row: int, words: np.ndarray) -> None:
-        for table, column in zip(self._tables, words.T, strict=True):
-            for word in set(column.tolist()):
-                table.setdefault(word, []).append(row)
-
-    def remove(self, row: int, words: np.ndarray) -> None:
-        for table, column in zip(self._tables, words.T, strict=True):
-            for word in set(column.tolist()):
-                table[word].remove(row)
-
-    def votes(self, words: np.ndarray, rows: int) -> np.ndarray:
-        total = np.zeros(rows)
-        for table, column in zip(self._tables, words.T, strict=True):
-            for word in column.tolist():
-                if held := table.get(word):
-                    total[held] += np.log1p(rows / len(held))
-        return total
 
 
 def skewed_words(rng: np.random.Generator, features: int, words: int) -> np.ndarray:
@@ -44,7 +26,7 @@ def skewed_words(rng: np.random.Generator, features: int, words: int) -> np.ndar
 @pytest.mark.parametrize("words", [1, 7, 300, 5000])
 def test_votes_are_those_of_plain_lists_while_rows_come_and_go(words):
     rng = np.random.default_rng(words)
-    postings, twin = Postings(TABLES, words), ListedPostings()
+    postings, twin = Postings(TABLES, words), ListedPostings(TABLES)
     held: dict[int, np.ndarray] = {}
     for step in range(400):
         if held and rng.uniform() < 0.45:

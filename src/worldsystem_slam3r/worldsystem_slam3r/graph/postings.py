@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which rows hold a word: a list for each word of each table, all lists in one flat pool.
 
-Most words of a small map are held by one row alone, and cost four bytes here; as a Python object a
-list of one takes thirty times as much (the twin of `test_graph_postings.py` does). A list of `n`
-has room for the next power of two. One that grows beyond it moves to the end of the pool, and when
-that is full, what is in use is packed into a new one.
+Most words of a small map are held by one row alone, and cost four bytes here: as Python objects
+such lists take five times the memory (`benchmarks/bench_places.py`). A list of `n` has room for the
+next power of two. One that grows beyond it moves to the end of the pool, and when that is full,
+what is in use is packed into a new one.
 """
 
 from __future__ import annotations
