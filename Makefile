@@ -58,7 +58,7 @@ audit:           ## Ask whether a pinned package has a known hole (needs network
 lock: setup      ## List the hashes of all files that the pins may mean, after a pin has changed (needs network)
 	@$(ENV) python tools/lock.py
 
-tables: setup    ## Remake the README's tables from benchmarks/results
+tables: setup    ## Remake the figures of README.md and docs/figures.md from benchmarks/results
 	@$(ENV) python tools/tables.py
 
 docs: setup      ## Remake the generated pages

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Remake the README's figures from benchmarks/results/*.json; `--check` only says if they are old.
+"""Remake the figures of README.md and docs/figures.md from benchmarks/results/*.json.
 
-Every figure stands with its spread, and every file with machine, commit and command. A comparison
-(`_vs_` in its id) below 1 is one that we lose, and is marked as such.
+The README shows those of benchmarks/targets.toml beside what is asked of them; docs/figures.md all,
+each with its spread, and every file with machine, commit and command. A comparison (`_vs_` in its
+id) below 1 is one that we lose, and is marked as such. With `--check` nothing is written: the exit
+code says whether a page is old.
 """
 
 from __future__ import annotations
@@ -11,38 +13,81 @@ import argparse
 import json
 import math
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+TARGETS = ROOT / "benchmarks" / "targets.toml"
 BEGIN, END = "<!-- figures -->", "<!-- /figures -->"
+
+Figure = dict[str, Any]  # numbers, texts and lists
+"""One entry of a result file, as harness.py writes it."""
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Rewrite the block, or with `--check` return 1 when it is stale."""
+    """Rewrite both blocks, or with `--check` return 1 when one is stale."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="change nothing; 1 when stale")
-    parser.add_argument("--readme", type=Path, default=ROOT / "README.md")
-    parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results")
-    options = parser.parse_args(arguments)
-    old = options.readme.read_text(encoding="utf-8")
-    new = with_figures(old, figures(options.results))
-    if new == old:
-        return 0
-    if options.check:
-        print(f"{options.readme.name}: the figures are stale; run `make tables`", file=sys.stderr)
-        return 1
-    options.readme.write_text(new, encoding="utf-8")
-    return 0
+    check = parser.parse_args(arguments).check
+    targets = tomllib.loads(TARGETS.read_text(encoding="utf-8"))
+    blocks = {
+        ROOT / "README.md": headlines(targets["room"], RESULTS),
+        ROOT / "docs" / "figures.md": figures(RESULTS),
+    }
+    stale = [page for page, block in blocks.items() if renew(page, block, check=check)]
+    for page in stale if check else ():
+        print(f"{page.name}: the figures are stale; run `make tables`", file=sys.stderr)
+    return int(check and bool(stale))
 
 
-def with_figures(readme: str, block: str) -> str:
-    """`readme` with what stands between the two markers replaced; raises `ValueError`."""
-    head, begin, rest = readme.partition(BEGIN)
+def renew(page: Path, block: str, *, check: bool) -> bool:
+    """Whether the page's figures were old; they are not any more, but with `check`."""
+    old = page.read_text(encoding="utf-8")
+    new = with_figures(old, block)
+    if new != old and not check:
+        page.write_text(new, encoding="utf-8")
+    return new != old
+
+
+def with_figures(page: str, block: str) -> str:
+    """`page` with what stands between the two markers replaced; raises `ValueError`."""
+    head, begin, rest = page.partition(BEGIN)
     _, end, tail = rest.partition(END)
     if not begin or not end:
-        raise ValueError(f"the README needs the markers {BEGIN} and {END}")
+        raise ValueError(f"the page needs the markers {BEGIN} and {END}")
     return f"{head}{BEGIN}\n{block}{END}{tail}"
+
+
+def headlines(rooms: list[dict[str, Any]], results: Path) -> str:  # as read from TOML
+    """A table for each room; raises `KeyError` for a figure that no result has."""
+    return "\n".join(_room(room, results) for room in rooms)
+
+
+def _room(room: dict[str, Any], results: Path) -> str:  # as read from TOML
+    lines = [f"**{room['name']}**", "", "| | | measured | asked |", "|---|---|---:|---:|"]
+    for row in room["figures"]:
+        measured = {r["id"]: r for r in _read(results / f"{row['file']}.json")["results"]}
+        lines.append(_headline(row, measured[row["id"]]))
+    return "\n".join(lines) + "\n"
+
+
+def _headline(row: dict[str, str], figure: Figure) -> str:
+    shown, asked = amount(figure), row.get("asked", "")
+    if asked and not meets(figure["value"], asked):
+        shown, asked = f"**{shown}**", f"{asked}, missed"
+    link = f"[`{row['id']}`](docs/figures.md#{row['file']})"
+    return f"| {row['says']} | {link} | {shown} | {asked} |"
+
+
+def meets(value: float, asked: str) -> bool:
+    """Whether the digits that are shown are what is asked, as `≤ 5`."""
+    if not math.isfinite(value):
+        return False
+    sign, _, bound = asked.partition(" ")
+    shown, wanted = float(number(value)), float(bound)
+    return {"≤": shown <= wanted, "≥": shown >= wanted, "=": shown == wanted}[sign]
 
 
 def figures(results: Path) -> str:
@@ -52,9 +97,11 @@ def figures(results: Path) -> str:
 
 
 def _table(path: Path) -> str:
-    content = json.loads(path.read_text(encoding="utf-8"))
+    content = _read(path)
     lines = [
-        f"**{path.stem}**: {content['machine']}; commit `{content['commit']}`, {content['date']}; "
+        f"## {path.stem}",
+        "",
+        f"{content['machine']}; commit `{content['commit']}`, {content['date']}; "
         f"`{content['command']}`",
         "",
         "| figure | value | lowest … highest | of | |",
@@ -64,19 +111,22 @@ def _table(path: Path) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _row(result: dict[str, Any]) -> str:  # one entry of a result file, as harness.py writes it
-    value, unit = result["value"], result["unit"]
-    amount = f"{number(value)} {unit.strip('-')}".strip()
-    spread = " … ".join(number(end) for end in result["spread"])
-    note = result["note"].replace("|", "\\|")
-    if is_behind(result):
-        amount, note = f"**{amount}**", f"**behind**; {note}"
-    return f"| `{result['id']}` | {amount} | {spread} | {result['n']} | {note} |"
+def _row(figure: Figure) -> str:
+    shown, note = amount(figure), figure["note"].replace("|", "\\|")
+    spread = " … ".join(number(end) for end in figure["spread"])
+    if is_behind(figure):
+        shown, note = f"**{shown}**", f"**behind**; {note}"
+    return f"| `{figure['id']}` | {shown} | {spread} | {figure['n']} | {note} |"
 
 
-def is_behind(result: dict[str, Any]) -> bool:
+def is_behind(figure: Figure) -> bool:
     """Whether the figure compares us with something else, and that is better."""
-    return "_vs_" in result["id"] and result["unit"] == "x" and result["value"] < 1.0
+    return "_vs_" in figure["id"] and figure["unit"] == "x" and figure["value"] < 1.0
+
+
+def amount(figure: Figure) -> str:
+    """The value with its unit."""
+    return f"{number(figure['value'])} {figure['unit'].strip('-')}".strip()
 
 
 def number(value: float) -> str:
@@ -88,6 +138,11 @@ def number(value: float) -> str:
     decimals = max(0, 2 - math.floor(math.log10(abs(value))))
     text = f"{value:.{decimals}f}"
     return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def _read(path: Path) -> dict[str, Any]:  # as read from JSON
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return content
 
 
 if __name__ == "__main__":

@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The README's figures are measured ones, and one that misses what is asked is shown as missed."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import math
+import sys
+import tomllib
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+ROOMS = tomllib.loads((ROOT / "benchmarks" / "targets.toml").read_text(encoding="utf-8"))["room"]
+ROWS = [row for room in ROOMS for row in room["figures"]]
+
+
+def loaded() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("tables", ROOT / "tools" / "tables.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+tables = loaded()
+
+
+def results_with(folder: Path, value: float) -> Path:
+    figure = {"id": "a.ms", "value": value, "unit": "ms", "n": 1, "spread": [], "note": ""}
+    (folder / "a.json").write_text(json.dumps({"results": [figure]}))
+    return folder
+
+
+def room(**more: str) -> list[dict[str, Any]]:
+    return [{"name": "Room", "figures": [{"file": "a", "id": "a.ms", "says": "time", **more}]}]
+
+
+def test_what_is_asked_can_be_judged() -> None:
+    for row in ROWS:
+        assert tables.meets(1.0, row.get("asked", "≥ 0")) in (True, False)
+
+
+def test_a_figure_stands_in_the_readme_once() -> None:
+    named = [(row["file"], row["id"]) for row in ROWS]
+    assert len(set(named)) == len(named)
+
+
+@pytest.mark.parametrize(
+    ("value", "asked", "met"),
+    [
+        (5.0, "≤ 5", True),
+        (5.004, "≤ 5", True),  # 5 is shown
+        (5.01, "≤ 5", False),
+        (0.949, "≥ 0.95", False),
+        (0.0, "= 0", True),
+        (1.0, "= 0", False),
+        (math.nan, "≤ 5", False),
+        (math.inf, "≥ 5", False),
+    ],
+)
+def test_a_figure_is_judged_by_the_digits_that_are_shown(
+    value: float, asked: str, met: bool
+) -> None:
+    assert tables.meets(value, asked) is met
+
+
+def test_one_that_misses_is_marked_and_one_that_meets_is_not(tmp_path: Path) -> None:
+    results = results_with(tmp_path, 12.0)
+    missed = tables.headlines(room(asked="≤ 10"), results)
+    assert "| **12 ms** | ≤ 10, missed |" in missed
+    assert "| 12 ms | ≤ 20 |" in tables.headlines(room(asked="≤ 20"), results)
+    assert "| 12 ms |  |" in tables.headlines(room(), results)
+
+
+def test_a_figure_that_nobody_measured_cannot_be_shown(tmp_path: Path) -> None:
+    results = results_with(tmp_path, 12.0)
+    wrong = room()
+    wrong[0]["figures"][0]["id"] = "a.s"
+    with pytest.raises(KeyError, match=r"a\.s"):
+        tables.headlines(wrong, results)
