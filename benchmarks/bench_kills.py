@@ -96,6 +96,7 @@ def report(bench: Benchmark, results: Results, *, prefix: str = "") -> None:
             lost = [kill.lost_s for kill in kills]
             bench.add(f"{prefix}{stage}_lost_s", lost, "s", note="age of the oldest keyframe lost")
     bench.add(f"{prefix}kills", len(results.kills), "", note="all stages together")
+    add_worst(bench, results.kills, prefix)
     for name, kinds in SILENCES.items():
         judged = [kill for kill in results.kills if any(k.endswith(kinds) for k in kill.stalls_s)]
         stalls = [longest(kill.stalls_s, kinds) for kill in judged]
@@ -109,6 +110,17 @@ def report(bench: Benchmark, results: Results, *, prefix: str = "") -> None:
     bench.add(f"{prefix}segments_left", len(results.left - ports), "", note=note)
     note = "ports of Fast DDS, 52 KB and a semaphore; it leaves them at any end and uses them again"
     bench.add(f"{prefix}ports_left", len(ports), "", note=note)
+
+
+def add_worst(bench: Benchmark, kills: list[Kill], prefix: str) -> None:
+    """The longest return, where one that never came back is not a number, and silence."""
+    longest_s = max(kills, key=lambda kill: math.inf if math.isnan(kill.back_s) else kill.back_s)
+    note = f"the longest of all {len(kills)} returns: {longest_s.stage}"
+    bench.add(f"{prefix}restart_s_max", longest_s.back_s, "s", note=note, id_prefix="runtime")
+    stalls = [(gap, kind, kill.stage) for kill in kills for kind, gap in kill.stalls_s.items()]
+    gap_s, kind, stage = max(stalls, default=(math.nan, "nothing", "nothing"))
+    note = f"the longest silence that a kill caused others: {kind}, when {stage} was killed"
+    bench.add(f"{prefix}stall_s_max", gap_s, "s", note=note, id_prefix="runtime")
 
 
 WHAT_IS_KEPT = {

@@ -42,11 +42,22 @@ class Benchmark:
     figures: list[Figure] = field(default_factory=list)
     id_prefix: str = ""
 
-    def add(self, id: str, values: float | Sequence[float], unit: str, *, note: str = "") -> None:
-        """Add a figure; of several values the median is reported, with the extremes as spread."""
+    def add(
+        self,
+        id: str,
+        values: float | Sequence[float],
+        unit: str,
+        *,
+        note: str = "",
+        id_prefix: str = "",
+    ) -> None:
+        """Add a figure; of several values the median is reported, with the extremes as spread.
+
+        `id_prefix`: one that has another than the file's others.
+        """
         runs = [float(v) for v in (values if isinstance(values, Sequence) else [values])]
         spread = (min(runs), max(runs)) if len(runs) > 1 else ()
-        full_id = f"{self.id_prefix or self.name}.{id}"
+        full_id = f"{id_prefix or self.id_prefix or self.name}.{id}"
         figure = Figure(full_id, statistics.median(runs), unit, len(runs), spread, note)
         self.figures.append(figure)
         print(f"{figure.id:45s} {figure.value:12.4g} {unit:10s} {note}", flush=True)

@@ -145,8 +145,15 @@ def _drop_note(count: int, last: Sample) -> str:
 
 
 def _add_memory(bench: Benchmark, steady: Sequence[Sample]) -> None:
-    for name, found in memory_slopes(steady).items():
+    slopes = memory_slopes(steady)
+    for name, found in slopes.items():
         _add_slope(bench, f"memory_slope.{name}", found)
+    known = [
+        (s.percent_per_h, name) for name, s in slopes.items() if math.isfinite(s.percent_per_h)
+    ]
+    value, worst = max(known, default=(NAN, "none could be judged"))
+    note = f"of the process that grows most: {worst}"
+    bench.add("soak_memory_slope_percent_h", value, "%/h", note=note, id_prefix="runtime")
     mesher = [s.account.mesher_mb for s in steady]
     grown = mesher[-1] - mesher[0]
     note = f"{mesher[0]:.0f} → {mesher[-1]:.0f} MB by its own account; "
@@ -177,6 +184,8 @@ def _add_speed(bench: Benchmark, samples: Sequence[Sample], steady: Sequence[Sam
     bench.add(
         "fps_end_over_start", ratio, "-", note=note + verdict(ratio, LEAST_FPS_RATIO, at_most=False)
     )
+    note = "soak.fps_end_over_start"
+    bench.add("soak_fps_ratio", ratio, "-", note=note, id_prefix="runtime")
     ends = {"first": steady[: len(steady) // 2 + 1], "second": steady[len(steady) // 2 :]}
     for half, part in ends.items():
         value = latency_p95_ms(part[0], part[-1])

@@ -90,6 +90,17 @@ def test_a_process_that_grows_misses_its_target_and_one_that_does_not_meets_it()
     assert "meets the target ≤ 0.5" in found_by(flight())["memory_slope.system"][1]
 
 
+def test_of_several_processes_the_one_that_grows_most_is_named() -> None:
+    samples = flight(mb_per_h=20.0)
+    for sample in samples:
+        sample.processes[9] = ProcessSample("rerun", 50.0 + 5.0 * sample.t_s / 3600.0, 4, 9)
+        sample.processes[10] = ProcessSample("simulator", 300.0, 4, 9)
+    value, note = found_by(samples)["runtime.soak_memory_slope_percent_h"]
+    assert value == pytest.approx(100.0 * 5.0 / 51.0)
+    assert note.endswith("rerun")
+    assert np.isnan(found_by(flight(count=1))["runtime.soak_memory_slope_percent_h"][0])
+
+
 def test_what_the_mesher_holds_is_told_apart() -> None:
     samples = flight(mb_per_h=20.0)
     samples = [
