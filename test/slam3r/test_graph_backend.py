@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from drifting_backend import DriftingBackend, Film, elsewhere, film, ring_poses
+from filmed_room import PERIOD_NS
 
 from worldsystem_core.geometry.sim3 import fit_sim3
 from worldsystem_core.reconstruction import (
@@ -20,6 +21,7 @@ from worldsystem_core.reconstruction import (
 )
 from worldsystem_core.trajectory import Trajectory
 from worldsystem_slam3r.config import Slam3rConfig
+from worldsystem_slam3r.graph import loops
 from worldsystem_slam3r.graph.backend import GraphBackend
 from worldsystem_slam3r.graph.restartable import RenewableBackend
 from worldsystem_slam3r.scale.metric import MetricScale
@@ -220,3 +222,62 @@ def test_the_health_of_the_back_end_shows_through(ring):
     assert graph.health is None
     backend.health = "well"  # type: ignore[attr-defined]
     assert graph.health == "well"
+
+
+def strange(count: int) -> Film:
+    """Pictures that look like no place of the room."""
+    rng = np.random.default_rng(7)
+    seen = film(ring_poses(COUNT + 1)[:count])
+    pictures = [rng.integers(0, 255, frame.rgb.shape, dtype=np.uint8) for frame in seen.frames]
+    frames = [replace(f, rgb=rgb) for f, rgb in zip(seen.frames, pictures, strict=True)]
+    return Film(frames, seen.depths, seen.poses)
+
+
+def test_a_held_sub_map_may_come_round_to_its_own_beginning(ring):
+    """Its keyframes lie nowhere yet, and the way between them has a length all the same."""
+    before, gap, held = strange(3), elsewhere(part(ring, 0, 4), 100), elsewhere(ring, 200)
+    backend = DriftingBackend([before, gap, held], lost=set(range(100, 104)))
+    events, graph = over(backend, [before, gap, held], submap_after_s=0.2, submap_keyframes=40)
+    assert graph.counts.submaps == 2
+    round_again = [e for e in graph.atlas.graph.edges.values() if e.is_loop and e.b - e.a > 10]
+    assert round_again, "nothing told that it came round"
+    assert len([e for e in events if isinstance(e, NewKeyframe)]) == 3 + len(ring.frames)
+
+
+def test_the_overlap_of_the_keyframe_that_is_one_too_many_counts(ring):
+    """The place is guessed for want of room when the same keyframe shows the old ground."""
+    lost = set(range(3, 7))
+
+    def run(room: int) -> tuple[GraphBackend, int, int]:
+        """Up to the first merge: the graph, the keyframes told then, and of which frame."""
+        backend = RenewableBackend(DriftingBackend([ring], lost=lost), None)
+        config = Slam3rConfig(submap_after_s=0.2, submap_keyframes=room)
+        graph = GraphBackend(backend, config)
+        for frame in ring.frames:
+            events = graph.feed(frame)
+            if graph.counts.merged:
+                told = [event for event in events if isinstance(event, NewKeyframe)]
+                return graph, len(told), frame.id
+        raise AssertionError("it never met the old ground")
+
+    _, held, met_at = run(40)
+    graph, _, met_again_at = run(held - 1)
+    assert graph.counts.guessed == 1
+    assert met_again_at == met_at
+    assert len(set(graph.atlas.graph.parts().values())) == 1
+
+
+def test_known_ground_is_located_while_a_sub_map_is_held_back(ring, monkeypatch):
+    """Its own keyframes look most like the picture, and lie nowhere yet."""
+    monkeypatch.setattr(loops, "is_strong", lambda _: False)
+    monkeypatch.setattr(loops, "_agree", lambda *_: False)
+    stands = [
+        replace(ring.frames[0], id=800 + i, stamp_ns=(800 + i) * PERIOD_NS) for i in range(15)
+    ]
+    resting = Film(stands, [ring.depths[0]] * 15, [ring.poses[0]] * 15)
+    backend = DriftingBackend([ring, resting], lost=set(range(8, 12)))
+    settings = {"submap_after_s": 0.2, "submap_keyframes": 40}
+    events, graph = over(backend, [part(ring, 0, 12), resting], **settings)
+    assert graph.counts.submaps == 2
+    located = {p.frame_id for p in poses_of(events) if 0 <= p.keyframe_id < 8}
+    assert max(located) >= 812, "late pictures were compared with the held sub-map alone"

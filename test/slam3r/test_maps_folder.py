@@ -75,6 +75,15 @@ def test_a_second_save_keeps_files_that_are_there_and_sweeps_the_rest(tmp_path):
     assert read_file(folder, manifest.files[f"{KEYFRAMES}/a.npz"]) == b"keyframe"
 
 
+def test_what_memory_has_let_go_of_stays_where_it_was_saved(tmp_path):
+    folder, name = tmp_path / "map", f"{KEYFRAMES}/a.npz"
+    write_map(folder, {}, two_files(b"old"), saved_ns=1)
+    contents = [("graph-2.npz", lambda: b"new"), (name, None), (f"{KEYFRAMES}/b.npz", None)]
+    manifest = write_map(folder, {}, contents, saved_ns=2)
+    assert read_file(folder, manifest.files[name]) == b"keyframe"
+    assert set(manifest.files) == {"graph-2.npz", name}, "what never was is not named"
+
+
 def test_a_save_that_breaks_off_leaves_the_old_map(tmp_path):
     folder = tmp_path / "map"
     write_map(folder, {}, two_files(b"old"), saved_ns=1)

@@ -27,6 +27,7 @@ from worldsystem_slam3r.config import Slam3rConfig
 from worldsystem_slam3r.graph.backend import GraphBackend
 from worldsystem_slam3r.graph.restartable import RenewableBackend
 from worldsystem_slam3r.graph.services import tell_again
+from worldsystem_slam3r.maps import keeper
 from worldsystem_slam3r.maps.content import SavedMap
 from worldsystem_slam3r.maps.folder import is_map
 from worldsystem_slam3r.scale.enu import ENU, LEVEL
@@ -98,6 +99,32 @@ def test_loaded_keyframes_have_the_geometry_that_was_saved(saved, first):
         assert np.nanmax(np.abs(keyframe.pointmap[..., 2] / depth - 1)) < 1e-3
         place = np.linalg.inv(first.poses[0]) @ pose
         assert np.allclose(keyframe.world_from_cam, place, atol=1e-6)
+
+
+def test_surfaces_that_memory_has_no_room_for_stay_in_the_map(first, tmp_path, monkeypatch):
+    monkeypatch.setattr(keeper, "MEGABYTE", 1_000)
+    graph = GraphBackend(RenewableBackend(DriftingBackend([first]), None), Slam3rConfig(map_mb=64))
+    for frame in first.frames:
+        graph.feed(frame)
+        graph.save_map(tmp_path / "map")
+    assert graph.maps.dense.let_go > 2
+    again = GraphBackend(RenewableBackend(DriftingBackend([first]), None), Slam3rConfig())
+    again.load_map(tmp_path / "map")
+    assert len(again.maps.loaded_keyframes(everything=True)) == len(first.frames)
+
+
+def test_a_damaged_map_that_is_refused_leaves_no_trace(first, tmp_path):
+    _, graph = session(first, 1.0)
+    graph.atlas.scale = ScaleState.METRIC
+    graph.save_map(tmp_path / "map")
+    next((tmp_path / "map").glob("keyframes/*-place.npz")).unlink()
+    fresh = GraphBackend(RenewableBackend(DriftingBackend([first]), None), Slam3rConfig())
+    before = fresh.atlas.graph.held_log_scale
+    with pytest.raises(MapError, match="damaged"):
+        fresh.load_map(tmp_path / "map")
+    assert (fresh.atlas.scale, fresh.atlas.graph.held_log_scale) == (ScaleState.SCENE, before)
+    events = [event for frame in first.frames for event in fresh.feed(frame)]
+    assert {event.scale for event in events if isinstance(event, Pose)} == {ScaleState.SCENE}
 
 
 @pytest.mark.parametrize("damage", ["gone", "cut"])

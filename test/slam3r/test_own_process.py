@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -29,9 +30,10 @@ from worldsystem_core.reconstruction import (
     TrackingState,
 )
 from worldsystem_core.telemetry import GpsFix
-from worldsystem_slam3r.apart.channel import ChannelClosed
+from worldsystem_slam3r.apart.channel import Channel, ChannelClosed
 from worldsystem_slam3r.apart.client import AHEAD, RunningApart
 from worldsystem_slam3r.apart.codec import pack, unpack
+from worldsystem_slam3r.apart.worker import Worker
 from worldsystem_slam3r.config import Slam3rConfig
 from worldsystem_slam3r.running import OF_NO_FRAME, Answer, Running, RunningHere, WorkerEnded
 
@@ -319,11 +321,44 @@ def test_what_a_worker_told_before_its_last_reply_is_not_lost(apart, monkeypatch
     assert late in apart.finish()
 
 
+class Says:
+    """A back-end that fails between frames, and has much to say at the end."""
+
+    def __init__(self, last: list[Event]) -> None:
+        self.last = last
+        self.map_service = self.tell_again = self.begin_anew = None
+
+    def collect(self) -> list[Answer]:
+        raise ZeroDivisionError("between two frames")
+
+    def finish(self) -> list[Answer]:
+        return [Answer(OF_NO_FRAME, self.last)]
+
+
+def test_what_fails_between_frames_is_told_and_ends_no_worker():
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        worker = Worker(Channel(ours), Says([]), urgent=False)
+        (answer,) = worker._collected()
+    assert answer.frame_id == OF_NO_FRAME
+    assert isinstance(answer.failure, ZeroDivisionError)
+
+
+def test_the_last_words_of_a_large_map_come_in_messages_of_bounded_size():
+    last = [RemovedKeyframes((number,)) for number in range(120)]
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        worker = Worker(Channel(ours), Says(last), urgent=False)
+        worker._do("finish", [])
+        told = [worker._outbox.get(0.0) for _ in range(len(worker._outbox))]
+    *answers, (kind, reply) = told
+    assert (kind, [answer.events for answer in reply]) == ("reply", [[]])
+    assert {kind for kind, _ in answers} == {"part"}
+    assert [event for _, answer in answers for event in answer.events] == last
+    assert max(len(answer.events) for _, answer in answers) <= 50
+
+
 def test_a_message_that_cannot_be_ours_closes_the_channel():
-    import socket
-
-    from worldsystem_slam3r.apart.channel import Channel
-
     ours, theirs = socket.socketpair()
     for message in (b"\xff\xff\xff\xff", b"\x00\x00\x00\x00"):
         theirs.sendall(message)

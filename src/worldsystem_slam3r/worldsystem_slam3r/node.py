@@ -207,7 +207,8 @@ class Slam3rNode(StageNode):
                 if answer.frame_id != OF_NO_FRAME:
                     self.ledger.use(answer.frame_id)
                 continue
-            self.ledger.drop(answer.frame_id, "failed")
+            if answer.frame_id != OF_NO_FRAME:
+                self.ledger.drop(answer.frame_id, "failed")
             if isinstance(answer.failure, WorkerEnded):
                 ended = answer.failure
             elif isinstance(answer.failure, WorldSystemError):

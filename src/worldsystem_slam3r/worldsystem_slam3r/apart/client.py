@@ -46,6 +46,7 @@ class RunningApart:
         self._fed: deque[int] = deque()
         self._answers: deque[Answer] = deque()
         self._replies: deque[Any] = deque()
+        self._parts: list[Answer] = []
         self._gone = ""
         self._process = process or WorkerProcess(FRAME_S)
         self._channel = self._process.channel
@@ -94,11 +95,11 @@ class RunningApart:
         """As `Running` says; a worker that has died has nothing more to tell."""
         due = self.settle()
         try:
-            held_back = self._call("finish", [])
-            return [*due, *self.answers(), *held_back]  # what it told of itself came before
+            end = self._call("finish", [])  # its parts came before, and what it told of itself
+            return [*due, *self.answers(), *self._parts, *end]
         except WorkerEnded as ended:
             log.error("%s; what it held back is lost", ended)
-            return [*due, *self.answers()]
+            return [*due, *self.answers(), *self._parts]
 
     def observe(self, sample: Telemetry) -> None:
         if self.has_graph and not self._gone:
@@ -170,6 +171,8 @@ class RunningApart:
                     if item.frame_id != OF_NO_FRAME:
                         self._fed.popleft()
                     self._answers.append(item)
+                elif kind == "part":
+                    self._parts.append(item)
                 else:
                     self._replies.append(item)
                 self._changed.notify_all()

@@ -26,7 +26,7 @@ from worldsystem_core.process_figures import process_figures
 from worldsystem_slam3r.apart.channel import Channel, ChannelClosed
 from worldsystem_slam3r.backend import load_backend
 from worldsystem_slam3r.config import Slam3rConfig
-from worldsystem_slam3r.running import Answer, RunningHere
+from worldsystem_slam3r.running import OF_NO_FRAME, Answer, RunningHere
 
 CONDITION_S = 0.5
 """How often the stage is told how the back-end is."""
@@ -36,6 +36,8 @@ QUEUE = 64
 """More than the pictures and calls that the stage has on their way at once: none is let go here."""
 MEASURED, WAIT_S = 256, 1.0
 """Measurements that wait for the picture at hand: a phone tells 60 a second."""
+TOLD_TOGETHER = 50
+"""Events of one message at the end, when all that a loaded map has left to tell goes out."""
 TOLD = 32
 """What waits to be told: where the stage is slow to listen, pictures are worked on meanwhile."""
 
@@ -69,7 +71,7 @@ class Worker:
             "map_service": running.map_service,
             "tell_again": running.tell_again,
             "begin_anew": running.begin_anew,
-            "finish": running.finish,
+            "finish": self._finish,
         }
 
     def run(self) -> None:
@@ -78,7 +80,7 @@ class Worker:
         threading.Thread(target=self._send, name="answers", daemon=True).start()
         while not (self._inbox.closed and not len(self._inbox)):
             message = self._inbox.get(timeout_s=LOOK_S)
-            for answer in self._running.collect():
+            for answer in self._collected():
                 self._tell("answer", answer)
             while (sample := self._measured.get(0.0)) is not None:
                 self._running.observe(sample)
@@ -104,14 +106,26 @@ class Worker:
         else:
             self._tell("reply", self._reply(kind, item))
 
+    def _collected(self) -> list[Answer]:
+        try:
+            return self._running.collect()
+        except Exception as error:  # the edge, as for a frame
+            return [_failed(OF_NO_FRAME, error)]
+
     def _answer(self, frame: Frame) -> Answer:
         try:
             (answer,) = self._running.feed(frame)
         except Exception as error:  # the edge: the stage decides what comes of it
-            if not isinstance(error, WorldSystemError):
-                logging.getLogger(__name__).exception("frame %d failed", frame.id)
-            return Answer(frame.id, failure=error)
+            return _failed(frame.id, error)
         return answer
+
+    def _finish(self) -> list[Answer]:
+        """A large map's last words go as many messages: none may be of any size."""
+        for answer in self._running.finish():
+            for first in range(0, len(answer.events), TOLD_TOGETHER):
+                some = answer.events[first : first + TOLD_TOGETHER]
+                self._tell("part", replace(answer, events=some))
+        return [Answer(OF_NO_FRAME)]
 
     def _reply(self, kind: str, arguments: list[Any]) -> Any:
         try:
@@ -141,6 +155,12 @@ class Worker:
         except Exception:  # the edge: without this thread the stage would wait for ever
             logging.getLogger(__name__).exception("an answer could not be told")
             os._exit(1)
+
+
+def _failed(frame_id: int, error: Exception) -> Answer:
+    if not isinstance(error, WorldSystemError):
+        logging.getLogger(__name__).error("frame %d failed", frame_id, exc_info=error)
+    return Answer(frame_id, failure=error)
 
 
 def main() -> None:

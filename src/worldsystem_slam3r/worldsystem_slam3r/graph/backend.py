@@ -220,7 +220,10 @@ class GraphBackend:
             return [NewKeyframe(told), *self._measured()]
         self._look_at(kept, keyframe)
         events = self._hold(NewKeyframe(keyframe))
-        return events + self._merged(kept)
+        if not self.atlas.is_placed(keyframe.submap):
+            return events + self._merged(kept)
+        self._link_loops(kept)  # it was one too many, and the place of all was guessed
+        return events + self._settled_when_due()
 
     def _measured(self, *, last: bool = False) -> list[Event]:
         """Where measurements from outside put the map."""

@@ -81,6 +81,8 @@ class LoopFinder:
         votes = self.index.votes(station.features)
         least = 0.0 if before is None else self.index.share_of(before, votes)
         words = self.index.best(votes, CANDIDATES, without)
+        if not self._atlas.is_placed(kept.submap):  # its own would leave no place for the map's
+            words = self.index.best(votes, CANDIDATES, without | self._held()) + words
         found = [word.id for word in words if word.score >= LEAST_SCORE * least]
         liked = self._similar(kept.id, CANDIDATES + len(without))
         own = [key for key in liked if key not in without and key in self._atlas.keyframes]
@@ -101,6 +103,10 @@ class LoopFinder:
         own = [k.id for k in self._atlas.keyframes.values() if k.submap == kept.submap]
         recent = sorted(own)[-RECENT - 1 :]
         return set(recent) | self._atlas.graph.neighbours([kept.id], NEAR_STEPS)
+
+    def _held(self) -> set[int]:
+        keyframes = self._atlas.keyframes.values()
+        return {k.id for k in keyframes if not self._atlas.is_placed(k.submap)}
 
     def _before(self, kept: Kept) -> int | None:
         own = (k.id for k in self._atlas.keyframes.values() if k.submap == kept.submap)
@@ -137,13 +143,17 @@ class LoopFinder:
         return shift < allowed and turn < DRIFT_RAD and log_scale < DRIFT_LOG_SCALE
 
     def _way(self, old: Kept, new: Kept) -> float:
-        """Length of the way between two keyframes [world units]."""
+        """Length of the way between two keyframes [world units]; of one that is held back, in its
+        own sub-map."""
+        placed = self._atlas.is_placed
         between = [
             k
             for k in self._atlas.keyframes.values()
-            if old.id <= k.id <= new.id and self._atlas.is_placed(k.submap)
+            if old.id <= k.id <= new.id
+            and (placed(k.submap) if placed(new.submap) else k.submap == new.submap)
         ]
-        places = np.array([k.world.translation for k in sorted(between, key=lambda k: k.id)])
+        ordered = sorted(between, key=lambda k: k.id)
+        places = np.array([k.world.translation for k in ordered]).reshape(-1, 3)
         return float(np.linalg.norm(np.diff(places, axis=0), axis=1).sum())
 
     def _believed(self, links: list[Link], kept: Kept) -> list[Link]:

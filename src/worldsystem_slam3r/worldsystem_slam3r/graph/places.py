@@ -11,6 +11,7 @@ evenly. The plain twin is `votes_by_comparison`.
 from __future__ import annotations
 
 import math
+from collections.abc import Set
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,6 +50,11 @@ class PlaceIndex:
     def __len__(self) -> int:
         return len(self._row)
 
+    @property
+    def ids(self) -> Set[int]:
+        """All that can be found."""
+        return self._row.keys()
+
     def add(self, id: int, features: Features) -> None:
         """Make keyframe `id` findable; one with too few corners stays unfindable."""
         if len(features) < LEAST_FEATURES or id in self._row:
@@ -73,16 +79,16 @@ class PlaceIndex:
             self._feature_counts.append(0)
         return self._free.pop()
 
-    def candidates(self, features: Features, count: int, without: set[int]) -> list[Candidate]:
+    def candidates(self, features: Features, count: int, without: Set[int]) -> list[Candidate]:
         """The `count` likeliest keyframes, best first, none of `without`."""
         return self.best(self.votes(features), count, without)
 
     def best(
-        self, votes: Float32[np.ndarray, "k"], count: int, without: set[int]
+        self, votes: Float32[np.ndarray, "k"], count: int, without: Set[int]
     ) -> list[Candidate]:
         """The `count` keyframes with the most of these `votes`, best first, none of `without`."""
         votes = votes.copy()
-        for key in without & self._row.keys():
+        for key in self._row.keys() & without:
             votes[self._row[key]] = 0.0
         order = np.argsort(-votes, kind="stable")[:count]
         return [Candidate(self._ids[row], float(votes[row])) for row in order if votes[row] > 0]

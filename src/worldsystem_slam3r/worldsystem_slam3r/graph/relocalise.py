@@ -47,15 +47,16 @@ class Relocaliser:
     ) -> Located | None:
         """Find the frame among keyframes with their own `stations`; None when it is not clear.
 
+        Others that the index knows, of a sub-map that is held back, take no candidate's place.
         `camera` is that of the newest keyframe: it serves where the frame does not know its own.
         """
-        if not len(self._index):
+        if not len(self._index) or not stations:
             return None
         features, rays, px = _looked_at(frame, camera or next(iter(stations.values())).camera)
+        others = self._index.ids - stations.keys()
         best: Located | None = None
-        for candidate in self._index.candidates(features, CANDIDATES, set()):
-            station = stations.get(candidate.id)
-            found = None if station is None else _against(station, features, rays, px)
+        for candidate in self._index.candidates(features, CANDIDATES, others):
+            found = _against(stations[candidate.id], features, rays, px)
             if found is not None and (best is None or found.inliers > best.inliers):
                 best = found
         return best

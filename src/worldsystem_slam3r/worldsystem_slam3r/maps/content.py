@@ -23,6 +23,7 @@ from worldsystem_slam3r.maps.dense_memory import DenseMemory
 from worldsystem_slam3r.maps.folder import (
     KEYFRAMES,
     Manifest,
+    Part,
     read_file,
     read_manifest,
     write_map,
@@ -85,14 +86,15 @@ def dense_keyframes(kept: list[Kept], dense: DenseMemory, place: Path) -> Iterat
 class MapContent:
     """A map taken out of an atlas at one moment: later changes of the atlas do not show in it.
 
-    `parts` are the files of the keyframes: names, and functions that give their bytes.
+    `parts` are the files of the keyframes: names, and functions that give their bytes, or None for
+    one that memory has let go of, which stays where it was saved before.
     """
 
     nodes: np.ndarray
     edges: np.ndarray
     scale: ScaleState
     enu: EnuFrame | None
-    parts: tuple[tuple[str, Callable[[], bytes]], ...]
+    parts: tuple[Part, ...]
 
     @staticmethod
     def of(atlas: Atlas, dense: DenseMemory, enu: EnuFrame | None) -> MapContent:
@@ -100,13 +102,11 @@ class MapContent:
         kept = [k for k in atlas.keyframes.values() if atlas.is_placed(k.submap)]
         ids = {k.id for k in kept}
         edges = [e for e in atlas.graph.edges.values() if e.a in ids and e.b in ids]
-        parts: list[tuple[str, Callable[[], bytes]]] = []
+        parts: list[Part] = []
         for keyframe in kept:
             if keyframe.station is not None:
                 parts.append((_station_name(keyframe), _encoder(keyframe)))
-            packed = dense.packed(keyframe.id)
-            if packed is not None:
-                parts.append((_dense_name(keyframe), packed))
+            parts.append((_dense_name(keyframe), dense.packed(keyframe.id)))
         return MapContent(
             np.array([_node(k) for k in kept], _NODE),
             np.array([_edge(e) for e in edges], _EDGE),
@@ -181,12 +181,12 @@ class SavedMap:
 
         What measured its size and its axes is not saved, so anchors hardly change them.
         """
+        restored = [self._kept(node) for node in self.nodes]  # one that is damaged changes nothing
         atlas.scale = self.scale
         if atlas.scale is ScaleState.METRIC:
             atlas.graph.held_log_scale = KNOWN_LOG_SCALE
             if self.enu is not None:
                 atlas.axes, atlas.graph.held_turn_rad = ENU, KNOWN_TURN_RAD
-        restored = [self._kept(node) for node in self.nodes]
         for kept in restored:
             atlas.adopt(kept)
             atlas.graph.restored.add(kept.id)

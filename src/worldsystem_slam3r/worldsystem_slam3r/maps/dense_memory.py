@@ -20,7 +20,8 @@ class DenseMemory:
     """Functions that give the bytes of each keyframe's dense part.
 
     Those in memory (about 150 kB each) leave, oldest first, when they take more than `budget_bytes`
-    (0: none are kept); such a keyframe is saved without its surface, and `let_go` counts it.
+    (0: none are kept), and `let_go` counts them: where such a keyframe was saved before, its
+    surface stays there; in another folder it is saved without.
     """
 
     def __init__(self, budget_bytes: int) -> None:

@@ -27,6 +27,10 @@ _WRITING = threading.Lock()
 """One save sweeps what the manifest of another, half written, is about to name."""
 
 
+Part = tuple[str, Callable[[], bytes] | None]
+"""A file's name below the folder, and what gives its bytes; None: kept as it is, if it is there."""
+
+
 def is_map(folder: Path) -> bool:
     """Whether a folder holds a saved map."""
     return (folder / MANIFEST).is_file()
@@ -117,14 +121,14 @@ def read_file(folder: Path, entry: FileEntry) -> bytes:
 def write_map(
     folder: Path,
     facts: Mapping[str, object],
-    contents: Iterable[tuple[str, Callable[[], bytes]]],
+    contents: Iterable[Part],
     *,
     saved_ns: int,
 ) -> Manifest:
     """Write a new generation; contents whose name the old manifest has are not written again.
 
-    `contents` are names below the folder and functions that give the bytes. A folder with other
-    things in it, and no map, is refused. One save at a time: another one waits.
+    What is no content any more is removed. A folder with other things in it, and no map, is
+    refused. One save at a time: another one waits.
     """
     try:
         with _WRITING:
@@ -138,7 +142,7 @@ def write_map(
 def _written(
     folder: Path,
     facts: Mapping[str, object],
-    contents: Iterable[tuple[str, Callable[[], bytes]]],
+    contents: Iterable[Part],
     saved_ns: int,
 ) -> Manifest:
     before = _before(folder)
@@ -148,6 +152,8 @@ def _written(
         known = None if before is None else before.files.get(name)
         if known is not None and (folder / name).is_file():
             files[name] = known
+            continue
+        if content is None:
             continue
         data = content()
         files[name] = FileEntry.of(name, data)
