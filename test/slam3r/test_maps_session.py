@@ -141,6 +141,9 @@ def test_one_surface_that_cannot_be_read_holds_up_no_other(saved, second, tmp_pa
     events = [event for frame in second.frames[:3] for event in graph.feed(frame)]
     others = [0, 1, 2, 4, 5, 6, 7]
     assert [e.keyframe.id for e in events if is_new(e) and e.keyframe.id < 8] == others
+    if damage == "cut":
+        graph.save_map(folder)
+        assert not lost.exists(), "what is damaged is not kept for ever"
     graph.maps.tell_again()
     again = graph.maps.loaded_keyframes(everything=True)
     assert [keyframe.id for keyframe in again if keyframe.id < 8] == others

@@ -106,7 +106,9 @@ class MapContent:
         for keyframe in kept:
             if keyframe.station is not None:
                 parts.append((_station_name(keyframe), _encoder(keyframe)))
-            parts.append((_dense_name(keyframe), dense.packed(keyframe.id)))
+            packed = dense.packed(keyframe.id)
+            if packed is not None or dense.was_let_go(keyframe.id):
+                parts.append((_dense_name(keyframe), packed))
         return MapContent(
             np.array([_node(k) for k in kept], _NODE),
             np.array([_edge(e) for e in edges], _EDGE),

@@ -30,6 +30,7 @@ class DenseMemory:
         self._elsewhere: dict[int, Callable[[], bytes]] = {}
         self._size = 0
         self.let_go = 0
+        self._without: set[int] = set()
 
     def __len__(self) -> int:
         return len(self._packed) + len(self._elsewhere)
@@ -48,7 +49,9 @@ class DenseMemory:
         (self._packed[keyframe.id],) = in_own_pages(np.frombuffer(data, np.uint8))
         self._size += len(data)
         while self._size > self._budget and self._packed:
-            self._size -= len(self._packed.popitem(last=False)[1])
+            oldest, packed = self._packed.popitem(last=False)
+            self._size -= len(packed)
+            self._without.add(oldest)
             self.let_go += 1
 
     def add_packed(self, id: int, content: Callable[[], bytes]) -> None:
@@ -59,6 +62,11 @@ class DenseMemory:
         """Forget a keyframe."""
         self._size -= len(self._packed.pop(id, _NOTHING))
         self._elsewhere.pop(id, None)
+        self._without.discard(id)
+
+    def was_let_go(self, id: int) -> bool:
+        """Whether a keyframe had a part for which there was no room."""
+        return id in self._without
 
     def packed(self, id: int) -> Callable[[], bytes] | None:
         """What gives the bytes, or None where the part was let go or never was."""
