@@ -21,7 +21,12 @@ import pytest
 from worldsystem.cli import main
 from worldsystem.reprocess import task as task_module
 from worldsystem.reprocess.plan import ReprocessError, Settings, plan, task_from_json, task_to_json
-from worldsystem.reprocess.pool import chosen_pool, on_this_machine
+from worldsystem.reprocess.pool import (
+    Room,
+    check_that_one_fits,
+    chosen_pool,
+    on_this_machine,
+)
 from worldsystem.reprocess.task import claimed_domain
 
 # Stands for `worldsystem run`: does what the recording says, and notes that it was asked.
@@ -309,3 +314,21 @@ def test_recordings_go_through_the_real_pipeline(ray, tmp_path):
     for name in ("one", "two"):
         summary = json.loads((tmp_path / "out" / name / "summary.json").read_text())
         assert summary["ledger"][0]["used"] == 15
+
+
+def test_a_run_that_fits_no_machine_is_refused_here_and_waits_for_one_in_a_cluster(caplog):
+    machines = [{"CPU": 8.0}, {"CPU": 2.0, "GPU": 1.0}]
+    check_that_one_fits(Room(1, cpus=2.0, gpus=0.5), machines)
+    check_that_one_fits(Room(1, cpus=8.0), machines)
+    with pytest.raises(ReprocessError, match="4 cores and 1 GPUs"):
+        check_that_one_fits(Room(1, cpus=4.0, gpus=1.0), machines)
+    check_that_one_fits(Room(1, cpus=4.0, gpus=1.0, address="auto"), machines)
+    assert "until one joins" in caplog.text
+
+
+@pytest.mark.parametrize("gpus", ["1", "1.5"])
+def test_gpus_that_nobody_shares_out_are_refused(tmp_path, stand_in, gpus, capsys):
+    runs = recordings(tmp_path, one="fine")
+    assert reprocess(runs, tmp_path / "out", "--gpus", gpus) != 0
+    assert "--gpus" in capsys.readouterr().err
+    assert not (tmp_path / "one.asked").exists()

@@ -112,6 +112,28 @@ def test_a_cut_begins_with_what_was_latched_before_it(tmp_path):
     assert first == [("/map", 6 * SECOND, cdr("/map 3"))]
 
 
+def test_a_cut_begins_with_the_static_transforms_of_every_publisher(tmp_path):
+    topics = {"/robot/tf_static": range(1, 4), "/other": range(1, 11)}
+    bag = make_bag(tmp_path / "bag", topics, kind="tf2_msgs/msg/TFMessage")
+    cut(bag, tmp_path / "part", start_s=5.0)
+    static = [raw for name, _, raw in content(tmp_path / "part") if name == "/robot/tf_static"]
+    assert static == [cdr(f"/robot/tf_static {second}") for second in (1, 2, 3)]
+
+
+def test_a_cut_of_latched_topics_alone_is_not_empty(tmp_path):
+    bag = make_bag(tmp_path / "bag", {"/map": range(1, 4), "/other": range(1, 11)}, qos=LATCHED)
+    assert cut(bag, tmp_path / "part", start_s=5.0, topics="map").messages == 1
+    assert content(tmp_path / "part") == [("/map", 6 * SECOND, cdr("/map 3"))]
+
+
+def test_what_is_latched_by_number_as_older_recorders_write_it_comes_too(tmp_path):
+    numbers = LATCHED.replace("transient_local", "1").replace("reliable", "1")
+    assert "durability: 1" in numbers
+    bag = make_bag(tmp_path / "bag", {"/map": range(1, 4), "/other": range(1, 11)}, qos=numbers)
+    cut(bag, tmp_path / "part", start_s=5.0)
+    assert ("/map", 6 * SECOND, cdr("/map 3")) in content(tmp_path / "part")
+
+
 def test_a_bag_whose_times_begin_at_zero_is_cut_from_there(tmp_path):
     bag = make_bag(tmp_path / "bag", {"/a": range(5)})
     assert info(bag).first_ns == 0

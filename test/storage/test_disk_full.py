@@ -178,6 +178,22 @@ def test_the_video_stops_at_the_reserve_too_and_goes_on_at_a_key_frame(
     assert pictures == [20, 10]
 
 
+def test_stills_that_a_full_disk_costs_are_counted_beside_the_video(
+    tmp_path, monkeypatch, encoded_video
+):
+    session = VideoSession(tmp_path, StorageConfig(reserve_mib=1, still_every=1))
+    frames = encoded_video(40, gop=10)
+    grey = np.full((6, 8, 3), 90, np.uint8)
+    with monkeypatch.context() as full:
+        full.setattr(space, "free_bytes", lambda folder: 1000)
+        refused = sum(not session.write(frame) for frame in frames)
+        assert session.still(Frame(id=1, stamp_ns=1, rgb=grey)) is None
+    assert refused
+    assert session.dropped == {"disk_full": refused + 1}
+    assert session.still(Frame(id=2, stamp_ns=2, rgb=grey)) is not None, "there is room again"
+    session.close()
+
+
 def test_neither_stills_nor_keyframes_use_up_the_reserve(tmp_path, monkeypatch, caplog):
     session = VideoSession(tmp_path, StorageConfig(reserve_mib=1, still_every=1))
     files = KeyframeFiles(session.folder, 90, reserve_mib=1)

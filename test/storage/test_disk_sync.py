@@ -10,7 +10,7 @@ import time
 import pytest
 
 from worldsystem_core.errors import ConfigError
-from worldsystem_storage import disk_sync
+from worldsystem_storage import bag_writer, disk_sync
 from worldsystem_storage.bag_writer import BagWriter
 from worldsystem_storage.config import StorageConfig
 from worldsystem_storage.disk_sync import DiskSync
@@ -75,6 +75,32 @@ def test_a_disk_that_refuses_is_told(file, monkeypatch):
     sync.request(file.fileno())
     sync.close()
     assert "Input/output error" in sync.failure
+
+
+def test_a_recording_whose_disk_refused_once_says_so_and_goes_on_after_a_gap(tmp_path, monkeypatch):
+    """The system tells such a failure once; the writes that come next may well succeed."""
+    refusals = [OSError(5, "Input/output error")]
+
+    def refuse_once(descriptor):
+        if refusals:
+            raise refusals.pop()
+
+    monkeypatch.setattr(disk_sync.os, "fdatasync", refuse_once)
+    monkeypatch.setattr(bag_writer, "RETRY_S", 0.1)
+    bag = BagWriter(tmp_path / "bag", StorageConfig(flush_s=0.05, reserve_mib=1))
+    bag.add_topic("/a", "std_msgs/msg/String", "string data\n", "")
+    said = []
+
+    def told() -> bool:
+        bag.write("/a", b"\0\1\0\0\2\0\0\0x\0", 1, 1)
+        said.append(bag.state().stopped)
+        return "refuses to confirm" in said[-1]
+
+    wait_until(told)
+    wait_until(lambda: bag.state().gaps == 1)
+    count = bag.close()["/a"]
+    assert count.offered == count.written + sum(count.dropped.values())
+    assert count.dropped["disk_failed"] > 0
 
 
 def test_a_bag_is_synced_at_every_flush_and_says_when_the_disk_stalls(tmp_path, monkeypatch):

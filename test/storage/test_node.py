@@ -226,6 +226,25 @@ def test_topics_of_other_nodes_are_recorded_when_they_are_asked_for(context, tmp
     assert deserialize_message(found["/note"][0], String).data.startswith("said before")
 
 
+def test_a_topic_that_somebody_waited_for_is_recorded_as_its_publisher_offers_it(context, tmp_path):
+    """A viewer was there first: what it asks for says nothing of what the driver will offer."""
+    other = Node("other", context=context)
+    unreliable = QoSProfile(depth=50, reliability=ReliabilityPolicy.BEST_EFFORT)
+    other.create_subscription(Imu, "/lidar/imu", lambda _: None, unreliable)
+    node, thread = recorder(context, tmp_path, topics="/lidar")
+    wait_until(lambda: "/lidar/imu" in dict(node.get_topic_names_and_types()))
+    time.sleep(1.2)  # it has looked for topics meanwhile
+    scans = other.create_publisher(Imu, "/lidar/imu", unreliable)
+    wait_until(lambda: "/lidar/imu" in node._foreign and scans.get_subscription_count() == 2)
+    for _ in range(20):
+        scans.publish(Imu())
+        time.sleep(0.005)
+    wait_until(lambda: offered(node, "/lidar/imu") == 20)
+    finish_all([thread], 20.0)
+    other.destroy_node()
+    assert len(messages(tmp_path / "bag")["/lidar/imu"]) == 20
+
+
 class Shown:
     """A sink that keeps the pictures."""
 

@@ -61,3 +61,28 @@ def test_info_on_a_damaged_map_names_the_file_and_fails(folder, capsys):
 def test_info_on_something_else_says_what_to_name(tmp_path, capsys):
     assert main(["map", "info", str(tmp_path)]) == 2
     assert "is not a map" in capsys.readouterr().err
+
+
+@pytest.mark.ros
+@pytest.mark.parametrize(
+    ("service", "objects", "well"),
+    [
+        ("save_map", True, True),
+        ("save_map", False, False),
+        ("load_map", True, True),
+        ("load_map", False, True),  # a map need not have objects
+    ],
+)
+def test_a_map_is_saved_when_its_objects_are(monkeypatch, service, objects, well):
+    from worldsystem import app
+
+    def answer(kind, name, request, namespace):
+        said = kind.Response(message=f"{name}, {request.path}")
+        said.success = objects or name.startswith("slam3r")
+        return said
+
+    monkeypatch.setattr(app, "call_service", answer)
+    assert app.ask_map_service(service, "site", "") == (
+        well,
+        f"slam3r/{service}, site; segment/{service.replace('map', 'objects')}, site",
+    )

@@ -88,3 +88,14 @@ def test_the_account_goes_on_when_a_stage_is_begun_anew(tmp_path):
 
 def path_at(*stamps: int) -> StampedPoses:
     return StampedPoses(np.array(stamps), np.tile(np.eye(4), (len(stamps), 1, 1)))
+
+
+def test_a_keyframe_that_is_told_again_is_counted_once_and_awaited_twice(tmp_path):
+    """Whoever was begun anew has all told again, and every stage hears that."""
+    observer = Observer(delivered_by_reference=False)
+    for number in (3, 4, 5, 3, 4, 5):
+        observer.keyframe(number)
+    observer.stage(report("mesher", 1, 6, 6))
+    record = observer.record(tmp_path, source="x", backend="geometric")
+    assert observer.tick().keyframes == record.keyframe_count == 3
+    assert record.expected["mesher"] == 6

@@ -207,7 +207,8 @@ def ask_map_service(service: str, path: str, namespace: str) -> tuple[bool, str]
         return False, str(answer.message)
     beside = f"segment/{service.replace('_map', '_objects')}"
     said = call_service(kind, beside, kind.Request(path=path), namespace)
-    return True, f"{answer.message}; {said.message}"
+    saved = bool(said.success) or service == "load_map"  # a map need not have objects
+    return saved, f"{answer.message}; {said.message}"
 
 
 def ask_for_objects(text: str, near: np.ndarray | None, limit: int, namespace: str) -> Answer:

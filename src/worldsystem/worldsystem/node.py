@@ -70,7 +70,8 @@ class ReporterNode(StageNode):
         return self.supervised
 
     def _on_keyframe(self, event: KeyframeEvent) -> None:
-        self.observer.keyframes += isinstance(event, NewKeyframe)
+        if isinstance(event, NewKeyframe):
+            self.observer.keyframe(event.keyframe.id)
 
     def _tick(self) -> None:
         self.live = self.observer.tick()

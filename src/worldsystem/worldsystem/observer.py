@@ -61,13 +61,14 @@ class Observer:
         default_factory=lambda: StampedPoses(np.zeros(0, np.int64), np.zeros((0, 4, 4)))
     )
     scale: ScaleState = ScaleState.SCENE
-    keyframes: int = 0
+    keyframes_told: int = 0
     triangles: int = 0
     samples: list[RunSample] = field(default_factory=list)
     delivered_by_reference: bool = True
     _accounts: dict[str, StageAccount] = field(default_factory=dict)
     _poses_before: StampedPoses | None = None
     _used_at: deque[tuple[float, int]] = field(default_factory=deque)
+    _keyframe_ids: set[int] = field(default_factory=set)
 
     def stage(self, report: StageReport) -> None:
         """A stage's newest account.
@@ -87,6 +88,16 @@ class Observer:
                 account.begin_anew()
         if stage == "slam3r":
             self._poses_before = self.poses
+
+    def keyframe(self, id: int) -> None:
+        """A keyframe was told, perhaps again: all are, for a stage that was begun anew."""
+        self.keyframes_told += 1
+        self._keyframe_ids.add(id)
+
+    @property
+    def keyframes(self) -> int:
+        """How many there were, each counted once."""
+        return len(self._keyframe_ids)
 
     def mesh(self, delta: MeshDelta) -> None:
         """The surface changed; deltas come in order and none is missed (`SurfaceFollower`)."""
@@ -203,7 +214,7 @@ class Observer:
 
     def _expected(self) -> dict[str, int]:
         """What later stages should have taken: what the stages before them passed on."""
-        expected = {name: self.keyframes for name in KEYFRAME_STAGES if name in self._accounts}
+        expected = {name: self.keyframes_told for name in KEYFRAME_STAGES if name in self._accounts}
         if "ingest" in self._accounts:
             expected["slam3r"] = self._used("ingest")
         return expected

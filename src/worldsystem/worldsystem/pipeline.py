@@ -137,7 +137,7 @@ class Pipeline:
     def _take_keyframe(self, keyframe: Keyframe) -> TrackFrame:
         for name in ("mesher", "segmenter"):
             self.ledgers[name].take(keyframe.frame_id)
-        self.observer.keyframes += 1
+        self.observer.keyframe(keyframe.id)
         if self.mesher.integrate(keyframe):
             self.ledgers["mesher"].use(keyframe.frame_id)
         else:

@@ -72,9 +72,15 @@ class BagFolder:
 
     def flush(self) -> None:
         """Hand what was written to the system, and have the disk confirm it soon."""
+        self._check_sync()
         self.file.flush()
         if self._sync:
             self._sync.request(self.file.fileno())
+
+    def _check_sync(self) -> None:
+        """What the disk did not confirm cannot be counted on."""
+        if self._sync:
+            self._sync.check()
 
     def file_is_gone(self) -> bool:
         """Whether somebody removed or replaced the file while it is being written."""
@@ -97,6 +103,7 @@ class BagFolder:
 
     def finish(self, topics: Mapping[str, Topic]) -> None:
         """Give the file its end and `metadata.yaml` its counts."""
+        self._check_sync()
         self.file.close(list(topics.values()))
         self._finished_bytes += self.file.path.stat().st_size
         self.save_metadata(topics)

@@ -18,6 +18,7 @@ from worldsystem_storage.mcap_contents import Contents, RawMessage, bag_files, e
 from worldsystem_storage.new_bag import write_new_bag
 
 _SECOND_NS = 10**9
+_TRANSFORMS = "tf2_msgs/msg/TFMessage"
 
 
 @dataclass(frozen=True)
@@ -131,11 +132,28 @@ def merge(paths: list[Path], out: Path) -> Written:
 
 @dataclass
 class _Latched:
-    last: dict[str, RawMessage] = field(default_factory=dict)
+    """The last message of each latched topic; of static transforms, of which each publisher tells
+    its own, every different one, in the order in which they came last."""
+
+    last: dict[tuple[str, bytes], RawMessage] = field(default_factory=dict)
 
     def take(self, message: RawMessage) -> None:
-        if "transient_local" in message.topic.qos_yaml:
-            self.last[message.topic.name] = message
+        topic = message.topic
+        is_static = topic.type_name == _TRANSFORMS and topic.name.endswith("tf_static")
+        if is_static or _is_latched(topic):
+            key = (topic.name, message.cdr if is_static else b"")
+            self.last.pop(key, None)
+            self.last[key] = message
+
+    def at(self, begin_ns: int) -> Iterator[RawMessage]:
+        """As if they were told then."""
+        for kept in self.last.values():
+            yield RawMessage(kept.topic, kept.cdr, begin_ns, kept.publish_time_ns)
+
+
+def _is_latched(topic: Topic) -> bool:
+    """By its name, or by the number that older recorders write."""
+    return any(offer.get("durability") in ("transient_local", 1) for offer in topic.qos_profiles())
 
 
 def _between(messages: Iterable[RawMessage], begin_ns: int, end_ns: int) -> Iterator[RawMessage]:
@@ -146,8 +164,9 @@ def _between(messages: Iterable[RawMessage], begin_ns: int, end_ns: int) -> Iter
             continue
         if not began:
             began = True
-            for kept in latched.last.values():
-                yield RawMessage(kept.topic, kept.cdr, begin_ns, kept.publish_time_ns)
+            yield from latched.at(begin_ns)
         if message.log_time_ns > end_ns:
             return
         yield message
+    if not began:
+        yield from latched.at(begin_ns)

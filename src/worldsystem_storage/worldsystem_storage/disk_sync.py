@@ -27,6 +27,7 @@ class DiskSync:
         self._closed = False
         self.syncs = 0
         self.failure = ""
+        self._refusal: OSError | None = None
         self._thread = threading.Thread(target=self._run, name="bag_sync", daemon=True)
         self._thread.start()
 
@@ -38,6 +39,12 @@ class DiskSync:
                 os.close(previous[0])
                 self._wanted = (self._wanted[0], previous[1])
             self._changed.notify()
+
+    def check(self) -> None:
+        """Raise what the disk said when it refused to confirm something, once."""
+        refusal, self._refusal = self._refusal, None
+        if refusal is not None:
+            raise OSError(refusal.errno, self.failure) from refusal
 
     def behind_s(self) -> float:
         """How long the oldest flush has been waiting for the disk's word; 0 when none waits."""
@@ -71,8 +78,9 @@ class DiskSync:
         try:
             os.fdatasync(descriptor)
             self.syncs += 1
-        except OSError as error:  # the write that comes next fails too, and stops the recording
+        except OSError as error:  # the system says it once, and writes that come next may succeed
             self.failure = f"the disk refuses to confirm what was written: {error.strerror}"
+            self._refusal = error
             log.error("%s", self.failure)
         finally:
             os.close(descriptor)

@@ -236,6 +236,8 @@ class RecorderNode(StageNode):
             known = name in ours or name in self._foreign or name in self._unwanted
             if known or name not in self._wanted or len(kinds) != 1:
                 continue
+            if not self.count_publishers(name):  # whoever comes says how it is to be listened to
+                continue
             try:
                 found = listen_to_foreign(self, name, kinds[0], self._write_to(name))
             except InterfaceMissing as error:

@@ -96,7 +96,7 @@ class VideoSession:
     def still(self, frame: Frame) -> Path | None:
         """Save every `still_every`-th decoded frame, by its number; None for the others."""
         every = self._config.still_every
-        if self._closed or not every or frame.id % every or self._full:
+        if self._closed or not every or frame.id % every:
             return None
         path = self._folder / f"frame_{frame.id}.jpg"
         quality = [cv2.IMWRITE_JPEG_QUALITY, self._config.still_quality]

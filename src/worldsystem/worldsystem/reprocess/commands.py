@@ -121,6 +121,8 @@ def _settings(options: argparse.Namespace) -> Settings:
 def _room(options: argparse.Namespace) -> Room:
     if options.workers < 0 or options.cpus <= 0 or options.gpus < 0 or options.timeout <= 0:
         raise ReprocessError("--workers, --cpus, --gpus and --timeout must be positive numbers")
+    if options.gpus > 1 and options.gpus % 1:
+        raise ReprocessError(f"--gpus {options.gpus:g}: a part of one GPU, or whole ones")
     by_cores = max(1, int(len(os.sched_getaffinity(0)) // options.cpus))
     most = 1000 if options.address else by_cores
     return Room(options.workers or most, options.cpus, options.gpus, options.address)

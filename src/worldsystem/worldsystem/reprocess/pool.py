@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import secrets
 from collections.abc import Callable, Generator
@@ -51,6 +52,11 @@ def chosen_pool(address: str, ray: str) -> Perform:
 
 def on_this_machine(tasks: list[Task], room: Room, stopped: Path) -> Outcomes:
     """Outcomes as they come, of at most `room.workers` runs at once."""
+    if room.gpus:
+        raise ReprocessError(
+            f"--gpus shares out GPUs through Ray alone; run {INSTALL}, or leave it out and let "
+            "--workers say how many runs the GPUs bear at once"
+        )
     with ThreadPoolExecutor(room.workers, thread_name_prefix="reprocess") as threads:
         futures = [threads.submit(_perform_unless, task, stopped) for task in tasks]
         try:
@@ -64,6 +70,11 @@ def on_this_machine(tasks: list[Task], room: Room, stopped: Path) -> Outcomes:
 def on_ray(tasks: list[Task], room: Room, stopped: Path) -> Outcomes:
     """As `on_this_machine`, placed by Ray; a task whose machine is lost is tried again."""
     ray = _begun(room)
+    try:
+        check_that_one_fits(room, [node["Resources"] for node in ray.nodes() if node["Alive"]])
+    except ReprocessError:
+        ray.shutdown()
+        raise
     far = ray.remote(num_cpus=room.cpus, num_gpus=room.gpus, max_retries=2)(_perform_far)
     waiting = list(reversed(tasks))
     going: dict[Any, Task] = {}  # by Ray's references
@@ -82,6 +93,18 @@ def on_ray(tasks: list[Task], room: Room, stopped: Path) -> Outcomes:
         ray.shutdown()
 
 
+def check_that_one_fits(room: Room, machines: list[dict[str, float]]) -> None:
+    """Ray waits for ever for a machine that is large enough: here none will come, to a cluster one
+    may."""
+    for machine in machines:
+        if machine.get("CPU", 0.0) >= room.cpus and machine.get("GPU", 0.0) >= room.gpus:
+            return
+    text = f"no machine has the {room.cpus:g} cores and {room.gpus:g} GPUs of one run"
+    if not room.address:
+        raise ReprocessError(f"{text}; ask for less with --cpus and --gpus")
+    log.warning("%s now; they wait until one joins, or Ctrl-C", text)
+
+
 def _begun(room: Room) -> Any:  # a module without types
     """Ray, connected to the cluster, or begun on this machine alone so that nobody can join.
 
@@ -97,7 +120,7 @@ def _begun(room: Room) -> Any:  # a module without types
         if room.address:
             ray.init(address=room.address, **quiet)
         else:
-            cores = max(1, round(room.workers * room.cpus))
+            cores = max(1, math.ceil(room.workers * room.cpus))
             ray.init("local", include_dashboard=False, num_cpus=cores, **_LOOPBACK, **quiet)
     except (ConnectionError, RuntimeError, ValueError) as error:
         where = f"no Ray cluster at {room.address} ({_TOKEN})" if room.address else "Ray"
