@@ -6,6 +6,7 @@ from __future__ import annotations
 import base64
 import json
 import struct
+from dataclasses import replace
 
 import DracoPy
 import msgpack
@@ -285,6 +286,45 @@ def test_an_object_is_told_when_it_changed_and_not_again_unless_it_may_be_lost()
     assert (body["object_id"], body["results"]["label"]) == (2, "car")
     told.translation.tell_again()
     assert told.bodies(exchanges.API_RESULTS) == [body]
+
+
+def test_an_object_that_moved_or_grew_is_told_and_many_take_one_posting() -> None:
+    def item(id: int, x: float = 0.0, size: float = 1.0) -> MapObject:
+        place = np.eye(4)
+        place[0, 3] = x
+        return MapObject(
+            id=id, label="car", score=0.5, world_from_box=place, size=np.full(3, size),
+            point_count=9, last_seen_ns=STAMP_NS,
+        )  # fmt: skip
+
+    told = Told()
+    for items in (
+        [item(1), item(2)],
+        [item(1, x=1e-6), item(2, size=1.0 + 1e-6)],  # as a computer's rounding has it
+        [item(1, x=0.5), item(2, size=3.0)],  # a loop closed, and the map became metric
+    ):
+        told.translation.objects(MapObjects(stamp_ns=STAMP_NS, objects=tuple(items)))
+    bodies_ = told.bodies(exchanges.API_RESULTS)
+    assert [body["object_id"] for body in bodies_] == [1, 2, 1, 2]
+    many = Told()
+    items = tuple(item(number) for number in range(300))
+    many.translation.objects(MapObjects(stamp_ns=STAMP_NS, objects=items))
+    assert len(many.bodies(exchanges.API_RESULTS)) == 300
+
+
+def test_a_keyframe_that_is_told_again_is_none_that_came() -> None:
+    """Another stage was begun anew and had all told again; who adds up points has them already."""
+    told, moved = Told(), np.eye(4)
+    moved[1, 3] = 5.0
+    told.translation.keyframe(NewKeyframe(keyframe(7)))
+    told.bodies(exchanges.KEYFRAMES)
+    told.translation.keyframe(NewKeyframe(keyframe(7)))
+    assert told.bodies(exchanges.KEYFRAMES) == []
+    told.translation.keyframe(NewKeyframe(replace(keyframe(7), world_from_cam=moved)))
+    (body,) = told.bodies(exchanges.KEYFRAMES)
+    assert body["type"] == "keyframe.update"
+    told.translation.keyframe(NewKeyframe(replace(keyframe(7), frame_id=900)))
+    assert told.bodies(exchanges.KEYFRAMES)[0]["type"] == "keyframe.new", "it is another picture"
 
 
 def test_shared_memory_holds_the_ten_newest_in_the_packed_form() -> None:

@@ -11,6 +11,7 @@ import pytest
 from dds_domain import own_domain
 
 from worldsystem.graph import Choice, stages
+from worldsystem_bridge.outbox import Outbox
 from worldsystem_core.errors import ConfigError
 from worldsystem_core.surface import MeshDelta
 
@@ -82,6 +83,33 @@ def test_what_was_to_be_told_before_a_connection_is_told_again_once(bridge, monk
     bridge._look_for_connections()
     assert not told, "it is away again"
     bridge._broker.connected = True
+    for _ in range(2):
+        bridge._look_for_connections()
+    assert told == [1]
+
+
+@pytest.mark.ros
+def test_what_found_no_room_beside_a_slow_broker_is_told_again_once_too(
+    bridge, monkeypatch
+) -> None:
+    told: list[int] = []
+    monkeypatch.setattr(bridge._translation, "tell_again", lambda: told.append(1))
+    monkeypatch.setattr(bridge, "_outbox", Outbox(4, bridge.ledger))  # one that is open
+    bridge._connects = bridge._broker.connects = 1
+    bridge._broker.connected = True
+    for _ in range(8):
+        bridge._outbox.post(list, passing=True)
+    bridge._look_for_connections()
+    while bridge._outbox.get(0.0) is not None:
+        pass
+    bridge._look_for_connections()
+    assert not told, "poses that went say nothing of now"
+    for _ in range(5):
+        bridge._outbox.post(list)
+    bridge._look_for_connections()
+    assert not told, "older ones still wait"
+    while bridge._outbox.get(0.0) is not None:
+        pass
     for _ in range(2):
         bridge._look_for_connections()
     assert told == [1]

@@ -58,6 +58,28 @@ def test_places_beyond_the_lattice_are_counted_and_left_out(make_mesher, sphere_
     assert mesher.stats()["blocks"] > before
 
 
+def test_a_fused_keyframe_that_is_moved_beyond_the_lattice_takes_its_surface_along(
+    make_mesher, sphere_keyframes
+):
+    """As a graph that has diverged tells it; and it can come back."""
+    keyframes = sphere_keyframes(6)
+    mesher, without, fresh = make_mesher(), make_mesher(), make_mesher()
+    for keyframe in keyframes:
+        for each in (mesher, fresh, *([without] if keyframe.id != 2 else [])):
+            each.integrate(keyframe)
+    for each in (mesher, without, fresh):
+        each.settle(0)
+    away = np.array(keyframes[2].world_from_cam)
+    away[0, 3] += 1e9
+    mesher.move({2: away})
+    mesher.settle(0)
+    assert mesher.stats()["out_of_reach"] == 1
+    assert mesher.stats()["triangles"] == without.stats()["triangles"]
+    mesher.move({2: keyframes[2].world_from_cam})
+    mesher.settle(0)
+    assert mesher.stats()["triangles"] == fresh.stats()["triangles"]
+
+
 def test_points_at_a_huge_distance_do_not_reach_back(make_mesher, sphere_keyframes):
     mesher = make_mesher(max_depth_ratio=1e9)
     (keyframe, *_) = sphere_keyframes(6)

@@ -76,6 +76,17 @@ def test_what_a_withdrawn_keyframe_showed_does_not_come_back(make, make_mesher, 
     assert_same_voxels(back, fused(make_mesher(min_weight=0.5), [keyframes[k] for k in told]))
 
 
+def test_a_withdrawn_keyframe_that_had_left_the_store_does_not_come_back_either(
+    make, plane_keyframes, monkeypatch
+):
+    keyframes = plane_keyframes(5)
+    died = fused(make(), keyframes)
+    monkeypatch.setattr(died._fusion.views, "outline", lambda _: None)
+    assert died.remove([4, 2]).unreachable == (4, 2)
+    _, told = come_back(make)
+    assert told == [0, 1, 3]
+
+
 def test_what_keyframes_showed_for_which_others_stand_in_comes_back(make, plane_keyframes):
     """The last of a row of them, which sees least of what they saw, is the only one still told."""
     keyframes = plane_keyframes(6)

@@ -17,6 +17,7 @@ from websockets.asyncio.server import Server, ServerConnection, serve
 
 from worldsystem_core.errors import SourceError
 from worldsystem_core.wire import PacketType, VideoPacket, unpack
+from worldsystem_sim import simulator
 from worldsystem_sim.faults import Faults
 from worldsystem_sim.flight import flight
 from worldsystem_sim.link import Backoff
@@ -35,6 +36,7 @@ class Receiver:
     texts: list[dict[str, object]] = field(default_factory=list)
     packets: list[VideoPacket] = field(default_factory=list)
     telemetry: list[dict[str, object]] = field(default_factory=list)
+    arrived_ns: list[int] = field(default_factory=list)
     connections: int = 0
     port: int = 0
 
@@ -44,6 +46,7 @@ class Receiver:
         async for message in socket:
             if isinstance(message, bytes):
                 self.packets.append(unpack(message))
+                self.arrived_ns.append(time.time_ns())
                 if len(self.packets) == self.drop_after:
                     socket.transport.abort()
                     return
@@ -97,6 +100,27 @@ def test_all_packets_arrive_in_order_with_exact_statistics(config, receiver):
     ]  # fmt: skip
     stamps = [packet.sender_ns for packet in receiver.packets if packet.type.is_picture]
     assert np.diff(stamps).tolist() == [100_000_000] * 19
+
+
+def test_a_film_that_was_kept_begins_at_an_even_rate(config, receiver, scene, monkeypatch):
+    """The scene is made first, which takes longer than the lead of the flight's clock."""
+
+    def made_slowly(_: int) -> object:
+        time.sleep(1.2)
+        return scene
+
+    Simulator(config).run(f"ws://127.0.0.1:{receiver.port}")
+    receiver.packets.clear()
+    receiver.arrived_ns.clear()
+    monkeypatch.setattr(simulator, "build_scene", made_slowly)
+    simulated = Simulator(config)
+    simulated.run(f"ws://127.0.0.1:{receiver.port}")
+    late_s = [
+        (arrived_ns - packet.sender_ns) / 1e9
+        for arrived_ns, packet in zip(receiver.arrived_ns, receiver.packets, strict=False)
+        if packet.type.is_picture
+    ]
+    assert late_s[0] < 0.3
 
 
 def test_telemetry_comes_at_its_rate_and_matches_the_flight(config, receiver, scene):

@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import socket
+import struct
+import time
 from dataclasses import replace
 
 import msgpack
@@ -15,6 +18,7 @@ from worldsystem_core.reconstruction import ScaleState
 from worldsystem_core.splats.delta import SplatAssembly, SplatDelta, SplatOperation
 from worldsystem_core.splats.packed import pack
 from worldsystem_core.splats.world import SplatWorld
+from worldsystem_viewer.splats import frame_server
 from worldsystem_viewer.splats.config import SplatsConfig
 from worldsystem_viewer.splats.frame_server import FrameServer
 from worldsystem_viewer.splats.page_feed import SplatShelf
@@ -182,6 +186,19 @@ def test_a_client_of_frames_gets_each_keyframe_in_the_form_it_knows(frames):
     assert np.allclose(np.linalg.norm(arrays["rotations"], axis=1), 1.0, atol=1e-5)
     assert message["scales_are"] == "linear"
     assert arrays["scales"].min() > 0
+
+
+def test_a_client_of_frames_that_takes_nothing_loses_its_place(frames, monkeypatch):
+    monkeypatch.setattr(frame_server, "_PATIENCE", struct.pack("ll", 0, 300_000))
+    with connect(f"ws://127.0.0.1:{frames.port}", max_queue=1) as client:
+        client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        deadline = time.monotonic() + 20.0
+        number = 0
+        while time.monotonic() < deadline and not (number and not frames._clients):
+            frames.put(wall_seen_from([0, 0, 0], number))
+            number += 1
+            time.sleep(0.02)
+    assert not frames._clients
 
 
 def test_a_client_that_comes_late_gets_the_newest_frame_only(frames):

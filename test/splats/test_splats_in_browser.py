@@ -169,6 +169,23 @@ def test_a_hidden_page_fetches_no_splats_until_it_is_seen_again(browser, page_se
     page.close()
 
 
+def test_splats_are_there_again_when_the_other_line_broke_and_could_not_be_resumed(
+    browser, page_server
+):
+    """Their own line stayed, over which the page has all of them already."""
+    discs = coloured_wall()
+    page = opened(browser, page_server)
+    show(page, "splats")
+    page_server.splats(put(discs))
+    until(page, f"worldsystem.splats.count === {len(discs)}")
+    page.evaluate("worldsystem.first = worldsystem.connection.socket; worldsystem.first.close()")
+    until(page, "worldsystem.connected && worldsystem.connection.socket !== worldsystem.first")
+    page.wait_for_timeout(300)
+    until(page, f"worldsystem.splats.count === {len(discs)}")
+    assert page.complaints == []
+    page.close()
+
+
 def test_chunks_move_are_replaced_and_go(browser, page_server):
     discs = coloured_wall()
     page = opened(browser, page_server, "?splats=deflated")

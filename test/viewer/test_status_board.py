@@ -7,6 +7,7 @@ import pytest
 
 from worldsystem_core.latency import LatencyHistogram
 from worldsystem_core.ledger import StageLedger, StageReport
+from worldsystem_core.told_keyframes import TOLD_AGAIN
 from worldsystem_viewer.status_board import StatusBoard
 
 
@@ -33,3 +34,19 @@ def test_a_recording_from_long_ago_has_no_time_to_the_map():
 
 def test_nothing_is_told_of_stages_that_are_silent():
     assert StatusBoard().values() == {"fps": 0.0, "dropped": 0}
+
+
+def test_what_was_let_go_is_pictures_and_keyframes_each_once():
+    """A broker that is away costs the bridge postings, and one that is told again costs nothing."""
+    board = StatusBoard()
+    for stage, drops in {
+        "slam3r": {"queue_full": 3},
+        "mesher": {"queue_full": 2, TOLD_AGAIN: 500},
+        "bridge": {"queue_full": 9000},
+    }.items():
+        ledger = StageLedger(stage)
+        for reason, count in drops.items():
+            for number in range(count):
+                ledger.drop_untaken(number, reason)
+        board.take(StageReport(stamp_ns=1, ledger=ledger.state(), violations=0, latency_counts=()))
+    assert board.values()["dropped"] == 5

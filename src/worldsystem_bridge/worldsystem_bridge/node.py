@@ -35,7 +35,7 @@ class BridgeNode(StageNode):
         self._translation = Translation(self.config, self._outbox)
         self._broker = Broker(url, self.config, self._outbox, self._on_restart_message)
         self._restarts, self._restarts_done = 0, 0
-        self._connects, self._has_to_tell_again = 0, False
+        self._connects, self._crowded_out, self._has_to_tell_again = 0, 0, False
         self._reset = self.create_client(Reset, "slam3r/reset")
         self.listen(topics.POSE, self._translation.pose, self._on_inbox_full)
         self.listen(topics.KEYFRAME, self._translation.keyframe, self._on_inbox_full)
@@ -65,11 +65,13 @@ class BridgeNode(StageNode):
             log.warning("a restart message came, but nobody serves slam3r/reset")
 
     def _look_for_connections(self) -> None:
-        """What was to be told before a connection may be lost: it is told again, once nothing
-        waits that is older."""
+        """What was to be told before a connection may be lost, and what found no room is: it is
+        told again, once nothing waits that is older."""
         if self._broker.connects > self._connects:
             self._connects = self._broker.connects
             self._has_to_tell_again = self.ledger.taken > 0
+        if self._outbox.crowded_out > self._crowded_out:
+            self._crowded_out, self._has_to_tell_again = self._outbox.crowded_out, True
         if self._has_to_tell_again and self._broker.connected and not len(self._outbox):
             self._has_to_tell_again = False
             self._translation.tell_again()

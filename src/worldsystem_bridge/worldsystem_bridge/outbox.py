@@ -46,10 +46,11 @@ class _Waiting(Handoff[Posting]):
 
 class Outbox:
     """Bounded; when full, the oldest posting goes, if any is passing the oldest of those, and is
-    counted as `queue_full`."""
+    counted as `queue_full`, those that are not passing also in `crowded_out`."""
 
     def __init__(self, capacity: int, ledger: StageLedger) -> None:
         self.ledger = ledger
+        self.crowded_out = 0
         self._numbers = itertools.count(1)
         self._waiting = _Waiting(capacity, self._crowded_out)
 
@@ -81,4 +82,5 @@ class Outbox:
             self.refused(posting, reason)
 
     def _crowded_out(self, posting: Posting) -> None:
+        self.crowded_out += not posting.passing
         self.ledger.drop(posting.number, "queue_full")

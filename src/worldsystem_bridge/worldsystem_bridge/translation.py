@@ -6,7 +6,8 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from dataclasses import dataclass
-from functools import partial
+
+import numpy as np
 
 from worldsystem_bridge import bodies
 from worldsystem_bridge.bodies import Array
@@ -25,9 +26,11 @@ from worldsystem_core.reconstruction import (
     TrackingState,
 )
 from worldsystem_core.surface import MeshBlock, MeshDelta
+from worldsystem_core.told_keyframes import ToldKeyframes
 
 _NEWEST = 10
 _REMEMBERED_STAMPS = 1000
+_SAME = 1e-3
 
 
 @dataclass
@@ -49,6 +52,7 @@ class Translation:
         self._shared = SharedKeyframes(_NEWEST) if config.shared_keyframes else None
         self._recent: OrderedDict[int, _Known] = OrderedDict()
         self._stamps: OrderedDict[int, None] = OrderedDict()
+        self._told = ToldKeyframes()
         self._waiting_pose: Pose | None = None
         self._objects: dict[int, MapObject] = {}
         self._full_sent_s = time.monotonic()
@@ -62,9 +66,9 @@ class Translation:
 
     def keyframe(self, event: NewKeyframe | MovedKeyframes | RemovedKeyframes) -> None:
         """Keyframes that came, moved or went: one posting, since more of them may move at once
-        than postings may wait."""
+        than postings may wait. One that is told again, for another stage, is none that came."""
         if isinstance(event, NewKeyframe):
-            jobs = [self._new(event.keyframe)]
+            jobs = self._came(event.keyframe)
         elif isinstance(event, MovedKeyframes):
             jobs = [
                 self._moved(keyframe_id, pose, event.point_scale.get(keyframe_id))
@@ -72,6 +76,7 @@ class Translation:
             ]
         else:
             jobs = [self._removed(keyframe_id) for keyframe_id in event.ids]
+        self._told.note(event)
         if jobs:
             self._outbox.post(lambda: [message for job in jobs for message in job()])
 
@@ -99,10 +104,14 @@ class Translation:
 
     def objects(self, objects: MapObjects) -> None:
         """The objects of the map: those are told that changed."""
-        for item in objects.objects:
-            last = self._objects.get(item.id)
-            if last is None or (last.label, last.point_count) != (item.label, item.point_count):
-                self._outbox.post(partial(_object_messages, item))
+        last = self._objects
+        changed = [
+            item
+            for item in objects.objects
+            if item.id not in last or _has_changed(last[item.id], item)
+        ]
+        if changed:  # one posting: a correction may move more of them than postings may wait
+            self._outbox.post(lambda: [bodies.object_message(item) for item in changed])
         self._objects = {item.id: item for item in objects.objects}
 
     def tell_again(self) -> None:
@@ -132,6 +141,16 @@ class Translation:
             self._outbox.post(
                 lambda: [bodies.slam_result_message(pose, is_keyframe=is_keyframe)], passing=True
             )
+
+    def _came(self, keyframe: Keyframe) -> list[Job]:
+        """Who adds up points would have those of one that is told again twice."""
+        if not self._told.knows(keyframe):
+            return [self._new(keyframe)]
+        if self._told.lies_there(keyframe):
+            return []
+        if keyframe.id in self._recent:
+            self._recent[keyframe.id] = _Known(keyframe, keyframe.world_from_cam)
+        return [self._moved(keyframe.id, keyframe.world_from_cam, None)]
 
     def _new(self, keyframe: Keyframe) -> Job:
         known = _Known(keyframe, keyframe.world_from_cam)
@@ -220,5 +239,12 @@ class Translation:
         )
 
 
-def _object_messages(item: MapObject) -> list[Message]:
-    return [bodies.object_message(item)]
+def _has_changed(last: MapObject, item: MapObject) -> bool:
+    """In what is told of it, places and sizes to a thousandth."""
+    if (last.label, last.point_count) != (item.label, item.point_count):
+        return True
+    scale = max(float(np.max(item.size)), 1e-9)
+    return not (
+        np.allclose(last.size, item.size, rtol=_SAME)
+        and np.allclose(last.world_from_box, item.world_from_box, rtol=_SAME, atol=_SAME * scale)
+    )

@@ -177,6 +177,8 @@ class KeyframeFusion:
             held = self.views.outline(number) if number in self.ids else None
             self.ids.discard(number)  # also of one that has left the store
             if held is None:
+                if self._archive is not None and number not in heirs:
+                    self._archive.drop(number)  # it would come back after a crash
                 unreachable.append(number)
                 continue
             self._remove_one(held, heirs.get(number))

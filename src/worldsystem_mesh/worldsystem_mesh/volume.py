@@ -256,8 +256,8 @@ class BlockVolume:
 
     def _touched(self, view: StoredView, on_device: DeviceView | None) -> StoredView:
         if on_device is None:
-            self.outside += 1
-            return view
+            self.outside += 1  # wherever it was, it is in no block any more
+            return replace(view, band=view.band[:0], free=view.free[:0])
         band, free = self._touch(on_device, view)
         self.refused_blocks += self.make_resident(np.concatenate([band, free]))
         return replace(view, band=band, free=free)

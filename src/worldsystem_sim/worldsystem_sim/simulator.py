@@ -89,13 +89,13 @@ class Simulator:
 
     async def _fly(self, units: list[AccessUnit], sender: Sender) -> None:
         """Send video and telemetry side by side; telemetry ends when the video does."""
-        self._start_ns = time.time_ns() + round(_LEAD_S * 1e9)
         path = flight(
             self.config.flight,
             self.config.seed,
             self.config.duration_s,
-            build_scene(self.config.seed),
+            build_scene(self.config.seed),  # which takes a second or two when films are kept
         )
+        self._start_ns = time.time_ns() + round(_LEAD_S * 1e9)
         messages = telemetry(self.config, path, self._start_ns)
         phone = asyncio.create_task(sender.send_telemetry(messages))
         try:

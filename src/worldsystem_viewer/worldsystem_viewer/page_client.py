@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from aiohttp import WSCloseCode, web
 
 from worldsystem_core.access import Access
+from worldsystem_core.errors import MissingDependency
 from worldsystem_core.web_socket import HEARTBEAT_S, accept
 from worldsystem_viewer.album import Album
 from worldsystem_viewer.config import ViewerConfig
@@ -83,7 +84,7 @@ class PageClients:
         await accept(socket, request)
         self._sockets.add(socket)
         mesh = WebsiteMesh(self._shown.world, self._config.mesh_mbps, request.query)
-        sending = asyncio.create_task(mesh.run(socket))
+        sending = asyncio.create_task(_send_or_hang_up(mesh, socket, request))
         try:
             async for _ in socket:  # it has nothing to say
                 continue
@@ -149,3 +150,17 @@ class PageClients:
         ]
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(asyncio.gather(*goodbyes, return_exceptions=True), 1.0)
+
+
+async def _send_or_hang_up(
+    mesh: WebsiteMesh, socket: web.WebSocketResponse, request: web.Request
+) -> None:
+    """A client that gets nothing any more must know: it would wait for ever, in another's place."""
+    try:
+        await mesh.run(socket)
+    except (ConnectionError, TimeoutError):
+        log.info("a client of the website of before takes no more data; it is disconnected")
+    except MissingDependency as error:
+        log.error("the website of before gets no surface: %s", error)
+    if request.transport is not None:
+        request.transport.abort()

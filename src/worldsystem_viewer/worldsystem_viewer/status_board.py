@@ -7,9 +7,11 @@ import math
 
 from worldsystem_core.latency import percentile_s
 from worldsystem_core.ledger import StageReport
+from worldsystem_core.told_keyframes import TOLD_AGAIN
 
 _TRACKING_STAGE = "slam3r"
 _MAP_STAGE = "mesher"
+_COUNTS_POSTINGS = "bridge"
 
 
 class StatusBoard:
@@ -31,7 +33,13 @@ class StatusBoard:
 
     def values(self) -> dict[str, object]:
         """Frames per second, frames let go, and the median time from capture to map."""
-        dropped = sum(sum(r.ledger.dropped.values()) for r in self._reports.values())
+        dropped = sum(
+            count
+            for stage, report in self._reports.items()
+            if stage != _COUNTS_POSTINGS
+            for reason, count in report.ledger.dropped.items()
+            if reason != TOLD_AGAIN
+        )
         values: dict[str, object] = {"fps": round(self._fps, 1), "dropped": dropped}
         mapped = self._reports.get(_MAP_STAGE)
         if mapped is not None and any(mapped.latency_counts):

@@ -28,7 +28,7 @@ from worldsystem_viewer.world import World
 
 log = logging.getLogger(__name__)
 _PERIOD_S = 0.5
-_SEND_TIMEOUT_S = 30.0
+_SEND_TIMEOUT_S, _SLOWEST_MBPS = 30.0, 0.25
 _BATCH_VERTICES = 200_000
 _QUANTISATION_BITS = 14
 _LEVEL = 7
@@ -52,7 +52,8 @@ class WebsiteMesh:
             if self._share.ready(time.monotonic()) and (changed := self._follow()):
                 for text in await asyncio.to_thread(self._messages, changed):
                     self._share.charge(len(text))
-                    await asyncio.wait_for(socket.send_str(text), _SEND_TIMEOUT_S)
+                    patience_s = _SEND_TIMEOUT_S + 8e-6 * len(text) / _SLOWEST_MBPS
+                    await asyncio.wait_for(socket.send_str(text), patience_s)
             await asyncio.sleep(_PERIOD_S)
 
     def _follow(self) -> list[ChunkIndex]:

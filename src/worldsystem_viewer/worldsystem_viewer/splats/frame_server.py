@@ -10,6 +10,8 @@ A frame replaces the one before it. Keys: `type` ("gaussians"), `timestamp` (ISO
 from __future__ import annotations
 
 import logging
+import socket
+import struct
 import threading
 from datetime import UTC, datetime
 
@@ -28,6 +30,8 @@ from worldsystem_viewer.splats.config import SplatsConfig
 log = logging.getLogger(__name__)
 _WAIT_S = 0.5
 _MOST_CLIENTS = 20
+_PATIENCE = struct.pack("ll", 30, 0)
+"""So long [s] a client may take nothing; then its place is somebody else's."""
 
 
 def frame_message(gaussians: Gaussians, stamp_ns: int, *, log_scales: bool = False) -> bytes:
@@ -131,6 +135,8 @@ class FrameServer:
             connection.close(1013, f"{_MOST_CLIENTS} clients are connected, no more are served")
             return
         self._clients.add(connection)
+        # `settimeout` would end a client that says nothing, too: most have nothing to say
+        connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _PATIENCE)
         try:
             self._send_frames(connection)
         except (ConnectionClosed, TimeoutError, OSError) as error:

@@ -59,7 +59,8 @@ const show = {
     const chosen = objects.chosen;
     for (const layer of [camera, points, objects, video]) layer.clear();
     objects.chosen = chosen; // until the new list shows whether it is still there
-    if (!resumed) for (const layer of [mesh, path, splats, measure]) layer.clear();
+    if (!resumed) for (const layer of [mesh, path, measure]) layer.clear();
+    if (!resumed) splats.forget();
     tellLayers();
     timeline.refresh();
     search.refresh();

@@ -115,6 +115,14 @@ export class SplatsLayer {
     }
   }
 
+  // The server's session is another: it has to tell all again, also over a socket that stayed.
+  forget() {
+    this.clear();
+    if (!this.socket) return;
+    this.close();
+    this.follow();
+  }
+
   clear() {
     this.pool.clear();
     this.stage.redraw();
