@@ -64,3 +64,14 @@ def test_a_metric_root_scales_the_voxel_and_turns_the_surface(mesher):
     assert np.median(vertices[:, 1]) == pytest.approx(40.0, abs=0.3)
     assert np.median(vertices[:, 0]) == pytest.approx(5.0, abs=0.5)
     assert 0.7 * faces < len(mesher.mesh().faces) < 1.4 * faces
+
+
+def test_a_metric_root_that_is_told_one_keyframe_at_a_time_fuses_none_anew(mesher):
+    voxel = mesher.stats()["voxel"]
+    told = [mesher.move({key: np.eye(4)}, {key: 20.0}, ScaleState.METRIC) for key in range(3)]
+    assert [each.applied for each in told] == [()] * 3
+    assert mesher.stats()["voxel"] == pytest.approx(20.0 * voxel)
+    assert np.median(settled(mesher)[:, 2]) == pytest.approx(40.0, abs=0.3)
+    aside = np.eye(4)
+    aside[0, 3] = 1.0
+    assert mesher.move({1: aside}, {1: 20.0}).applied == (1,), "it is in the new unit by now"

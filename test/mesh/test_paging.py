@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from worldsystem_core.geometry.se3 import look_at
-from worldsystem_mesh import block_pool, segments
+from worldsystem_mesh import block_pool, page_file, segments
 from worldsystem_mesh.cells import NO_CELLS, joined
 from worldsystem_mesh.page_file import HEADER, RESIDENT_BYTES, PageFile, PagingFailed
 from worldsystem_mesh.segments import SegmentStore, pack, unpack
@@ -173,11 +173,13 @@ def run(mesher, keyframes) -> None:
         mesher.extract(0)
 
 
-def voxels_of(mesher) -> dict[tuple, bytes]:
+def voxels_of(mesher, count: int | None = None) -> dict[tuple, bytes]:
+    """Voxels of all blocks, or of the first `count`, by index."""
     found = {}
     volume = mesher.volume
-    for start in range(0, volume.block_count, 100):
-        blocks = np.arange(start, min(start + 100, volume.block_count), dtype=np.int32)
+    end = volume.block_count if count is None else count
+    for start in range(0, end, 100):
+        blocks = np.arange(start, min(start + 100, end), dtype=np.int32)
         assert volume.make_resident(blocks) == 0
         slots = volume.pool.slot[blocks]
         held = [volume.pool.rows(name, slots) for name in ("paint", "sdf", "rim")]
@@ -239,6 +241,40 @@ def test_a_full_disk_costs_what_is_new_and_goes_on_once_there_is_room(
     assert mesher.stats()["paged_out_blocks"] > 0
 
 
+def test_a_disk_that_fills_up_keeps_no_block_that_it_has(
+    make_mesher, plane_keyframes, small_steps, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(page_file, "GROWTH_BYTES", 0)
+    keyframes = plane_keyframes(4)
+    small = make_mesher(min_weight=0.5, memory_mb=8, page_dir=str(tmp_path))
+    roomy = make_mesher(min_weight=0.5)
+    small.integrate(keyframes[0])
+    roomy.integrate(keyframes[0])
+    small.volume.pool._budget_bytes = SMALL
+    for mesher in (small, roomy):
+        run(mesher, keyframes)
+    known = small.volume.block_count
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as disk:
+        disk.setattr(os, "posix_fallocate", full)
+        for mesher in (small, roomy):
+            for turn in range(6):
+                pose = keyframes[0].world_from_cam.copy()
+                pose[1, 3] += 100.0 + 10.0 * turn  # far from all that was seen
+                mesher.integrate(replace(keyframes[0], id=900 + turn, world_from_cam=pose))
+                mesher.extract(0)
+            for keyframe in far_apart(keyframes, 16, 4.0):
+                mesher.integrate(replace(keyframe, id=200 + keyframe.id))
+                mesher.extract(0)
+        assert small.stats()["refused_blocks"] > 0
+        mine, theirs = voxels_of(small, known), voxels_of(roomy)
+    assert mine == {index: theirs[index] for index in mine}
+    assert len(small.mesh().vertices) < len(roomy.mesh().vertices), "what was new is left out"
+
+
 def test_surface_code_stays_in_memory_where_the_disk_is_full(tmp_path, monkeypatch, caplog):
     store, cells = SegmentStore(1, str(tmp_path)), NO_CELLS
 
@@ -249,7 +285,7 @@ def test_surface_code_stays_in_memory_where_the_disk_is_full(tmp_path, monkeypat
         disk.setattr(os, "posix_fallocate", full)
         numbers = [store.add(cells) for _ in range(4)]
     assert store.disk_bytes == 0
-    assert all(store.size(number) == 0 and store.get(number) is cells for number in numbers)
+    assert all(store.get(number) is cells for number in numbers)
     assert caplog.text.count("more memory than its budget") == 1
     store.add(cells)
     assert store.disk_bytes > 0
@@ -317,6 +353,25 @@ def test_stale_surface_code_does_not_pile_up(make_mesher, plane_keyframes):
         mesher.extract(0)
     live = mesher.surface.cells(mesher.surface.all_ids()).bytes
     assert mesher.surface._segments.bytes < 3 * live
+
+
+def test_stale_surface_code_does_not_pile_up_on_disk(make_mesher, plane_keyframes):
+    mesher = make_mesher(min_weight=0.5)
+    mesher.surface._segments._budget_bytes = 1
+    (keyframe,) = plane_keyframes(1)
+    rng = np.random.default_rng(0)
+    kept: list[int] = []
+    for turn in range(60):
+        seen = np.zeros((120, 160, 1), bool)
+        row, column = rng.integers(0, 90), rng.integers(0, 120)
+        seen[row : row + 30, column : column + 40] = True
+        noisy = keyframe.pointmap * (1 + rng.normal(0, 0.01, seen.shape)).astype(np.float32)
+        part = noisy if turn == 0 else np.where(seen, noisy, np.float32(np.nan))
+        mesher.integrate(replace(keyframe, id=turn, pointmap=part))
+        mesher.extract(0)
+        kept.append(mesher.surface._kept)
+    assert mesher.surface.disk_bytes > 0
+    assert max(kept) < 3 * mesher.surface.vertex_total
 
 
 def test_segments_beyond_the_budget_are_dropped_from_disk_when_stale(tmp_path):

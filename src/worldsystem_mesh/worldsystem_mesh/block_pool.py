@@ -91,20 +91,26 @@ class BlockPool:
     def bring_in(self, blocks: Int32[np.ndarray, "b"], other_bytes: int) -> int:
         """Give every one of `blocks` a slot, reading back what was on disk; return how many could
         not get one (because these alone are more than the budget, of which `other_bytes` are
-        used by others, or because the disk has no room for those that should make way)."""
+        used by others, or because the disk has no room for those that should make way: then only
+        those that are new can fail, as others swap their places on disk)."""
         self._clock += 1
         self._seen_at[blocks] = self._clock
         missing = blocks[self.slot[blocks] < 0]
         if not len(missing):
             return 0
+        missing = missing[np.argsort(self.slot[missing] != PAGED_OUT, kind="stable")]
         limit = self.limit(other_bytes)
         over, evicted = self._used + len(missing) - limit, missing[:0]
         if over > 0:
-            evicted = self._page_out(self._oldest(max(over, EVICT_AT_ONCE)))
+            wanted = self._oldest(max(over, EVICT_AT_ONCE))
+            evicted = self._page_out(wanted)
+            self._is_stuck = len(evicted) < len(wanted)
         granted = missing[: max(limit - self._used, 0)]
-        self._admit(granted)
-        self._upload_slots(np.concatenate([evicted, granted]))
-        return len(missing) - len(granted)
+        self._admit(granted, self._taken(granted))
+        waiting = missing[len(granted) :]
+        swapped, back = self._swap(waiting[self.slot[waiting] == PAGED_OUT])
+        self._upload_slots(np.concatenate([evicted, granted, swapped, back]))
+        return len(waiting) - len(back)
 
     def holds(self, blocks: Int32[np.ndarray, "b"]) -> Bool[np.ndarray, "b"]:
         """Whether each block has voxels, in memory or on disk."""
@@ -186,11 +192,9 @@ class BlockPool:
             for block, record in zip(blocks, self._records(self.slot[blocks]), strict=True):
                 self._pages.write(int(block), record)
                 written += 1
-            self._is_stuck = False
         except PagingFailed as error:  # a full disk costs what is new, and ends nothing
             if not self._is_stuck:
                 log.warning("new parts of the surface are left out: %s", error)
-            self._is_stuck = True
         blocks = blocks[:written]
         slots = self.slot[blocks]
         self.slot[blocks] = PAGED_OUT
@@ -200,8 +204,33 @@ class BlockPool:
         self.paged_out += len(slots)
         return blocks
 
-    def _admit(self, blocks: Int32[np.ndarray, "n"]) -> None:
-        """Give each block a slot with its voxels: those on disk, else unknown ones."""
+    def _swap(
+        self, blocks: Int32[np.ndarray, "n"]
+    ) -> tuple[Int32[np.ndarray, "m"], Int32[np.ndarray, "m"]]:
+        """Bring in these blocks from a disk without room in exchange for the oldest in memory,
+        which take their places there; returns those that went and those that came."""
+        oldest = self._oldest(len(blocks))
+        coming = blocks[: len(oldest)]
+        records = self._taken(coming)
+        gone = self._page_out(oldest)
+        self._admit(coming, records)
+        return gone, coming
+
+    def _taken(self, blocks: Int32[np.ndarray, "n"]) -> UInt8[np.ndarray, "m r"]:
+        """The voxels of those of the blocks that are on disk, whose places there are free then."""
+        out = blocks[self.slot[blocks] == PAGED_OUT].tolist()
+        records = np.empty((len(out), SLOT_BYTES), np.uint8)
+        for row, block in enumerate(out):
+            assert self._pages is not None  # a block was paged out
+            records[row] = self._pages.read(block)
+        for block in out:
+            assert self._pages is not None  # a block was paged out
+            self._pages.forget(block)
+        return records
+
+    def _admit(self, blocks: Int32[np.ndarray, "n"], records: UInt8[np.ndarray, "m r"]) -> None:
+        """Give each block a slot with its voxels: those in the records, which are of the blocks
+        that were on disk, else unknown ones."""
         recycled = min(len(self._free), len(blocks))
         fresh = len(blocks) - recycled
         if self._high_water + fresh > self._slots:
@@ -215,24 +244,8 @@ class BlockPool:
         self._owner[slots] = blocks
         was_out = self.slot[blocks] == PAGED_OUT
         self.slot[blocks] = slots
-        self._fill(blocks, slots, was_out, recycled)
-
-    def _fill(
-        self,
-        blocks: Int32[np.ndarray, "n"],
-        slots: Int32[np.ndarray, "n"],
-        was_out: Bool[np.ndarray, "n"],
-        recycled: int,
-    ) -> None:
-        """Write the voxels of slots that are not blank already."""
         self._blank(slots[:recycled][~was_out[:recycled]])
-        if not was_out.any():
-            return
-        assert self._pages is not None  # a block was paged out
-        records = np.stack([self._pages.read(block) for block in blocks[was_out].tolist()])
         self._write_records(slots[was_out], records)
-        for block in blocks[was_out].tolist():
-            self._pages.forget(block)
         self.paged_in += len(records)
 
     def _blank(self, slots: Int32[np.ndarray, "n"]) -> None:
@@ -251,6 +264,8 @@ class BlockPool:
     def _write_records(
         self, slots: Int32[np.ndarray, "n"], records: UInt8[np.ndarray, "n r"]
     ) -> None:
+        if not len(slots):
+            return
         at = 0
         for name, (tail, dtype) in PER_SLOT.items():
             array, plain = getattr(self._state.voxels, name), wp.dtype_to_numpy(dtype)

@@ -62,6 +62,7 @@ class KeyframeFusion:
         self._parts: _Parts | None = None
         self._restoration: Restoration | None = None
         self._fused = 0
+        self._in_old_unit: dict[int, float] = {}
         self._emptied: Int32[np.ndarray, "b"] = np.zeros(0, np.int32)
 
     @property
@@ -115,6 +116,7 @@ class KeyframeFusion:
         else:
             self._let_go_of_left_by(view.id)
             self._made.refusion.forget(view.id)
+            self._in_old_unit.pop(view.id, None)
             fused = self._made.volume.touch(replace(view, order=held.order))
         self.views.put(fused)
         self._made.refusion.note_added(fused, is_fused=held is None)
@@ -153,7 +155,7 @@ class KeyframeFusion:
     ) -> Correction:
         """As `Mesher.move`; what moved is fused anew by `work`."""
         self._bring_back()
-        root_scale = self._rescale_root(point_scale, scale)
+        self._rescale_root(point_scale, scale)
         applied: list[int] = []
         insignificant: list[int] = []
         unreachable: list[int] = []
@@ -163,7 +165,7 @@ class KeyframeFusion:
                 unreachable.append(number)
                 continue
             there = held.placed(pose, float(point_scale.get(number, held.scale)))
-            far = self._move_one(held, there, root_scale)
+            far = self._move_one(held, there, self._in_old_unit.pop(number, 1.0))
             (applied if far else insignificant).append(number)
         self.unreachable += len(unreachable)
         return Correction(tuple(applied), tuple(insignificant), tuple(unreachable))
@@ -176,6 +178,7 @@ class KeyframeFusion:
         for number in ids:
             held = self.views.outline(number) if number in self.ids else None
             self.ids.discard(number)  # also of one that has left the store
+            self._in_old_unit.pop(number, None)
             if held is None:
                 if self._archive is not None and number not in heirs:
                     self._archive.drop(number)  # it would come back after a crash
@@ -263,6 +266,7 @@ class KeyframeFusion:
         for number in list(self.views.ids):
             self.views.pop(number)
         volume.pool.clear()
+        self._in_old_unit.clear()
         self._emptied = self._surface.all_ids()
         volume.voxel = voxel
         self._begin_in(volume).forgetting.forgotten = forgotten
@@ -294,7 +298,8 @@ class KeyframeFusion:
         return median_depth(fitting, self._config.min_confidence)
 
     def _move_one(self, held: StoredView, there: StoredView, root_scale: float) -> bool:
-        """Whether it goes far enough to be fused anew."""
+        """Whether it goes far enough to be fused anew; `root_scale` of today's world units are one
+        of those in which it is held."""
         refusion = self._made.refusion
         gap = held.displacement(there, root_scale) / self.voxel
         far = gap >= self._config.move_voxels or refusion.planned(there.id) is not None
@@ -332,22 +337,24 @@ class KeyframeFusion:
         if self._archive is not None:
             self._archive.drop_left_by(heir)
 
-    def _rescale_root(self, factors: Mapping[int, float], scale: ScaleState | None) -> float:
-        """Let the voxel grow with the keyframes when the root changes its unit."""
+    def _rescale_root(self, factors: Mapping[int, float], scale: ScaleState | None) -> None:
+        """Let the voxel grow with the keyframes when the root changes its unit. All keyframes are
+        in the old unit then until they are told in the new one, which may be one by one."""
         if scale is None or scale == self.scale or self._parts is None:
-            return 1.0
+            return
         held = {number: self.views.outline(number) for number in factors}
         grown = [factors[number] / view.scale for number, view in held.items() if view]
         if not grown:
-            return 1.0  # it is told of others, and of ours when it is their turn
+            return  # it is told of others, and of ours when it is their turn
         self.scale = scale
         ratio = float(np.median(grown))
         self._parts.volume.voxel *= ratio
+        behind = self._in_old_unit
+        self._in_old_unit = {key: ratio * behind.get(key, 1.0) for key in self.views.ids}
         if self._restoration is not None:
             self._restoration.rescale(ratio, self.voxel, scale)
         if self._archive is not None:
             self._archive.rescale_left(ratio, self.voxel, scale)
-        return ratio
 
     def _bring_back(self) -> None:
         """Have the keyframes of before in the store: what follows is about them."""

@@ -59,11 +59,6 @@ class SegmentStore:
                 self._cache.popitem(last=False)
         return self._cache[number]
 
-    def size(self, number: int) -> int:
-        """Vertices of a segment in memory; 0 for one on disk."""
-        held = self._held.get(number)
-        return len(held.edges) if held is not None else 0
-
     def drop(self, number: int) -> None:
         """Nothing in the segment is needed any more."""
         cells = self._held.pop(number, None)

@@ -238,7 +238,7 @@ class SurfaceStore:
         del self._live[segment], self._members[segment]
 
     def _tidy(self) -> None:
-        """Copy together what is live of some segments in memory that are mostly stale.
+        """Copy together what is live of some segments, on disk or not, that are mostly stale.
 
         Segments that nothing is live in any more go without this, so it waits until it must.
         """
@@ -250,8 +250,7 @@ class SurfaceStore:
             if segment not in self._live:
                 continue
             self._turns.append(segment)
-            whole = self._segments.size(segment)
-            if whole and self._live[segment] < LEAST_LIVE_SHARE * whole:
+            if self._live[segment] < LEAST_LIVE_SHARE * self._size[segment]:
                 stale.append(segment)
             if len(stale) == TIDIED_AT_ONCE:
                 break
