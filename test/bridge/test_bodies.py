@@ -178,15 +178,35 @@ def test_poses_and_frames_make_way_for_keyframes_and_the_surface() -> None:
     assert poses == [STAMP_NS + number for number in range(251, 300)], "the newest, in their order"
 
 
-def test_a_frame_is_a_keyframe_when_one_of_its_stamp_came_before_the_next_pose() -> None:
+def results_of(told: Told) -> list[tuple[int, bool]]:
+    return [(r["frame_number"], r["is_keyframe"]) for r in told.bodies(exchanges.SLAM_RESULTS)]
+
+
+def test_a_frame_is_a_keyframe_when_one_of_its_stamp_comes_within_a_second_of_video() -> None:
     told = Told()
+    for number in range(1, 5):
+        told.translation.pose(pose(number, STAMP_NS + number))
+    told.translation.keyframe(NewKeyframe(keyframe(stamp_ns=STAMP_NS + 2)))
+    assert results_of(told) == [(1, False), (2, True)], "those before are known, too"
+    told.translation.pose(pose(5, STAMP_NS + 1_000_000_003))
+    told.translation.pose(pose(6, STAMP_NS + 9_000_000_000, TrackingState.LOST))
+    assert results_of(told) == [(3, False), (4, False), (5, False)]
+
+
+def test_results_come_at_once_when_nobody_waits_for_keyframes() -> None:
+    told = Told(results_wait_s=0.0)
     told.translation.pose(pose(1, STAMP_NS))
-    told.translation.keyframe(NewKeyframe(keyframe(stamp_ns=STAMP_NS)))
     told.translation.pose(pose(2, STAMP_NS + 1))
-    told.translation.pose(pose(3, STAMP_NS + 2, TrackingState.LOST))
+    told.translation.flush()
     results = told.bodies(exchanges.SLAM_RESULTS)
-    assert [(r["frame_number"], r["is_keyframe"]) for r in results] == [(1, True), (2, False)]
-    assert results[0]["timestamp"] == 1_700_000_000.5
+    assert [body["timestamp"] for body in results] == [1_700_000_000.5] * 2
+
+
+def test_results_wait_in_bounded_number_whatever_the_stamps_are() -> None:
+    told = Told(results_wait_s=60.0)
+    for number in range(150):
+        told.translation.pose(pose(number, STAMP_NS))
+    assert results_of(told) == [(number, False) for number in range(50)]
 
 
 def test_the_mesh_delta_is_draco_in_base64_and_goes_to_the_stream_too() -> None:

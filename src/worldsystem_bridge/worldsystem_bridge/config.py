@@ -16,6 +16,12 @@ class BridgeConfig(Config):
     queue_messages: int = param(200, "messages that may wait for the broker", low=1, high=100_000)
     retry_first_s: float = param(2.0, "first pause before connecting again [s]", low=0.05)
     retry_most_s: float = param(30.0, "longest pause before connecting again [s]", low=0.05)
+    results_wait_s: float = param(
+        1.0,
+        "so long a frame's result waits for the keyframe that it may become [s of video]",
+        low=0.0,
+        high=60.0,
+    )
     mesh_delta: bool = param(True, "send the changed surface as mesh.delta and on the mesh stream")
     mesh_regions: bool = param(False, "send each changed region whole as mesh.region.X_Y_Z")
     mesh_full_s: float = param(0.0, "how often mesh.full is sent [s]; 0 = never", low=0.0)

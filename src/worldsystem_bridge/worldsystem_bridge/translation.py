@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import time
-from collections import OrderedDict
+from collections import OrderedDict, deque
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,6 +31,7 @@ from worldsystem_core.told_keyframes import ToldKeyframes
 
 _NEWEST = 10
 _REMEMBERED_STAMPS = 1000
+_MOST_RESULTS = 100
 _SAME = 1e-3
 
 
@@ -53,16 +55,19 @@ class Translation:
         self._recent: OrderedDict[int, _Known] = OrderedDict()
         self._stamps: OrderedDict[int, None] = OrderedDict()
         self._told = ToldKeyframes()
-        self._waiting_pose: Pose | None = None
+        self._without_result: deque[Pose] = deque()
         self._objects: dict[int, MapObject] = {}
         self._full_sent_s = time.monotonic()
 
     def pose(self, pose: Pose) -> None:
-        """A frame's pose: told once the next one is there, when it is known for a keyframe."""
-        self._flush_pose()
+        """A frame's pose, told at once, and its result, which says whether it became a keyframe:
+        known when one of its stamp or a later one came, else given up after a while."""
+        waited_ns = 1e9 * self._config.results_wait_s
+        self._post_results(lambda first: abs(pose.stamp_ns - first.stamp_ns) >= waited_ns)
         if pose.state is TrackingState.TRACKED:
             self._outbox.post(lambda: [bodies.pose_message(pose)], passing=True)
-            self._waiting_pose = pose
+            self._without_result.append(pose)
+            self._post_results(lambda _: len(self._without_result) > _MOST_RESULTS)
 
     def keyframe(self, event: NewKeyframe | MovedKeyframes | RemovedKeyframes) -> None:
         """Keyframes that came, moved or went: one posting, since more of them may move at once
@@ -127,20 +132,20 @@ class Translation:
 
     def flush(self) -> None:
         """Post what was held back."""
-        self._flush_pose()
+        self._post_results(lambda _: True)
 
     def close(self) -> None:
         """Free the shared memory; call when nothing is sent any more."""
         if self._shared is not None:
             self._shared.close()
 
-    def _flush_pose(self) -> None:
-        pose, self._waiting_pose = self._waiting_pose, None
-        if pose is not None:
+    def _post_results(self, is_due: Callable[[Pose], bool]) -> None:
+        """Post the results of the frames that wait, the oldest first, as long as they are due."""
+        while self._without_result and is_due(self._without_result[0]):
+            pose = self._without_result.popleft()
             is_keyframe = pose.stamp_ns in self._stamps
-            self._outbox.post(
-                lambda: [bodies.slam_result_message(pose, is_keyframe=is_keyframe)], passing=True
-            )
+            message = bodies.slam_result_message(pose, is_keyframe=is_keyframe)
+            self._outbox.post(lambda message=message: [message], passing=True)
 
     def _came(self, keyframe: Keyframe) -> list[Job]:
         """Who adds up points would have those of one that is told again twice."""
@@ -156,6 +161,7 @@ class Translation:
         known = _Known(keyframe, keyframe.world_from_cam)
         self._recent[keyframe.id] = known
         self._stamps[keyframe.stamp_ns] = None
+        self._post_results(lambda first: first.stamp_ns <= keyframe.stamp_ns)
         while len(self._recent) > _NEWEST:
             self._recent.popitem(last=False)
         while len(self._stamps) > _REMEMBERED_STAMPS:
