@@ -22,7 +22,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from harness import QUICK, Benchmark
-from soak_figures import add_figures
+from soak_figures import add_figures, series
 from soak_samples import Account, Sample, account_of, processes_of, unexplained_frames
 
 LAP_S = 60.0
@@ -163,7 +163,10 @@ def soaked(length_s: float, *, lap_s: float = LAP_S, period_s: float = PERIOD_S)
             problem = str(error)
     add_figures(bench, soak.samples, unexplained)
     if bench.figures:
-        print(bench.write())
+        path = bench.write()
+        table = path.with_name(f"{path.stem}_series.csv")
+        table.write_text("".join(",".join(row) + "\n" for row in series(soak.samples)))
+        print(path, table)
     else:
         problem = problem or "stopped before the first frame was tracked: nothing was written"
     if problem:

@@ -14,14 +14,17 @@ from soak_samples import Sample
 WARM_UP_SHARE = 0.1
 MOST_SLOPE_PERCENT_PER_H, LEAST_FPS_RATIO, MOST_UNEXPLAINED = 0.5, 0.95, 0.0
 NAN = float("nan")
+BLOCK_S = 300.0
+"""Memory goes up and down with each lap (60 s) and with the pages handed back (20 s): five minutes
+are several of both."""
 
 
 @dataclass(frozen=True)
 class Slope:
     """Growth by least squares [% of the line's value at its beginning, an hour].
 
-    The standard error takes the residuals as independent; those of a flight that repeats itself
-    are not quite.
+    The standard error is that of the line through the means of blocks of `BLOCK_S`: samples near
+    each other are not independent, and as if they were it would be several times too small.
     """
 
     percent_per_h: float = NAN
@@ -37,16 +40,61 @@ def slope(t_s: Sequence[float], values: Sequence[float]) -> Slope:
     t_h, y = t_h[known], y[known]
     if len(y) < 3 or np.ptp(t_h) == 0:
         return Slope()
-    spread = float(((t_h - t_h.mean()) ** 2).sum())
-    per_h = float(((t_h - t_h.mean()) * (y - y.mean())).sum()) / spread
+    per_h, _ = _line(t_h, y)
+    error = _line(*_blocks(t_h, y))[1]
     line = y.mean() + per_h * (t_h - t_h.mean())
-    error = math.sqrt(float(((y - line) ** 2).sum()) / (len(y) - 2) / spread)
     begin, end = float(line[0]), float(line[-1])
     if np.ptp(y) == 0:  # and not what rounding makes of it
         return Slope(0.0, 0.0, begin, end)
     if begin <= 0:
         return Slope(begin=begin, end=end)
     return Slope(100.0 * per_h / begin, 100.0 * error / begin, begin, end)
+
+
+def _line(t_h: np.ndarray, y: np.ndarray) -> tuple[float, float]:
+    """Slope by least squares and its standard error, NaN for two points; of independent `y`."""
+    spread = float(((t_h - t_h.mean()) ** 2).sum())
+    per_h = float(((t_h - t_h.mean()) * (y - y.mean())).sum()) / spread
+    residuals = y - y.mean() - per_h * (t_h - t_h.mean())
+    free = len(y) - 2
+    return per_h, math.sqrt(float((residuals**2).sum()) / free / spread) if free > 0 else NAN
+
+
+def _blocks(t_h: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The means of what lies within `BLOCK_S`; all as it is where that makes fewer than three."""
+    block = ((t_h - t_h[0]) * 3600.0 // BLOCK_S).astype(int)
+    _, block, counts = np.unique(block, return_inverse=True, return_counts=True)
+    if len(counts) < 3:
+        return t_h, y
+    return np.bincount(block, t_h) / counts, np.bincount(block, y) / counts
+
+
+def series(samples: Sequence[Sample], step_s: float = BLOCK_S) -> list[list[str]]:
+    """A table of what is held over time, its head first: means over each `step_s` [MB], and of the
+    facts that nodes tell those that change."""
+    found: dict[str, dict[int, list[float]]] = {}
+    for sample in samples:
+        block = int((sample.t_s - samples[0].t_s) // step_s)
+        for name, value in _held(sample).items():
+            if not math.isfinite(value):
+                continue
+            found.setdefault(name, {}).setdefault(block, []).append(value)
+    means = {name: {at: float(np.mean(v)) for at, v in by.items()} for name, by in found.items()}
+    changing = [name for name, by in means.items() if len(set(by.values())) > 1]
+    blocks = sorted({at for by in means.values() for at in by})
+    rows = [
+        [f"{(at + 0.5) * step_s / 60:g}", *(f"{means[n].get(at, NAN):.6g}" for n in changing)]
+        for at in blocks
+    ]
+    return [["minute", *changing], *rows]
+
+
+def _held(sample: Sample) -> dict[str, float]:
+    held = {"allocated": sample.account.allocated_mb, "mesher": sample.account.mesher_mb}
+    for process in sample.processes.values():
+        held[f"{process.label}.resident"] = process.memory_mb
+        held[f"{process.label}.anonymous"] = process.anonymous_mb
+    return held | sample.account.facts
 
 
 def after_warm_up(samples: Sequence[Sample]) -> list[Sample]:
@@ -171,7 +219,7 @@ def _add_memory(bench: Benchmark, steady: Sequence[Sample]) -> None:
 
 
 def _add_slope(bench: Benchmark, id: str, found: Slope) -> None:
-    note = f"± {found.error_percent_per_h:.2g} (standard error); "
+    note = f"± {found.error_percent_per_h:.2g} (standard error, five-minute means); "
     note += f"{found.begin:.0f} → {found.end:.0f} MB; "
     note += verdict(found.percent_per_h, MOST_SLOPE_PERCENT_PER_H, at_most=True)
     bench.add(id, found.percent_per_h, "%/h", note=note)

@@ -18,13 +18,15 @@ TRACKING, MAPPING = "slam3r", "mesher"
 
 @dataclass(frozen=True)
 class ProcessSample:
-    """One process: resident memory [MB], threads, open files, mapped files of `/dev/shm`."""
+    """One process: resident memory [MB] and what of it is no file's, threads, open files, mapped
+    files of `/dev/shm`."""
 
     label: str
     memory_mb: float
     threads: int
     files: int
     segments: frozenset[str] = frozenset()
+    anonymous_mb: float = float("nan")
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,8 @@ class Account:
 
     `latency_counts` are those of the mesher's output (glass to map), a number a bucket;
     `faults` are frames that were settled twice, or that were never taken; `allocated_mb` is what
-    the C library of the mesher's process, which is that of all stages, has handed out.
+    the C library of the mesher's process, which is that of all stages, has handed out; `facts`,
+    by `stage.name`, are what nodes tell of themselves, as how much they hold.
     """
 
     tracked: int = 0
@@ -43,6 +46,7 @@ class Account:
     latency_counts: tuple[float, ...] = ()
     mesher_mb: float = float("nan")
     allocated_mb: float = float("nan")
+    facts: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -105,6 +109,7 @@ def _process(pid: int, root: int) -> ProcessSample:
         threads=int(status["Threads"][0]),
         files=sum(1 for _ in (folder / "fd").iterdir()),
         segments=frozenset(line.split()[5] for line in maps if "/dev/shm/" in line),
+        anonymous_mb=int(status["RssAnon"][0]) * 1024 / 1e6,
     )
 
 
@@ -133,6 +138,7 @@ def account_from(system: str, mesher: str) -> Account:
     """Read the texts of the monitor's and of the mesher's `/metrics`."""
     tracked = faults = 0
     dropped: dict[str, int] = {}
+    facts: dict[str, float] = {}
     latency: list[tuple[float, float]] = []
     allocated_mb = float("nan")
     for family in text_string_to_metric_families(system):
@@ -150,6 +156,8 @@ def account_from(system: str, mesher: str) -> Account:
                 latency.append((float(labels["le"]), value))
             elif name == "worldsystem_process_allocated_bytes" and stage == MAPPING:
                 allocated_mb = value / 1e6
+            elif name == "worldsystem_node_fact":
+                facts[f"{stage}.{labels['fact']}"] = value
     latency.sort()
     return Account(
         tracked=tracked,
@@ -159,6 +167,7 @@ def account_from(system: str, mesher: str) -> Account:
         latency_counts=tuple(float(n) for n in np.diff([0.0, *(up_to for _, up_to in latency)])),
         mesher_mb=_mesher_mb(mesher),
         allocated_mb=allocated_mb,
+        facts=facts,
     )
 
 

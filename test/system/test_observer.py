@@ -93,7 +93,7 @@ def path_at(*stamps: int) -> StampedPoses:
 def test_a_keyframe_that_is_told_again_is_counted_once_and_awaited_twice(tmp_path):
     """Whoever was begun anew has all told again, and every stage hears that."""
     observer = Observer(delivered_by_reference=False)
-    for number in (3, 4, 5, 3, 4, 5):
+    for number in (3, 4, 5_000, 3, 4, 5_000):
         observer.keyframe(number)
     observer.stage(report("mesher", 1, 6, 6))
     record = observer.record(tmp_path, source="x", backend="geometric")

@@ -126,6 +126,14 @@ def test_metrics_tell_drops_by_reason_and_the_latency_of_each_stage(system) -> N
     assert got["worldsystem_healthy",] == 1
 
 
+def test_metrics_tell_what_nodes_tell_of_themselves_in_numbers(system) -> None:
+    diagnose(system, "splats", splats=7, voxel="0.05", process_memory_mb=12, queue=3,
+             backend="geometric", ended=True, health="nan")  # fmt: skip
+    got = samples(exposition(system.nodes()))
+    facts = {key[1]: value for key, value in got.items() if key[0] == "worldsystem_node_fact"}
+    assert facts == {"splats": 7.0, "voxel": 0.05}
+
+
 def test_metrics_of_no_node_are_valid_and_say_unhealthy(system) -> None:
     assert samples(exposition(system.nodes())) == {("worldsystem_healthy",): 0}
 

@@ -28,6 +28,7 @@ _LATENCIES = {
     "mesher": GLASS_TO_MAP,
     "segmenter": "glass_to_objects",
 }
+_BITS = 1024
 _MAX_SAMPLES = 4_000
 _RATE_OVER_S = 5.0
 
@@ -44,6 +45,21 @@ class Live:
     dropped: dict[str, int]
     glass_to_map_p50_ms: float
     glass_to_map_p95_ms: float
+
+
+class Numbers:
+    """Which numbers there were, a bit each: keyframes come by the thousand, and one by one."""
+
+    def __init__(self) -> None:
+        self._bits: dict[int, int] = {}
+
+    def __len__(self) -> int:
+        return sum(bits.bit_count() for bits in self._bits.values())
+
+    def add(self, number: int) -> None:
+        """There was `number`, perhaps again."""
+        at, bit = divmod(number, _BITS)
+        self._bits[at] = self._bits.get(at, 0) | 1 << bit
 
 
 @dataclass
@@ -68,7 +84,7 @@ class Observer:
     _accounts: dict[str, StageAccount] = field(default_factory=dict)
     _poses_before: StampedPoses | None = None
     _used_at: deque[tuple[float, int]] = field(default_factory=deque)
-    _keyframe_ids: set[int] = field(default_factory=set)
+    _keyframe_ids: Numbers = field(default_factory=Numbers)
 
     def stage(self, report: StageReport) -> None:
         """A stage's newest account.

@@ -144,7 +144,7 @@ class Segmenter:
         return load_objects(self._backend.map, folder, told or ToldKeyframes())
 
     def counters(self) -> dict[str, int]:
-        """Tracks, voxels, crops and keyframes let go since the start, by reason."""
+        """What is held, and what was let go since the start, by reason."""
         forgotten = {"crops_forgotten": self._pictures.history.forgotten}
         return self._backend.counters() | forgotten
 

@@ -16,7 +16,7 @@ from worldsystem_core.reconstruction import Keyframe, MovedKeyframes
 from worldsystem_viewer.protocol import KeyframesUpdate, PointsUpdate
 
 _MOST_KEYFRAMES = 5_000
-_MOST_GONE = 10_000
+_MOST_GONE = 500
 _SAMPLE_POINTS = 6_000
 _SAME_SIZE = 1e-3
 _STEPS = 65_535

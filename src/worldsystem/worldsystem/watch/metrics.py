@@ -79,8 +79,18 @@ class _Nodes(Collector):
             for node in self._nodes:
                 counter.add_metric([node.name], float(value_of(node)))
             yield counter
+        yield self._facts()
         yield self._drops()
         yield self._latencies()
+
+    def _facts(self) -> Metric:
+        facts = GaugeMetricFamily(
+            "worldsystem_node_fact", "what the node tells of itself", labels=["stage", "fact"]
+        )
+        for node in self._nodes:
+            for fact, value in node.facts.items():
+                facts.add_metric([node.name, fact], value)
+        return facts
 
     def _drops(self) -> Metric:
         drops = CounterMetricFamily(

@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from worldsystem_core.latency import percentile_s
@@ -13,11 +15,13 @@ from worldsystem_core.ledger import StageReport
 
 SILENT_AFTER_S = 4.0
 _MOST_NODES = 256
+_OF_THE_PROCESS = ("process.", "thread.")
 
 
 @dataclass(frozen=True, kw_only=True)
 class NodeState:
-    """One node at one moment; `state` is running, degraded or silent."""
+    """One node at one moment; `state` is running, degraded or silent, `facts` what it tells of
+    itself in numbers beside all the others here."""
 
     name: str
     state: str
@@ -36,6 +40,7 @@ class NodeState:
     cpu_s: float
     thread_cpu_s: float
     restarts: int
+    facts: dict[str, float] = field(default_factory=dict)
 
     @property
     def p50_ms(self) -> float:
@@ -139,7 +144,19 @@ def _state(name: str, heard: _Heard, now_s: float) -> NodeState:
         cpu_s=_number(heard.facts, "process.cpu_s"),
         thread_cpu_s=_number(heard.facts, "thread.cpu_s"),
         restarts=heard.restarts,
+        facts=_numbers(heard.facts),
     )
+
+
+def _numbers(facts: Mapping[str, str]) -> dict[str, float]:
+    """Those of the node's own facts that are finite numbers."""
+    found = {}
+    for key, text in sorted(facts.items()):
+        if key == "queue" or key.startswith(_OF_THE_PROCESS):
+            continue
+        with suppress(ValueError):
+            found[key] = float(text)
+    return {key: value for key, value in found.items() if math.isfinite(value)}
 
 
 def _number(facts: Mapping[str, str], key: str) -> float:

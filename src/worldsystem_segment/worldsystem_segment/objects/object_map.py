@@ -162,8 +162,11 @@ class ObjectMap:
         return MapObjects(stamp_ns=stamp_ns, objects=tuple(found), scale=self.scale)
 
     def counters(self) -> dict[str, int]:
-        """What was let go and why, since the start."""
+        """What is held, and what was let go and why, since the start."""
+        tracks = list(self.tracker.tracks.values())
         return {
+            "tracks": len(tracks),
+            "track_points": sum(len(track.points) for track in tracks),
             "keyframes_unusable": self._unusable,
             "voxels_dropped": self.tracker.voxels_dropped,
             "births_refused": self.tracker.births_refused,
