@@ -13,6 +13,8 @@ from segment_scenes import ROOM_EYE, room
 
 rclpy = pytest.importorskip("rclpy", reason="ROS is not set up: run these through `make test`")
 
+from worldsystem_msgs.srv import LoadMap, SaveMap  # noqa: E402
+
 from worldsystem_core import returning_keyframes  # noqa: E402
 from worldsystem_core.errors import MapError  # noqa: E402
 from worldsystem_core.reconstruction import (  # noqa: E402
@@ -98,6 +100,43 @@ def test_one_that_is_killed_is_followed_by_one_with_the_same_objects(begin, keyf
     assert (tmp_path / NAME).stat().st_mtime_ns == written_ns, "nothing was new"
     again = begin()
     assert [each.id for each in again._segmenter.objects(0).objects] == ids
+
+
+def test_one_that_follows_a_killed_one_gives_no_id_that_it_may_have_given(begin, keyframes):
+    node = begin()
+    for keyframe in keyframes:
+        node._on_keyframe(NewKeyframe(keyframe))
+    node._keep_map()
+    given = [node._segmenter._backend.map.tracker.take_id() for _ in range(20)]  # not saved
+    again = begin(restore=True)._segmenter._backend.map.tracker
+    assert again.take_id() > max(given)
+
+
+def test_a_map_saved_by_request_keeps_what_was_told(begin, keyframes, tmp_path):
+    node = begin()
+    for keyframe in keyframes:
+        node._on_keyframe(NewKeyframe(keyframe))
+    folder = tmp_path / "by_request"
+    assert node._on_save(SaveMap.Request(path=str(folder)), SaveMap.Response()).success
+    for again in (begin(map=str(folder)), begin(map="")):
+        if not again.config.map:
+            assert again._on_load(LoadMap.Request(path=str(folder)), LoadMap.Response()).success
+        for keyframe in keyframes:
+            again._on_keyframe(NewKeyframe(keyframe))
+        assert again.ledger.state().dropped == {"told_again": 6}
+
+
+def test_what_was_known_by_ids_goes_when_other_objects_are_loaded(begin, keyframes, tmp_path):
+    node = begin(map="")
+    for keyframe in keyframes:
+        node._on_keyframe(NewKeyframe(keyframe))
+    node._on_save(SaveMap.Request(path=str(tmp_path)), SaveMap.Response())
+    held = node._segmenter.objects(0).objects[0].id
+    node._segmenter.identify(held, "an oak desk")
+    assert node._segmenter.enhanced(held) is not None
+    assert node._on_load(LoadMap.Request(path=str(tmp_path)), LoadMap.Response()).success
+    assert node._segmenter.enhanced(held) is None
+    assert {each.identity for each in node._segmenter.objects(0).objects} == {""}
 
 
 def test_objects_that_could_not_be_saved_are_told_of_until_they_are(

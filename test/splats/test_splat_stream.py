@@ -201,6 +201,18 @@ def test_a_client_of_frames_that_takes_nothing_loses_its_place(frames, monkeypat
     assert not frames._clients
 
 
+def test_clients_that_went_have_no_place_though_no_keyframe_comes(frames, monkeypatch):
+    monkeypatch.setattr(frame_server, "_WAIT_S", 0.05)
+    frames.put(wall_seen_from([0, 0, 0], 0))
+    for _ in range(25):
+        with connect(f"ws://127.0.0.1:{frames.port}") as client:
+            client.recv(timeout=10.0)
+        deadline = time.monotonic() + 10.0
+        while frames._clients and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert not frames._clients
+
+
 def test_a_client_that_comes_late_gets_the_newest_frame_only(frames):
     for i in range(5):
         frames.put(wall_seen_from([float(i), 0, 0], i))

@@ -6,9 +6,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-from world_for_viewers import keyframe, track_frame
+from world_for_viewers import keyframe, map_objects, track_frame
 
-from worldsystem_core.objects import TrackFrame
+from worldsystem_core.objects import MapObjects, TrackFrame
 from worldsystem_viewer.album import Album
 
 RGB = np.random.default_rng(2).integers(0, 255, (360, 640, 3), np.uint8)
@@ -48,6 +48,17 @@ def test_the_objects_that_were_seen_longest_ago_go_when_memory_is_full():
     assert kept[0] == 1, "it is seen all the time"
     assert kept[1:] == list(range(200 - len(kept[1:]), 200))
     assert 50_000 < len(kept) * (size + 1000) < 120_000
+
+
+def test_another_object_of_the_same_id_has_none_of_the_pictures():
+    album, item = Album(), map_objects().objects[0]
+    album.objects(MapObjects(stamp_ns=0, objects=(replace(item, first_seen_ns=5),)))
+    see(album, item.id, 1)
+    for _ in range(2):
+        album.objects(MapObjects(stamp_ns=0, objects=(replace(item, first_seen_ns=5),)))
+    assert album.detail(item.id).sightings == 1
+    album.objects(MapObjects(stamp_ns=0, objects=(replace(item, first_seen_ns=9),)))
+    assert album.detail(item.id).sightings == 0
 
 
 def test_an_album_without_memory_keeps_nothing():

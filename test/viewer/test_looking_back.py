@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import threading
 import time
@@ -14,7 +15,8 @@ from world_for_viewers import delta, ground_block, map_objects, picture, pose_ev
 
 from worldsystem_core.objects import MapObjects
 from worldsystem_core.reconstruction import ScaleState
-from worldsystem_viewer.history import History
+from worldsystem_viewer import page_rewind
+from worldsystem_viewer.history import History, differences
 from worldsystem_viewer.page_messages import objects_message, pose_message, tracks_message
 from worldsystem_viewer.page_rewind import Rewind
 from worldsystem_viewer.protocol import (
@@ -191,6 +193,24 @@ def test_who_comes_back_keeps_no_block_that_is_gone():
     history.surface(step([], 5, removed=((1, 0, 0),)))
     left = decode(rewinding(history).leave())
     assert left.removed.tolist() == [[1, 0, 0]]
+
+
+def test_a_page_that_has_all_of_the_past_costs_nothing_more(monkeypatch):
+    history, compared = History(2**30), []
+    history.surface(step([ground_block(0, 0, 1)], 0))
+    history.surface(step([ground_block(1, 0, 1)], 5))
+
+    def counted(*given):
+        compared.append(1)
+        return differences(*given)
+
+    monkeypatch.setattr(page_rewind, "differences", counted)
+    rewind = rewinding(history)
+    rewind.at_ns = 2 * SECOND_NS
+    assert len([data for _ in range(20) for data in asyncio.run(rewind.surface())]) == 1
+    assert len(compared) == 2
+    rewind.at_ns = 6 * SECOND_NS
+    assert len(asyncio.run(rewind.surface())) == 1
 
 
 def test_an_empty_history_has_nothing():

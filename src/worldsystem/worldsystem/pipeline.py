@@ -126,6 +126,8 @@ class Pipeline:
             elif isinstance(event, RemovedKeyframes):
                 self.mesher.remove(event.ids, event.heirs)
                 self.segmenter.remove(event.ids, event.successors)
+        if is_last:
+            self.segmenter.settle()
         extract = self.mesher.settle if is_last else self.mesher.extract
         delta = extract(time.time_ns())
         if delta is not None:

@@ -57,6 +57,10 @@ class SegmentBackend(Protocol):
         """What an object is called; None when no phrase selects it."""
         ...
 
+    def ids_changed(self) -> None:
+        """From now on the map's ids are those of other things."""
+        ...
+
     def close(self) -> None:
         """End what runs by itself; waits for it."""
         ...

@@ -45,6 +45,8 @@ from worldsystem_segment.segmenter import Segmenter
 _IDENTITIES_WAITING = 64
 _IDENTITY_PERIOD_S = 0.2
 _ASK_PERIOD_S = 1.0
+_IDS_UNSAVED = 256
+"""So many new objects the process before may have told of after it saved the last time."""
 OBJECTS_PERIOD_S, OBJECTS_AT_LEAST_S = 0.5, 4.0
 OBJECTS_SHARE = 0.04
 """Live, the objects of the map are told so often that to list them takes this share of a processor:
@@ -98,6 +100,8 @@ class SegmenterNode(StageNode):
     def _go_on_in_map(self) -> None:
         if self.config.map and (Path(self.config.map) / NAME).exists():
             count = self._segmenter.load(Path(self.config.map), self._told)
+            if self.config.restore:
+                self._segmenter.skip_ids(_IDS_UNSAVED)
             self.get_logger().info(f"{count} objects from {self.config.map}")
             self._tell_objects()
 
@@ -181,6 +185,12 @@ class SegmenterNode(StageNode):
             self._keyframes_before.ask(Trigger.Request())
         if not len(self._inbox):
             self._let_others_stand_in(self._returning.take_replaced())
+            self._settle()
+
+    def _settle(self) -> None:
+        """Where no keyframe follows a correction, as after the last one."""
+        if not paced() and self._segmenter.settle():
+            self._unsaved = self._telling.wanted = True
 
     def _let_others_stand_in(self, ids: tuple[int, ...]) -> None:
         """Keyframes of before that were not told again were replaced while this stage was away:
@@ -245,10 +255,18 @@ class SegmenterNode(StageNode):
         return response
 
     def _on_save(self, request: SaveMap.Request, response: SaveMap.Response) -> SaveMap.Response:
-        return self._answered(response, self._segmenter.save, "saved", request.path)
+        def save(folder: Path) -> int:
+            return self._segmenter.save(folder, self._told)
+
+        return self._answered(response, save, "saved", request.path)
 
     def _on_load(self, request: LoadMap.Request, response: LoadMap.Response) -> LoadMap.Response:
-        answer = self._answered(response, self._segmenter.load, "loaded", request.path)
+        def load(folder: Path) -> int:
+            count = self._segmenter.load(folder, self._told)
+            self._asking.forget()
+            return count
+
+        answer = self._answered(response, load, "loaded", request.path)
         self._tell_objects()
         return answer
 
@@ -277,7 +295,7 @@ class SegmenterNode(StageNode):
         self._map_failure = failure
 
     def input_ended(self) -> None:
-        if self._telling.wanted:
+        if self._segmenter.settle() or self._telling.wanted:
             self._tell_objects()
 
     def close(self) -> None:

@@ -76,6 +76,11 @@ class Segmenter:
         """
         self._backend.move(world_from_cam, point_scale, scale)
 
+    def settle(self) -> bool:
+        """Join objects that corrections have laid on each other, which the next keyframe would do;
+        whether there were any."""
+        return self._backend.map.tracker.settle()
+
     def told_again(self, ids: Iterable[int]) -> None:
         """Keyframes that were fed came again, their points as large as they are by now; the sizes
         that `move` is told from now on are relative to these."""
@@ -140,8 +145,17 @@ class Segmenter:
 
     def load(self, folder: Path, told: ToldKeyframes | None = None) -> int:
         """Go on with the objects saved in `folder`, `told` what was told then; returns how many,
-        raises `MapError`."""
-        return load_objects(self._backend.map, folder, told or ToldKeyframes())
+        raises `MapError`. Their ids are those of other things than before: what is known by them
+        goes."""
+        count = load_objects(self._backend.map, folder, told or ToldKeyframes())
+        self._backend.ids_changed()
+        self._pictures, self._crops = ObjectPictures(self.config), []
+        self._identities.clear()
+        return count
+
+    def skip_ids(self, count: int) -> None:
+        """Give none of the next `count` ids to new objects."""
+        self._backend.map.tracker.skip_ids(count)
 
     def counters(self) -> dict[str, int]:
         """What is held, and what was let go since the start, by reason."""

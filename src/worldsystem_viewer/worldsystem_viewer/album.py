@@ -33,6 +33,7 @@ class _Entry:
     """What is known of one object; of many sightings those of long ago are thinned out."""
 
     label: str = ""
+    first_seen_ns: int = 0
     sightings: int = 0
     seen_ns: array[int] = field(default_factory=lambda: array("q"))
     scores: array[float] = field(default_factory=lambda: array("f"))
@@ -109,9 +110,18 @@ class Album:
                     self._see(track, frame, rgb)
 
     def objects(self, objects: MapObjects) -> None:
-        """The objects that one can ask for."""
+        """The objects that one can ask for. An id that another object has now, as after the objects
+        of a map were loaded, has none of the earlier one's pictures."""
         with self._lock:
             self._objects = objects
+            for item in objects.objects:
+                entry = self._entries.get(item.id)
+                if entry is None:
+                    continue
+                if entry.first_seen_ns not in (0, item.first_seen_ns):
+                    self._entry_bytes -= self._entries.pop(item.id).bytes
+                else:
+                    entry.first_seen_ns = item.first_seen_ns
 
     def detail(self, object_id: int) -> ObjectDetail:
         """All that is known of one object; empty where nothing is."""

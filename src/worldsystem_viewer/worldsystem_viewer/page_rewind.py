@@ -41,7 +41,7 @@ class Rewind:
         self._share = LineShare(mbps if coded else 0.0)
         self._held: dict[BlockIndex, MeshBlock | None] = {}
         self._wanted: dict[BlockIndex, MeshBlock | None] = {}
-        self._told_ns = self._wanted_ns = -1
+        self._told_ns = self._wanted_ns = self._complete_ns = -1
         self.at_ns = -1
 
     def states(self, *, image: bool = True) -> list[Message]:
@@ -57,13 +57,14 @@ class Rewind:
 
     async def surface(self) -> list[bytes]:
         """A part of what is different on the surface, nearest to the camera first."""
-        if not self._share.ready(time.monotonic()):
+        if self._complete_ns == self.at_ns or not self._share.ready(time.monotonic()):
             return []
         if self._wanted_ns != self.at_ns:
             self._wanted_ns = self.at_ns
             self._wanted = await asyncio.to_thread(self._history.blocks_at, self.at_ns)
         blocks, removed = differences(self._held, self._wanted.items())
         if not blocks and not removed:
+            self._complete_ns = self.at_ns
             return []
         blocks = self._nearest(blocks)
         for index in removed:
@@ -80,6 +81,7 @@ class Rewind:
         gone = {index for index, block in self._held.items() if block and not now.get(index)}
         gone |= {index for index, block in now.items() if block is None}  # it may be of before
         self._held.clear()
+        self._complete_ns = -1
         return encode(self._message([], sorted(gone)))
 
     def _nearest(self, blocks: list[MeshBlock]) -> list[MeshBlock]:

@@ -87,6 +87,9 @@ class GeometricBackend:
         """Confirmed tracks as oriented boxes [world units], upright where up is known."""
         return self.map.objects(stamp_ns, lambda t: self.name(t, phrases), self._up_world())
 
+    def ids_changed(self) -> None:
+        """Nothing here is known by the map's ids."""
+
     def counters(self) -> dict[str, int]:
         """What was let go and why, since the start."""
         return self.map.counters()

@@ -56,6 +56,12 @@ class Asking:
             if due and not self._identifier.refuses(thing.id) and self.ask(thing.id)[0]:
                 self._asked.add(thing.id)
 
+    def forget(self) -> None:
+        """The ids are those of other objects from now on."""
+        self._asked.clear()
+        if self._identifier is not None:
+            self._identifier.forget()
+
     def close(self) -> None:
         """End the thread that asks."""
         if self._identifier is not None:

@@ -62,6 +62,12 @@ class Identifier:
         with self._lock:
             return self._answers.get(object_id, "")
 
+    def forget(self) -> None:
+        """Answers are about other things than those that have their ids from now on; a question
+        under way may still be answered."""
+        with self._lock:
+            self._answers.clear()
+
     def refuses(self, object_id: int) -> str:
         """Why a question about an object would not be taken now; empty if it would."""
         with self._lock:

@@ -120,6 +120,10 @@ class LearnedBackend:
         up = np.array([0.0, 0.0, 1.0]) if metric else None
         return self.map.objects(stamp_ns, lambda track: self.name(track, phrases), up)
 
+    def ids_changed(self) -> None:
+        """What is followed gets an id of the map anew."""
+        self._last_id.clear()
+
     def name(self, track: WorldTrack, phrases: Sequence[Phrase]) -> Named | None:
         """The phrase most votes are for, among those of the prompt; None when it holds none."""
         votes = track.nouns.most_common()

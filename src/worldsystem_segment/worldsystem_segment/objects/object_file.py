@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import zipfile
+import zlib
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -96,7 +97,15 @@ def load_objects(objects: ObjectMap, folder: Path, told: ToldKeyframes) -> int:
         }
     except FileNotFoundError as error:
         raise MapError(f"no objects are saved in {folder}; there is no {NAME}") from error
-    except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+    except (
+        OSError,
+        EOFError,
+        ValueError,
+        KeyError,
+        TypeError,
+        zipfile.BadZipFile,
+        zlib.error,
+    ) as error:
         raise MapError(f"{path} is damaged ({error}); save the objects again") from error
     objects.restore(header["unit"], ScaleState[header["scale"]], up, units)
     objects.tracker.restore(tracks, dict(places), sizes, int(header["next_id"]), unused)

@@ -56,6 +56,7 @@ class WorldTracker:
         self._unused_ids: deque[int] = deque(maxlen=MAX_ID)
         self._told_of_last_id = False
         self._joined: deque[tuple[int, int]] = deque(maxlen=MAX_ID)
+        self._has_moved = False
 
     def update(
         self,
@@ -69,6 +70,7 @@ class WorldTracker:
         `owner`, where it is known, is whose each pixel of the view is: the number of a detection
         from 1 on, -1 for structure, 0 for nobody.
         """
+        self.settle()
         self.feed_count += 1
         self._poses[view.keyframe_id] = view.world_from_cam
         thinned = [_one_a_voxel(d, self.config.voxel) for d in detections]
@@ -104,6 +106,17 @@ class WorldTracker:
     def present(self, track: WorldTrack) -> bool:
         """Whether the track is where it was last seen, as far as is known."""
         return track.empty_views < self.config.vanish_keyframes
+
+    def settle(self) -> bool:
+        """Join things that corrections have laid on each other since; whether there were any."""
+        before = self.merged
+        if self._has_moved:
+            self._merge()
+        return self.merged > before
+
+    def skip_ids(self, count: int) -> None:
+        """Give none of the next `count` ids: a process before may have given them unseen."""
+        self._next_id = min(MAX_ID + 1, self._next_id + count)
 
     def take_id(self) -> int:
         """An id nobody holds, or 0 when all 65535 are taken; a confirmed id is never given again.
@@ -181,6 +194,7 @@ class WorldTracker:
         for track in self.tracks.values():
             if moved & track.points.anchors:
                 self._replace(track, moved)
+                self._has_moved = True
 
     def remove(self, keyframe_ids: Iterable[int]) -> None:
         """Forget the voxels that hang on these keyframes, and tracks that have none left."""
@@ -201,6 +215,7 @@ class WorldTracker:
         grown by `size` where it is not known yet."""
         at = self._poses.setdefault(other, pose)
         grown = self._sizes.setdefault(other, size)
+        self._has_moved = True
         for track in self.tracks.values():
             if keyframe_id in track.points.anchors:
                 track.points.hang_on(keyframe_id, other, at, grown)
@@ -325,6 +340,7 @@ class WorldTracker:
             self._unused_ids.append(track.id)
 
     def _merge(self) -> None:
+        self._has_moved = False
         for kept, gone in duplicates(list(self.tracks.values()), self.feed_count):
             kept.take_over(gone)
             self._let_go(gone)

@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 import msgpack
 import numpy as np
 from websockets.exceptions import ConnectionClosed
+from websockets.protocol import State
 from websockets.sync.server import Server, ServerConnection, serve
 
 from worldsystem_core.errors import PortInUse
@@ -148,6 +149,8 @@ class FrameServer:
         seen = 0
         while not self._stopped:
             number, keyframe = self._newer_than(seen)
+            if connection.protocol.state is not State.OPEN:
+                return  # where nothing is sent, nothing else tells
             if number == seen or keyframe is None:
                 continue
             self.skipped += number - seen - 1 if seen else 0

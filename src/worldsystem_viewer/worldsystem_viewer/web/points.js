@@ -4,7 +4,7 @@
 import { linear } from "./mesh_geometry.js";
 import * as THREE from "./vendor/three.module.min.js";
 
-const MOST_POINTS = 2_000_000; // then the oldest clouds go, to 90 %
+const MOST_POINTS = 2_000_000; // then the clouds of the oldest keyframes go, to 90 %
 
 export class PointsLayer {
   constructor(stage) {
@@ -32,7 +32,7 @@ export class PointsLayer {
     this.place(keyframe_id);
     this.group.add(cloud);
     if (this.count > MOST_POINTS) {
-      for (const id of this.clouds.keys()) {
+      for (const id of [...this.clouds.keys()].sort((one, other) => one - other)) {
         if (this.count <= 0.9 * MOST_POINTS) break;
         this.drop(id);
       }

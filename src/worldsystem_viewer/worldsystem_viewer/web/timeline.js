@@ -5,6 +5,7 @@ import { moment } from "./card.js";
 
 const SEEK_MS = 120;
 const SHORTEST_NS = 2e9;
+const PATIENCE_MS = 5000; // for the server's answer to a look back, on a thin line
 
 export class Timeline {
   // `seek(ns or null)` tells the server; `onPast(true or false)` is called when that changes.
@@ -12,12 +13,20 @@ export class Timeline {
     Object.assign(this, { panel, slider, clock, live, play, seek, onPast });
     this.span = [0, 0];
     this.at = null; // null: what is newest
+    this.sought = 0;
+    const tell = this.seek;
+    this.seek = (ns) => {
+      this.sought = performance.now();
+      tell(ns);
+    };
     slider.addEventListener("input", () => this.look(this.span[0] + (slider.value / 1000) * (this.span[1] - this.span[0])));
     live.addEventListener("click", () => this.look(null));
     play.addEventListener("click", () => this.toggle());
   }
 
-  take({ first_ns, last_ns }) {
+  take({ first_ns, last_ns, at_ns }) {
+    const answered = performance.now() - this.sought > PATIENCE_MS;
+    if (this.at !== null && at_ns < 0 && answered) this.look(null); // it remembers nothing of then
     this.span = [Number(first_ns), Number(last_ns)];
     this.panel.hidden = this.span[1] - this.span[0] < SHORTEST_NS;
     this.draw();
