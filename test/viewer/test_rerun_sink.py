@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from world_for_viewers import (
     delta,
+    ground_block,
     growing_ground,
     keyframe,
     map_objects,
@@ -22,8 +23,12 @@ from world_for_viewers import (
 from worldsystem_core.errors import MissingDependency, PortInUse
 from worldsystem_core.frames import EncodedFrame
 from worldsystem_core.objects import MapObjects
+from worldsystem_viewer.camera_path import CameraPath
+from worldsystem_viewer.chunks import ChunkedSurface
 from worldsystem_viewer.config import ViewerConfig
+from worldsystem_viewer.rerun_entities import RerunEntities
 from worldsystem_viewer.rerun_sink import RerunSink
+from worldsystem_viewer.rerun_statics import Statics
 
 pytest.importorskip("rerun", reason="rerun-sdk is not installed")
 
@@ -119,6 +124,41 @@ def test_everything_that_was_logged_is_counted_in_the_file(tmp_path):
     assert len(chunks) == 9
     assert all(name.endswith("!") for name in chunks)  # a viewer keeps the newest alone
     assert sink.dropped == 0
+
+
+def test_what_a_full_server_would_let_go_of_is_logged_again(tmp_path):
+    import rerun
+
+    path, surface = tmp_path / "world.rrd", ChunkedSurface(2**30)
+    stream = rerun.RecordingStream("worldsystem")
+    stream.set_sinks(rerun.FileSink(path))
+    entities = RerunEntities(rerun, stream, 80, server_bytes=200_000)
+    entities.pose(pose_event(0, 0.0), CameraPath())
+    surface.apply(delta([ground_block(0, 0), ground_block(4, 0)], 1))
+    sent, size = 0, 0
+    while sent < 2_000_000:
+        surface.apply(delta([ground_block(4, 0)], 1))  # the other one stays as it is
+        while (part := surface.take_changed()) is not None:
+            entities.chunk(*part)
+            size = part[1].faces.nbytes + 2 * part[1].vertices.nbytes + part[1].colours.nbytes
+            sent += size
+        entities.renew(surface.mesh_of)
+    stream.disconnect()
+    rows = rows_of(path)
+    turns = sent / 100_000
+    assert turns - 3 < rows["/world/mesh/0_0_0!"] < 1.2 * turns
+    assert turns - 3 < rows["/world!"] < 1.2 * turns
+    assert rows["/world/mesh/1_0_0!"] >= sent // size - 1
+
+
+def test_a_surface_larger_than_the_server_is_told_of_once(caplog):
+    statics = Statics(1000)
+    for chunk in (0, 1, 2, 1, 2, 1):
+        statics.note((chunk, 0, 0), 200)
+        assert statics.due() is None
+    assert caplog.text.count("rerun_mb") == 1
+    statics.gone((2, 0, 0), 10)
+    assert statics.due() == (0, 0, 0), "both have room for each other now"
 
 
 def test_the_shipped_blueprint_is_one_that_rerun_reads():

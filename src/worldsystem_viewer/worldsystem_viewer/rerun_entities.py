@@ -8,6 +8,7 @@ static data: a viewer holds its newest state alone, and its memory follows the m
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 import cv2
@@ -22,18 +23,21 @@ from worldsystem_core.reconstruction import Keyframe, Pose, ScaleState, Tracking
 from worldsystem_core.surface import Mesh
 from worldsystem_viewer.camera_path import CameraPath
 from worldsystem_viewer.chunks import ChunkIndex
+from worldsystem_viewer.rerun_statics import Name, Statics
 
 _PATH_PERIOD_S = 0.5
 _PATH_CENTRES_PER_S = 5_000  # it is logged whole
-_PICTURE = "world/camera/picture"
+_WORLD, _PICTURE = "world", "world/camera/picture"
 _TRACKS = f"{_PICTURE}/tracks"
 _CODECS = {"h264": "H264", "h265": "H265"}
+_MESSAGE_BYTES = 1_000  # of one that holds next to nothing
 
 
 class RerunEntities:
-    """Writes core types to a recording; used by one thread only."""
+    """Writes core types to a recording, of which a server holds `server_bytes`; used by one thread
+    only."""
 
-    def __init__(self, rerun: Any, stream: Any, jpeg_quality: int) -> None:
+    def __init__(self, rerun: Any, stream: Any, jpeg_quality: int, server_bytes: int) -> None:
         # `rerun` is the module: it is optional, so nothing here imports it
         self._rr = rerun
         self._stream = stream
@@ -43,6 +47,7 @@ class RerunEntities:
         self._scale: ScaleState | None = None
         self._path_due_s = 0.0
         self._codec = ""
+        self._statics = Statics(server_bytes)
 
     def pose(self, pose: Pose, path: CameraPath) -> None:
         """The camera, unless it is lost, and twice a second its path, a long one more seldom."""
@@ -89,8 +94,7 @@ class RerunEntities:
             if not self._codec:  # pictures from before the first key frame must not lie beneath
                 self._log(_PICTURE, self._rr.EncodedImage.from_fields(clear_unset=True))
             self._codec = frame.codec
-            codec = getattr(self._rr.VideoCodec, _CODECS[frame.codec])
-            self._stream.log(_PICTURE, video(codec=codec), static=True)
+            self._log_codec()
         self._log(_PICTURE, video.from_fields(sample=frame.data, is_keyframe=frame.is_key))
 
     def size_of_video(self, size: tuple[int, int]) -> None:
@@ -124,8 +128,11 @@ class RerunEntities:
         """One chunk of the surface, replacing what was there."""
         path, mesh_type = "world/mesh/" + "_".join(map(str, chunk)), self._rr.Mesh3D
         if len(mesh.faces) == 0:
+            self._statics.gone(chunk, _MESSAGE_BYTES)
             self._stream.log(path, mesh_type.from_fields(clear_unset=True), static=True)
             return
+        size = mesh.faces.nbytes + 2 * mesh.vertices.nbytes + mesh.colours.nbytes
+        self._statics.note(chunk, _MESSAGE_BYTES + size)
         shown = mesh_type(
             vertex_positions=mesh.vertices,
             triangle_indices=mesh.faces,
@@ -133,6 +140,11 @@ class RerunEntities:
             vertex_colors=mesh.colours,
         )
         self._stream.log(path, shown, static=True)
+
+    def renew(self, mesh_of: Callable[[ChunkIndex], Mesh]) -> None:
+        """Log again what the server would soon hold no more; `mesh_of` tells a part's surface."""
+        while (name := self._statics.due()) is not None:
+            self._renew(name, mesh_of)
 
     def objects(self, objects: MapObjects) -> None:
         """All objects as labelled boxes."""
@@ -165,9 +177,26 @@ class RerunEntities:
         if scale is self._scale:
             return
         self._scale = scale
+        self._log_upright()
+
+    def _log_upright(self) -> None:
         axes = self._rr.ViewCoordinates
-        upright = axes.RIGHT_HAND_Z_UP if scale is ScaleState.METRIC else axes.RDF
-        self._stream.log("world", upright, static=True)
+        upright = axes.RIGHT_HAND_Z_UP if self._scale is ScaleState.METRIC else axes.RDF
+        self._stream.log(_WORLD, upright, static=True)
+        self._statics.note(_WORLD, _MESSAGE_BYTES)
+
+    def _log_codec(self) -> None:
+        codec = getattr(self._rr.VideoCodec, _CODECS[self._codec])
+        self._stream.log(_PICTURE, self._rr.VideoStream(codec=codec), static=True)
+        self._statics.note(_PICTURE, _MESSAGE_BYTES)
+
+    def _renew(self, name: Name, mesh_of: Callable[[ChunkIndex], Mesh]) -> None:
+        if name == _WORLD:
+            self._log_upright()
+        elif name == _PICTURE:
+            self._log_codec()
+        elif not isinstance(name, str):
+            self.chunk(name, mesh_of(name))
 
     def _at(self, stamp_ns: int, frame: int | None = None) -> None:
         self._stream.set_time("capture", timestamp=np.datetime64(stamp_ns, "ns"))

@@ -94,7 +94,9 @@ class RerunSink:
         if sinks:
             self._stream.set_sinks(*sinks)
             self._stream.send_blueprint(blueprint(rerun))
-        self._entities = RerunEntities(rerun, self._stream, self._config.jpeg_quality)
+        server_bytes = self._config.rerun_mb * 2**20
+        quality = self._config.jpeg_quality
+        self._entities = RerunEntities(rerun, self._stream, quality, server_bytes)
         self._thread.start()
 
     def stop(self) -> None:
@@ -201,6 +203,7 @@ class RerunSink:
     def _log_surface(self) -> None:
         while (part := self._surface.take_changed()) is not None:
             self._entities.chunk(*part)
+        self._entities.renew(self._surface.mesh_of)
 
 
 def _start_server(config: ViewerConfig) -> subprocess.Popen[bytes]:
