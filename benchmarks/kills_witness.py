@@ -21,7 +21,7 @@ from worldsystem_core.reconstruction import RemovedKeyframes
 from worldsystem_core.ros import topics
 from worldsystem_core.ros.adapters.surface import mesh_delta
 from worldsystem_core.ros.cdr import CdrReader
-from worldsystem_core.ros.reference_topic import Topic
+from worldsystem_core.ros.topic import Topic
 from worldsystem_core.surface import BlockIndex, MeshDelta
 from worldsystem_core.surface_follower import SurfaceFollower
 

@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from worldsystem_core.surface import MeshAssembly, MeshBlock, MeshDelta
-from worldsystem_core.surface_follower import HELD, RESTART_NS, SurfaceFollower
+from worldsystem_core.surface_follower import HELD, REGROWN_NS, RESTART_NS, SurfaceFollower
 
 SILENCE_NS = RESTART_NS + 1
 
@@ -96,6 +98,31 @@ def test_a_mesher_that_begins_anew_is_followed_whatever_was_missing():
     assert shown(follower.take(delta(1, base=0))) == [1]
     assert follower.newer_than is None
     assert follower.catch_up(delta(41, base=0)) == [], "an answer of the mesher before"
+
+
+def test_what_a_mesher_that_begins_anew_does_not_tell_again_goes():
+    follower, assembly = SurfaceFollower(), MeshAssembly()
+    steps = [
+        delta(40, base=0, stamp_ns=1, places=(1, 2, 3)),
+        delta(1, base=0, stamp_ns=SILENCE_NS, places=(1, 9)),
+        delta(2, stamp_ns=2 * SILENCE_NS, places=(2,)),
+        delta(3, stamp_ns=REGROWN_NS + 2 * SILENCE_NS, places=(9,)),
+    ]
+    places = []
+    for step in steps:
+        for each in follower.take(step):
+            assembly.apply(each)
+        places.append(sorted(index[0] for index in assembly.blocks))
+    assert places == [[1, 2, 3], [1, 2, 3, 9], [1, 2, 3, 9], [1, 2, 9]]
+
+
+def test_blocks_of_another_size_stand_for_other_places_and_replace_all_at_once():
+    follower, assembly = SurfaceFollower(), MeshAssembly()
+    larger = replace(delta(1, base=0, stamp_ns=SILENCE_NS, places=(1, 9)), block_size=0.2)
+    for step in (delta(40, base=0, stamp_ns=1, places=(1, 2, 3)), larger):
+        for each in follower.take(step):
+            assembly.apply(each)
+    assert sorted(index[0] for index in assembly.blocks) == [1, 9]
 
 
 def test_a_mesher_that_begins_anew_is_followed_though_its_first_delta_was_missed():

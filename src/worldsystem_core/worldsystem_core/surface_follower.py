@@ -11,6 +11,8 @@ from worldsystem_core.surface import BlockIndex, MeshDelta
 HELD = 100
 RESTART_NS = 10**9
 """The least time in which a stage begins anew: after a longer silence another mesher may speak."""
+REGROWN_NS = 60 * 10**9
+"""A mesher that is begun anew has told by then what it goes on with, as a rule."""
 
 
 class SurfaceFollower:
@@ -18,7 +20,8 @@ class SurfaceFollower:
 
     While something is missing, deltas are held (the newest `HELD`): the answer may be older than
     they are and would put old blocks over new ones. Where the mesher may be another one, all of its
-    surface is asked for, and blocks that this does not hold are removed.
+    surface is asked for, and blocks that this does not hold are removed. One that begins anew is
+    given `REGROWN_NS` to tell again what there was, unless its blocks are of another size.
     """
 
     def __init__(self) -> None:
@@ -28,6 +31,8 @@ class SurfaceFollower:
         self._newest_sequence, self._newest_ns = 0, 0
         self._begun_ns = 0
         self._shown: set[BlockIndex] = set()
+        self._of_before: set[BlockIndex] = set()
+        self._anew_ns, self._block_size = 0, 0.0
 
     @property
     def newer_than(self) -> int | None:
@@ -41,6 +46,7 @@ class SurfaceFollower:
         if delta.base_sequence == 0:  # a mesher that begins anew: its numbers begin again
             self._missing = False
             self._held.clear()
+            self._of_before, self._anew_ns = set(self._shown), delta.stamp_ns
         elif may_be_of_another:  # and its first delta was missed
             self._sequence, self._missing, self._begun_ns = 0, True, delta.stamp_ns
             self._held = deque([delta], maxlen=HELD)
@@ -110,10 +116,20 @@ class SurfaceFollower:
         """`answer`; where it is the whole surface, what else was shown is removed by it."""
         if answer.base_sequence > 0:
             return answer
+        self._of_before = set()
         gone = self._shown.difference(block.index for block in answer.blocks)
         return replace(answer, removed=(*answer.removed, *gone.difference(answer.removed)))
 
     def _showing(self, delta: MeshDelta) -> MeshDelta:
+        """`delta`, with what is to go of a mesher before."""
+        told = {block.index for block in delta.blocks}
+        self._of_before -= told
+        self._of_before.difference_update(delta.removed)
+        another_size = delta.block_size != self._block_size
+        if self._of_before and (another_size or delta.stamp_ns - self._anew_ns > REGROWN_NS):
+            delta = replace(delta, removed=(*delta.removed, *self._of_before))
+            self._of_before = set()
+        self._block_size = delta.block_size
         self._shown.difference_update(delta.removed)
-        self._shown.update(block.index for block in delta.blocks)
+        self._shown |= told
         return delta

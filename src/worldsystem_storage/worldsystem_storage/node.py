@@ -25,8 +25,8 @@ from worldsystem_core.ros.container import run_node
 from worldsystem_core.ros.definitions import share_folders, type_name
 from worldsystem_core.ros.foreign_topic import ForeignTopic, listen_to_foreign
 from worldsystem_core.ros.latched import is_latched, part_of
-from worldsystem_core.ros.reference_topic import Topic
 from worldsystem_core.ros.stage_node import StageNode
+from worldsystem_core.ros.topic import Topic
 from worldsystem_storage.bag_metadata import qos_yaml
 from worldsystem_storage.bag_writer import BagWriter
 from worldsystem_storage.config import StorageConfig

@@ -23,9 +23,9 @@ from worldsystem_core.ros.definitions import share_folders, type_name
 from worldsystem_core.ros.followed_surface import FollowedSurface
 from worldsystem_core.ros.latched import is_latched, part_of
 from worldsystem_core.ros.patient_call import PatientCall, log_trigger
-from worldsystem_core.ros.reference_topic import Topic
 from worldsystem_core.ros.remote_control import RemoteControl
 from worldsystem_core.ros.stage_node import StageNode
+from worldsystem_core.ros.topic import Topic
 from worldsystem_core.surface import MeshDelta
 from worldsystem_core.trajectory import StampedPoses
 from worldsystem_viewer.config import ViewerConfig

@@ -12,7 +12,6 @@ pytest.importorskip("rclpy", reason="ROS is not set up: run these through `make 
 
 from message_lab import STAMP, some_pose
 from rclpy.serialization import deserialize_message, serialize_message
-from sensor_msgs.msg import Image
 from worldsystem_msgs.msg import Track as TrackMessage
 from worldsystem_msgs.msg import TrackArray
 
@@ -39,7 +38,6 @@ from worldsystem_core.reconstruction import (
     TrackingState,
 )
 from worldsystem_core.ros import topics
-from worldsystem_core.ros.adapters.messages import time_message
 from worldsystem_core.ros.adapters.objects import (
     mask_from_run_lengths,
     run_lengths,
@@ -87,33 +85,6 @@ def test_a_picture_comes_back_pixel_for_pixel_with_its_stamp(shape):
     (back,) = through(topics.IMAGE, Frame(id=3, stamp_ns=STAMP, rgb=rgb))
     assert back.stamp_ns == STAMP
     np.testing.assert_array_equal(back.rgb, rgb)
-
-
-@pytest.mark.parametrize("frame_id", ["", "a", "camera", "optical"])
-def test_a_picture_of_another_program_is_read_whatever_its_name_order_and_padding(frame_id):
-    rgb = np.random.default_rng(1).integers(0, 256, (3, 5, 3), dtype=np.uint8)
-    rows = np.zeros((3, 19), np.uint8)
-    rows[:, :15] = rgb[..., ::-1].reshape(3, 15)
-    message = Image(height=3, width=5, encoding="bgr8", step=19, data=rows.tobytes())
-    message.header.frame_id = frame_id
-    message.header.stamp = time_message(STAMP)
-    back = topics.IMAGE.adapter.load(serialize_message(message))
-    assert back.stamp_ns == STAMP
-    np.testing.assert_array_equal(back.rgb, rgb)
-
-
-def test_a_picture_cut_off_or_of_another_kind_is_refused_with_words():
-    (cdr,) = topics.IMAGE.adapter.dump(
-        Frame(id=1, stamp_ns=STAMP, rgb=np.zeros((4, 6, 3), np.uint8))
-    )
-    for end in (2, 10, 30, len(cdr) - 1):
-        with pytest.raises(ProtocolError, match=r"ends|encoding"):
-            topics.IMAGE.adapter.load(cdr[:end])
-    with pytest.raises(ProtocolError, match="0000"):
-        topics.IMAGE.adapter.load(b"\x00\x00" + cdr[2:])
-    wrong = Image(height=4, width=6, encoding="rgb8", step=18, data=bytes(5))
-    with pytest.raises(ProtocolError, match="5 bytes"):
-        topics.IMAGE.adapter.load(serialize_message(wrong))
 
 
 @pytest.mark.parametrize("size", [0, 1, 7, 1000])

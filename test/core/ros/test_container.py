@@ -89,6 +89,8 @@ def test_nodes_are_loaded_listed_and_unloaded_and_sigint_ends_all_in_order(conta
         ("worldsystem_mesh.node:NoSuchNode", {}, "NoSuchNode"),
         ("worldsystem_mesh.node:MesherNode", {"voxl": 0.1}, "voxl"),
         ("worldsystem_mesh.node:MesherNode", {"device": "abacus"}, "abacus"),
+        ("worldsystem_viewer.node:ViewerNode", {"host": "203.0.113.7"}, "address"),
+        ("worldsystem_core.ros.container:main", {}, "TypeError"),
     ],
 )
 def test_what_cannot_be_loaded_is_refused_with_the_reason(

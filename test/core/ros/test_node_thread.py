@@ -100,6 +100,37 @@ def test_a_bell_rung_often_wakes_once_and_one_rung_early_is_not_missed():
     later.join()
 
 
+class Slow(StageNode):
+    """Takes its time for each picture, and counts them all."""
+
+    def __init__(self, context):
+        super().__init__("slow", NoSettings, context=context)
+        self.listen(topics.IMAGE, self._on_frame, self._on_drop, depth=5)
+
+    def _on_frame(self, frame):
+        self.ledger.take(frame.id)
+        time.sleep(0.1)
+        self.ledger.use(frame.id)
+
+    def _on_drop(self, frame):
+        self.ledger.drop_untaken(frame.id, "queue_full")
+
+
+def test_what_waits_when_a_stage_has_no_more_time_is_counted(context):
+    thread = NodeThread(Slow(context))
+    publisher = ReferencePublisher(thread.node, topics.IMAGE)
+    thread.start()
+    for number in range(20):
+        publisher.publish(a_frame(number))
+    thread.finish(0.05)
+    state = thread.node.ledger.state()
+    assert state.taken == 20
+    assert state.used < 5
+    assert state.used + sum(state.dropped.values()) == 20
+    assert state.dropped["shutdown"] > 0
+    thread.node.close()
+
+
 def test_callbacks_come_from_two_threads_but_one_at_a_time(context):
     thread = NodeThread(Busy(context))
     node, publisher = thread.node, ReferencePublisher(thread.node, topics.IMAGE)

@@ -17,6 +17,7 @@ rclpy = pytest.importorskip("rclpy", reason="ROS is not set up: run these throug
 
 from rclpy.executors import SingleThreadedExecutor  # noqa: E402
 from rclpy.node import Node  # noqa: E402
+from rclpy.qos import ReliabilityPolicy, qos_profile_sensor_data  # noqa: E402
 from sensor_msgs.msg import Image  # noqa: E402
 
 from worldsystem_core.frames import Frame  # noqa: E402
@@ -216,7 +217,26 @@ def test_what_is_no_message_is_counted_and_ends_nothing(node, spin, context):
         return bool(got) and subscription.refused > 1
 
     spin(all_came)
+    assert "left out" in subscription.problem
     np.testing.assert_array_equal(got[0].rgb.ravel(), np.zeros(12))
+
+
+def test_overriding_the_quality_of_one_topic_changes_no_other(context, monkeypatch):
+    monkeypatch.setattr(reference_topic, "_registry", reference_topic._Registry())
+    name = "qos_overrides./imu.publisher.reliability"
+    given = [rclpy.parameter.Parameter(name, value="best_effort")]
+    node = Node("tester", context=context, parameter_overrides=given)
+    publisher = ReferencePublisher(node, replace(topics.IMAGE, name="imu"))
+    assert publisher._dds.qos_profile.reliability is ReliabilityPolicy.BEST_EFFORT
+    assert topics.IMAGE.qos.reliability is ReliabilityPolicy.RELIABLE
+    node.destroy_node()
+
+
+def test_a_publisher_that_offers_less_than_is_asked_for_is_told_of(node, spin):
+    subscription = ReferenceSubscription(node, topics.IMAGE, lambda _: None)
+    node.create_publisher(Image, "camera/image_raw", qos_profile_sensor_data)
+    spin(lambda: bool(subscription.problem))
+    assert "qos_overrides./camera/image_raw.subscription.reliability" in subscription.problem
 
 
 def test_a_shared_topic_hears_other_processes_and_its_own_messages_once(node, spin):

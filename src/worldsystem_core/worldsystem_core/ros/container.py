@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 _FINISH_S = 20.0
 _JOIN_S = 5.0
 _LOOK_S = 0.2
+_FORESEEN = (WorldSystemError, ImportError, AttributeError, ValueError)
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -49,9 +50,10 @@ class Container(Node):
     def _load(self, request: LoadNode.Request, response: LoadNode.Response) -> LoadNode.Response:
         try:
             thread = NodeThread(_make_node(request))
-        except (WorldSystemError, ImportError, AttributeError, ValueError) as error:
+        except Exception as error:  # the edge of the container: the other nodes go on
             response.error_message = f"{type(error).__name__}: {error}"
-            log.error("cannot load %s: %s", request.plugin_name, error)
+            unforeseen = None if isinstance(error, _FORESEEN) else error
+            log.error("cannot load %s: %s", request.plugin_name, error, exc_info=unforeseen)
             return response
         thread.start()
         response.unique_id = self._next_id

@@ -92,16 +92,19 @@ class Delivery:
     def run(self, ended: threading.Event) -> None:
         """Deliver in the calling thread until `ended`, which `wake` makes it notice."""
         while not ended.is_set():
-            self._work_off()
+            self._work_off(ended)
             self._bell.wait(_WAIT_S)
 
     def _on_guard(self) -> None:
         if not self._apart:
             self._work_off()
 
-    def _work_off(self) -> None:
-        """Call back with what waits, in the order in which it was published, whatever the topic."""
+    def _work_off(self, ended: threading.Event | None = None) -> None:
+        """Call back with what waits, in the order in which it was published, whatever the topic,
+        until `ended`."""
         for _ in range(_AT_ONCE):
+            if ended is not None and ended.is_set():
+                return
             link = min(list(self._links), key=lambda link: link.oldest, default=None)
             if link is None or link.oldest == math.inf:
                 return

@@ -11,7 +11,7 @@ from rclpy.qos import DurabilityPolicy, QoSProfile
 from worldsystem_core.errors import ProtocolError
 from worldsystem_core.latched_parts import only_part
 from worldsystem_core.ros import topics
-from worldsystem_core.ros.reference_topic import Topic
+from worldsystem_core.ros.topic import Topic
 
 
 def is_latched(qos: QoSProfile) -> bool:

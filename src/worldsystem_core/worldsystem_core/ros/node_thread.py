@@ -111,7 +111,7 @@ class NodeThread:
             return
         try:
             self.node.input_ended()
-            self.node.ledger.drop_in_flight("shutdown")
+            self.node.let_go_of_waiting()
             self.node.report()
         except Exception as error:  # the edge: one stage's end must not keep the others from theirs
             self.failure = error

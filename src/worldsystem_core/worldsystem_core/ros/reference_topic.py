@@ -13,68 +13,30 @@ is outside, and what comes back from this process is told by its bytes and let g
 
 from __future__ import annotations
 
+import copy
 import logging
 import threading
 import time
 from abc import ABC, abstractmethod
 from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallbacks
 from rclpy.node import Node
-from rclpy.qos import QoSProfile
 from rclpy.qos_overriding_options import QoSOverridingOptions
 
 from worldsystem_core.errors import ProtocolError
 from worldsystem_core.handoff import Handoff
 from worldsystem_core.ros.delivery import delivery_of
+from worldsystem_core.ros.quality_mismatch import QualityMismatch
+from worldsystem_core.ros.topic import Topic
 
 T = TypeVar("T")
 _REMEMBERED = 256
 _REMNANTS_NS = 1_000_000_000
 _log = logging.getLogger(__name__)
-# what rclpy, numpy and our own checks say of bytes that are no message
-_NO_MESSAGE = (ArithmeticError, LookupError, MemoryError, RuntimeError, TypeError, ValueError)
-
-
-class Adapter(Protocol[T]):
-    """How a native object becomes ROS messages, and back."""
-
-    ros_type: type
-
-    def dump(self, item: T) -> list[bytes]:
-        """The CDR bytes of the messages that tell `item` to ROS: usually one, possibly none."""
-        ...
-
-    def load(self, cdr: bytes) -> T:
-        """The native object of one message; arrays may be views of `cdr`."""
-        ...
-
-
-@dataclass(frozen=True)
-class Topic(Generic[T]):
-    """A topic's name, how its objects become messages, and its quality of service.
-
-    `inbox` is where objects wait in a subscriber, at most `waiting` (0: as many as `qos` says).
-    """
-
-    name: str
-    adapter: Adapter[T]
-    qos: QoSProfile
-    latched: bool = False
-    shared: bool = False
-    inbox: Callable[[int, Callable[[T], None] | None], Handoff[T]] = Handoff
-    waiting: int = 0
-
-    def load(self, cdr: bytes) -> T:
-        """The native object of one message; raises `ProtocolError` for bytes that are none."""
-        try:
-            return self.adapter.load(cdr)
-        except _NO_MESSAGE as error:
-            raise ProtocolError(f"{self.name}: no message ({error})") from error
 
 
 class _Registry:
@@ -119,7 +81,7 @@ class ReferencePublisher(Generic[T]):
             self._dds = self._node.create_publisher(
                 self.topic.adapter.ros_type,
                 self.topic.name,
-                self.topic.qos,
+                copy.copy(self.topic.qos),  # overrides are written into it
                 qos_overriding_options=QoSOverridingOptions.with_default_policies(),
                 event_callbacks=PublisherEventCallbacks(use_default_callbacks=False),
             )
@@ -198,9 +160,11 @@ class _Subscription(ABC):
         self.inbox = self._make_inbox(depth or topic.waiting or topic.qos.depth, on_drop)
         self.busy = False
         self.refused = 0
+        self._refusal = ""
         self._node = node
         self._callback = callback
         self._key = _key(node, topic.name)
+        self._mismatch = QualityMismatch(node, self._key[1])
         self._dds: Any = None
         self._group = MutuallyExclusiveCallbackGroup()
         self._delivery = delivery_of(node)
@@ -214,6 +178,11 @@ class _Subscription(ABC):
 
     def _make_inbox(self, depth: int, on_drop: Callable[[Any], None] | None) -> Handoff[Any]:
         return Handoff(depth, on_drop)
+
+    @property
+    def problem(self) -> str:
+        """Why messages of others are not taken, in words; empty while all are."""
+        return self._mismatch.problem or self._refusal
 
     @property
     def idle(self) -> bool:
@@ -291,12 +260,14 @@ class _Subscription(ABC):
                 self.topic.adapter.ros_type,
                 self.topic.name,
                 self._on_dds,
-                self.topic.qos,
+                copy.copy(self.topic.qos),  # overrides are written into it
                 callback_group=self._group,
                 raw=True,
                 qos_overriding_options=QoSOverridingOptions.with_default_policies(),
                 event_callbacks=SubscriptionEventCallbacks(use_default_callbacks=False),
             )
+        if self._dds is not None and self._mismatch.look(self._dds.qos_profile):
+            _log.warning("%s", self._mismatch.problem)
 
     def _all_local(self) -> bool:
         """Whether whoever publishes is in this process; of a `shared` topic, everyone who does."""
@@ -320,8 +291,9 @@ class _Subscription(ABC):
     def _refuse(self, error: ProtocolError) -> None:
         """Count what is no message; whoever may write to DDS shall not end a stage with it."""
         self.refused += 1
+        self._refusal = f"messages of {self._key[1]} are left out: {error}"
         if self.refused == 1:
-            _log.warning("%s; such messages are left out from now on", error)
+            _log.warning("%s", self._refusal)
 
     def _is_own(self, message: bytes, info: dict[str, Any]) -> bool:
         """This process published it, perhaps as its last, and has handed it on by reference.

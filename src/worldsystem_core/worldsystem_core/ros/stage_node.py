@@ -31,8 +31,8 @@ from worldsystem_core.ros.reference_topic import (
     BytesSubscription,
     ReferencePublisher,
     ReferenceSubscription,
-    Topic,
 )
+from worldsystem_core.ros.topic import Topic
 from worldsystem_core.ros.woken_work import WokenWork
 from worldsystem_core.told_keyframes import TOLD_AGAIN, ToldKeyframes
 from worldsystem_core.turn import Turn
@@ -268,6 +268,16 @@ class StageNode(Node):
                 link.give_up()
         self.report()
 
+    def let_go_of_waiting(self) -> None:
+        """Nobody will work on what waits: it is counted, and what is under way."""
+        for ledger in self.all_ledgers():
+            ledger.end_as("shutdown")
+        for link in self._links:
+            if isinstance(link, ReferenceSubscription | BytesSubscription):
+                link.give_up()
+        for ledger in self.all_ledgers():
+            ledger.drop_in_flight("shutdown")
+
     def _report_early(self) -> None:
         self._early_reports += 1
         self._first_reports += self._diagnostics_out.readers > 0
@@ -301,7 +311,8 @@ class StageNode(Node):
         )
 
     def _diagnostics(self) -> DiagnosticArray:
-        state, problem = self.ledger.state(), self._ended_by or self.problem()
+        state = self.ledger.state()
+        problem = self._ended_by or self.problem() or self._problem_of_links()
         if not problem and self.faults.recent:
             problem = f"a callback failed: {self.faults.recent}"
         level = DiagnosticStatus.WARN if problem else DiagnosticStatus.OK
@@ -310,6 +321,8 @@ class StageNode(Node):
         facts |= {f"dropped.{reason}": count for reason, count in state.dropped.items()}
         if self.faults.total:
             facts["faults"] = self.faults.total
+        if refused := sum(getattr(link, "refused", 0) for link in self._links):
+            facts["refused"] = refused
         status = DiagnosticStatus(
             level=DiagnosticStatus.ERROR if self._ended_by else level,
             name=f"worldsystem: {self.get_name()}",
@@ -319,6 +332,10 @@ class StageNode(Node):
         array = DiagnosticArray(status=[status])
         array.header.stamp = time_message(time.time_ns())
         return array
+
+    def _problem_of_links(self) -> str:
+        """What keeps messages of others from being taken."""
+        return next(filter(None, (getattr(link, "problem", "") for link in self._links)), "")
 
     def _waiting(self) -> int:
         """Objects in the inboxes."""

@@ -38,7 +38,7 @@ from worldsystem_core.ros.adapters import (
     telemetry,
 )
 from worldsystem_core.ros.adapters.messages import PlainAdapter
-from worldsystem_core.ros.reference_topic import Topic
+from worldsystem_core.ros.topic import Topic
 from worldsystem_core.splats.delta import SplatDelta
 from worldsystem_core.surface import MeshDelta
 from worldsystem_core.telemetry import (

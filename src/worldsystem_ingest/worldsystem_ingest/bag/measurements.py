@@ -3,13 +3,13 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
 
+from worldsystem_core.distortion import plumb_bob
 from worldsystem_core.frames import Camera
 from worldsystem_core.telemetry import (
     AttitudeSample,
@@ -20,12 +20,10 @@ from worldsystem_core.telemetry import (
     Telemetry,
 )
 
-_log = logging.getLogger(__name__)
 CAMERA_INFO = "sensor_msgs/msg/CameraInfo"
 _UNKNOWN = -1.0  # in the first covariance: this is not measured (REP-145)
 _NO_FIX = -1
 _CHARGING, _DISCHARGING, _NOT_CHARGING, _FULL = 1, 2, 3, 4
-_PLUMB_BOB_COEFFICIENTS = 5
 
 
 def camera_info_topic(picture_topic: str, info_topics: Iterable[str]) -> str:
@@ -52,7 +50,7 @@ def camera_of(info: Any, *, rectified: bool) -> Camera | None:
         fy=float(K[1, 1]),
         cx=float(K[0, 2]),
         cy=float(K[1, 2]),
-        distortion=() if rectified else _distortion(info),
+        distortion=() if rectified else plumb_bob(info.distortion_model, _coefficients(info)),
     )
 
 
@@ -65,21 +63,9 @@ def _namespace(topic: str) -> str:
     return topic.rpartition("/")[0] + "/"
 
 
-def _distortion(info: Any) -> tuple[float, ...]:
-    values = tuple(float(value) for value in (info.D if hasattr(info, "D") else info.d))
-    if not any(values):
-        return ()
-    model = info.distortion_model or "plumb_bob"
-    further = values[_PLUMB_BOB_COEFFICIENTS:]
-    if model in ("plumb_bob", "rational_polynomial") and not any(further):
-        return values[:_PLUMB_BOB_COEFFICIENTS]
-    _log.warning(
-        "the camera's distortion is '%s' with %d coefficients, which is not known here; its "
-        "pictures are taken as undistorted. Record the rectified topic instead",
-        model,
-        len(values),
-    )
-    return ()
+def _coefficients(info: Any) -> Iterable[float]:
+    """ROS 1 writes the name of the field in capitals."""
+    return info.D if hasattr(info, "D") else info.d
 
 
 def _imu(message: Any, stamp_ns: int) -> list[Telemetry]:

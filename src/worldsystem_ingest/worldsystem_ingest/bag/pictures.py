@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
+from worldsystem_core.image_encodings import KNOWN_ENCODINGS, is_known, rgb_from
 from worldsystem_ingest.files.delivery import Delivery
 from worldsystem_ingest.sink import CORRUPT
 
@@ -20,25 +21,6 @@ VIDEO_TYPES = (
 )
 PICTURE_TYPES = (IMAGE, COMPRESSED_IMAGE, *VIDEO_TYPES)
 
-# encoding -> bytes a pixel, conversion to RGB; None = it is RGB
-_CONVERSIONS: dict[str, tuple[int, int | None]] = {
-    "rgb8": (3, None),
-    "bgr8": (3, cv2.COLOR_BGR2RGB),
-    "8uc3": (3, cv2.COLOR_BGR2RGB),
-    "rgba8": (4, cv2.COLOR_RGBA2RGB),
-    "bgra8": (4, cv2.COLOR_BGRA2RGB),
-    "8uc4": (4, cv2.COLOR_BGRA2RGB),
-    "mono8": (1, cv2.COLOR_GRAY2RGB),
-    "8uc1": (1, cv2.COLOR_GRAY2RGB),
-    "bayer_rggb8": (1, cv2.COLOR_BayerRGGB2RGB),
-    "bayer_bggr8": (1, cv2.COLOR_BayerBGGR2RGB),
-    "bayer_gbrg8": (1, cv2.COLOR_BayerGBRG2RGB),
-    "bayer_grbg8": (1, cv2.COLOR_BayerGRBG2RGB),
-    "yuv422": (2, cv2.COLOR_YUV2RGB_UYVY),
-    "uyvy": (2, cv2.COLOR_YUV2RGB_UYVY),
-    "yuv422_yuy2": (2, cv2.COLOR_YUV2RGB_YUYV),
-    "yuyv": (2, cv2.COLOR_YUV2RGB_YUYV),
-}
 _JPEG_BEGIN, _JPEG_END = b"\xff\xd8", b"\xff\xd9"
 
 
@@ -55,8 +37,8 @@ class MessageReader(Protocol):
 
 def why_no_picture(type_name: str, message: Any) -> str:
     """Why a message cannot be shown, in words; empty when it can."""
-    if type_name == IMAGE and message.encoding.lower() not in _CONVERSIONS:
-        known = ", ".join(_CONVERSIONS)
+    if type_name == IMAGE and not is_known(message.encoding):
+        known = ", ".join(KNOWN_ENCODINGS)
         return f"its pixels are {message.encoding or 'of no named kind'}; known: {known}"
     if type_name == COMPRESSED_IMAGE and "compresseddepth" in message.format.lower():
         return "it holds depth, not pictures"
@@ -69,22 +51,13 @@ def rgb_of_image(message: Any) -> UInt8[np.ndarray, "h w 3"] | None:
     """The picture of a `sensor_msgs/Image`; None when it is no colour or grey of 8 bits, or its
     data do not fill it.
     """
-    if why_no_picture(IMAGE, message):
-        return None
-    pixel_bytes, conversion = _CONVERSIONS[message.encoding.lower()]
-    height, width, step = int(message.height), int(message.width), int(message.step)
-    step = step or width * pixel_bytes
-    data = np.frombuffer(message.data, np.uint8)
-    if not height or not width or step < width * pixel_bytes or data.size < height * step:
-        return None
-    rows = data[: height * step].reshape(height, step)[:, : width * pixel_bytes]
-    pixels = np.ascontiguousarray(rows).reshape(height, width, pixel_bytes)
-    if conversion is None:
-        return pixels
-    try:
-        return cv2.cvtColor(pixels, conversion)  # type: ignore[no-any-return]
-    except cv2.error:  # for instance an odd width with two pixels a sample
-        return None
+    return rgb_from(
+        np.frombuffer(message.data, np.uint8),
+        message.encoding,
+        height=int(message.height),
+        width=int(message.width),
+        step=int(message.step),
+    )
 
 
 class ImageReader:

@@ -8,8 +8,10 @@ from foxglove_msgs.msg import CompressedVideo
 from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import CameraInfo, Image
 
+from worldsystem_core.distortion import plumb_bob
 from worldsystem_core.errors import ProtocolError
 from worldsystem_core.frames import Camera, EncodedFrame, Frame, StampedCamera
+from worldsystem_core.image_encodings import KNOWN_ENCODINGS, is_known, rgb_from
 from worldsystem_core.ros.adapters.messages import (
     CAMERA_FRAME,
     MessageAdapter,
@@ -23,7 +25,8 @@ _H265_KEY_NAL_TYPES = (*range(16, 24), 32, 33)  # IRAP pictures (7.4.2.2), VPS, 
 
 
 class ImageAdapter:
-    """`Frame` ↔ `sensor_msgs/Image` (rgb8). A loaded frame's id is its stamp."""
+    """`Frame` ↔ `sensor_msgs/Image`: rgb8 out, any encoding of 8 bits in. A loaded frame's id is
+    its stamp."""
 
     ros_type = Image
 
@@ -31,21 +34,24 @@ class ImageAdapter:
         return [image_cdr(item.rgb, "rgb8", item.stamp_ns)]
 
     def load(self, cdr: bytes) -> Frame:
-        """The picture as a read-only view of `cdr`: rclpy's message would be two copies more."""
+        """The picture, of rgb8 as a read-only view of `cdr`: rclpy's message would be two copies
+        more."""
         reader = CdrReader(cdr)
         stamp_ns = reader.stamp()
         reader.string()  # the name of the camera's frame
         height, width, encoding = reader.number("I"), reader.number("I"), reader.string()
-        if encoding not in ("rgb8", "bgr8"):
-            raise ProtocolError(f"image encoding '{encoding}' is not rgb8 or bgr8")
+        if not is_known(encoding):
+            known = ", ".join(KNOWN_ENCODINGS)
+            raise ProtocolError(f"image encoding '{encoding}' is none of {known}")
         reader.number("B")  # bytes have no order
         step, data = reader.number("I"), reader.octets()
-        if step < 3 * width or len(data) != height * step:
+        rgb = None
+        if step and len(data) == height * step:
+            rgb = rgb_from(data, encoding, height=height, width=width, step=step)
+        if rgb is None:
             raise ProtocolError(
-                f"an image of {width}×{height} with {len(data)} bytes, {step} a row"
+                f"an image of {width}×{height} '{encoding}' with {len(data)} bytes, {step} a row"
             )
-        picture = data.reshape(height, step)[:, : 3 * width].reshape(height, width, 3)
-        rgb = picture if encoding == "rgb8" else np.ascontiguousarray(picture[..., ::-1])
         return Frame(id=stamp_ns, stamp_ns=stamp_ns, rgb=rgb)
 
 
@@ -116,7 +122,6 @@ def _camera_info(item: StampedCamera) -> list[CameraInfo]:
 
 
 def _stamped_camera(info: CameraInfo) -> StampedCamera:
-    distortion = tuple(float(d) for d in info.d)
     camera = Camera(
         width=info.width,
         height=info.height,
@@ -124,7 +129,7 @@ def _stamped_camera(info: CameraInfo) -> StampedCamera:
         fy=float(info.k[4]),
         cx=float(info.k[2]),
         cy=float(info.k[5]),
-        distortion=distortion if any(distortion) else (),
+        distortion=plumb_bob(info.distortion_model, info.d),
     )
     return StampedCamera(stamp_ns=nanoseconds(info.header.stamp), camera=camera)
 
