@@ -7,8 +7,9 @@ import contextlib
 import errno
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import av
 
@@ -26,20 +27,28 @@ OPEN_S = 5.0
 _LISTEN_S = 30.0  # the port is opened anew so often, in case someone holds it without sending
 _UNDECODABLE_S = 10.0
 _END_TOLERANCE_S = 1.0
+_SEGMENTS_S = 30.0  # HLS comes in whole segments, mostly of 2 to 10 s
+_NEWEST_SEGMENT = {"live_start_index": "-1"}
+_RECENT_PACKETS = 4096  # more than a segment's
 
 
 @dataclass
 class Download:
     """How far a stream of known length was read, so that the next connection goes on there.
 
-    `was_endless`: the last connection came to its end without a known length.
+    `was_endless`: what the last connection read had no known length. `recent`: the packets of a
+    live playlist that were read last, because its newest segment comes again.
     """
 
     size: int = 0
     begin_ns: int = 0
     packets: int = 0
     reader: PacketReader | None = None
+    is_hls: bool = False
     was_endless: bool = False
+    recent: deque[tuple[int | None, int]] = field(
+        default_factory=lambda: deque(maxlen=_RECENT_PACKETS)
+    )
 
     def settle(self) -> None:
         """Nothing more will come: deliver or drop what the reader still holds."""
@@ -58,6 +67,7 @@ class Connection:
         self._config = config
         self._delivery = delivery
         self._stop = stop
+        self._patience_s = config.stall_s
         self._packets = 0
         self._last_s = 0.0
         self.stamps_from = ""
@@ -71,12 +81,14 @@ class Connection:
         with interruptible(self._stop.is_set), self._container(download) as container:
             stream = self._video_of(container)
             opened(stream.codec_context.name)
-            if download.was_endless and container.format.name == "hls" and _promised_s(container):
+            download.is_hls = container.format.name == "hls"
+            if download.was_endless and download.is_hls and _promised_s(container):
                 return True  # the live stream has ended, and is now offered as a recording
+            download.was_endless = not _has_length(container)
             self._delivery.rate_hz = rate_of(stream, self._config.fps)
             reader, skip = self._reader(container, stream, download)
             try:
-                self._feed(container, stream, reader, skip=skip, begin_ns=download.begin_ns)
+                self._feed(container, stream, reader, download, skip=skip)
             except OSError as error:
                 if not self._is_end_of_body(error, container):
                     raise
@@ -86,7 +98,6 @@ class Connection:
                     reader.flush()
             if self._stop.is_set():
                 return False
-            download.was_endless = not _has_length(container)
             self._check_end(container, stream)
             return True
 
@@ -95,6 +106,8 @@ class Connection:
         """The opened link; whatever FFmpeg raises meanwhile becomes a `LinkError`."""
         link, began_s = self._link, time.monotonic()
         open_s = _LISTEN_S if link.listens else OPEN_S
+        if link.is_playlist or download.is_hls:
+            self._patience_s = max(self._config.stall_s, _SEGMENTS_S)
         self._heard_s = began_s
         try:
             with contextlib.ExitStack() as open_things:
@@ -104,8 +117,8 @@ class Connection:
                 container = av.open(
                     source,
                     format=None if source is link.url else "mpegts",
-                    options=link.options | (RESUMING if download.size else {}),
-                    timeout=(open_s, self._config.stall_s),
+                    options=link.options | _going_on(download),
+                    timeout=(open_s, self._patience_s),
                 )
                 self._heard_s = time.monotonic()
                 yield open_things.enter_context(container)
@@ -132,7 +145,7 @@ class Connection:
 
         Only what has a length is paced: live pictures come when they come.
         """
-        size = max(0, container.size or 0)
+        size = _size_of(container)
         if size and size == download.size and download.reader:
             return download.reader, download.packets
         download.settle()
@@ -148,28 +161,32 @@ class Connection:
         container: av.container.InputContainer,
         stream: av.VideoStream,
         reader: PacketReader,
+        download: Download,
         *,
         skip: int,
-        begin_ns: int,
     ) -> None:
         clock = LinkClock(self._config.clock_window_s, container.format.name)
         is_live = not _has_length(container)
+        undecodable_s = max(_UNDECODABLE_S, self._patience_s)
+        seen = frozenset(download.recent)
         picture_s, frames = self._heard_s, self._delivery.frames
         for packet in self._video_packets(container, stream):
             self._packets += 1
-            if self._packets <= skip:
+            if self._packets <= skip or (packet.dts, packet.size) in seen:
                 continue
+            if is_live and download.is_hls:
+                download.recent.append((packet.dts, packet.size))
             self._last_s = max(self._last_s, _since_start_s(packet, stream))
             if is_live:
                 stamp_ns = clock.stamp_ns(packet, time.time_ns())
             else:
-                stamp_ns = begin_ns + round(_since_start_s(packet, stream) * 1e9)
+                stamp_ns = download.begin_ns + round(_since_start_s(packet, stream) * 1e9)
             reader.feed(packet, stamp_ns)
             self.stamps_from = clock.source if is_live else "recording"
             if self._delivery.frames != frames:
                 picture_s, frames = self._heard_s, self._delivery.frames
-            elif self._heard_s - picture_s > _UNDECODABLE_S:
-                raise LinkError(f"data comes, but no picture of it for {_UNDECODABLE_S:.0f} s")
+            elif self._heard_s - picture_s > undecodable_s:
+                raise LinkError(f"data comes, but no picture of it for {undecodable_s:.0f} s")
 
     def _video_packets(
         self, container: av.container.InputContainer, stream: av.VideoStream
@@ -180,7 +197,7 @@ class Connection:
         whole with the next connection.
         """
         held: av.Packet | None = None
-        holds_back = (container.size or 0) > 0
+        holds_back = _size_of(container) > 0
         for packet in container.demux():
             if self._stop.is_set():
                 return
@@ -192,7 +209,7 @@ class Connection:
                 out, held = (held, packet) if holds_back else (packet, None)
                 if out is not None:
                     yield out
-            if silent_s > self._config.stall_s:
+            if silent_s > self._patience_s:
                 # at a time-out FFmpeg first gives out the packet it was still parsing
                 what = "data" if is_video else "video, only sound,"
                 raise LinkError(f"no {what} from {self._link.place} for {silent_s:.1f} s")
@@ -204,7 +221,7 @@ class Connection:
     def _is_end_of_body(self, error: OSError, container: av.container.InputContainer) -> bool:
         """FFmpeg 8 calls the end of a body without Content-Length an input/output error."""
         is_http = self._link.protocol in ("http", "https")
-        return is_http and error.errno == errno.EIO and (container.size or 0) <= 0
+        return is_http and error.errno == errno.EIO and not _size_of(container)
 
     def _check_end(self, container: av.container.InputContainer, stream: av.VideoStream) -> None:
         """Raise `LinkError` unless something of known length is complete.
@@ -221,8 +238,22 @@ class Connection:
             raise LinkError(f"ended after {self._last_s:.1f} s of {promised_s:.1f} s")
 
 
+def _going_on(download: Download) -> dict[str, str]:
+    """FFmpeg's options for a connection after others."""
+    if download.is_hls and download.was_endless:
+        return _NEWEST_SEGMENT
+    return RESUMING if download.size else {}
+
+
+def _size_of(container: av.container.InputContainer) -> int:
+    """The bytes of a download; 0 for what is endless, also when its playlist has a size."""
+    if container.format.name == "hls" and not _promised_s(container):
+        return 0
+    return max(0, container.size or 0)
+
+
 def _has_length(container: av.container.InputContainer) -> bool:
-    return (container.size or 0) > 0 or _promised_s(container) > 0.0
+    return _size_of(container) > 0 or _promised_s(container) > 0.0
 
 
 def _promised_s(container: av.container.InputContainer) -> float:

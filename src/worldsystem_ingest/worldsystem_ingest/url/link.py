@@ -49,6 +49,11 @@ class Link:
         """Host and port."""
         return urlsplit(self.url).netloc.rpartition("@")[2] or self.shown
 
+    @property
+    def is_playlist(self) -> bool:
+        """Whether it is named like an HLS playlist; others are known once they are open."""
+        return urlsplit(self.url).path.lower().endswith((".m3u8", ".m3u"))
+
 
 def parse_link(url: str) -> Link:
     """Read `url`; our own parameters (`transport=`, `listen=1`) become options of FFmpeg.
