@@ -67,6 +67,36 @@ def test_a_file_whose_display_matrix_is_all_zeros_plays_unturned(tmp_path):
     assert "turned" not in source.facts()
 
 
+@pytest.mark.parametrize("suffix", [".avi", ".mkv", ".mp4", ".ts"])
+def test_a_title_in_another_encoding_than_utf_8_does_not_matter(tmp_path, suffix):
+    path = titled(tmp_path / f"video{suffix}")
+    sink, _ = played(path)
+    assert [number_in(frame.rgb) for frame in sink.frames] == list(range(5))
+
+
+def titled(path: Path) -> Path:
+    """Numbered pictures under a title in Latin-1."""
+    with av.open(str(path), "w") as container:
+        container.metadata.update({"title": "Stra_e", "service_name": "Stra_e"})
+        stream = container.add_stream("mpeg4", rate=25)
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        for number in range(5):
+            picture = av.VideoFrame.from_ndarray(numbered_picture(number), format="rgb24")
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode(None))
+    body = path.read_bytes()
+    assert b"Stra_e" in body
+    path.write_bytes(body.replace(b"Stra_e", "Straße".encode("latin-1")))
+    return path
+
+
+def test_a_codec_without_a_decoder_is_an_error_that_says_so(tmp_path):
+    path = titled(tmp_path / "video.avi")
+    path.write_bytes(path.read_bytes().replace(b"FMP4", b"ZQ9Z"))
+    with pytest.raises(SourceError, match="FFmpeg cannot decode"):
+        VideoFile(path, IngestConfig())
+
+
 def test_a_turn_leaves_the_encoded_units_alone(tmp_path):
     turned, _ = played(write_turned(tmp_path / "turned.mp4", 90))
     straight, _ = played(write_turned(tmp_path / "straight.mp4", 0))

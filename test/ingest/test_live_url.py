@@ -188,6 +188,30 @@ def test_a_download_that_ends_with_its_connection_must_hold_what_its_header_prom
     assert number_in(link.sink.frames[-1].rgb) == 39
 
 
+def test_a_title_in_another_encoding_than_utf_8_does_not_matter():
+    body = whole_matroska(20)
+    body = body.replace(b"Lavf", "Laß!".encode("latin-1"))
+
+    def answer(handler, connection: int) -> None:
+        send_head(handler, Content_Length=len(body))
+        handler.wfile.write(body)
+
+    with http_server(answer) as url, running(url) as link:
+        wait_until(lambda: bool(link.results))
+    assert link.results == [Summary(frames=20, broken=None)]
+
+
+def test_a_codec_without_a_decoder_is_said():
+    body = whole_matroska(20).replace(b"V_MPEG4/ISO/AVC", b"V_MPEG4/ISO/XYZ")
+
+    def answer(handler, connection: int) -> None:
+        send_head(handler, Content_Length=len(body))
+        handler.wfile.write(body)
+
+    with http_server(answer) as url, running(url) as link:
+        wait_until(lambda: "FFmpeg cannot decode" in link.source.problem())
+
+
 def whole_matroska(count: int, b_frames: int = 0) -> bytes:
     """A recording at 15 Hz whose header says how long it is."""
     buffer = io.BytesIO()

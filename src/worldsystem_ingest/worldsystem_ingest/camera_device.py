@@ -217,7 +217,9 @@ class CameraDevice:
 
 def open_device(request: CaptureRequest) -> av.container.InputContainer:
     """Open the device by FFmpeg; raises `av.FFmpegError`."""
-    return av.open(request.device, format="v4l2", options=request.options())
+    return av.open(
+        request.device, format="v4l2", options=request.options(), metadata_errors="replace"
+    )
 
 
 def _next_packet(

@@ -113,7 +113,7 @@ class VideoFile:
 
     def _open(self) -> av.container.InputContainer:
         try:
-            container = av.open(str(self._path))
+            container = av.open(str(self._path), metadata_errors="replace")
         except av.FFmpegError as error:
             raise SourceError(
                 f"{self._path} is not a video that FFmpeg can read ({error.strerror}); if it is an "
@@ -122,6 +122,12 @@ class VideoFile:
         if not container.streams.video:
             container.close()
             raise SourceError(f"{self._path} holds no video stream, only sound or data")
+        if container.streams.video[0].codec_context is None:
+            container.close()
+            raise SourceError(
+                f"{self._path} is coded in a way that this build of FFmpeg cannot decode; "
+                f"convert it to H.264"
+            )
         return container
 
     def _play(

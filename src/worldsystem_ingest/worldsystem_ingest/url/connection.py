@@ -119,6 +119,7 @@ class Connection:
                     format=None if source is link.url else "mpegts",
                     options=link.options | _going_on(download),
                     timeout=(open_s, self._patience_s),
+                    metadata_errors="replace",
                 )
                 self._heard_s = time.monotonic()
                 yield open_things.enter_context(container)
@@ -131,9 +132,11 @@ class Connection:
             raise link_error(error, link, time.monotonic() - self._heard_s) from error
 
     def _video_of(self, container: av.container.InputContainer) -> av.VideoStream:
-        if container.streams.video:
-            return container.streams.video[0]
-        raise LinkError("it holds no video stream, only sound or data")
+        if not container.streams.video:
+            raise LinkError("it holds no video stream, only sound or data")
+        if container.streams.video[0].codec_context is None:
+            raise LinkError("its video is coded in a way that this build of FFmpeg cannot decode")
+        return container.streams.video[0]
 
     def _reader(
         self,
