@@ -104,6 +104,27 @@ def test_a_restart_in_the_middle_of_a_group_waits_for_a_key_frame():
     assert ended == list(range(len(ended)))
 
 
+def test_pictures_that_the_caller_decodes_wait_for_a_key_frame_after_a_restart_too():
+    heard = Heard()
+    session = heard.session()
+
+    def accepted(numbers: range, key: int) -> list[int]:
+        now_ns = time.time_ns()
+        came = [
+            session.accept(
+                size_bytes=100, is_key=n == key, sender_ns=now_ns + n, number=n, arrival_ns=now_ns
+            )
+            for n in numbers
+        ]
+        return [picture.id for picture in came if picture]
+
+    assert accepted(range(5), 0) == [0, 1, 2, 3, 4]
+    session.connected("another")
+    session.numbers.restart()
+    assert accepted(range(1, 6), 4) == [8, 9]  # 5 to 7 refer to the other's pictures
+    assert heard.sink.drops == [(n, "no_key_frame") for n in (5, 6, 7)]
+
+
 def test_units_that_came_by_other_means_are_treated_as_those_of_the_app():
     by_app, by_rtp = Heard(), Heard()
     first, second = by_app.session(), by_rtp.session()

@@ -155,12 +155,12 @@ class SenderSession:
     ) -> Accepted | None:
         """Account for a coded picture that the caller has decoded: neither relayed nor recorded.
 
-        None when it is late or was there before.
+        None when it is late, was there before, or refers to pictures of another session.
         """
         self._hear_video()
         self.bandwidth.add(size_bytes)
         numbered = self._account(is_key, sender_ns, number, arrival_ns)
-        if numbered is None:
+        if numbered is None or self._refuses(numbered, is_key):
             return None
         if is_key:
             self._key_frames.came()
@@ -241,9 +241,7 @@ class SenderSession:
         if isinstance(assembled, Refused):
             self._refuse(numbered.id, assembled.reason)
             return
-        self._begins_anew = (self._begins_anew or numbered.restarted) and not assembled.is_key
-        if self._begins_anew:  # its number goes on, but it refers to pictures of its own session
-            self._refuse(numbered.id, NO_KEY_FRAME)
+        if self._refuses(numbered, assembled.is_key):
             return
         if assembled.is_key:
             self._key_frames.came()
@@ -258,6 +256,16 @@ class SenderSession:
         )
         self._sink.encoded(unit)
         self._deliver(unit, self._is_after_loss(unit.id))
+
+    def _refuses(self, numbered: Numbered, is_key: bool) -> bool:
+        """Whether the sender restarted and its key frame has not come.
+
+        The picture's number goes on, but it refers to pictures of its own session.
+        """
+        self._begins_anew = (self._begins_anew or numbered.restarted) and not is_key
+        if self._begins_anew:
+            self._refuse(numbered.id, NO_KEY_FRAME)
+        return self._begins_anew
 
     def _refuse(self, frame_id: int, reason: str) -> None:
         self._sink.dropped(frame_id, reason, self._stream)
