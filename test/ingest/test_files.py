@@ -15,6 +15,7 @@ from ingest_lab import HEIGHT, WIDTH, MemorySink, encode, number_in, numbered_pi
 from worldsystem_core.errors import SourceError
 from worldsystem_ingest.codec.h264 import nal_types
 from worldsystem_ingest.config import IngestConfig
+from worldsystem_ingest.files.delivery import Delivery, camera_with_focal
 from worldsystem_ingest.sink import Summary
 from worldsystem_ingest.source import open_source
 
@@ -155,6 +156,15 @@ def test_the_focal_length_gives_the_camera(tmp_path):
     assert camera.cx == (WIDTH - 1) / 2
     assert sink.frames[0].camera == camera
     assert sink.frames[0].stream == "left"
+
+
+def test_the_focal_length_follows_a_change_of_resolution():
+    sink = MemorySink()
+    delivery = Delivery(sink, "left", camera_with_focal(1400.0))
+    for width, height in ((1920, 1080), (1280, 720), (1080, 1920)):
+        delivery.picture(np.zeros((height, width, 3), np.uint8), None)
+    assert [camera.fx for camera, _ in sink.cameras] == pytest.approx([1400.0, 2800.0 / 3, 1400.0])
+    assert [camera.cy for camera, _ in sink.cameras] == [539.5, 359.5, 959.5]
 
 
 def test_realtime_keeps_the_pace_and_stamps_in_host_time(tmp_path):

@@ -16,6 +16,7 @@ import pytest
 from ingest_lab import (
     MemorySink,
     encode,
+    numbered_picture,
     packets_of,
     send,
     serving,
@@ -183,6 +184,16 @@ def test_the_focal_length_of_the_settings_gives_the_camera():
         wait_until(lambda: len(client.sink.frames) >= 4)
     assert client.sink.frames[0].camera.fx == 150.0
     assert len(client.sink.cameras) == 1
+
+
+def test_the_focal_length_of_the_settings_follows_a_change_of_resolution():
+    def half(number: int) -> np.ndarray:
+        return numbered_picture(number)[::2, ::2]
+
+    messages = [unit.data for unit in [*encode(5), *encode(5, pictures=half)]]
+    with other_server(sending(messages)) as url, Client(url, focal_px=150.0) as client:
+        wait_until(lambda: len(client.sink.frames) >= 9)
+    assert [camera.fx for camera, _ in client.sink.cameras] == [150.0, 75.0]
 
 
 def test_an_annexb_message_and_a_packet_are_never_mistaken_for_each_other():

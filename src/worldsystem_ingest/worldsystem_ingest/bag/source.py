@@ -69,6 +69,7 @@ class BagSource:
             self._channel.topic, self._topics_of((CAMERA_INFO,))
         )
         self._camera: Camera | None = None
+        self._camera_with_focal = camera_with_focal(config.focal_px)
         self._telemetry_from: dict[type, str] = {}
         self._began_ns = self._shift_ns = 0
         self._position_ns = 0
@@ -175,7 +176,7 @@ class BagSource:
     def _camera_for(self, width: int, height: int) -> Camera | None:
         camera = self._camera
         if camera is None:
-            return camera_with_focal(self._config.focal_px)(width, height)
+            return self._camera_with_focal(width, height)
         return camera_of_size(camera, width, height)
 
     def _chosen(self, topic: str) -> Channel:

@@ -13,6 +13,7 @@ from jaxtyping import UInt8
 
 from worldsystem_core.frames import Camera, EncodedFrame, Frame
 from worldsystem_ingest.codec.decoder import Decoded, Outcome
+from worldsystem_ingest.codec.pictures import camera_of_size
 from worldsystem_ingest.sink import Sink
 
 Pace = Callable[[int], None]
@@ -150,12 +151,17 @@ class Delivery:
 
 
 def camera_with_focal(focal_px: float) -> CameraOf:
-    """For a picture's width and height: a camera with its axis through the centre; 0 = unknown."""
+    """For a picture's width and height: a camera with its axis through the centre; 0 = unknown.
+
+    The focal length is that of the first size asked for; other sizes are of the same camera.
+    """
+    first: Camera | None = None
 
     def camera(width: int, height: int) -> Camera | None:
+        nonlocal first
         if not focal_px:
             return None
-        return Camera(
+        first = first or Camera(
             width=width,
             height=height,
             fx=focal_px,
@@ -163,5 +169,6 @@ def camera_with_focal(focal_px: float) -> CameraOf:
             cx=0.5 * (width - 1),
             cy=0.5 * (height - 1),
         )
+        return camera_of_size(first, width, height)
 
     return camera

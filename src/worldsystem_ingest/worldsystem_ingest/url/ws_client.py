@@ -22,7 +22,7 @@ from websockets.exceptions import (
 from websockets.sync.client import connect
 
 from worldsystem_core.errors import SourceError
-from worldsystem_core.frames import Frame
+from worldsystem_core.frames import Camera, Frame
 from worldsystem_ingest.codec.live_decoding import LiveDecoding
 from worldsystem_ingest.config import IngestConfig
 from worldsystem_ingest.files.delivery import camera_with_focal
@@ -204,15 +204,15 @@ class _WithFocal(PassingSink):
     def __init__(self, sink: Sink, focal_px: float) -> None:
         super().__init__(sink)
         self._camera_of = camera_with_focal(focal_px)
-        self._announced = False
+        self._camera: Camera | None = None
 
     def frame(self, frame: Frame) -> None:
         """Complete and pass on."""
         if frame.camera is None:
             frame = replace(frame, camera=self._camera_of(frame.width, frame.height))
-            if not self._announced and frame.camera:
-                self._announced = True
+            if frame.camera and frame.camera != self._camera:
                 self._sink.camera(frame.camera, frame.stream)
+            self._camera = frame.camera
         self._sink.frame(frame)
 
 
