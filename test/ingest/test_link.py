@@ -82,6 +82,8 @@ def test_what_is_no_url_is_refused_with_an_example(url):
         (av.HTTPNotFoundError(1, "x"), "no stream of this path", False),
         (av.ConnectionRefusedError(111, "x"), "nothing listens at cam:554", False),
         (av.ExitError(1, "x"), r"no data from cam:554 for 3\.0 s", False),
+        (av.TimeoutError(110, "x"), r"no data from cam:554 for 3\.0 s", False),
+        (TimeoutError(), r"no data from cam:554 for 3\.0 s", False),
         (av.InvalidDataError(1, "x"), "not video", False),
         (OSError(5, "Input/output error"), "host name", False),
     ],

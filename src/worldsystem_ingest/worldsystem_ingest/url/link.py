@@ -110,7 +110,7 @@ def link_error(error: Exception, link: Link, waited_s: float) -> LinkError:
         return LinkError(f"{place} answers, but has no stream of this path now (404)")
     if isinstance(error, av.ConnectionRefusedError):
         return LinkError(f"nothing listens at {place} (connection refused)")
-    if isinstance(error, (av.ExitError, av.TimeoutError)):
+    if isinstance(error, (av.ExitError, TimeoutError)):  # av.TimeoutError is one, too
         what = "nobody sent to" if link.listens else "no data from"
         return LinkError(f"{what} {place} for {waited_s:.1f} s")
     if isinstance(error, av.InvalidDataError):
