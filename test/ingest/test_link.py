@@ -14,7 +14,7 @@ import pytest
 
 from worldsystem_core.errors import SourceError
 from worldsystem_ingest.url.link import link_error, parse_link, without_secrets
-from worldsystem_ingest.url.link_clock import LinkClock
+from worldsystem_ingest.url.link_clock import LinkClock, WallLag
 
 SECOND_NS = 10**9
 
@@ -184,3 +184,39 @@ def test_the_senders_wall_clock_is_believed_while_it_can_be_right(delay_s, belie
     stamp_ns = clock.stamp_ns(packet(0, wall_ns=wall_ns), now_ns)
     assert stamp_ns == (min(wall_ns, now_ns) if believed else now_ns)
     assert (clock.source == "sender's wall clock") == believed
+
+
+def slow_camera(
+    clock: LinkClock, seconds: float, told_after_s: float, slow_s: float
+) -> list[float]:
+    """How far stamps are behind the arrivals [s], of 25 pictures a second of a slow wall clock."""
+    base_ns = time.time_ns() // 1000 * 1000
+    lags_s = []
+    for at in range(round(seconds * 25)):
+        arrival_ns = base_ns + at * 40_000_000
+        is_told = at >= told_after_s * 25
+        wall_ns = arrival_ns - round(slow_s * SECOND_NS) if is_told else None
+        stamp_ns = clock.stamp_ns(packet(at * 40, wall_ns=wall_ns), arrival_ns)
+        lags_s.append((arrival_ns - stamp_ns) / SECOND_NS)
+    return lags_s
+
+
+def test_stamps_approach_a_slow_wall_clock_at_half_speed():
+    lags_s = slow_camera(LinkClock(30.0, "rtsp"), 12.0, 5.0, 3.0)
+    steps_s = [0.04 - (b - a) for a, b in itertools.pairwise(lags_s)]
+    assert min(steps_s) == pytest.approx(0.02)
+    assert lags_s[125] == 0.0
+    assert lags_s[276:] == [3.0] * 24  # 6 s after the first report
+
+
+def test_a_new_connection_begins_with_the_lag_of_the_one_before():
+    lag = WallLag()
+    slow_camera(LinkClock(30.0, "rtsp", lag), 12.0, 5.0, 3.0)
+    assert slow_camera(LinkClock(30.0, "rtsp", lag), 10.0, 5.0, 3.0) == [3.0] * 250
+
+
+def test_a_wall_clock_that_is_set_right_is_followed_at_once():
+    lag = WallLag()
+    slow_camera(LinkClock(30.0, "rtsp", lag), 1.0, 0.0, 3.0)
+    assert slow_camera(LinkClock(30.0, "rtsp", lag), 2.0, 1.0, 0.1) == [3.0] * 25 + [0.1] * 25
+    assert slow_camera(LinkClock(30.0, "rtsp", lag), 1.0, 0.0, 11.0) == [0.0] * 25

@@ -20,7 +20,7 @@ from worldsystem_ingest.files.packets import PacketReader, packet_reader
 from worldsystem_ingest.files.video_file import pace_of, rate_of
 from worldsystem_ingest.url.interruption import interruptible
 from worldsystem_ingest.url.link import RESUMING, Link, LinkError, link_error
-from worldsystem_ingest.url.link_clock import LinkClock
+from worldsystem_ingest.url.link_clock import LinkClock, WallLag
 from worldsystem_ingest.url.srt import SrtInput, needs_program
 
 OPEN_S = 5.0
@@ -34,10 +34,11 @@ _RECENT_PACKETS = 4096  # more than a segment's
 
 @dataclass
 class Download:
-    """How far a stream of known length was read, so that the next connection goes on there.
+    """What a connection leaves to the next: how far a stream of known length was read, for one.
 
     `was_endless`: what the last connection read had no known length. `recent`: the packets of a
-    live playlist that were read last, because its newest segment comes again.
+    live playlist that were read last, because its newest segment comes again. `lag`: how far the
+    sender's clock puts stamps back.
     """
 
     size: int = 0
@@ -46,6 +47,7 @@ class Download:
     reader: PacketReader | None = None
     is_hls: bool = False
     was_endless: bool = False
+    lag: WallLag = field(default_factory=WallLag)
     recent: deque[tuple[int | None, int]] = field(
         default_factory=lambda: deque(maxlen=_RECENT_PACKETS)
     )
@@ -168,7 +170,7 @@ class Connection:
         *,
         skip: int,
     ) -> None:
-        clock = LinkClock(self._config.clock_window_s, container.format.name)
+        clock = LinkClock(self._config.clock_window_s, container.format.name, download.lag)
         is_live = not _has_length(container)
         undecodable_s = max(_UNDECODABLE_S, self._patience_s)
         seen = frozenset(download.recent)
