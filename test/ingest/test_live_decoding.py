@@ -27,9 +27,9 @@ class Decoding:
     """A `LiveDecoding`, what it gave, and what it asked for."""
 
     def __init__(self, camera: Camera | None = None, **settings: object) -> None:
-        self.sink, self.reasons = MemorySink(), []
+        self.sink, self.reasons, self.camera = MemorySink(), [], camera
         self.live = LiveDecoding(
-            self.sink, IngestConfig(**settings), lambda: camera, self.reasons.append
+            self.sink, IngestConfig(**settings), lambda: self.camera, self.reasons.append
         )
 
     @contextlib.contextmanager
@@ -93,6 +93,20 @@ def test_the_camera_of_a_phone_that_is_turned_keeps_its_focal_lengths():
     assert (turned.width, turned.height) == (96, 160)
     assert (turned.fx, turned.fy) == pytest.approx((100.0, 100.0))
     assert (turned.cx, turned.cy) == pytest.approx((47.5, 79.5))
+
+
+def test_a_picture_has_the_camera_of_when_it_came_though_it_is_decoded_later():
+    cameras = [
+        Camera(width=160, height=96, fx=focal_px, fy=focal_px, cx=79.5, cy=47.5)
+        for focal_px in (100.0, 200.0)
+    ]
+    decoding = Decoding()
+    for frame in encoded(coded(moving_scene(6), Coding())):
+        decoding.camera = cameras[frame.id // 3]
+        decoding.live.put(frame, False)
+    with decoding.running():
+        decoding.sink.wait_settled(6)
+    assert [frame.camera.fx for frame in decoding.sink.frames] == [100.0] * 3 + [200.0] * 3
 
 
 def test_the_queue_is_bounded_in_bytes_as_well():

@@ -22,13 +22,15 @@ _MOST_QUEUED_BYTES = 64 * 2**20  # 60 pictures at 250 Mbit/s and 30 fps
 class _Queued:
     unit: EncodedFrame
     after_loss: bool
+    camera: Camera | None
 
 
 class LiveDecoding:
     """Takes access units from the network thread and decodes them in the thread that runs it.
 
     The network is never kept waiting: what does not fit is dropped as `decoder_busy`, with
-    everything that depends on it up to the next key frame. `need_key_frame` is called from the
+    everything that depends on it up to the next key frame. `camera` is asked as each picture comes,
+    because the sender may have changed by when it is decoded. `need_key_frame` is called from the
     decoding thread, with the reason, for each picture that is lost or broken until one comes, and
     never after `close`. `broken_frames` counts pictures handed on though parts of them are the
     decoder's guess (`broken_pictures` "show").
@@ -51,7 +53,7 @@ class LiveDecoding:
         self._counting_bytes = threading.Lock()
         self._codec = "h264"
         self._decoder = self._open_decoder()
-        self._open: dict[int, EncodedFrame] = {}
+        self._open: dict[int, _Queued] = {}
         self._last_id: int | None = None
         self.broken_frames = 0
 
@@ -61,7 +63,7 @@ class LiveDecoding:
     def put(self, unit: EncodedFrame, after_loss: bool) -> None:
         """Queue one access unit; `after_loss` says that the one before never came."""
         self._count_bytes(len(unit.data))
-        self._queue.put(_Queued(unit, after_loss))
+        self._queue.put(_Queued(unit, after_loss, self._camera()))
         while self._queued_bytes > _MOST_QUEUED_BYTES and (oldest := self._queue.get(0.0)):
             self._queue.dropped += 1
             self._overflowed(oldest)
@@ -72,7 +74,7 @@ class LiveDecoding:
             queued = self._queue.get(_POLL_S)
             if queued:
                 self._count_bytes(-len(queued.unit.data))
-                self._decode(queued.unit, queued.after_loss)
+                self._decode(queued)
 
     def close(self) -> None:
         """Settle what is left; call when the network has ended and `run` has returned."""
@@ -91,17 +93,18 @@ class LiveDecoding:
             )
         )
 
-    def _decode(self, unit: EncodedFrame, after_loss: bool) -> None:
+    def _decode(self, queued: _Queued) -> None:
+        unit = queued.unit
         if unit.codec != self._codec:
             self._settle(self._decoder.flush())
             self._codec = unit.codec
             self._decoder = self._open_decoder()
         began_late = self._last_id is None and self._queue.dropped > 0
         if began_late or (self._last_id is not None and unit.id != self._last_id + 1):
-            reason = NO_KEY_FRAME if after_loss else DECODER_BUSY
+            reason = NO_KEY_FRAME if queued.after_loss else DECODER_BUSY
             self._settle(self._decoder.missing(reason))
         self._last_id = unit.id
-        self._open[unit.id] = unit
+        self._open[unit.id] = queued
         self._settle(self._decoder.feed(unit.id, unit.data, unit.is_key))
 
     def _count_bytes(self, count: int) -> None:
@@ -115,18 +118,18 @@ class LiveDecoding:
 
     def _settle(self, outcomes: list[Outcome]) -> None:
         for outcome in outcomes:
-            unit = self._open.pop(outcome.index)
+            queued = self._open.pop(outcome.index)
             if isinstance(outcome, Decoded):
-                self._sink.frame(self._frame(unit, outcome))
+                self._sink.frame(self._frame(queued, outcome))
                 self.broken_frames += not outcome.whole
             else:
-                self._sink.dropped(unit.id, outcome.reason, unit.stream)
+                self._sink.dropped(queued.unit.id, outcome.reason, queued.unit.stream)
             if not self._queue.closed and not (isinstance(outcome, Decoded) and outcome.whole):
                 self._need_key_frame(CORRUPT if isinstance(outcome, Decoded) else outcome.reason)
 
-    def _frame(self, unit: EncodedFrame, decoded: Decoded) -> Frame:
+    def _frame(self, queued: _Queued, decoded: Decoded) -> Frame:
         height, width = decoded.rgb.shape[:2]
-        camera = self._camera()
+        unit, camera = queued.unit, queued.camera
         return Frame(
             id=unit.id,
             stamp_ns=unit.stamp_ns,
