@@ -29,13 +29,15 @@ _POLL_S = 0.2
 _REPORT_EVERY_NS = 10**9
 _DAY_NS = 86_400 * 10**9
 _JOIN_S = 5.0
+_PROVEN_S = 5.0  # beyond `stall_s`: a server that never answers is left by then
 
 
 @dataclass(frozen=True)
 class PushStatus:
     """How a push is now; `frames` and `bytes` went out, `lost` did not, by reason.
 
-    `url` shows no password; `attempts` counts those in vain since the last success.
+    `url` shows no password; `attempts` counts those in vain since the last success, which is a
+    connection that held for some seconds.
     """
 
     url: str
@@ -54,9 +56,9 @@ class RtspPush:
 
     What is offered waits in a bounded queue, which loses whole groups of pictures while the server
     is away (`link_down`) or the way to it is too slow (`link_slow`). After a failure it waits 2 s,
-    doubling up to 30 s, and goes on with the newest key frame. New parameter sets, as after a
-    change of resolution, are announced in a new connection. Raises `SourceError` for a URL that
-    is not `rtsp://host...`.
+    doubling up to 30 s until a connection holds, and goes on with the newest key frame. New
+    parameter sets, as after a change of resolution, are announced in a new connection. Raises
+    `SourceError` for a URL that is not `rtsp://host...`.
     """
 
     def __init__(self, url: str, config: IngestConfig, backoff: Backoff | None = None) -> None:
@@ -68,6 +70,7 @@ class RtspPush:
         self._queue = GopQueue(config.relay_queue_frames, most_bytes, LINK_DOWN)
         self._next: EncodedFrame | None = None
         self._is_sending = False
+        self._unproven_since_s: float | None = None  # the connection, until it has held
         self._warnings = SparseWarnings(_log)
         self._stop = threading.Event()
         self._lock = threading.Lock()
@@ -144,6 +147,7 @@ class RtspPush:
                     return
                 else:
                     self._send(recording, stream, clock, unit)
+                self._notice_that_it_holds()
                 unit = self._next = self._queue.get(_POLL_S)
 
     def _other_sets(self, unit: EncodedFrame, first: EncodedFrame, sets: dict[int, bytes]) -> bool:
@@ -163,8 +167,16 @@ class RtspPush:
     def _connected(self) -> None:
         self._enter("connected")
         self._queue.reason = LINK_SLOW
+        self._unproven_since_s = time.monotonic()
         with self._lock:
             self._connections += 1
+
+    def _notice_that_it_holds(self) -> None:
+        since_s = self._unproven_since_s
+        if since_s is None or time.monotonic() - since_s < self._timeout_s + _PROVEN_S:
+            return
+        self._unproven_since_s = None
+        with self._lock:
             self._backoff.succeeded()
         self._warnings.over(f"push to {without_secrets(self._url)}: connected")
 
