@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import filmed_room
 import numpy as np
 import pytest
@@ -229,6 +231,15 @@ def test_a_given_focal_length_goes_before_the_cameras():
     rgb = filmed_room.render(filmed_room.sideways_poses(1)[0], camera)[0]
     assert picture(Intake(focal_px=720.0), rgb, camera).camera.fx == pytest.approx(448, rel=0.01)
     assert picture(Intake(), rgb).camera is None
+
+
+@pytest.mark.parametrize("told", [(-0.2, 0.04), (-0.2, 0.04, 0.0), (-0.2, 0.04, *[0.0] * 6)])
+def test_a_picture_is_straightened_however_many_coefficients_are_told(told):
+    camera = filmed_room.camera(640, 360)
+    rgb = filmed_room.render(filmed_room.sideways_poses(1)[0], camera)[0]
+    whole = replace(camera, distortion=(-0.2, 0.04, 0.0, 0.0, 0.0))
+    found = picture(Intake(), rgb, replace(camera, distortion=told))
+    assert np.array_equal(found.rgb, picture(Intake(), rgb, whole).rgb)
 
 
 def test_only_another_shape_changes_the_view():

@@ -12,6 +12,7 @@ from jaxtyping import Float64, UInt8
 from worldsystem_core.errors import BackendError, ShapeChanged
 from worldsystem_core.frames import Camera, Frame
 from worldsystem_slam3r.geometric.lens import Lens, LensChange
+from worldsystem_slam3r.told_camera import with_known_distortion
 
 PRIOR_FOCAL_WIDTHS = 0.9
 """Focal length over picture width assumed of an unknown camera (58° across)."""
@@ -138,7 +139,7 @@ class Intake:
             told = self._focal_px * frame.width / self._widest  # senders on a bad link send less
             return Camera(fx=told, fy=told, **centred, **size)  # type: ignore[arg-type]
         if frame.camera is not None:
-            return frame.camera.resized(frame.width, frame.height)
+            return with_known_distortion(frame.camera).resized(frame.width, frame.height)
         self.camera_is_unknown = True
         focal = PRIOR_FOCAL_WIDTHS * frame.width
         return Camera(fx=focal, fy=focal, **centred, **size)  # type: ignore[arg-type]

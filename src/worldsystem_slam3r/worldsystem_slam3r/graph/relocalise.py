@@ -12,9 +12,11 @@ from jaxtyping import Float32, Float64
 
 from worldsystem_core.frames import Camera, Frame
 from worldsystem_core.geometry.se3 import inverse, pose_from, transform
+from worldsystem_slam3r.geometric.lens import undistort
 from worldsystem_slam3r.graph.features import Features, matches, normalised
 from worldsystem_slam3r.graph.places import PlaceIndex
 from worldsystem_slam3r.graph.verify import Station
+from worldsystem_slam3r.told_camera import with_known_distortion
 
 CANDIDATES = 4
 LIMIT_WIDTHS = 0.008
@@ -68,13 +70,10 @@ def _looked_at(frame: Frame, like: Camera) -> tuple[Features, Float64[np.ndarray
     height = round(frame.height * width / frame.width)
     small = cv2.resize(frame.rgb, (width, height), interpolation=cv2.INTER_AREA)
     features = Features.of_picture(np.asarray(cv2.cvtColor(small, cv2.COLOR_RGB2GRAY)), FEATURES)
-    camera = (frame.camera or _guess(frame, like)).resized(width, height)
-    if not len(features):
-        return features, np.zeros((0, 2)), 1.0 / camera.fx
+    told = with_known_distortion(frame.camera) if frame.camera else _guess(frame, like)
+    camera = told.resized(width, height)
     if any(camera.distortion):
-        lens = np.array(camera.distortion)
-        flat = cv2.undistortPoints(features.px.reshape(-1, 1, 2), camera.K, lens)
-        rays: np.ndarray = flat.reshape(-1, 2).astype(np.float64)
+        rays = undistort(features.px.astype(np.float64), camera)
     else:
         rays = normalised(features.px, camera.K)
     return features, rays, 1.0 / camera.fx

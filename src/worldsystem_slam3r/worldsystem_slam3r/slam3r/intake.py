@@ -12,6 +12,7 @@ from jaxtyping import UInt8
 
 from worldsystem_core.frames import Camera, Frame
 from worldsystem_slam3r.model.preprocess import INPUT_PX, Crop, network_picture
+from worldsystem_slam3r.told_camera import with_known_distortion
 
 _BLANK_LEVELS = 2.0
 _SAME_LEVELS = 0.25
@@ -84,7 +85,7 @@ class Intake:
             return Camera(width=frame.width, height=frame.height, fx=f, fy=f, cx=cx, cy=cy)
         if frame.camera is None:
             return None
-        return frame.camera.resized(frame.width, frame.height)
+        return with_known_distortion(frame.camera).resized(frame.width, frame.height)
 
     def _square_camera(self, camera: Camera) -> Camera:
         crop = Crop.of(camera.width, camera.height)
