@@ -10,7 +10,11 @@ import filmed_room
 import numpy as np
 import pytest
 
+from worldsystem_core.errors import ShapeChanged
 from worldsystem_core.frames import Camera, Frame
+from worldsystem_core.reconstruction import Event, NewKeyframe, Pose, TrackingState
+from worldsystem_slam3r.backend import open_backend
+from worldsystem_slam3r.config import Slam3rConfig
 from worldsystem_slam3r.geometric.intake import Intake
 from worldsystem_slam3r.told_camera import with_known_distortion
 
@@ -44,3 +48,92 @@ def test_another_lens_model_is_taken_for_none_and_warned_of_once(caplog):
         pictures = [intake.picture(a_frame(number, camera)) for number in range(3)]
     assert all(picture.camera == CAMERA for picture in pictures)
     assert ["8 coefficients" in record.message for record in caplog.records] == [True]
+
+
+def told(focal_px: float, *distortion: float) -> Camera:
+    return replace(CAMERA, fx=focal_px, fy=focal_px, distortion=distortion)
+
+
+@pytest.mark.parametrize(
+    ("first", "other"),
+    [
+        (told(250.0), told(400.0)),
+        (told(250.0), told(250.0, -0.2)),
+        (told(250.0, -0.2, 0.05), told(250.0)),
+    ],
+    ids=["zoomed", "bent", "straight"],
+)
+@pytest.mark.parametrize("mapped", [False, True])
+def test_another_camera_is_refused_also_before_a_lens_was_found(first, other, mapped):
+    intake = Intake(320, 0.0)
+    began = intake.picture(a_frame(0, first)).camera
+    with pytest.raises(ShapeChanged, match="another camera"):
+        intake.picture(a_frame(1, other), mapped=mapped)
+    assert intake.refused
+    assert intake.picture(a_frame(2, first), mapped=mapped).camera == began
+
+
+def test_the_camera_that_was_told_stays_through_focussing_and_silence():
+    intake = Intake(320, 0.0)
+    began = intake.picture(a_frame(0, told(250.0, -0.1))).camera
+    for number, camera in enumerate([told(262.0, -0.1), None, told(240.0, -0.105)], 1):
+        assert intake.picture(a_frame(number, camera)).camera == began
+    assert not intake.camera_is_unknown
+
+
+def test_a_camera_that_is_told_late_takes_the_place_of_the_one_assumed():
+    intake = Intake(320, 0.0)
+    assert intake.picture(a_frame(0, None)).camera.fx == pytest.approx(288.0)
+    assert intake.camera_is_unknown
+    assert intake.picture(a_frame(1, told(280.0))).camera.fx == 280.0
+    assert not intake.camera_is_unknown
+
+
+def test_to_a_map_begun_without_one_any_camera_is_another():
+    intake = Intake(320, 0.0)
+    intake.picture(a_frame(0, None))
+    with pytest.raises(ShapeChanged, match="another camera"):
+        intake.picture(a_frame(1, told(288.0)), mapped=True)
+
+
+def test_of_a_focal_length_larger_pictures_show_that_those_before_were_small():
+    """The map that smaller ones began is of a focal length twice as long."""
+    intake = Intake(320, 500.0)
+    assert intake.picture(a_frame(0, None)).camera.fx == pytest.approx(500.0)
+    large = Frame(id=1, stamp_ns=10**8, rgb=np.full((360, 640, 3), 100, np.uint8))
+    with pytest.raises(ShapeChanged):
+        intake.picture(large, mapped=True)
+    assert intake.anew().picture(large).camera.fx == pytest.approx(250.0)
+
+
+def _run(film: list[Frame]) -> list[Event]:
+    config = Slam3rConfig(synchronous=True, depth_planes=16, graph=False)
+    backend = open_backend("geometric", config).backend
+    return [event for frame in film for event in backend.feed(frame)] + backend.finish()
+
+
+def _focal_px(events: list[Event], submap: int) -> set[float]:
+    """Of the keyframes, for pictures of the size of `CAMERA`."""
+    keyframes = [event.keyframe for event in events if isinstance(event, NewKeyframe)]
+    return {k.camera.resized(320, 180).fx for k in keyframes if k.submap == submap}
+
+
+@pytest.mark.parametrize("late", [1, 3])
+def test_a_calibrated_camera_counts_although_the_first_pictures_came_before_it(late):
+    """As of a driver that publishes its `CameraInfo` behind the picture."""
+    film = filmed_room.frames(filmed_room.sideways_poses(24, step=0.09), CAMERA)
+    events = _run([replace(frame, camera=None) for frame in film[:late]] + film[late:])
+    poses = [event for event in events if isinstance(event, Pose)]
+    assert sorted(pose.frame_id for pose in poses) == [frame.id for frame in film]
+    tracked = [pose.frame_id for pose in poses if pose.state is TrackingState.TRACKED]
+    assert sorted(tracked) == [frame.id for frame in film[late:]]
+    assert _focal_px(events, 0) == {CAMERA.fx}
+
+
+def test_with_a_camera_that_zooms_a_new_sub_map_begins_in_its_focal_length():
+    poses = filmed_room.sideways_poses(50, step=0.09)
+    zoomed = told(1.4 * CAMERA.fx)
+    film = filmed_room.frames(poses[:20], CAMERA)
+    events = _run(film + filmed_room.frames(poses[20:], zoomed, first_id=20))
+    assert _focal_px(events, 0) == {CAMERA.fx}
+    assert _focal_px(events, 1) == {zoomed.fx}

@@ -25,7 +25,7 @@ class BackendError(WorldSystemError):
 
 
 class ShapeChanged(BackendError):
-    """A frame has another shape than those before it; a back-end that began anew takes it."""
+    """A frame has another shape or camera than before; a back-end that began anew takes it."""
 
 
 class WeightsMissing(WorldSystemError):

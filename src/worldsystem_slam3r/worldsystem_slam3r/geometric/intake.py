@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -11,7 +11,7 @@ from jaxtyping import Float64, UInt8
 
 from worldsystem_core.errors import BackendError, ShapeChanged
 from worldsystem_core.frames import Camera, Frame
-from worldsystem_slam3r.geometric.lens import Lens, LensChange
+from worldsystem_slam3r.geometric.lens import Lens, LensChange, distort
 from worldsystem_slam3r.told_camera import with_known_distortion
 
 PRIOR_FOCAL_WIDTHS = 0.9
@@ -19,6 +19,8 @@ PRIOR_FOCAL_WIDTHS = 0.9
 LEAST_SIDE_PX = 32
 SAME_FOCAL = 0.1
 """A phone's own focal length changes by less when it focuses."""
+SAME_BEND = 0.01
+"""Share of the picture's width by which distortion of the same lens may move the corners."""
 SAME_SHAPE = 0.05
 """Difference of width over height up to which pictures count as alike."""
 
@@ -48,8 +50,9 @@ class Picture:
 class Intake:
     """Brings frames to one size and removes lens distortion; remembers the stream's camera.
 
-    A lens that was found out (`adopt`) takes the place of what is told or assumed. `refused`: a
-    picture had another shape than those before it.
+    One is assumed until it is told (`camera_is_unknown`). A lens that was found out (`adopt`) takes
+    the place of either. `refused`: a picture had another shape than those before it, or another
+    camera than the one in use.
     """
 
     def __init__(self, processing_width: int, focal_px: float) -> None:
@@ -80,10 +83,14 @@ class Intake:
         self._adopted = True
         return change
 
-    def picture(self, frame: Frame) -> Picture:
-        """Prepare `frame`; a change of the picture's aspect ratio is a `ShapeChanged`."""
+    def picture(self, frame: Frame, *, mapped: bool = False) -> Picture:
+        """Prepare `frame`; another aspect ratio or camera is a `ShapeChanged`.
+
+        A camera that is told only now takes the place of the one assumed, unless pictures were
+        `mapped` with that: then it is another one.
+        """
         width, height = self._processing_size(frame)
-        self._learn_camera(frame, width, height)
+        self._learn_camera(frame, width, height, mapped)
         rgb = frame.rgb
         if rgb.shape[:2] != (height, width):
             rgb = np.asarray(cv2.resize(rgb, (width, height), interpolation=cv2.INTER_AREA))
@@ -114,32 +121,65 @@ class Intake:
         self._size = (width, height)
         return self._size
 
-    def _learn_camera(self, frame: Frame, width: int, height: int) -> None:
-        camera = self._camera(frame).resized(width, height)
-        if self._adopted:
-            self._refuse_another(camera, frame)
-        elif camera != self._told:
-            self._told, self._lens = camera, Lens.of(camera)
-
-    def _refuse_another(self, camera: Camera, frame: Frame) -> None:
-        """What was found out of the lens is that of the camera that was told, or not, before."""
-        assert self._told is not None  # a lens is adopted for one
-        if self._focal_px <= 0 and abs(camera.fx / self._told.fx - 1.0) > SAME_FOCAL:
+    def _learn_camera(self, frame: Frame, width: int, height: int, mapped: bool) -> None:
+        told = self._camera(frame)
+        if told is None:
+            if self._lens is None:
+                self._lens = Lens.of(_assumed(frame).resized(width, height))
+                self.camera_is_unknown = True
+            return
+        told = told.resized(width, height)
+        begun = mapped or self._adopted
+        if self._lens is None or (self.camera_is_unknown and not begun):
+            self._told, self._lens, self.camera_is_unknown = told, Lens.of(told), False
+        elif self._is_another(told):
             self.refused = True
             raise ShapeChanged(
                 f"pictures of {frame.width}×{frame.height} are of another camera now; "
                 "start a new reconstruction for it"
             )
 
-    def _camera(self, frame: Frame) -> Camera:
-        centred = {"cx": 0.5 * (frame.width - 1), "cy": 0.5 * (frame.height - 1)}
-        size = {"width": frame.width, "height": frame.height}
+    def _is_another(self, told: Camera) -> bool:
+        """Whether the camera is neither the one told before nor the one found out since."""
+        in_use = self.lens.filmed
+        if self._told is None:
+            return not self._adopted or _is_zoomed(told, in_use)
+        return _differ(told, self._told) and _differ(told, in_use)
+
+    def _camera(self, frame: Frame) -> Camera | None:
+        """The camera as it is told, for the frame's size."""
         if self._focal_px > 0:
             self._widest = max(self._widest, frame.width)
             told = self._focal_px * frame.width / self._widest  # senders on a bad link send less
-            return Camera(fx=told, fy=told, **centred, **size)  # type: ignore[arg-type]
-        if frame.camera is not None:
-            return with_known_distortion(frame.camera).resized(frame.width, frame.height)
-        self.camera_is_unknown = True
-        focal = PRIOR_FOCAL_WIDTHS * frame.width
-        return Camera(fx=focal, fy=focal, **centred, **size)  # type: ignore[arg-type]
+            return _centred(frame, told)
+        if frame.camera is None:
+            return None
+        return with_known_distortion(frame.camera).resized(frame.width, frame.height)
+
+
+def _assumed(frame: Frame) -> Camera:
+    return _centred(frame, PRIOR_FOCAL_WIDTHS * frame.width)
+
+
+def _centred(frame: Frame, focal_px: float) -> Camera:
+    return Camera(
+        width=frame.width,
+        height=frame.height,
+        fx=focal_px,
+        fy=focal_px,
+        cx=0.5 * (frame.width - 1),
+        cy=0.5 * (frame.height - 1),
+    )
+
+
+def _is_zoomed(camera: Camera, other: Camera) -> bool:
+    return abs(camera.fx / other.fx - 1.0) > SAME_FOCAL
+
+
+def _differ(camera: Camera, other: Camera) -> bool:
+    """Whether two cameras of one picture size are those of different lenses."""
+    w, h = camera.width - 1.0, camera.height - 1.0
+    corners = np.array([[0.0, 0.0], [w, 0.0], [0.0, h], [w, h]])
+    rays = (corners - [camera.cx, camera.cy]) / [camera.fx, camera.fy]
+    bend_px = distort(rays, camera) - distort(rays, replace(camera, distortion=other.distortion))
+    return _is_zoomed(camera, other) or bool(np.abs(bend_px).max() > SAME_BEND * camera.width)

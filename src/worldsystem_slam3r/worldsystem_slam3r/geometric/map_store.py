@@ -3,11 +3,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int64, UInt8
 
+from worldsystem_core.frames import Camera
 from worldsystem_core.geometry.se3 import inverse, transform
 from worldsystem_slam3r.geometric.bundle import Bundle
 from worldsystem_slam3r.geometric.dense import DepthMap, View
@@ -103,6 +104,11 @@ class Map:
     def next_id(self) -> int:
         """The id that the next keyframe gets."""
         return self._next_id
+
+    def pinhole(self, like: Camera) -> Camera:
+        """The camera of its pixels, for pictures of the size of `like`."""
+        fx, fy, cx, cy = self.K4.tolist()
+        return replace(like, fx=fx, fy=fy, cx=cx, cy=cy)
 
     def new_keyframe_id(self) -> int:
         """An id never used before."""

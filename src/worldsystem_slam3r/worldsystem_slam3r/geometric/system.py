@@ -103,12 +103,15 @@ class GeometricBackend:
 
     def feed(self, frame: Frame) -> list[Event]:
         """Take the next frame; one not newer than the last is refused (`BackendError`), and until a
-        `restart` one of another shape (`ShapeChanged`)."""
+        `restart` one of another shape or camera (`ShapeChanged`)."""
         self._check_order(frame)
-        picture = self._intake.picture(frame)
+        was_unknown = self._intake.camera_is_unknown
+        picture = self._intake.picture(frame, mapped=self._map is not None)
         self._last = (frame.id, frame.stamp_ns)
         self._monitor.picture(picture.stamp_ns, picture.grey)
         events = self._told_depths()
+        if was_unknown and not self._intake.camera_is_unknown:
+            events += self._forget_start()
         events += self._initialise(picture) if self._map is None else self._track(picture)
         self._monitor.corners(len(self._tracker.current))
         return events
@@ -131,7 +134,7 @@ class GeometricBackend:
         """Give up the present map and begin a new one with the next frame, in a gauge of its own.
 
         Returns what was held back of the old one; no event of it comes afterwards. Frame order,
-        keyframe and track ids go on, and what is known of the lens unless the shape changed.
+        keyframe and track ids go on, and what is known of the lens unless a frame was refused.
         """
         events: list[Event] = []
         if self._map is not None:
@@ -142,9 +145,14 @@ class GeometricBackend:
             self._map = self._locator = self._bootstrap = None
             self._undensified, self._newest_told = [], -1
         if self._intake.refused:
-            events += self._never_begun()
-            self._bootstrap, self._lens_search = None, LensSearch()
+            events += self._forget_start()
             self._intake = self._intake.anew()
+        return events
+
+    def _forget_start(self) -> list[Event]:
+        """Begin with another lens; the frames seen through the one before get no pose."""
+        events = self._never_begun()
+        self._bootstrap, self._lens_search = None, LensSearch()
         return events
 
     def _never_begun(self) -> list[Event]:
@@ -244,7 +252,6 @@ class GeometricBackend:
         self, picture: Picture, tracks: Tracks, cam_from_world: np.ndarray
     ) -> KeyframeRecord:
         assert self._map is not None
-        camera = self._camera(picture.camera)
         grey, rgb = in_own_pages(picture.grey, picture.small_rgb())
         return KeyframeRecord(
             id=self._map.new_keyframe_id(),
@@ -255,14 +262,8 @@ class GeometricBackend:
             px=tracks.px.astype(np.float64),
             grey=grey,
             rgb=rgb,
-            view=View.of(grey, camera),
+            view=View.of(grey, self._map.pinhole(picture.camera)),
         )
-
-    def _camera(self, like: Camera) -> Camera:
-        assert self._map is not None
-        fx, fy, cx, cy = self._map.K4
-        K = np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1.0]])
-        return Camera.from_K(K, like.width, like.height)
 
     def _add_keyframe(self, picture: Picture) -> None:
         """Insert, triangulate, adjust, let depth be swept, and renew the tracks."""

@@ -99,11 +99,15 @@ class RenewableBackend:
             self._submap_offset = self._next_submap = max(first_submap, self._next_submap)
 
     def feed(self, frame: Frame) -> list[Event]:
-        """As the back-end's, in this numbering; pictures of another shape begin a new sub-map."""
+        """As the back-end's, in this numbering; pictures of another shape or camera begin a new
+        sub-map."""
         try:
             return self._numbered(self._backend.feed(frame))
         except ShapeChanged:
-            log.warning("pictures are %d×%d now: a new sub-map begins", frame.width, frame.height)
+            log.warning(
+                "pictures are %d×%d now, or of another camera: a new sub-map begins",
+                *(frame.width, frame.height),
+            )
             rest = self.restart()
             return rest + self._numbered(self._backend.feed(frame))
 
