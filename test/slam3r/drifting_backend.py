@@ -9,7 +9,7 @@ import numpy as np
 from filmed_room import PERIOD_NS, camera, render
 from scipy.spatial.transform import Rotation
 
-from worldsystem_core.frames import Frame
+from worldsystem_core.frames import Camera, Frame
 from worldsystem_core.geometry.pinhole import pointmap_from_depth
 from worldsystem_core.geometry.se3 import inverse, look_at, pose_from
 from worldsystem_core.geometry.sim3 import Sim3
@@ -58,7 +58,8 @@ class DriftingBackend:
     """Every frame is a keyframe; the world is the first camera's frame in units of `unit`.
 
     Each step turns by `turn_rad` too much and grows by `growth`. Frames in `lost` are lost. Of the
-    depth a share `known` is told, in patches that lie elsewhere each time.
+    depth a share `known` is told, in patches that lie elsewhere each time. `lens` is the one that
+    it says it goes by.
     """
 
     films: list[Film]
@@ -67,6 +68,7 @@ class DriftingBackend:
     unit: float = 1.0
     lost: set[int] = field(default_factory=set)
     known: float = 1.0
+    lens: Camera | None = None
     restarts: int = 0
 
     def __post_init__(self) -> None:

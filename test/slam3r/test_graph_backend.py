@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from drifting_backend import DriftingBackend, Film, elsewhere, film, ring_poses
+from drifting_backend import CAMERA, DriftingBackend, Film, elsewhere, film, ring_poses
 from filmed_room import PERIOD_NS
 
 from worldsystem_core.geometry.sim3 import fit_sim3
@@ -92,10 +92,7 @@ def test_every_frame_gets_one_pose_also_through_a_loss(ring):
     assert sorted(pose.frame_id for pose in poses_of(events)) == list(range(len(ring.frames)))
 
 
-def test_a_lost_picture_of_known_ground_is_located_at_once(ring):
-    lost = set(range(COUNT, COUNT + 4))
-    events, graph = over(DriftingBackend([ring], lost=lost), [ring], submap_after_s=100.0)
-    assert graph.counts.relocalised >= 1
+def assert_located(events: list[Event], lost: set[int], ring: Film) -> None:
     found = [
         pose
         for pose in poses_of(events)
@@ -105,6 +102,22 @@ def test_a_lost_picture_of_known_ground_is_located_at_once(ring):
     for pose in found:
         truth = np.linalg.inv(ring.poses[0]) @ ring.poses[pose.frame_id]
         assert np.allclose(pose.world_from_cam[:3, 3], truth[:3, 3], atol=0.05)
+
+
+def test_a_lost_picture_of_known_ground_is_located_at_once(ring):
+    lost = set(range(COUNT, COUNT + 4))
+    events, graph = over(DriftingBackend([ring], lost=lost), [ring], submap_after_s=100.0)
+    assert graph.counts.relocalised >= 1
+    assert_located(events, lost, ring)
+
+
+def test_a_lost_picture_is_located_by_the_lens_found_out_instead_of_the_one_told(ring):
+    told = replace(CAMERA, fx=1.4 * CAMERA.fx, fy=1.4 * CAMERA.fy)
+    wrong = replace(ring, frames=[replace(frame, camera=told) for frame in ring.frames])
+    lost = set(range(COUNT, COUNT + 4))
+    backend = DriftingBackend([ring], lost=lost, lens=CAMERA.resized(128, 72))
+    events, _ = over(backend, [wrong], submap_after_s=100.0)
+    assert_located(events, lost, ring)
 
 
 def test_a_new_sub_map_is_merged_in_its_own_unit_when_it_meets_the_old(ring):

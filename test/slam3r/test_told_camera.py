@@ -16,6 +16,7 @@ from worldsystem_core.reconstruction import Event, NewKeyframe, Pose, TrackingSt
 from worldsystem_slam3r.backend import open_backend
 from worldsystem_slam3r.config import Slam3rConfig
 from worldsystem_slam3r.geometric.intake import Intake
+from worldsystem_slam3r.geometric.system import GeometricBackend
 from worldsystem_slam3r.told_camera import with_known_distortion
 
 CAMERA = filmed_room.camera(320, 180)
@@ -137,3 +138,16 @@ def test_with_a_camera_that_zooms_a_new_sub_map_begins_in_its_focal_length():
     events = _run(film + filmed_room.frames(poses[20:], zoomed, first_id=20))
     assert _focal_px(events, 0) == {CAMERA.fx}
     assert _focal_px(events, 1) == {zoomed.fx}
+
+
+def test_a_back_end_knows_its_lens_once_that_was_told_or_found_out():
+    backend = GeometricBackend(Slam3rConfig(synchronous=True))
+    assert backend.lens is None
+    backend.feed(a_frame(0, None))
+    assert backend.lens is None
+    backend.feed(a_frame(1, told(250.0, -0.1)))
+    assert backend.lens == told(250.0, -0.1, 0.0, 0.0, 0.0, 0.0)
+    intake = Intake(320, 0.0)
+    intake.picture(a_frame(0, None))
+    intake.adopt(told(240.0))
+    assert intake.known_camera == told(240.0)

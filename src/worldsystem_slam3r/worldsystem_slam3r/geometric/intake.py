@@ -76,6 +76,12 @@ class Intake:
         assert self._lens is not None
         return self._lens
 
+    @property
+    def known_camera(self) -> Camera | None:
+        """The filmed camera at the processing size, as told or found out; None while neither."""
+        is_assumed = self.camera_is_unknown and not self._adopted
+        return None if self._lens is None or is_assumed else self._lens.filmed
+
     def adopt(self, filmed: Camera) -> LensChange:
         """Use `filmed` (of the processing size) from now on; returns the way there."""
         change = LensChange(self.lens, Lens.of(filmed))

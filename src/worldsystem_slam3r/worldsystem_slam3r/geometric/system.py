@@ -86,9 +86,9 @@ class GeometricBackend:
         return 0.0 if self._map is None else float(self._map.K4[0])
 
     @property
-    def lens(self) -> Camera:
-        """The filmed camera at the processing size, as told or as found out."""
-        return self._intake.lens.filmed
+    def lens(self) -> Camera | None:
+        """The filmed camera at the processing size, as told or found out; None while neither."""
+        return self._intake.known_camera
 
     @property
     def health(self) -> Health:

@@ -355,7 +355,7 @@ class GraphBackend:
 
     def _looked_up(self, frame: Frame, events: list[Event]) -> list[Event]:
         """Locate the picture itself, and let that stand for what the back-end says of it."""
-        pose = self._lookup.pose(frame)
+        pose = self._lookup.pose(frame, self._backend.lens)
         if pose is None:
             return events
         self.counts.relocalised += 1

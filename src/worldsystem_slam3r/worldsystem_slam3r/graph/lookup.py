@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
-from worldsystem_core.frames import Frame
+from dataclasses import replace
+
+from worldsystem_core.frames import Camera, Frame
 from worldsystem_core.reconstruction import Pose, TrackingState
 from worldsystem_slam3r.graph.atlas import Atlas
 from worldsystem_slam3r.graph.places import PlaceIndex
@@ -22,8 +24,11 @@ class Lookup:
         self._relocaliser = Relocaliser(index)
         self._looked = 0
 
-    def pose(self, frame: Frame) -> Pose | None:
-        """Where it was taken; None where that is not clear, or it is not its turn."""
+    def pose(self, frame: Frame, lens: Camera | None) -> Pose | None:
+        """Where it was taken; None where that is not clear, or it is not its turn.
+
+        A `lens` that the back-end goes by stands for the camera that was told, which may be wrong.
+        """
         self._looked += 1
         if (self._looked - 1) % LOOK_EVERY:
             return None
@@ -33,6 +38,7 @@ class Lookup:
             if kept.station is not None and self._atlas.is_placed(kept.submap)
         }
         camera = stations[max(stations)].camera if stations else None
+        frame = frame if lens is None else replace(frame, camera=lens)
         found = self._relocaliser.locate(frame, stations, camera)
         if found is None:
             return None

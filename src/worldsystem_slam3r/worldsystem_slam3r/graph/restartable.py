@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Protocol, runtime_checkable
 
 from worldsystem_core.errors import ShapeChanged
-from worldsystem_core.frames import Frame
+from worldsystem_core.frames import Camera, Frame
 from worldsystem_core.reconstruction import (
     Event,
     MovedKeyframes,
@@ -88,6 +88,12 @@ class RenewableBackend:
     def health(self) -> object:
         """What that back-end says of its own state; None where it says nothing."""
         return getattr(self._backend, "health", None)
+
+    @property
+    def lens(self) -> Camera | None:
+        """The filmed camera that the back-end goes by, of its own picture size; None where it does
+        not tell, or does not know it yet."""
+        return getattr(self._backend, "lens", None)
 
     def number_from(self, first_id: int, first_submap: int | None = None) -> None:
         """Number on from here, sub-maps where told; only before the first frame.
