@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 import time
 from collections import deque
@@ -121,12 +122,18 @@ class DenseStage:
         """Keyframes that went without depth because the worker was behind."""
         return self._queue.dropped
 
-    def submit(self, task: DenseTask) -> None:
-        """Compute `task` now (synchronous) or queue it."""
+    @property
+    def room(self) -> int:
+        """How many keyframes can be submitted now without one being let go."""
+        return sys.maxsize if self._thread is None else QUEUE - len(self._queue)
+
+    def submit(self, task: DenseTask, wait_s: float = 0.0) -> None:
+        """Compute `task` now (synchronous) or queue it, after `wait_s` at most in the place of the
+        oldest."""
         self._submitted += 1
         if self._thread is None:
             self._done.extend(self._judgement.take(task, len(task.neighbours)))
-        else:
+        elif not self._queue.put_waiting(task, wait_s):
             self._queue.put(task)
 
     def results(self) -> list[tuple[int, DepthMap]]:

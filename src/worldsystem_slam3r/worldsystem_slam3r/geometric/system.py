@@ -10,6 +10,7 @@ the first keyframe's points is 1 (`scene` scale).
 from __future__ import annotations
 
 import logging
+import time
 
 import cv2
 import numpy as np
@@ -46,6 +47,8 @@ log = logging.getLogger(__name__)
 FIXED_KEYFRAMES = 3
 OUTLIER_PX = 3.0
 KEPT_KEYFRAMES = 24
+RESTART_S, FINISH_S = 5.0, 10.0
+"""How long keyframes that wait for their depth may hold up the next map, and the end."""
 SUBMITTED_AT_ONCE = 2
 """Keyframes swept per new one when many wait: fewer than the queue holds."""
 
@@ -126,7 +129,7 @@ class GeometricBackend:
             return []
         self._finished = True
         if self._map is not None:
-            self._submit_waiting()
+            self._submit_waiting(FINISH_S)
         self.close()
         return self._told_depths() + self._moved(force=True) + self._never_begun()
 
@@ -138,7 +141,7 @@ class GeometricBackend:
         """
         events: list[Event] = []
         if self._map is not None:
-            self._submit_waiting()
+            self._submit_waiting(RESTART_S)
             self._dense.drain()
             events += self._told_depths() + self._moved(force=True)
             self._next_keyframe_id = self._map.next_id
@@ -347,20 +350,24 @@ class GeometricBackend:
         bad = ~(result.error_px < OUTLIER_PX)
         world.forget_outliers(records, bad, bundle, rows)
 
-    def _submit_waiting(self) -> None:
+    def _submit_waiting(self, wait_s: float = 0.0) -> None:
+        """Sweep the keyframes that wait: those there is room for, or all, once there is."""
         if self._calibrating:
             self._calibrate()
-        for key in self._undensified:
-            self._submit(key)
-        self._undensified = []
+        due = self._undensified[: None if wait_s else self._dense.room]
+        end_s = time.monotonic() + wait_s
+        for key in due:
+            self._submit(key, max(0.0, end_s - time.monotonic()))
+        self._undensified = self._undensified[len(due) :]
         if self._config.synchronous:
             self._dense.drain()
 
-    def _submit(self, key: int) -> None:
+    def _submit(self, key: int, wait_s: float = 0.0) -> None:
         assert self._map is not None
         if key in self._map.keyframes:
             record = self._map.keyframes[key]
-            self._dense.submit(dense_task(self._map, record, self._config.depth_neighbours))
+            task = dense_task(self._map, record, self._config.depth_neighbours)
+            self._dense.submit(task, wait_s)
 
     def _told_depths(self) -> list[Event]:
         """Emit the keyframes whose depth has come in, after those that were withdrawn."""

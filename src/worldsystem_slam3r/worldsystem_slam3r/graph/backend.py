@@ -374,8 +374,10 @@ class GraphBackend:
         return self._backend.health
 
     def facts(self) -> dict[str, object]:
-        """What diagnostics say of the graph."""
-        return graph_facts(self.scale, self.counts, self.metric, self.map_from_scene, self.finder)
+        """What diagnostics say of the graph, and of the back-end in it."""
+        fit = self.map_from_scene
+        facts = graph_facts(self.scale, self.counts, self.metric, fit, self.finder)
+        return facts | self._backend.facts()
 
     @property
     def scale(self) -> ScaleState:

@@ -95,6 +95,11 @@ class RenewableBackend:
         not tell, or does not know it yet."""
         return getattr(self._backend, "lens", None)
 
+    def facts(self) -> dict[str, object]:
+        """What diagnostics say of that back-end, by name."""
+        dropped = getattr(self._backend, "dropped_keyframes", None)
+        return {} if dropped is None else {"dropped_keyframes": dropped}
+
     def number_from(self, first_id: int, first_submap: int | None = None) -> None:
         """Number on from here, sub-maps where told; only before the first frame.
 
