@@ -30,6 +30,7 @@ from worldsystem_core.reconstruction import (
     TrackingState,
 )
 from worldsystem_core.telemetry import GpsFix
+from worldsystem_slam3r.apart import client
 from worldsystem_slam3r.apart.channel import Channel, ChannelClosed
 from worldsystem_slam3r.apart.client import AHEAD, RunningApart
 from worldsystem_slam3r.apart.codec import pack, unpack
@@ -113,6 +114,16 @@ def test_its_process_is_known_before_it_tells_of_itself(monkeypatch):
     running = RunningApart(CONFIG, lambda: None)
     try:
         assert running.condition().facts["process.pid"] == running.pid
+    finally:
+        running.close()
+
+
+def test_who_waits_for_its_process_can_tell_of_itself_meanwhile(monkeypatch):
+    monkeypatch.setattr(client, "ALIVE_S", 0.02)
+    beats: list[float] = []
+    running = RunningApart(CONFIG, lambda: None, alive=lambda: beats.append(time.monotonic()))
+    try:
+        assert len(beats) >= 5, "a process needs longer than that to begin"
     finally:
         running.close()
 

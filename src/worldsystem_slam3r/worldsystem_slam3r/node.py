@@ -61,7 +61,8 @@ class Slam3rNode(StageNode):
             lambda: self._take(self._running.answers()), lambda: self._running.waiting
         )
         self._opened_with = self.config
-        self._running = start_backend(self._opened_with, self._told)
+        self._is_made = False
+        self._running = start_backend(self._opened_with, self._told, alive=self._stay_alive)
         self._reserve = reserve_for(self.config)
         self._ending = False
         self._trajectory = Trajectory(self.config.path_poses)
@@ -105,6 +106,13 @@ class Slam3rNode(StageNode):
             self.create_timer(_RESERVE_PERIOD_S, self._keep_reserve)
         if self.config.cloud_period_s:
             self.create_timer(self.config.cloud_period_s, self._publish_cloud)
+        self._is_made = True
+
+    def _stay_alive(self) -> None:
+        """While the worker's process takes its time, as with a large map, this one tells of itself
+        as ever."""
+        if self._is_made:
+            self._report_when_late()
 
     def _on_camera(self, stamped: StampedCamera) -> None:
         """A camera that is not calibrated says so with zeros (`sensor_msgs/CameraInfo`)."""
@@ -243,7 +251,11 @@ class Slam3rNode(StageNode):
         kept = kept_keyframes(self._opened_with.map if self._running.has_graph else "")
         first_id = self._newest_id + 1
         self._running = start_backend(
-            self._opened_with, self._told, first_id=first_id, reserve=self._reserve
+            self._opened_with,
+            self._told,
+            first_id=first_id,
+            reserve=self._reserve,
+            alive=self._stay_alive,
         )
         lost = tuple(key for key in self._trajectory.keyframe_ids if key not in kept)
         if not kept:

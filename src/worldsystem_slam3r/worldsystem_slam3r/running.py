@@ -178,11 +178,13 @@ def start_backend(
     *,
     first_id: int = 0,
     reserve: Reserve | None = None,
+    alive: Callable[[], None] = lambda: None,
 ) -> Running:
     """Open the back-end of `config` where `own_process` says; its keyframes count from `first_id`.
 
     A process in `reserve` becomes its own, where there is one. `told` is called, from any thread,
-    when an answer came that nobody waits for. Errors are those of `open_backend`.
+    when an answer came that nobody waits for, and `alive` now and then while its process is waited
+    for. Errors are those of `open_backend`.
     """
     if not config.own_process:
         return RunningHere(config, first_id)
@@ -191,10 +193,10 @@ def start_backend(
     process = reserve.take() if reserve is not None else None
     if process is not None:
         try:
-            return RunningApart(config, told, first_id, process)
+            return RunningApart(config, told, first_id, process, alive)
         except WorkerEnded as ended:
             log.warning("%s, which was in reserve: another is begun", ended)
-    return RunningApart(config, told, first_id)
+    return RunningApart(config, told, first_id, alive=alive)
 
 
 def reserve_for(config: Slam3rConfig) -> Reserve | None:

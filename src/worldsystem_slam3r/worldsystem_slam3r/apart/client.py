@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
@@ -24,6 +25,7 @@ AHEAD = 4
 while this process, where many threads share an interpreter, is slow to hand it the next."""
 FRAME_S, CALL_S, END_S = 120.0, 600.0, 10.0
 """How long a frame's answer, a call's reply and the process's end are waited for."""
+ALIVE_S = 0.5
 
 
 class RunningApart:
@@ -31,7 +33,8 @@ class RunningApart:
 
     `told` is called from another thread when an answer came. When the worker has died, the frames
     that it had, and all that are fed later, are answered with `WorkerEnded`; calls raise it.
-    `process` is one in reserve that is to be the worker, if there is one.
+    While a call takes its time, as to load a map does, `alive` is called now and then. `process` is
+    one in reserve that is to be the worker, if there is one.
     """
 
     def __init__(
@@ -40,8 +43,10 @@ class RunningApart:
         told: Callable[[], None],
         first_id: int = 0,
         process: WorkerProcess | None = None,
+        alive: Callable[[], None] = lambda: None,
     ) -> None:
         self._told = told
+        self._alive = alive
         self._changed = threading.Condition()
         self._fed: deque[int] = deque()
         self._answers: deque[Answer] = deque()
@@ -133,7 +138,7 @@ class RunningApart:
     def _call(self, kind: str, arguments: list[Any]) -> Any:
         """Have the worker do something, and wait for its reply; its error is raised here."""
         self._send(kind, arguments)
-        self._wait(lambda: bool(self._replies), CALL_S, f"answered '{kind}'")
+        self._wait(lambda: bool(self._replies), CALL_S, f"answered '{kind}'", self._alive)
         with self._changed:
             if not self._replies:
                 raise WorkerEnded(self._gone)
@@ -142,11 +147,23 @@ class RunningApart:
             raise reply
         return reply
 
-    def _wait(self, ready: Callable[[], bool], limit_s: float, what: str) -> None:
+    def _wait(
+        self,
+        ready: Callable[[], bool],
+        limit_s: float,
+        what: str,
+        alive: Callable[[], None] = lambda: None,
+    ) -> None:
         """Until `ready` or the worker is gone; one that takes too long is killed."""
+        end_s = time.monotonic() + limit_s
+        while (left_s := end_s - time.monotonic()) > 0:
+            with self._changed:
+                if self._changed.wait_for(
+                    lambda: ready() or bool(self._gone), min(left_s, ALIVE_S)
+                ):
+                    return
+            alive()
         with self._changed:
-            if self._changed.wait_for(lambda: ready() or bool(self._gone), limit_s):
-                return
             self._gone = f"the reconstruction's process had not {what} after {limit_s:.0f} s"
         self._process.kill()
         self._listener.join(END_S)
