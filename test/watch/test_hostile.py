@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import ctypes
 import random
 import socket
 import struct
@@ -218,6 +219,10 @@ def test_a_port_serves_after_10000_malformed_requests_in_flat_memory(door: Door)
     before_mb = memory_mb()
     send(door, 10_000)
     assert_serves(door)
+    end_s = time.monotonic() + 20.0
+    while memory_mb() - before_mb >= 50 and time.monotonic() < end_s:
+        time.sleep(1.0)  # thousands of connections a second are still being ended
+        ctypes.CDLL(None).malloc_trim(0)  # as every process of ours does (`freed_memory`)
     assert memory_mb() - before_mb < 50
 
 
