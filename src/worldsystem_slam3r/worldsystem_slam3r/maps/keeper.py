@@ -25,8 +25,8 @@ log = logging.getLogger(__name__)
 
 MEGABYTE = 1_000_000
 SAVING_SHARE = 0.05
-"""Of the time pictures may wait while what is to be saved is gathered: large maps are saved less
-often than asked for."""
+"""Of a processor may go to gathering what is to be saved: large maps are saved less often than
+asked for. Of the time, it would be put off where others have the processors."""
 TOLD_AT_ONCE = 3
 """Keyframes of a loaded map that go out with each picture: later stages have queues of 50."""
 
@@ -56,7 +56,7 @@ class MapKeeper:
         self._handed_on: tuple[int, int] = (0, -1)
         self._loading: Iterator[Keyframe] = iter(())
         self._tells_all = False
-        self._gathering = Sparing(SAVING_SHARE)
+        self._gathering = Sparing(SAVING_SHARE, spent=time.thread_time)
 
     def save_by_itself(self, folder: Path, every_s: float) -> None:
         """Save to `folder` every so often, and at the end."""
