@@ -8,6 +8,7 @@ import numpy as np
 
 from worldsystem_core.frames import Camera, Frame
 from worldsystem_core.geometry.se3 import look_at
+from worldsystem_slam3r.geometric.lens import undistort
 
 HALF_SIZE = np.array([4.0, 3.0, 5.0])
 TEXELS_PER_UNIT = 60.0
@@ -55,6 +56,15 @@ def render(world_from_cam: np.ndarray, camera: Camera) -> tuple[np.ndarray, np.n
     return rgb, depth.astype(np.float32)
 
 
+def bent(rgb: np.ndarray, camera: Camera) -> np.ndarray:
+    """The picture of a camera without distortion through the lens of `camera`."""
+    v, u = np.mgrid[: camera.height, : camera.width].astype(np.float64)
+    rays = undistort(np.column_stack([u.ravel(), v.ravel()]), camera)
+    straight = rays * [camera.fx, camera.fy] + np.array([camera.cx, camera.cy])
+    at = straight.reshape(*u.shape, 2).astype(np.float32)
+    return np.asarray(cv2.remap(rgb, at[..., 0], at[..., 1], cv2.INTER_LINEAR))
+
+
 def camera(width: int = 320, height: int = 180) -> Camera:
     """A 70° camera."""
     return Camera.from_horizontal_fov(width, height, np.deg2rad(70.0))
@@ -83,6 +93,18 @@ def frames(
         )
         for i, pose in enumerate(poses)
     ]
+
+
+def roaming_poses(count: int) -> list[np.ndarray]:
+    """A camera that goes to and fro, up and down, and looks about the far wall."""
+    poses = []
+    for i in range(count):
+        a = 0.07 * i
+        rise, depth = 0.5 * np.sin(1.7 * a), 0.8 * (1.0 - np.cos(0.8 * a))
+        eye = np.array([1.8 * np.sin(a), rise, depth - 2.0])
+        target = np.array([0.6 * eye[0] + 1.2 * np.sin(0.5 * a), 0.4, 5.0])
+        poses.append(look_at(eye, target, np.array([0.0, -1.0, 0.0])))
+    return poses
 
 
 def turning_poses(count: int) -> list[np.ndarray]:

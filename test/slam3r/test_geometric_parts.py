@@ -176,15 +176,19 @@ def test_bundle_adjustment_estimates_the_focal_length_where_it_shows():
     assert result.focal_sigma < 0.02
 
 
-def test_bundle_adjustment_finds_radial_distortion_with_the_focal_length():
+@pytest.mark.parametrize("held", [False, True])
+def test_bundle_adjustment_finds_radial_distortion_with_the_focal_length_or_beside_it(held):
     bundle, _ = _bundle(noise_px=0.0)
     straight = (bundle.uv - K4[2:]) / K4[:2]
     r2 = (straight**2).sum(axis=1, keepdims=True)
     bent = straight * (1.0 - 0.25 * r2 + 0.06 * r2**2) * K4[:2] + K4[2:]
     free = Bundle(**{**vars(bundle), "uv": bent, "fixed": np.arange(6) < 1})
-    result = adjust(free, free_lens=FOCAL_AND_RADIAL, iterations=100, least_gain=1e-7)
-    assert result.K4[0] == pytest.approx(300.0, rel=0.02)
+    limits = {"iterations": 100, "least_gain": 1e-7}
+    result = adjust(free, free_lens=FOCAL_AND_RADIAL, hold_focal=held, **limits)
+    assert result.K4[0] == pytest.approx(300.0, rel=0.0 if held else 0.02)
     assert result.radial[0] == pytest.approx(-0.25, abs=0.03)
+    assert np.isnan(result.focal_sigma) == held
+    assert np.isfinite(result.radial_sigma).all()
 
 
 def test_corners_cover_the_picture_and_a_blank_one_has_none():

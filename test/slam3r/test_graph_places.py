@@ -5,16 +5,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import cv2
 import numpy as np
 import pytest
 from drifting_backend import CAMERA, film, ring_poses
-from filmed_room import render
+from filmed_room import bent, render
 
 from worldsystem_core.geometry.pinhole import pointmap_from_depth
 from worldsystem_core.geometry.se3 import inverse, pose_from
 from worldsystem_core.reconstruction import Keyframe
-from worldsystem_slam3r.geometric.lens import undistort
 from worldsystem_slam3r.graph.features import Features, matches
 from worldsystem_slam3r.graph.places import PlaceIndex, votes_by_comparison
 from worldsystem_slam3r.graph.relocalise import Relocaliser
@@ -150,16 +148,6 @@ def test_a_single_picture_is_located_beside_a_keyframe(stations):
     assert np.allclose(world[:3, 3], pose[:3, 3], atol=0.05)
 
 
-def bent(rgb: np.ndarray, lens: tuple[float, ...]) -> np.ndarray:
-    """A picture of `CAMERA` through a lens that bends straight lines."""
-    v, u = np.mgrid[: CAMERA.height, : CAMERA.width].astype(np.float64)
-    filmed = np.column_stack([u.ravel(), v.ravel()])
-    rays = undistort(filmed, replace(CAMERA, distortion=lens))
-    straight = rays * [CAMERA.fx, CAMERA.fy] + np.array([CAMERA.cx, CAMERA.cy])
-    at = straight.reshape(*u.shape, 2).astype(np.float32)
-    return np.asarray(cv2.remap(rgb, at[..., 0], at[..., 1], cv2.INTER_LINEAR))
-
-
 @pytest.mark.parametrize("told", [BARREL, (*BARREL, 0.0), (*BARREL, *[0.0] * 62), (0.5,) * 64])
 def test_a_picture_is_located_however_many_coefficients_its_camera_is_told_with(stations, told):
     """Those of another lens model count as none: here the picture has none."""
@@ -168,7 +156,7 @@ def test_a_picture_is_located_however_many_coefficients_its_camera_is_told_with(
         index.add(station.id, station.features)
     pose = nudged(ring_poses(13)[5])
     shot = film([pose]).frames[0]
-    rgb = bent(shot.rgb, BARREL) if told[:2] == BARREL else shot.rgb
+    rgb = bent(shot.rgb, replace(CAMERA, distortion=BARREL)) if told[:2] == BARREL else shot.rgb
     frame = replace(shot, rgb=rgb, camera=replace(CAMERA, distortion=told))
     kept = {station.id: station for station in stations}
     found = Relocaliser(index).locate(frame, kept, CAMERA)

@@ -140,6 +140,20 @@ def test_with_a_camera_that_zooms_a_new_sub_map_begins_in_its_focal_length():
     assert _focal_px(events, 1) == {zoomed.fx}
 
 
+@pytest.mark.parametrize(("k1", "found"), [(-0.25, True), (0.0, False)])
+def test_distortion_is_found_beside_a_focal_length_that_was_told_right(k1, found):
+    camera = filmed_room.camera(480, 270)
+    filmed = replace(camera, distortion=(k1, 0.06 * found))
+    backend = GeometricBackend(Slam3rConfig(synchronous=True, depth_planes=16, depth_neighbours=1))
+    for frame in filmed_room.frames(filmed_room.roaming_poses(110), camera):
+        backend.feed(replace(frame, rgb=filmed_room.bent(frame.rgb, filmed)))
+    backend.close()
+    assert backend.lens.fx == pytest.approx(camera.fx)
+    assert any(backend.lens.distortion) == found
+    assert not found or backend.lens.distortion[0] == pytest.approx(k1, abs=0.05)
+    assert not backend.health.problem
+
+
 def test_a_back_end_knows_its_lens_once_that_was_told_or_found_out():
     backend = GeometricBackend(Slam3rConfig(synchronous=True))
     assert backend.lens is None

@@ -76,17 +76,20 @@ def adjust(
     bundle: Bundle,
     *,
     free_lens: int = FIXED,
+    hold_focal: bool = False,
     iterations: int = MAX_ITERATIONS,
     least_gain: float = 1e-4,
 ) -> Adjusted:
     """Refine `bundle` until a step gains less than `least_gain` of the cost.
 
+    With `hold_focal` the focal length stays, whatever else of the lens is free.
     Observations behind their camera are left out and end with NaN error.
     """
     first = np.searchsorted(bundle.point_index, np.arange(len(bundle.points) + 1))
     lens = np.concatenate([bundle.K4, bundle.radial])
     state = _State(bundle.rotations, bundle.translations, bundle.points, lens)
-    free = np.append(np.repeat(~bundle.fixed, 6), np.ones(free_lens, bool))
+    lens_free = np.arange(free_lens) >= hold_focal
+    free = np.append(np.repeat(~bundle.fixed, 6), lens_free)
     before = cost = _cost(bundle, state)
     damping = 1e-4
     for _ in range(iterations):
@@ -181,6 +184,7 @@ def _lens_sigma(
     reduced = S[np.ix_(free, free)]
     reduced[np.diag_indices_from(reduced)] += 1e-9
     variance_px2 = float(np.nanmedian(error_px)) ** 2 / 1.386  # median of χ² with two degrees
-    variance = np.diag(np.linalg.pinv(reduced))[-m:]
-    sigma[:m] = np.sqrt(np.maximum(variance, 0.0) * variance_px2)
+    known = np.flatnonzero(free[-m:])
+    variance = np.diag(np.linalg.pinv(reduced))[-len(known) :]
+    sigma[known] = np.sqrt(np.maximum(variance, 0.0) * variance_px2)
     return sigma
