@@ -15,12 +15,13 @@ from worldsystem.config import ReporterConfig
 from worldsystem.observer import Live, Observer
 from worldsystem.run_folder import new_run_folder
 from worldsystem.sent import frames_sent
+from worldsystem.watch.state import SILENT_AFTER_S
 from worldsystem_core.reconstruction import NewKeyframe
 from worldsystem_core.ros import topics
 from worldsystem_core.ros.adapters.slam import KeyframeEvent
 from worldsystem_core.ros.container import run_node
 from worldsystem_core.ros.followed_surface import FollowedSurface
-from worldsystem_core.ros.stage_node import StageNode
+from worldsystem_core.ros.stage_node import RUNNING, StageNode
 
 log = logging.getLogger(__name__)
 
@@ -68,6 +69,24 @@ class ReporterNode(StageNode):
     def facts(self) -> dict[str, object]:
         """What the supervisor, if there is one, knows of the stages' processes."""
         return self.supervised
+
+    def problem(self) -> str:
+        """Which stages are not heard any more: one who listens from now on never heard them.
+
+        By the newest sign, its own among them: what waits for a busy reporter is no silence.
+        """
+        newest_s = max((sign.heard_s for sign in self.signs.values()), default=0.0)
+        missed = (self._missed(name, sign, newest_s) for name, sign in sorted(self.signs.items()))
+        return "; ".join(filter(None, missed))
+
+    def _missed(self, name: str, sign: Sign, newest_s: float) -> str:
+        if self.supervised.get(f"state.{name}") == "restarting":
+            return f"{name} ended and is begun anew"
+        silent_s = newest_s - sign.heard_s
+        if silent_s <= SILENT_AFTER_S:
+            return ""
+        said = "" if sign.message == RUNNING else f" ({sign.message})"
+        return f"{name} has not been heard for {silent_s:.0f} s{said}"
 
     def _on_keyframe(self, event: KeyframeEvent) -> None:
         if isinstance(event, NewKeyframe):

@@ -9,11 +9,12 @@ import time
 from contextlib import suppress
 
 from worldsystem.watch.server import health
-from worldsystem.watch.state import SystemState, problems
+from worldsystem.watch.state import SILENT_AFTER_S, SystemState, problems
 from worldsystem.watch.table import table
 
 _WELL, _UNWELL, _NOBODY = 0, 1, 3
-_LISTEN_S = 3.5
+_LISTEN_S = SILENT_AFTER_S + 1.0
+"""Long enough to notice a node that falls silent; of those silent before, the reporter tells."""
 _CLEAR = "\x1b[H\x1b[2J"
 
 

@@ -42,6 +42,8 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 C = TypeVar("C", bound=Config)
 
+RUNNING = "running"
+"""What a stage says of itself while all is well."""
 _REPORT_PERIOD_S = 1.0
 _LATE = 1.2
 _FIRST_REPORT_S, _FIRST_REPORTS, _MOST_EARLY = 0.1, 10, 100
@@ -326,7 +328,7 @@ class StageNode(Node):
         status = DiagnosticStatus(
             level=DiagnosticStatus.ERROR if self._ended_by else level,
             name=f"worldsystem: {self.get_name()}",
-            message=problem or "running",
+            message=problem or RUNNING,
             values=[KeyValue(key=key, value=str(value)) for key, value in facts.items()],
         )
         array = DiagnosticArray(status=[status])
