@@ -76,7 +76,9 @@ def test_the_account_goes_on_when_a_stage_is_begun_anew(tmp_path):
     observer.stage(report("slam3r", 1, 40, 37, queue_full=2))  # one was being worked on
     observer.path(path_at(1, 2, 3))
     observer.began_anew("slam3r")
-    observer.stage(report("slam3r", 2, 50, 50))
+    observer.stage(report("slam3r", 2, 20, 20))
+    observer.stage(report("slam3r", 6, 50, 50))
+    observer.stage(report("slam3r", 9, 50, 50))
     observer.path(path_at(3, 4))
     record = observer.record(tmp_path, source="sim", backend="geometric", frames_sent=100)
     (slam3r,) = (ledger for ledger in record.ledgers if ledger.stage == "slam3r")
@@ -84,6 +86,7 @@ def test_the_account_goes_on_when_a_stage_is_begun_anew(tmp_path):
     assert (slam3r.taken, slam3r.used, slam3r.in_flight) == (100, 87, 0)
     assert record.unexplained_frames == 0
     assert record.poses.stamps_ns.tolist() == [1, 2, 3, 4]
+    assert record.duration_s == pytest.approx(5.0), "until the last was tracked, in any life"
 
 
 def path_at(*stamps: int) -> StampedPoses:

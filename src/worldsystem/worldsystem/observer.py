@@ -93,9 +93,10 @@ class Observer:
         """
         if not self.started_ns and report.ledger.taken:
             self.started_ns = report.stamp_ns
-        if report.ledger.stage == "slam3r" and report.ledger.used > self._used("slam3r"):
-            self.ended_ns = report.stamp_ns
+        tracked = self._used("slam3r")
         self._accounts.setdefault(report.ledger.stage, StageAccount()).add(report)
+        if self._used("slam3r") > tracked:
+            self.ended_ns = report.stamp_ns
 
     def began_anew(self, stage: str) -> None:
         """A stage's process was started again: what it tells from now on comes after the rest."""
