@@ -12,8 +12,10 @@ import pytest
 pytest.importorskip("rclpy", reason="ROS is not set up: run these through `make test`")
 
 from worldsystem.app import App
+from worldsystem.cli import main
 from worldsystem.foreseen import check
 from worldsystem.graph import SIMULATOR, STAGES, Choice
+from worldsystem.pipeline import run_pipeline
 from worldsystem.separate import SeparateApp
 from worldsystem_core.config import Config
 from worldsystem_core.errors import WorldSystemError
@@ -29,6 +31,10 @@ WRONG = {
     "an unknown back-end": ({"backend": "abacus"}, "choose one of: geometric"),
     "a file that is not there": ({"source": "/no/such/clip.mp4"}, "does not exist"),
     "a file: that is not there": ({"source": "file:///no/such.mp4"}, "/no/such.mp4 does not exist"),
+    "ground truth that is not there": (
+        {"source": __file__, "extra": {"reporter": {"truth": "/no/such.tum"}}},
+        "there is no ground truth at /no/such.tum",
+    ),
     "an unknown scheme": ({"source": "telepathy://me"}, "unknown kind of source 'telepathy:'"),
 }
 RIGHT = ("sim", "sim:orbit", "server:", "rtsp://127.0.0.1/x", "camera:0", "webrtc:", "bag:/x")
@@ -56,6 +62,38 @@ def test_a_file_that_is_there_is_not_refused(tmp_path):
     odd.write_bytes(b"")
     for source in (str(odd), f"file://{odd}", str(tmp_path)):
         check(Choice(source=source, out=tmp_path / "out"))
+
+
+@pytest.mark.parametrize("source", ["sim", "server:"])
+def test_the_truth_of_a_flight_may_still_come(source, tmp_path):
+    truth = {"reporter": {"truth": str(tmp_path / "truth")}}
+    check(Choice(source=source, out=tmp_path / "out", extra=truth))
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_a_plain_loop_says_it_too_and_leaves_nothing(wrong, tmp_path):
+    chosen, answer = WRONG[wrong]
+    with pytest.raises(WorldSystemError, match=answer):
+        run_pipeline(Choice(out=tmp_path / "out", **chosen))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_plain_loop_leaves_nothing_of_what_turns_out_to_be_no_source(tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(WorldSystemError, match="holds no images"):
+        run_pipeline(Choice(source=str(tmp_path / "empty"), out=tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_plain_loop_compares_with_no_truth_that_is_not_there(tmp_path):
+    with pytest.raises(WorldSystemError, match=r"there is no ground truth at /no/such\.tum"):
+        run_pipeline(Choice(source=__file__, out=tmp_path / "out"), truth="/no/such.tum")
+
+
+def test_a_plain_loop_has_no_stages_that_could_be_processes(tmp_path, capsys):
+    words = ["run", __file__, "--no-ros", "--separate", "--out", str(tmp_path / "out")]
+    assert main(words) == 2
+    assert "leave it or --separate out" in capsys.readouterr().err
 
 
 def test_parameters_of_every_node_are_not_refused(tmp_path):

@@ -24,7 +24,7 @@ from worldsystem.run_folder import new_run_folder
 from worldsystem.settings_text import parse_settings
 from worldsystem.status_line import say
 from worldsystem.watch.commands import add_watch
-from worldsystem_core.errors import WorldSystemError
+from worldsystem_core.errors import ConfigError, WorldSystemError
 from worldsystem_core.installed import find_installed_prefix, installed_version
 from worldsystem_core.json_log import FORMS, choose_log, json_handler, logs_json
 
@@ -88,7 +88,11 @@ def _add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     )
     run.add_argument("--realtime", action="store_true", help="play files at their own pace")
     run.add_argument("--truth", default="", help="ground-truth trajectory to compare with")
-    run.add_argument("--no-ros", action="store_true", help="a plain loop without ROS and viewers")
+    run.add_argument(
+        "--no-ros",
+        action="store_true",
+        help="a plain loop in one process: no ROS, no viewers, no MCAP",
+    )
     _add_common(run)
     run.set_defaults(command=_run)
 
@@ -158,6 +162,8 @@ def _add_doctor(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 
 def _run(options: argparse.Namespace) -> int:
     choice = _choice(options)
+    if options.no_ros and options.separate:
+        raise ConfigError("--no-ros is a loop in one process; leave it or --separate out")
     if options.no_ros:
         from worldsystem.pipeline import run_pipeline
 

@@ -3,17 +3,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from pkgutil import resolve_name
 
-from worldsystem.graph import SIMULATOR, Choice, simulator_parameters, stages
+from worldsystem.graph import SIMULATOR, Choice, is_served, simulator_parameters, stages
 from worldsystem_core.config import config_from, own_settings
+from worldsystem_core.errors import ConfigError
 from worldsystem_ingest.source import check_address
 from worldsystem_slam3r.backend import check_name
 
 
 def check(choice: Choice, *, composed: bool = True) -> None:
     """Raise the `WorldSystemError` with which a stage would end its start: for an unknown setting
-    or one out of its limits, a back-end of no such name, or a source that is no address."""
+    or one out of its limits, a back-end of no such name, or a source that is no address; and for
+    ground truth that is not there."""
     chosen = stages(choice, composed=composed)
     if choice.simulated:
         chosen.append((SIMULATOR, simulator_parameters(choice)))
@@ -23,3 +26,14 @@ def check(choice: Choice, *, composed: bool = True) -> None:
     }
     check_name(settings["slam3r"].backend)
     check_address(settings["ingest"].source)
+    check_truth(choice, settings["reporter"].truth)
+
+
+def check_truth(choice: Choice, place: str) -> None:
+    """Raise `ConfigError` when ground truth is to be at `place` and nothing is.
+
+    The simulator's, here or behind `server:`, may come with the flight.
+    """
+    if not place or choice.simulated or is_served(choice.source) or Path(place).exists():
+        return
+    raise ConfigError(f"there is no ground truth at {place}; name a file or folder that is there")

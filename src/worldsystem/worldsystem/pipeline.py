@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from worldsystem.foreseen import check, check_truth
 from worldsystem.graph import Choice, Parameters
 from worldsystem.observer import Observer
 from worldsystem.outputs import read_truth, write_outputs
@@ -203,18 +205,32 @@ class _PipelineSink:
 def run_pipeline(choice: Choice, *, truth: str = "") -> Path:
     """Run `choice` without ROS and leave the same files, but no bag; return the run's folder.
 
-    Ctrl-C and SIGTERM end the source; what was received is worked off and written.
+    Ctrl-C and SIGTERM end the source; what was received is worked off and written. Raises
+    `WorldSystemError` and leaves no folder where there is nothing to run.
     """
+    check(choice)
+    check_truth(choice, truth)
     reconstruction = {"backend": choice.backend, "synchronous": choice.offline}
     pipeline = Pipeline(
         _config(Slam3rConfig, reconstruction, choice.extra.get("slam3r")),
         _config(MeshConfig, {"device": choice.device}, choice.extra.get("mesher")),
         _config(SegmentConfig, {}, choice.extra.get("segmenter")),
     )
+    choice, made_folder = in_its_folder(choice)
+    try:
+        _run(choice, pipeline, truth)
+    except BaseException:
+        if made_folder:
+            with suppress(OSError):  # what was written stays
+                choice.out.rmdir()
+        raise
+    return choice.out
+
+
+def _run(choice: Choice, pipeline: Pipeline, truth: str) -> None:
     source = "server:" if choice.simulated else choice.source
     ingest = {"source": source, "realtime": choice.realtime}
     config = _config(IngestConfig, ingest, choice.extra.get("ingest"))
-    choice, _ = in_its_folder(choice)
     stop = threading.Event()
     simulator: SimulatorProcess | None = None
     with ended_by_signals(stop.set):
@@ -226,7 +242,6 @@ def run_pipeline(choice: Choice, *, truth: str = "") -> Path:
         _write(choice, pipeline, truth, broken)
     if simulator is not None:  # what it sent before it failed is kept
         simulator.raise_failure()
-    return choice.out
 
 
 def _write(choice: Choice, pipeline: Pipeline, truth: str, broken: str | None) -> None:
