@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from dataclasses import replace
 
@@ -119,3 +121,42 @@ def test_a_supervisor_that_was_stopped_for_a_minute_kills_no_stage_when_it_goes_
     app._supervise()
     assert not process.killed
     assert reporter.supervised["state.mesher"] == "running"
+
+
+class Lingering(Dead):
+    """Stands for a viewer at whose page somebody looks, and for ingest before it."""
+
+    is_stuck = False
+    summary = None
+
+    def finish(self, timeout_s):
+        if self.get_name() == "viewer":
+            os.kill(os.getpid(), signal.SIGINT)
+            assert self.hurried.wait(10.0), "Ctrl-C does nothing"
+
+    def close(self):
+        pass
+
+
+def test_ctrl_c_while_pages_are_waited_for_ends_the_waiting(tmp_path, monkeypatch):
+    app = App(Choice(out=tmp_path), status=False)
+    app._threads = [Lingering("ingest", None), Lingering("viewer", None)]
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        app._end()
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.parametrize(
+    ("viewers", "stopped", "waits"), [("1", False, True), ("0", False, False), ("1", True, False)]
+)
+def test_pages_are_waited_for_before_their_process_is_ended(apart, viewers, stopped, waits):
+    app, reporter = apart
+    app.choice = replace(app.choice, extra={"viewer": {"linger_s": 0.4}})
+    reporter.signs["viewer"] = Sign(0.0, "running", {"viewers": viewers})
+    if stopped:
+        app.stop()
+    begun_s = time.monotonic()
+    app._linger(Living())
+    assert (time.monotonic() - begun_s > 0.3) is waits

@@ -265,6 +265,19 @@ def test_after_the_end_pages_may_go_on_looking_until_they_close(page_server):
     closing.join()
 
 
+def test_after_the_end_a_person_who_wants_to_go_need_not_wait_for_pages(page_server):
+    page = PageReader(page_server.port)
+    page.read_one()
+    begun, hurried = time.monotonic(), threading.Event()
+    hurry = threading.Timer(0.3, hurried.set)
+    hurry.start()
+    page_server.wait_until_alone(30.0, hurried)
+    assert 0.2 < time.monotonic() - begun < 10
+    assert page_server.client_count == 1
+    page.close()
+    hurry.join()
+
+
 def test_an_object_has_its_picture_and_history(page_server):
     rgb = picture(0.5)
     for n in range(3):

@@ -136,6 +136,7 @@ class App:
         for thread in self._threads:
             thread.stop()
             if thread.node.get_name() != "reporter":
+                thread.node.hurried.set()
                 thread.node.input_ended()
             thread.node.close()
         self._close()
@@ -146,14 +147,17 @@ class App:
         self._line.end()
         if self._simulator is not None:
             self._simulator.stop()
-        self._leave_signals_alone()
+        self._let_signals_end_waiting_only()
         self._tell_how_the_source_ended()
         finish_all(self._threads, _FINISH_S)
         self._close()
 
-    def _leave_signals_alone(self) -> None:
+    def _let_signals_end_waiting_only(self) -> None:
+        """From now on Ctrl-C cuts short what waits for people, and nothing else."""
+        for thread in self._threads:
+            thread.node.hurried = self._stop
         with suppress(ValueError):  # signals can only be set from the main thread
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            signal.signal(signal.SIGINT, lambda *_: self.stop())
 
     def _close(self) -> None:
         rclpy.try_shutdown()

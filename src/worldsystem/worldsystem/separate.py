@@ -27,6 +27,7 @@ from worldsystem_core.errors import WorldSystemError
 from worldsystem_core.ros.node_thread import finish_all
 from worldsystem_core.ros.process import installed_executable
 from worldsystem_core.stale_segments import clean_stale_segments
+from worldsystem_viewer.config import ViewerConfig
 
 log = logging.getLogger(__name__)
 
@@ -208,15 +209,27 @@ class SeparateApp(App):
         self._line.end()
         if self._simulator is not None:
             self._simulator.stop()
-        self._leave_signals_alone()
+        self._let_signals_end_waiting_only()
         self._tell_how_the_source_ended()
         for process in self._in_order():
             if self._watches[process.stage.name].state == "running":
+                if process.stage.name == "viewer":
+                    self._linger(process)
                 process.end()
             else:
                 process.kill()
         finish_all(self._threads, REPORTER_S)
         self._close()
+
+    def _linger(self, viewer: StageProcess) -> None:
+        """Let pages that are open go on looking; the viewer itself ends at once when it is told."""
+        given = self.choice.extra.get("viewer", {}).get("linger_s", ViewerConfig.linger_s)
+        deadline, signs = time.monotonic() + float(str(given)), self._node("reporter").signs
+        while time.monotonic() < deadline and viewer.exit_code is None:
+            sign = signs.get("viewer")
+            if self._stop.is_set() or sign is None or sign.facts.get("viewers", "0") == "0":
+                return
+            time.sleep(TICK_S)
 
     def _abandon(self) -> None:
         for process in self._in_order():

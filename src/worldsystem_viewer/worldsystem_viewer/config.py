@@ -49,7 +49,7 @@ class ViewerConfig(Config):
     linger_s: float = param(
         0.0,
         "how long pages that are open may go on looking after the input's end; closing them ends "
-        "the run [s]",
+        "the run, and so does Ctrl-C [s]",
         low=0.0,
     )
     token_file: str = param(

@@ -185,7 +185,7 @@ class ViewerNode(StageNode):
 
     def input_ended(self) -> None:
         if self._page is not None:
-            self._page.wait_until_alone(self.config.linger_s)
+            self._page.wait_until_alone(self.config.linger_s, self.hurried)
         for viewer in self._viewers():
             viewer.stop()
 

@@ -125,10 +125,12 @@ class PageServer:
             raise self._failure
         self._picture.start()
 
-    def wait_until_alone(self, timeout_s: float) -> None:
-        """Return when no page is connected, or after `timeout_s`."""
+    def wait_until_alone(self, timeout_s: float, hurried: threading.Event | None = None) -> None:
+        """Return when no page is connected, after `timeout_s`, or once `hurried` is set."""
         deadline = time.monotonic() + timeout_s
         while self._clients.count > 0 and time.monotonic() < deadline:
+            if hurried is not None and hurried.is_set():
+                return
             time.sleep(_LOOK_PERIOD_S)
 
     def stop(self) -> None:

@@ -71,6 +71,7 @@ class Container(Node):
             known = ", ".join(map(str, self.loaded)) or "none"
             response.error_message = f"no node with id {request.unique_id}; loaded: {known}"
             return response
+        thread.node.hurried.set()
         finish_all([thread], _FINISH_S)
         response.success = True
         return response
@@ -84,6 +85,8 @@ class Container(Node):
 
     def finish(self) -> None:
         """End all nodes in the order the data flows: they were loaded the other way round."""
+        for thread in self.loaded.values():
+            thread.node.hurried.set()
         finish_all(list(self.loaded.values())[::-1], _FINISH_S)
         self.loaded.clear()
 
@@ -166,6 +169,7 @@ def run_node(node_class: type) -> None:
     thread.start()
     wait_for_signal(lambda: thread.failure is not None)
     failed = thread.failure is not None
+    thread.node.hurried.set()
     finish_all([thread], _FINISH_S)
     rclpy.try_shutdown()
     if failed:

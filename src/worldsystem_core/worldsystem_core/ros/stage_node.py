@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import threading
 import time
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -63,6 +64,9 @@ class StageNode(Node):
     unless there are too many (`worldsystem_core.faults`) or it is one that a person must act on.
     Callbacks come from several threads, one at a time: each holds `turn`, which they get in the
     order in which they came. So a stage with always more to do still gives signs of life.
+
+    `hurried`, which whoever runs it may set or put in place, says that a person wants the end: then
+    `input_ended` waits for nobody.
     """
 
     niceness = 0
@@ -75,6 +79,7 @@ class StageNode(Node):
         self.ledger = StageLedger(name)
         self.latency = LatencyHistogram()
         self.faults = FaultRecord()
+        self.hurried = threading.Event()
         self._ended_by = ""
         self._further_ledgers: list[StageLedger] = []
         self._links: list[Any] = []
