@@ -8,6 +8,7 @@ import threading
 from pathlib import Path
 
 from worldsystem_core.errors import MapError
+from worldsystem_slam3r.maps.claim import PATIENCE_S, MapClaim
 from worldsystem_slam3r.maps.content import MapContent
 from worldsystem_slam3r.maps.folder import Manifest
 
@@ -17,10 +18,15 @@ STOP_S = 30.0
 
 
 class MapSaver:
-    """A thread that writes what it is given; `failure` is the last save's error, if it failed."""
+    """A thread that writes what it is given; `failure` is the last save's error, if it failed.
+
+    No other process may write there meanwhile: where one does, at the start, that is a `MapError`.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._claim = MapClaim(folder)
+        self._claim.take(PATIENCE_S)
         self.failure = ""
         self.saves = 0
         self._changed = threading.Condition()
@@ -41,6 +47,8 @@ class MapSaver:
             self._stopping = True
             self._changed.notify()
         self._thread.join(timeout=STOP_S)
+        if not self._thread.is_alive():
+            self._claim.release()
 
     def _run(self) -> None:
         while True:
@@ -55,6 +63,7 @@ class MapSaver:
     def _write(self, content: MapContent, saved_ns: int) -> Manifest | None:
         try:
             manifest = content.save(self.folder, saved_ns)
+            self._claim.take()  # had already, unless it is the first save there
         except MapError as error:
             if str(error) != self.failure:
                 log.error("the map was not saved: %s", error)

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from worldsystem_core.errors import MapError
+from worldsystem_slam3r.maps.claim import claimed
 
 FORMAT = "worldsystem-map"
 VERSION = 1
@@ -128,7 +129,7 @@ def write_map(
     """Write a new generation; contents whose name the old manifest has are not written again.
 
     What is no content any more is removed. A folder with other things in it, and no map, is
-    refused. One save at a time: another one waits.
+    refused, and so is one that another process keeps saved. One save at a time: another one waits.
     """
     try:
         with _WRITING:
@@ -147,6 +148,17 @@ def _written(
 ) -> Manifest:
     before = _before(folder)
     (folder / KEYFRAMES).mkdir(parents=True, exist_ok=True)
+    with claimed(folder):
+        return _next_generation(folder, before, facts, contents, saved_ns)
+
+
+def _next_generation(
+    folder: Path,
+    before: Manifest | None,
+    facts: Mapping[str, object],
+    contents: Iterable[Part],
+    saved_ns: int,
+) -> Manifest:
     files = {}
     for name, content in contents:
         known = None if before is None else before.files.get(name)
