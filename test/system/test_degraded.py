@@ -160,3 +160,43 @@ def test_pages_are_waited_for_before_their_process_is_ended(apart, viewers, stop
     begun_s = time.monotonic()
     app._linger(Living())
     assert (time.monotonic() - begun_s > 0.3) is waits
+
+
+class Ended(Living):
+    """Stands for one that crashed; nobody may begin it anew."""
+
+    exit_code = -11
+
+    def start(self, spare=None, **further):
+        pytest.fail("the file would be played from its beginning")
+
+
+def test_a_file_whose_reader_dies_has_broken_off_and_ends_the_run(apart, tmp_path):
+    app, reporter = apart
+    clip = tmp_path / "clip.mp4"
+    clip.touch()
+    app.choice = replace(app.choice, source=str(clip))
+    now_s = time.monotonic()
+    app._processes = {"ingest": Ended()}
+    app._watches = {"ingest": StageWatch(now_s - 9.0, heard_s=now_s)}
+    for _ in range(3):
+        app._supervise()
+    assert app._source_is_at_its_end()
+    app._tell_how_the_source_ended()
+    app._raise_failure()
+    (note,) = reporter.notes
+    assert note.startswith(f"{clip} broke off: ingest ended (signal 11). Everything before it")
+
+
+@pytest.mark.parametrize(
+    ("source", "loop", "once"),
+    [("clip.mp4", False, True), ("file:clip.mp4", False, True), ("clip.mp4", True, False),
+     ("server:", False, False), ("sim", False, False)],
+)  # fmt: skip
+def test_only_a_file_that_is_not_played_in_a_loop_has_an_end(
+    tmp_path, monkeypatch, source, loop, once
+):
+    monkeypatch.chdir(tmp_path)
+    for name in ("clip.mp4", "sim"):
+        (tmp_path / name).touch()
+    assert Choice(source=source, out=tmp_path, extra={"ingest": {"loop": loop}}).plays_once is once

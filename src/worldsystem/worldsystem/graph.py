@@ -159,9 +159,18 @@ class Choice:
     @property
     def offline(self) -> bool:
         """A file that is worked through at whatever pace that takes, without losing anything."""
+        return not self.realtime and self._is_file
+
+    @property
+    def plays_once(self) -> bool:
+        """A file that has an end: whoever were to open it again would begin at its beginning."""
+        return self._is_file and not self.extra.get("ingest", {}).get("loop", False)
+
+    @property
+    def _is_file(self) -> bool:
         scheme, _, rest = self.source.partition(":")
         path = rest.removeprefix("//") if scheme in _FILE_SCHEMES else self.source
-        return not self.realtime and Path(path).exists()
+        return not self.simulated and Path(path).exists()
 
     @property
     def bridged(self) -> bool:

@@ -4,7 +4,8 @@
 What came before survives: reconstruction and segmentation go on in the map that they keep saving;
 mesher and splats keep what they have made of keyframes and are told where these lie now; the viewer
 is told all keyframes again and asks for the surface; the recorder begins a further bag. The
-reporter stays in this process and keeps the accounts of all lives. Shared memory that a killed
+reporter stays in this process and keeps the accounts of all lives. A file whose reader dies ends
+the run: it would be played from its beginning, perhaps for ever. Shared memory that a killed
 process left is freed. Spare processes have done the imports already and become the stages that die.
 """
 
@@ -54,6 +55,7 @@ class SeparateApp(App):
         self._ends: dict[str, int] = {}
         self._state: TemporaryDirectory[str] | None = None
         self._looked_s = time.monotonic()
+        self._broke_off = ""
 
     def _start(self) -> None:
         """The reporter here, then the others in the opposite order of the flow; the source last."""
@@ -92,7 +94,7 @@ class SeparateApp(App):
         deadline = self._looked_s + STARTING_S
         while not self._stop.wait(TICK_S):
             self._supervise()
-            if all(watch.state == "running" for watch in self._watches.values()):
+            if self._broke_off or all(w.state == "running" for w in self._watches.values()):
                 return
             if time.monotonic() > deadline:
                 late = [name for name, w in self._watches.items() if w.state != "running"]
@@ -119,7 +121,7 @@ class SeparateApp(App):
     def _source_is_at_its_end(self) -> bool:
         """A source that failed tells so itself, however long a simulator would still fly."""
         sign = self._sign_of_the_source()
-        if sign is not None and sign.facts.get("ended") == "True":
+        if self._broke_off or (sign is not None and sign.facts.get("ended") == "True"):
             return True
         return self._simulator is not None and self._simulator.ended
 
@@ -133,7 +135,7 @@ class SeparateApp(App):
 
     def _where_the_source_broke(self) -> str:
         sign = self._sign_of_the_source()
-        return sign.facts.get("broken", "") if sign is not None else ""
+        return self._broke_off or (sign.facts.get("broken", "") if sign is not None else "")
 
     def _raise_failure(self) -> None:
         super()._raise_failure()
@@ -157,7 +159,7 @@ class SeparateApp(App):
                 log.error("%s gives no sign of life and is killed", name)
                 process.kill()
                 watch.killed(time.monotonic())
-            elif action is Action.START:
+            elif action is Action.START and not (name == "ingest" and self._broke_off):
                 self._begin_anew(name, process, watch)
         reporter.supervised = {
             **{f"state.{name}": watch.state for name, watch in self._watches.items()},
@@ -169,6 +171,9 @@ class SeparateApp(App):
         if code == WRONG_SETTINGS and watch.heard_s is None and not watch.restarts:
             raise WorldSystemError(f"{name} cannot run so; what it printed is above")
         watch.ended(now, by_settings=code == WRONG_SETTINGS)
+        if name == "ingest" and self.choice.plays_once:
+            self._broke_off = f"{self.choice.source} broke off: ingest ended ({_in_words(code)})."
+            return
         text = f"{name} ended ({_in_words(code)}) and is begun anew."
         self._line.note(text)
         notes, times = self._node("reporter").notes, self._ends.get(text, 0) + 1
