@@ -7,6 +7,7 @@ import pytest
 
 from worldsystem.cli import _choice, _parser
 from worldsystem.graph import stages
+from worldsystem.sent import FRAMES_FILE, frames_sent
 
 
 def parameters_of(*words: str) -> dict[str, dict[str, object]]:
@@ -31,3 +32,14 @@ def test_a_focal_length_is_the_camera_of_a_file_or_url(source):
 def test_what_is_set_by_name_goes_before_an_option():
     given = parameters_of("server:", "--focal", "920", "--set", "slam3r.focal_px=500")
     assert given["slam3r"]["focal_px"] == 500
+
+
+@pytest.mark.parametrize(
+    ("source", "sent"), [("sim:orbit", 2), ("server:", 2), ("runs/x/bag", None), ("c.mp4", None)]
+)
+def test_what_a_simulator_sent_is_awaited_of_its_flight_and_not_of_a_recording(
+    source, sent, tmp_path
+):
+    (tmp_path / FRAMES_FILE).write_text("frame_id,sent\n0,1\n1,1\n")
+    assert frames_sent(str(tmp_path), source) == sent
+    assert frames_sent("", source) is None

@@ -107,7 +107,7 @@ class ReporterNode(StageNode):
             source=self.config.source,
             backend=self.config.backend,
             truth=read_truth(self.config.truth),
-            frames_sent=frames_sent(self.config.truth),
+            frames_sent=frames_sent(self.config.truth, self.config.source),
             notes=tuple(self.notes),
         )
         write_outputs(run, report=self.config.report)

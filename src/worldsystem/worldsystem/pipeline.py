@@ -251,7 +251,7 @@ def _write(choice: Choice, pipeline: Pipeline, truth: str, broken: str | None) -
         source=choice.source,
         backend=pipeline.backend_name,
         truth=read_truth(place),
-        frames_sent=frames_sent(place),
+        frames_sent=frames_sent(place, choice.source),
         notes=tuple(note for note in (pipeline.backend_note, broken) if note),
     )
     write_outputs(run)

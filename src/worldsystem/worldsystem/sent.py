@@ -6,13 +6,17 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
+from worldsystem.graph import is_served, is_simulated
+
 FRAMES_FILE = "frames.csv"
 
 
-def frames_sent(truth_folder: str) -> int | None:
-    """Frames in the simulator's own list; None when it left none."""
+def frames_sent(truth_folder: str, source: str) -> int | None:
+    """Frames in the simulator's own list; None when it left none, or did not send them to `source`:
+    a recording of its flight may be a part of it."""
     path = Path(truth_folder) / FRAMES_FILE
-    if not truth_folder or not path.is_file():
+    live = is_simulated(source) or is_served(source)
+    if not live or not truth_folder or not path.is_file():
         return None
     with path.open(newline="") as lines:
         return sum(1 for _ in csv.DictReader(lines))
