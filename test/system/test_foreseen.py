@@ -90,6 +90,16 @@ def test_a_plain_loop_compares_with_no_truth_that_is_not_there(tmp_path):
         run_pipeline(Choice(source=__file__, out=tmp_path / "out"), truth="/no/such.tum")
 
 
+def test_stages_apart_go_on_in_the_map_of_another_run_only_where_a_person_says_so(tmp_path):
+    (tmp_path / "map").mkdir()
+    choice = Choice(out=tmp_path)
+    check(choice)  # these begin without it
+    with pytest.raises(WorldSystemError, match="map is of another run; choose another --out"):
+        check(choice, composed=False)
+    own = {"slam3r": {"map": str(tmp_path / "map")}}
+    check(Choice(out=tmp_path, extra=own), composed=False)
+
+
 def test_a_plain_loop_has_no_stages_that_could_be_processes(tmp_path, capsys):
     words = ["run", __file__, "--no-ros", "--separate", "--out", str(tmp_path / "out")]
     assert main(words) == 2

@@ -16,7 +16,7 @@ from worldsystem_slam3r.backend import check_name
 def check(choice: Choice, *, composed: bool = True) -> None:
     """Raise the `WorldSystemError` with which a stage would end its start: for an unknown setting
     or one out of its limits, a back-end of no such name, or a source that is no address; and for
-    ground truth that is not there."""
+    ground truth that is not there, and another run's map where this one's is to be."""
     chosen = stages(choice, composed=composed)
     if choice.simulated:
         chosen.append((SIMULATOR, simulator_parameters(choice)))
@@ -27,6 +27,8 @@ def check(choice: Choice, *, composed: bool = True) -> None:
     check_name(settings["slam3r"].backend)
     check_address(settings["ingest"].source)
     check_truth(choice, settings["reporter"].truth)
+    if not composed:
+        _check_map(choice)
 
 
 def check_truth(choice: Choice, place: str) -> None:
@@ -37,3 +39,13 @@ def check_truth(choice: Choice, place: str) -> None:
     if not place or choice.simulated or is_served(choice.source) or Path(place).exists():
         return
     raise ConfigError(f"there is no ground truth at {place}; name a file or folder that is there")
+
+
+def _check_map(choice: Choice) -> None:
+    """Stages in processes of their own go on in the map that they find."""
+    folder = choice.map_folder
+    if "map" not in choice.extra.get("slam3r", {}) and folder.exists():
+        raise ConfigError(
+            f"{folder} is of another run; choose another --out, or go on in that map with "
+            f"`--set slam3r.map={folder}`"
+        )

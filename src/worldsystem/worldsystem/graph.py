@@ -184,6 +184,11 @@ class Choice:
         return self.source.partition(":")[2] or "demo"
 
     @property
+    def map_folder(self) -> Path:
+        """Where a run that keeps its map does so, unless it was told otherwise."""
+        return self.out / "map"
+
+    @property
     def truth_folder(self) -> Path | None:
         """Where the simulator leaves its ground truth; None for other sources."""
         return self.out / "truth" if self.simulated else None
@@ -223,7 +228,7 @@ def _parameters(name: str, choice: Choice, *, composed: bool) -> Parameters:
     mesher: Parameters = {"device": choice.device}
     if choice.offline:  # quality methods work as time allows; a file shall give the same each time
         mesher["method_still"] = "tsdf"
-    map_folder = str(choice.out / "map")
+    map_folder = str(choice.map_folder)
     processors = os.cpu_count() or 1
     apart = composed and not choice.offline and processors > 1
     kept = not composed or (apart and not Path(map_folder).exists())  # a run begins with no map
