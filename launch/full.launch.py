@@ -11,7 +11,6 @@ from ament_index_python.packages import get_package_share_path
 from launch import LaunchContext, LaunchDescription
 from launch.actions import (
     DeclareLaunchArgument,
-    ExecuteProcess,
     OpaqueFunction,
     SetEnvironmentVariable,
 )
@@ -22,6 +21,7 @@ from launch_ros.descriptions import ComposableNode
 from worldsystem.graph import SIMULATOR, Choice, simulator_parameters, stages
 from worldsystem.run_folder import new_run_folder
 from worldsystem.settings_text import parse_settings
+from worldsystem_core.stale_segments import clean_stale_segments
 
 ARGUMENTS = {
     "source": ("sim", "sim, server:, a file, a folder of images, a URL, or camera:0"),
@@ -45,7 +45,11 @@ PATIENCE = {"sigterm_timeout": "90", "sigkill_timeout": "90"}
 
 
 def generate_launch_description() -> LaunchDescription:
-    """The arguments, the environment, and then the nodes that the arguments choose."""
+    """The arguments, the environment, and then the nodes that the arguments choose.
+
+    Shared memory of the dead is freed here, before any of them begins (docs/decisions/076).
+    """
+    clean_stale_segments()
     profile = str(get_package_share_path("worldsystem") / "config" / "fastdds.xml")
     profiles = {f"{name}_DEFAULT_PROFILES_FILE": profile for name in ("FASTRTPS", "FASTDDS")}
     return LaunchDescription(
@@ -55,7 +59,6 @@ def generate_launch_description() -> LaunchDescription:
                 for name, (default, text) in ARGUMENTS.items()
             ),
             *(SetEnvironmentVariable(*pair) for pair in (ENVIRONMENT | profiles).items()),
-            ExecuteProcess(cmd=["fastdds", "shm", "clean"], output="log"),
             OpaqueFunction(function=nodes),
         ]
     )

@@ -43,7 +43,6 @@ def launch_file(monkeypatch):
         "launch": ("LaunchContext", "LaunchDescription"),
         "launch.actions": (
             "DeclareLaunchArgument",
-            "ExecuteProcess",
             "OpaqueFunction",
             "SetEnvironmentVariable",
         ),
@@ -72,6 +71,16 @@ def test_the_arguments_that_users_know_are_declared(launch_file):
     assert {"source", "backend", "device", "record", "viewer", "composed"} <= set(
         launch_file.ARGUMENTS
     )
+
+
+def test_shared_memory_of_the_dead_is_freed_before_any_node_begins(launch_file, monkeypatch):
+    """And by no process beside them: that could take what a starting node has just made."""
+    freed = []
+    monkeypatch.setattr(launch_file, "clean_stale_segments", lambda: freed.append(True))
+    (actions,) = launch_file.generate_launch_description().args
+    assert freed == [True]
+    kinds = {type(action).__name__ for action in actions}
+    assert kinds == {"DeclareLaunchArgument", "SetEnvironmentVariable", "OpaqueFunction"}
 
 
 def test_composed_is_one_container_with_every_stage_and_a_simulator_beside_it(launch_file):
