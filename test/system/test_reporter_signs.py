@@ -76,5 +76,15 @@ def test_a_stage_that_is_begun_anew_is_named_at_once(reporter):
     assert not reporter.problem()
 
 
+@pytest.mark.parametrize("heard", [True, False])
+def test_the_report_names_the_back_end_that_ran(reporter, monkeypatch, heard):
+    written = []
+    monkeypatch.setattr("worldsystem.outputs.write_outputs", lambda run, **_: written.append(run))
+    if heard:
+        reporter.signs["slam3r"] = Sign(0.0, "running", {"backend": "geometric"})
+    reporter.input_ended()
+    assert written[0].backend == ("geometric" if heard else "auto")
+
+
 def test_status_listens_for_longer_than_a_node_may_be_silent():
     assert _LISTEN_S > SILENT_AFTER_S

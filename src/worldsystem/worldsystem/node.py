@@ -95,6 +95,11 @@ class ReporterNode(StageNode):
     def _tick(self) -> None:
         self.live = self.observer.tick()
 
+    def _backend(self) -> str:
+        """The one that ran, which need not be the one that was asked for."""
+        told = self.signs["slam3r"].facts if "slam3r" in self.signs else {}
+        return told.get("backend", self.config.backend)
+
     def input_ended(self) -> None:
         """Write everything; the other stages have ended and sent their last accounts."""
         # Imported here: Open3D and the plots take seconds, and no run should wait for that.
@@ -105,7 +110,7 @@ class ReporterNode(StageNode):
         run = self.observer.record(
             self.folder,
             source=self.config.source,
-            backend=self.config.backend,
+            backend=self._backend(),
             truth=read_truth(self.config.truth),
             frames_sent=frames_sent(self.config.truth, self.config.source),
             notes=tuple(self.notes),

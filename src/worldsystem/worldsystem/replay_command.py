@@ -6,12 +6,14 @@ from __future__ import annotations
 import argparse
 import hashlib
 import logging
+import math
 from pathlib import Path
 
 from worldsystem.graph import STAGES, Choice, Parameters
 from worldsystem.run_folder import new_run_folder
 from worldsystem.settings_text import parse_settings
 from worldsystem.status_line import say
+from worldsystem_core.errors import ConfigError
 
 log = logging.getLogger(__name__)
 
@@ -108,6 +110,6 @@ def _rate(text: str) -> float:
         rate = float(text)
     except ValueError:
         rate = 0.0
-    if rate <= 0:
-        raise SystemExit(f"worldsystem: --rate {text} must be a positive number, or max")
+    if not 0 < rate < math.inf:
+        raise ConfigError(f"--rate {text} must be a positive number, or max")
     return rate
