@@ -55,6 +55,16 @@ def test_raw_pictures_are_offered_outside_only_while_they_are_small(
     assert node.problem() == ""
 
 
+def test_its_domain_is_seen_to_have_a_source_while_it_is_there(played, context):
+    from worldsystem_core.dds_domain import is_marked
+
+    node = played(640, 360)
+    assert is_marked(context.get_domain_id())
+    node.input_ended()
+    node._mark.close()
+    assert not is_marked(context.get_domain_id())
+
+
 def test_what_others_listen_for_and_are_not_offered_is_told_once_with_the_parameter(
     played, context, monkeypatch, caplog
 ):

@@ -11,6 +11,7 @@ import pytest
 
 from worldsystem import dds_domain
 from worldsystem.dds_domain import VARIABLE, own_domain
+from worldsystem_core.dds_domain import mark
 
 
 @pytest.fixture(autouse=True)
@@ -66,3 +67,19 @@ def test_a_domain_is_free_when_its_run_was_killed():
     claim = dds_domain._claimed(902)
     assert claim is not None
     claim.close()
+
+
+def test_a_run_keeps_out_of_a_domain_with_a_source_that_no_run_started(monkeypatch, caplog):
+    """As `ros2 launch`, a container or `worldsystem node ingest` has; there may be several."""
+    sources = [mark(900), mark(900)]
+    assert None not in sources
+    with own_domain() as domain:
+        assert domain == 901
+    monkeypatch.setenv(VARIABLE, "900")
+    with own_domain():
+        assert "another run" in caplog.text
+    monkeypatch.delenv(VARIABLE)
+    for source in sources:
+        source.close()
+    with own_domain() as domain:
+        assert domain == 900

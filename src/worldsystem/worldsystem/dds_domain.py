@@ -13,6 +13,8 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
+from worldsystem_core.dds_domain import claim, is_marked
+
 log = logging.getLogger(__name__)
 
 VARIABLE = "ROS_DOMAIN_ID"
@@ -22,22 +24,23 @@ _DOMAINS = range(101)
 
 @contextmanager
 def own_domain() -> Iterator[int]:
-    """The domain of this process and of those that it starts meanwhile: the first that no other run
-    has, from 0 on. One that the user has set is taken as it is, with a warning if a run has it."""
+    """The domain of this process and of those that it starts meanwhile: the first that no other
+    system has, from 0 on. One that the user has set is taken as it is, with a warning if one is in
+    it."""
     asked = os.environ.get(VARIABLE, "")
     if asked:
         yield from _asked_for(asked)
         return
     for domain in _DOMAINS:
-        claim = _claimed(domain)
-        if claim is None:
+        held = _claimed(domain)
+        if held is None:
             continue
         os.environ[VARIABLE] = str(domain)
         try:
             yield domain
         finally:
             os.environ.pop(VARIABLE, None)
-            claim.close()
+            held.close()
         return
     log.warning("all %d DDS domains have a run: this one will hear another's", len(_DOMAINS))
     yield 0
@@ -47,8 +50,8 @@ def _asked_for(asked: str) -> Iterator[int]:
     domain = 0
     with suppress(ValueError):  # ROS itself says what is wrong with it
         domain = int(asked)
-    claim = _claimed(domain)
-    if claim is None:
+    held = _claimed(domain)
+    if held is None:
         log.warning(
             "another run on this machine has DDS domain %s, too: each will count the other's "
             "stages as its own; set another %s, or none",
@@ -58,16 +61,15 @@ def _asked_for(asked: str) -> Iterator[int]:
     try:
         yield domain
     finally:
-        if claim is not None:
-            claim.close()
+        if held is not None:
+            held.close()
 
 
 def _claimed(domain: int) -> socket.socket | None:
-    """Held as long as it is open and its process lives; of the machine, not of one user."""
-    claim = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-    try:
-        claim.bind(f"\0worldsystem-domain-{domain}")
-    except OSError:
-        claim.close()
+    """Held as long as it is open and its process lives; None where another run, or a source that
+    something else started, as `ros2 launch`, is in `domain`."""
+    held = claim(domain)
+    if held is not None and is_marked(domain):
+        held.close()
         return None
-    return claim
+    return held

@@ -9,6 +9,7 @@ from typing import Any
 
 from rosgraph_msgs.msg import Clock
 
+from worldsystem_core.dds_domain import mark
 from worldsystem_core.errors import WorldSystemError
 from worldsystem_core.frames import Camera, EncodedFrame, Frame, StampedCamera
 from worldsystem_core.ros import topics
@@ -63,6 +64,7 @@ class IngestNode(StageNode):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__("ingest", IngestConfig, **kwargs)
+        self._mark = mark(self.context.get_domain_id())
         self._streams = {self.config.stream: StreamOut(self, "")}
         self._lock = threading.Lock()
         self._clock_out = self.advertise(topics.CLOCK) if self.config.clock else None
@@ -148,6 +150,11 @@ class IngestNode(StageNode):
     def input_ended(self) -> None:
         self._stop.set()
         self._thread.join(_JOIN_S)
+
+    def close(self) -> None:
+        if self._mark is not None:
+            self._mark.close()
+        super().close()
 
 
 def main() -> None:

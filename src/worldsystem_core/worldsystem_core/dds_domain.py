@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which DDS domains of this machine have a system in them, so that a run can keep out of those.
+
+A name of an abstract socket is of the machine (of the network namespace, as DDS is), not of one
+user, and the kernel frees it when its process ends, however it ends.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+
+_NAMES = Path("/proc/net/unix")
+
+
+def claim(domain: int) -> socket.socket | None:
+    """The one claim to `domain`, held as long as it is open; None where another has it."""
+    return _bound(_name(domain))
+
+
+def mark(domain: int) -> socket.socket | None:
+    """A mark, beside any others, that a source is in `domain`; held as long as it is open."""
+    return _bound(f"{_name(domain)}-{os.getpid()}-{os.urandom(4).hex()}")
+
+
+def is_marked(domain: int) -> bool:
+    """Whether a source is in `domain`, whoever started it; False where that cannot be known."""
+    try:
+        return f"@{_name(domain)}-" in _NAMES.read_text(errors="replace")
+    except OSError:
+        return False
+
+
+def _name(domain: int) -> str:
+    return f"worldsystem-domain-{domain}"
+
+
+def _bound(name: str) -> socket.socket | None:
+    holder = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    try:
+        holder.bind(f"\0{name}")
+    except OSError:
+        holder.close()
+        return None
+    return holder
