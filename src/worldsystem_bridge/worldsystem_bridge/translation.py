@@ -144,8 +144,8 @@ class Translation:
         while self._without_result and is_due(self._without_result[0]):
             pose = self._without_result.popleft()
             is_keyframe = pose.stamp_ns in self._stamps
-            message = bodies.slam_result_message(pose, is_keyframe=is_keyframe)
-            self._outbox.post(lambda message=message: [message], passing=True)
+            made = [bodies.slam_result_message(pose, is_keyframe=is_keyframe)]
+            self._outbox.post(made.copy, passing=True)
 
     def _came(self, keyframe: Keyframe) -> list[Job]:
         """Who adds up points would have those of one that is told again twice."""

@@ -65,7 +65,8 @@ def _namespace(topic: str) -> str:
 
 def _coefficients(info: Any) -> Iterable[float]:
     """ROS 1 writes the name of the field in capitals."""
-    return info.D if hasattr(info, "D") else info.d
+    values: Iterable[float] = info.D if hasattr(info, "D") else info.d
+    return values
 
 
 def _imu(message: Any, stamp_ns: int) -> list[Telemetry]:
