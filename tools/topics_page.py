@@ -54,8 +54,8 @@ Made by `make docs` from `worldsystem_core/ros/topics.py` and the nodes; do not 
 Names without a leading slash are relative to the node's namespace. "Native type" is the object
 that subscribers in the same process receive by reference; other processes receive the message
 ([architecture](architecture.md#topics-by-reference)). Every quality of service can be overridden
-with `qos_overrides./<topic>.<publisher|subscription>.<policy>` parameters. A publisher that offers less than a
-node asks for is not heard by it; `/diagnostics` and `worldsystem status` say so.
+with `qos_overrides./<topic>.<publisher|subscription>.<policy>` parameters. A publisher that offers
+less than a node asks for is not heard by it; `/diagnostics` and `worldsystem status` say so.
 """
 _TAIL = """The recorder writes every topic but {bulky}:
 pictures are in the video, points in the keyframes, markers are drawn from objects. The viewer
