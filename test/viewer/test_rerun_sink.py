@@ -85,6 +85,8 @@ class Slow:
             self.at_s.append(self._clock.now_s)
             self._clock.spent_s += self._spent_s
 
+    def renew(self, mesh_of: object) -> None: ...
+
 
 @pytest.mark.parametrize(("spent_s", "every_s"), [(0.001, 1.0), (0.1, 2.5), (1.0, 4.0)])
 def test_the_surface_is_logged_less_often_the_more_it_costs(monkeypatch, spent_s, every_s):
