@@ -30,6 +30,8 @@ from worldsystem.supervision import (
 )
 from worldsystem_core.trajectory import read_tum
 
+LENS_IS_FOUND = 26
+"""Keyframes; until then all may be withdrawn and come again, which is another map."""
 CLIP = Path(__file__).parents[3] / "shared" / "data" / "gopro_karma_drone" / "karma.mp4"
 
 
@@ -213,7 +215,7 @@ def test_every_stage_killed_in_a_run_is_back_and_every_frame_accounted_for(tmp_p
         [
             *(sys.executable, "-m", "worldsystem.cli", "run", str(CLIP), "--separate"),
             *("--out", str(tmp_path / "run"), "--web-port", str(web), "--foxglove-port", str(fox)),
-            *("--duration", "45"),
+            *("--duration", "60"),
             *("--set", "viewer.rerun=false", "mesher.metrics_port=0", "ingest.loop=true"),
         ],
         env=os.environ | {"ROS_DOMAIN_ID": str(own_domain(__file__))},
@@ -225,8 +227,8 @@ def test_every_stage_killed_in_a_run_is_back_and_every_frame_accounted_for(tmp_p
     killed = []
     for line in run.stdout:
         lines.append(line)
-        frames = re.search(r"(\d+) frames", line)
-        if frames and int(frames[1]) > 60 and len(killed) < 4:
+        keyframes = re.search(r"(\d+) keyframes", line)
+        if keyframes and int(keyframes[1]) > LENS_IS_FOUND and len(killed) < 4:
             name = ("mesher", "viewer", "segmenter", "slam3r")[len(killed)]
             kill(name, run.pid)
             killed.append(name)
@@ -243,7 +245,8 @@ def test_every_stage_killed_in_a_run_is_back_and_every_frame_accounted_for(tmp_p
         assert any(c.topic == "/slam/pose" and c.msgcount for c in reader.connections)
         told = [c for c in reader.connections if c.topic == "/mesh/statistics"]
         statistics = [reader.deserialize(m[2], m[0].msgtype) for m in reader.messages(told)]
-    assert len({each.voxel for each in statistics if each.keyframes}) == 1, "it goes on as before"
+    later = [each.voxel for each in statistics if each.keyframes > LENS_IS_FOUND]
+    assert len(set(later)) == 1, "it goes on as before"
 
 
 def kill(stage: str, parent: int) -> None:
