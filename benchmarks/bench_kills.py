@@ -104,6 +104,9 @@ def report(bench: Benchmark, results: Results, *, prefix: str = "") -> None:
         note = f"longest silence of {name} around each kill; {calm:.1f} s without any"
         if stalls:
             bench.add(f"{prefix}stall_{name}_s", stalls, "s", note=note)
+    late = [kill.heard_late_s for kill in results.kills]
+    note = "longest time that a sign of life took to the witness around each kill"
+    bench.add(f"{prefix}heard_late_s", late, "s", note=note)
     bench.add(f"{prefix}unexplained_frames", results.unexplained, "frames")
     ports = {name for name in results.left if "_port" in name}
     note = "memory in /dev/shm that nobody has when the run has ended"

@@ -34,6 +34,7 @@ class Kill:
     back_s: float = math.nan
     whole_s: float = math.nan
     stalls_s: dict[str, float] = field(default_factory=dict)
+    heard_late_s: float = 0.0
     before: int = 0
     kept_percent: float = math.nan
     lost_s: float = 0.0
@@ -78,7 +79,9 @@ class Campaign:
         self._follow(told, compare, at_s)
         time.sleep(max(self._pause_s, at_s + APART_S - time.monotonic()))
         back_s = BACK_S if math.isnan(told.back_s) else told.back_s
-        told.stalls_s = self.stalls_s(at_s, at_s + back_s + AFTERWARDS_S, but=stage)
+        end_s = at_s + back_s + AFTERWARDS_S
+        told.stalls_s = self.stalls_s(at_s, end_s, but=stage)
+        told.heard_late_s = self._witness.heard_late_s(at_s, end_s)
         return told
 
     def stalls_s(self, from_s: float, to_s: float, *, but: str = "") -> dict[str, float]:
@@ -123,7 +126,7 @@ class Campaign:
                 if back is not None and self._run.stages().get(stage, pid) != pid:
                     return back - at_s
             elif self._witness.pid(stage) not in (0, pid):
-                return time.monotonic() - at_s
+                return self._witness.first_told_s(stage) - at_s
             time.sleep(_POLL_S)
         return math.nan
 

@@ -19,6 +19,7 @@ from worldsystem_core.lost_wakes import watch_for_lost_wakes
 from worldsystem_core.objects import MapObjects
 from worldsystem_core.reconstruction import RemovedKeyframes
 from worldsystem_core.ros import topics
+from worldsystem_core.ros.adapters.messages import nanoseconds
 from worldsystem_core.ros.adapters.surface import mesh_delta
 from worldsystem_core.ros.cdr import CdrReader
 from worldsystem_core.ros.topic import Topic
@@ -37,7 +38,11 @@ _OUTPUTS: dict[str, Topic[Any]] = {
 
 
 class Witness:
-    """Arrival times by what arrived, on a monotonic clock [s]; safe to read from any thread."""
+    """Arrival times by what arrived, on a monotonic clock [s]; safe to read from any thread.
+
+    A sign of life counts from when it was told, as its stamp says: that it is heard late is this
+    process's matter, and `heard_late_s`.
+    """
 
     def __init__(self) -> None:
         watch_for_lost_wakes()
@@ -45,7 +50,8 @@ class Witness:
         self._node = Node("witness")
         self._lock = threading.Lock()
         self._arrivals: dict[str, list[float]] = defaultdict(list)
-        self._pids: dict[str, int] = {}
+        self._pids: dict[str, tuple[int, float]] = {}
+        self._late_s: list[tuple[float, float]] = []
         self._blocks: set[BlockIndex] = set()
         self._surface = SurfaceFollower()
         self._mesher = self._node.create_client(MeshRequest, "mesh/request")
@@ -122,20 +128,38 @@ class Witness:
                     self._replaced.add(gone[1])
 
     def _on_diagnostics(self, message: bytes) -> None:
-        for status in topics.DIAGNOSTICS.adapter.load(message).status:
+        array = topics.DIAGNOSTICS.adapter.load(message)
+        late_s = (time.time_ns() - nanoseconds(array.header.stamp)) / 1e9
+        heard_s = time.monotonic()
+        for status in array.status:
             stage = status.name.removeprefix("worldsystem: ")
             if stage == status.name:
                 continue
             facts = {value.key: value.value for value in status.values}
             with self._lock:
-                self._arrivals[f"{stage} sign"].append(time.monotonic())
-                self._pids[stage] = int(facts.get("process.pid", 0))
+                self._arrivals[f"{stage} sign"].append(heard_s - late_s)
+                self._late_s.append((heard_s, late_s))
+                self._note_pid(stage, int(facts.get("process.pid", 0)), heard_s - late_s)
                 self._facts[stage] = facts
+
+    def _note_pid(self, stage: str, pid: int, told_s: float) -> None:
+        if pid != self._pids.get(stage, (0, 0.0))[0]:
+            self._pids[stage] = pid, told_s
 
     def pid(self, stage: str) -> int:
         """The process from which the stage told of itself last; 0 before it did."""
         with self._lock:
-            return self._pids.get(stage, 0)
+            return self._pids.get(stage, (0, 0.0))[0]
+
+    def first_told_s(self, stage: str) -> float:
+        """When that process told of the stage first."""
+        with self._lock:
+            return self._pids[stage][1]
+
+    def heard_late_s(self, from_s: float, to_s: float) -> float:
+        """The longest time that a sign took from being told to being heard within the span."""
+        with self._lock:
+            return max((late for at, late in self._late_s if from_s <= at <= to_s), default=0.0)
 
     def fact(self, stage: str, name: str) -> int:
         """A whole number that the stage told of itself last; 0 when it did not."""

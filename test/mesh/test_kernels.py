@@ -11,7 +11,13 @@ import warp as wp
 
 from worldsystem_core.frames import Camera
 from worldsystem_core.geometry.se3 import look_at
-from worldsystem_mesh import kernels_sampling, kernels_surface, reference, volume
+from worldsystem_mesh import (
+    kernels_fusion,
+    kernels_sampling,
+    kernels_surface,
+    reference,
+    volume,
+)
 from worldsystem_mesh.config import MeshConfig
 from worldsystem_mesh.drawing import SurfaceDrawer
 from worldsystem_mesh.extraction import PER_BATCH_BLOCK, SurfaceExtractor
@@ -209,6 +215,22 @@ def test_threads_that_share_a_range_take_every_item_once():
         np.testing.assert_array_equal(fused.change(blocks), np.full(count, 0.5, np.float32))
         fused.close()
     made.close()
+
+
+@wp.kernel
+def fade_block(paint: wp.array2d[wp.uint32], share: wp.float32, seed: wp.uint32):
+    kernels_fusion.fade(paint, 0, share, seed, wp.vec2i(wp.tid(), 4))
+
+
+def test_weights_fade_by_as_much_as_they_should_however_small_they_are(launcher):
+    paint = wp.array(np.full((1, 512), 200 << 24 | 0x030201, np.uint32), device=launcher.device)
+    share, mean = 0.5 ** (1 / 100), []
+    for seed in range(400):
+        wp.launch(fade_block, 4, [paint, share, 7919 * seed], device=launcher.device)
+        mean.append((paint.numpy() >> 24).mean())
+    for times in (100, 200, 300, 400):
+        assert mean[times - 1] == pytest.approx(200 * share**times, rel=0.1)
+    assert (paint.numpy() & 0xFFFFFF == 0x030201).all(), "colours do not fade"
 
 
 def test_drawn_meshes_agree_with_the_twin(launcher):

@@ -112,6 +112,18 @@ def test_what_was_never_seen_comes_first_and_coarse(surfaces):
     assert set(client.levels[first_fine:]) == {0}
 
 
+def test_in_another_unit_all_of_it_comes_again_and_coarse_first(surfaces):
+    catalogue = SurfaceCatalogue()
+    catalogue.apply(delta(surfaces[0], 1))
+    client = Client(catalogue, SLOW_BITS_PER_S)
+    client.settle()
+    client.levels.clear()
+    catalogue.apply(replace(delta(surfaces[1], 2), block_size=8 * 7 * VOXEL))
+    client.settle()
+    assert set(client.levels[: client.levels.index(0)]) == {2}
+    assert client.levels.index(0) == len(surfaces[1])
+
+
 def test_near_blocks_come_before_far_ones(surfaces):
     catalogue = SurfaceCatalogue()
     catalogue.apply(delta(surfaces[0], 1))

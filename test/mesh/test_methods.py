@@ -297,6 +297,16 @@ def test_a_process_that_ends_before_it_reads_its_job_costs_no_more_than_that_job
         worker.close()
 
 
+def test_an_end_of_an_edge_that_has_no_colour_takes_that_of_the_other():
+    index = all_blocks(2)
+    samples = ball_samples(index)
+    samples.colours[samples.distances > 0.0] = 0  # only seen through
+    version = np.zeros(len(index), np.int32)
+    cells = cells_of_samples(index, version, samples.distances, samples.colours)
+    assert len(cells.colours) > 1000
+    assert (cells.colours == 90).all()
+
+
 def test_no_samples_give_no_cells():
     empty = np.full((1, 9, 9, 9), np.nan, np.float32)
     cells = cells_of_samples(

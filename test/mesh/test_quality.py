@@ -10,6 +10,8 @@ import pytest
 
 from worldsystem_core.surface import MeshAssembly
 from worldsystem_mesh.config import MeshConfig
+from worldsystem_mesh.methods.fields import FieldBlend
+from worldsystem_mesh.methods.fused import differing, fused_samples, with_face_counts
 from worldsystem_mesh.methods.quality import QualityPass
 
 SETTINGS = {"voxel": 0.08, "device": "cpu", "min_weight": 0.5, "free_space": False}
@@ -101,6 +103,39 @@ def test_a_still_camera_has_holes_closed_and_the_client_follows(
     touched = {tuple(i // 2 for i in block.index) for block in delta.blocks}
     assert touched
     assert not touched & quality.methods().keys()
+
+
+def test_what_a_neighbour_has_filled_stays_when_its_field_is_kept_no_more(
+    make_mesher, make_quality
+):
+    quality, field = make_quality(make_mesher(**SETTINGS)), object()
+    here, beside = (0, 0, 0), (1, 0, 0)
+
+    def reaches_beside() -> bool:
+        return any(index[0] >= 2 for index in quality._affected(here))
+
+    assert reaches_beside(), "what is fused there is blended with this field"
+    quality._showing |= {here, beside}
+    assert not reaches_beside()
+    assert (1, 1, 1) in quality._affected(here)
+    quality._blend.fields[beside] = field
+    assert reaches_beside()
+
+
+def test_what_lies_on_the_lattice_is_no_other_surface_without_any_field(
+    make_mesher, plane_keyframes
+):
+    mesher = make_mesher(voxel=0.05, min_weight=0.5)
+    for keyframe in plane_keyframes(4):
+        mesher.integrate(keyframe)
+    mesher.extract(0)
+    volume, surface = mesher.volume, mesher.surface
+    ids = surface.all_ids()
+    raw = volume.samples(ids[:64])
+    assert (raw == 0).any(), "the plane lies on voxels"
+    index = surface.index(ids)
+    made = FieldBlend(2, only_fill=True).cells(index, fused_samples(volume, index))
+    assert not differing(with_face_counts(made), surface.cells_of(ids)).any()
 
 
 def test_nothing_is_done_while_the_camera_moves(make_mesher, make_quality, sphere_keyframes):

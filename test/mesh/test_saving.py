@@ -115,3 +115,29 @@ def test_welding_makes_one_vertex_of_each_position_and_the_first_gives_the_colou
         assert getattr(made, name).dtype == getattr(expected, name).dtype
     assert len(np.unique(made.vertices, axis=0)) == len(made.vertices)
     np.testing.assert_array_equal(made.vertices[made.faces], mesh.vertices[mesh.faces])
+
+
+def test_a_texture_for_a_file_that_can_have_none_is_refused_at_once(
+    make_mesher, make_services, plane_keyframes, tmp_path
+):
+    mesher = make_mesher(min_weight=0.5)
+    mesher.integrate(plane_keyframes(1)[0])
+    mesher.extract(0)
+    with pytest.raises(ExportError, match="texture"):
+        make_services(mesher).save(tmp_path / "house.ply", texture=True)
+
+
+def test_surface_that_finds_no_room_is_a_problem_while_it_lasts(
+    make_mesher, make_services, plane_keyframes, monkeypatch
+):
+    mesher = make_mesher(min_weight=0.5)
+    mesher.integrate(plane_keyframes(1)[0])
+    services, problems = make_services(mesher), []
+    for refused in (0, 7, 7, 9):
+        facts = mesher.stats() | {"refused_blocks": refused}
+        monkeypatch.setattr(mesher, "stats", lambda facts=facts: facts)
+        services.figures()
+        problems.append(services.problem)
+        monkeypatch.undo()
+    assert [bool(problem) for problem in problems] == [False, True, False, True]
+    assert "memory_mb" in problems[1]

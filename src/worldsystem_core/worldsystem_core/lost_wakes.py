@@ -22,7 +22,8 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-EVERY_S = 2.0
+EVERY_S, AGAIN_S = 0.7, 0.2
+"""A stage tells of itself each second: it shall not be silent for two."""
 _FUTEX_CALL = {"x86_64": 202, "aarch64": 98}
 _WAITS = (0, 9)  # FUTEX_WAIT, FUTEX_WAIT_BITSET, on memory that processes share
 _CLOCK = 256  # FUTEX_CLOCK_REALTIME: by which clock a wait is timed
@@ -77,18 +78,19 @@ def wake(thread: int) -> None:
 
 
 def _go_on(every_s: float) -> None:
-    before: set[Sleep] = set()
     while True:
         time.sleep(every_s)
         seen = overslept()
-        for sleep in seen & before:
+        if not seen:
+            continue
+        time.sleep(AGAIN_S)
+        for sleep in seen & overslept():
             log.warning(
                 "thread %d slept on a lock in shared memory that is free, as after a process was "
                 "killed: woken",
                 sleep.thread,
             )
             wake(sleep.thread)
-        before = seen
 
 
 def _sleeps() -> Iterator[Sleep]:

@@ -224,12 +224,26 @@ def fuse_view(voxels: Voxels, view: View, block: wp.vec3i, s: wp.int32, lane: wp
 
 
 @wp.func
-def fade(paint: wp.array2d[wp.uint32], s: wp.int32, share: wp.float32, lane: wp.vec2i) -> None:
-    """Make the weights of the rows lane[0], lane[0] + lane[1], ... smaller."""
+def chance(seed: wp.uint32, voxel: wp.uint32) -> wp.float32:
+    """From 0 up to 1, in steps of 1/65536, as good as evenly over voxels and views."""
+    h = seed + voxel * wp.uint32(0x9E3779B9)
+    h = (h ^ (h >> wp.uint32(16))) * wp.uint32(0x7FEB352D)
+    h = (h ^ (h >> wp.uint32(15))) * wp.uint32(0x846CA68B)
+    h = h ^ (h >> wp.uint32(16))
+    return float(h & wp.uint32(0xFFFF)) / 65536.0
+
+
+@wp.func
+def fade(
+    paint: wp.array2d[wp.uint32], s: wp.int32, share: wp.float32, seed: wp.uint32, lane: wp.vec2i
+) -> None:
+    """Make the weights of the rows lane[0], lane[0] + lane[1], ... smaller. Rounded by chance,
+    which depends on place and view alone: to the nearest, a small weight would never fade."""
     row = lane[0]
     while row < 64:
         for o in range(row * 8, row * 8 + 8):
-            less = wp.uint32(wp.int32(float(weight_of(paint[s, o])) * share + 0.5))
+            kept = float(weight_of(paint[s, o])) * share
+            less = wp.uint32(wp.int32(wp.floor(kept + chance(seed, wp.uint32(o)))))
             paint[s, o] = (paint[s, o] & wp.uint32(0xFFFFFF)) | (less << wp.uint32(24))
         row += lane[1]
 
@@ -262,7 +276,8 @@ def fuse_views(
                 view = views[view_of_pair[pair]]
                 if volume.half_life > 0.0 and view.order > last:
                     share = wp.pow(0.5, float(view.order - last) / volume.half_life)
-                    fade(volume.voxels.paint, s, share, wp.vec2i(lane, lanes))
+                    seed = block_seed(view.seed, block)
+                    fade(volume.voxels.paint, s, share, seed, wp.vec2i(lane, lanes))
                 last = view.order
                 rows = wp.vec2i(lane, lanes)
                 move = wp.max(move, fuse_view(volume.voxels, view, block, s, rows))

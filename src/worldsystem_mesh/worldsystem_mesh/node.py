@@ -268,6 +268,9 @@ class MesherNode(StageNode):
         response.vertex_count, response.face_count = surface.vertex_count, surface.face_count
         return response
 
+    def problem(self) -> str:
+        return self._surface_services.problem
+
     def facts(self) -> dict[str, object]:
         return self._figures or self._surface_services.figures()
 

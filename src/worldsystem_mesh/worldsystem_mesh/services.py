@@ -16,7 +16,7 @@ from worldsystem_core.mesh_stream.streamed import StreamedDelta
 from worldsystem_core.reconstruction import Pose, ScaleState, TrackingState
 from worldsystem_core.surface import MeshDelta
 from worldsystem_mesh.config import MeshConfig
-from worldsystem_mesh.export.files import FORMATS, ExportError, save_mesh
+from worldsystem_mesh.export.files import FORMATS, TEXTURED_FORMATS, ExportError, save_mesh
 from worldsystem_mesh.export.textured import Photo
 from worldsystem_mesh.mesher import Mesher
 from worldsystem_mesh.methods.quality import QualityPass
@@ -38,10 +38,11 @@ class MeshServices:
         self._quality = QualityPass(config, mesher)
         self._stream = MeshStreamer(config, lambda: mesher.all_blocks(0, time.time_ns()))
         self._facts: Mapping[str, object] = {}
-        self._problem = ""
+        self._refused = 0
+        self.problem = ""
         self._saving: threading.Thread | None = None
         self._sent = (time.monotonic(), 0)
-        self._metrics = metrics_server(config, lambda: self._facts, lambda: self._problem)
+        self._metrics = metrics_server(config, lambda: self._facts, lambda: self.problem)
 
     @property
     def metrics_port(self) -> int:
@@ -84,7 +85,9 @@ class MeshServices:
         span_s = max(now_s - self._sent[0], 1e-3)
         mbps = 8e-6 * (sent - self._sent[1]) / span_s
         self._sent = (now_s, sent)
-        self._facts = dict(self._mesher.stats()) | {
+        stats = dict(self._mesher.stats())
+        self._note_refused(int(stats["refused_blocks"]))
+        self._facts = stats | {
             "stream_bytes": sent,
             "stream_messages": self._stream.messages,
             "stream_mbps": round(mbps, 3),
@@ -97,6 +100,16 @@ class MeshServices:
             "metrics_port": self.metrics_port,
         }
         return dict(self._facts)
+
+    def _note_refused(self, refused: int) -> None:
+        """`problem` says so for as long as new surface finds no room."""
+        lost, self._refused = refused - self._refused, refused
+        self.problem = ""
+        if lost > 0:
+            self.problem = (
+                f"no room for {lost} blocks of new surface in the last second: set "
+                "mesher.memory_mb higher, or free the disk of mesher.page_dir"
+            )
 
     def save(self, path: Path, *, max_faces: int = 0, texture: bool = False) -> SurfaceSnapshot:
         """Begin to write the surface as it is now; return what is being written.
@@ -111,6 +124,8 @@ class MeshServices:
             raise ExportError(
                 f"{path}: needs a folder that exists, and one of {', '.join(FORMATS)}"
             )
+        if texture and path.suffix not in TEXTURED_FORMATS:
+            raise ExportError(f"{path}: only {' and '.join(TEXTURED_FORMATS)} can have a texture")
         surface = self._mesher.snapshot()
         if not surface.face_count:
             raise ExportError(f"{path} not written: there is no surface yet")

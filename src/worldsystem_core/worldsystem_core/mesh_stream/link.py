@@ -69,6 +69,7 @@ class MeshLink:
         self._held_to = held_to
         self._held = np.zeros(0, np.int64)
         self._level = np.zeros(0, np.uint8)
+        self._voxel = 0.0
         # for each vertex of level 0; learned as it goes
         self._bytes_each = {0: bytes_per_vertex, COARSE: bytes_per_vertex / 6.0}
         self.sent_bytes = 0
@@ -138,6 +139,10 @@ class MeshLink:
         if self._held_to and len(changed):  # it may hold what has been removed since
             self._held[new][~there & ~has] = 0
         self._level = np.concatenate([self._level, np.where(has, 0, _UNSEEN).astype(np.uint8)])
+        if catalogue.voxel != self._voxel:  # in another unit all of it comes again, coarse first
+            if self._voxel:
+                self._level[catalogue.vertices > 0] = _UNSEEN
+            self._voxel = catalogue.voxel
 
     def _refill(self, now_s: float) -> None:
         if self._last_s is not None:

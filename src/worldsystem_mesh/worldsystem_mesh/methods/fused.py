@@ -29,7 +29,8 @@ def fused_samples(volume: BlockVolume, index: Int32[np.ndarray, "b 3"]) -> Fused
         if not len(held):
             continue
         raw, rgb = volume.samples(ids[held]), volume.colours(ids[held])
-        known = np.where(raw == _UNKNOWN, np.nan, raw.astype(np.float32) / SDF_UNITS)
+        steps = np.where(raw == 0, 1, raw).astype(np.float32)  # no known distance is 0
+        known = np.where(raw == _UNKNOWN, np.nan, steps / SDF_UNITS)
         zs, ys, xs = (slice(8, 9) if d else slice(0, 8) for d in step[::-1])
         z, y, x = (slice(0, 1) if d else slice(0, 8) for d in step[::-1])
         distances[held, zs, ys, xs] = known[:, z, y, x]

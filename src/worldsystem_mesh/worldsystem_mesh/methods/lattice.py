@@ -106,12 +106,14 @@ def _crossed(samples: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def _crossings(
     samples: np.ndarray, colours: np.ndarray, block: np.ndarray, edge: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Where each edge is cut, and the colour there."""
+    """Where each edge is cut, and the colour there; black at one end is none, as in the kernel."""
     low = edge_points(edge)
     high = low + np.eye(3, dtype=np.int64)[edge % 3]
     s0, s1 = (samples[block, p[:, 2], p[:, 1], p[:, 0]] for p in (low, high))
     share = np.clip(s0 / np.where(s0 == s1, 1.0, s0 - s1), _EDGE_MARGIN, 1.0 - _EDGE_MARGIN)
     c0, c1 = (colours[block, p[:, 2], p[:, 1], p[:, 0]].astype(np.float32) for p in (low, high))
+    black0, black1 = ((c == 0).all(axis=1, keepdims=True) for c in (c0, c1))
+    c0, c1 = np.where(black0, c1, c0), np.where(black1, c0, c1)
     rgb = np.rint(c0 + share[:, None] * (c1 - c0)).astype(np.uint8)
     return np.rint(65536.0 * share).astype(np.uint16), rgb
 

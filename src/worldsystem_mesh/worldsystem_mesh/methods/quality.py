@@ -9,7 +9,7 @@ import time
 import numpy as np
 from jaxtyping import Float64
 
-from worldsystem_core.surface import MeshDelta
+from worldsystem_core.surface import BlockIndex, MeshDelta
 from worldsystem_mesh.config import MeshConfig
 from worldsystem_mesh.mesher import Mesher
 from worldsystem_mesh.methods.choice import CameraSpeed, MethodChooser, world_per_metre
@@ -22,7 +22,8 @@ log = logging.getLogger(__name__)
 SILENCE_S = 2.0
 """A camera of which nothing was heard for so long is still."""
 MAX_FIELDS = 256
-"""Regions whose fields are kept, 0.35 MB each at 4 blocks; older ones stay as they are shown."""
+"""Regions whose fields are kept, 0.35 MB each at 4 blocks; older ones stay as they are shown, also
+when a neighbour's field is."""
 _LOOKED_AT = 32
 
 
@@ -40,6 +41,7 @@ class QualityPass:
         self._side = config.method_region_blocks
         self._blend = FieldBlend(self._side, only_fill=config.method_only_fill)
         self._worker = MethodWorker(config.method_timeout_s, self._side)
+        self._showing: set[RegionIndex] = set()
         self._speed = CameraSpeed()
         self._metric = False
         self._heard_s = -np.inf
@@ -125,16 +127,27 @@ class QualityPass:
             return None
         self._regions.mark(region, method)
         self._blend.fields[region] = result.field
+        self._showing.add(region)
         while len(self._blend.fields) > MAX_FIELDS:
             del self._blend.fields[next(iter(self._blend.fields))]
         return self._shown(region, stamp_ns)
+
+    def _affected(self, region: RegionIndex) -> list[BlockIndex]:
+        """The blocks that its field reaches into, but those of neighbours that show a field which
+        is kept no more: without it they would lose what it filled."""
+        lost, side = self._showing - self._blend.fields.keys() - {region}, self._side
+        return [
+            index
+            for index in self._blend.affected(region)
+            if (index[0] // side, index[1] // side, index[2] // side) not in lost
+        ]
 
     def _shown(self, region: RegionIndex, stamp_ns: int) -> MeshDelta | None:
         """Blocks that the region's field reaches into, where it changes them."""
         volume = self._mesher.volume
         if volume is None:
             return None
-        index = np.array(self._blend.affected(region), np.int32)
+        index = np.array(self._affected(region), np.int32).reshape(-1, 3)
         ids = volume.numbers(index)
         index, ids = index[ids >= 0], ids[ids >= 0]
         if not len(ids):
