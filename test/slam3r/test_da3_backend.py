@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -210,6 +211,21 @@ def test_weights_on_disk_are_loaded_by_path_and_foreign_ones_refused(tmp_path, m
 
 
 @needs_package
+@pytest.mark.parametrize("variant", VARIANTS.values(), ids=VARIANTS)
+def test_every_variant_can_be_built(variant, monkeypatch):
+    import torch
+
+    from worldsystem_slam3r.da3.network import Da3Network
+
+    # of these the package reads the values
+    monkeypatch.setattr(torch, "linspace", partial(torch.linspace, device="cpu"))
+    with torch.device("meta"):  # shapes alone: the largest has 1.4 billion parameters
+        network = Da3Network.random(variant, device="meta", long_side_px=84)
+    assert network.has_gaussians == variant.gaussians
+    millions = sum(weight.numel() for weight in network._network.parameters()) / 1e6
+    assert millions == pytest.approx(variant.millions, rel=0.25)
+
+
 @needs_package
 @pytest.mark.parametrize("name", ["da3-small", "da3-giant", "da3nested-giant-large"])
 def test_numbers_of_a_published_configuration_are_numbers(name):

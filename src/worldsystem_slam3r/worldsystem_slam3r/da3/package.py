@@ -70,6 +70,9 @@ def module(name: str) -> ModuleType:
         if name == "model.gs_adapter":
             # only the zeroth band of colours is used, which no rotation changes
             found.__dict__["rotate_sh"] = lambda harmonics, _: harmonics
+        if name == "model.da3":
+            # the nested network has its branches made without looking whether they are
+            found.__dict__["create_object"] = lambda made: made
     return found
 
 
