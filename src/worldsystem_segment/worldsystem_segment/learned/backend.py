@@ -20,6 +20,7 @@ from worldsystem_segment.geometric.movers import EgoFlow, MoverFinder
 from worldsystem_segment.learned.kept_masks import KeptMasks
 from worldsystem_segment.learned.mask_sessions import ObjectMask
 from worldsystem_segment.learned.mask_tracker import Followed
+from worldsystem_segment.learned.middle_parts import amid_black, middle_of
 from worldsystem_segment.objects.object_map import Named, ObjectMap
 from worldsystem_segment.objects.report import Region, empty_report, report, unseen_tracks
 from worldsystem_segment.objects.view import View
@@ -50,7 +51,7 @@ class LearnedBackend:
     """Masks of an `ObjectFollower`, lifted with the keyframe's pointmap; see docs/segmentation.md.
 
     `look` takes every picture of the video where that is possible; a keyframe whose picture has
-    been looked at costs no network any more.
+    been looked at costs no network any more. A keyframe may show the middle of its picture alone.
     """
 
     def __init__(self, config: SegmentConfig, tracker: ObjectFollower) -> None:
@@ -59,6 +60,7 @@ class LearnedBackend:
         self._tracker = tracker
         self._movers = MoverFinder()
         self._seen = KeptMasks()
+        self._film: tuple[int, ...] | None = None  # (h, w) of the video's last picture
         self._last_id: dict[int, int] = {}  # followed object → id in the map
 
     def understand(self, text: str) -> PromptAnswer:
@@ -74,15 +76,15 @@ class LearnedBackend:
         self, frame_id: int, rgb: UInt8[np.ndarray, "h w 3"], phrases: Sequence[Phrase]
     ) -> None:
         """Follow the objects through one picture of the video."""
-        self._seen.keep(frame_id, self._tracker.step(rgb, _least_scores(phrases)))
+        self._film = rgb.shape[:2]
+        self._step(frame_id, rgb, phrases)
 
     def feed(self, keyframe: Keyframe, phrases: Sequence[Phrase]) -> TrackFrame:
         """Lift the masks of a keyframe's picture into the map."""
         if keyframe.frame_id not in self._seen:
-            self.look(keyframe.frame_id, keyframe.rgb, phrases)
-        followed = self._tracker.followed  # what is retired meanwhile has no name any more
-        seen_then = self._seen[keyframe.frame_id].items()
-        masks = {number: mask for number, mask in seen_then if number in followed}
+            picture = amid_black(keyframe.rgb, self._film or keyframe.rgb.shape)
+            self._step(keyframe.frame_id, picture, phrases)
+        masks = self._masks_of(keyframe)
         seen = self.map.view_of(keyframe)
         if seen is None:
             return empty_report(keyframe)
@@ -147,6 +149,21 @@ class LearnedBackend:
     def close(self) -> None:
         """End the detector's thread."""
         self._tracker.close()
+
+    def _step(
+        self, frame_id: int, rgb: UInt8[np.ndarray, "h w 3"], phrases: Sequence[Phrase]
+    ) -> None:
+        self._seen.keep(frame_id, self._tracker.step(rgb, _least_scores(phrases)))
+
+    def _masks_of(self, keyframe: Keyframe) -> dict[int, ObjectMask]:
+        """What the keyframe shows of what is followed."""
+        followed = self._tracker.followed  # what is retired meanwhile has no name any more
+        shown = {
+            number: replace(mask, mask=middle_of(mask.mask, keyframe.rgb.shape))
+            for number, mask in self._seen[keyframe.frame_id].items()
+            if number in followed
+        }
+        return {number: mask for number, mask in shown.items() if mask.area_px}
 
     def _lifted(
         self, view: View, flow: EgoFlow | None, object_id: int, mask: ObjectMask
