@@ -126,6 +126,27 @@ def test_without_objects_no_network_runs_and_frames_are_counted_on(sam2) -> None
     assert sessions.frame == 3
 
 
+@pytest.mark.parametrize("one_by_one", [False, True])
+def test_an_error_costs_the_picture_and_the_objects_that_were_new_in_it(
+    sam2, one_by_one, monkeypatch
+) -> None:
+    sessions = _sessions(sam2, one_by_one=one_by_one)
+    _film(sessions, 3, {1: 0}, {})
+    for number in (2, 3):
+        sessions.prompt(number, BOXES[number])
+    with monkeypatch.context() as patch:
+        patch.setattr(sam2, "_single_frame_forward", _out_of_memory)
+        with pytest.raises(torch.OutOfMemoryError):
+            sessions.step(_picture(3))
+    assert sessions.ids == {1}
+    sessions.prompt(2, BOXES[2])
+    assert set(sessions.step(_picture(4))) == set(sessions.step(_picture(5))) == {1, 2}
+
+
+def _out_of_memory(*_, **__):
+    raise torch.OutOfMemoryError("CUDA out of memory")
+
+
 @pytest.mark.slow
 def test_two_thousand_frames_with_objects_coming_and_going_hold_no_more_than_fifty(sam2) -> None:
     sessions, held = _sessions(sam2), []
@@ -245,6 +266,28 @@ def test_sam3_takes_each_phrase_by_its_own_least_score() -> None:
     assert {f.label for f in beside.followed.values()} == {"red car"}
     beside.step(_picture(2), {"red car": 0.0, "dog": 0.0})
     assert {f.label for f in beside.followed.values()} == {"red car", "dog"}
+
+
+def test_sam3_finds_everything_anew_after_an_error_and_gives_no_id_twice(monkeypatch) -> None:
+    tracker = _sam3(max_objects=30)
+    before = set(tracker.step(_picture(0), {"red car": 0.0}))
+    add = tracker._model._tracker_add_new_objects
+
+    def half_added(*arguments, **named):
+        with monkeypatch.context() as within:
+            within.setattr(tracker._model.tracker_model, "forward", _out_of_memory)
+            add(*arguments, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tracker._model, "_tracker_add_new_objects", half_added)
+        with pytest.raises(torch.OutOfMemoryError):
+            tracker.step(_picture(1), {"red car": 0.0, "dog": 0.0})
+    assert not tracker.followed
+    for frame in (2, 3):
+        after = set(tracker.step(_picture(frame), {"red car": 0.0, "dog": 0.0}))
+        assert after
+        assert not after & before
+    assert {f.label for f in tracker.followed.values()} == {"red car", "dog"}
 
 
 @pytest.mark.slow

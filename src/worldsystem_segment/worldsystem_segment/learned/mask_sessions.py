@@ -93,17 +93,18 @@ class MaskSessions:
 
     @torch.inference_mode()
     def step(self, rgb: UInt8[np.ndarray, "h w 3"]) -> dict[int, ObjectMask]:
-        """The masks of all objects in the next picture. Without objects no network is run."""
+        """The masks of all objects in the next picture. Without objects no network is run.
+
+        An error costs the picture, and objects whose prompts did not get through.
+        """
         self.frame += 1
         if not len(self):
             return {}
         pixels = self._encoder.pixels(rgb)
         features = self._encoder(pixels)
-        anchored = self._anchor_all(rgb.shape)
-        followed = sorted(self.ids - set(anchored))
-        if not self._together:
-            anchored, followed = sorted(self.ids), []
-        logits = {i: self._run_alone(self._sessions[i], pixels, features) for i in anchored}
+        alone = sorted(self._prompts if self._together else self.ids)
+        followed = sorted(self.ids - set(alone))
+        logits = self._run_each_alone(alone, pixels, features, rgb.shape)
         sessions = [self._sessions[i] for i in followed]
         found = follow_together(self._model, sessions, self.frame, features)
         logits |= dict(zip(followed, found, strict=True))
@@ -115,13 +116,23 @@ class MaskSessions:
         """The sessions by object, for tests."""
         return self._sessions
 
-    def _anchor_all(self, shape: tuple[int, ...]) -> list[int]:
-        """Hand the prompts to the sessions; the objects that had one."""
-        anchored = sorted(self._prompts)
-        for object_id in anchored:
-            session = self._session_of(object_id, shape)
-            self._anchor(session, self._prompts.pop(object_id), shape)
-        return anchored
+    def _run_each_alone(
+        self, ids: list[int], pixels: Tensor, features: Vision, shape: tuple[int, ...]
+    ) -> dict[int, Logits]:
+        """The objects one after the other, each with its prompt, if any."""
+        unanchored = set(self._prompts)
+        logits = {}
+        try:
+            for object_id in ids:
+                session = self._session_of(object_id, shape)
+                if object_id in self._prompts:
+                    self._anchor(session, self._prompts[object_id], shape)
+                logits[object_id] = self._run_alone(session, pixels, features)
+                self._prompts.pop(object_id, None)
+        finally:  # a session whose prompt did not get through would fail at each later picture
+            for object_id in unanchored - logits.keys():
+                self.remove(object_id)
+        return logits
 
     def _run_alone(self, session: Any, pixels: Tensor, features: Vision) -> Logits:
         """The library's own pass for one object, with the encoder's features given."""

@@ -62,7 +62,7 @@ class Sam3Tracker:
         self._size = int(model.config.image_size)
         self._session: Any = None
         self._concepts = _Concepts()
-        self._frame = -1
+        self._frame = self._last_object = -1
         self._max = max_objects
         model.max_num_objects = max_objects
         self._least: Mapping[str, float] = {}
@@ -78,7 +78,7 @@ class Sam3Tracker:
         self, rgb: UInt8[np.ndarray, "h w 3"], phrases: Mapping[str, float]
     ) -> dict[int, ObjectMask]:
         """Masks of all things that are like a phrase by at least its least score, in the next
-        picture of the video."""
+        picture of the video. An error costs the picture and all that is followed."""
         session = self._session_for(rgb.shape[:2])
         self._set_phrases(session, phrases)
         self._frame += 1
@@ -88,7 +88,7 @@ class Sam3Tracker:
         self._model.score_threshold_detection = min(phrases.values())
         device, dtype = self._model.device, self._model.dtype
         pixels = square_pixels(rgb, self._size, SAM3_MEAN, SAM3_STD, device).to(dtype)
-        output = self._model(inference_session=session, frame=pixels, frame_idx=self._frame)
+        output = self._run(session, pixels)
         masks = {
             int(i): _mask(logits, rgb.shape, float(output.obj_id_to_tracker_score.get(i, 1.0)))
             for i, logits in output.obj_id_to_mask.items()
@@ -118,7 +118,20 @@ class Sam3Tracker:
                 dtype=self._model.dtype,
             )
             self._session.processed_frames = CountingFrames()
+            self._session.max_obj_id = self._last_object  # ids are given once
         return self._session
+
+    def _run(self, session: Any, pixels: Tensor) -> Any:
+        """The library's own pass. One that fails leaves objects half in its session, at which each
+        later one would fail: another session follows."""
+        try:
+            return self._model(inference_session=session, frame=pixels, frame_idx=self._frame)
+        except BaseException:
+            self._last_object = session.max_obj_id
+            self._session, self._concepts = None, _Concepts(next=self._concepts.next)
+            self.retired += len(self.followed)
+            self.followed.clear()
+            raise
 
     def _set_phrases(self, session: Any, phrases: Collection[str]) -> None:
         """Add new concepts; one that is no longer asked for goes with its objects."""
