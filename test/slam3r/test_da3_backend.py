@@ -21,6 +21,7 @@ from worldsystem_slam3r.da3.backend import Da3Backend
 from worldsystem_slam3r.da3.pace import Pace
 from worldsystem_slam3r.da3.package import described, package_problem
 from worldsystem_slam3r.da3.variants import VARIANTS, Da3Weights, choose, find_da3
+from worldsystem_slam3r.graph.restartable import RenewableBackend
 
 needs_package = pytest.mark.skipif(bool(package_problem()), reason=package_problem() or "there")
 
@@ -127,6 +128,22 @@ def test_pictures_of_another_shape_begin_a_new_window_and_sub_map():
     assert np.allclose(poses[13].world_from_cam, np.eye(4), atol=1e-6)  # an origin of its own
     keyframes = [event.keyframe for event in events if isinstance(event, NewKeyframe)]
     assert [keyframe.id for keyframe in keyframes] == list(range(26))
+
+
+def test_a_reset_keeps_the_network_that_is_loaded():
+    network = TruthfulNetwork()
+    config = Slam3rConfig(backend="da3", synchronous=True, da3_window=6, da3_overlap=3)
+    backend = RenewableBackend(Da3Backend(network, config), None)
+    old = [event for n in range(8) for event in backend.feed(frame(n))]
+    backend.begin_anew(lambda: pytest.fail("it was loaded again"))
+    new = [event for n in range(8, 20) for event in backend.feed(frame(n))] + backend.finish()
+    assert all(min(call) >= 8 for call in network.calls if max(call) >= 8)
+    poses = [event for event in new if isinstance(event, Pose)]
+    assert [pose.frame_id for pose in poses] == list(range(8, 20))
+    assert np.allclose(poses[0].world_from_cam, np.eye(4), atol=1e-6)
+    assert {pose.submap for pose in old + new if isinstance(pose, Pose)} == {0, poses[0].submap}
+    ids = [event.keyframe.id for event in old + new if isinstance(event, NewKeyframe)]
+    assert ids == sorted(set(ids))
 
 
 def test_a_few_frames_alone_still_get_their_poses():

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import time
+import weakref
 from functools import partial
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 from drifting_backend import DriftingBackend, Film, film, ring_poses
 from test_cloud import a_keyframe
 
+from worldsystem_core.errors import BackendError
 from worldsystem_core.reconstruction import (
     Event,
     NewKeyframe,
@@ -74,6 +76,49 @@ def test_the_new_map_begins_at_the_origin_and_its_ids_go_on(kind, graph, ring, m
         assert np.allclose(part[0].world_from_cam, np.eye(4), atol=1e-9)
     if graph:
         assert len(running.backend.atlas.keyframes) == 3
+
+
+@pytest.mark.parametrize("graph", [True, False])
+def test_the_old_back_end_is_let_go_before_another_is_opened(graph, ring, monkeypatch):
+    """Both together may be more than fits on the GPU."""
+    old, there = Stubborn(ring), []
+    seen = weakref.ref(old)
+
+    def make(_):
+        there.append(seen())
+        return Stubborn(ring)
+
+    monkeypatch.setitem(backends._MAKERS, "geometric", make)
+    backend, config = RenewableBackend(old, None), Slam3rConfig(graph=graph)
+    del old
+    running = OpenedBackend(GraphBackend(backend, config) if graph else backend, "geometric")
+    running.backend.feed(ring.frames[0])
+    begin_anew(running, config, next_id=1)
+    assert there == [None]
+
+
+@pytest.mark.parametrize("graph", [True, False])
+def test_where_no_other_can_be_opened_the_next_picture_tries_again(graph, ring, monkeypatch):
+    tries = iter([BackendError("too little memory"), BackendError("still"), Stubborn(ring)])
+
+    def make(_):
+        made = next(tries)
+        if isinstance(made, BackendError):
+            raise made
+        return made
+
+    monkeypatch.setitem(backends._MAKERS, "geometric", make)
+    backend, config = RenewableBackend(Stubborn(ring), None), Slam3rConfig(graph=graph)
+    running = OpenedBackend(GraphBackend(backend, config) if graph else backend, "geometric")
+    for frame in ring.frames[:3]:
+        running.backend.feed(frame)
+    with pytest.raises(BackendError, match="too little memory"):
+        begin_anew(running, config, next_id=3)
+    with pytest.raises(BackendError, match="still"):
+        running.backend.feed(ring.frames[3])
+    told = [event for frame in ring.frames[4:8] for event in backend.feed(frame)]
+    assert [keyframe.id for keyframe in keyframes(told)] == [3, 4, 5, 6]
+    assert {keyframe.submap for keyframe in keyframes(told)} == {1}
 
 
 def saved_ids(folder: Path, of: Film) -> list[int]:

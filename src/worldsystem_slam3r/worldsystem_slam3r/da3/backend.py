@@ -92,6 +92,10 @@ class Da3Backend:
         self._order.closed = True
         return self._ended_submap()
 
+    def restart(self) -> list[Event]:
+        """Give up the present map; see `Restartable`. The network stays loaded."""
+        return self._ended_submap()
+
     def _ended_submap(self) -> list[Event]:
         """What was held back; pictures of another shape cannot be seen together with these."""
         events = self._window() if self._fresh else []

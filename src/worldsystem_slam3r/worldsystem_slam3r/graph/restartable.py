@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import gc
 import logging
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Protocol, runtime_checkable
 
-from worldsystem_core.errors import ShapeChanged
+from worldsystem_core.errors import BackendError, ShapeChanged
 from worldsystem_core.frames import Camera, Frame
 from worldsystem_core.reconstruction import (
     Event,
@@ -57,11 +59,27 @@ class KnowsPlaces(Protocol):
         ...
 
 
+class _Unopened:
+    """In place of a back-end that has finished, until the next one is open."""
+
+    def __init__(self, make: Make) -> None:
+        self.make = make
+
+    def feed(self, frame: Frame) -> list[Event]:
+        """Nobody is there to take it."""
+        raise BackendError(f"frame {frame.id} came before a back-end was opened for it")
+
+    def finish(self) -> list[Event]:
+        """Nothing was held back."""
+        return []
+
+
 class RenewableBackend:
     """Any back-end, with a `restart`; keyframe ids and sub-maps are numbered on from `first_id`.
 
-    `make` opens another back-end of the same settings where the first has no `restart` of its own;
-    without it one that cannot restart goes on looking for its way back.
+    `make` opens another back-end of the same settings where the first has no `restart` of its own,
+    once the memory of that one is free; where it fails, the next frame tries again. Without it one
+    that cannot restart goes on looking for its way back.
     """
 
     def __init__(
@@ -112,6 +130,7 @@ class RenewableBackend:
     def feed(self, frame: Frame) -> list[Event]:
         """As the back-end's, in this numbering; pictures of another shape or camera begin a new
         sub-map."""
+        self._open()
         try:
             return self._numbered(self._backend.feed(frame))
         except ShapeChanged:
@@ -142,11 +161,19 @@ class RenewableBackend:
             return events
         if self._make is None:
             return []
-        events = self.finish()
-        self._backend = self._make()
-        self._next_submap = max(self._next_submap, self._submap_offset + 1)
-        self._id_offset, self._submap_offset = self._next_id, self._next_submap
+        try:
+            events = self.finish()
+        finally:  # it takes no more frames, whatever becomes of this or of the next one
+            self._backend = _Unopened(self._make)
+            self._next_submap = max(self._next_submap, self._submap_offset + 1)
+            self._id_offset, self._submap_offset = self._next_id, self._next_submap
+        self._open()
         return events
+
+    def _open(self) -> None:
+        if isinstance(self._backend, _Unopened):
+            _free_memory()
+            self._backend = self._backend.make()
 
     def begin_anew(self, make: Make) -> None:
         """As `restart`, also for one that has to be opened again, by `make`; its rest is lost."""
@@ -184,3 +211,11 @@ class RenewableBackend:
                 point_scale={key + ids: scale for key, scale in event.point_scale.items()},
             )
         return RemovedKeyframes(tuple(key + ids for key in event.ids))
+
+
+def _free_memory() -> None:
+    """Give back what networks that are gone held: torch keeps memory of the GPU for itself."""
+    gc.collect()
+    torch = sys.modules.get("torch")  # not imported for it
+    if torch is not None and torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
