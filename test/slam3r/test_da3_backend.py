@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 
@@ -128,6 +129,35 @@ def test_pictures_of_another_shape_begin_a_new_window_and_sub_map():
     assert np.allclose(poses[13].world_from_cam, np.eye(4), atol=1e-6)  # an origin of its own
     keyframes = [event.keyframe for event in events if isinstance(event, NewKeyframe)]
     assert [keyframe.id for keyframe in keyframes] == list(range(26))
+
+
+def test_a_window_that_the_network_fails_at_is_lost_and_the_next_is_no_larger():
+    network, events = TruthfulNetwork(), []
+    config = Slam3rConfig(backend="da3", synchronous=True, da3_window=6, da3_overlap=3)
+    backend, see = Da3Backend(network, config), network.see
+    for n in range(30):
+        network.see = out_of_memory if n == 11 else see
+        with pytest.raises(MemoryError) if n == 11 else nullcontext():
+            events += backend.feed(frame(n))
+    events += backend.finish()
+    assert [min(call) for call in network.calls] == [0, 3, 12, 15, 18, 21, 24]
+    assert max(map(len, network.calls)) == 6
+    poses = {event.frame_id: event for event in events if isinstance(event, Pose)}
+    assert sorted(poses) == [n for n in range(30) if n != 11]  # of which the error tells
+    lost = [n for n, pose in poses.items() if pose.state is TrackingState.LOST]
+    assert lost == [9, 10]
+    assert [poses[n].submap for n in range(30) if n != 11] == 11 * [0] + 18 * [1]
+
+
+def out_of_memory(_):
+    raise MemoryError
+
+
+@pytest.mark.parametrize("overlap", [3, 4, 32])
+def test_each_window_has_a_new_picture_however_many_it_is_to_share(overlap):
+    network = TruthfulNetwork()
+    run(network, 12, da3_window=4, da3_overlap=overlap)
+    assert [len(call) for call in network.calls] == 9 * [4]
 
 
 def test_a_reset_keeps_the_network_that_is_loaded():

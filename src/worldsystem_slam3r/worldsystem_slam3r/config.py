@@ -159,7 +159,9 @@ class Slam3rConfig(Config):
         "auto", "network of `da3`: auto (the largest that fits), small, base, large, giant, nested"
     )
     da3_window: int = param(8, "pictures that `da3` sees together", low=2, high=64)
-    da3_overlap: int = param(4, "pictures that two of its windows share", low=1, high=32)
+    da3_overlap: int = param(
+        4, "pictures that two of its windows share, at most all but one", low=1, high=32
+    )
     da3_px: int = param(504, "longer side of its pictures [px]", low=56, high=1008)
     local_confidence: float = param(
         1.5, "points of a frame's own geometry below this confidence count as unknown", low=1

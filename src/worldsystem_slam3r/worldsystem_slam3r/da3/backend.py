@@ -48,18 +48,21 @@ class Da3Backend:
     Every n-th frame goes into a window of `da3_window`, of which `da3_overlap` are shared with the
     window before. A picture's pose comes with its window, those between are interpolated. n
     follows from how long a window takes, unless `keyframe_stride` is given or `synchronous` is on.
-    Pictures of another shape begin a new sub-map.
+    Pictures of another shape begin a new sub-map, and so do those after a window that the network
+    failed at; its own are lost.
     """
 
     def __init__(self, network: Da3Network, config: Slam3rConfig) -> None:
         self._network = network
         self._config = config
+        self._overlap = min(config.da3_overlap, config.da3_window - 1)  # a window has a new picture
         self._order = FrameOrder()
         fixed = config.keyframe_stride or (config.stride_min if config.synchronous else 0)
         self.pace = Pace(fixed, config.stride_min, _MOST_STEP)
         self._before: list[_Placed] = []
         self._fresh: list[Frame] = []
         self._unposed: deque[Frame] = deque()
+        self._untold: list[Event] = []
         self._since_taken = _MOST_STEP  # the first frame is taken
         self._next_keyframe = 0
         self._submap = 0
@@ -71,51 +74,66 @@ class Da3Backend:
         return ScaleState.METRIC if self._network.metric else ScaleState.SCENE
 
     def feed(self, frame: Frame) -> list[Event]:
-        """Take the next frame; a frame not newer than the last is refused (`BackendError`)."""
+        """Take the next frame; a frame not newer than the last is refused (`BackendError`).
+
+        An error of the network costs this frame; that those held back are lost is told with the
+        next one.
+        """
         self._order.check(frame)
-        events = [] if self._shape in (None, frame.rgb.shape) else self._ended_submap()
+        if self._shape not in (None, frame.rgb.shape):
+            self._untold += self._ended_submap()
         self._shape = frame.rgb.shape
         self._unposed.append(frame)
         self._since_taken += 1
         if self._since_taken < self.pace.step:
             self.pace.skipped += 1
-            return events
+            return self._told()
         self._since_taken = 0
         self._fresh.append(frame)
-        wanted = self._config.da3_window - len(self._before)
-        return events + (self._window() if len(self._fresh) >= wanted else [])
+        if len(self._before) + len(self._fresh) >= self._config.da3_window:
+            self._untold += self._window(frame)
+        return self._told()
 
     def finish(self) -> list[Event]:
         """Work off what was held back. Nothing may follow."""
         if self._order.closed:
             return []
         self._order.closed = True
-        return self._ended_submap()
+        return self.restart()
 
     def restart(self) -> list[Event]:
         """Give up the present map; see `Restartable`. The network stays loaded."""
-        return self._ended_submap()
+        self._untold += self._ended_submap()
+        return self._told()
+
+    def _told(self) -> list[Event]:
+        events, self._untold = self._untold, []
+        return events
 
     def _ended_submap(self) -> list[Event]:
         """What was held back; pictures of another shape cannot be seen together with these."""
         events = self._window() if self._fresh else []
         events += self._poses_to_the_end()
+        self._begin_submap()
+        return events
+
+    def _begin_submap(self) -> None:
         self._before, self._last_pose = [], None
         self._since_taken = _MOST_STEP
         self._submap += 1
-        return events
 
-    def _window(self) -> list[Event]:
+    def _window(self, at_hand: Frame | None = None) -> list[Event]:
         begun = time.perf_counter()
-        frames = [placed.frame for placed in self._before] + self._fresh
-        views = self._network.see([frame.rgb for frame in frames])
+        fresh, self._fresh = self._fresh, []
+        frames = [placed.frame for placed in self._before] + fresh
+        views = self._see(frames, at_hand)
         placement = self._placement(views)
         events: list[Event] = []
         if placement is None:
             self._submap += 1
             placement = Placement(Sim3.identity(), 0.0)
             self._before = []
-            views, frames = views[-len(self._fresh) :], frames[-len(self._fresh) :]
+            views, frames = views[-len(fresh) :], fresh
         now: list[_Placed] = []
         for frame, view in zip(frames, views, strict=True):
             number = self._next_keyframe
@@ -127,10 +145,18 @@ class Da3Backend:
         for placed in now[len(self._before) :]:
             events += self._tell(placed)
         interval_s = self._interval_s(frames)
-        self.pace.learn(time.perf_counter() - begun, len(self._fresh), interval_s)
-        self._before = now[-self._config.da3_overlap :]
-        self._fresh = []
+        self.pace.learn(time.perf_counter() - begun, len(fresh), interval_s)
+        self._before = now[-self._overlap :]
         return events
+
+    def _see(self, frames: list[Frame], at_hand: Frame | None) -> list[SeenView]:
+        """As the network sees them; where it fails, all that waits for a pose is lost."""
+        try:
+            return self._network.see([frame.rgb for frame in frames])
+        except BaseException:
+            self._untold += self._poses_to_the_end(at_hand)
+            self._begin_submap()
+            raise
 
     def _placement(self, views: list[SeenView]) -> Placement | None:
         """Where the window lies; None where it does not fit to the one before."""
@@ -214,13 +240,15 @@ class Da3Backend:
             submap=self._submap,
         )
 
-    def _poses_to_the_end(self) -> list[Event]:
-        """Frames after the last picture that was looked at: where they are is not known."""
+    def _poses_to_the_end(self, at_hand: Frame | None = None) -> list[Event]:
+        """Frames after the last picture that was looked at: where they are is not known. Of the one
+        `at_hand` an error tells."""
         last = self._last_pose[1] if self._last_pose else np.eye(4)
         keyframe = self._next_keyframe - 1
         lost: list[Event] = [
             replace(self._pose(frame, last, 0.0, keyframe), state=TrackingState.LOST)
             for frame in self._unposed
+            if frame is not at_hand
         ]
         self._unposed.clear()
         return lost
