@@ -29,12 +29,14 @@ class ShapeChanged(BackendError):
 
 
 class WeightsMissing(WorldSystemError):
-    """A network's weights are not on this machine."""
+    """A network's weights are not on this machine; `cure` says how they get there otherwise than by
+    `command`."""
 
-    def __init__(self, name: str, path: object, command: str = "make weights") -> None:
-        super().__init__(
-            f"weights '{name}' not found at {path}; run `{command}` or set WORLDSYSTEM_WEIGHTS"
-        )
+    def __init__(
+        self, name: str, path: object, command: str = "make weights", *, cure: str = ""
+    ) -> None:
+        cure = cure or f"run `{command}` or set WORLDSYSTEM_WEIGHTS"
+        super().__init__(f"weights '{name}' not found at {path}; {cure}")
 
 
 class PortInUse(WorldSystemError):

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,17 +23,23 @@ from worldsystem_segment.learned.sam3_tracker import TEXT_LENGTH, Sam3Tracker
 
 MASKS = {"sam2_video": "Sam2Video", "edgetam_video": "EdgeTamVideo", "sam2": "Sam2Video"}
 DETECTORS = {"grounding-dino": "GroundingDino", "mm-grounding-dino": "MMGroundingDino"}
+VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json")
+DINO_FILES = "IDEA-Research/grounding-dino-tiny (config.json, model.safetensors, its tokenizer)"
+SAM2_FILES = "facebook/sam2.1-hiera-small (config.json, model.safetensors)"
+SAM3_FILES = "facebook/sam3 (config.json, model.safetensors, its tokenizer)"
 
 
 def grounded_sam2(config: SegmentConfig) -> SegmentBackend:
     """Grounding DINO's boxes, SAM 2.1's or EdgeTAM's masks."""
     device = device_of(config.device)
-    name = _family(config.detector, DETECTORS, "detector")
-    family = _family(config.masks, MASKS, "masks")
+    name = _family(config.detector, DETECTORS, "detector", DINO_FILES)
+    family = _family(config.masks, MASKS, "masks", SAM2_FILES)
     transformers = _transformers()
-    detector = _network(transformers, f"{name}ForObjectDetection", config.detector, device)
-    tokenizer = transformers.AutoTokenizer.from_pretrained(config.detector, local_files_only=True)
-    model = _network(transformers, f"{family}Model", config.masks, device)
+    with _whole(config.detector, "detector", DINO_FILES):
+        detector = _network(transformers, f"{name}ForObjectDetection", config.detector, device)
+        tokenizer = _tokenizer(transformers, config.detector)
+    with _whole(config.masks, "masks", SAM2_FILES):
+        model = _network(transformers, f"{family}Model", config.masks, device)
     sessions = MaskSessions(model, getattr(transformers, f"{family}InferenceSession"))
     detections = DetectionThread(GroundingDetector(detector, tokenizer))
     return LearnedBackend(config, mask_tracker(config, sessions, detections))
@@ -40,10 +48,11 @@ def grounded_sam2(config: SegmentConfig) -> SegmentBackend:
 def sam3(config: SegmentConfig) -> SegmentBackend:
     """SAM 3's concepts; the weights have a licence of their own (SAM License) and are gated."""
     device = device_of(config.device)
-    name = _family(config.masks, {"sam3_video": "Sam3Video"}, "masks")
+    name = _family(config.masks, {"sam3_video": "Sam3Video"}, "masks", SAM3_FILES)
     transformers = _transformers()
-    model = _network(transformers, f"{name}Model", config.masks, device)
-    tokenizer = transformers.AutoTokenizer.from_pretrained(config.masks, local_files_only=True)
+    with _whole(config.masks, "masks", SAM3_FILES):
+        model = _network(transformers, f"{name}Model", config.masks, device)
+        tokenizer = _tokenizer(transformers, config.masks)
 
     def tokens(text: str) -> tuple[torch.Tensor, torch.Tensor]:
         padded = {"padding": "max_length", "max_length": TEXT_LENGTH, "truncation": True}
@@ -84,11 +93,37 @@ def _network(transformers: Any, name: str, folder: str, device: str) -> Any:
     return network.to(device).eval()
 
 
-def _family(folder: str, known: dict[str, str], setting: str) -> str:
+def _tokenizer(transformers: Any, folder: str) -> Any:
+    """The library makes one that knows no word where its files are missing."""
+    if not any((Path(folder) / name).is_file() for name in VOCABULARIES):
+        raise FileNotFoundError(f"none of {', '.join(VOCABULARIES)} is there")
+    return transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+
+
+@contextmanager
+def _whole(folder: str, setting: str, files: str) -> Iterator[None]:
+    """What the library cannot read is a `BackendError` that says what the folder should hold."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (OSError, ValueError, SafetensorError) as error:
+        raise BackendError(
+            f"segmenter.{setting}: '{folder}' is not whole ({error}); it needs all files of a "
+            f"model page, such as {files}"
+        ) from error
+
+
+def _family(folder: str, known: dict[str, str], setting: str, files: str) -> str:
     path = Path(folder) / "config.json"
     if not folder or not path.is_file():
-        raise WeightsMissing(f"segmenter.{setting}", folder or "(no folder is set)")
-    kind = str(json.loads(path.read_text()).get("model_type", "")).lower()
+        raise WeightsMissing(
+            f"segmenter.{setting}",
+            folder or "(no folder is set)",
+            cure=f"set segmenter.{setting} to a folder as published, such as {files}",
+        )
+    with _whole(folder, setting, files):
+        kind = str(json.loads(path.read_text()).get("model_type", "")).lower()
     if kind not in known:
         raise BackendError(
             f"segmenter.{setting}: '{folder}' holds a '{kind}'; known: {sorted(known)}"

@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Folders of published weights: what is missing in one, and how it gets there."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+from tiny_networks import tiny_dino, tiny_sam2, tiny_sam3
+
+from worldsystem_core.errors import BackendError, WeightsMissing
+from worldsystem_segment.backend import create_backend
+from worldsystem_segment.config import SegmentConfig
+
+PAGES = {"grounded_sam2": "IDEA-Research/grounding-dino-tiny", "sam3": "facebook/sam3"}
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """Of one network's files each, without a tokenizer."""
+    made = {"detector": tiny_dino()[0], "masks": tiny_sam2(), "sam3": tiny_sam3()}
+    root = tmp_path_factory.mktemp("published")
+    for name, network in made.items():
+        network.save_pretrained(root / name)
+    return root
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_missing_weights_are_set_and_not_fetched(name, tmp_path) -> None:
+    """`make weights` fetches those of the reconstruction alone."""
+    given = SegmentConfig(backend=name, detector=str(tmp_path), masks=str(tmp_path))
+    for config in (SegmentConfig(backend=name), given):
+        with pytest.raises(WeightsMissing, match=f"set segmenter.*{PAGES[name]}") as raised:
+            create_backend(name, config)
+        assert "make weights" not in str(raised.value)
+
+
+@pytest.mark.parametrize("broken", [None, b"version https://git-lfs.github.com/spec/v1"])
+@pytest.mark.parametrize("setting", ["detector", "masks"])
+def test_a_folder_without_whole_weights_is_named(folders, setting, broken, tmp_path) -> None:
+    for name in ("detector", "masks"):
+        shutil.copytree(folders / name, tmp_path / name)
+    tiny_dino()[1].save_pretrained(tmp_path / "detector")
+    create_backend("grounded_sam2", _config(tmp_path)).close()
+    weights = tmp_path / setting / "model.safetensors"
+    weights.unlink() if broken is None else weights.write_bytes(broken)
+    with pytest.raises(BackendError, match=rf"segmenter\.{setting}: '.*{setting}' is not whole"):
+        create_backend("grounded_sam2", _config(tmp_path))
+
+
+def test_a_configuration_that_is_no_json_is_named(tmp_path) -> None:
+    (tmp_path / "config.json").write_text("<html>")
+    with pytest.raises(BackendError, match=r"is not whole.*facebook/sam3"):
+        create_backend("sam3", SegmentConfig(backend="sam3", masks=str(tmp_path)))
+
+
+@pytest.mark.parametrize(("name", "masks"), [("grounded_sam2", "masks"), ("sam3", "sam3")])
+def test_a_folder_without_its_tokenizer_is_named(folders, name, masks) -> None:
+    """The library would make one that knows no word, and nothing would be found."""
+    with pytest.raises(BackendError, match=r"is not whole.*tokenizer"):
+        create_backend(name, _config(folders, masks))
+
+
+def _config(folder, masks="masks") -> SegmentConfig:
+    return SegmentConfig(detector=str(folder / "detector"), masks=str(folder / masks), device="cpu")
