@@ -13,6 +13,7 @@ from oracle import OracleDetector, OracleMasks, box_around
 from segment_scenes import ROOM_EYE, room
 
 from worldsystem_core.errors import BackendError, WeightsMissing
+from worldsystem_core.faults import MOST_FAULTS
 from worldsystem_core.objects import TrackState
 from worldsystem_segment.backend import create_backend
 from worldsystem_segment.config import SegmentConfig
@@ -144,6 +145,16 @@ def test_a_keyframe_that_comes_after_its_object_was_retired_is_lifted_without_it
     labels = {track.label for track in backend.feed(last, phrases).tracks}
     assert "red box" in labels
     assert "table" not in labels
+
+
+def test_without_a_prompt_the_back_end_says_why_nothing_is_found() -> None:
+    film, pictures = _moving_squares(2, 3)
+    backend = LearnedBackend(SegmentConfig(), _tracker(film, names={1: "a", 2: "b"}))
+    assert not backend.problem
+    backend.look(0, pictures[0], ())
+    assert "no prompt is set" in backend.problem
+    backend.look(1, pictures[1], backend.understand("a").phrases)
+    assert not backend.problem
 
 
 def test_phrases_without_a_threshold_of_their_own_have_the_parameters() -> None:
@@ -294,6 +305,33 @@ def test_a_detector_that_fails_is_told_and_objects_are_followed_on() -> None:
     assert "out of memory" in detections.problem
     backend = LearnedBackend(SegmentConfig(), tracker)
     assert backend.problem == detections.problem  # which /diagnostics says of the stage
+
+
+def test_a_detector_that_failed_is_asked_again_and_only_many_failures_in_a_row_end_it() -> None:
+    film, pictures = _moving_squares(1, 1)
+    fails = iter([True, False, *MOST_FAULTS * [True], False, *(MOST_FAULTS + 1) * [True], False])
+
+    class Failing(OracleDetector):
+        def detect(self, rgb, phrases, least):
+            if next(fails):
+                raise RuntimeError("out of memory")
+            return super().detect(rgb, phrases, least)
+
+    detections = DetectionThread(Failing(film, {1: "a"}), synchronous=True)
+
+    def found() -> int:
+        detections.offer(0, pictures[0], {"a": 0.3})
+        return len(detections.take())
+
+    assert [found(), found()] == [0, 1]
+    assert not detections.problem
+    assert [found() for _ in range(MOST_FAULTS)] == MOST_FAULTS * [0]
+    assert "asked again" in detections.problem
+    assert found() == 1
+    assert not detections.problem
+    assert [found() for _ in range(MOST_FAULTS + 2)] == (MOST_FAULTS + 2) * [0]
+    assert "no more" in detections.problem
+    assert list(fails) == [False]  # nobody asked
 
 
 def test_boxes_overlap_as_geometry_says() -> None:

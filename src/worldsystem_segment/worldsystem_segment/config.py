@@ -18,7 +18,11 @@ class SegmentConfig(Config):
     backend: str = param(
         "geometric", "what finds the objects: geometric (no weights), grounded_sam2 or sam3"
     )
-    prompt: str = param("", "phrases that select what is reported; empty = every object")
+    prompt: str = param(
+        "",
+        "phrases that select what is reported; empty = every object, or none with networks, which "
+        "find what they are asked for alone",
+    )
     prompt_threshold: float = param(
         0.3, "least score of phrases that tell none (networks)", low=0.0, high=1.0
     )

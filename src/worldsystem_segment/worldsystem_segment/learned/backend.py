@@ -30,6 +30,10 @@ from worldsystem_segment.prompt import Phrase, PromptAnswer, phrases_of
 MAX_POINTS = 2500
 MIN_PIXELS = 12
 RIM_PX = 2  # masks reach a little over the edge, on to what lies behind
+NO_PROMPT = (
+    "no prompt is set, and networks find what they are asked for alone; set segmenter.prompt, or "
+    'say `worldsystem objects prompt "person. red car"`'
+)
 DEPTH_SPREAD = 3.0  # times the middle spread: farther points belong to something else
 
 
@@ -61,6 +65,7 @@ class LearnedBackend:
         self._movers = MoverFinder()
         self._seen = KeptMasks()
         self._film: tuple[int, ...] | None = None  # (h, w) of the video's last picture
+        self._nothing_asked = False
         self._last_id: dict[int, int] = {}  # followed object → id in the map
 
     def understand(self, text: str) -> PromptAnswer:
@@ -143,8 +148,8 @@ class LearnedBackend:
 
     @property
     def problem(self) -> str:
-        """Why no new objects are found any more; empty while they are."""
-        return self._tracker.problem
+        """Why no new objects are found, or no more; empty while they are."""
+        return self._tracker.problem or (NO_PROMPT if self._nothing_asked else "")
 
     def close(self) -> None:
         """End the detector's thread."""
@@ -153,6 +158,7 @@ class LearnedBackend:
     def _step(
         self, frame_id: int, rgb: UInt8[np.ndarray, "h w 3"], phrases: Sequence[Phrase]
     ) -> None:
+        self._nothing_asked = not phrases
         self._seen.keep(frame_id, self._tracker.step(rgb, _least_scores(phrases)))
 
     def _masks_of(self, keyframe: Keyframe) -> dict[int, ObjectMask]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import UInt8
 
+from worldsystem_core.faults import FaultRecord
 from worldsystem_core.handoff import Handoff
 from worldsystem_segment.learned.detector import Detector, Found, scaled_box
 
@@ -37,8 +38,8 @@ class _Picture:
 class DetectionThread:
     """Runs a detector on one picture at a time; a picture that waits gives way to a newer one.
 
-    With `synchronous` there is no thread: `offer` returns when the detector has. A detector that
-    fails stops being asked, and `problem` says why.
+    With `synchronous` there is no thread: `offer` returns when the detector has. While a detector
+    fails `problem` says why; one that failed too often in a row (`FaultRecord`) is asked no more.
     """
 
     def __init__(self, detector: Detector, *, synchronous: bool = False) -> None:
@@ -47,6 +48,8 @@ class DetectionThread:
         self._sightings: Handoff[Sighting] = Handoff(4)
         self.problem = ""
         self.runs = 0
+        self._faults = FaultRecord()
+        self._gave_up = False
         self._thread = (
             None
             if synchronous
@@ -86,16 +89,21 @@ class DetectionThread:
     def _work(self) -> None:
         while not (self._pictures.closed and not len(self._pictures)):
             picture = self._pictures.get(timeout_s=0.5)
-            if picture is not None and not self.problem:
+            if picture is not None:
                 self._look(picture)
 
     def _look(self, picture: _Picture) -> None:
+        if self._gave_up:
+            return
         try:
             found = self._found(picture)
-        except Exception as error:
-            self.problem = f"the detector failed: {error}"
-            log.exception("detector failed; objects are only followed from now on")
+        except Exception as error:  # the edge of the thread
+            self._gave_up = not self._faults.survives(error)
+            how = "no more: objects are only followed now" if self._gave_up else "again"
+            self.problem = f"the detector failed: {error}; it is asked {how}"
+            log.exception("the detector failed; it is asked %s", how)
             return
+        self._faults, self.problem = FaultRecord(), ""
         self.runs += 1
         self._sightings.put(Sighting(picture.frame, tuple(picture.phrases), tuple(found)))
 
