@@ -180,6 +180,15 @@ def test_a_phrases_score_is_the_best_of_its_own_tokens() -> None:
     assert torch.allclose(scores, torch.sigmoid(torch.tensor([[0.0, 2.0]])))
 
 
+@pytest.mark.parametrize("first", ["car", "car.", "2.5 car", "car? red", "?", ""])
+def test_no_phrase_takes_the_place_of_the_next_one(first) -> None:
+    model, tokenizer = tiny_dino()
+    ids = GroundingDetector(model, tokenizer)._tokens([first, "dog"])[0][0]
+    logits = torch.full((1, 16), -9.0)
+    logits[0, ids.tolist().index(tokenizer.convert_tokens_to_ids("dog"))] = 2.0
+    assert phrase_scores(logits, ids, 2)[0].argmax() == 1
+
+
 def test_every_box_has_exactly_one_of_the_phrases_however_many_passes_it_takes() -> None:
     model, tokenizer = tiny_dino()
     network = GroundingDetector(model, tokenizer, short_edge=64)
@@ -266,6 +275,15 @@ def test_sam3_takes_each_phrase_by_its_own_least_score() -> None:
     assert {f.label for f in beside.followed.values()} == {"red car"}
     beside.step(_picture(2), {"red car": 0.0, "dog": 0.0})
     assert {f.label for f in beside.followed.values()} == {"red car", "dog"}
+
+
+def test_sam3_takes_a_new_thing_by_that_score_also_beside_what_it_follows() -> None:
+    tracker = _sam3(max_objects=30)
+    tracker._model.new_det_thresh = 0.7  # as published; random weights score 0.25
+    tracker.step(_picture(0), {"red car": 0.1})
+    assert {f.label for f in tracker.followed.values()} == {"red car"}
+    tracker.step(_picture(1), {"red car": 0.1, "dog": 0.1})
+    assert {f.label for f in tracker.followed.values()} == {"red car", "dog"}
 
 
 def test_sam3_finds_everything_anew_after_an_error_and_gives_no_id_twice(monkeypatch) -> None:

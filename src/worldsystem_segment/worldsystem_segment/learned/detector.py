@@ -96,7 +96,7 @@ class GroundingDetector:
         return output.logits, output.pred_boxes
 
     def _tokens(self, phrases: Sequence[str]) -> tuple[Tensor, Tensor]:
-        text = ". ".join(phrase.strip().rstrip(".") for phrase in phrases) + "."
+        text = ". ".join(_words(phrase) for phrase in phrases) + "."
         encoded = self._tokenizer([text], return_tensors="pt")
         device = self._model.device
         return encoded["input_ids"].to(device), encoded["attention_mask"].to(device)
@@ -111,6 +111,11 @@ class GroundingDetector:
             else:
                 chunks.append([phrase])
         return chunks
+
+
+def _words(phrase: str) -> str:
+    """The phrase without what would end it; never nothing, so that each has its place."""
+    return phrase.replace(".", " ").replace("?", " ").strip() or "-"
 
 
 def phrase_scores(

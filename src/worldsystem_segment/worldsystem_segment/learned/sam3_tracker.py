@@ -85,7 +85,8 @@ class Sam3Tracker:
         if not session.prompts:
             return {}
         self._least = phrases
-        self._model.score_threshold_detection = min(phrases.values())
+        least = min(phrases.values())
+        self._model.score_threshold_detection = self._model.new_det_thresh = least
         device, dtype = self._model.device, self._model.dtype
         pixels = square_pixels(rgb, self._size, SAM3_MEAN, SAM3_STD, device).to(dtype)
         output = self._run(session, pixels)
