@@ -10,7 +10,14 @@ from functools import partial
 
 import numpy as np
 import pytest
-from tiny_da3 import CAMERA, TruthfulNetwork, frame, tiny_network, true_pose
+from tiny_da3 import (
+    CAMERA,
+    TruthfulNetwork,
+    frame,
+    tiny_nested_network,
+    tiny_network,
+    true_pose,
+)
 
 from worldsystem_core.errors import BackendError, WeightsMissing
 from worldsystem_core.geometry.sim3 import fit_sim3
@@ -235,6 +242,19 @@ def test_the_packages_own_network_runs_with_random_weights_and_gives_gaussians()
         assert 0 < len(view.gaussians) <= 52 * 80
         assert np.allclose(np.linalg.norm(view.gaussians.rotations, axis=1), 1, atol=1e-3)
         assert view.gaussians.opacities.min() > 0.05
+
+
+@needs_package
+def test_the_nested_networks_gaussians_are_as_far_away_as_its_depths():
+    from worldsystem_slam3r.da3.network import Da3Network
+
+    network = Da3Network(tiny_nested_network(), device="cpu", long_side_px=84, metric=True)
+    assert network.has_gaussians
+    rng = np.random.default_rng(0)
+    for view in network.see([rng.integers(0, 255, (120, 160, 3), np.uint8) for _ in range(3)]):
+        assert view.gaussians is not None
+        distance = np.median(view.gaussians.means[:, 2])
+        assert distance == pytest.approx(np.median(view.depth), rel=0.3)  # each has an offset
 
 
 @needs_package

@@ -21,15 +21,7 @@ def tiny_network():
     from worldsystem_slam3r.da3.package import module
 
     torch.manual_seed(0)
-    vit = module("model.dinov2.vision_transformer").DinoVisionTransformer
-    dino = module("model.dinov2.dinov2").DinoV2
-    backbone = dino.__new__(dino)
-    torch.nn.Module.__init__(backbone)
-    backbone.out_layers = [2, 3, 5, 7]
-    backbone.pretrained = vit(
-        img_size=518, patch_size=14, embed_dim=48, depth=8, num_heads=3, mlp_ratio=2,
-        alt_start=2, qknorm_start=2, rope_start=2, cat_token=True, init_values=1.0,
-    )  # fmt: skip
+    backbone = _backbone(alt_start=2, qknorm_start=2, rope_start=2, cat_token=True)
     sizes = {"dim_in": 96, "features": 16, "out_channels": [8, 8, 16, 16]}
     adapter = module("model.gs_adapter").GaussianAdapter(
         sh_degree=2, pred_offset_depth=True, pred_offset_xy=True
@@ -42,6 +34,37 @@ def tiny_network():
         gs_head=module("model.gsdpt").GSDPT(output_dim=adapter.d_in + 1, **sizes),
         gs_adapter=adapter,
     )
+
+
+def tiny_nested_network():
+    """The same with a branch beside it that measures metres, as in the package's `nested`."""
+    from worldsystem_slam3r.da3.package import module
+
+    anyview = tiny_network()
+    metric = module("model.da3").DepthAnything3Net(
+        net=_backbone(alt_start=-1, qknorm_start=-1, rope_start=-1, cat_token=False),
+        head=module("model.dpt").DPT(
+            dim_in=48, output_dim=1, features=16, out_channels=[8, 8, 16, 16]
+        ),
+    )
+    return module("model.da3").NestedDepthAnything3Net(anyview, metric)
+
+
+def _backbone(**described):
+    import torch
+
+    from worldsystem_slam3r.da3.package import module
+
+    vit = module("model.dinov2.vision_transformer").DinoVisionTransformer
+    dino = module("model.dinov2.dinov2").DinoV2
+    backbone = dino.__new__(dino)
+    torch.nn.Module.__init__(backbone)
+    backbone.out_layers = [2, 3, 5, 7]
+    backbone.pretrained = vit(
+        img_size=518, patch_size=14, embed_dim=48, depth=8, num_heads=3, mlp_ratio=2,
+        init_values=1.0, **described,
+    )  # fmt: skip
+    return backbone
 
 
 def true_pose(number: int) -> np.ndarray:
