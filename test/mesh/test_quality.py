@@ -112,7 +112,7 @@ def test_what_a_neighbour_has_filled_stays_when_its_field_is_kept_no_more(
     here, beside = (0, 0, 0), (1, 0, 0)
 
     def reaches_beside() -> bool:
-        return any(index[0] >= 2 for index in quality._affected(here))
+        return (2, 1, 0) in quality._affected(here)
 
     assert reaches_beside(), "what is fused there is blended with this field"
     quality._showing |= {here, beside}
