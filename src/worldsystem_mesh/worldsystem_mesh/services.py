@@ -86,7 +86,7 @@ class MeshServices:
         mbps = 8e-6 * (sent - self._sent[1]) / span_s
         self._sent = (now_s, sent)
         stats = dict(self._mesher.stats())
-        self._note_refused(int(stats["refused_blocks"]))
+        self._note_refused(int(str(stats["refused_blocks"])))
         self._facts = stats | {
             "stream_bytes": sent,
             "stream_messages": self._stream.messages,
