@@ -74,16 +74,22 @@ def test_a_title_in_another_encoding_than_utf_8_does_not_matter(tmp_path, suffix
     assert [number_in(frame.rgb) for frame in sink.frames] == list(range(5))
 
 
-def titled(path: Path) -> Path:
-    """Numbered pictures under a title in Latin-1."""
+def written(path: Path, count: int, codec: str, **metadata: str) -> Path:
+    """So many numbered pictures."""
     with av.open(str(path), "w") as container:
-        container.metadata.update({"title": "Stra_e", "service_name": "Stra_e"})
-        stream = container.add_stream("mpeg4", rate=25)
+        container.metadata.update(metadata)
+        stream = container.add_stream(codec, rate=25)
         stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
-        for number in range(5):
+        for number in range(count):
             picture = av.VideoFrame.from_ndarray(numbered_picture(number), format="rgb24")
             container.mux(stream.encode(picture))
         container.mux(stream.encode(None))
+    return path
+
+
+def titled(path: Path) -> Path:
+    """Numbered pictures under a title in Latin-1."""
+    written(path, 5, "mpeg4", title="Stra_e", service_name="Stra_e")
     body = path.read_bytes()
     assert b"Stra_e" in body
     path.write_bytes(body.replace(b"Stra_e", "Straße".encode("latin-1")))
@@ -105,15 +111,7 @@ def test_a_turn_leaves_the_encoded_units_alone(tmp_path):
 
 
 def dated(path: Path, moment: str) -> Path:
-    with av.open(str(path), "w") as container:
-        container.metadata["creation_time"] = moment
-        stream = container.add_stream("libx264", rate=25)
-        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
-        for number in range(3):
-            picture = av.VideoFrame.from_ndarray(numbered_picture(number), format="rgb24")
-            container.mux(stream.encode(picture))
-        container.mux(stream.encode(None))
-    return path
+    return written(path, 3, "libx264", creation_time=moment)
 
 
 def test_stamps_begin_at_zero_unless_the_time_of_recording_is_asked_for(tmp_path):

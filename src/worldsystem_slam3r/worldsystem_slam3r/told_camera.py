@@ -3,13 +3,11 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import replace
 from functools import lru_cache
 
+from worldsystem_core.distortion import plumb_bob
 from worldsystem_core.frames import Camera
-
-log = logging.getLogger(__name__)
 
 COEFFICIENTS = 5
 
@@ -19,18 +17,11 @@ def with_known_distortion(camera: Camera) -> Camera:
 
     Missing ones are 0. One of another lens model, with further numbers, counts as undistorted.
     """
-    known = _plumb_bob(camera.distortion)
+    known = _five(camera.distortion)
     return camera if known == camera.distortion else replace(camera, distortion=known)
 
 
-@lru_cache(maxsize=16)  # pictures bring the same again and again: it is warned of once
-def _plumb_bob(told: tuple[float, ...]) -> tuple[float, ...]:
-    if any(told[COEFFICIENTS:]):
-        log.warning(
-            "the camera's distortion has %d coefficients, and only plumb-bob's %d are known here; "
-            "its pictures are taken as undistorted. Send rectified pictures instead",
-            len(told),
-            COEFFICIENTS,
-        )
-        return ()
-    return (*told, *[0.0] * COEFFICIENTS)[:COEFFICIENTS] if any(told) else ()
+@lru_cache(maxsize=16)  # pictures bring the same again and again
+def _five(told: tuple[float, ...]) -> tuple[float, ...]:
+    known = plumb_bob("", told)
+    return (*known, *[0.0] * COEFFICIENTS)[:COEFFICIENTS] if known else ()
