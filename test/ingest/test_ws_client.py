@@ -23,7 +23,7 @@ from ingest_lab import (
     wait_until,
 )
 from websockets.sync.server import ServerConnection
-from ws_lab import Client, hanging_server, other_server, sending
+from ws_lab import Client, hanging_server, other_server, other_tls_server, sending
 
 from worldsystem_core import wire
 from worldsystem_core.errors import SourceError
@@ -270,9 +270,24 @@ def tls(certificate) -> ssl.SSLContext:
     return context
 
 
+@pytest.mark.parametrize("addresses", [["127.0.0.1"], ["127.0.0.1", "127.0.0.2"]])
+def test_a_server_that_does_not_run_is_told_in_words(addresses, monkeypatch):
+    def found(host, port, *_: object, **__: object) -> list:
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (a, port)) for a in addresses]
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    monkeypatch.setattr(socket, "getaddrinfo", found)
+    with Client(f"ws://localhost:{port}", connect_attempts=1) as client:
+        wait_until(lambda: bool(client.results))
+    assert f"localhost:{port}/ws/h264_stream: Connection refused; given up" in str(
+        client.results[0]
+    )
+
+
 def test_a_certificate_that_is_not_trusted_is_refused_with_a_way_out(certificate):
     with (
-        other_server(sending([]), ssl=tls(certificate)) as url,
+        other_tls_server(tls(certificate), []) as url,
         Client(url, connect_attempts=1) as client,
     ):
         wait_until(lambda: bool(client.results))
@@ -283,7 +298,7 @@ def test_a_certificate_that_is_not_trusted_is_refused_with_a_way_out(certificate
 def test_video_comes_over_tls_from_a_server_that_is_trusted(certificate, monkeypatch):
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate / "cert.pem"))
     messages = [unit.data for unit in encode(10)]
-    with other_server(sending(messages), ssl=tls(certificate)) as url, Client(url) as client:
+    with other_tls_server(tls(certificate), messages) as url, Client(url) as client:
         wait_until(lambda: len(client.sink.frames) >= 10, 30.0)
     assert client.numbers() == list(range(10))
 

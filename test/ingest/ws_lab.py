@@ -3,16 +3,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import contextlib
 import hashlib
 import itertools
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
 
 from ingest_lab import MemorySink, number_in
+from websockets.asyncio import server as asyncio_server
 from websockets.sync.server import ServerConnection, serve
 
 from worldsystem_core.errors import SourceError
@@ -28,12 +31,39 @@ def other_server(handler: Handler, port: int = 0, **options) -> Iterator[str]:
     with serve(handler, "127.0.0.1", port, compression=None, **options) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
-        scheme = "wss" if "ssl" in options else "ws"
         try:
-            yield f"{scheme}://127.0.0.1:{server.socket.getsockname()[1]}/ws/h264_stream"
+            yield f"ws://127.0.0.1:{server.socket.getsockname()[1]}/ws/h264_stream"
         finally:
             server.shutdown()
             thread.join(5.0)
+
+
+@contextlib.contextmanager
+def other_tls_server(tls: ssl.SSLContext, messages: list[bytes]) -> Iterator[str]:
+    """Sends `messages` to each client over TLS and waits until it goes; in one thread, as must."""
+
+    async def handler(connection: asyncio_server.ServerConnection) -> None:
+        for message in messages:
+            await connection.send(message)
+        await connection.wait_closed()
+
+    async def run() -> None:
+        async with asyncio_server.serve(handler, "127.0.0.1", 0, ssl=tls) as server:
+            ports.append(server.sockets[0].getsockname()[1])
+            listening.set()
+            while not ended.is_set():
+                await asyncio.sleep(0.02)
+
+    ports: list[int] = []
+    listening, ended = threading.Event(), threading.Event()
+    thread = threading.Thread(target=asyncio.run, args=(run(),))
+    thread.start()
+    try:
+        assert listening.wait(5.0)
+        yield f"wss://127.0.0.1:{ports[0]}/ws/h264_stream"
+    finally:
+        ended.set()
+        thread.join(5.0)
 
 
 class Client:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import ssl
 import subprocess
@@ -13,6 +14,7 @@ import urllib.request
 
 import pytest
 from page_reader import PageReader
+from websockets.asyncio.client import connect as asyncio_connect
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 from world_for_viewers import keyframe, map_objects, picture, pose_event
@@ -72,9 +74,14 @@ def test_with_a_certificate_the_page_is_encrypted(started, tmp_path):
     context = ssl.create_default_context(cafile=certificate)
     context.check_hostname = False
     url = f"wss://127.0.0.1:{server.port}/ws"
-    with connect(url, ssl=context, proxy=None, close_timeout=0.2) as socket:
-        socket.send("{}")
-        assert socket.recv(5)[:2] == b"WS"
+    assert asyncio.run(first_answer(url, context))[:2] == b"WS"
+
+
+async def first_answer(url: str, context: ssl.SSLContext) -> bytes:
+    """In one thread: two at once on one TLS connection may wait for each other for ever."""
+    async with asyncio_connect(url, ssl=context, proxy=None, close_timeout=0.2) as socket:
+        await socket.send("{}")
+        return await asyncio.wait_for(socket.recv(), 5.0)
 
 
 def test_half_of_tls_is_refused():

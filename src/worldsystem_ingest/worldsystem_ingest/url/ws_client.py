@@ -3,23 +3,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import os
 import re
 import ssl
 import threading
 import time
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
+from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import (
     ConnectionClosed,
     InvalidHandshake,
     InvalidStatus,
     WebSocketException,
 )
-from websockets.sync.client import connect
 
 from worldsystem_core.errors import SourceError
 from worldsystem_core.frames import Camera, Frame
@@ -42,6 +43,7 @@ _JOIN_S = 10.0
 _POLL_S = 0.2
 _REFUSED_WAIT_S = 10.0
 _REJOIN_STALLS = 10  # a server that answers but sends nothing is asked anew after so many stalls
+_ERRNO = re.compile(r"\[Errno (\d+)\]")
 _SECRETS = re.compile(r"(token=)[^&#]*|//[^/?#]*@")
 
 
@@ -51,7 +53,8 @@ class WsClient:
     Which of the two comes is told from the messages. Packets carry numbers and times, so losses are
     known and stamps are the sender's; Annex-B carries neither, and the arrival is the stamp. A
     connection that ends, or is silent for `stall_s` and does not answer a ping, is opened again.
-    `run` decodes in the thread that calls it and receives in one of its own.
+    `run` decodes in the thread that calls it and receives in one of its own, which reads and writes
+    in turn: OpenSSL's connections hang, now and then, when two threads use them at once.
     """
 
     live = True
@@ -124,7 +127,7 @@ class WsClient:
                 least_wait_s = 0.0
                 try:
                     self._enter("connecting")
-                    self._connection(video, stop)
+                    asyncio.run(self._connection(video, stop))
                     self._error = "the server closed the connection"
                 except (OSError, WebSocketException, TimeoutError) as error:
                     self._error = _explained(error, self._config)
@@ -152,8 +155,8 @@ class WsClient:
         _log.warning("%s: %s; connecting again in %.1f s", self._shown, self._error, wait_s)
         stop.wait(wait_s)
 
-    def _connection(self, video: RelayedVideo, stop: threading.Event) -> None:
-        with connect(
+    async def _connection(self, video: RelayedVideo, stop: threading.Event) -> None:
+        async with connect(
             self._url,
             open_timeout=_OPEN_TIMEOUT_S,
             close_timeout=_CLOSE_TIMEOUT_S,
@@ -167,25 +170,27 @@ class WsClient:
             self._enter("connected")
             video.connected()
             try:
-                self._take_messages(socket, video, stop)
+                await self._take_messages(socket, video, stop)
             except ConnectionClosed as error:
                 if error.rcvd and error.rcvd.code not in (1000, 1001):
                     raise
             finally:
                 video.disconnected()
 
-    def _take_messages(self, socket: Any, video: RelayedVideo, stop: threading.Event) -> None:
+    async def _take_messages(
+        self, socket: ClientConnection, video: RelayedVideo, stop: threading.Event
+    ) -> None:
         stall_s = self._config.stall_s
-        pong: threading.Event | None = None
+        pong: asyncio.Future[float] | None = None
         while not stop.is_set():
             try:
-                message = socket.recv(timeout=min(_POLL_S, stall_s / 4))
+                message = await asyncio.wait_for(socket.recv(), min(_POLL_S, stall_s / 4))
             except TimeoutError:
                 silent_s = time.monotonic() - self._heard_s
                 self._silent = silent_s > stall_s
                 if pong is None and silent_s > stall_s / 2:
-                    pong = socket.ping()
-                self._answered = pong is not None and pong.is_set()
+                    pong = asyncio.ensure_future(await socket.ping())
+                self._answered = pong is not None and pong.done()
                 patience_s = stall_s * (_REJOIN_STALLS if self._answered else 1)
                 if silent_s > patience_s:
                     raise
@@ -266,7 +271,9 @@ def _explained(error: BaseException, config: IngestConfig) -> str:
         return f"it was silent for {config.stall_s:g} s, or did not answer at all"
     if isinstance(error, ConnectionClosed):
         return f"the connection broke ({error})"
-    return str(getattr(error, "strerror", "") or error)
+    numbers = _ERRNO.findall(str(error))  # of every address that the name has
+    reasons = dict.fromkeys(os.strerror(int(number)) for number in numbers)
+    return ", ".join(reasons) or str(getattr(error, "strerror", "") or error)
 
 
 def _now() -> str:
