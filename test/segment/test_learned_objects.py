@@ -164,6 +164,12 @@ def test_phrases_without_a_threshold_of_their_own_have_the_parameters() -> None:
     assert [p.threshold for p in answer.phrases] == [0.7, 0.4]
 
 
+def test_without_a_phrase_it_says_that_nothing_will_be_found() -> None:
+    backend = LearnedBackend(SegmentConfig(), _tracker(_Film()))
+    assert "no prompt is set" in backend.understand(" . ").message
+    assert backend.understand("zebra").message == ""
+
+
 def test_what_is_less_like_its_phrase_than_that_asks_for_is_not_born() -> None:
     film, pictures = _moving_squares(2, 12)
     tracker = _tracker(film, names={1: "a", 2: "b"}, score=0.3)

@@ -81,11 +81,10 @@ class PromptAnswer:
 
     @property
     def message(self) -> str:
-        """What to do about the refused phrases; empty when there are none."""
+        """What to do about the refused phrases, or the advice alone when none is refused."""
         if not self.refused:
-            return ""
-        advice = self.advice or vocabulary()
-        return f"not understood: {', '.join(self.refused)}; {advice}"
+            return self.advice
+        return f"not understood: {', '.join(self.refused)}; {self.advice or vocabulary()}"
 
     def with_thresholds(self, thresholds: Sequence[float]) -> PromptAnswer:
         """The same with these least scores, one for each understood phrase, in their order."""

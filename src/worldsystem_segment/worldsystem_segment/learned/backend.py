@@ -69,13 +69,13 @@ class LearnedBackend:
         self._last_id: dict[int, int] = {}  # followed object → id in the map
 
     def understand(self, text: str) -> PromptAnswer:
-        """Any phrase can be looked for."""
+        """Any phrase can be looked for; without one there is nothing that networks would find."""
         least = self.config.prompt_threshold
         phrases = tuple(
             Phrase(part, threshold=least if given is None else given)
             for part, given in phrases_of(text)
         )
-        return PromptAnswer(phrases, ())
+        return PromptAnswer(phrases, (), advice="" if phrases else NO_PROMPT)
 
     def look(
         self, frame_id: int, rgb: UInt8[np.ndarray, "h w 3"], phrases: Sequence[Phrase]
