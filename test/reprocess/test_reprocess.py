@@ -28,6 +28,7 @@ from worldsystem.reprocess.pool import (
     on_this_machine,
 )
 from worldsystem.reprocess.task import claimed_domain
+from worldsystem_core.dds_domain import claim, mark
 
 # Stands for `worldsystem run`: does what the recording says, and notes that it was asked.
 STAND_IN = """
@@ -244,6 +245,16 @@ def test_two_claims_never_get_the_same_domain():
     with claimed_domain() as first, claimed_domain() as second:
         assert first != second
         assert 0 < first <= 101
+
+
+def test_a_task_keeps_out_of_the_domains_of_runs_and_sources_whoever_has_them(monkeypatch):
+    monkeypatch.setattr(task_module, "_DOMAINS", range(910, 913))
+    with claim(910), mark(911), claimed_domain() as domain:
+        assert domain == 912
+        with pytest.raises(ReprocessError, match="fewer --workers"), claimed_domain():
+            pass
+    with claimed_domain() as domain:
+        assert domain == 910
 
 
 def test_without_ray_processes_of_our_own_run_and_asking_for_ray_says_how_to_get_it(monkeypatch):

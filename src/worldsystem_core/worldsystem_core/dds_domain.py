@@ -19,6 +19,16 @@ def claim(domain: int) -> socket.socket | None:
     return _bound(_name(domain))
 
 
+def reserve(domain: int) -> socket.socket | None:
+    """The one place in `domain` for a run that is to be started there, and claims it itself; held
+    as long as it is open, None where another has it or a run or a source is in `domain`."""
+    held = _bound(f"worldsystem-reserved-{domain}")
+    if held is not None and _is_listed(f"{_name(domain)}\n", f"{_name(domain)}-"):
+        held.close()
+        return None
+    return held
+
+
 def mark(domain: int) -> socket.socket | None:
     """A mark, beside any others, that a source is in `domain`; held as long as it is open."""
     return _bound(f"{_name(domain)}-{os.getpid()}-{os.urandom(4).hex()}")
@@ -26,10 +36,15 @@ def mark(domain: int) -> socket.socket | None:
 
 def is_marked(domain: int) -> bool:
     """Whether a source is in `domain`, whoever started it; False where that cannot be known."""
+    return _is_listed(f"{_name(domain)}-")
+
+
+def _is_listed(*beginnings: str) -> bool:
     try:
-        return f"@{_name(domain)}-" in _NAMES.read_text(errors="replace")
+        names = _NAMES.read_text(errors="replace")
     except OSError:
         return False
+    return any(f"@{beginning}" in names for beginning in beginnings)
 
 
 def _name(domain: int) -> str:

@@ -10,7 +10,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 import uuid
 from collections.abc import Iterator
@@ -21,6 +20,7 @@ from typing import IO
 
 from worldsystem.reprocess.plan import RESULT_FILE, ReprocessError, Task, task_record
 from worldsystem_core.child_process import die_with_parent
+from worldsystem_core.dds_domain import reserve
 
 _DOMAINS = range(101, 0, -1)
 """DDS keeps its ports below those that the kernel hands out for domains up to this one."""
@@ -116,14 +116,13 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
 
 @contextmanager
 def claimed_domain() -> Iterator[int]:
-    """A DDS domain that no other task on this machine has, so that their topics stay apart."""
-    folder = Path(tempfile.gettempdir()) / f"worldsystem-domains-{os.getuid()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
+    """A DDS domain that no other task or run on this machine has: their topics stay apart."""
     for domain in _DOMAINS:
-        with (folder / str(domain)).open("w") as claim:
-            if _lock(claim):
+        held = reserve(domain)
+        if held is not None:
+            with held:
                 yield domain
-                return
+            return
     raise ReprocessError(f"all {len(_DOMAINS)} DDS domains are in use; use fewer --workers")
 
 
