@@ -74,6 +74,11 @@ def test_what_is_no_url_is_refused_with_an_example(url):
         parse_link(url)
 
 
+def test_dash_is_refused_with_what_can_be_read_instead():
+    with pytest.raises(SourceError, match=r"cdn/x\.mpd: .* reads no DASH; .* HLS"):
+        parse_link("https://cdn/x.mpd")
+
+
 @pytest.mark.parametrize(
     ("error", "words", "refused"),
     [

@@ -58,7 +58,7 @@ class Link:
 def parse_link(url: str) -> Link:
     """Read `url`; our own parameters (`transport=`, `listen=1`) become options of FFmpeg.
 
-    Raises `SourceError` for what is no URL, or a parameter with a value that does not exist.
+    Raises `SourceError` for what is no URL, a parameter with a value that does not exist, or DASH.
     """
     try:
         parts, shown = urlsplit(url), without_secrets(url)
@@ -67,6 +67,11 @@ def parse_link(url: str) -> Link:
         raise SourceError(
             f"this is not a URL ({error}); write it like rtsp://host:554/path"
         ) from error
+    if parts.path.lower().endswith(".mpd") and not _reads("dash"):
+        raise SourceError(
+            f"{shown}: the FFmpeg in use reads no DASH; ask the server for HLS (…/index.m3u8), "
+            f"RTSP or SRT instead"
+        )
     scheme = parts.scheme.lower()
     query = dict(parse_qsl(parts.query, keep_blank_values=True))
     options = dict(_PROBING)
@@ -119,6 +124,13 @@ def link_error(error: Exception, link: Link, waited_s: float) -> LinkError:
     if getattr(error, "errno", None) == errno.EIO:
         words += "; broken connection, or a host name that does not exist"
     return LinkError(f"{place} cannot be read ({words})")
+
+
+def _reads(form: str) -> bool:
+    try:
+        return bool(av.ContainerFormat(form, "r").is_input)
+    except ValueError:
+        return False
 
 
 def _transport(name: str, url: str) -> str:
