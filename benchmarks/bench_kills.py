@@ -39,10 +39,14 @@ class Results:
         self.undisturbed_s: dict[str, float] = {}
         self.unexplained = math.nan
         self.left: set[str] = set()
+        self.broken = ""  # why it ended before its last kill
 
 
 def fly(targets: list[str], rounds: int, most_s: float, *, separate: bool) -> Results:
-    """One run and `rounds` kills of each target, or fewer rounds once `most_s` have passed."""
+    """One run and `rounds` kills of each target, or fewer rounds once `most_s` have passed.
+
+    Of a run that ends by itself the kills up to then are kept; a `RuntimeError` before the first.
+    """
     results = Results()
     with tempfile.TemporaryDirectory() as folder:
         before = set(os.listdir("/dev/shm"))
@@ -54,18 +58,30 @@ def fly(targets: list[str], rounds: int, most_s: float, *, separate: bool) -> Re
             begun_s = time.monotonic()
             time.sleep(UNDISTURBED_S)
             results.undisturbed_s = campaign.stalls_s(begun_s, time.monotonic())
-            for number, target in enumerate(campaign.order(targets, rounds)):
-                if number % len(targets) == 0 and time.monotonic() - begun_s > most_s:
-                    break
-                results.kills.append(campaign.strike(target))
-                print(described(results.kills[-1]), flush=True)
-            results.unexplained = run.end()
+            order = campaign.order(targets, rounds)
+            results.broken = strike_all(campaign, order, results.kills, begun_s + most_s)
+            results.unexplained = math.nan if results.broken else run.end()
         finally:
             witness.close()
             run.close()
         time.sleep(1.0)
         results.left = run.left(before)
     return results
+
+
+def strike_all(campaign: Campaign, order: list[str], kills: list[Kill], until_s: float) -> str:
+    """Add a kill for each of `order`, whole rounds until then; why it ended early, or nothing."""
+    stages = len(set(order))
+    for number, target in enumerate(order):
+        if number % stages == 0 and time.monotonic() > until_s:
+            break
+        try:
+            kills.append(campaign.strike(target))
+        except RuntimeError as error:
+            kills.append(Kill(target))
+            return str(error)
+        print(described(kills[-1]), flush=True)
+    return ""
 
 
 def described(kill: Kill) -> str:
@@ -85,7 +101,7 @@ def report(bench: Benchmark, results: Results, *, prefix: str = "") -> None:
         kills = [kill for kill in results.kills if kill.stage == stage]
         back = [kill.back_s for kill in kills if not math.isnan(kill.back_s)]
         note = f"SIGKILL to its first sign of life; {len(back)} of {len(kills)} came back"
-        bench.add(f"{prefix}{stage}_back_s", back, "s", note=note)
+        bench.add(f"{prefix}{stage}_back_s", back or math.nan, "s", note=note)
         kept = [kill.kept_percent for kill in kills if not math.isnan(kill.kept_percent)]
         if kept:
             bench.add(f"{prefix}{stage}_kept_percent", kept, "%", note=WHAT_IS_KEPT[stage])
@@ -94,7 +110,8 @@ def report(bench: Benchmark, results: Results, *, prefix: str = "") -> None:
             bench.add(f"{prefix}{stage}_whole_s", whole, "s", note=note)
         if stage in ("slam3r", "worker"):
             lost = [kill.lost_s for kill in kills]
-            bench.add(f"{prefix}{stage}_lost_s", lost, "s", note="age of the oldest keyframe lost")
+            told = math.nan if any(map(math.isnan, lost)) else lost
+            bench.add(f"{prefix}{stage}_lost_s", told, "s", note="age of the oldest keyframe lost")
     bench.add(f"{prefix}kills", len(results.kills), "", note="all stages together")
     add_worst(bench, results.kills, prefix)
     for name, kinds in SILENCES.items():
@@ -154,11 +171,14 @@ def main() -> int:
     bench = Benchmark("kills")
     targets = given.only.split(",") if given.only else STAGES
     most_s = 60.0 * given.minutes
-    report(bench, fly(targets, given.rounds, most_s, separate=True))
-    results = fly(["worker"], given.rounds, most_s / len(STAGES), separate=False)
-    report(bench, results, prefix="composed_")
+    apart = fly(targets, given.rounds, most_s, separate=True)
+    report(bench, apart)
+    composed = fly(["worker"], given.rounds, most_s / len(STAGES), separate=False)
+    report(bench, composed, prefix="composed_")
     print(bench.write())
-    return 0
+    broken = "\n".join(filter(None, (apart.broken, composed.broken)))
+    print(broken, end="\n" if broken else "", file=sys.stderr)
+    return int(bool(broken))
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ class Kill:
     heard_late_s: float = 0.0
     before: int = 0
     kept_percent: float = math.nan
-    lost_s: float = 0.0
+    lost_s: float = math.nan
 
 
 class Campaign:
@@ -70,8 +70,12 @@ class Campaign:
         return found
 
     def strike(self, stage: str) -> Kill:
-        """Kill the stage's process and follow its return."""
-        told, pid = Kill(stage), self._run.stages()[stage]
+        """Kill the stage's process and follow its return; one that never came back from the kill
+        before is not there to be killed."""
+        told, pid = Kill(stage), self._run.stages().get(stage)
+        if pid is None:
+            time.sleep(APART_S)
+            return told
         compare = self._comparison(stage)
         at_s = kill(pid)
         self._forget(stage)

@@ -79,6 +79,28 @@ def test_one_that_misses_is_marked_and_one_that_meets_is_not(tmp_path: Path) -> 
     assert "| 12 ms |  |" in tables.headlines(room(), results)
 
 
+@pytest.mark.parametrize(
+    ("asked", "spread", "shown"),
+    [
+        ("≤ 20", [3.0, 24.0], "| **24 ms** | ≤ 20, missed |"),
+        ("= 0", [0.0, 12.0], "| **12 ms** | = 0, missed |"),
+        ("≥ 10", [3.0, 24.0], "| **3 ms** | ≥ 10, missed |"),
+        ("≤ 20", [12.0, math.nan], "| **– ms** | ≤ 20, missed |"),
+        ("≤ 20", [], "| 12 ms | ≤ 20 |"),
+    ],
+)
+def test_a_figure_may_be_judged_by_its_worst_run(
+    tmp_path: Path, asked: str, spread: list[float], shown: str
+) -> None:
+    results = results_with(tmp_path, 12.0)
+    content = json.loads((results / "a.json").read_text())
+    content["results"][0]["spread"] = spread
+    (results / "a.json").write_text(json.dumps(content))
+    rooms = room(asked=asked)
+    rooms[0]["figures"][0]["worst"] = True
+    assert shown in tables.headlines(rooms, results)
+
+
 def test_a_figure_that_nobody_measured_cannot_be_shown(tmp_path: Path) -> None:
     results = results_with(tmp_path, 12.0)
     wrong = room()
