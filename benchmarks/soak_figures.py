@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from harness import Benchmark
@@ -14,6 +16,7 @@ from soak_samples import Sample
 WARM_UP_SHARE = 0.1
 MOST_SLOPE_PERCENT_PER_H, LEAST_FPS_RATIO, MOST_UNEXPLAINED = 0.5, 0.95, 0.0
 NAN = float("nan")
+Key = TypeVar("Key", int, tuple[int, str])
 BLOCK_S = 300.0
 """Memory goes up and down with each lap (60 s) and with the pages handed back (20 s): five minutes
 are several of both."""
@@ -31,6 +34,7 @@ class Slope:
     error_percent_per_h: float = NAN
     begin: float = NAN
     end: float = NAN
+    blocks: int = 0  # that the error is of; 0: of single samples
 
 
 def slope(t_s: Sequence[float], values: Sequence[float]) -> Slope:
@@ -41,14 +45,16 @@ def slope(t_s: Sequence[float], values: Sequence[float]) -> Slope:
     if len(y) < 3 or np.ptp(t_h) == 0:
         return Slope()
     per_h, _ = _line(t_h, y)
-    error = _line(*_blocks(t_h, y))[1]
+    means = _blocks(t_h, y)
+    error = _line(*(means or (t_h, y)))[1]
+    blocks = len(means[0]) if means else 0
     line = y.mean() + per_h * (t_h - t_h.mean())
     begin, end = float(line[0]), float(line[-1])
     if np.ptp(y) == 0:  # and not what rounding makes of it
-        return Slope(0.0, 0.0, begin, end)
+        return Slope(0.0, 0.0, begin, end, blocks)
     if begin <= 0:
         return Slope(begin=begin, end=end)
-    return Slope(100.0 * per_h / begin, 100.0 * error / begin, begin, end)
+    return Slope(100.0 * per_h / begin, 100.0 * error / begin, begin, end, blocks)
 
 
 def _line(t_h: np.ndarray, y: np.ndarray) -> tuple[float, float]:
@@ -60,12 +66,12 @@ def _line(t_h: np.ndarray, y: np.ndarray) -> tuple[float, float]:
     return per_h, math.sqrt(float((residuals**2).sum()) / free / spread) if free > 0 else NAN
 
 
-def _blocks(t_h: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The means of what lies within `BLOCK_S`; all as it is where that makes fewer than three."""
+def _blocks(t_h: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+    """The means of what lies within `BLOCK_S`; None where that makes fewer than three."""
     block = ((t_h - t_h[0]) * 3600.0 // BLOCK_S).astype(int)
     _, block, counts = np.unique(block, return_inverse=True, return_counts=True)
     if len(counts) < 3:
-        return t_h, y
+        return None
     return np.bincount(block, t_h) / counts, np.bincount(block, y) / counts
 
 
@@ -80,21 +86,34 @@ def series(samples: Sequence[Sample], step_s: float = BLOCK_S) -> list[list[str]
                 continue
             found.setdefault(name, {}).setdefault(block, []).append(value)
     means = {name: {at: float(np.mean(v)) for at, v in by.items()} for name, by in found.items()}
-    changing = [name for name, by in means.items() if len(set(by.values())) > 1]
+    facts = {name for sample in samples for name in sample.account.facts}
+    shown = [n for n, by in means.items() if n not in facts or len(set(by.values())) > 1]
     blocks = sorted({at for by in means.values() for at in by})
     rows = [
-        [f"{(at + 0.5) * step_s / 60:g}", *(f"{means[n].get(at, NAN):.6g}" for n in changing)]
+        [f"{(at + 0.5) * step_s / 60:g}", *(f"{means[n].get(at, NAN):.6g}" for n in shown)]
         for at in blocks
     ]
-    return [["minute", *changing], *rows]
+    return [["minute", *shown], *rows]
 
 
 def _held(sample: Sample) -> dict[str, float]:
     held = {"allocated": sample.account.allocated_mb, "mesher": sample.account.mesher_mb}
-    for process in sample.processes.values():
-        held[f"{process.label}.resident"] = process.memory_mb
-        held[f"{process.label}.anonymous"] = process.anonymous_mb
+    for name, pid in named({pid: p.label for pid, p in sample.processes.items()}).items():
+        held[f"{name}.resident"] = sample.processes[pid].memory_mb
+        held[f"{name}.anonymous"] = sample.processes[pid].anonymous_mb
     return held | sample.account.facts
+
+
+def named(labels: dict[Key, str]) -> dict[str, Key]:
+    """Each under its label; the second of one label as `label_2`, and so on."""
+    found: dict[str, Key] = {}
+    for key, label in sorted(labels.items()):
+        name, number = label, 1
+        while name in found:
+            number += 1
+            name = f"{label}_{number}"
+        found[name] = key
+    return found
 
 
 def after_warm_up(samples: Sequence[Sample]) -> list[Sample]:
@@ -135,22 +154,21 @@ def latency_p95_ms(first: Sample, last: Sample) -> float:
 
 def memory_slopes(samples: Sequence[Sample]) -> dict[str, Slope]:
     """Of each process that was there in at least half of the samples, by its name."""
-    series: dict[int, list[tuple[float, float]]] = {}
-    labels: dict[int, str] = {}
+    series: dict[tuple[int, str], list[tuple[float, float]]] = {}
     for sample in samples:
         for pid, process in sample.processes.items():
-            series.setdefault(pid, []).append((sample.t_s, process.memory_mb))
-            labels[pid] = process.label  # a process may change its name while it starts
-    found: dict[str, Slope] = {}
-    for pid, points in sorted(series.items()):
-        if 2 * len(points) < len(samples):
-            continue
-        name, number = labels[pid], 1
-        while name in found:
-            number += 1
-            name = f"{labels[pid]}_{number}"
-        found[name] = slope(*zip(*points, strict=True))
-    return found
+            # one in reserve that takes a dead one's place has another's work from then on
+            points = series.setdefault((pid, process.label), [])
+            points.append((sample.t_s, process.memory_mb))
+    lasting = {key: key[1] for key, points in series.items() if 2 * len(points) >= len(samples)}
+    return {name: slope(*zip(*series[key], strict=True)) for name, key in named(lasting).items()}
+
+
+def ended(samples: Sequence[Sample]) -> list[str]:
+    """Processes that are gone at the last sample, of those that two or more samples saw."""
+    seen = Counter(pid for sample in samples for pid in sample.processes)
+    labels = {pid: p.label for sample in samples for pid, p in sample.processes.items()}
+    return [labels[pid] for pid in seen if seen[pid] > 1 and pid not in samples[-1].processes]
 
 
 def verdict(value: float, limit: float, *, at_most: bool) -> str:
@@ -179,6 +197,9 @@ def add_figures(bench: Benchmark, samples: Sequence[Sample], unexplained: float)
     for reason, count in sorted(last.account.dropped.items()):
         if count:
             bench.add(f"dropped.{reason}", count, "frames", note=_drop_note(count, last))
+    gone = ended(steady)
+    note = ", ".join(gone) or "each that ran after the warm-up ran to the end"
+    bench.add("processes_ended", len(gone), "-", note=note)
     for name in ("threads", "files", "segments"):
         before, after = getattr(first, name), getattr(last, name)
         bench.add(f"{name}_grown", after - before, "-", note=f"{before} → {after}, all processes")
@@ -219,7 +240,8 @@ def _add_memory(bench: Benchmark, steady: Sequence[Sample]) -> None:
 
 
 def _add_slope(bench: Benchmark, id: str, found: Slope) -> None:
-    note = f"± {found.error_percent_per_h:.2g} (standard error, five-minute means); "
+    of = "five-minute means" if found.blocks else "as if samples were independent"
+    note = f"± {found.error_percent_per_h:.2g} (standard error, {of}); "
     note += f"{found.begin:.0f} → {found.end:.0f} MB; "
     note += verdict(found.percent_per_h, MOST_SLOPE_PERCENT_PER_H, at_most=True)
     bench.add(id, found.percent_per_h, "%/h", note=note)

@@ -18,8 +18,8 @@ TRACKING, MAPPING = "slam3r", "mesher"
 
 @dataclass(frozen=True)
 class ProcessSample:
-    """One process: resident memory [MB] and what of it is no file's, threads, open files, mapped
-    files of `/dev/shm`."""
+    """One process: memory, resident or swapped out [MB], and what of the resident is no file's,
+    threads, open files, mapped files of `/dev/shm`."""
 
     label: str
     memory_mb: float
@@ -105,7 +105,7 @@ def _process(pid: int, root: int) -> ProcessSample:
     maps = (folder / "maps").read_text(errors="replace").splitlines()
     return ProcessSample(
         label="system" if pid == root else _label(folder, status["Name"][0]),
-        memory_mb=int(status["VmRSS"][0]) * 1024 / 1e6,
+        memory_mb=sum(int(status.get(n, ["0"])[0]) for n in ("VmRSS", "VmSwap")) * 1024 / 1e6,
         threads=int(status["Threads"][0]),
         files=sum(1 for _ in (folder / "fd").iterdir()),
         segments=frozenset(line.split()[5] for line in maps if "/dev/shm/" in line),

@@ -145,6 +145,40 @@ def test_the_pace_of_the_last_tenth_is_held_against_the_second() -> None:
     assert found_by(flight())["fps"][0] == pytest.approx(10.0)
 
 
+def test_a_process_that_dies_is_counted_and_one_that_takes_its_place_has_its_own_line() -> None:
+    samples = flight()
+    for number, sample in enumerate(samples):  # dies at 40 %, and the reserve goes on with its work
+        alive = number < 40
+        if alive:
+            sample.processes[8] = ProcessSample("reconstruction", 450.0, 4, 9)
+        label, memory_mb = ("reserve", 270.0) if alive else ("reconstruction", 450.0)
+        sample.processes[9] = ProcessSample(label, memory_mb, 4, 9)
+    samples[50].processes[11] = ProcessSample("sh", 1.0, 1, 3)
+    found = found_by(samples)
+    assert found["processes_ended"] == (1, "reconstruction")
+    assert found["memory_slope.reconstruction"][0] == 0.0
+    assert "memory_slope.reserve" not in found
+    assert found_by(flight())["processes_ended"][0] == 0
+
+
+def test_two_processes_of_one_name_have_columns_of_their_own_in_the_series() -> None:
+    samples = flight(count=3)
+    for sample in samples:
+        sample.processes[8] = ProcessSample("reserve", 270.0, 4, 9)
+        sample.processes[9] = ProcessSample("reserve", 280.0, 4, 9)
+    head, first, *_ = figures.series(samples)
+    row = dict(zip(head, first, strict=True))
+    assert (row["reserve.resident"], row["reserve_2.resident"]) == ("270", "280")
+
+
+def test_a_short_flight_says_that_its_error_is_too_small() -> None:
+    assert (
+        "as if samples were independent"
+        in (found_by(flight(count=101, period_s=5.0, mb_per_h=9.0))["memory_slope.system"][1])
+    )
+    assert "five-minute means" in found_by(flight(mb_per_h=9.0))["memory_slope.system"][1]
+
+
 def test_a_process_that_was_there_for_a_moment_is_not_judged() -> None:
     samples = flight()
     samples[50].processes[8] = ProcessSample("sh", 1.0, 1, 3)
