@@ -36,8 +36,8 @@ format: setup    ## Format the code
 	@$(ENV) ruff format $(SOURCES)
 	@$(ENV) ruff check --fix $(SOURCES)
 
-bench: setup     ## Run one benchmark (NAME=mesh, QUICK=1 for a minute)
-	@$(ENV) python benchmarks/bench_$(NAME).py
+bench: setup     ## Run one benchmark (NAME=mesh, QUICK=1 for a minute; ARGS: its parts, if it has some)
+	@$(ENV) python benchmarks/bench_$(NAME).py $(ARGS)
 
 soak: setup      ## Fly the simulator in a loop and watch for growth (HOURS=2; Ctrl-C writes what there is)
 	@$(ENV) python benchmarks/bench_soak.py --hours $(HOURS)

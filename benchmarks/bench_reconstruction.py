@@ -192,9 +192,7 @@ def main() -> None:
     for part in parts:
         PARTS[part](bench)
     if set(parts) != set(PARTS):
-        measured = {figure.id for figure in bench.figures}
-        before = [figure for figure in bench.last_figures() if figure.id not in measured]
-        bench.figures[:0] = before
+        bench.keep_others()
     bench.write()
 
 

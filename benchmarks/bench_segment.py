@@ -44,9 +44,7 @@ def main() -> None:
     for name in sys.argv[1:] or parts:
         if name != "film" or has_films():
             parts[name](bench)
-    measured = {figure.id for figure in bench.figures}
-    kept = [figure for figure in bench.last_figures() if figure.id not in measured]
-    bench.figures = kept + bench.figures
+    bench.keep_others()
     bench.write()
 
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 QUICK = os.environ.get("QUICK") == "1"
 RESULTS = Path(__file__).parent / "results"
@@ -21,7 +22,10 @@ RESULTS = Path(__file__).parent / "results"
 
 @dataclass(frozen=True)
 class Figure:
-    """One number: its value, its unit, over how many runs, and the lowest and highest of them."""
+    """One number: its value, its unit, over how many runs, and the lowest and highest of them.
+
+    `of`: commit, day and machine, where they are not those of its file: it was measured before.
+    """
 
     id: str
     value: float
@@ -29,6 +33,7 @@ class Figure:
     n: int = 1
     spread: tuple[float, ...] = ()
     note: str = ""
+    of: str = ""
 
 
 @dataclass
@@ -67,11 +72,18 @@ class Benchmark:
         """`results/<name>.json`, or `<name>$BENCH_SUFFIX.json`."""
         return RESULTS / f"{self.name}{os.environ.get('BENCH_SUFFIX', '')}.json"
 
-    def last_figures(self) -> list[Figure]:
-        """What the last run wrote; none without one."""
+    def keep_others(self) -> None:
+        """Take over, before those measured now, the other figures of the last run, each with what
+        it is of: for a run of some parts."""
         if not self.path.is_file():
-            return []
-        return [Figure(**result) for result in json.loads(self.path.read_text())["results"]]
+            return
+        content = json.loads(self.path.read_text())
+        of = _origin(content["commit"], content["date"], content["machine"])
+        if of == _origin(commit(), today(), machine()):
+            of = ""
+        measured = {figure.id for figure in self.figures}
+        before = [Figure(**{"of": of} | result) for result in content["results"]]
+        self.figures[:0] = [figure for figure in before if figure.id not in measured]
 
     def write(self) -> Path:
         """Write the figures and return their path."""
@@ -81,11 +93,24 @@ class Benchmark:
             "machine": machine(),
             "commit": commit(),
             "command": command(self.name),
-            "date": datetime.now(UTC).strftime("%Y-%m-%d"),
-            "results": [asdict(figure) for figure in self.figures],
+            "date": today(),
+            "results": [_entry(figure) for figure in self.figures],
         }
         path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
         return path
+
+
+def _origin(commit: str, day: str, machine: str) -> str:
+    return f"commit {commit}, {day}, {machine}"
+
+
+def today() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%d")
+
+
+def _entry(figure: Figure) -> dict[str, Any]:
+    """As it is written; `of` only where it tells something."""
+    return {key: value for key, value in asdict(figure).items() if value or key != "of"}
 
 
 def machine() -> str:

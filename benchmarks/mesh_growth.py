@@ -17,24 +17,22 @@ from worldsystem_core.reconstruction import Keyframe
 
 EXTRACTIONS = 2
 LAST_EXTRACTIONS = 5
-OURS_OF_A_ROOM = 15
 
 
 @dataclass(frozen=True)
 class Room:
-    """Milliseconds of whole updates at the end of a room: Open3D's fusion and extraction at each of
-    its last keyframes, and the median of ours over its last `OURS_OF_A_ROOM`."""
+    """Milliseconds of whole updates with the last keyframes of a room, the same ones in both."""
 
     theirs_ms: list[float]
-    ours_ms: float
+    ours_ms: list[float]
 
     @property
     def ratios(self) -> list[float]:
-        return [theirs / self.ours_ms for theirs in self.theirs_ms]
+        return [a / b for a, b in zip(self.theirs_ms, self.ours_ms, strict=True)]
 
     def __str__(self) -> str:
-        theirs = float(np.median(self.theirs_ms))
-        return f"{theirs / self.ours_ms:.1f} ({theirs:.0f} of {self.ours_ms:.1f} ms)"
+        theirs, ours = float(np.median(self.theirs_ms)), float(np.median(self.ours_ms))
+        return f"{np.median(self.ratios):.1f} ({theirs:.0f} of {ours:.1f} ms)"
 
 
 def room_by_room(
@@ -47,7 +45,9 @@ def room_by_room(
     """
     ends = [len(keyframes) * (room + 1) // rooms for room in range(rooms)]
     skipped = len(keyframes) - len(ours_ms)
-    found, theirs = [], []
+    found: list[Room] = []
+    theirs: list[float] = []
+    ours: list[float] = []
     for i, keyframe in enumerate(keyframes):
         start = time.perf_counter()
         grid.integrate(keyframe)
@@ -56,8 +56,8 @@ def room_by_room(
             continue
         grid.mesh()
         theirs.append(1e3 * (time.perf_counter() - start))
+        ours.append(ours_ms[i - skipped])
         if i == end - 1:
-            ours = ours_ms[max(end - skipped - OURS_OF_A_ROOM, 0) : end - skipped]
-            found.append(Room(theirs, float(np.median(ours))))
-            theirs = []
+            found.append(Room(theirs, ours))
+            theirs, ours = [], []
     return found

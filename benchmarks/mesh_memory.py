@@ -3,36 +3,62 @@
 
 from __future__ import annotations
 
+import threading
 import time
 import zlib
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from multiprocessing import get_context
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float64
 from mesh_room import CAMERA, keyframe
 
+from worldsystem_core.freed_memory import hand_back_freed_memory, keep_freed_memory
 from worldsystem_core.geometry.se3 import look_at
 from worldsystem_core.reconstruction import Keyframe
 from worldsystem_mesh.config import MeshConfig
 from worldsystem_mesh.mesher import Mesher
+from worldsystem_mesh.mesher_state import MeshStats
 
 HEIGHT_M = 3.0
 STRIDE_M = 2.2
 LANE_KEYFRAMES = 20
 VOXEL_M = 0.01
+STORE_MB = 64
+"""Keyframes kept to be fused again have a budget of their own."""
+LOOK_S = 0.02
 
 
 @dataclass(frozen=True)
 class MemoryResult:
-    """Both runs touched the same `blocks`; `peak_mb` is of the run with the budget."""
+    """Both runs touched the same `blocks`. Of the run with the budget: `peak_mb` is by the mesher's
+    own account between updates, `resident_mb` what its process grew by at most, without the pages
+    of files, looked at all the time."""
 
     blocks: int
     peak_mb: float
+    resident_mb: float
     disk_mb: float
     paged_out: int
     paged_in: int
     is_equal: bool
     slowdown: float
+
+
+@dataclass(frozen=True)
+class _Flight:
+    """One run over the ground."""
+
+    keyframes: int
+    stats: MeshStats
+    digest: tuple[int, int]
+    seconds: float
+    peak_mb: float
+    resident_mb: float
 
 
 def ground(
@@ -63,28 +89,71 @@ def view_of_ground(number: int) -> Keyframe:
 
 def over_budget(blocks: int, budget_mb: int, page_dir: str) -> MemoryResult:
     """Touch at least `blocks` blocks under `budget_mb`, and again with all the memory it wants."""
-    base = MeshConfig(voxel=VOXEL_M, device="cpu", min_weight=0.5, store_mb=64, page_dir=page_dir)
-    small = Mesher(replace(base, memory_mb=budget_mb))
-    count, peak, small_s = 0, 0, 0.0
-    while small.stats()["blocks"] < blocks:
-        small_s += _fly(small, count)
-        peak = max(peak, small.stats()["memory_bytes"] - small.views.bytes)
-        count += 1
-    roomy = Mesher(replace(base, memory_mb=16_000))
-    roomy_s = sum(_fly(roomy, number) for number in range(count))
-    stats = small.stats()
-    result = MemoryResult(
-        blocks=stats["blocks"],
-        peak_mb=peak / 1e6,
-        disk_mb=stats["disk_bytes"] / 1e6,
-        paged_out=stats["paged_out_blocks"],
-        paged_in=stats["paged_in_blocks"],
-        is_equal=_digest(small) == _digest(roomy),
-        slowdown=small_s / roomy_s,
+    base = MeshConfig(
+        voxel=VOXEL_M, device="cpu", min_weight=0.5, store_mb=STORE_MB, page_dir=page_dir
     )
-    small.close()
-    roomy.close()
-    return result
+    small = _alone(replace(base, memory_mb=budget_mb), blocks, 0)
+    roomy = _alone(replace(base, memory_mb=16_000), 0, small.keyframes)
+    return MemoryResult(
+        blocks=small.stats["blocks"],
+        peak_mb=small.peak_mb,
+        resident_mb=small.resident_mb,
+        disk_mb=small.stats["disk_bytes"] / 1e6,
+        paged_out=small.stats["paged_out_blocks"],
+        paged_in=small.stats["paged_in_blocks"],
+        is_equal=small.digest == roomy.digest,
+        slowdown=small.seconds / roomy.seconds,
+    )
+
+
+def _alone(config: MeshConfig, blocks: int, keyframes: int) -> _Flight:
+    """In a process of its own, whose memory is nobody else's."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
+        return process.submit(_flown, config, blocks, keyframes).result()
+
+
+def _flown(config: MeshConfig, blocks: int, keyframes: int) -> _Flight:
+    """Until so many blocks are touched and so many keyframes fused."""
+    keep_freed_memory()
+    hand_back_freed_memory()
+    warmed = Mesher(config)
+    _fly(warmed, 0)
+    warmed.close()
+    mesher, count, peak, seconds = Mesher(config), 0, 0, 0.0
+    with _watched() as held_mb:
+        while count < keyframes or mesher.stats()["blocks"] < blocks:
+            seconds += _fly(mesher, count)
+            peak = max(peak, mesher.stats()["memory_bytes"] - mesher.views.bytes)
+            count += 1
+    stats = mesher.stats()
+    flight = _Flight(count, stats, _digest(mesher), seconds, peak / 1e6, held_mb[1] - held_mb[0])
+    mesher.close()
+    return flight
+
+
+@contextmanager
+def _watched() -> Iterator[list[float]]:
+    """What this process holds beside pages of files [MB]: now, and at most until the end."""
+    held_mb = [_held_mb()] * 2
+    ended = threading.Event()
+
+    def look() -> None:
+        while not ended.wait(LOOK_S):
+            held_mb[1] = max(held_mb[1], _held_mb())
+
+    looking = threading.Thread(target=look)
+    looking.start()
+    try:
+        yield held_mb
+    finally:
+        ended.set()
+        looking.join()
+
+
+def _held_mb() -> float:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    status = {key: value.split() for key, _, value in (line.partition(":") for line in lines)}
+    return sum(int(status[name][0]) for name in ("RssAnon", "RssShmem", "VmSwap")) * 1024 / 1e6
 
 
 def _fly(mesher: Mesher, number: int) -> float:

@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass, replace
 
 import numpy as np
-from mesh_scores import rms_between
+from mesh_scores import gaps_between, rms_of_most
 
 from worldsystem_core.geometry.se3 import pose_from
 from worldsystem_core.reconstruction import Keyframe
@@ -16,14 +16,17 @@ from worldsystem_mesh.mesher import Mesher
 
 DRIFT_M = 0.25
 TURN_RAD = 0.03
+OFF_VOXELS = 0.1
 
 
 @dataclass(frozen=True)
 class RefusionResult:
-    """`residual_voxels` is the RMS between the corrected and a fresh surface; ratios compare live
+    """`residual_voxels` is the RMS between the corrected and a fresh surface without the farthest
+    thousandth, `off_percent` of all points lie more than `OFF_VOXELS` apart; ratios compare live
     updates with those of the same keyframes where nothing is moved."""
 
     residual_voxels: float
+    off_percent: float
     keyframes_per_s: float
     moved: int
     latency_ratio: float
@@ -59,11 +62,18 @@ def close_a_loop(keyframes: list[Keyframe], config: MeshConfig) -> RefusionResul
             _update_s(corrected, keyframe)
     fresh.settle(0)
     corrected.settle(0)
-    residual = rms_between(corrected.mesh(), fresh.mesh()) / corrected.stats()["voxel"]
+    gaps = gaps_between(corrected.mesh(), fresh.mesh()) / corrected.stats()["voxel"]
     speed = _speed(corrected, before)
     corrected.close()
     fresh.close()
-    return RefusionResult(residual, speed, moved, float(np.median(ratios)), max(ratios))
+    return RefusionResult(
+        residual_voxels=rms_of_most(gaps),
+        off_percent=100.0 * float(np.mean(gaps > OFF_VOXELS)),
+        keyframes_per_s=speed,
+        moved=moved,
+        latency_ratio=float(np.median(ratios)),
+        longest_ratio=max(ratios),
+    )
 
 
 def _update_s(mesher: Mesher, keyframe: Keyframe) -> float:

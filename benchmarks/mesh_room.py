@@ -180,5 +180,13 @@ def film(
 
 def flown_again(keyframes: list[Keyframe]) -> list[Keyframe]:
     """The same flight once more, as keyframes of their own."""
-    count = len(keyframes)
-    return [replace(k, id=k.id + count, frame_id=k.frame_id + count) for k in keyframes]
+    return _shifted(keyframes, len(keyframes))
+
+
+def renumbered(keyframes: list[Keyframe], time: int) -> list[Keyframe]:
+    """A part of a flight flown for the `time`-th time more, as keyframes of their own."""
+    return _shifted(keyframes, 1_000_000 * time)
+
+
+def _shifted(keyframes: list[Keyframe], by: int) -> list[Keyframe]:
+    return [replace(k, id=k.id + by, frame_id=k.frame_id + by) for k in keyframes]

@@ -101,10 +101,14 @@ def covered(points: Float64[np.ndarray, "n 3"], keyframes: list[Keyframe]) -> Bo
     return votes >= 3
 
 
-def rms_between(mesh: Mesh, other: Mesh) -> float:
-    """Root mean square of the distance between two surfaces, both ways, cut at the 99.9th
-    percentile: what only one of them shows at its ragged border has no partner."""
-    gaps = np.concatenate(
+def gaps_between(mesh: Mesh, other: Mesh) -> Float64[np.ndarray, "n"]:
+    """Distances of points of each surface from the other one."""
+    return np.concatenate(
         [TriangleDistance(other)(samples_of(mesh)), TriangleDistance(mesh)(samples_of(other))]
     )
+
+
+def rms_of_most(gaps: Float64[np.ndarray, "n"]) -> float:
+    """Root mean square, cut at the 99.9th percentile: what only one of two surfaces shows at its
+    ragged border has no partner."""
     return float(np.sqrt(np.mean(gaps[gaps <= np.percentile(gaps, 99.9)] ** 2)))

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A film from one process to another: by a stage's topic, and by plain rclpy as it comes.
+"""A film from one process to another: by a stage's topic, and by plain rclpy, as it comes or with
+our DDS profile and process settings.
 
 Each end is a process of its own (`python runtime_between.py WHOSE END WIDTH HEIGHT PICTURES`).
 """
@@ -30,7 +31,7 @@ from worldsystem_core.ros.process import tune_process
 from worldsystem_core.ros.stage_node import StageNode
 
 RATE_HZ = 30.0
-OURS, PLAIN = "ours", "plain"
+OURS, PLAIN, TUNED = "ours", "plain", "tuned"
 _SETTLE_S = 1.0
 _SILENT_S = 5.0
 _START_S = 30.0
@@ -38,10 +39,13 @@ _START_S = 30.0
 
 @dataclass(frozen=True)
 class Crossing:
-    """What arrived of a film."""
+    """What arrived of a film, or of several."""
 
     sent: int
     latencies_ms: list[float]
+
+    def __add__(self, other: Crossing) -> Crossing:
+        return Crossing(self.sent + other.sent, self.latencies_ms + other.latencies_ms)
 
     @property
     def lost_percent(self) -> float:
@@ -54,7 +58,7 @@ def crossing(whose: str, width: int, height: int, pictures: int) -> Crossing:
     reader, writer = (
         subprocess.Popen(
             [sys.executable, __file__, whose, end, *size],
-            env=environment(ours=whose == OURS),
+            env=environment(ours=whose != PLAIN),
             stdout=subprocess.PIPE,
         )
         for end in ("read", "write")
@@ -161,13 +165,13 @@ def send_all(send: Callable[[int], None], readers: Callable[[], int], pictures: 
 def main() -> None:
     """One end of one film; the reader prints the latencies [ms] as JSON."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("whose", choices=(OURS, PLAIN))
+    parser.add_argument("whose", choices=(OURS, PLAIN, TUNED))
     parser.add_argument("end", choices=("read", "write"))
     parser.add_argument("width", type=int)
     parser.add_argument("height", type=int)
     parser.add_argument("pictures", type=int)
     given = parser.parse_args()
-    if given.whose == OURS:
+    if given.whose != PLAIN:
         tune_process()
     rclpy.init()
     if given.end == "read":

@@ -124,6 +124,8 @@ def _table(path: Path) -> str:
 
 def _row(figure: Figure) -> str:
     shown, note = amount(figure), figure["note"].replace("|", "\\|")
+    if figure.get("of"):
+        note = "; ".join(filter(None, (note, figure["of"])))
     spread = " … ".join(number(end) for end in figure["spread"])
     if is_behind(figure):
         shown, note = f"**{shown}**", f"**behind**; {note}"
