@@ -4,7 +4,7 @@
 The README shows those of benchmarks/targets.toml beside what is asked of them; docs/figures.md all,
 each with its spread, and every file with machine, commit and command. A comparison (`_vs_` in its
 id) below 1 is one that we lose, and is marked as such. With `--check` nothing is written: the exit
-code says whether a page is old.
+code says whether a page is old. Nor is anything written where a figure of the README is missing.
 """
 
 from __future__ import annotations
@@ -26,16 +26,33 @@ Figure = dict[str, Any]  # numbers, texts and lists
 """One entry of a result file, as harness.py writes it."""
 
 
+class FigureMissing(Exception):
+    """No result has a figure that the README shows; the message names both and says what to do."""
+
+    def __init__(self, id: str, file: Path) -> None:
+        there = "does not have it" if file.is_file() else "is not there"
+        super().__init__(
+            f"the README shows the figure '{id}' of {file}, which {there}; measure it again with "
+            "what its benchmark reads (WORLDSYSTEM_DATA: folder of recordings, "
+            "WORLDSYSTEM_GOLDEN: folder of golden numbers; without them figures are left out), or "
+            f"take back the last result: git checkout benchmarks/results/{file.name}"
+        )
+
+
 def main(arguments: list[str] | None = None) -> int:
-    """Rewrite both blocks, or with `--check` return 1 when one is stale."""
+    """Rewrite both blocks; 1 when a figure is missing, or with `--check` when one is stale."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="change nothing; 1 when stale")
     check = parser.parse_args(arguments).check
     targets = tomllib.loads(TARGETS.read_text(encoding="utf-8"))
-    blocks = {
-        ROOT / "README.md": headlines(targets["room"], RESULTS),
-        ROOT / "docs" / "figures.md": figures(RESULTS),
-    }
+    try:
+        blocks = {
+            ROOT / "README.md": headlines(targets["room"], RESULTS),
+            ROOT / "docs" / "figures.md": figures(RESULTS),
+        }
+    except FigureMissing as error:
+        print(error, file=sys.stderr)
+        return 1
     stale = [page for page, block in blocks.items() if renew(page, block, check=check)]
     for page in stale if check else ():
         print(f"{page.name}: the figures are stale; run `make tables`", file=sys.stderr)
@@ -61,16 +78,23 @@ def with_figures(page: str, block: str) -> str:
 
 
 def headlines(rooms: list[dict[str, Any]], results: Path) -> str:  # as read from TOML
-    """A table for each room; raises `KeyError` for a figure that no result has."""
+    """A table for each room; raises `FigureMissing` for a figure that no result has."""
     return "\n".join(_room(room, results) for room in rooms)
 
 
 def _room(room: dict[str, Any], results: Path) -> str:  # as read from TOML
     lines = [f"**{room['name']}**", "", "| | | measured | asked |", "|---|---|---:|---:|"]
     for row in room["figures"]:
-        measured = {r["id"]: r for r in _read(results / f"{row['file']}.json")["results"]}
-        lines.append(_headline(row, measured[row["id"]]))
+        lines.append(_headline(row, _figure(row["id"], results / f"{row['file']}.json")))
     return "\n".join(lines) + "\n"
+
+
+def _figure(id: str, file: Path) -> Figure:
+    results: list[Figure] = _read(file)["results"] if file.is_file() else []
+    measured = {result["id"]: result for result in results}
+    if id not in measured:
+        raise FigureMissing(id, file)
+    return measured[id]
 
 
 def _headline(row: dict[str, Any], figure: Figure) -> str:

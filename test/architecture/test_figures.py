@@ -105,5 +105,20 @@ def test_a_figure_that_nobody_measured_cannot_be_shown(tmp_path: Path) -> None:
     results = results_with(tmp_path, 12.0)
     wrong = room()
     wrong[0]["figures"][0]["id"] = "a.s"
-    with pytest.raises(KeyError, match=r"a\.s"):
+    with pytest.raises(tables.FigureMissing, match=r"'a\.s' of .*a\.json, which does not have it"):
         tables.headlines(wrong, results)
+
+
+def test_a_missing_result_is_named_with_what_to_do_and_no_page_is_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pages = [ROOT / "README.md", ROOT / "docs" / "figures.md"]
+    before = [page.read_bytes() for page in pages]
+    monkeypatch.setattr(tables, "RESULTS", tmp_path)
+    assert tables.main([]) == 1
+    said = capsys.readouterr().err
+    file = ROWS[0]["file"]
+    assert f"'{ROWS[0]['id']}' of {tmp_path / file}.json, which is not there" in said
+    assert "WORLDSYSTEM_DATA" in said
+    assert f"git checkout benchmarks/results/{file}.json" in said
+    assert [page.read_bytes() for page in pages] == before
