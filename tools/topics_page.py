@@ -11,13 +11,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from worldsystem.graph import STAGES
+from worldsystem.graph import RAW_OUTSIDE_MAX_PX, STAGES
 
 # What the types do not say. A topic without a line here fails the page, and so the test.
 MEANINGS = {
     "IMAGE": "decoded picture, rgb8, as taken (not undistorted), `camera_optical_frame`",
     "CAMERA_INFO": "its camera, same stamp; only when the source knows it",
-    "VIDEO": "one H.264 access unit (Annex B), as received",
+    "VIDEO": "one H.264 or H.265 access unit (Annex B), as received; `format` says which",
     "IMU": "acceleration [m/s²] and angular velocity [rad/s], `base_link`",
     "ATTITUDE": "orientation of the body in an east-north-up frame; all else marked unknown",
     "GPS": "position fix [degree, m]",
@@ -61,10 +61,10 @@ _TAIL = """The recorder writes every topic but {bulky}:
 pictures are in the video, points in the keyframes, markers are drawn from objects. The viewer
 offers every topic to Foxglove and makes a message only while somebody has subscribed to it.
 `camera/image_raw` is offered outside the process only up to the size that
-`ingest.raw_outside_max_px` allows; where each stage is a process (`--separate`, `composed:=false`,
-compose) that is every size. When others listen for larger pictures, ingest warns and names the
-parameter. Every further video stream has the topics that ingest publishes once more, in a namespace
-of the stream's name.
+`ingest.raw_outside_max_px` allows (the longer side); where each stage is a process (`--separate`,
+`composed:=false`, compose) that is up to {raw_outside_px} px. When others listen for larger
+pictures, ingest warns and names the parameter. Every further video stream has the topics that
+ingest publishes once more, in a namespace of the stream's name.
 """
 
 
@@ -98,7 +98,7 @@ def topics_page(root: Path) -> str:
             "|---|---|---|---|---|---|---|",
             *rows,
             "",
-            _TAIL.format(bulky=bulky),
+            _TAIL.format(bulky=bulky, raw_outside_px=RAW_OUTSIDE_MAX_PX),
             "## Services",
             "",
             "| service | type | node |",

@@ -23,7 +23,7 @@ MAP_EVERY_S = 1.0
 FEW_PROCESSORS = 2
 """So few, and all of them are busy while a live run goes on."""
 RAW_OUTSIDE_MAX_PX = 8192
-"""Stages in processes of their own see what ingest offers outside its process: every picture."""
+"""Stages in processes of their own see only what ingest offers outside its process."""
 _FILE_SCHEMES = ("file", "bag")
 
 
