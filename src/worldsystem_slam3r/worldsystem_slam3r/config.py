@@ -15,7 +15,11 @@ PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 class Slam3rConfig(Config):
     """Poses and dense keyframes from a video."""
 
-    backend: str = param("geometric", "which reconstruction back-end runs")
+    backend: str = param(
+        "geometric",
+        "which reconstruction back-end runs: geometric, slam3r, slam3r_tiny (weights of your own: "
+        "training/README.md), da3, or auto: slam3r where it keeps up with a video, else geometric",
+    )
     synchronous: bool = param(
         False, "compute dense depth inside feed(), so that the same video gives the same result"
     )
@@ -27,7 +31,8 @@ class Slam3rConfig(Config):
     own_process: bool = param(
         False,
         "run the back-end in a process of its own, whose interpreter no other stage holds up; "
-        "`worldsystem run` turns it on where all stages share a process",
+        "`worldsystem run` turns it on for live sources where all stages share a process and there "
+        "are two cores or more",
     )
     spare_process: bool = param(
         True,

@@ -63,7 +63,9 @@ class ViewerConfig(Config):
         False, "also serve the surface to the website of before, on /ws/mesh of the web page's port"
     )
     control: bool = param(
-        False, "let Foxglove call services and set parameters; without it viewers only look"
+        False,
+        "let Foxglove call services, and set parameters of nodes that allow it (ours do not); "
+        "without it viewers only look",
     )
     splats_mbps: float = param(
         4.0,
