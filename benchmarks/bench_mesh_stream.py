@@ -241,8 +241,8 @@ def node_ms(codes: list[bytes]) -> list[float]:
         return []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        for script in ("mesh_code.js", "marching_cubes.js"):
-            shutil.copy(WEB / script, folder / script)
+        for script in WEB.glob("*.js"):
+            shutil.copy(script, folder / script.name)
         (folder / "package.json").write_text('{"type": "module"}')
         (folder / "time.js").write_text(_NODE_SCRIPT)
         names = [str(folder / f"{i}") for i in range(len(codes))]
