@@ -2,7 +2,7 @@
 # The environment of the workspace. Source it, or put a command behind it:
 #   source tools/env.sh            then: worldsystem run clip.mp4
 #   tools/env.sh worldsystem run clip.mp4
-_worldsystem_root="$(cd "$(dirname "${BASH_SOURCE[0]:-$0}")/.." && pwd)"
+_worldsystem_root="$(CDPATH= cd -- "$(dirname -- "${BASH_SOURCE[0]:-$0}")/.." >/dev/null && pwd)"
 if [ ! -f "$_worldsystem_root/.venv/worldsystem-env.sh" ]; then
   echo "WorldSystem is not set up yet: run 'make setup' first" >&2
   return 1 2>/dev/null || exit 1

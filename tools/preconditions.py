@@ -78,6 +78,19 @@ def check_python() -> None:
         )
 
 
+def check_environment(environment: Path) -> None:
+    """Raises `SetupError` for somebody's virtual environment of another Python: one that is made
+    over it would keep that Python's programs."""
+    if (environment / "stamps/environment").exists():
+        return  # of an earlier set-up, which may be removed
+    theirs, ours = version_of(told_of(environment)), own_version()
+    if theirs not in ("", ours):
+        raise SetupError(
+            f"{environment} is a virtual environment of Python {theirs}, which the set-up did not "
+            f"make, and this is Python {ours}; move it away, or remove it"
+        )
+
+
 def check_machine(ros: str) -> None:
     """Raises `SetupError` where there are no wheels; `ros` is the sourced distribution or ''."""
     machine = platform.machine()
@@ -101,8 +114,7 @@ def missing_for_python() -> list[str]:
     headers = Path(sysconfig.get_path("include")) / "Python.h"
     if headers.exists() and importlib.util.find_spec("ensurepip") is not None:
         return []
-    python = f"python{sys.version_info[0]}.{sys.version_info[1]}"
-    return [f"{python}-dev", f"{python}-venv"]
+    return [f"python{own_version()}-dev", f"python{own_version()}-venv"]
 
 
 def missing_libraries() -> list[str]:
@@ -132,19 +144,37 @@ def made_elsewhere(environment: Path) -> bool:
     Python than this one. In doubt it did not."""
     if not (environment / "stamps/environment").exists():
         return False  # whoever made it, it was not the set-up
-    try:
-        told = (environment / "pyvenv.cfg").read_text(encoding="utf-8")
-    except (OSError, ValueError):
-        return False
-    version = re.search(r"^version = (\d+\.\d+)", told, re.MULTILINE)
-    if version and version[1] != f"{sys.version_info[0]}.{sys.version_info[1]}":
+    told = told_of(environment)
+    if version_of(told) not in ("", own_version()):
         return True
     python = re.search(r"^executable = (/.*)$", told, re.MULTILINE)
-    own = Path(getattr(sys, "_base_executable", sys.executable))
-    if python and is_another(Path(python[1]), own):
+    if python and is_another(Path(python[1]), own_python()):
         return True  # of the same version, yet its library does not fit the other's program
     place = re.search(r"^command = .*? -m venv [^/\n]*(/.*)$", told, re.MULTILINE)
     return place is not None and is_another(Path(place[1]), environment)
+
+
+def told_of(environment: Path) -> str:
+    """What a virtual environment tells of itself; '' for none."""
+    try:
+        return (environment / "pyvenv.cfg").read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return ""
+
+
+def version_of(told: str) -> str:
+    """Python's version without its patch, as venv, virtualenv and uv write it; '' when not told."""
+    version = re.search(r"^version(?:_info)? *= *(\d+\.\d+)", told, re.MULTILINE)
+    return version[1] if version else ""
+
+
+def own_version() -> str:
+    return f"{sys.version_info[0]}.{sys.version_info[1]}"
+
+
+def own_python() -> Path:
+    """The Python that runs this, not a virtual environment's link to it."""
+    return Path(getattr(sys, "_base_executable", sys.executable))
 
 
 def is_another(place: Path, environment: Path) -> bool:

@@ -25,16 +25,13 @@ from tempfile import TemporaryDirectory
 
 import preconditions
 from downloads import UnlistedFile, check_downloads, listed, own_folders
+from exports import PATHS_OF_ROS, export_lines, without_another_ros
 from preconditions import SetupError
 
 ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 STAMPS = VENV / "stamps"
 ENV_FILE = VENV / "worldsystem-env.sh"
-PATHS_OF_ROS = (
-    *("AMENT_PREFIX_PATH", "CMAKE_PREFIX_PATH", "COLCON_PREFIX_PATH"),
-    *("PYTHONPATH", "LD_LIBRARY_PATH", "PATH"),
-)
 LOG = VENV / "setup.log"
 BARE_REQUIREMENTS = ROOT / "tools/requirements-bare.txt"
 CONSTRAINTS, HASHES = ROOT / "tools/constraints.txt", ROOT / "tools/hashes.txt"
@@ -86,6 +83,7 @@ def set_up() -> None:
     preconditions.check_place(ROOT)
     preconditions.check_room(ROOT, VENV)
     preconditions.check_python()
+    preconditions.check_environment(VENV)
     ensure_system_packages()
     ros = sourced_ros()
     preconditions.check_machine(ros)
@@ -150,6 +148,9 @@ def update_apt() -> None:
 
 def sourced_ros() -> str:
     """The distribution of a ROS 2 whose environment is sourced, or '' for none."""
+    if os.environ.get("_ROS_WHEELS_BOOTSTRAP_COMPLETE"):  # ours is forgotten by now
+        place = os.environ.get("VIRTUAL_ENV", "another checkout")
+        raise SetupError(f"the environment of {place} is sourced; use a new shell")
     distro = os.environ.get("ROS_DISTRO", "")
     if not distro or not os.environ.get("AMENT_PREFIX_PATH"):
         return ""
@@ -282,18 +283,13 @@ def ros_environment(ros: str) -> dict[str, str]:
 
 
 def write_environment(ros: str) -> None:
-    """Write what `install/local_setup.bash` sets as plain exports, which source 50 times faster."""
+    """Write what `install/local_setup.bash` sets, for `tools/env.sh`."""
     base = os.environ | ros_environment(ros)
     script = shlex.quote(str(ROOT / "install/local_setup.bash"))
     after = output(["bash", "-c", f". {script} && env -0"], base)
     lines = ["# Made by tools/setup.py; sourced by tools/env.sh."]
-    for entry in after.split("\0"):
-        name, _, value = entry.partition("=")
-        if name and name not in ("_", "SHLVL", "PWD", "OLDPWD") and os.environ.get(name) != value:
-            inherited = os.environ.get(name, "")
-            quoted = shlex.quote(value.removesuffix(inherited))
-            tail = f'"${{{name}-}}"' if inherited and value.endswith(inherited) else ""
-            lines.append(f"export {name}={quoted}{tail}")
+    lines += [] if ros else [without_another_ros(VENV)]
+    lines += export_lines(os.environ, after)
     ENV_FILE.write_text("\n".join(lines) + "\n")
 
 
@@ -318,7 +314,8 @@ def compile_package(name: str) -> None:
 
 
 def everything() -> list[Path]:
-    scripts = [ROOT / "tools" / name for name in ("setup.py", "downloads.py", "preconditions.py")]
+    names = ("setup.py", "downloads.py", "exports.py", "preconditions.py")
+    scripts = [ROOT / "tools" / name for name in names]
     libraries = [*requirement_files(""), BARE_REQUIREMENTS]
     pins = [*libraries, CONSTRAINTS, HASHES]
     return [*scripts, *pins, *workspace_files(), *kernel_files()]
@@ -335,7 +332,14 @@ def run_step(name: str, inputs: list[Path], action) -> None:  # type: ignore[no-
 
 def step_is_current(name: str, inputs: list[Path]) -> bool:
     stamp = STAMPS / name
-    return stamp.exists() and stamp.read_text() == digest(inputs)
+    kept = all(path.exists() for path in results(name))
+    return kept and stamp.exists() and stamp.read_text() == digest(inputs)
+
+
+def results(step: str) -> list[Path]:
+    """What a step made where a person may clean up; the environment's links lead to `build`."""
+    built = [ROOT / "install/local_setup.bash", ROOT / "build"]
+    return {"workspace": built, "all": [*built, ENV_FILE]}.get(step, [])
 
 
 def mark_current(name: str, inputs: list[Path]) -> None:
@@ -345,7 +349,8 @@ def mark_current(name: str, inputs: list[Path]) -> None:
 
 def digest(files: list[Path]) -> str:
     """A hash of the files' contents, the place of the checkout, the Python and the sourced ROS."""
-    seen = hashlib.sha256(f"{ROOT} {sys.version} {os.environ.get('ROS_DISTRO', '')}".encode())
+    python = f"{sys.version_info[:2]} {preconditions.own_python().resolve()}"
+    seen = hashlib.sha256(f"{ROOT} {python} {os.environ.get('ROS_DISTRO', '')}".encode())
     for path in files:
         seen.update(str(path).encode())
         seen.update(path.read_bytes() if path.is_file() else b"")

@@ -168,6 +168,39 @@ def test_an_environment_of_another_python_of_the_same_version_is_not_built_upon(
     assert preconditions.made_elsewhere(environment)
 
 
+@pytest.mark.parametrize(
+    "told",
+    [
+        pytest.param("version = 3.9.2", id="venv"),
+        pytest.param("version_info = 3.9.2.final.0", id="virtualenv"),
+        pytest.param("uv = 0.5.1\nversion_info = 3.9.2", id="uv"),
+    ],
+)
+def test_somebodys_environment_of_another_python_is_named_and_left_as_it_is(
+    preconditions, tmp_path, told
+):
+    """`venv` would write over what it tells and leave its programs."""
+    (tmp_path / "pyvenv.cfg").write_text(f"home = /usr/bin\n{told}\n")
+    with pytest.raises(preconditions.SetupError, match=r"of Python 3\.9, .* move it away"):
+        preconditions.check_environment(tmp_path)
+    assert (tmp_path / "pyvenv.cfg").read_text() == f"home = /usr/bin\n{told}\n"
+
+
+@pytest.mark.parametrize("kind", ["none", "of this Python", "of an earlier set-up", "of nobody"])
+def test_an_environment_that_can_be_built_upon_or_removed_is_no_obstacle(
+    preconditions, environment, tmp_path, kind
+):
+    told = environment / "pyvenv.cfg"
+    if kind == "of an earlier set-up":
+        told.write_text("version = 3.9.2\n")
+    elif kind == "of nobody":
+        (environment / "stamps/environment").unlink()
+        told.write_bytes(b"\xff")
+    elif kind == "of this Python":
+        (environment / "stamps/environment").unlink()
+    preconditions.check_environment(tmp_path / "none" if kind == "none" else environment)
+
+
 @pytest.mark.parametrize("doubt", ["no stamp", "no place told", "nothing told"])
 def test_in_doubt_an_environment_is_right(preconditions, environment, doubt):
     moved = environment.parent.rename(environment.parent.with_name("second")) / ".venv"

@@ -31,6 +31,7 @@ def checkout(setup, monkeypatch, tmp_path) -> Path:
     """An empty one, for the set-up to work in."""
     monkeypatch.setattr(setup, "ROOT", tmp_path)
     monkeypatch.setattr(setup, "VENV", tmp_path / ".venv")
+    monkeypatch.setattr(setup, "STAMPS", tmp_path / ".venv/stamps")
     monkeypatch.setattr(setup, "LOG", tmp_path / ".venv/setup.log")
     monkeypatch.setattr(setup, "ENV_FILE", tmp_path / ".venv/worldsystem-env.sh")
     (tmp_path / ".venv").mkdir()
@@ -72,6 +73,25 @@ def test_the_environment_is_found_by_a_shell_that_calls_itself_as_what_it_source
     assert f"VIRTUAL_ENV={sourced(CLEAN)['VIRTUAL_ENV']}" in told.split("\0")
 
 
+def test_where_cd_tells_where_it_went_the_environment_is_found_too(tmp_path):
+    (tmp_path / "elsewhere/tools").mkdir(parents=True)
+    made = tmp_path / "checkout/.venv/worldsystem-env.sh"
+    made.parent.mkdir(parents=True)
+    made.write_text("export WORLDSYSTEM_FOUND=yes\n")
+    (tmp_path / "checkout/tools").mkdir()
+    shutil.copy(ROOT / "tools/env.sh", tmp_path / "checkout/tools")
+    told = subprocess.run(
+        ["bash", "-c", ". tools/env.sh && env -0"],
+        env=CLEAN | {"CDPATH": f"{tmp_path}/elsewhere:{tmp_path}/checkout"},
+        cwd=tmp_path / "checkout",
+        capture_output=True,
+        check=True,
+        text=True,
+    )
+    assert "WORLDSYSTEM_FOUND=yes" in told.stdout.split("\0")
+    assert f"{tmp_path}/checkout/config/fastdds.xml" in told.stdout
+
+
 def ros_of(setup, environment: dict[str, str]) -> dict[str, str]:
     names = (*setup.PATHS_OF_ROS, "VIRTUAL_ENV", "ROS_DISTRO", "_ROS_WHEELS_BOOTSTRAP_COMPLETE")
     return {name: environment[name] for name in names if name in environment}
@@ -108,6 +128,46 @@ def test_somebody_elses_virtual_environment_is_left_alone(setup):
     assert environment == before
 
 
+def test_in_a_shell_with_another_checkouts_environment_nothing_is_set_up(setup, monkeypatch):
+    monkeypatch.setenv("VIRTUAL_ENV", "/home/me/other/.venv")
+    monkeypatch.setenv("ROS_DISTRO", "jazzy")
+    monkeypatch.setenv("AMENT_PREFIX_PATH", "/home/me/other/.venv")
+    monkeypatch.setenv("_ROS_WHEELS_BOOTSTRAP_COMPLETE", "1")
+    setup.forget_own_environment(os.environ)
+    with pytest.raises(setup.SetupError, match=r"of /home/me/other/\.venv is sourced; use a new"):
+        setup.sourced_ros()
+
+
+@pytest.mark.parametrize("removed", ["install", "build", ".venv/worldsystem-env.sh", "nothing"])
+def test_what_was_cleaned_up_is_made_again(setup, checkout, removed):
+    (checkout / "build").mkdir()
+    (checkout / "install").mkdir()
+    for made in ("install/local_setup.bash", ".venv/worldsystem-env.sh"):
+        (checkout / made).touch()
+    for step in ("libraries", "workspace", "all"):
+        setup.mark_current(step, [])
+    if removed != "nothing":
+        (checkout / removed).rename(checkout / "away")
+    current = {step: setup.step_is_current(step, []) for step in ("libraries", "workspace", "all")}
+    assert current == {
+        "libraries": True,
+        "workspace": removed not in ("install", "build"),
+        "all": removed == "nothing",
+    }
+
+
+def test_a_patch_of_python_makes_no_step_due_and_another_python_makes_all(setup, monkeypatch):
+    """A patch keeps the place and the first two numbers, which libraries are built for."""
+    before = setup.digest([])
+    monkeypatch.setattr(setup.sys, "version", "3.99.1 (main, another day)")
+    assert setup.digest([]) == before
+    monkeypatch.setattr(setup.sys, "version_info", (3, 99, 1))
+    assert setup.digest([]) != before
+    monkeypatch.undo()
+    monkeypatch.setattr(setup.sys, "_base_executable", "/opt/other/bin/python3")
+    assert setup.digest([]) != before
+
+
 def test_a_checkout_that_another_set_up_may_work_in_is_held_alone(setup, checkout, monkeypatch):
     def is_current(name, inputs):
         other = os.open(checkout, os.O_RDONLY)
@@ -138,7 +198,7 @@ def test_what_was_made_in_another_place_is_removed_and_nothing_else(
     assert left == ({"runs"} if moved else {".venv", "build", "install", "runs"})
 
 
-CHECKS = ("check_place", "check_room", "check_python", "check_machine")
+CHECKS = ("check_place", "check_room", "check_python", "check_environment", "check_machine")
 
 
 @pytest.mark.parametrize("check", CHECKS)
@@ -247,3 +307,47 @@ def test_the_environment_of_a_path_with_signs_of_the_shell_is_written(setup, che
     setup.write_environment("")
     lines = (checkout / ".venv/worldsystem-env.sh").read_text().splitlines()
     assert "export WORLDSYSTEM_FOUND=yes" in lines
+
+
+@pytest.fixture
+def written(setup, checkout, monkeypatch):
+    """The environment of an empty workspace, made in a shell without paths of its own."""
+    (checkout / "install").mkdir()
+    (checkout / "install/local_setup.bash").touch()
+    for name in (*setup.PATHS_OF_ROS, "VIRTUAL_ENV", "ROS_DISTRO"):
+        if name != "PATH":
+            monkeypatch.delenv(name, raising=False)
+    setup.write_environment("")
+
+    def sourced_over(**shell: str) -> dict[str, list[str]]:
+        told = subprocess.run(
+            ["bash", "-c", f"set -eu; . {setup.ENV_FILE}; . {setup.ENV_FILE}; env -0"],
+            env=CLEAN | shell,
+            capture_output=True,
+            check=True,
+            text=True,
+        ).stdout
+        lines = (line.split("=", 1) for line in told.split("\0") if line)
+        return {name: value.split(":") for name, value in lines}
+
+    return sourced_over
+
+
+def test_what_a_shell_has_in_its_paths_stays_behind_ours(written, checkout):
+    found = written(LD_LIBRARY_PATH="/opt/cuda/lib", PATH="/my/bin:/usr/bin:/bin")
+    assert found["LD_LIBRARY_PATH"][0] == str(checkout / ".venv/lib")
+    assert found["LD_LIBRARY_PATH"][-1] == "/opt/cuda/lib"
+    assert found["PATH"][-3:] == ["/my/bin", "/usr/bin", "/bin"]
+
+
+def test_a_shell_without_paths_gets_ours_and_not_the_folder_it_is_in(written, checkout):
+    found = written()
+    assert set(found["LD_LIBRARY_PATH"]) == {str(checkout / ".venv/lib")}
+    assert set(found["AMENT_PREFIX_PATH"]) == {str(checkout / ".venv")}
+
+
+def test_the_wheels_are_not_mixed_with_a_ros_that_is_sourced_later(written, checkout):
+    found = written(ROS_DISTRO="kilted", AMENT_PREFIX_PATH="/opt/ros/kilted", PYTHONPATH="/opt/ros")
+    assert found["ROS_DISTRO"] == ["jazzy"]
+    assert set(found["AMENT_PREFIX_PATH"]) == {str(checkout / ".venv")}
+    assert "PYTHONPATH" not in found
