@@ -71,10 +71,6 @@ class Scene:
         """Instance id → class name."""
         return {instance.id: instance.class_name for instance in self.instances}
 
-    def ground_height_m(self, x_m: float, y_m: float) -> float:
-        """Height of the ground [m] at a place."""
-        return float(ground_relief(np.array([x_m]), np.array([y_m]), self.seed)[0])
-
     def mesh(self) -> Mesh:
         """All surfaces as one mesh in `map`; a vertex has its paint's mean colour."""
         corners = self.triangles.corners_m.reshape(-1, 3)

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Ground truth of a simulated flight: written to a folder, and read back with the whole scene.
 
-`ground_truth.tum` has a pose for every frame at the sender's stamps in `map`; `frames.csv` tells
-what became of each frame; `scene.json` holds the settings from which the scene is built again.
+`ground_truth.tum` has a pose in `map` for every frame at the time of its capture; `frames.csv`
+tells what became of each frame; `scene.json` holds the settings from which the scene is built
+again. All times are of the host's clock, not of the drone's, which may be off.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float32, Float64, Int64
+from jaxtyping import Float32, Int64
 
 from worldsystem_core.config import config_from
 from worldsystem_core.errors import SourceError
@@ -35,7 +36,7 @@ TRAJECTORY_FILE, FRAMES_FILE, SCENE_FILE = "ground_truth.tum", "frames.csv", "sc
 
 @dataclass(frozen=True)
 class FrameRecord:
-    """One frame that was due: its number, the sender's stamp and what became of it."""
+    """One frame that was due: its number, the host's time at its capture, what became of it."""
 
     number: int
     stamp_ns: int
@@ -95,7 +96,7 @@ class Truth:
 
     @property
     def stamps_ns(self) -> Int64[np.ndarray, "n"]:
-        """Sender stamp of each frame."""
+        """Each frame's time of capture, by the host's clock."""
         return self.poses.stamps_ns
 
     @property
@@ -143,7 +144,3 @@ class Truth:
             points = points[points[:, 2] < far_m]
             seen.append(transform(view.world_from_cam, points).astype(np.float32))
         return np.concatenate(seen)
-
-    def position_of(self, stamp_ns: int) -> Float64[np.ndarray, "3"]:
-        """Camera centre [m, map] at any stamp within the flight."""
-        return self.flight.position_m((stamp_ns - int(self.stamps_ns[0])) * 1e-9)
