@@ -25,8 +25,8 @@ SHARES = ("duplicate", "reorder", "truncate", "bit_flip", "stamp_back", "lose_pa
 
 
 def sent(faults: LinkFaults, number: int) -> tuple[list, str]:
-    messages, fate = messages_of(Picture(number, 10**18, KEY), SenderClock(since_ns=0), faults)
-    return messages, fate
+    picture, planned = Picture(number, 10**18, KEY), faults.of_frame(number)
+    return messages_of(picture, planned, SenderClock(since_ns=0), faults)
 
 
 def test_faults_come_at_the_asked_rate_and_repeat():

@@ -170,7 +170,7 @@ def test_lost_and_damaged_packets_are_counted_and_told_in_the_truth(config, rece
     time.sleep(0.2)
     planned = [Faults.from_config(faulty).of_frame(i) for i in range(20)]
     lost = [i for i, fault in enumerate(planned) if fault.lost]
-    assert simulator.faults.done["lost"] == lost
+    assert list(simulator.faults.done["lost"]) == lost
     assert lost
     assert receiver.pictures() == [i for i in range(20) if i not in lost]
     truth = load_truth(tmp_path)

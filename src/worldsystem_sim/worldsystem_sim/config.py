@@ -29,7 +29,9 @@ class SimConfig(Config):
     loop: bool = param(False, "start the flight anew when it ends")
     loss: float = param(0.0, "share of picture packets lost", low=0.0, high=1.0)
     corrupt: float = param(0.0, "share of picture packets damaged", low=0.0, high=1.0)
-    jitter_s: float = param(0.0, "mean extra delay of a packet [s]", low=0.0, high=5.0)
+    jitter_s: float = param(
+        0.0, "mean extra delay of a packet, at most 5 times that [s]", low=0.0, high=5.0
+    )
     disconnect_every_s: float = param(
         0.0, "mean time between broken connections [s] (0: never)", low=0.0
     )

@@ -6,7 +6,7 @@ A fault belongs to a frame number, not to a moment, so that a slow machine sees 
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,6 +16,10 @@ from worldsystem_sim.config import SimConfig
 
 LOST, CORRUPTED, DISCONNECTED, DELAYED = "lost", "corrupted", "disconnected", "delayed"
 _EXPOSURE_PERIOD_S = 9.0
+MOST_JITTER = 5.0
+"""No delay is longer than so many times the mean: a draw in 150 would be."""
+NUMBERS_KEPT = 10_000
+"""Of each kind of fault: a flight may go on for days."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +34,10 @@ class FrameFaults:
 
 @dataclass
 class Faults:
-    """The plan of faults of one flight, and the account of those that were done."""
+    """The plan of faults of one flight, and the account of those that were done.
+
+    `done` has the numbers of the newest frames to which each kind was done.
+    """
 
     loss: float = 0.0
     corrupt: float = 0.0
@@ -38,7 +45,8 @@ class Faults:
     disconnect_every_s: float = 0.0
     fps: float = 15.0
     seed: int = 0
-    done: dict[str, list[int]] = field(default_factory=dict)
+    done: dict[str, deque[int]] = field(default_factory=dict)
+    _counts: Counter[str] = field(default_factory=Counter)
 
     @staticmethod
     def from_config(config: SimConfig) -> Faults:
@@ -60,7 +68,7 @@ class Faults:
             lost=bool(draw[0] < self.loss),
             corrupted=bool(draw[1] < self.corrupt),
             disconnect=bool(draw[2] < per_frame),
-            delay_s=float(-self.jitter_s * np.log1p(-draw[3])) if self.jitter_s else 0.0,
+            delay_s=self.jitter_s * float(min(-np.log1p(-draw[3]), MOST_JITTER)),
         )
 
     def damaged(self, message: bytes, number: int, header_bytes: int) -> bytes:
@@ -74,11 +82,12 @@ class Faults:
 
     def note(self, kind: str, number: int) -> None:
         """A fault of `kind` was done to frame `number`."""
-        self.done.setdefault(kind, []).append(number)
+        self.done.setdefault(kind, deque(maxlen=NUMBERS_KEPT)).append(number)
+        self._counts[kind] += 1
 
     def counts(self) -> Counter[str]:
         """How many faults of each kind were done."""
-        return Counter({kind: len(numbers) for kind, numbers in self.done.items()})
+        return self._counts.copy()
 
 
 def exposures(config: SimConfig) -> Float64[np.ndarray, "n"]:

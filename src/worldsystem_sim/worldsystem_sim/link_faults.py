@@ -8,6 +8,7 @@ which `faults` belongs by its exposures: what happens on the link changes no pic
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -108,6 +109,11 @@ class LinkFaults(Faults):
         if not self.burst_loss:
             return False
         return any(
-            np.random.default_rng([self.seed, 10, first]).random() < self.burst_loss
-            for first in range(max(0, number - self.burst_frames + 1), number + 1)
+            _burst_draw(self.seed, first) < self.burst_loss
+            for first in range(number, max(-1, number - self.burst_frames), -1)
         )
+
+
+@lru_cache(maxsize=4096)  # more than a burst is long: of each frame it is drawn once
+def _burst_draw(seed: int, number: int) -> float:
+    return float(np.random.default_rng([seed, 10, number]).random())

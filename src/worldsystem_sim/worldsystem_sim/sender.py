@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
@@ -23,6 +24,8 @@ from worldsystem_sim.link_faults import LinkFaults, PictureFaults
 
 VIDEO_PATH, PHONE_PATH = "/ws/video", "/ws/phone"
 _PICTURE_HEADER_BYTES = 21
+_LOOK_S = 0.1
+"""So often whoever waits looks whether it is to end."""
 
 
 @dataclass(frozen=True)
@@ -87,8 +90,8 @@ class Sender:
         backoff: Backoff | None = None,
         clock: SenderClock | None = None,
     ) -> None:
-        base, query = url.rstrip("/").partition("?")[::2]
-        query = f"?{query}" if query else ""
+        base, mark, query = url.partition("?")
+        base, query = base.rstrip("/"), mark + query
         self._hello = json.dumps(hello)
         self._faults = faults
         self._clock = clock or SenderClock()
@@ -97,11 +100,18 @@ class Sender:
         self._late: tuple[int, list[bytes]] | None = None
         self.stats = SendStats()
 
-    async def send_pictures(self, pictures: AsyncIterator[Picture]) -> None:
-        """Send each picture at its capture time (host clock), with the planned faults."""
+    async def send_pictures(
+        self, pictures: AsyncIterator[Picture], stop: threading.Event | None = None
+    ) -> None:
+        """Send each picture at its capture time (host clock), with the planned faults.
+
+        The link keeps the order: what comes behind a delayed picture waits for it, and no longer
+        than its own delay asks for. `stop` ends the waiting too.
+        """
         key_sent = False
         async for picture in pictures:
-            await _until(picture.sender_ns)
+            if not await _until(picture.sender_ns, stop):
+                return
             planned = self._faults.of_frame(picture.number)
             if planned.disconnect:
                 self._faults.note(fault_kinds.DISCONNECTED, picture.number)
@@ -117,8 +127,9 @@ class Sender:
                 self.stats.fate[picture.number] = "waiting_for_key"
                 continue
             if planned.delay_s:
+                if not await _until(picture.sender_ns + round(planned.delay_s * 1e9), stop):
+                    return
                 self._faults.note(fault_kinds.DELAYED, picture.number)
-                await asyncio.sleep(planned.delay_s)
             self.stats.fate[picture.number] = await self._send_picture(picture, planned)
 
     def _note_connections(self) -> None:
@@ -127,7 +138,7 @@ class Sender:
 
     async def _send_picture(self, picture: Picture, planned: FrameFaults) -> str:
         """Send one picture, and after it the one that was held back to come late."""
-        messages, fate = messages_of(picture, self._clock, self._faults)
+        messages, fate = messages_of(picture, planned, self._clock, self._faults)
         if isinstance(planned, PictureFaults) and planned.reordered and self._late is None:
             self._faults.note(link_faults.REORDERED, picture.number)
             self._late = (picture.number, messages)
@@ -182,9 +193,11 @@ class Sender:
             self.stats.errors.append(str(message.get("message")))
 
 
-def messages_of(picture: Picture, clock: SenderClock, faults: Faults) -> tuple[list[bytes], str]:
-    """The packets of one picture after the planned faults, which are noted, and its fate."""
-    planned, number = faults.of_frame(picture.number), picture.number
+def messages_of(
+    picture: Picture, planned: FrameFaults, clock: SenderClock, faults: Faults
+) -> tuple[list[bytes], str]:
+    """The packets of one picture after what `faults` planned for it, which is noted; its fate."""
+    number = picture.number
     more = planned if isinstance(planned, PictureFaults) else PictureFaults()
     if more.back_s:
         faults.note(link_faults.STAMPED_BACK, number)
@@ -224,9 +237,14 @@ async def _ignore(text: str) -> None:
     """Answers on the telemetry's connection; reading keeps the connection alive."""
 
 
-async def _until(stamp_ns: int) -> None:
-    ahead_s = (stamp_ns - time.time_ns()) * 1e-9
-    await asyncio.sleep(max(0.0, ahead_s))
+async def _until(stamp_ns: int, stop: threading.Event | None = None) -> bool:
+    """Wait for a time of the host's clock; False when it was stopped before."""
+    while stop is None or not stop.is_set():
+        ahead_s = (stamp_ns - time.time_ns()) * 1e-9
+        await asyncio.sleep(min(max(0.0, ahead_s), _LOOK_S))
+        if ahead_s <= _LOOK_S:
+            return True
+    return False
 
 
 def video_config(camera: Camera, fps: float) -> dict[str, object]:

@@ -99,7 +99,7 @@ class Simulator:
         messages = telemetry(self.config, path, self._start_ns)
         phone = asyncio.create_task(sender.send_telemetry(messages))
         try:
-            await sender.send_pictures(self._pictures(units, sender.stats))
+            await sender.send_pictures(self._pictures(units, sender.stats), self._stop)
             if not self._stop.is_set() and not self.config.loop:
                 await asyncio.wait_for(phone, 5.0)
         except TimeoutError:
