@@ -32,6 +32,7 @@ def test_a_whole_number_serves_as_a_float_but_not_the_other_way_round():
         ({"voxl_m": 0.1}, ("voxl_m", "voxel_m")),
         ({"voxel_m": 0.6}, ("0.6", "0.002", "0.5")),
         ({"device": "abacus"}, ("abacus", "cuda, cpu")),
+        ({"voxel_m": float("nan")}, ("voxel_m", "nan is not a number")),
     ],
 )
 def test_an_error_names_the_value_and_what_is_allowed(given, words):

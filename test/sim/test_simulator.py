@@ -152,6 +152,8 @@ def test_without_a_server_every_frame_is_accounted_for(config, unused_port):
     stats = Simulator(replace(config, duration_s=1.0), FAST).run(f"ws://127.0.0.1:{unused_port}")
     assert set(stats.fate.values()) == {"unconnected"}
     assert len(stats.fate) == 10
+    assert not stats.reached
+    assert str(unused_port) in stats.link_error
 
 
 @pytest.fixture

@@ -28,6 +28,23 @@ WRONG = {
         {"extra": {"simulator": {"wings": 2}}},
         r"\['wings'\]; known: ",
     ),
+    "a port that the drone cannot know": (
+        {"extra": {"ingest": {"port": 0}}},
+        "any free port, which the simulator would not know; choose one",
+    ),
+    "a drone's odd picture": ({"extra": {"simulator": {"width": 641}}}, "odd.* take 640 or 642"),
+    "a drone's seed of many digits": (
+        {"extra": {"simulator": {"seed": 2**63}}},
+        r"is outside \[0, 2147483647\]",
+    ),
+    "a drone's share that is no number": (
+        {"extra": {"simulator": {"loss": float("nan")}}},
+        "loss = nan is not a number",
+    ),
+    "a drone's server that is none": (
+        {"extra": {"simulator": {"url": "127.0.0.1:5001"}}},
+        "write it as ws://127",
+    ),
     "an unknown back-end": ({"backend": "abacus"}, "choose one of: geometric"),
     "a file that is not there": ({"source": "/no/such/clip.mp4"}, "does not exist"),
     "a file: that is not there": ({"source": "file:///no/such.mp4"}, "/no/such.mp4 does not exist"),
@@ -62,6 +79,12 @@ def test_a_file_that_is_there_is_not_refused(tmp_path):
     odd.write_bytes(b"")
     for source in (str(odd), f"file://{odd}", str(tmp_path)):
         check(Choice(source=source, out=tmp_path / "out"))
+
+
+def test_any_free_port_is_right_for_whoever_tells_the_drone_where_to_send_to(tmp_path):
+    free = {"ingest": {"port": 0}}
+    check(Choice(source="server:", out=tmp_path, extra=free))
+    check(Choice(out=tmp_path, extra=free | {"simulator": {"url": "ws://127.0.0.1:5009"}}))
 
 
 @pytest.mark.parametrize("source", ["sim", "server:"])

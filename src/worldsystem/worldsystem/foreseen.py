@@ -19,6 +19,7 @@ def check(choice: Choice, *, composed: bool = True) -> None:
     ground truth that is not there, and another run's map where this one's is to be."""
     chosen = stages(choice, composed=composed)
     if choice.simulated:
+        _check_port(choice)
         chosen.append((SIMULATOR, simulator_parameters(choice)))
     settings = {
         stage.name: config_from(resolve_name(stage.settings), own_settings(parameters))
@@ -39,6 +40,16 @@ def check_truth(choice: Choice, place: str) -> None:
     if not place or choice.simulated or is_served(choice.source) or Path(place).exists():
         return
     raise ConfigError(f"there is no ground truth at {place}; name a file or folder that is there")
+
+
+def _check_port(choice: Choice) -> None:
+    """The simulator is told where to send to before the server has taken a port."""
+    told = choice.extra.get(SIMULATOR.name, {})
+    if choice.extra.get("ingest", {}).get("port") == 0 and "url" not in told:
+        raise ConfigError(
+            "ingest.port=0 is any free port, which the simulator would not know; choose one, as "
+            "ingest.port=5002"
+        )
 
 
 def _check_map(choice: Choice) -> None:

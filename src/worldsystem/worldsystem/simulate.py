@@ -16,13 +16,19 @@ from worldsystem_sim.simulator import SimStatus, Simulator
 
 
 def simulate(words: list[str]) -> int:
-    """Fly with the given settings until the flight ends or Ctrl-C; 0 when frames were sent."""
+    """Fly with the given settings until the flight ends or Ctrl-C; 0 when pictures reached the
+    server, in whatever state, and 1, with the reason as the last line, when none did."""
     config = config_from(SimConfig, config_words(SimConfig, words))
     stop = threading.Event()
     signal.signal(signal.SIGINT, lambda *_: stop.set())
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     stats = Simulator(config).run(config.url, stop, _Printer())
-    return 0 if stats.count("sent") else 1
+    if stats.reached:
+        return 0
+    why = stats.link_error or "the flight ended before the first"
+    server = config.url.partition("?")[0]  # what follows may be a token
+    say(f"no picture reached {server}: {why}; set simulator.url, or `worldsystem sim URL`")
+    return 1
 
 
 class _Printer:

@@ -51,6 +51,8 @@ class Config:
 
     def _check_limits(self, name: str, value: Any, meta: Any) -> None:
         low, high, choices = meta.get("low"), meta.get("high"), meta.get("choices")
+        if value != value:  # NaN, which lies outside no limits
+            raise ConfigError(f"{type(self).__name__}.{name} = {value!r} is not a number; set one")
         if (low is not None and value < low) or (high is not None and value > high):
             raise ConfigError(
                 f"{type(self).__name__}.{name} = {value!r} is outside [{low}, {high}]"

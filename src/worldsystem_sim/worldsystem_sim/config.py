@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 from worldsystem_core.config import Config, param
+from worldsystem_core.errors import ConfigError
 from worldsystem_core.frames import Camera
 
 FLIGHTS = ("demo", "orbit", "survey", "facade", "flythrough", "hover", "yaw")
@@ -16,7 +18,7 @@ FLIGHTS = ("demo", "orbit", "survey", "facade", "flythrough", "hover", "yaw")
 class SimConfig(Config):
     """A simulated drone: scene, flight, camera, link and the faults on it."""
 
-    seed: int = param(1, "draws the scene, the flight and every fault", low=0)
+    seed: int = param(1, "draws the scene, the flight and every fault", low=0, high=2**31 - 1)
     flight: str = param("demo", "which flight", choices=FLIGHTS)
     duration_s: float = param(60.0, "length of the flight [s]", low=1.0, high=3600.0)
     fps: float = param(15.0, "pictures per second [Hz]", low=1.0, high=120.0)
@@ -50,12 +52,22 @@ class SimConfig(Config):
     stamp_back: float = param(
         0.0, "share of pictures stamped up to 10 s too early", low=0.0, high=1.0
     )
-    clock_offset_s: float = param(0.0, "how far the drone's clock is ahead [s]")
+    clock_offset_s: float = param(0.0, "how far the drone's clock is ahead [s]", low=-2e9, high=2e9)
     clock_drift_ppm: float = param(
         0.0, "how much the drone's clock gains [ppm]", low=-1000.0, high=1000.0
     )
     exposure: float = param(0.0, "depth of brightness swings [stops]", low=0.0, high=4.0)
     gps_noise_m: float = param(0.0, "standard deviation of GPS fixes [m]", low=0.0, high=50.0)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("width", "height"):
+            if (value := getattr(self, name)) % 2:
+                raise ConfigError(
+                    f"SimConfig.{name} = {value} is odd, which H.264 has no colours for; "
+                    f"take {value - 1} or {value + 1}"
+                )
+        _check_url(self.url)
 
     @property
     def frame_count(self) -> int:
@@ -66,3 +78,15 @@ class SimConfig(Config):
     def camera(self) -> Camera:
         """The camera that the settings describe."""
         return Camera.from_horizontal_fov(self.width, self.height, math.radians(self.fov_deg))
+
+
+def _check_url(url: str) -> None:
+    """Raise `ConfigError` for what is no address of a WebSocket server."""
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in ("ws", "wss") and parts.hostname and parts.port != 0
+        why = "" if usable and not parts.fragment else "names no server"
+    except ValueError as error:
+        why = str(error)
+    if why:
+        raise ConfigError(f"SimConfig.url = {url!r}: {why}; write it as ws://127.0.0.1:5001")

@@ -37,7 +37,10 @@ class Backoff:
 
 
 class Link:
-    """A connection that is opened when needed; `receive` gets every text the server says."""
+    """A connection that is opened when needed; `receive` gets every text the server says.
+
+    `error` says why it last could not be opened or broke; empty while it never did.
+    """
 
     def __init__(
         self,
@@ -54,6 +57,7 @@ class Link:
         self._listening: asyncio.Task[None] | None = None
         self._attempt = 0
         self._not_before_s = 0.0
+        self.error = ""
         self.connections = 0
         self.opened_ns: list[int] = []
 
@@ -119,5 +123,6 @@ class Link:
             self._listening = None
         wait_s = self._backoff.wait_s(self._attempt, self._rng)
         self._attempt += 1
+        self.error = str(error) or type(error).__name__
         self._not_before_s = time.monotonic() + wait_s
-        _log.warning("%s: %s; trying again in %.1f s", self._url, error or type(error), wait_s)
+        _log.warning("%s: %s; trying again in %.1f s", self._url, self.error, wait_s)

@@ -23,6 +23,7 @@ from worldsystem_sim.link import Backoff, Link
 from worldsystem_sim.link_faults import LinkFaults, PictureFaults
 
 VIDEO_PATH, PHONE_PATH = "/ws/video", "/ws/phone"
+UNCONNECTED, WAITING_FOR_KEY = "unconnected", "waiting_for_key"
 _PICTURE_HEADER_BYTES = 21
 _LOOK_S = 0.1
 """So often whoever waits looks whether it is to end."""
@@ -56,8 +57,9 @@ class SendStats:
     """What became of each picture that was due, and what the server said.
 
     `fate` maps a picture's number to sent, lost, … ; `connected_ns` has the host time of each
-    connection; `asked_kbps` has the bit rates that the server asked for. Pictures are encoded
-    beforehand, so requests are told here and change nothing.
+    connection, and `link_error` says why the last attempt at one failed; `asked_kbps` has the bit
+    rates that the server asked for. Pictures are encoded beforehand, so requests are told here and
+    change nothing.
     """
 
     fate: Fates = field(default_factory=Fates)
@@ -69,10 +71,16 @@ class SendStats:
     key_frames_asked: list[str] = field(default_factory=list)
     asked_kbps: list[int] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
+    link_error: str = ""
 
     def count(self, fate: str) -> int:
         """How many pictures met this fate."""
         return self.fate.count(fate)
+
+    @property
+    def reached(self) -> bool:
+        """Whether any picture met its fate on an open connection, be it that it was damaged."""
+        return len(self.fate) > self.count(UNCONNECTED) + self.count(WAITING_FOR_KEY)
 
 
 class Sender:
@@ -118,13 +126,14 @@ class Sender:
                 await self._video.close()
             known = self._video.connections
             if not await self._video.open(self._hello):
-                self.stats.fate[picture.number] = "unconnected"
+                self.stats.fate[picture.number] = UNCONNECTED
+                self.stats.link_error = self._video.error
                 continue
             self._note_connections()
             key_sent = key_sent and known == self._video.connections
             key_sent = key_sent or picture.unit.is_key
             if not key_sent:
-                self.stats.fate[picture.number] = "waiting_for_key"
+                self.stats.fate[picture.number] = WAITING_FOR_KEY
                 continue
             if planned.delay_s:
                 if not await _until(picture.sender_ns + round(planned.delay_s * 1e9), stop):
