@@ -190,7 +190,8 @@ def _draw(meshes: dict[str, Mesh], data: str) -> None:
         axis.set_title(name.replace("_", " "), fontsize=9)
         axis.set_axis_off()
     figure.tight_layout()
-    figure.savefig(PICTURES / f"mesh_methods_{data}.png")
+    if not QUICK:  # the picture in the docs is of the whole flight
+        figure.savefig(PICTURES / f"mesh_methods_{data}.png")
     pyplot.close(figure)
 
 
