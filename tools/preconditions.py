@@ -97,7 +97,7 @@ def check_machine(ros: str) -> None:
     if machine != "x86_64" and not ros:
         raise SetupError(
             f"there are wheels of ROS for x86_64 only, and this machine is {machine}; install and "
-            "source a ROS 2 (Jazzy or later), which is used then"
+            "source a ROS 2 (Jazzy or Kilted), which is used then"
         )
     library, version = platform.libc_ver()
     numbers = re.match(r"(\d+)\.(\d+)", version)

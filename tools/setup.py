@@ -2,7 +2,7 @@
 """Set up everything on a bare machine: `.venv`, ROS 2 from wheels, all libraries, the workspace.
 
 Run by `make demo` and `make test`; returns at once when nothing changed since the last run. With a
-ROS 2 (Jazzy or later) already sourced, that ROS is used instead of the wheels. Plain standard
+ROS 2 (Jazzy or Kilted) already sourced, that ROS is used instead of the wheels. Plain standard
 library, because it runs before anything is installed.
 """
 
@@ -35,7 +35,7 @@ ENV_FILE = VENV / "worldsystem-env.sh"
 LOG = VENV / "setup.log"
 BARE_REQUIREMENTS = ROOT / "tools/requirements-bare.txt"
 CONSTRAINTS, HASHES = ROOT / "tools/constraints.txt", ROOT / "tools/hashes.txt"
-ROS_KNOWN = ("jazzy", "kilted", "lyrical", "rolling")
+ROS_KNOWN = ("jazzy", "kilted")  # of the Pythons that our libraries are for
 KERNEL_PACKAGES = (
     "worldsystem_core",
     "worldsystem_mesh",
@@ -156,7 +156,7 @@ def sourced_ros() -> str:
         return ""
     if distro not in ROS_KNOWN:
         raise SetupError(
-            f"ROS 2 '{distro}' is sourced, which is older than Jazzy; source a newer one, "
+            f"ROS 2 '{distro}' is sourced, and Jazzy or Kilted is needed; source one of those, "
             "or none at all to use the wheels"
         )
     return distro

@@ -86,6 +86,14 @@ def test_every_node_but_the_reporter_has_a_container() -> None:
     assert nodes == {stage.name for stage in STAGES} - {"reporter"}
 
 
+def test_the_map_and_its_objects_are_saved_in_one_folder() -> None:
+    folders = [
+        [word for word in SERVICES[name]["command"] if word.startswith("map_folder:=")]
+        for name in ("slam3r", "segment")
+    ]
+    assert folders[0] == folders[1] != []
+
+
 def test_pictures_of_every_size_reach_the_other_containers() -> None:
     assert f"raw_outside_max_px:={RAW_OUTSIDE_MAX_PX}" in OURS["ingest"]["command"]
 

@@ -103,6 +103,13 @@ def test_another_process_under_the_same_name_is_a_restart(system) -> None:
     assert system.nodes()[0].restarts == 1
 
 
+def test_a_process_of_the_same_number_that_has_worked_less_is_a_restart(system) -> None:
+    """As in containers, where each counts its processes from one."""
+    for cpu_s in (3.0, 4.0, 4.0, 0.5, 0.7):
+        diagnose(system, "mesher", process_pid=7, process_cpu_s=cpu_s)
+    assert system.nodes()[0].restarts == 1
+
+
 def test_ten_thousand_names_do_not_grow_the_table(system) -> None:
     for number in range(10_000):
         system.report(report(f"node{number}"))

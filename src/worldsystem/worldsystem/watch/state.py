@@ -93,8 +93,7 @@ class SystemState:
             heard = self._heard(name, self._clock())
             if heard is None:
                 return
-            before, now = heard.facts.get("process.pid"), facts.get("process.pid")
-            heard.restarts += before is not None and now != before
+            heard.restarts += _is_another(heard.facts, facts)
             heard.warned, heard.message, heard.facts = warned, message, dict(facts)
 
     def nodes(self) -> list[NodeState]:
@@ -109,6 +108,14 @@ class SystemState:
         heard = self._nodes.setdefault(name, _Heard())
         heard.heard_s = now_s
         return heard
+
+
+def _is_another(before: Mapping[str, str], now: Mapping[str, str]) -> bool:
+    """Whether another process tells the facts; in a container each has the same number."""
+    if "process.pid" not in before:
+        return False
+    worked_s, works_s = _number(before, "process.cpu_s"), _number(now, "process.cpu_s")
+    return now.get("process.pid") != before["process.pid"] or works_s < worked_s
 
 
 def problems(nodes: list[NodeState]) -> list[str]:
