@@ -21,19 +21,20 @@ from worldsystem_storage.export.recorded import (
 def export_coco(run: RecordedRun, out: Path) -> Path:
     """`annotations.json` with boxes, masks (uncompressed run lengths) and `track_id`; `images/`.
 
-    Pictures are the keyframes' own, at the size that the masks refer to.
+    Pictures are the keyframes' own, at the size that the masks refer to. Tracks that a keyframe
+    does not show (occluded, lost) have no annotation in it: they come without mask and area, and
+    readers of COCO take an empty run-length list for anything.
     """
     if not run.tracks:
         raise StorageError(f"{run.folder} holds no tracks: segmentation saw nothing")
     by_id = {keyframe.id: keyframe for keyframe in run.keyframes}
     seen = [tracks for tracks in run.tracks if tracks.keyframe_id in by_id]
-    labels = sorted({track.label for tracks in seen for track in tracks.tracks})
+    shown = [(tracks, track) for tracks in seen for track in tracks.tracks if _is_shown(track)]
+    labels = sorted({track.label for _, track in shown})
     (out / "images").mkdir(parents=True, exist_ok=True)
     images = [_image(tracks, by_id[tracks.keyframe_id], out / "images") for tracks in seen]
     annotations = [
-        _annotation(track, tracks, labels.index(track.label) + 1)
-        for tracks in seen
-        for track in tracks.tracks
+        _annotation(track, tracks, labels.index(track.label) + 1) for tracks, track in shown
     ]
     document = {
         "images": images,
@@ -55,6 +56,10 @@ def export_mp4(run: RecordedRun, out: Path) -> Path:
     for video in videos:
         shutil.copyfile(video, out / video.name)
     return out / videos[0].name
+
+
+def _is_shown(track: RecordedTrack) -> bool:
+    return track.area > 0 and bool(track.mask_rle)
 
 
 def _image(tracks: RecordedTracks, keyframe: RecordedKeyframe, folder: Path) -> dict[str, object]:
