@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What leaves as COCO is what each keyframe shows."""
+"""What leaves as COCO is what each keyframe shows, and every video leaves under its own name."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from pycocotools.coco import COCO
 
-from worldsystem_storage.export.annotations import export_coco
+from worldsystem_storage.export.annotations import export_coco, export_mp4
 from worldsystem_storage.export.recorded import (
     RecordedKeyframe,
     RecordedRun,
@@ -63,3 +63,34 @@ def test_an_object_that_a_keyframe_does_not_show_has_no_annotation_in_it(tmp_pat
     assert mask.sum() == annotation["area"] == mask[:, :2].sum()
     names = [each["name"] for each in json.loads(path.read_text())["categories"]]
     assert names == ["chair"], "a category that no annotation has"
+
+
+def record_videos(folder: Path, names: list[str]) -> RecordedRun:
+    """A run whose video files tell their own names."""
+    for name in names:
+        path = folder / "video" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(name)
+    return RecordedRun(folder)
+
+
+def test_videos_of_several_sessions_stay_apart_and_the_first_of_all_is_named(tmp_path: Path):
+    morning, noon = "20260101_080000", "20260101_120000"
+    names = [f"{morning}/video.mp4", f"{morning}/video_2.mp4", f"{noon}/video.mp4"]
+    names += [f"drone2/{morning}/video.mp4"]
+    run = record_videos(tmp_path, names)
+    first = export_mp4(run, tmp_path / "out")
+    assert first.read_text() == f"{morning}/video.mp4"
+    copies = {path.relative_to(tmp_path / "out") for path in (tmp_path / "out").rglob("*.mp4")}
+    assert copies == {Path(name) for name in names}
+    assert all((tmp_path / "out" / name).read_text() == name for name in names)
+
+
+def test_videos_of_one_session_lie_flat_and_in_the_order_of_their_numbers(tmp_path: Path):
+    names = [f"s/{name}" for name in ("video.mp4", *(f"video_{n}.mp4" for n in range(2, 12)))]
+    run = record_videos(tmp_path, names)
+    assert [path.read_text() for path in run.videos] == names
+    assert export_mp4(run, tmp_path / "out") == tmp_path / "out" / "video.mp4"
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(
+        name.removeprefix("s/") for name in names
+    )

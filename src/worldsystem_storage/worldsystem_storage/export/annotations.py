@@ -47,15 +47,22 @@ def export_coco(run: RecordedRun, out: Path) -> Path:
 
 
 def export_mp4(run: RecordedRun, out: Path) -> Path:
-    """The first video file, byte for byte; a folder gets all of them."""
+    """The first video file, byte for byte; a folder gets all of them.
+
+    Videos of several sessions (streams beside the first, a recorder that was begun anew) keep their
+    sessions' folders, since each session calls its first file `video.mp4`.
+    """
     videos = run.videos
     if out.suffix:
         out.parent.mkdir(parents=True, exist_ok=True)
         return Path(shutil.copyfile(videos[0], out))
-    out.mkdir(parents=True, exist_ok=True)
+    is_one_session = len({video.parent for video in videos}) == 1
+    base = videos[0].parent if is_one_session else run.video_folder
     for video in videos:
-        shutil.copyfile(video, out / video.name)
-    return out / videos[0].name
+        copy = out / video.relative_to(base)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(video, copy)
+    return out / videos[0].relative_to(base)
 
 
 def _is_shown(track: RecordedTrack) -> bool:

@@ -23,6 +23,7 @@ TRACKS_TYPE = "worldsystem_msgs/msg/TrackArray"
 PATH_TYPE = "nav_msgs/msg/Path"
 _NEW, _UPDATE = 0, 1
 _FURTHER_BAG = re.compile(r"bag_(\d+)")
+_NUMBER = re.compile(r"(\d+)")
 _POINT = np.dtype([("x", "<f4"), ("y", "<f4"), ("z", "<f4"), ("rgb", "<u4"), ("confidence", "<f4")])
 
 
@@ -89,9 +90,14 @@ class RecordedRun:
         return self._file("mesh.ply", "the run ended before a surface was there")
 
     @property
+    def video_folder(self) -> Path:
+        """Holds a folder for each session, and for each further stream one of its sessions."""
+        return self.folder / "video"
+
+    @property
     def videos(self) -> list[Path]:
         """The video files, in order; raises `StorageError` when none was recorded."""
-        found = sorted(self.folder.glob("video/**/video*.mp4"))
+        found = sorted(self.video_folder.glob("**/video*.mp4"), key=_by_numbers)
         if not found:
             raise StorageError(f"{self.folder} holds no video; record with `video_files` on")
         return found
@@ -124,6 +130,12 @@ def read_run(folder: Path) -> RecordedRun:
     if (folder / "trajectory.tum").is_file():
         run.path = read_tum(folder / "trajectory.tum")
     return run
+
+
+def _by_numbers(path: Path) -> list[list[str | int]]:
+    """Sorts as people count: `video_10` after `video_2`."""
+    words = (_NUMBER.split(part) for part in path.parts)
+    return [[int(word) if at % 2 else word for at, word in enumerate(each)] for each in words]
 
 
 def _bags_of(folder: Path) -> list[Path]:
