@@ -195,6 +195,18 @@ def test_every_nth_picture_becomes_a_still_listed_in_the_metadata(session, encod
     assert content["frames"][1]["timestamp"] == "1970-01-01T00:00:03.000000+00:00"
 
 
+def test_stills_are_counted_also_when_ids_are_stamps_as_from_another_process(session):
+    grey = np.full((6, 8, 3), 90, np.uint8)
+    for number in range(7):
+        stamp_ns = 1_700_000_000_000_000_001 + number * 33_333_333
+        session.still(Frame(id=stamp_ns, stamp_ns=stamp_ns, rgb=grey))
+    session.close()
+    content = json.loads((session.folder / "metadata.json").read_text())
+    listed = {still["frame_number"]: still["path"] for still in content["frames"]}
+    assert listed == {number: f"frame_{number}.jpg" for number in (0, 3, 6)}
+    assert {path.name for path in session.folder.glob("*.jpg")} == set(listed.values())
+
+
 def test_a_save_costs_the_same_however_many_stills_there_are_and_the_last_lists_all(
     tmp_path, encoded_video, monkeypatch
 ):

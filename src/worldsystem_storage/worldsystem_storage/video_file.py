@@ -12,6 +12,7 @@ from __future__ import annotations
 import errno
 import heapq
 import io
+import itertools
 import json
 import logging
 import os
@@ -76,6 +77,7 @@ class VideoSession:
         self._closed = False
         self._folder = _new_folder(Path(root), self.session_id)
         self.session_id = self._folder.name
+        self._shown = itertools.count()  # one step of it is not divided between threads
         self._stills = StillList(self._folder)
         self._save(None)
 
@@ -94,17 +96,23 @@ class VideoSession:
             return self._lost("closed") if self._closed else self._write(frame)
 
     def still(self, frame: Frame) -> Path | None:
-        """Save every `still_every`-th decoded frame, by its number; None for the others."""
+        """Save every `still_every`-th picture that is shown here, from the first on, by its number.
+
+        None for the others. Ids do not count: a picture of another process has its stamp as one.
+        """
         every = self._config.still_every
-        if self._closed or not every or frame.id % every:
+        if self._closed or not every:
             return None
-        path = self._folder / f"frame_{frame.id}.jpg"
+        number = next(self._shown)
+        if number % every:
+            return None
+        path = self._folder / f"frame_{number}.jpg"
         quality = [cv2.IMWRITE_JPEG_QUALITY, self._config.still_quality]
         try:
             self._reserve.check()
             _, jpeg = cv2.imencode(".jpg", cv2.cvtColor(frame.rgb, cv2.COLOR_RGB2BGR), quality)
             path.write_bytes(jpeg.tobytes())
-            self._list_still(frame, path.name)
+            self._list_still(number, frame.stamp_ns, path.name)
         except DiskFull as error:
             self._lost("disk_full", error)
             return None
@@ -124,11 +132,11 @@ class VideoSession:
         if self._disk:
             self._disk.close()
 
-    def _list_still(self, frame: Frame, name: str) -> None:
-        stamp = _iso(datetime.fromtimestamp(frame.stamp_ns / 1e9, UTC))
+    def _list_still(self, number: int, stamp_ns: int, name: str) -> None:
+        stamp = _iso(datetime.fromtimestamp(stamp_ns / 1e9, UTC))
         with self._lock:
             if not self._closed:
-                self._stills.add({"frame_number": frame.id, "timestamp": stamp, "path": name})
+                self._stills.add({"frame_number": number, "timestamp": stamp, "path": name})
 
     def _write(self, frame: EncodedFrame) -> bool:
         try:
