@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import heapq
+import itertools
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -111,7 +112,9 @@ def cut(
         wanted = re.compile(topics)
     except re.error as error:
         raise StorageError(f"topics {topics!r} is no regular expression: {error}") from error
-    chosen = (m for m in reader.messages() if wanted.search(m.topic.name))
+    chosen: Iterator[RawMessage] = (m for m in reader.messages() if wanted.search(m.topic.name))
+    if reader.is_ordered:
+        chosen = itertools.takewhile(lambda message: message.log_time_ns <= end_ns, chosen)
     written = write_new_bag(out, _between(chosen, begin_ns, end_ns))
     return Written(sum(written.values()), tuple(reader.problems))
 
@@ -165,8 +168,7 @@ def _between(messages: Iterable[RawMessage], begin_ns: int, end_ns: int) -> Iter
         if not began:
             began = True
             yield from latched.at(begin_ns)
-        if message.log_time_ns > end_ns:
-            return
-        yield message
+        if message.log_time_ns <= end_ns:
+            yield message
     if not began:
         yield from latched.at(begin_ns)

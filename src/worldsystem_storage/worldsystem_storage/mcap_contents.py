@@ -33,7 +33,8 @@ class Contents:
     """A file's topics by channel, how much there is of each, and what could not be read.
 
     `note` is what the recorder left for this case, `promised` what a sound summary says that there
-    is. `unknown` counts messages whose topic the file does not tell.
+    is. `unknown` counts messages whose topic the file does not tell. `going_back` are the channels
+    whose times do not grow in the order of the file, `is_ordered` whether all times do.
     """
 
     topics: dict[int, Topic] = field(default_factory=dict)
@@ -43,6 +44,9 @@ class Contents:
     promised: dict[int, int] = field(default_factory=dict)
     first_ns: int = 0
     last_ns: int = 0
+    newest_ns: dict[int, int] = field(default_factory=dict)
+    going_back: set[int] = field(default_factory=set)
+    is_ordered: bool = True
     breaks: list[Break] = field(default_factory=list)
     note: dict[str, str] = field(default_factory=dict)
 
@@ -144,7 +148,16 @@ def _count(found: Contents, message: Message) -> None:
     found.counts[channel] += 1
     found.sizes[channel] += len(message.data)
     found.newest_number[channel] = max(found.newest_number.get(channel, 0), message.sequence)
-    found.last_ns = max(found.last_ns, message.log_time)
+    _count_time(found, channel, int(message.log_time))
+
+
+def _count_time(found: Contents, channel: int, log_ns: int) -> None:
+    newest_ns = found.newest_ns.get(channel, 0)
+    if log_ns < newest_ns:
+        found.going_back.add(channel)
+    found.newest_ns[channel] = max(newest_ns, log_ns)
+    found.is_ordered &= log_ns >= found.last_ns
+    found.last_ns = max(found.last_ns, log_ns)
 
 
 def _split_number(path: Path) -> tuple[int, str]:

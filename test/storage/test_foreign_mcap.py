@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: Apache-2.0
+"""MCAP files as others write them are cut, joined and imported with all that they hold."""
+
+from __future__ import annotations
+
+import os
+import tracemalloc
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from mcap.reader import make_reader
+from mcap.writer import Writer
+
+from worldsystem_storage.bag_check import verify
+from worldsystem_storage.bag_tools import cut, merge
+from worldsystem_storage.importing.sources import import_path
+
+VIDEO = "foxglove_msgs/msg/CompressedVideo"
+CODED = [0, 3, 1, 2, 6, 4, 5, 9, 7, 8, 12, 10, 11]  # I P B B P B B …, by place in time
+COPIES: dict[str, Callable[[Path, Path], object]] = {
+    "cut": cut,
+    "merge": lambda path, out: merge([path], out),
+    "import": import_path,
+}
+
+
+def write_mcap(
+    path: Path, topics: dict[str, tuple[str, list[int]]], chunk_size: int = 300, **options: object
+) -> Path:
+    """Topic by topic its messages, that tell their numbers, at the times given [ns]."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as stream:
+        writer = Writer(stream, chunk_size=chunk_size, **options)
+        writer.start("ros2", "foreign")
+        for topic, (kind, times_ns) in topics.items():
+            schema = writer.register_schema(kind, "ros2msg", b"uint8[] data\n")
+            channel = writer.register_channel(topic, "cdr", schema)
+            for number, time_ns in enumerate(times_ns):
+                data = b"\0\1\0\0" + number.to_bytes(4, "little") + bytes(20)
+                writer.add_message(channel, time_ns, data, publish_time=time_ns)
+        writer.finish()
+    return path
+
+
+def played(folder: Path) -> dict[str, list[tuple[int, int, int]]]:
+    """Number, time of recording and of publishing of each topic's messages, as players take them:
+    by their times."""
+    found: dict[str, list[tuple[int, int, int]]] = {}
+    (file,) = folder.glob("*.mcap")
+    with file.open("rb") as stream:
+        for _, channel, message in make_reader(stream).iter_messages():
+            number = int.from_bytes(message.data[4:8], "little")
+            entry = (number, message.log_time, message.publish_time)
+            found.setdefault(channel.topic, []).append(entry)
+    return found
+
+
+@pytest.mark.parametrize("copy", COPIES)
+def test_video_with_b_frames_stays_in_coding_order_where_stamps_are_times(tmp_path, copy):
+    stamps_ns = [1000 + 100 * place for place in CODED]
+    imu_ns = list(range(1000, 2300, 50))
+    foreign = write_mcap(
+        tmp_path / "foreign.mcap", {"/imu": ("p/msg/Imu", imu_ns), "/video": (VIDEO, stamps_ns)}
+    )
+    COPIES[copy](foreign, tmp_path / "copy")
+    found = played(tmp_path / "copy")
+    assert [number for number, _, _ in found["/video"]] == list(range(len(CODED)))
+    assert [published for _, _, published in found["/video"]] == stamps_ns
+    assert found["/imu"] == [(n, time_ns, time_ns) for n, time_ns in enumerate(imu_ns)]
+    assert verify(tmp_path / "copy") == []
+
+
+def test_video_with_b_frames_stays_in_coding_order_also_from_one_file_to_the_next(tmp_path):
+    stamps_ns = [1000 + 100 * place for place in CODED]
+    for number, part in enumerate((stamps_ns[:5], stamps_ns[5:])):
+        write_mcap(tmp_path / "bag" / f"bag_{number}.mcap", {"/video": (VIDEO, part)})
+    merge([tmp_path / "bag"], tmp_path / "copy")
+    assert [published for _, _, published in played(tmp_path / "copy")["/video"]] == stamps_ns
+
+
+def test_other_topics_are_sorted_by_their_times(tmp_path):
+    foreign = write_mcap(
+        tmp_path / "foreign.mcap", {"/a": ("p/msg/A", [5, 9, 7]), "/b": ("p", [6])}
+    )
+    merge([foreign], tmp_path / "copy")
+    assert [time_ns for _, time_ns, _ in played(tmp_path / "copy")["/a"]] == [5, 7, 9]
+
+
+@pytest.mark.parametrize("copy", COPIES)
+@pytest.mark.parametrize(
+    "lacking", ["repeat_channels", "repeat_schemas", "use_chunking", "use_statistics"]
+)
+def test_what_an_index_does_not_repeat_is_read_from_the_file(tmp_path, copy, lacking):
+    topics = {"/a": ("p/msg/A", list(range(1, 60, 2))), "/b": ("p/msg/B", list(range(0, 60, 2)))}
+    foreign = write_mcap(tmp_path / "foreign.mcap", topics, **{lacking: False})
+    COPIES[copy](foreign, tmp_path / "copy")
+    assert played(tmp_path / "copy") == {
+        name: [(n, time_ns, time_ns) for n, time_ns in enumerate(times_ns)]
+        for name, (_, times_ns) in topics.items()
+    }
+
+
+def test_a_part_of_a_file_that_is_in_no_order_is_cut_from_all_of_it(tmp_path):
+    topics = {"/a": ("p/msg/A", list(range(60))), "/b": ("p/msg/B", list(range(60)))}
+    foreign = write_mcap(tmp_path / "foreign.mcap", topics, use_chunking=False)
+    cut(foreign, tmp_path / "part", start_s=20e-9, end_s=30e-9)
+    part = [(number, number, number) for number in range(20, 31)]
+    assert played(tmp_path / "part") == {"/a": part, "/b": part}
+
+
+def test_a_file_without_chunks_is_not_read_into_memory_as_a_whole(tmp_path):
+    payload, messages = os.urandom(1 << 20), 48
+    path = tmp_path / "foreign.mcap"
+    with path.open("wb") as stream:
+        writer = Writer(stream, use_chunking=False)
+        writer.start("ros2", "foreign")
+        channel = writer.register_channel("/a", "cdr", 0)
+        for number in range(messages):
+            writer.add_message(channel, number, payload, number)
+        writer.finish()
+    tracemalloc.start()
+    try:
+        assert merge([path], tmp_path / "copy").messages == messages
+        _, most_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most_bytes < 0.4 * messages * len(payload)
