@@ -9,12 +9,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 from mcap.reader import make_reader
 from mcap.writer import Writer
+from rosbags.rosbag2 import Reader
 
 from worldsystem_storage.bag_check import verify
-from worldsystem_storage.bag_tools import cut, merge
+from worldsystem_storage.bag_metadata import qos_yaml
+from worldsystem_storage.bag_tools import cut, info, merge
 from worldsystem_storage.importing.sources import import_path
+from worldsystem_storage.recover import recover
 
 VIDEO = "foxglove_msgs/msg/CompressedVideo"
 CODED = [0, 3, 1, 2, 6, 4, 5, 9, 7, 8, 12, 10, 11]  # I P B B P B B …, by place in time
@@ -126,3 +130,46 @@ def test_a_file_without_chunks_is_not_read_into_memory_as_a_whole(tmp_path):
     finally:
         tracemalloc.stop()
     assert most_bytes < 0.4 * messages * len(payload)
+
+
+def write_several_publishers(path: Path) -> Path:
+    """One topic with a channel for each of its publishers, as `mcap merge` leaves it."""
+    path.parent.mkdir()
+    with path.open("wb") as stream:
+        writer = Writer(stream)
+        writer.start("ros2", "foreign")
+        schema = writer.register_schema("std_msgs/msg/String", "ros2msg", b"string data\n")
+        for publisher, durability in enumerate(("volatile", "transient_local", "volatile")):
+            qos = {"offered_qos_profiles": qos_yaml("reliable", durability, 1 + publisher % 2)}
+            channel = writer.register_channel("/a", "cdr", schema, qos)
+            writer.add_message(channel, publisher, b"\0\1\0\0\1\0\0\0\0", publisher)
+        writer.finish()
+    return path
+
+
+def test_a_topic_of_several_publishers_is_made_sound_and_read_whole(tmp_path):
+    folder = write_several_publishers(tmp_path / "bag" / "bag_0.mcap").parent
+    assert "missing" in verify(folder)[0]
+    assert recover(folder).messages == {"/a": 3}
+    assert verify(folder) == []
+    assert not recover(folder).repaired
+    content = yaml.safe_load((folder / "metadata.yaml").read_text())
+    entries = content["rosbag2_bagfile_information"]["topics_with_message_count"]
+    assert [(e["topic_metadata"]["name"], e["message_count"]) for e in entries] == [
+        ("/a", 2),
+        ("/a", 1),
+    ]
+    with Reader(folder) as reader:
+        assert [time_ns for _, time_ns, _ in reader.messages()] == [0, 1, 2]
+    assert [(t.name, t.messages) for t in info(folder).topics] == [("/a", 3)]
+
+
+def test_verify_says_which_of_the_counts_in_the_description_is_wrong(tmp_path):
+    folder = write_several_publishers(tmp_path / "bag" / "bag_0.mcap").parent
+    recover(folder)
+    metadata = folder / "metadata.yaml"
+    content = yaml.safe_load(metadata.read_text())
+    content["rosbag2_bagfile_information"]["topics_with_message_count"][0]["message_count"] = 9
+    metadata.write_text(yaml.safe_dump(content))
+    (problem,) = verify(folder)
+    assert "promises 10 messages when its topics are added up, 3 are there" in problem

@@ -132,8 +132,11 @@ def _metadata_problems(path: Path, total: int) -> list[str]:
         names = sorted(Path(name).name for name in promised["relative_file_paths"])
     except (OSError, UnicodeDecodeError, yaml.YAMLError, *DAMAGE) as error:
         return [f"{METADATA_FILE} cannot be read ({error!r}); {_MEND}"]
-    if not count == by_topic == total:
+    if count != total:
         return [f"{METADATA_FILE} promises {count} messages, {total} are there; {_MEND}"]
+    if by_topic != total:
+        told = f"{METADATA_FILE} promises {by_topic} messages when its topics are added up"
+        return [f"{told}, {total} are there; {_MEND}"]
     if names != sorted(file.name for file in bag_files(path)):
         return [f"{METADATA_FILE} names other files than there are ({', '.join(names)}); {_MEND}"]
     return []

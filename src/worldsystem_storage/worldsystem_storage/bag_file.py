@@ -105,7 +105,7 @@ class BagFile:
     def write(self, topic: Topic, cdr: bytes, log_time_ns: int, publish_time_ns: int) -> None:
         """Append one message; it is in memory until its chunk is full or `flush` is called."""
         self._mcap.add_message(self.add_topic(topic), cdr, log_time_ns, publish_time_ns)
-        self.summary.count(topic.name, log_time_ns)
+        self.summary.count(topic, log_time_ns)
 
     def add_extra(self, extra: Attachment | Metadata) -> None:
         """Append what goes with the messages; what the bag says of itself is written at its end."""

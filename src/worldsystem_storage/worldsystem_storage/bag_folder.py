@@ -123,7 +123,7 @@ class BagFolder:
             self.file.close(list(topics.values()))
             return {}
         self.file.abandon()
-        return dict(gone.counts)
+        return dict(gone.counts_by_name)
 
     def give_up(self) -> None:
         """Let go of the file, of which a write failed; it is `broken` until `mend` has been."""

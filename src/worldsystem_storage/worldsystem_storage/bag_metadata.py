@@ -52,14 +52,25 @@ class Topic:
 
 @dataclass
 class BagFileSummary:
-    """What one `.mcap` file of a bag holds."""
+    """What one `.mcap` file of a bag holds.
+
+    A name may stand for several topics, as where publishers offered it with different QoS.
+    """
 
     name: str
-    counts: Counter[str] = field(default_factory=Counter)
+    counts: Counter[Topic] = field(default_factory=Counter)
     first_ns: int = _NEVER_NS
     last_ns: int = 0
 
-    def count(self, topic: str, log_time_ns: int) -> None:
+    @property
+    def counts_by_name(self) -> Counter[str]:
+        """Messages by the names of their topics."""
+        found: Counter[str] = Counter()
+        for topic, count in self.counts.items():
+            found[topic.name] += count
+        return found
+
+    def count(self, topic: Topic, log_time_ns: int) -> None:
         """One more message of `topic`."""
         self.counts[topic] += 1
         self.first_ns = min(self.first_ns, log_time_ns)
@@ -87,8 +98,12 @@ def qos_yaml(reliability: str, durability: str, depth: int) -> str:
 
 
 def information(topics: Sequence[Topic], files: Sequence[BagFileSummary]) -> Mapping[str, Any]:
-    """The content of `rosbag2_bagfile_information` (Any: a YAML tree of mixed types)."""
-    total = sum((file.counts for file in files), Counter())
+    """The content of `rosbag2_bagfile_information` (Any: a YAML tree of mixed types).
+
+    A name has an entry for each different topic of that name: of channels whose QoS is that of no
+    entry rosbags reads nothing.
+    """
+    total = sum((file.counts for file in files), Counter[Topic]())
     first_ns = min((file.first_ns for file in files), default=_NEVER_NS)
     last_ns = max((file.last_ns for file in files), default=0)
     return {
@@ -97,7 +112,9 @@ def information(topics: Sequence[Topic], files: Sequence[BagFileSummary]) -> Map
         "duration": {"nanoseconds": max(0, last_ns - first_ns)},
         "starting_time": {"nanoseconds_since_epoch": first_ns},
         "message_count": sum(total.values()),
-        "topics_with_message_count": [_topic_entry(t, total[t.name]) for t in topics],
+        "topics_with_message_count": [
+            _topic_entry(topic, total[topic]) for topic in dict.fromkeys([*topics, *total])
+        ],
         "compression_format": "",
         "compression_mode": "",
         "relative_file_paths": [file.name for file in files],

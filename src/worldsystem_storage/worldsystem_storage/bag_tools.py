@@ -66,8 +66,8 @@ def info(path: Path) -> BagInfo:
 
     Raises `StorageError` when there is none.
     """
-    counts: Counter[Topic] = Counter()
-    sizes: Counter[Topic] = Counter()
+    counts: Counter[tuple[str, str]] = Counter()
+    sizes: Counter[tuple[str, str]] = Counter()
     problems: list[str] = []
     parts: list[Contents] = []
     files = bag_files(path)
@@ -77,10 +77,10 @@ def info(path: Path) -> BagInfo:
             problems += [f"{file.name}: {each}" for each in file_problems(part, stream)]
         parts.append(part)
         for channel, topic in part.topics.items():
-            counts[topic] += part.counts[channel]
-            sizes[topic] += part.sizes[channel]
+            counts[topic.name, topic.type_name] += part.counts[channel]
+            sizes[topic.name, topic.type_name] += part.sizes[channel]
     filled = [part for part in parts if part.messages]
-    topics = [TopicInfo(t.name, t.type_name, n, sizes[t]) for t, n in counts.items() if n]
+    topics = [TopicInfo(*topic, n, sizes[topic]) for topic, n in counts.items() if n]
     return BagInfo(
         Path(path),
         len(files),

@@ -45,7 +45,7 @@ class NewBag:
         topics = list(self._topics.values())
         self._file.close(topics)
         write_metadata(self.folder, topics, [self._file.summary])
-        return dict(self._file.summary.counts)
+        return dict(self._file.summary.counts_by_name)
 
 
 def write_new_bag(out: Path, messages: Iterable[RawMessage]) -> dict[str, int]:

@@ -79,7 +79,7 @@ def recover(path: Path) -> RecoveredBag:
         mended = path.is_dir() and _mend_metadata(path, repairs)
     except OSError as error:
         raise StorageError(f"cannot repair {path}: {error}; make room beside it") from error
-    counts = sum((repair.summary.counts for repair in repairs), Counter[str]())
+    counts = sum((repair.summary.counts_by_name for repair in repairs), Counter[str]())
     last = repairs[-1]
     return RecoveredBag(
         path,
@@ -115,7 +115,7 @@ class Repair:
         found = self.contents
         summary = BagFileSummary(name)
         for channel, topic in found.topics.items():
-            summary.counts[topic.name] += found.counts[channel]
+            summary.counts[topic] += found.counts[channel]
         if found.messages:
             summary.first_ns, summary.last_ns = found.first_ns, found.last_ns
         return summary
