@@ -12,11 +12,13 @@ import pytest
 import yaml
 from mcap.reader import make_reader
 from mcap.writer import Writer
+from rosbags.highlevel import AnyReader
 from rosbags.rosbag2 import Reader
 
 from worldsystem_storage.bag_check import verify
 from worldsystem_storage.bag_metadata import qos_yaml
 from worldsystem_storage.bag_tools import cut, info, merge
+from worldsystem_storage.errors import StorageError
 from worldsystem_storage.importing.sources import import_path
 from worldsystem_storage.recover import recover
 
@@ -173,3 +175,38 @@ def test_verify_says_which_of_the_counts_in_the_description_is_wrong(tmp_path):
     metadata.write_text(yaml.safe_dump(content))
     (problem,) = verify(folder)
     assert "promises 10 messages when its topics are added up, 3 are there" in problem
+
+
+def write_texts(path: Path, definition: str, cdr: bytes, *, durability: str = "volatile") -> Path:
+    """One message on `/a`, of a type that each bag may define in its own way."""
+    with path.open("wb") as stream:
+        writer = Writer(stream)
+        writer.start("ros2", "foreign")
+        schema = writer.register_schema("p/msg/Note", "ros2msg", definition.encode())
+        qos = {"offered_qos_profiles": qos_yaml("reliable", durability, 1)}
+        channel = writer.register_channel("/a", "cdr", schema, qos)
+        writer.add_message(channel, 5, cdr, 5)
+        writer.finish()
+    return path
+
+
+def test_two_definitions_of_one_type_are_not_merged_under_one_of_them(tmp_path):
+    before = write_texts(tmp_path / "a.mcap", "int32 x\n", b"\0\1\0\0\7\0\0\0")
+    after = write_texts(tmp_path / "b.mcap", "int32 y\nint32 x\n", b"\0\1\0\0\1\0\0\0\7\0\0\0")
+    with pytest.raises(
+        StorageError, match=r"/a is p/msg/Note in both bags, but by two definitions"
+    ):
+        merge([before, after], tmp_path / "both")
+
+
+def test_what_differs_in_comments_and_qos_alone_is_merged_and_each_keeps_its_own(tmp_path):
+    cdr = b"\0\1\0\0\7\0\0\0"
+    plain = write_texts(tmp_path / "a.mcap", "int32 x\n", cdr)
+    told = write_texts(tmp_path / "b.mcap", "# [m]\nint32  x\n", cdr, durability="transient_local")
+    assert merge([plain, told], tmp_path / "both").messages == 2
+    assert verify(tmp_path / "both") == []
+    with AnyReader([tmp_path / "both"]) as reader:
+        values = [reader.deserialize(raw, c.msgtype).x for c, _, raw in reader.messages()]
+        durabilities = {str(c.ext.offered_qos_profiles[0].durability) for c in reader.connections}
+    assert values == [7, 7]
+    assert len(durabilities) == 2

@@ -122,7 +122,7 @@ def cut(
 def merge(paths: list[Path], out: Path) -> Written:
     """Write all messages of several bags, by time, to a new bag.
 
-    Raises `StorageError` when `out` exists or a topic has two types.
+    Raises `StorageError` when `out` exists or a topic has two types or definitions.
     """
     if not paths:
         raise StorageError("give at least one bag to merge")

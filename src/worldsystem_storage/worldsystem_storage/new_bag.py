@@ -8,6 +8,7 @@ from pathlib import Path
 
 from worldsystem_storage.bag_file import BagFile
 from worldsystem_storage.bag_metadata import Topic, write_metadata
+from worldsystem_storage.definition_hash import hash_of_definition
 from worldsystem_storage.errors import StorageError
 from worldsystem_storage.mcap_contents import RawMessage
 
@@ -24,17 +25,20 @@ class NewBag:
             raise StorageError(f"{self.folder} exists already; choose another folder")
         self.folder.mkdir(parents=True)
         self._file = BagFile(self.folder / f"{self.folder.resolve().name}_0.mcap")
-        self._topics: dict[str, Topic] = {}
+        self._topics: dict[Topic, None] = {}
+        self._first: dict[str, Topic] = {}
 
     def add(self, message: RawMessage) -> None:
-        """Append a message; raises `StorageError` when its topic has had another type."""
-        known = self._topics.setdefault(message.topic.name, message.topic)
-        if known.type_name != message.topic.type_name:
-            raise StorageError(
-                f"topic {known.name} is {known.type_name} in one bag and "
-                f"{message.topic.type_name} in another; cut one of them with --topics first"
-            )
-        self._file.write(known, message.cdr, message.log_time_ns, message.publish_time_ns)
+        """Append a message under its own topic, which another QoS gives a channel of its own.
+
+        Raises `StorageError` when a topic of that name has had another type, or another definition
+        of it: who plays a bag publishes a name with one type only, and decodes by one definition.
+        """
+        topic = message.topic
+        if topic not in self._topics:
+            _check_same_type(self._first.setdefault(topic.name, topic), topic)
+            self._topics[topic] = None
+        self._file.write(topic, message.cdr, message.log_time_ns, message.publish_time_ns)
 
     def abandon(self) -> None:
         """Let go of a bag that is not to be finished."""
@@ -42,7 +46,7 @@ class NewBag:
 
     def close(self) -> dict[str, int]:
         """Finish the bag; messages by topic."""
-        topics = list(self._topics.values())
+        topics = list(self._topics)
         self._file.close(topics)
         write_metadata(self.folder, topics, [self._file.summary])
         return dict(self._file.summary.counts_by_name)
@@ -51,7 +55,7 @@ class NewBag:
 def write_new_bag(out: Path, messages: Iterable[RawMessage]) -> dict[str, int]:
     """Write `messages`, by time, to the new folder `out`; messages by topic.
 
-    Raises `StorageError` when `out` exists or a topic has two types.
+    Raises `StorageError` when `out` exists or a topic has two types or definitions.
     """
     bag = NewBag(out)
     try:
@@ -61,3 +65,20 @@ def write_new_bag(out: Path, messages: Iterable[RawMessage]) -> dict[str, int]:
         bag.abandon()
         raise
     return bag.close()
+
+
+def _check_same_type(known: Topic, other: Topic) -> None:
+    advice = "cut one of them with --topics first"
+    if known.type_name != other.type_name:
+        raise StorageError(
+            f"topic {known.name} is {known.type_name} in one bag and {other.type_name} in another; "
+            f"{advice}"
+        )
+    if known.schema_text == other.schema_text:
+        return
+    hashes = {hash_of_definition(known), hash_of_definition(other)} - {""}
+    if len(hashes) > 1:
+        raise StorageError(
+            f"topic {known.name} is {known.type_name} in both bags, but by two definitions of it, "
+            f"of which a bag can have one; {advice}"
+        )

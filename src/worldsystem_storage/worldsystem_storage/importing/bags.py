@@ -10,12 +10,13 @@ from pathlib import Path
 import zstandard
 from rosbags.convert.converter import migrate_bytes
 from rosbags.highlevel import AnyReader, AnyReaderError
-from rosbags.typesys import Stores, TypesysError, get_types_from_msg, get_typestore
+from rosbags.typesys import Stores, TypesysError, get_typestore
 from rosbags.typesys.store import Typestore
 
 from worldsystem_core.mcap_reading.records import DAMAGE
 from worldsystem_storage.bag_metadata import Topic
 from worldsystem_storage.bag_reader import BagReader
+from worldsystem_storage.definition_hash import hash_of_definition
 from worldsystem_storage.errors import StorageError
 from worldsystem_storage.importing.dataset import Imported
 from worldsystem_storage.importing.write import topic_of_type
@@ -58,14 +59,7 @@ def _in_full(topic: Topic) -> Topic:
     package, slash, kind = topic.type_name.partition("/")
     full = f"{package}/msg/{kind}" if slash and "/" not in kind else topic.type_name
     known = replace(topic, type_name=full)
-    if topic.type_hash or topic.schema_encoding != "ros2msg":
-        return known
-    try:
-        store = get_typestore(Stores.EMPTY)
-        store.register(get_types_from_msg(topic.schema_text, full))
-        return replace(known, type_hash=store.hash_rihs01(full))
-    except (TypesysError, *DAMAGE):
-        return known  # readers do without
+    return replace(known, type_hash=hash_of_definition(known))
 
 
 def _copied(reader: AnyReader) -> Iterator[RawMessage]:
