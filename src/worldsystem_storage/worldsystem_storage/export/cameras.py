@@ -21,7 +21,9 @@ from worldsystem_storage.export.recorded import RecordedKeyframe, RecordedRun
 _PINHOLE = 1
 _COLMAP_POINTS = 100_000
 _OPENGL_FROM_OPENCV = np.diag([1.0, -1.0, -1.0, 1.0])
-_DEPTH_UNIT = 0.001
+_USUAL_DEPTH_UNIT = 0.001  # nerfstudio's own, unless it is told another one
+_MOST_DEPTH_STEPS = 65535
+_FEWEST_DEPTH_STEPS = 100
 
 
 def export_colmap(run: RecordedRun, out: Path, *, binary: bool = True) -> Path:
@@ -47,22 +49,47 @@ def export_colmap_text(run: RecordedRun, out: Path) -> Path:
 
 
 def export_nerfstudio(run: RecordedRun, out: Path) -> Path:
-    """`transforms.json` (OpenGL cameras), `images/`, 16-bit `depths/` and `points.ply`."""
+    """`transforms.json` (OpenGL cameras), `images/`, 16-bit `depths/` and `points.ply`.
+
+    Depths are steps of `depth_unit_scale_factor` world units, 0 where unknown or beyond 16 bits.
+    """
     _write_pictures(run, out)
     (out / "depths").mkdir(exist_ok=True)
+    unit = _depth_unit(run.keyframes)
     for keyframe in run.keyframes:
-        depth = np.nan_to_num(keyframe.pointmap[..., 2] / _DEPTH_UNIT).clip(0, 65535)
-        _save_picture(out / "depths" / _picture_name(keyframe), depth.astype(np.uint16))
+        steps = np.round(keyframe.pointmap[..., 2] / np.float64(unit))
+        known = (steps >= 0) & (steps <= _MOST_DEPTH_STEPS)  # and not NaN
+        depth = np.where(known, steps, 0).astype(np.uint16)
+        _save_picture(out / "depths" / _picture_name(keyframe), depth)
     export_points(run, out / "points.ply")
     document = {
         "camera_model": "OPENCV",
         "ply_file_path": "points.ply",
-        "depth_unit_scale_factor": _DEPTH_UNIT,
+        "depth_unit_scale_factor": unit,
         "frames": [_nerfstudio_frame(keyframe) for keyframe in run.keyframes],
     }
     path = out / "transforms.json"
     path.write_text(json.dumps(document, indent=1) + "\n")
     return path
+
+
+def _depth_unit(keyframes: list[RecordedKeyframe]) -> float:
+    """World units of a step of depth: the usual ones where they do, else such that all depths fit.
+
+    At most a thousandth of the usual depth, so that a few points at the horizon, or of nothing, do
+    not make all others coarse; these are unknown then.
+    """
+    depths = [keyframe.pointmap[..., 2] for keyframe in keyframes]
+    known = [depth[np.isfinite(depth) & (depth > 0)] for depth in depths]
+    known = [depth for depth in known if depth.size]
+    if not known:
+        return _USUAL_DEPTH_UNIT
+    largest = max(float(depth.max()) for depth in known)
+    typical = float(np.median([np.median(depth) for depth in known]))
+    fits = largest <= _MOST_DEPTH_STEPS * _USUAL_DEPTH_UNIT
+    if fits and typical >= _FEWEST_DEPTH_STEPS * _USUAL_DEPTH_UNIT:
+        return _USUAL_DEPTH_UNIT
+    return min(largest / _MOST_DEPTH_STEPS, typical / 1000)
 
 
 def _nerfstudio_frame(keyframe: RecordedKeyframe) -> dict[str, object]:
