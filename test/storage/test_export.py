@@ -36,12 +36,12 @@ from worldsystem_core.ros import topics
 from worldsystem_core.ros.definitions import share_folders, type_name
 from worldsystem_core.splats.files import read_spz
 from worldsystem_core.surface import Mesh
-from worldsystem_core.trajectory import StampedPoses
+from worldsystem_core.trajectory import StampedPoses, write_tum
 from worldsystem_storage.bag_writer import BagWriter
 from worldsystem_storage.config import StorageConfig
 from worldsystem_storage.errors import StorageError
 from worldsystem_storage.export.formats import FORMATS, export
-from worldsystem_storage.export.recorded import read_run
+from worldsystem_storage.export.recorded import RecordedRun
 from worldsystem_storage.mesh_files import linear_from_srgb, write_ply
 from worldsystem_storage.video_file import VideoSession
 
@@ -126,7 +126,7 @@ def run(tmp_path_factory) -> Path:
 
 
 def test_keyframes_are_read_at_their_last_pose_and_without_those_taken_back(run):
-    recorded = read_run(run)
+    recorded = RecordedRun(run)
     assert [k.id for k in recorded.keyframes] == [0, 1, 3]
     assert np.allclose(recorded.keyframes[1].world_from_cam, pose(7))
     original = keyframe(0, pose(0))
@@ -268,8 +268,13 @@ def test_what_a_run_lacks_is_said(run, tmp_path):
         export(run, "mp4", tmp_path)
     with pytest.raises(StorageError, match=r"choose one of: colmap.*coco"):
         export(run, "docx", tmp_path)
-    with pytest.raises(StorageError, match="bag recover"):
+    with pytest.raises(StorageError, match="holds no recording; run without --no-record"):
         export(tmp_path, "tum", tmp_path / "out")
+    with pytest.raises(StorageError, match="nowhere is not there"):
+        export(tmp_path / "nowhere", "points", tmp_path / "out")
+    (tmp_path / "letter.mcap").write_text("dear")
+    with pytest.raises(StorageError, match="bag recover"):
+        export(tmp_path / "letter.mcap", "tum", tmp_path / "out")
     empty = tmp_path / "empty"
     BagWriter(empty / "bag", StorageConfig(reserve_mib=1)).close()
     for name in FORMATS:
@@ -328,7 +333,7 @@ def test_points_told_before_the_scale_was_known_are_exported_in_metres(tmp_path)
         for cdr in topics.KEYFRAME.adapter.dump(event):
             bag.write(name, cdr, STAMP + at, STAMP + at)
     bag.close()
-    run = read_run(tmp_path)
+    run = RecordedRun(tmp_path)
     (found,) = run.keyframes
     assert run.metric
     np.testing.assert_allclose(found.world_from_cam, pose(2), atol=1e-9)
@@ -357,12 +362,32 @@ def test_a_run_whose_recorder_was_begun_anew_is_exported_as_a_whole(tmp_path):
     for part, (name, events) in enumerate(parts.items()):
         record_keyframes(tmp_path / name, events, STAMP + 1000 * part)
     (tmp_path / "bag_11").mkdir()  # of a recorder that ended before it had a file
-    keyframes = read_run(tmp_path).keyframes
+    keyframes = RecordedRun(tmp_path).keyframes
     assert [k.id for k in keyframes] == [0, 1, 3]
     found = [k.world_from_cam for k in keyframes]
     np.testing.assert_allclose(found, [pose(6), pose(7), pose(4)], atol=1e-9)
-    assert [k.id for k in read_run(tmp_path / "bag").keyframes] == [0, 1, 2]
+    assert [k.id for k in RecordedRun(tmp_path / "bag").keyframes] == [0, 1, 2]
     second = tmp_path / "bag_2" / "bag_2_0.mcap"
     second.write_bytes(second.read_bytes()[:-20])
     with pytest.raises(StorageError, match=r"bag_2 cannot be read as a bag.*bag recover"):
-        read_run(tmp_path)
+        _ = RecordedRun(tmp_path).keyframes
+
+
+@pytest.mark.parametrize("format", ["ply", "glb", "obj", "tum", "kitti", "mp4"])
+def test_a_run_that_was_not_recorded_leaves_as_what_it_left(run, tmp_path, format):
+    shutil.copy(run / "mesh.ply", tmp_path)
+    path = StampedPoses(np.array([STAMP, STAMP + 10**9]), np.array([pose(0), pose(1)]))
+    write_tum(tmp_path / "trajectory.tum", path)
+    (tmp_path / "video" / "s").mkdir(parents=True)
+    (tmp_path / "video" / "s" / "video.mp4").write_bytes(b"pictures")
+    assert export(tmp_path, format, tmp_path / "out").stat().st_size
+    with pytest.raises(StorageError, match="holds no recording; run without --no-record"):
+        export(tmp_path, "points", tmp_path / "points.ply")
+
+
+def test_the_path_that_a_run_left_goes_before_that_in_its_bag(run, tmp_path):
+    shutil.copytree(run / "bag", tmp_path / "bag")
+    left = StampedPoses(np.array([STAMP]), np.array([pose(5)]))
+    write_tum(tmp_path / "trajectory.tum", left)
+    tum = file_interface.read_tum_trajectory_file(str(export(tmp_path, "tum", tmp_path / "out")))
+    assert np.allclose(tum.poses_se3, [pose(5)], atol=1e-6)

@@ -15,6 +15,7 @@ from worldsystem_storage.export.recorded import (
     RecordedRun,
     RecordedTrack,
     RecordedTracks,
+    Recording,
 )
 
 HEIGHT, WIDTH = 6, 8
@@ -46,15 +47,14 @@ def unseen(id: int, label: str) -> RecordedTrack:
 
 
 def test_an_object_that_a_keyframe_does_not_show_has_no_annotation_in_it(tmp_path: Path):
-    run = RecordedRun(
-        tmp_path,
+    recording = Recording(
         [keyframe(1), keyframe(2)],
         tracks=[
             RecordedTracks(1, WIDTH, HEIGHT, (shown(3, "chair", 2), unseen(4, "door"))),
             RecordedTracks(2, WIDTH, HEIGHT, (unseen(3, "chair"),)),
         ],
     )
-    path = export_coco(run, tmp_path / "coco")
+    path = export_coco(RecordedRun(tmp_path, recording), tmp_path / "coco")
     coco = COCO(str(path))
     assert coco.getImgIds() == [1, 2]
     (annotation,) = coco.loadAnns(coco.getAnnIds())

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from worldsystem_storage.export.cameras import export_nerfstudio
-from worldsystem_storage.export.recorded import RecordedKeyframe, RecordedRun
+from worldsystem_storage.export.recorded import RecordedKeyframe, RecordedRun, Recording
 
 HEIGHT, WIDTH = 12, 16
 
@@ -32,7 +32,8 @@ def keyframe(number: int, depth: np.ndarray) -> RecordedKeyframe:
 
 def exported(folder: Path, depths: list[np.ndarray]) -> tuple[float, list[np.ndarray]]:
     """The unit, and the depths as a reader of the files has them [world units]; 0 = unknown."""
-    run = RecordedRun(folder, [keyframe(n, depth) for n, depth in enumerate(depths)])
+    keyframes = [keyframe(n, depth) for n, depth in enumerate(depths)]
+    run = RecordedRun(folder, Recording(keyframes))
     document = json.loads(export_nerfstudio(run, folder / "out").read_text())
     unit = document["depth_unit_scale_factor"]
     found = []

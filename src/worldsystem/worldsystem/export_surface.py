@@ -14,7 +14,7 @@ from worldsystem_core.surface import Mesh
 from worldsystem_mesh.export.files import FORMATS, save_mesh
 from worldsystem_mesh.export.textured import Photo
 from worldsystem_storage.export.place import output_file
-from worldsystem_storage.export.recorded import RecordedKeyframe, read_run
+from worldsystem_storage.export.recorded import RecordedKeyframe, RecordedRun
 
 MOST_PHOTOS = 64
 
@@ -29,7 +29,7 @@ def export_surface(run: Path, format: str, out: Path, *, max_faces: int, texture
     if f".{format}" not in FORMATS:
         known = ", ".join(ending.removeprefix(".") for ending in FORMATS)
         raise WorldSystemError(f"--faces and --texture are for {known}, not for '{format}'")
-    recorded = read_run(run)
+    recorded = RecordedRun(run)
     loaded = trimesh.load(recorded.mesh_file, process=False)
     mesh = Mesh(
         vertices=np.asarray(loaded.vertices, dtype=np.float32),

@@ -15,7 +15,7 @@ from worldsystem_storage.export.cameras import (
 )
 from worldsystem_storage.export.clouds import export_las, export_points
 from worldsystem_storage.export.meshes import export_glb, export_obj, export_ply
-from worldsystem_storage.export.recorded import RecordedRun, read_run
+from worldsystem_storage.export.recorded import RecordedRun
 from worldsystem_storage.export.splats import export_gaussians, export_spz
 from worldsystem_storage.export.trajectories import export_kitti, export_tum
 
@@ -46,4 +46,4 @@ def export(folder: Path, format: str, out: Path) -> Path:
         known = ", ".join(FORMATS)
         raise StorageError(f"format '{format}' is not known; choose one of: {known}")
     write, _ = FORMATS[format]
-    return write(read_run(folder), Path(out))
+    return write(RecordedRun(folder), Path(out))

@@ -6,6 +6,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -75,14 +76,52 @@ class RecordedTracks:
 
 
 @dataclass(eq=False)
-class RecordedRun:
-    """Everything that the exporters take from; `metric` says whether one unit is a metre."""
+class Recording:
+    """What a run's bags hold; `metric` says whether one unit is a metre."""
 
-    folder: Path
     keyframes: list[RecordedKeyframe] = field(default_factory=list)
     path: StampedPoses | None = None
     tracks: list[RecordedTracks] = field(default_factory=list)
     metric: bool = False
+
+
+class RecordedRun:
+    """Everything that the exporters take from a run's folder (`runs/<time>`), or from a bag alone.
+
+    Each part is read when it is first asked for, so that surface, path and videos of a run that was
+    not recorded are there, too. Whatever needs the bags raises `StorageError` where there are none.
+    """
+
+    def __init__(self, folder: Path, recording: Recording | None = None) -> None:
+        self.folder = Path(folder)
+        self._recording = recording
+
+    @property
+    def keyframes(self) -> list[RecordedKeyframe]:
+        """The keyframes that are left at the end, by their stamps."""
+        return self._recorded.keyframes
+
+    @property
+    def tracks(self) -> list[RecordedTracks]:
+        """The objects of each keyframe."""
+        return self._recorded.tracks
+
+    @property
+    def metric(self) -> bool:
+        """Whether one unit is a metre."""
+        return self._recorded.metric
+
+    @cached_property
+    def path(self) -> StampedPoses | None:
+        """The path that the run left as a file, else the newest one in its bags."""
+        left = self.folder / "trajectory.tum"
+        return read_tum(left) if left.is_file() else self._recorded.path
+
+    @property
+    def _recorded(self) -> Recording:
+        if self._recording is None:
+            self._recording = _read_bags(self.folder)
+        return self._recording
 
     @property
     def mesh_file(self) -> Path:
@@ -109,15 +148,13 @@ class RecordedRun:
         return path
 
 
-def read_run(folder: Path) -> RecordedRun:
-    """Read a run's folder (`runs/<time>`), or a bag alone; raises `StorageError`.
+def _read_bags(folder: Path) -> Recording:
+    """Read the bags of a run, or one alone; raises `StorageError`.
 
     Where the recorder was begun anew, its further bags (`bag_2`, …) are read too. A bag that a
     crash cut off must be repaired first (`worldsystem bag recover`).
     """
-    folder = Path(folder)
-    run = RecordedRun(folder)
-    collector = _Collector(run)
+    collector = _Collector()
     for bag in _bags_of(folder):
         try:
             with AnyReader([bag]) as reader:
@@ -127,9 +164,7 @@ def read_run(folder: Path) -> RecordedRun:
                 f"{bag} cannot be read as a bag ({error}); give a run's folder such as runs/<time>,"
                 " and repair a cut-off recording with `worldsystem bag recover` first"
             ) from error
-    if (folder / "trajectory.tum").is_file():
-        run.path = read_tum(folder / "trajectory.tum")
-    return run
+    return collector.recording()
 
 
 def _by_numbers(path: Path) -> list[list[str | int]]:
@@ -146,14 +181,24 @@ def _bags_of(folder: Path) -> list[Path]:
         for path in folder.glob("bag_*")
         if (name := _FURTHER_BAG.fullmatch(path.name)) and any(path.glob("*.mcap"))
     ]
-    return [*first, *(path for _, path in sorted(further))] or [folder]
+    found = [*first, *(path for _, path in sorted(further))]
+    if not found and not folder.exists():
+        raise StorageError(f"{folder} is not there; give a run's folder such as runs/<time>")
+    if not found and not _is_bag(folder):
+        raise StorageError(f"{folder} holds no recording; run without --no-record to have one")
+    return found or [folder]
+
+
+def _is_bag(path: Path) -> bool:
+    """Whether it is a file, or the folder of a bag."""
+    return not path.is_dir() or any(path.glob("*.mcap")) or (path / "metadata.yaml").is_file()
 
 
 class _Collector:
     """Takes the messages of bags in their order; later poses replace earlier ones."""
 
-    def __init__(self, run: RecordedRun) -> None:
-        self._run = run
+    def __init__(self) -> None:
+        self._found = Recording()
         self._keyframes: dict[int, RecordedKeyframe] = {}
         self._newest_path: Any = None  # a nav_msgs/Path as rosbags reads it
 
@@ -162,20 +207,24 @@ class _Collector:
             if kind == KEYFRAME_TYPE:
                 self._keyframe(message)
             elif kind == TRACKS_TYPE:
-                self._run.tracks.append(_tracks(message))
+                self._found.tracks.append(_tracks(message))
             else:
                 self._newest_path = message
-        self._run.keyframes = sorted(self._keyframes.values(), key=lambda k: k.stamp_ns)
+
+    def recording(self) -> Recording:
+        """What all of them hold together."""
+        self._found.keyframes = sorted(self._keyframes.values(), key=lambda k: k.stamp_ns)
         if self._newest_path is not None:
-            self._run.path = _path(self._newest_path)
+            self._found.path = _path(self._newest_path)
+        return self._found
 
     def _keyframe(self, message: Any) -> None:  # a worldsystem_msgs/Keyframe as rosbags reads it
         if message.event == _NEW:
             self._keyframes[message.id] = _keyframe(message)
-            self._run.metric = bool(message.scale_state)
+            self._found.metric = bool(message.scale_state)
         elif message.event == _UPDATE and message.id in self._keyframes:
             self._keyframes[message.id] = _moved(self._keyframes[message.id], message)
-            self._run.metric |= bool(message.scale_state)
+            self._found.metric |= bool(message.scale_state)
         elif message.event != _UPDATE:
             self._keyframes.pop(message.id, None)
 
