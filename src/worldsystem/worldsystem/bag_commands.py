@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+from worldsystem.disk_errors import with_disk_errors_told
+
 _DAMAGED = 1
 
 
@@ -27,12 +29,12 @@ def add_bag(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     ):
         action = actions.add_parser(name, help=meaning)
         action.add_argument("path", type=Path, metavar="BAG", help="a bag's folder or .mcap file")
-        action.set_defaults(command=run)
+        action.set_defaults(command=with_disk_errors_told(run))
     _add_cut(actions)
     merge = actions.add_parser("merge", help="several recordings as one, by time")
     merge.add_argument("bags", type=Path, nargs="+", metavar="BAG")
     merge.add_argument("--out", type=Path, required=True, help="folder of the new bag")
-    merge.set_defaults(command=_merge)
+    merge.set_defaults(command=with_disk_errors_told(_merge))
 
 
 def _add_cut(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -42,7 +44,7 @@ def _add_cut(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     cut.add_argument("--start", type=float, default=0.0, help="after the bag's start [s]")
     cut.add_argument("--end", type=float, default=float("inf"), help="after the bag's start [s]")
     cut.add_argument("--topics", default="", help="regular expression of topics to keep")
-    cut.set_defaults(command=_cut)
+    cut.set_defaults(command=with_disk_errors_told(_cut))
 
 
 def _recover(options: argparse.Namespace) -> int:

@@ -7,6 +7,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from worldsystem.disk_errors import with_disk_errors_told
+
 _DAMAGED = 1
 _WRONG_USE = 2
 
@@ -24,7 +26,7 @@ def add_import(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     command.add_argument("--out", type=Path, required=True, help="folder of the new bag")
     command.add_argument("--fps", type=float, default=30.0, help="of pictures without stamps [Hz]")
     command.add_argument("--focal", type=float, default=0.0, help="focal length, if known [px]")
-    command.set_defaults(command=_import)
+    command.set_defaults(command=with_disk_errors_told(_import))
 
 
 def add_export(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -38,7 +40,9 @@ def add_export(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     command.add_argument("run", type=Path, nargs="?", metavar="RUN")
     command.add_argument("--to", default="", metavar="FORMAT", help="which format")
     command.add_argument(
-        "--out", type=Path, help="folder or file to write (default: RUN/export/FORMAT)"
+        "--out",
+        type=Path,
+        help="folder or file to write (default: RUN/export/FORMAT; of a file, beside it)",
     )
     command.add_argument(
         "--faces", type=int, default=0, metavar="N", help="of ply, obj, glb: about N faces at most"
@@ -46,7 +50,7 @@ def add_export(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     command.add_argument(
         "--texture", action="store_true", help="of obj, glb: a texture made of keyframes"
     )
-    command.set_defaults(command=_export)
+    command.set_defaults(command=with_disk_errors_told(_export))
 
 
 def _import(options: argparse.Namespace) -> int:
@@ -72,7 +76,7 @@ def _export(options: argparse.Namespace) -> int:
         for name, (_, meaning) in FORMATS.items():
             print(f"{name:12s} {meaning}")
         return 0 if options.run is None else _WRONG_USE
-    out = options.out or options.run / "export" / options.to
+    out = options.out or _folder_of_exports(options.run) / options.to
     if options.faces or options.texture:
         from worldsystem.export_surface import export_surface
 
@@ -84,3 +88,8 @@ def _export(options: argparse.Namespace) -> int:
         return 0
     print(export(options.run, options.to, out))
     return 0
+
+
+def _folder_of_exports(run: Path) -> Path:
+    """In the run's folder; of a bag's file, in a folder of its name beside it."""
+    return (run if run.is_dir() else run.with_suffix("")) / "export"

@@ -89,11 +89,14 @@ class RecordedRun:
     """Everything that the exporters take from a run's folder (`runs/<time>`), or from a bag alone.
 
     Each part is read when it is first asked for, so that surface, path and videos of a run that was
-    not recorded are there, too. Whatever needs the bags raises `StorageError` where there are none.
+    not recorded are there, too. Raises `StorageError` when there is nothing at `folder`, and where
+    what needs the bags is asked for and there are none.
     """
 
     def __init__(self, folder: Path, recording: Recording | None = None) -> None:
         self.folder = Path(folder)
+        if not self.folder.exists():
+            raise StorageError(f"{folder} is not there; give a run's folder such as runs/<time>")
         self._recording = recording
 
     @property
@@ -182,8 +185,6 @@ def _bags_of(folder: Path) -> list[Path]:
         if (name := _FURTHER_BAG.fullmatch(path.name)) and any(path.glob("*.mcap"))
     ]
     found = [*first, *(path for _, path in sorted(further))]
-    if not found and not folder.exists():
-        raise StorageError(f"{folder} is not there; give a run's folder such as runs/<time>")
     if not found and not _is_bag(folder):
         raise StorageError(f"{folder} holds no recording; run without --no-record to have one")
     return found or [folder]
