@@ -131,3 +131,14 @@ def test_what_is_neither_is_refused_in_one_line(tmp_path, capsys):
     (tmp_path / "letter.txt").write_text("dear")
     assert main(["import", str(tmp_path / "letter.txt"), "--out", str(tmp_path / "bag")]) == 2
     assert "not a video" in capsys.readouterr().err
+
+
+def test_pictures_stamped_by_a_list_of_times_are_no_kitti_sequence(tmp_path):
+    (tmp_path / "pictures").mkdir()
+    for number in range(4):
+        assert cv2.imwrite(str(tmp_path / "pictures" / f"{number}.png"), picture(number))
+    times_s = [0.5 * number for number in range(4)]
+    (tmp_path / "pictures" / "times.txt").write_text("".join(f"{time}\n" for time in times_s))
+    assert main(["import", str(tmp_path / "pictures"), "--out", str(tmp_path / "bag")]) == 0
+    stamps_s = [frame.stamp_ns / 1e9 for frame in played(tmp_path / "bag")]
+    np.testing.assert_allclose(stamps_s, times_s, atol=1e-9)

@@ -37,6 +37,7 @@ _TUM_DEPTH_UNIT_M = 1 / 5000
 _TUM_LONGEST_GAP_NS = 20_000_000
 _SEVEN_SCENES_CAMERA = Camera(width=640, height=480, fx=585.0, fy=585.0, cx=320.0, cy=240.0)
 _SEVEN_SCENES_FPS = 30
+_KITTI_IMAGES = ("image_2", "image_0")
 
 
 def read_tum_rgbd(folder: Path) -> Dataset:
@@ -121,7 +122,12 @@ LAYOUTS = (
         read_euroc,
         "EuRoC MAV",
     ),
-    Layout("kitti", lambda f: (f / "times.txt").is_file(), read_kitti, "KITTI odometry"),
+    Layout(
+        "kitti",  # a `times.txt` alone may stamp any folder of pictures
+        lambda f: (f / "times.txt").is_file() and any((f / i).is_dir() for i in _KITTI_IMAGES),
+        read_kitti,
+        "KITTI odometry",
+    ),
 )
 
 
