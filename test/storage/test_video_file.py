@@ -92,10 +92,14 @@ def test_a_stamp_that_goes_back_does_not_stop_the_video(session, encoded_video):
     assert np.all(np.diff(times_s) > 0)
 
 
-def test_a_second_flight_hours_later_goes_on_in_a_file_of_its_own(session, encoded_video):
-    """Longer than an mp4 can step: the same drone flies in the morning and in the afternoon."""
-    morning, late_ns = encoded_video(24), 7 * 3600 * 10**9
-    later = [replace(f, id=f.id + 24, stamp_ns=f.stamp_ns + late_ns) for f in morning]
+@pytest.mark.parametrize("step_s", [7 * 3600, -60])
+def test_a_second_flight_after_a_step_of_the_clock_goes_on_in_a_file_of_its_own(
+    session, encoded_video, step_s
+):
+    """Longer than an mp4 can step: the same drone flies in the morning and in the afternoon. Or its
+    clock is set right by a server of time: an mp4 cannot go back."""
+    morning, step_ns = encoded_video(24), step_s * 10**9
+    later = [replace(f, id=f.id + 24, stamp_ns=f.stamp_ns + step_ns) for f in morning]
     for frame in [*morning, *later]:
         session.write(frame)
     session.close()
@@ -105,6 +109,14 @@ def test_a_second_flight_hours_later_goes_on_in_a_file_of_its_own(session, encod
         assert len(units) == 24
         expected_s = [(frame.stamp_ns - morning[0].stamp_ns) / 1e9 for frame in morning]
         np.testing.assert_allclose(times_s, expected_s, atol=1 / 90_000)
+
+
+def test_a_clock_that_is_set_back_a_little_divides_no_video(session, encoded_video):
+    frames = encoded_video(24)
+    again = [replace(f, id=f.id + 24, stamp_ns=f.stamp_ns + 3 * 10**8) for f in frames]
+    assert again[0].stamp_ns < frames[-1].stamp_ns
+    assert all(session.write(frame) for frame in [*frames, *again])
+    assert [path.name for path in session.videos] == ["video.mp4"]
 
 
 def test_pictures_coded_out_of_order_keep_their_times(session):

@@ -45,6 +45,7 @@ _PARAMETER_SETS = {"h264": (7, 8), "h265": (32, 33, 34)}  # NAL unit types
 _FULL, _AWAY = (errno.ENOSPC, errno.EDQUOT), (errno.EIO, errno.EROFS, errno.ENOTCONN, errno.ESTALE)
 _DISK_ERRORS = (*_FULL, *_AWAY)
 _LONGEST_PAUSE_NS = 3600 * 10**9
+_LONGEST_STEP_BACK_NS = 10**9
 _MOST_REORDERED = 16  # as many as either codec allows
 _FFMPEG_FORMATS = {"h264": "h264", "h265": "hevc"}
 
@@ -55,7 +56,7 @@ class VideoSession:
     Presentation times are the frames' capture stamps, from the first on, also of pictures that are
     coded out of order. A new parameter set, as after a change of resolution, goes on in
     `video_2.mp4`, because an mp4 track has one, and so does the first key frame after a full disk
-    or a pause of an hour.
+    or a pause of an hour, and after the clock was set back.
     Raises `StorageError` when the folder cannot be made; frames that cannot be stored are counted
     in `dropped` by reason.
     """
@@ -246,10 +247,13 @@ class _Track:
         self._last_dts: int = -depth - 1
 
     def goes_on(self, key_frame: EncodedFrame, parameters: tuple[bytes, ...]) -> bool:
-        """Whether a key frame belongs to this file. FFmpeg takes no step of 2^31 ticks: after one
-        all pictures follow at once."""
-        behind_ns = key_frame.stamp_ns - self._newest_ns
-        return self.parameters == parameters and behind_ns < _LONGEST_PAUSE_NS
+        """Whether a key frame belongs to this file. FFmpeg takes no step of 2^31 ticks, and none
+        back: after one all pictures follow at once. Coding order puts no picture before a key frame
+        that is shown after it, so that one far back is of a clock that was set back."""
+        step_ns = key_frame.stamp_ns - self._newest_ns
+        return (
+            self.parameters == parameters and -_LONGEST_STEP_BACK_NS <= step_ns < _LONGEST_PAUSE_NS
+        )
 
     def fileno(self) -> int:
         """A descriptor of the file, for syncing it; there is one from the first write on."""
