@@ -52,13 +52,16 @@ export class Stage {
     this.scene.add(this.sun);
   }
 
-  // Turn the world so that `up` (a direction in the world frame) points up on the screen.
+  // Turn the world so that `up` (a direction in the world frame) points up on the screen: half a turn
+  // about x, which does so for a level first camera, and then the least that is left. Without the
+  // half turn, the least turn would be undefined just there, and swing about with every estimate.
   turnUpright(up) {
     const from = new THREE.Vector3(...up).normalize();
     if (from.lengthSq() === 0 || (this.up && this.up.angleTo(from) < CALM_RAD)) return;
     this.up = from;
-    if (from.y < -0.9999) this.world.quaternion.setFromAxisAngle(new THREE.Vector3(1, 0, 0), Math.PI);
-    else this.world.quaternion.setFromUnitVectors(from, new THREE.Vector3(0, 1, 0));
+    const flip = new THREE.Quaternion(1, 0, 0, 0);
+    const rest = from.clone().applyQuaternion(flip);
+    this.world.quaternion.setFromUnitVectors(rest, new THREE.Vector3(0, 1, 0)).multiply(flip);
     this.world.updateMatrixWorld(true);
     this.redraw();
   }

@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The page's stage: which way the world is turned, and what the view reaches."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from page_modules import needs_node, run_beside_the_page
+from scipy.spatial.transform import Rotation
+
+pytestmark = needs_node
+
+# Stages without a renderer, each turned so that the given directions are up, one after the other.
+_TURN = """
+import * as THREE from "./vendor/three.module.min.js";
+import { Stage } from "./scene.js";
+const turned = (ups) => {
+  const stage = Object.create(Stage.prototype);
+  Object.assign(stage, { world: new THREE.Group(), redraw: () => {} });
+  for (const up of ups) stage.turnUpright(up);
+  return stage.world.quaternion.toArray();
+};
+console.log(JSON.stringify(JSON.parse(process.argv[2]).map(turned)));
+"""
+LEVEL = np.array([0.0, -1.0, 0.0])  # up for a first camera that is held level: its y points down
+
+
+def turned(folder, *stories) -> Rotation:
+    """For each story of directions that were up: stage_from_world at its end."""
+    told = [[list(map(float, up)) for up in story] for story in stories]
+    return Rotation.from_quat(run_beside_the_page(folder, _TURN, told))
+
+
+def leaning(angle_rad: float, towards_rad: float) -> np.ndarray:
+    """Up for a first camera that was held askew."""
+    axis = np.array([np.cos(towards_rad), 0.0, np.sin(towards_rad)])
+    return Rotation.from_rotvec(angle_rad * axis).apply(LEVEL)
+
+
+def test_up_points_up_on_the_screen_whatever_it_is(tmp_path):
+    ups = np.random.default_rng(3).normal(size=(20, 3))
+    ups = np.vstack([ups / np.linalg.norm(ups, axis=1)[:, None], LEVEL, -LEVEL, np.eye(3)[2]])
+    stage_from_world = turned(tmp_path, *[[up] for up in ups])
+    for up, rotation in zip(ups, stage_from_world, strict=True):
+        np.testing.assert_allclose(rotation.apply(up), [0, 1, 0], atol=1e-6)
+
+
+@pytest.mark.parametrize("angle_rad", [0.055, 0.5])
+def test_the_world_turns_by_no_more_than_the_change_of_up(tmp_path, angle_rad):
+    """Around the level camera, where the first estimates of a phone held upright lie."""
+    ways = np.linspace(0, 2 * np.pi, 12, endpoint=False)
+    before, *after = turned(tmp_path, [LEVEL], *[[LEVEL, leaning(angle_rad, w)] for w in ways])
+    for rotation in after:
+        assert (rotation * before.inv()).magnitude() == pytest.approx(angle_rad, abs=1e-6)
+    # from one askew to the other side is twice as far, and not once round
+    across = turned(
+        tmp_path, *[[leaning(angle_rad, w), leaning(angle_rad, w + np.pi)] for w in ways]
+    )
+    for first, rotation in zip(after, across, strict=True):
+        assert (rotation * first.inv()).magnitude() == pytest.approx(2 * angle_rad, abs=1e-6)
+
+
+def test_a_map_whose_z_is_up_is_seen_with_x_to_the_right_and_y_ahead(tmp_path):
+    (stage_from_map,) = turned(tmp_path, [[0, 0, 1]])
+    np.testing.assert_allclose(
+        stage_from_map.as_matrix(), [[1, 0, 0], [0, 0, 1], [0, -1, 0]], atol=1e-6
+    )
