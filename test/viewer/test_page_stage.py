@@ -22,6 +22,35 @@ const turned = (ups) => {
 };
 console.log(JSON.stringify(JSON.parse(process.argv[2]).map(turned)));
 """
+# The near plane after the view was at each of the given distances from a place amid a large map: as
+# the second after tells, and at the end of a glide to there.
+_REACH = """
+import * as THREE from "./vendor/three.module.min.js";
+import { Stage } from "./scene.js";
+const { radius, distances } = JSON.parse(process.argv[2]);
+const side = radius / Math.sqrt(3);
+const corner = new THREE.Vector3(side, side, side);
+const box = new THREE.Box3(corner.clone().negate(), corner);
+const place = new THREE.Vector3(0.5 * radius, 0, 0);
+const stage = Object.create(Stage.prototype);
+Object.assign(stage, {
+  world: new THREE.Group(),
+  camera: new THREE.PerspectiveCamera(50, 1, 0.01, 5000),
+  controls: { target: place.clone(), enabled: true },
+  redraw: () => {},
+});
+const told = distances.map((distance) => {
+  stage.camera.position.copy(place).add(new THREE.Vector3(0, 0, distance));
+  stage.reach(box);
+  const { near, far } = stage.camera;
+  stage.camera.position.set(0, 0, radius);
+  stage.reach(box);
+  stage.focus(place, distance);
+  for (const now of [0, 300, 10_000]) stage.glide(now);
+  return { near, far, glided: stage.camera.near, rest: stage.camera.position.distanceTo(place) };
+});
+console.log(JSON.stringify(told));
+"""
 LEVEL = np.array([0.0, -1.0, 0.0])  # up for a first camera that is held level: its y points down
 
 
@@ -65,3 +94,21 @@ def test_a_map_whose_z_is_up_is_seen_with_x_to_the_right_and_y_ahead(tmp_path):
     np.testing.assert_allclose(
         stage_from_map.as_matrix(), [[1, 0, 0], [0, 0, 1], [0, -1, 0]], atol=1e-6
     )
+
+
+def test_what_one_looks_at_from_nearby_is_not_cut_however_large_the_map(tmp_path):
+    radius = 150.0
+    distances = [300.0, 20.0, 1.0, 0.3]
+    told = run_beside_the_page(tmp_path, _REACH, {"radius": radius, "distances": distances})
+    for distance, view in zip(distances, told, strict=True):
+        assert view["rest"] == pytest.approx(distance)
+        most = 1.001 * distance / 300  # a hair more for rounding
+        assert 0 < view["near"] <= most
+        assert 0 < view["glided"] <= most
+        assert view["far"] > distance + 2 * radius  # all of the map
+    assert told[0]["near"] == pytest.approx(radius / 300), "depth keeps its steps in the whole view"
+
+
+def test_a_view_on_the_very_place_that_it_looks_at_keeps_a_depth(tmp_path):
+    (view,) = run_beside_the_page(tmp_path, _REACH, {"radius": 10.0, "distances": [0.0]})
+    assert 0 < view["near"] < 1e-4

@@ -11,6 +11,7 @@ const GLIDE_MS = 650;
 const SLOW_MS = 60;
 const LONGEST_REST_MS = 1000;
 const FILL = 1.25; // of the view that a box takes when it is shown
+const NEAREST = 1e-3; // of the radius: what is looked at from closer by may be cut
 
 export class Stage {
   constructor(element) {
@@ -34,6 +35,7 @@ export class Stage {
     this.afterDraw = [];
     this.frames = 0;
     this.radius = 4; // of what is there; speeds follow it
+    this.range = 4; // from the view to what is there
     this.onUserMoves = () => {};
     this.onRestored = () => {};
     this.addLights();
@@ -126,8 +128,10 @@ export class Stage {
     this.camera.position.lerpVectors(way.from, way.to, eased);
     this.controls.target.lerpVectors(way.fromTarget, way.toTarget, eased);
     if (!this.controls.enabled) this.camera.lookAt(this.controls.target);
-    if (t === 1) this.gliding = null;
-    return t < 1;
+    if (t < 1) return true;
+    this.gliding = null;
+    this.setRange(this.range);
+    return false;
   }
 
   // Look at the box (THREE.Box3 in the world frame) from where the view is, or from behind and above.
@@ -168,8 +172,12 @@ export class Stage {
     this.setRange(Math.max(this.radius, this.camera.position.distanceTo(centre)));
   }
 
+  // What is at `distance` is drawn, and what is looked at, which on a large map is much nearer.
   setRange(distance) {
-    this.camera.near = Math.min(distance, this.radius) / 300;
+    this.range = distance;
+    const looked = this.camera.position.distanceTo(this.controls.target);
+    const nearest = Math.max(looked, NEAREST * this.radius);
+    this.camera.near = Math.min(distance, this.radius, nearest) / 300;
     this.camera.far = 40 * Math.max(distance, this.radius);
     this.camera.updateProjectionMatrix();
   }
