@@ -51,6 +51,39 @@ const told = distances.map((distance) => {
 });
 console.log(JSON.stringify(told));
 """
+# How dense a stage's pixels are after it was moved to monitors of these densities, one by one.
+_MONITORS = """
+import * as THREE from "./vendor/three.module.min.js";
+import { Stage } from "./scene.js";
+const [first, ...others] = JSON.parse(process.argv[2]);
+let listening = [];
+Object.assign(globalThis, {
+  devicePixelRatio: first,
+  matchMedia: (query) => ({
+    addEventListener: (_, heard) => listening.push({ query, heard }),
+  }),
+});
+let drawn = 0;
+const stage = Object.create(Stage.prototype);
+Object.assign(stage, {
+  element: { clientWidth: 640, clientHeight: 480 },
+  renderer: { setPixelRatio: (ratio) => { drawn = ratio; }, setSize: () => {} },
+  camera: new THREE.PerspectiveCamera(),
+  redraw: () => {},
+});
+stage.resize();
+stage.watchPixels();
+const found = [drawn];
+for (const density of others) {
+  const before = `(resolution: ${globalThis.devicePixelRatio}dppx)`;
+  globalThis.devicePixelRatio = density;
+  const told = listening.filter(({ query }) => query === before);
+  listening = [];
+  for (const { heard } of told) heard();
+  found.push(drawn);
+}
+console.log(JSON.stringify(found));
+"""
 LEVEL = np.array([0.0, -1.0, 0.0])  # up for a first camera that is held level: its y points down
 
 
@@ -112,3 +145,9 @@ def test_what_one_looks_at_from_nearby_is_not_cut_however_large_the_map(tmp_path
 def test_a_view_on_the_very_place_that_it_looks_at_keeps_a_depth(tmp_path):
     (view,) = run_beside_the_page(tmp_path, _REACH, {"radius": 10.0, "distances": [0.0]})
     assert 0 < view["near"] < 1e-4
+
+
+def test_the_view_is_as_dense_as_the_monitor_that_it_is_moved_to(tmp_path):
+    densities = [1, 2, 1.25, 3]
+    drawn = run_beside_the_page(tmp_path, _MONITORS, densities)
+    assert drawn == [1, 2, 1.25, 2], "more than twice is seen by nobody"

@@ -5,6 +5,7 @@ import * as THREE from "./vendor/three.module.min.js";
 import { LineMaterial, LineSegments2, LineSegmentsGeometry } from "./vendor/three.module.min.js";
 
 const MOST_LINES = 20;
+const DOT_PX = 9;
 
 export class Measure {
   // `length(value)` tells a length in words.
@@ -13,13 +14,17 @@ export class Measure {
     this.on = false;
     this.points = [];
     this.lines = new LineSegments2(new LineSegmentsGeometry(), new LineMaterial({ color: 0xff3d8b, linewidth: 3, depthTest: false, transparent: true }));
-    this.dots = new THREE.Points(new THREE.BufferGeometry(), new THREE.PointsMaterial({ color: 0xff3d8b, size: 9 * stage.renderer.getPixelRatio(), sizeAttenuation: false, depthTest: false, transparent: true }));
+    this.dots = new THREE.Points(new THREE.BufferGeometry(), new THREE.PointsMaterial({ color: 0xff3d8b, sizeAttenuation: false, depthTest: false, transparent: true }));
     for (const object of [this.lines, this.dots]) {
       object.frustumCulled = false;
       object.renderOrder = 5;
       object.visible = false;
       stage.world.add(object);
     }
+    stage.beforeDraw.push(() => {
+      this.dots.material.size = DOT_PX * stage.renderer.getPixelRatio();
+      return false;
+    });
   }
 
   // The first and the second point (world frame) make a line, the third begins the next.

@@ -5,17 +5,22 @@ import { linear } from "./mesh_geometry.js";
 import * as THREE from "./vendor/three.module.min.js";
 
 const MOST_POINTS = 2_000_000; // then the clouds of the oldest keyframes go, to 90 %
+const POINT_PX = 2.2;
 
 export class PointsLayer {
   constructor(stage) {
     this.stage = stage;
     this.group = new THREE.Group();
     this.group.visible = false;
-    this.material = new THREE.PointsMaterial({ size: 2.2 * stage.renderer.getPixelRatio(), sizeAttenuation: false, vertexColors: true });
+    this.material = new THREE.PointsMaterial({ sizeAttenuation: false, vertexColors: true });
     this.clouds = new Map();
     this.keyframes = new Map();
     this.count = 0;
     stage.world.add(this.group);
+    stage.beforeDraw.push(() => {
+      this.material.size = POINT_PX * stage.renderer.getPixelRatio();
+      return false;
+    });
   }
 
   update({ keyframe_id, step, low, points, colours }) {

@@ -18,7 +18,6 @@ export class Stage {
     this.element = element;
     this.software = drawsInSoftware();
     this.renderer = new THREE.WebGLRenderer({ antialias: !this.software, alpha: true, powerPreference: "high-performance" });
-    this.renderer.setPixelRatio(this.software ? 1 : Math.min(devicePixelRatio, 2));
     element.append(this.renderer.domElement);
     this.scene = new THREE.Scene();
     this.world = new THREE.Group(); // everything in the world frame hangs here
@@ -44,6 +43,7 @@ export class Stage {
     document.addEventListener("visibilitychange", () => this.redraw());
     this.renderer.domElement.addEventListener("webglcontextrestored", () => this.onRestored());
     this.resize();
+    this.watchPixels();
   }
 
   addLights() {
@@ -70,10 +70,20 @@ export class Stage {
 
   resize() {
     const { clientWidth: width, clientHeight: height } = this.element;
+    this.renderer.setPixelRatio(this.software ? 1 : Math.min(devicePixelRatio, 2));
     this.renderer.setSize(width, height);
     this.camera.aspect = width / Math.max(height, 1);
     this.camera.updateProjectionMatrix();
     this.redraw();
+  }
+
+  // On another monitor, or zoomed, pixels are of another size although the window may not be.
+  watchPixels() {
+    const same = matchMedia(`(resolution: ${devicePixelRatio}dppx)`);
+    same.addEventListener("change", () => {
+      this.resize();
+      this.watchPixels();
+    }, { once: true });
   }
 
   // Draw once the browser is ready. Where it is slow, messages get as much time as drawing does.
