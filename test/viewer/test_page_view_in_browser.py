@@ -3,8 +3,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from headless_browser import needs_browser, until
 from test_page_in_browser import page  # noqa: F401  (a fixture)
+from world_for_viewers import growing_ground
 
 pytestmark = needs_browser
 
@@ -18,4 +21,26 @@ def test_a_zoomed_page_has_as_many_pixels_as_the_window(page):  # noqa: F811
         until(page, f"devicePixelRatio === {zoom}")
         until(page, f"document.querySelector('#stage canvas').clientWidth === {size['width']}")
         until(page, "document.querySelector('#stage canvas').width === 960")
+    assert page.complaints == []
+
+
+def test_keys_keep_their_meaning_after_the_slider_was_dragged(page, page_server):  # noqa: F811
+    for number, step in enumerate(growing_ground()[:4]):
+        page_server.mesh(dataclasses.replace(step, capture_ns=3 * number * 10**9))
+    until(page, "!document.getElementById('timeline').hidden")
+    page.locator("#slider").click()  # amid it, where it keeps the focus
+    until(page, "document.activeElement.id === 'slider' && worldsystem.timeline.at !== null")
+    page.keyboard.press(" ")
+    until(page, "worldsystem.timeline.playing")
+    page.keyboard.press("l")
+    until(page, "worldsystem.timeline.at === null")
+    page.keyboard.down("w")
+    assert page.evaluate("worldsystem.stage.flight.keys.has('KeyW')")
+    page.keyboard.up("w")
+    page.keyboard.press("f")
+    assert page.locator("[data-mode=follow]").get_attribute("aria-pressed") == "true"
+    page.keyboard.press("/")
+    page.keyboard.type("wall f")  # is text
+    assert page.locator("#query").input_value() == "wall f"
+    assert page.locator("[data-mode=follow]").get_attribute("aria-pressed") == "true"
     assert page.complaints == []

@@ -3,6 +3,7 @@
 
 import * as THREE from "./vendor/three.module.min.js";
 
+export const TYPED_INTO = "input:not([type=range]), textarea"; // keys are text there
 const AXES = { KeyW: [2, -1], KeyS: [2, 1], KeyA: [0, -1], KeyD: [0, 1], KeyQ: [1, -1], KeyE: [1, 1] };
 const CROSSINGS_PER_S = 0.35; // of the world's radius
 const FAST = 4;
@@ -32,7 +33,7 @@ export class Flight {
 
   press({ code, target, shiftKey, ctrlKey, metaKey, altKey }) {
     this.fast = shiftKey;
-    if (!AXES[code] || ctrlKey || metaKey || altKey || target.matches?.("input, textarea")) return;
+    if (!AXES[code] || ctrlKey || metaKey || altKey || target.matches?.(TYPED_INTO)) return;
     if (this.keys.size === 0) this.last = undefined;
     this.keys.add(code);
     this.stage.userMoves();

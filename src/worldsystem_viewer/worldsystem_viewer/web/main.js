@@ -4,6 +4,7 @@
 import { CameraLayer } from "./camera.js";
 import { Card } from "./card.js";
 import { Connection, recall, remember } from "./connection.js";
+import { TYPED_INTO } from "./fly.js";
 import { Grid } from "./grid.js";
 import { Labels } from "./labels.js";
 import { Measure } from "./measure.js";
@@ -297,7 +298,7 @@ const keys = {
 };
 const numbered = [...document.querySelectorAll("#layers button")];
 addEventListener("keydown", (event) => {
-  if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches("input, dialog *")) return;
+  if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches(`${TYPED_INTO}, dialog *`)) return;
   if (event.key === " " && event.target.closest("button")) return; // it presses the button
   const act = keys[event.key] ?? (numbered[Number(event.key) - 1] && (() => numbered[Number(event.key) - 1].click()));
   if (!act) return;
