@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 
 from headless_browser import needs_browser, until
 from test_page_in_browser import page  # noqa: F401  (a fixture)
-from world_for_viewers import growing_ground
+from world_for_viewers import growing_ground, picture, pose_event
 
 pytestmark = needs_browser
 
@@ -43,4 +44,33 @@ def test_keys_keep_their_meaning_after_the_slider_was_dragged(page, page_server)
     page.keyboard.type("wall f")  # is text
     assert page.locator("#query").input_value() == "wall f"
     assert page.locator("[data-mode=follow]").get_attribute("aria-pressed") == "true"
+    assert page.complaints == []
+
+
+# The mesh with the live picture, which hangs in the frustum of the camera now.
+PICTURES_SEEN = """(() => {
+  const seen = [];
+  worldsystem.stage.world.traverseVisible((each) => {
+    if (each.material?.map?.image instanceof ImageBitmap) seen.push(each);
+  });
+  return seen.length;
+})()"""
+
+
+def test_no_picture_stays_in_the_frustum_when_video_is_off(page, page_server):  # noqa: F811
+    page_server.pose(pose_event(1, 0.1, stamp_ns=time.time_ns()))
+    for number in range(20):
+        page_server.image(picture(0.5), number)
+        page.wait_for_timeout(100)
+        if page.evaluate("worldsystem.pictures") > 0:
+            break
+    until(page, f"{PICTURES_SEEN} === 1")
+    video = page.locator("[data-toggle=video]")
+    video.click()
+    assert page.evaluate(PICTURES_SEEN) == 0
+    page_server.pose(pose_event(2, 0.2, stamp_ns=time.time_ns()))
+    until(page, "worldsystem.pathLength === 2")
+    assert page.evaluate(PICTURES_SEEN) == 0
+    video.click()
+    until(page, f"{PICTURES_SEEN} === 1")
     assert page.complaints == []

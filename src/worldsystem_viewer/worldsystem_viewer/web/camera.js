@@ -14,6 +14,7 @@ export class CameraLayer {
     this.size = 0.2;
     this.following = false;
     this.showKeyframes = true;
+    this.pictureShown = true;
     this.poses = new Map();
     this.world_from_cam = null;
     this.now = lines(0x2f7bff, 3);
@@ -57,8 +58,14 @@ export class CameraLayer {
     const first = !this.picture.material.map;
     this.picture.material.map = texture;
     if (first) this.picture.material.needsUpdate = true;
-    this.picture.visible = true;
+    this.picture.visible = this.pictureShown;
     if (!this.stage.software) this.stage.redraw();
+  }
+
+  showPicture(on) {
+    this.pictureShown = on;
+    this.picture.visible = on && Boolean(this.picture.material.map);
+    this.stage.redraw();
   }
 
   // Frusta are drawn relative to the extent of what is there, since scale may be unknown.
@@ -125,6 +132,8 @@ export class CameraLayer {
     this.poses.clear();
     this.world_from_cam = null;
     this.now.visible = false;
+    this.picture.material.map?.dispose();
+    this.picture.material.map = null;
     this.picture.visible = false;
     this.touch();
   }

@@ -148,6 +148,7 @@ const toggles = {
   objects: (on) => objects.show(on),
   video: (on) => {
     video.enable(on);
+    camera.showPicture(on);
     tellLayers();
   },
   grid: (on) => grid.show(on),
