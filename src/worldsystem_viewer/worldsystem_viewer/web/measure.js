@@ -6,6 +6,7 @@ import { LineMaterial, LineSegments2, LineSegmentsGeometry } from "./vendor/thre
 
 const MOST_LINES = 20;
 const DOT_PX = 9;
+const OVER_SPLATS = 20; // which are drawn at 10, over what was drawn without depth before
 
 export class Measure {
   // `length(value)` tells a length in words.
@@ -17,7 +18,7 @@ export class Measure {
     this.dots = new THREE.Points(new THREE.BufferGeometry(), new THREE.PointsMaterial({ color: 0xff3d8b, sizeAttenuation: false, depthTest: false, transparent: true }));
     for (const object of [this.lines, this.dots]) {
       object.frustumCulled = false;
-      object.renderOrder = 5;
+      object.renderOrder = OVER_SPLATS;
       object.visible = false;
       stage.world.add(object);
     }

@@ -30,6 +30,7 @@ export class PointsLayer {
     geometry.setAttribute("color", new THREE.BufferAttribute(linear(colours), 3, true));
     const cloud = new THREE.Points(geometry, this.material);
     cloud.matrixAutoUpdate = false;
+    cloud.visible = false; // until it has a place
     cloud.frustumCulled = false; // three would compute bounds before the matrix is known
     cloud.grid = new THREE.Matrix4().makeTranslation(...low).scale(new THREE.Vector3(step, step, step));
     this.clouds.set(keyframe_id, cloud);
@@ -65,6 +66,7 @@ export class PointsLayer {
     if (!cloud || !keyframe) return;
     cloud.matrix.multiplyMatrices(keyframe, cloud.grid);
     cloud.matrixWorldNeedsUpdate = true;
+    cloud.visible = true;
   }
 
   drop(id) {

@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The page's layers without a browser: what is over what, where clouds lie, splats."""
+
+from __future__ import annotations
+
+from page_modules import needs_node, run_beside_the_page
+
+pytestmark = needs_node
+
+# What layers find around them, and a stage that draws nothing.
+_AROUND = """
+import * as THREE from "./vendor/three.module.min.js";
+globalThis.Worker = class { postMessage() {} };
+const stage = {
+  world: new THREE.Group(),
+  renderer: { getPixelRatio: () => 1 },
+  beforeDraw: [],
+  redraw: () => {},
+};
+const tell = (found) => console.log(JSON.stringify(found));
+const given = JSON.parse(process.argv[2]);
+"""
+
+_ORDERS = """
+const { Measure } = await import("./measure.js");
+const { SplatPool } = await import("./splat_pool.js");
+const measure = new Measure(stage, { set: () => {} }, String);
+const pool = new SplatPool(stage);
+tell([measure.lines, measure.dots, pool.mesh].map((each) => each.renderOrder));
+"""
+
+# Points of keyframe 3, then its place, then a correction of it: what is drawn of it after each.
+_CLOUD = """
+const { PointsLayer } = await import("./points.js");
+const layer = new PointsLayer(stage);
+layer.group.visible = true;
+const drawn = () => {
+  stage.world.updateMatrixWorld();
+  const seen = [];
+  stage.world.traverseVisible((each) => {
+    if (!each.isPoints) return;
+    const places = each.geometry.getAttribute("position");
+    const first = new THREE.Vector3().fromBufferAttribute(places, 0);
+    seen.push(first.applyMatrix4(each.matrixWorld).toArray());
+  });
+  return seen;
+};
+const place = (x) => layer.frames({
+  removed: [], id: [3], point_scale: [2],
+  world_from_cam: new Float32Array([1, 0, 0, x, 0, 1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1]),
+});
+layer.update({
+  keyframe_id: 3, step: 0.5, low: [1, 1, 1],
+  points: new Uint16Array([2, 4, 6]), colours: new Uint8Array([9, 9, 9]),
+});
+const found = [drawn()];
+for (const x of given) {
+  place(x);
+  found.push(drawn());
+}
+tell(found);
+"""
+
+
+def test_measured_lengths_are_drawn_after_the_splats_which_know_no_depth(tmp_path):
+    lines, dots, splats = run_beside_the_page(tmp_path, _AROUND + _ORDERS)
+    assert min(lines, dots) > splats
+
+
+def test_a_cloud_is_drawn_once_its_keyframes_place_is_known(tmp_path):
+    before, placed, corrected = run_beside_the_page(tmp_path, _AROUND + _CLOUD, [10.0, -5.0])
+    assert before == []
+    # its point is at low + step * (2, 4, 6) = (2, 3, 4), twice that in the world, beside the camera
+    assert placed == [[14.0, 6.0, 8.0]]
+    assert corrected == [[-1.0, 6.0, 8.0]]
