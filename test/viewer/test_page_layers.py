@@ -3,7 +3,11 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 from page_modules import needs_node, run_beside_the_page
+
+from worldsystem_viewer.splats.config import SplatsConfig
 
 pytestmark = needs_node
 
@@ -61,6 +65,17 @@ for (const x of given) {
 tell(found);
 """
 
+# How long the sides of the splats' textures are when there is room for so many splats.
+_TEXTURES = """
+const { SplatPool } = await import("./splat_pool.js");
+const pool = new SplatPool(stage);
+while (pool.pages * 256 < given) pool.grow(2 * pool.pages);
+tell([pool.words, pool.places].flatMap(({ image }) => {
+  if (image.data.length !== 4 * image.width * image.height) throw new Error("not all is used");
+  return [image.width, image.height];
+}));
+"""
+
 
 def test_measured_lengths_are_drawn_after_the_splats_which_know_no_depth(tmp_path):
     lines, dots, splats = run_beside_the_page(tmp_path, _AROUND + _ORDERS)
@@ -73,3 +88,9 @@ def test_a_cloud_is_drawn_once_its_keyframes_place_is_known(tmp_path):
     # its point is at low + step * (2, 4, 6) = (2, 3, 4), twice that in the world, beside the camera
     assert placed == [[14.0, 6.0, 8.0]]
     assert corrected == [[-1.0, 6.0, 8.0]]
+
+
+def test_as_many_splats_as_can_be_kept_fit_into_textures(tmp_path):
+    (most,) = (f.metadata["high"] for f in fields(SplatsConfig) if f.name == "most_splats")
+    sides = run_beside_the_page(tmp_path, _AROUND + _TEXTURES, most)
+    assert max(sides) <= 8192  # what a phone's graphics take; others take 16384 or more

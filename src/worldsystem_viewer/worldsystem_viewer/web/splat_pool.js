@@ -8,6 +8,7 @@ import * as THREE from "./vendor/three.module.min.js";
 
 const PAGE = 256;
 const ROW = 1024; // texels in a row of the words' texture: four pages
+const PLACED = 64; // pages whose places are one row of the places' texture, three texels each
 const FIRST_PAGES = 256;
 const CALM = 0.9998; // cosine: a view that turned by less keeps its order
 
@@ -69,7 +70,7 @@ export class SplatPool {
     }
     this.words = new THREE.DataTexture(words, ROW, rows, THREE.RGBAIntegerFormat, THREE.UnsignedIntType);
     this.words.internalFormat = "RGBA32UI";
-    this.places = new THREE.DataTexture(places, 3, pages, THREE.RGBAFormat, THREE.FloatType);
+    this.places = new THREE.DataTexture(places, 3 * PLACED, pages / PLACED, THREE.RGBAFormat, THREE.FloatType);
     for (const texture of [this.words, this.places]) {
       texture.unpackAlignment = 4;
       texture.onUpdate = () => { texture.userData.uploaded = true; };

@@ -50,9 +50,10 @@ void main() {
   uvec4 word = texelFetch(words, ivec2(number & 1023u, number >> 10u), 0);
   if (word.x >> 24u == 0u) return;
   int page = int(number >> 8u);
-  vec4 r0 = texelFetch(places, ivec2(0, page), 0);
-  vec4 r1 = texelFetch(places, ivec2(1, page), 0);
-  vec4 r2 = texelFetch(places, ivec2(2, page), 0);
+  ivec2 place = ivec2(3 * (page & 63), page >> 6);
+  vec4 r0 = texelFetch(places, place, 0);
+  vec4 r1 = texelFetch(places, place + ivec2(1, 0), 0);
+  vec4 r2 = texelFetch(places, place + ivec2(2, 0), 0);
   vec4 local = vec4(unpackHalf2x16(word.y), unpackHalf2x16(word.z).x, 1.0);
   vec4 seen = modelViewMatrix * vec4(dot(r0, local), dot(r1, local), dot(r2, local), 1.0);
   vec4 clip = projectionMatrix * seen;
