@@ -145,6 +145,54 @@ def test_splats_look_in_the_page_as_the_reference_draws_them(browser, page_serve
     page.close()
 
 
+def assert_the_wall_is_seen(seen, discs) -> None:
+    wanted, alpha = reference(unpack(pack(discs)), *seen.shape[:2])
+    error = np.abs(seen - wanted)[alpha > 0.98]
+    assert np.median(error) <= 2  # 8 bits, blended one after the other
+    assert np.percentile(error, 95) <= 8
+
+
+def test_splats_of_any_page_are_drawn_where_their_chunk_is(browser, page_server):
+    """A row of the texture of places holds those of 64 pages."""
+    discs = coloured_wall()
+    page = opened(browser, page_server)
+    hide_panels(page)
+    show(page, "splats")
+    for number in range(1, 71):
+        far = put(discs[np.arange(3)], chunk=number, sequence=number, place=FAR_AWAY)
+        page_server.splats(far)
+    until(page, "worldsystem.splats.chunks === 70")
+    page_server.splats(put(discs, chunk=100, sequence=71))
+    until(page, "worldsystem.splats.chunks === 71")
+    assert page.evaluate("Math.min(...worldsystem.splats.pool.chunks.get(100).pages)") >= 70
+    page.evaluate(LOOK_FROM_THE_CAMERA)
+    assert_the_wall_is_seen(settled(page), discs)
+    assert page.complaints == []
+    page.close()
+
+
+def test_splats_are_there_again_after_the_graphics_card_lost_them(browser, page_server):
+    """Those that came before, and one that came before anything was drawn again."""
+    discs = coloured_wall()
+    page = opened(browser, page_server)
+    hide_panels(page)
+    show(page, "splats")
+    page_server.splats(put(discs))
+    until(page, f"worldsystem.splats.count === {len(discs)}")
+    page.evaluate(LOOK_FROM_THE_CAMERA)
+    before = settled(page)
+    assert_the_wall_is_seen(before, discs)
+    page.evaluate("worldsystem.stage.renderer.forceContextLoss()")
+    until(page, "worldsystem.stage.renderer.getContext().isContextLost()")
+    far = put(discs[np.arange(3)], chunk=2, sequence=2, place=FAR_AWAY)
+    page_server.splats(far)
+    until(page, "worldsystem.splats.chunks === 2")
+    page.evaluate("worldsystem.stage.renderer.forceContextRestore()")
+    until(page, "!worldsystem.stage.renderer.getContext().isContextLost()")
+    assert_the_wall_is_seen(settled(page), discs)
+    page.close()
+
+
 HIDE = """(hidden) => {
   Object.defineProperty(document, "hidden", { get: () => hidden, configurable: true });
   document.dispatchEvent(new Event("visibilitychange"));

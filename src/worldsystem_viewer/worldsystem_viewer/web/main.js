@@ -310,7 +310,10 @@ stage.onUserMoves = () => {
   userMoved = true;
   if (camera.following) setMode("orbit");
 };
-stage.onRestored = () => mesh.rebuildAll();
+stage.onRestored = () => {
+  mesh.rebuildAll();
+  splats.pool.restore();
+};
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => grid.paint());
 setTheme(recall("localStorage", "theme") ?? "auto");
 

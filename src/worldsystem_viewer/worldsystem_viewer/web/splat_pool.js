@@ -152,6 +152,16 @@ export class SplatPool {
     this.places.needsUpdate = true;
   }
 
+  // The graphics card has lost all textures: they go up whole again.
+  restore() {
+    for (const texture of [this.words, this.places]) {
+      texture.clearUpdateRanges();
+      texture.userData.uploaded = false;
+      texture.needsUpdate = true;
+    }
+    this.stage.redraw();
+  }
+
   sortIfNeeded() {
     if (!this.group.visible || this.sorting) return;
     const { camera, world } = this.stage;
