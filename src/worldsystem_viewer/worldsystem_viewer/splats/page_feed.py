@@ -52,6 +52,7 @@ class SplatShelf:
         self._lock = threading.Lock()
         self._chunks: dict[int, Shelved] = {}
         self._version = 0
+        self._void_version = 0
         self._sequence = 0
         self._stale: set[int] = set()
         self._lacks_something = True
@@ -87,6 +88,15 @@ class SplatShelf:
             self._stale.discard(delta.chunk)
             if self._stale:
                 self._let_go_of_stale()
+            if not self._chunks:
+                self._void_version = self._version
+
+    @property
+    def void_version(self) -> int:
+        """Of the newest change after which there was no chunk at all, as after a map's reset:
+        what was told up to then is part of no world any more."""
+        with self._lock:
+            return self._void_version
 
     def newest(self) -> dict[int, Shelved]:
         """All chunks, those last changed at the end."""
@@ -184,26 +194,38 @@ class SplatPages:
             await socket.close()
 
     async def next(self, cursor: PageCursor, now_s: float, *, deflated: bool) -> list[bytes]:
-        """What a page behind `cursor` is to be sent now: places and removals, then splats from the
-        newest chunk on, as the budget allows."""
+        """What a page behind `cursor` is to be sent now: places, then splats from the newest chunk
+        on, as the budget allows, then removals.
+
+        Removals wait for all splats, some of which may be those of a chunk that went into another;
+        but what a reset of the map voids goes first.
+        """
         cursor.fill(self._bytes_per_s, now_s)
+        void_version = self.shelf.void_version
         chunks = self.shelf.newest()
-        found = self._places(cursor, chunks)
+        void = [chunk for chunk, version in cursor.splats.items() if version <= void_version]
+        found = self._places(cursor, chunks, void)
         due = [c for c, item in chunks.items() if cursor.splats.get(c) != item.splats_version]
         for chunk in reversed(due):
             if deflated and self._bytes_per_s and cursor.credit <= 0:
-                break
+                return found
             found.append(await self._splats(chunk, chunks[chunk], deflated))
             cursor.credit -= len(found[-1])
             cursor.splats[chunk] = chunks[chunk].splats_version
             cursor.places[chunk] = chunks[chunk].place_version
-        return found
-
-    def _places(self, cursor: PageCursor, chunks: dict[int, Shelved]) -> list[bytes]:
         gone = [chunk for chunk in cursor.splats if chunk not in chunks]
+        return found + self._places(cursor, chunks, gone)
+
+    def _places(
+        self, cursor: PageCursor, chunks: dict[int, Shelved], gone: list[int]
+    ) -> list[bytes]:
         for chunk in gone:
             del cursor.splats[chunk], cursor.places[chunk]
-        moved = [c for c in cursor.places if cursor.places[c] != chunks[c].place_version]
+        moved = [
+            chunk
+            for chunk, version in cursor.places.items()
+            if chunk in chunks and chunks[chunk].place_version != version
+        ]
         if not gone and not moved:
             return []
         cursor.places |= {chunk: chunks[chunk].place_version for chunk in moved}
