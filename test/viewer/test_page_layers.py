@@ -5,8 +5,9 @@ from __future__ import annotations
 
 from dataclasses import fields
 
-from page_modules import needs_node, run_beside_the_page
+from page_modules import needs_node, run_beside
 
+from worldsystem_viewer.page_files import WEB
 from worldsystem_viewer.splats.config import SplatsConfig
 
 pytestmark = needs_node
@@ -78,12 +79,12 @@ tell([pool.words, pool.places].flatMap(({ image }) => {
 
 
 def test_measured_lengths_are_drawn_after_the_splats_which_know_no_depth(tmp_path):
-    lines, dots, splats = run_beside_the_page(tmp_path, _AROUND + _ORDERS)
+    lines, dots, splats = run_beside(WEB, tmp_path, _AROUND + _ORDERS)
     assert min(lines, dots) > splats
 
 
 def test_a_cloud_is_drawn_once_its_keyframes_place_is_known(tmp_path):
-    before, placed, corrected = run_beside_the_page(tmp_path, _AROUND + _CLOUD, [10.0, -5.0])
+    before, placed, corrected = run_beside(WEB, tmp_path, _AROUND + _CLOUD, [10.0, -5.0])
     assert before == []
     # its point is at low + step * (2, 4, 6) = (2, 3, 4), twice that in the world, beside the camera
     assert placed == [[14.0, 6.0, 8.0]]
@@ -92,5 +93,5 @@ def test_a_cloud_is_drawn_once_its_keyframes_place_is_known(tmp_path):
 
 def test_as_many_splats_as_can_be_kept_fit_into_textures(tmp_path):
     (most,) = (f.metadata["high"] for f in fields(SplatsConfig) if f.name == "most_splats")
-    sides = run_beside_the_page(tmp_path, _AROUND + _TEXTURES, most)
+    sides = run_beside(WEB, tmp_path, _AROUND + _TEXTURES, most)
     assert max(sides) <= 8192  # what a phone's graphics take; others take 16384 or more

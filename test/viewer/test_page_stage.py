@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from page_modules import needs_node, run_beside_the_page
+from page_modules import needs_node, run_beside
 from scipy.spatial.transform import Rotation
+
+from worldsystem_viewer.page_files import WEB
 
 pytestmark = needs_node
 
@@ -90,7 +92,7 @@ LEVEL = np.array([0.0, -1.0, 0.0])  # up for a first camera that is held level: 
 def turned(folder, *stories) -> Rotation:
     """For each story of directions that were up: stage_from_world at its end."""
     told = [[list(map(float, up)) for up in story] for story in stories]
-    return Rotation.from_quat(run_beside_the_page(folder, _TURN, told))
+    return Rotation.from_quat(run_beside(WEB, folder, _TURN, told))
 
 
 def leaning(angle_rad: float, towards_rad: float) -> np.ndarray:
@@ -132,7 +134,7 @@ def test_a_map_whose_z_is_up_is_seen_with_x_to_the_right_and_y_ahead(tmp_path):
 def test_what_one_looks_at_from_nearby_is_not_cut_however_large_the_map(tmp_path):
     radius = 150.0
     distances = [300.0, 20.0, 1.0, 0.3]
-    told = run_beside_the_page(tmp_path, _REACH, {"radius": radius, "distances": distances})
+    told = run_beside(WEB, tmp_path, _REACH, {"radius": radius, "distances": distances})
     for distance, view in zip(distances, told, strict=True):
         assert view["rest"] == pytest.approx(distance)
         most = 1.001 * distance / 300  # a hair more for rounding
@@ -143,11 +145,11 @@ def test_what_one_looks_at_from_nearby_is_not_cut_however_large_the_map(tmp_path
 
 
 def test_a_view_on_the_very_place_that_it_looks_at_keeps_a_depth(tmp_path):
-    (view,) = run_beside_the_page(tmp_path, _REACH, {"radius": 10.0, "distances": [0.0]})
+    (view,) = run_beside(WEB, tmp_path, _REACH, {"radius": 10.0, "distances": [0.0]})
     assert 0 < view["near"] < 1e-4
 
 
 def test_the_view_is_as_dense_as_the_monitor_that_it_is_moved_to(tmp_path):
     densities = [1, 2, 1.25, 3]
-    drawn = run_beside_the_page(tmp_path, _MONITORS, densities)
+    drawn = run_beside(WEB, tmp_path, _MONITORS, densities)
     assert drawn == [1, 2, 1.25, 2], "more than twice is seen by nobody"

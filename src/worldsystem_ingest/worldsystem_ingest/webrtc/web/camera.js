@@ -12,6 +12,7 @@ let link = null;
 let sensors = null;
 let media = null;
 let wakeLock = null;
+let turn = Promise.resolve(); // cameras are opened one after the other
 let token = asked.get("token") ?? "";
 
 // What tests and the browser's console can see.
@@ -35,11 +36,19 @@ async function start() {
   stop();
   element("start").disabled = true;
   show("connecting");
+  const stream = element("stream").value.trim();
+  sensors = new Sensors({ stream, token, facesUser: facesUser(), onChange: showSensors });
+  // before any wait: iOS allows motion only within the press of the button
+  sensors.start({ motion: element("send-motion").checked, position: element("send-position").checked });
+  turn = turn.then(() => begin(stream));
+  await turn;
+  element("start").disabled = false;
+}
+
+async function begin(stream) {
   try {
-    const stream = element("stream").value.trim();
-    sensors = new Sensors({ stream, token, facesUser: facesUser(), onChange: showSensors });
-    sensors.start({ motion: element("send-motion").checked, position: element("send-position").checked });
     media = await openCamera();
+    preview();
     link = new Link({ stream, token, onState: linkChanged });
     await link.start(media);
     element("start").dataset.on = "true";
@@ -50,7 +59,6 @@ async function start() {
     stop();
     show("stopped", problemOf(error));
   }
-  element("start").disabled = false;
 }
 
 function stop() {
@@ -89,23 +97,38 @@ async function openCamera() {
     stop();
     show("stopped", { what: "The camera was taken away", todo: "Another app may use it; close that and press Start." });
   });
-  element("preview").srcObject = opened;
-  element("preview").classList.toggle("mirrored", facesUser());
-  element("hint").hidden = true;
   return opened;
 }
 
-async function changeCamera() {
+function preview() {
+  element("preview").srcObject = media;
+  element("preview").classList.toggle("mirrored", facesUser());
+  element("hint").hidden = true;
+}
+
+function changeCamera() {
   rememberSettings();
+  turn = turn.then(openOther);
+}
+
+async function openOther() {
   if (!link) return;
   const before = media;
+  const mine = link; // Stop may be pressed while the camera opens, and Start again
   media = null;
-  before.getTracks().forEach((track) => track.stop()); // many phones open only one camera at a time
+  before?.getTracks().forEach((track) => track.stop()); // many phones open only one camera at a time
   try {
-    media = await openCamera();
-    if (sensors) sensors.facesUser = facesUser();
+    const opened = await openCamera();
+    if (link !== mine) {
+      opened.getTracks().forEach((track) => track.stop());
+      return;
+    }
+    media = opened;
+    preview();
+    sensors.facesUser = facesUser();
     await link.start(media);
   } catch (error) {
+    if (link !== mine) return;
     stop();
     show("stopped", problemOf(error));
   }

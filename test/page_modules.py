@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The page's modules in node, without a browser: a script beside them prints JSON."""
+"""A page's modules in node, without a browser: a script beside them prints JSON."""
 
 from __future__ import annotations
 
@@ -11,18 +11,20 @@ from typing import Any
 
 import pytest
 
-from worldsystem_viewer.page_files import WEB
-
 NODE = shutil.which("node")
 needs_node = pytest.mark.skipif(NODE is None, reason="node is not installed")
 
 
-def run_beside_the_page(folder: Path, script: str, given: object = None) -> Any:
-    """What `script`, a module in an empty `folder` that gets the page's files, prints.
+def run_beside(web: Path, folder: Path, script: str, given: object = None) -> Any:
+    """What `script`, a module in `folder` that gets copies of the page's files, prints.
 
-    It finds `given` as JSON in `process.argv[2]`.
+    It finds `given` as JSON in `process.argv[2]`. Files that are in the folder stay as they are.
     """
-    shutil.copytree(WEB, folder, dirs_exist_ok=True)
+    for path in web.rglob("*"):
+        copy = folder / path.relative_to(web)
+        if path.is_file() and not copy.exists():
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, copy)
     (folder / "package.json").write_text('{"type": "module"}')
     (folder / "told.js").write_text(script)
     command = [str(NODE), "told.js", json.dumps(given)]
