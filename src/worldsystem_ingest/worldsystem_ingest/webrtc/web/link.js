@@ -114,7 +114,8 @@ export class Link {
     if (state === "connected") {
       this.waitMs = FIRST_WAIT_MS;
       this.onState("sending");
-      this.check(attempt);
+      if (this.checked !== attempt) this.check(attempt); // else it does so already
+      this.checked = attempt;
     } else if (state === "disconnected") {
       this.timer = setTimeout(() => this.lost(attempt), LOST_MS);
     } else if (state === "failed" || state === "closed") {
