@@ -62,9 +62,9 @@ class Heirs:
             place = Sim3.from_pose(pose, point_scale.get(number, known))
             if chunk is not None:
                 found[number] = place
-            for heir, from_heir in self._hanging.get(number, {}).items():
-                if heir in self._chunks:
-                    found[heir] = place @ from_heir
+            for hanging, heir_from_chunk in self._hanging.get(number, {}).items():
+                if hanging in self._chunks:
+                    found[hanging] = place @ heir_from_chunk
         return found
 
     def with_predecessors(self, ids: Iterable[int]) -> list[int]:
