@@ -28,7 +28,6 @@ SAME, INSIDE = 0.3, 0.6  # IoU with a live object, and share inside one, that re
 ANCHOR_SCORE, ANCHOR_IOU = 0.6, 0.8  # a sure detection of what is already well followed
 ANCHOR_EVERY = 30  # frames between two anchors of one object
 BIRTH_SIGHTINGS, BIRTH_WINDOW = 2, 3
-HIDDEN_EVERY = 5  # objects that are not there are looked for only every so many frames
 KEPT_FRAMES = 64
 OVERLAPPING = 0.85  # IoU at which two followed objects are one
 
