@@ -6,7 +6,12 @@ import random
 
 import pytest
 
-from worldsystem_ingest.webrtc.jitter_buffer import CodedPicture, JitterBuffer, Packet
+from worldsystem_ingest.webrtc.jitter_buffer import (
+    CodedPicture,
+    JitterBuffer,
+    Packet,
+    PacketLoss,
+)
 from worldsystem_ingest.webrtc.rtp_clock import RtpClock, ntp_to_ns
 
 SPACING = 3000
@@ -118,6 +123,19 @@ def test_lost_pictures_are_counted_and_the_others_saved(buffer, clock, absent, l
     assert [shown(picture) for picture in pictures] == [n for n in range(30) if n not in lost]
     accounts = {shown(picture): picture.lost for picture in pictures if picture.lost}
     assert accounts == {lost[-1] + 1: len(lost)}
+
+
+def test_packets_that_are_lost_or_late_are_counted(clock):
+    loss = PacketLoss()
+    buffer = JitterBuffer(WAIT_S, 10_000, clock, loss)
+    sent = packets(30)
+    fed(buffer, [packet for at, packet in enumerate(sent) if at not in range(30, 34)])
+    assert (loss.lost, loss.late) == (0, 0), "they may still come"
+    clock.now_s += 1.1 * WAIT_S
+    buffer.tick()
+    assert (loss.lost, loss.late) == (4, 0)
+    fed(buffer, [sent[31], sent[0]])
+    assert (loss.lost, loss.late) == (4, 2)
 
 
 @pytest.mark.parametrize("seed", range(8))

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
@@ -127,7 +128,11 @@ def test_after_loss_the_pictures_shown_are_right_and_all_are_accounted_for(codec
 
     with serving() as server:
         asyncio.run(run(server))
+        facts = server.source.facts()
+        text = urllib.request.urlopen(f"http://127.0.0.1:{server.port}/metrics").read().decode()
     sink = server.sink
+    assert facts["camera.packets_lost"] >= sum(why == "lost_on_link" for _, why in sink.drops)
+    assert 'ingest_stream_packets_lost_total{stream="camera"}' in text
     assert sink.settled == list(range(len(sink.settled)))
     reasons = {reason for _, reason in sink.drops}
     assert "lost_on_link" in reasons

@@ -39,6 +39,8 @@ class StreamStatus:
     late: int = 0
     duplicates: int = 0
     restarts: int = 0
+    packets_lost: int = 0
+    packets_late: int = 0
     bad_messages: int = 0
     implausible_times: int = 0
     telemetry_samples: dict[str, int] = field(default_factory=dict)
@@ -106,6 +108,8 @@ _BY_STREAM: tuple[tuple[str, str, Callable[[StreamStatus], float | None]], ...] 
     ("ingest_stream_queue_delay_ms", "wait on the path [ms]", lambda s: s.link.queue_delay_ms),
     ("ingest_stream_loss_ratio", "share lost in the last 5 s", lambda s: s.link.loss),
     ("ingest_stream_loss_total_ratio", "share lost of all", lambda s: s.link.loss_total),
+    ("ingest_stream_packets_lost_total", "RTP packets given up", lambda s: s.packets_lost),
+    ("ingest_stream_packets_late_total", "RTP packets after their turn", lambda s: s.packets_late),
     (
         "ingest_stream_key_frames_asked_total",
         "key frames asked for",

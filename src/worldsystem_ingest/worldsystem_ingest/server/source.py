@@ -82,6 +82,9 @@ def facts_of(status: ServerStatus) -> dict[str, object]:
         link = stream.link
         facts[f"{name}.bandwidth_mbps"] = round(link.bandwidth_mbps, 2)
         facts[f"{name}.loss"] = round(link.loss, 4)
+        if stream.packets_lost or stream.packets_late:
+            facts[f"{name}.packets_lost"] = stream.packets_lost
+            facts[f"{name}.packets_late"] = stream.packets_late
         if link.jitter_ms is not None:
             facts[f"{name}.jitter_ms"] = round(link.jitter_ms, 2)
         if link.clock.error_bound_ns is not None:

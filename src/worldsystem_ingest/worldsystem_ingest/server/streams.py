@@ -23,6 +23,7 @@ from worldsystem_ingest.server.metrics import StreamStatus
 from worldsystem_ingest.server.outlet import Framing
 from worldsystem_ingest.server.relay import Relay, RelayLimits
 from worldsystem_ingest.sink import Sink
+from worldsystem_ingest.webrtc.jitter_buffer import PacketLoss
 
 _log = logging.getLogger(__name__)
 _MIB = 2**20
@@ -98,6 +99,7 @@ class VideoStream:
         self.lease: Lease | None = None
         self.phones = 0
         self.awaited = 0  # browsers that are connecting, or connected
+        self.packet_loss = PacketLoss()  # of their RTP
         self.bad_messages = 0
         self._around = around
         self._stop = threading.Event()
@@ -183,6 +185,8 @@ class VideoStream:
             late=session.numbers.late,
             duplicates=session.numbers.duplicates,
             restarts=session.numbers.restarts,
+            packets_lost=self.packet_loss.lost,
+            packets_late=self.packet_loss.late,
             bad_messages=self.bad_messages,
             implausible_times=session.clock.implausible,
             telemetry_samples=sink.samples(),

@@ -53,19 +53,36 @@ class _Open:
     size_bytes: int = 0
 
 
+@dataclass(eq=False)
+class PacketLoss:
+    """What one stream's packets came to, over any number of buffers.
+
+    `lost` were given up; `late` came when their turn was over, or once more.
+    """
+
+    lost: int = 0
+    late: int = 0
+
+
 class JitterBuffer:
     """Puts packets in order and joins them to pictures; memory is bounded whatever comes.
 
     `clock_s` only grows. Call `tick` now and then, so that a gap at which nothing arrives any more
-    ends as well. Whole pictures that went missing are told from their timestamps.
+    ends as well. Whole pictures that went missing are told from their timestamps; packets that did
+    are counted in `loss`.
     """
 
-    def __init__(self, wait_s: float, max_bytes: int, clock_s: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        wait_s: float,
+        max_bytes: int,
+        clock_s: Callable[[], float],
+        loss: PacketLoss | None = None,
+    ) -> None:
         self._wait_s = wait_s
         self._max_bytes = max_bytes
         self._clock_s = clock_s
-        self.late_packets = 0
-        self.lost_packets = 0
+        self._loss = loss or PacketLoss()
         self._source: int | None = None
         self._cursor: int | None = None
         self._highest = 0
@@ -131,7 +148,7 @@ class JitterBuffer:
         return self._highest + (sequence - self._highest + _WRAP // 2) % _WRAP - _WRAP // 2
 
     def _take_late(self, packet: Packet) -> list[CodedPicture]:
-        self.late_packets += 1
+        self._loss.late += 1
         self._late_run += 1
         if self._late_run <= _MAX_LATE_RUN:
             return []
@@ -225,7 +242,7 @@ class JitterBuffer:
         for at in sorted(self._waiting):
             absent = at - self._cursor
             self._skipped += absent
-            self.lost_packets += absent
+            self._loss.lost += absent
             self._cursor = at
             packet = self._waiting[at][0]
             whole_before = absent == 0 and before is not None and _ends(before, packet)

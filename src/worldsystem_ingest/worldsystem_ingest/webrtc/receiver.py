@@ -23,7 +23,7 @@ from aiortc.sdp import SessionDescription
 
 from worldsystem_core.wire import START_CODE
 from worldsystem_ingest.codec import h264
-from worldsystem_ingest.webrtc.jitter_buffer import CodedPicture, JitterBuffer, Packet
+from worldsystem_ingest.webrtc.jitter_buffer import CodedPicture, JitterBuffer, Packet, PacketLoss
 from worldsystem_ingest.webrtc.key_frames import KeyFrames
 from worldsystem_ingest.webrtc.offer import BadOffer, checked_offer, completed_answer
 from worldsystem_ingest.webrtc.rtp_clock import RtpClock
@@ -73,7 +73,8 @@ class Receiver:
     """Takes one browser's video, in the loop that it is made in; `close` must be awaited.
 
     `take` gets every whole picture; `connected` is called once, before it; `ended` is called once
-    with the reason when the connection breaks, or stays silent. None of them may wait.
+    with the reason when the connection breaks, or stays silent. None of them may wait. `loss`
+    counts the packets that were lost or late.
     """
 
     def __init__(
@@ -83,6 +84,7 @@ class Receiver:
         take: Callable[[ReceivedPicture], None],
         connected: Callable[[], None],
         ended: Callable[[str], None],
+        loss: PacketLoss | None = None,
     ) -> None:
         self._settings = settings
         self._take = take
@@ -92,7 +94,9 @@ class Receiver:
         servers = [RTCIceServer(url) for url in settings.stun_servers]
         self._connection = RTCPeerConnection(RTCConfiguration(iceServers=servers))
         self._connection.on("connectionstatechange", self._on_state)
-        self._buffer = JitterBuffer(settings.wait_s, settings.max_picture_bytes, time.monotonic)
+        self._buffer = JitterBuffer(
+            settings.wait_s, settings.max_picture_bytes, time.monotonic, loss
+        )
         self._clock = RtpClock()
         self._codecs: dict[int, str] = {}
         self._tap: Tap | None = None

@@ -95,6 +95,7 @@ class WhipSessions:
             take=lambda picture: self._guarded(session, lambda: self._take(session, picture)),
             connected=lambda: self._guarded(session, lambda: self._claim(session)),
             ended=lambda reason: self.end(session, reason),
+            loss=stream.packet_loss,
         )
         self._open[session.id] = session
         stream.awaited += 1
