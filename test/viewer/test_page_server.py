@@ -213,8 +213,21 @@ def test_pictures_are_encoded_only_when_somebody_watches(page_server):
         time.sleep(0.025)
     page.read_until(lambda p: ImageUpdate in p.newest)
     assert page.newest[ImageUpdate].jpeg[:2].tolist() == [0xFF, 0xD8]
-    assert page_server.dropped["pictures"] > 10
+    assert page_server.facts()["dropped_pictures"] > 10
     page.close()
+
+
+def test_the_facts_tell_what_of_the_past_is_held_and_what_was_let_go():
+    server = PageServer(ViewerConfig(web_port=0, surface_mb=1.0, history_mb=1.0))
+    assert set(server.facts().values()) == {0}
+    blocks = 2 * 2**20 // (40 * len(ground_block(0, 0).vertices))
+    for n in range(blocks):
+        server.mesh(delta([ground_block(n, 0)], 1 + n))
+    facts = server.facts()
+    assert 0 < facts["history_bytes"] <= 2**20
+    assert facts["history_surface_bytes"] > 0
+    assert facts["dropped_blocks"] == blocks - facts["blocks"] > 0
+    assert PageServer(ViewerConfig(web_port=0, history_mb=0.0)).facts()["history_bytes"] == 0
 
 
 def test_an_empty_or_strange_picture_harms_nobody(page_server):

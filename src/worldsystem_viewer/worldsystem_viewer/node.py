@@ -179,9 +179,7 @@ class ViewerNode(StageNode):
             self._splats_before.ask(Trigger.Request())
 
     def facts(self) -> dict[str, object]:
-        if self._page is None:
-            return {}
-        return {"viewers": self._page.client_count, "blocks": self._page.block_count}
+        return {} if self._page is None else self._page.facts()
 
     def input_ended(self) -> None:
         if self._page is not None:

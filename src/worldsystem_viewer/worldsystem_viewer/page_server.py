@@ -105,14 +105,20 @@ class PageServer:
         """What was let go so far: pictures never encoded, states that a slow page skipped."""
         return {
             "pictures": self._picture.dropped,
-            "skipped": self._clients.skipped,
+            "states": self._clients.skipped,
             "blocks": self._world.let_go,
         }
 
-    @property
-    def history_bytes(self) -> int:
-        """What is held of the past."""
-        return self._history.bytes if self._history else 0
+    def facts(self) -> dict[str, object]:
+        """What `/diagnostics` shows of the page: who looks, what is held, what was let go."""
+        past = self._history
+        return {
+            "viewers": self.client_count,
+            "blocks": self.block_count,
+            "history_bytes": past.bytes if past else 0,
+            "history_surface_bytes": past.surface_bytes if past else 0,
+            **{f"dropped_{what}": count for what, count in self.dropped.items()},
+        }
 
     def start(self) -> None:
         """Listen; raises `PortInUse` when the port is taken."""
