@@ -23,13 +23,14 @@ def wait_until(condition, timeout_s=10.0):
 def test_the_state_can_be_asked_for_while_the_disk_is_away(tmp_path, monkeypatch, config):
     bag = BagWriter(tmp_path / "run", config)
 
-    def away(folder):
-        raise OSError(errno.ENOTCONN, "Transport endpoint is not connected")
+    class Away:
+        def stat(self):
+            raise OSError(errno.ENOTCONN, "Transport endpoint is not connected")
 
     with monkeypatch.context() as unplugged:
-        unplugged.setattr(bag_writer, "free_bytes", away)
-        assert bag.state().free_bytes == 0
-    assert bag.state().free_bytes > 0
+        unplugged.setattr(bag._files.file, "path", Away())
+        assert bag.state().grown_bytes == 0
+    assert bag.state().grown_bytes > 0
     bag.close()
 
 

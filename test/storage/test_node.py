@@ -149,7 +149,6 @@ def test_a_full_disk_is_told_by_service_and_diagnostics_and_the_node_keeps_runni
         assert thread.failure is None
     wait_until(lambda: node._bag is not None)
     assert node.problem() == ""
-    wait_until(lambda: node._bag.state().free_bytes > 0)
     with monkeypatch.context() as full:
         full.setattr(space, "free_bytes", lambda folder: 1000)
         wait_until(lambda: node._bag.state().stopped)

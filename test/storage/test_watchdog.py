@@ -13,7 +13,7 @@ from worldsystem_storage.watchdog import GrowthWatchdog
 
 
 def state(offered: int, grown: int, **more) -> BagState:
-    return BagState({"/a": TopicCount(offered, 0)}, 5_000_000, 0, 0, grown_bytes=grown, **more)
+    return BagState({"/a": TopicCount(offered, 0)}, 5_000_000, grown_bytes=grown, **more)
 
 
 def test_a_bag_that_does_not_grow_while_messages_come_is_told_once(caplog):

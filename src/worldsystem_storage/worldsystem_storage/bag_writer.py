@@ -15,7 +15,7 @@ from worldsystem_storage.bag_metadata import Topic
 from worldsystem_storage.config import StorageConfig
 from worldsystem_storage.errors import DiskFull, StorageError
 from worldsystem_storage.message_queue import MessageQueue, WaitingMessage
-from worldsystem_storage.space import MIB, free_bytes
+from worldsystem_storage.space import MIB
 
 log = logging.getLogger(__name__)
 
@@ -45,8 +45,6 @@ class BagState:
 
     topics: dict[str, TopicCount]
     waiting_bytes: int
-    file_bytes: int
-    free_bytes: int
     stalled_s: float = 0.0
     stopped: str = ""
     grown_bytes: int = 0
@@ -111,19 +109,11 @@ class BagWriter:
         return BagState(
             topics,
             waiting,
-            self._files.size_bytes,
-            self._free_bytes(),
             0.0 if stopped else self._stalled_s(waiting),
             stopped,
             self._files.grown_bytes(),
             self._gaps,
         )
-
-    def _free_bytes(self) -> int:
-        try:
-            return free_bytes(self.folder)
-        except OSError:  # the disk is away; the writer finds out by itself
-            return 0
 
     def _stalled_s(self, waiting_bytes: int) -> float:
         writing_s = time.monotonic() - self._progress_s if waiting_bytes else 0.0
