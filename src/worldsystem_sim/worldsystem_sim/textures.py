@@ -208,9 +208,7 @@ def _grass(x: float, y: float, fp: float, seed: int) -> Colour:
 
 
 @compiled
-def _asphalt(
-    along: float, across: float, half_width: float, x: float, y: float, fp: float, seed: int
-) -> Colour:
+def _asphalt(along: float, across: float, x: float, y: float, fp: float, seed: int) -> Colour:
     """Worn road: mended rectangles, cracks, aggregate and a dashed centre line."""
     i, j = int(np.floor(along / 2.3)), int(np.floor(across / 1.5))
     patch = (cell_value(i, j, seed) - 0.5) * fade(1.5, fp)
@@ -267,7 +265,7 @@ def _ground(x: float, y: float, fp: float, seed: int, ways: Ways) -> Colour:
         if ways[i, 5] == 0.0:
             verge = step(-0.4, 0.25, inside_m)
             colour = _mix(colour, _gravel(x, y, fp, seed + 200), verge)
-            road = _asphalt(along, across, ways[i, 4], x, y, fp, seed + 300)
+            road = _asphalt(along, across, x, y, fp, seed + 300)
             colour = _mix(colour, road, step(0.0, max(0.1, fp), inside_m))
         else:
             colour = _mix(colour, _gravel(x, y, fp, seed + 400), step(0.0, 0.3, inside_m))

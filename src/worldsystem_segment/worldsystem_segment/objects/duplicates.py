@@ -15,7 +15,7 @@ SHARED = 0.6  # of the smaller one's voxels
 COLOUR_APART = 18.0
 
 
-def duplicates(tracks: Sequence[WorldTrack], feed: int) -> list[tuple[WorldTrack, WorldTrack]]:
+def duplicates(tracks: Sequence[WorldTrack]) -> list[tuple[WorldTrack, WorldTrack]]:
     """Pairs (kept, gone): the smaller lies in the larger, looks like it, was not seen beside it.
 
     The older id is kept. Tracks that one view showed as two are two.

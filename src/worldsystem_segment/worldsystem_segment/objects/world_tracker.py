@@ -341,7 +341,7 @@ class WorldTracker:
 
     def _merge(self) -> None:
         self._has_moved = False
-        for kept, gone in duplicates(list(self.tracks.values()), self.feed_count):
+        for kept, gone in duplicates(list(self.tracks.values())):
             kept.take_over(gone)
             self._let_go(gone)
             self.merged += 1

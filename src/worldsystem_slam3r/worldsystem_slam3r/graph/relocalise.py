@@ -54,18 +54,18 @@ class Relocaliser:
         """
         if not len(self._index) or not stations:
             return None
-        features, rays, px = _looked_at(frame, camera or next(iter(stations.values())).camera)
+        features, rays = _looked_at(frame, camera or next(iter(stations.values())).camera)
         others = self._index.ids - stations.keys()
         best: Located | None = None
         for candidate in self._index.candidates(features, CANDIDATES, others):
-            found = _against(stations[candidate.id], features, rays, px)
+            found = _against(stations[candidate.id], features, rays)
             if found is not None and (best is None or found.inliers > best.inliers):
                 best = found
         return best
 
 
-def _looked_at(frame: Frame, like: Camera) -> tuple[Features, Float64[np.ndarray, "n 2"], float]:
-    """Corners, their rays at depth 1 (free of distortion), and one pixel there."""
+def _looked_at(frame: Frame, like: Camera) -> tuple[Features, Float64[np.ndarray, "n 2"]]:
+    """Corners, and their rays at depth 1 (free of distortion)."""
     width = min(PREFERRED_WIDTH, frame.width)
     height = round(frame.height * width / frame.width)
     small = cv2.resize(frame.rgb, (width, height), interpolation=cv2.INTER_AREA)
@@ -76,7 +76,7 @@ def _looked_at(frame: Frame, like: Camera) -> tuple[Features, Float64[np.ndarray
         rays = undistort(features.px.astype(np.float64), camera)
     else:
         rays = normalised(features.px, camera.K)
-    return features, rays, 1.0 / camera.fx
+    return features, rays
 
 
 def _guess(frame: Frame, like: Camera) -> Camera:
@@ -93,7 +93,7 @@ def _guess(frame: Frame, like: Camera) -> Camera:
 
 
 def _against(
-    station: Station, features: Features, rays: Float64[np.ndarray, "n 2"], px: float
+    station: Station, features: Features, rays: Float64[np.ndarray, "n 2"]
 ) -> Located | None:
     rows_a, rows_b = matches(station.features, features)
     known = station.features.known[rows_a]
