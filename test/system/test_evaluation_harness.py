@@ -21,7 +21,7 @@ from worldsystem.evaluation.datasets import truth_at
 from worldsystem.evaluation.protocols import drift_over_lengths, drift_over_time
 from worldsystem.evaluation.selfcheck import self_check
 from worldsystem.evaluation.truth import GroundTruth
-from worldsystem_core.errors import SourceError
+from worldsystem_core.errors import ConfigError, SourceError
 from worldsystem_core.geometry.rotation import quaternion_xyzw_from_matrix
 from worldsystem_core.geometry.se3 import look_at
 from worldsystem_core.surface import Mesh
@@ -255,6 +255,12 @@ def test_every_layout_gives_its_true_path(tmp_path, layout):
     assert np.abs(truth.poses.world_from_cam - poses.world_from_cam).max() < 1e-6
     same = StampedPoses(truth.poses.stamps_ns, poses.world_from_cam)
     assert evaluate(same, Mesh.empty(), truth).path.ate_se3 < 1e-6
+
+
+def test_an_unknown_alignment_is_refused():
+    poses = orbit(24)
+    with pytest.raises(ConfigError, match=r"'sim2' is not known.*se3"):
+        evaluate(poses, Mesh.empty(), GroundTruth(poses=poses), alignment="sim2")
 
 
 @pytest.mark.parametrize("layout", [_tum, _seven_scenes, _replica])

@@ -6,6 +6,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from worldsystem.evaluation.alignment import ALIGNMENTS
+
 _WRONG_USE = 2
 
 
@@ -31,7 +33,7 @@ def add_eval(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     )
     command.add_argument(
         "--align",
-        choices=("sim3", "se3"),
+        choices=ALIGNMENTS,
         default="sim3",
         help="how the surface is placed: with the scale fitted, or as estimated",
     )

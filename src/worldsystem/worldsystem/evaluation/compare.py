@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from worldsystem.evaluation.alignment import check_alignment
 from worldsystem.evaluation.cloud import CloudError, evaluate_cloud
 from worldsystem.evaluation.protocols import (
     RelativeError,
@@ -27,7 +28,6 @@ from worldsystem_core.surface import Mesh
 from worldsystem_core.trajectory import StampedPoses
 
 SURFACE_SAMPLES = 200_000
-ALIGNMENTS = ("sim3", "se3")
 TOLERANCE_S = 0.02
 DRIFT_S = 1.0
 
@@ -68,8 +68,10 @@ def evaluate(
 
     The surface is placed by the path's alignment. `thresholds` [truth units] are those of the
     F-score; without any, 1 % of the scene's diameter. `frame_count` is how many frames should have
-    been tracked (0: as many as the truth has poses).
+    been tracked (0: as many as the truth has poses). Raises `ConfigError` for an `alignment` that
+    is none of `ALIGNMENTS`.
     """
+    check_alignment(alignment)
     count = frame_count or len(truth.poses)
     path = evaluate_trajectory(poses, truth.poses, count, tolerance_s=TOLERANCE_S)
     at, at_truth = associate(poses.stamps_ns, truth.poses.stamps_ns, TOLERANCE_S)
