@@ -21,7 +21,6 @@ class StageAccount:
     """Sums up the reports of one stage."""
 
     newest: StageReport | None = None
-    lives: int = 1
     _before: LedgerState | None = None
     _latency_before: tuple[int, ...] = ()
     _violations_before: int = 0
@@ -41,7 +40,6 @@ class StageAccount:
             if open_frames > 0:
                 dropped = Counter(self._before.dropped) + Counter({KILLED: open_frames})
                 self._before = replace(self._before, dropped=dict(dropped))
-            self.lives += 1
         self._has_begun_anew = False
         self.newest = report
 

@@ -24,7 +24,6 @@ class StatusLine:
         self._enabled = enabled
         self._terminal = sys.stdout.isatty()
         self._printed_s = -math.inf
-        self._message = ""
 
     def heading(self, choice: Choice, domain: int = 0) -> None:
         """Say what runs, where it can be seen and will be found, and in which DDS domain, if that

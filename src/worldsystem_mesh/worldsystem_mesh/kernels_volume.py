@@ -125,12 +125,6 @@ def weight_of(paint: wp.uint32) -> wp.int32:
 
 
 @wp.func
-def level_of(paint: wp.uint32, channel: wp.int32) -> wp.int32:
-    """Red (0), green (1) or blue (2)."""
-    return wp.int32((paint >> wp.uint32(8 * channel)) & wp.uint32(255))
-
-
-@wp.func
 def block_key(x: wp.int32, y: wp.int32, z: wp.int32) -> wp.int64:
     """21 bits per axis."""
     bias = wp.int64(KEY_BIAS)

@@ -110,9 +110,6 @@ class SurfaceStore:
     def face_count(self, ids: Int[np.ndarray, "b"]) -> Int32[np.ndarray, "b"]:
         return np.asarray(self._columns["faces"][ids])
 
-    def cell_count(self, ids: Int[np.ndarray, "b"]) -> Int32[np.ndarray, "b"]:
-        return np.asarray(self._columns["cells"][ids])
-
     def cells(self, ids: Int[np.ndarray, "b"]) -> SurfaceCells:
         """Code of blocks that have a surface, in the order asked for."""
         ids = np.asarray(ids, np.int64)
@@ -209,7 +206,6 @@ class SurfaceStore:
         self._columns["segment"][blocks] = segment
         self._columns["row"][blocks] = np.arange(len(blocks))
         self._columns["vertices"][blocks] = np.diff(cells.vertex_start)
-        self._columns["cells"][blocks] = np.diff(cells.cell_start)
         self._columns["faces"][blocks] = cells.face_counts
         self._live[segment] = self._size[segment] = len(cells.edges)
         self._kept += len(cells.edges)
@@ -276,7 +272,6 @@ COLUMNS: dict[str, type] = {
     "segment": np.int32,
     "row": np.int32,
     "vertices": np.int32,
-    "cells": np.int32,
     "faces": np.int32,
     "fingerprint": np.int64,
 }

@@ -66,7 +66,6 @@ class SendStats:
     connections: int = 0
     connected_ns: list[int] = field(default_factory=list)
     telemetry_sent: int = 0
-    bytes_sent: int = 0
     pings_answered: int = 0
     key_frames_asked: list[str] = field(default_factory=list)
     asked_kbps: list[int] = field(default_factory=list)
@@ -163,7 +162,6 @@ class Sender:
         for message in messages:
             if not await self._video.send(message):
                 return False
-            self.stats.bytes_sent += len(message)
         return True
 
     async def send_telemetry(self, messages: Iterator[tuple[int, dict[str, object]]]) -> None:

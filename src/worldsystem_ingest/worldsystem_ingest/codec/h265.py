@@ -7,7 +7,7 @@ from worldsystem_ingest.codec import annexb
 from worldsystem_ingest.codec.annexb import SHORT_START_CODE, BitReader, nal_units, unescaped
 from worldsystem_ingest.codec.entry import Entry
 
-RASL_N, RASL_R, BLA_W_LP, IDR_W_RADL, IDR_N_LP, CRA = 8, 9, 16, 19, 20, 21
+RASL_N, RASL_R, BLA_W_LP, IDR_W_RADL, IDR_N_LP = 8, 9, 16, 19, 20
 VPS, SPS, PPS, SEI = 32, 33, 34, 39
 IDR_TYPES = frozenset({IDR_W_RADL, IDR_N_LP})
 IRAP_TYPES = frozenset(range(BLA_W_LP, 24))

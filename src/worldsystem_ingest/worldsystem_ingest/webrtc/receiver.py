@@ -110,11 +110,6 @@ class Receiver:
         self.codec = ""
         self._clock_jumped = False
 
-    @property
-    def is_connected(self) -> bool:
-        """Whether the browser is connected now."""
-        return bool(self._connection.connectionState == "connected")
-
     async def answer(self, offer: str) -> str:
         """The answer to `offer`; raises `BadOffer`, or `Untappable`."""
         offer = checked_offer(offer)

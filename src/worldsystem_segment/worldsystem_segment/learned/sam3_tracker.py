@@ -63,7 +63,6 @@ class Sam3Tracker:
         self._session: Any = None
         self._concepts = _Concepts()
         self._frame = self._last_object = -1
-        self._max = max_objects
         model.max_num_objects = max_objects
         self._least: Mapping[str, float] = {}
         self._detect_all = model.run_detection

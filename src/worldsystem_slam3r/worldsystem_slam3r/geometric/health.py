@@ -46,7 +46,6 @@ class HealthMonitor:
     def __init__(self) -> None:
         self._stamps_ns: deque[int] = deque(maxlen=INTERVALS + 1)
         self._sight = self._corners = self._follow = self._fit = 1.0
-        self._dark = False
         self._started = False
         self._waiting_since_ns: int | None = None
         self._motion = Motion.UNKNOWN

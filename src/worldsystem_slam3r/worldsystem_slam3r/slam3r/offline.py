@@ -74,7 +74,6 @@ class OfflineScene:
         )
         self.stride = 0
         self.keyframes: list[int] = []
-        self.start_score = 0.0
 
     @property
     def settled(self) -> int:
@@ -115,7 +114,6 @@ class OfflineScene:
             )
         tokens = list(self._tokens_of(range(0, window * stride, stride)))
         start = find_start(self._networks, tokens, wanted_score=settings.initial_confidence)
-        self.start_score = start.score
         keys = [self._view(i * stride) for i in range(len(start))]
         place_start(keys, start, local_threshold=settings.local_confidence)
         last = keys[-1].index
