@@ -8,22 +8,20 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from jaxtyping import Float32, Float64
+from jaxtyping import Float64
 
 from worldsystem_core.frames import Camera, Frame
 from worldsystem_core.geometry.se3 import inverse, pose_from, transform
 from worldsystem_slam3r.geometric.lens import undistort
 from worldsystem_slam3r.graph.features import Features, matches, normalised
 from worldsystem_slam3r.graph.places import PlaceIndex
-from worldsystem_slam3r.graph.verify import Station
+from worldsystem_slam3r.graph.verify import LEAST_CELLS, Station, cells_taken
 from worldsystem_slam3r.told_camera import with_known_distortion
 
 CANDIDATES = 4
 LIMIT_WIDTHS = 0.008
 LEAST_INLIERS = 25
 LEAST_SHARE = 0.35
-LEAST_CELLS = 5
-GRID = 4
 FEATURES = 500
 PREFERRED_WIDTH = 480
 
@@ -106,7 +104,7 @@ def _against(
     if cam_from_keyframe is None:
         return None
     good = _errors(cam_from_keyframe, points, rays[rows_b]) < limit
-    cells = _cells(station.features.px[rows_a][good], station.camera)
+    cells = cells_taken(station.features.px[rows_a][good], station.camera)
     if good.sum() < LEAST_INLIERS or good.mean() < LEAST_SHARE or cells < LEAST_CELLS:
         return None
     return Located(station.id, inverse(cam_from_keyframe), int(good.sum()), float(good.mean()))
@@ -143,9 +141,3 @@ def _errors(
     with np.errstate(divide="ignore", invalid="ignore"):
         error = np.linalg.norm(cam[:, :2] / cam[:, 2:] - rays, axis=1)
     return np.where(cam[:, 2] > 0, error, np.inf)
-
-
-def _cells(px: Float32[np.ndarray, "n 2"], camera: Camera) -> int:
-    column = (px[:, 0] * GRID / camera.width).astype(int).clip(0, GRID - 1)
-    row = (px[:, 1] * GRID / camera.height).astype(int).clip(0, GRID - 1)
-    return len(np.unique(row * GRID + column))

@@ -143,13 +143,13 @@ def verify(a: Station, b: Station, *, seed: int = 0) -> Link | Refusal:
         return Refusal("inliers", 0 if fit is None else fit.inlier_count)
     if fit.inlier_count < LEAST_SHARE * len(pairs):
         return Refusal("inlier_share", fit.inlier_count / len(pairs))
-    cells = _cells(b.features.px[rows_b][fit.inliers], b.camera)
+    cells = cells_taken(b.features.px[rows_b][fit.inliers], b.camera)
     if cells < LEAST_CELLS:
         return Refusal("spread", cells)
     return _dense_check(a, b, fit)
 
 
-def _cells(px: np.ndarray, camera: Camera) -> int:
+def cells_taken(px: Float32[np.ndarray, "n 2"], camera: Camera) -> int:
     """How many cells of a coarse grid over the picture hold a pixel."""
     column = (px[:, 0] * GRID / camera.width).astype(int).clip(0, GRID - 1)
     row = (px[:, 1] * GRID / camera.height).astype(int).clip(0, GRID - 1)
