@@ -35,6 +35,7 @@ _CHUNKS_A_TURN = 3
 _MOST_HANGING = 4
 _RESCALED = 1.02
 _UNALIKE = 1.3
+_BYTES_PER_SPLAT = 14 * 4 + 1 + 8 + 8 + 4  # its Gaussian, doubts, key, level and area
 
 
 class SplatWorld:
@@ -72,7 +73,7 @@ class SplatWorld:
     @property
     def memory_bytes(self) -> int:
         """What splats and voxels take."""
-        return 77 * len(self) + (self._coverage.bytes if self._coverage else 0)
+        return _BYTES_PER_SPLAT * len(self) + (self._coverage.bytes if self._coverage else 0)
 
     def add(self, keyframe: Keyframe) -> int:
         """Take a keyframe in, its own Gaussians or discs; returns how many splats it adds."""
