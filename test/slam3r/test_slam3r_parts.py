@@ -20,7 +20,7 @@ from worldsystem_slam3r.slam3r.buffer import SceneBuffer
 from worldsystem_slam3r.slam3r.intake import Fault, Intake
 from worldsystem_slam3r.slam3r.intrinsics import FocalEstimate, weiszfeld_focal_px
 from worldsystem_slam3r.slam3r.live import LiveScene, LiveSettings
-from worldsystem_slam3r.slam3r.pace import Pace, Station, advance
+from worldsystem_slam3r.slam3r.pace import Pace, Viewpoint, advance
 from worldsystem_slam3r.slam3r.pose import Sample, place, robust_sim3
 from worldsystem_slam3r.slam3r.scene_start import find_start
 from worldsystem_slam3r.slam3r.views import View, Window, mean_distance
@@ -152,11 +152,11 @@ def test_points_in_one_place_give_no_pose():
     assert place(Sample(np.zeros((50, 2)), same, same, np.ones(50)), camera) is None
 
 
-def station(index: int, world_from_cam: np.ndarray) -> Station:
+def viewpoint(index: int, world_from_cam: np.ndarray) -> Viewpoint:
     camera = Camera.from_horizontal_fov(32, 32, 1.2)
     depth = filmed_room.render(world_from_cam, camera)[1]
     points = transform(world_from_cam, pointmap_from_depth(depth, camera)).reshape(-1, 3)
-    return Station(index, world_from_cam, points.astype(float), camera)
+    return Viewpoint(index, world_from_cam, points.astype(float), camera)
 
 
 def settled_stride(way: np.ndarray, ahead: np.ndarray, frames: int = 150) -> Pace:
@@ -166,7 +166,7 @@ def settled_stride(way: np.ndarray, ahead: np.ndarray, frames: int = 150) -> Pac
     start = -0.5 * frames * way
     while index < frames:
         eye = start + index * way
-        now = station(index, look_at(eye, eye + ahead, DOWN))
+        now = viewpoint(index, look_at(eye, eye + ahead, DOWN))
         if last is not None:
             pace.adapt(advance(last, now), now.index - last.index)
         last, index = now, index + pace.stride
@@ -192,11 +192,11 @@ def test_a_corridor_is_noticed_and_walked_with_smaller_strides(monkeypatch):
 
 def test_a_turn_on_the_spot_has_no_parallax_but_costs_view():
     a, b = (look_at(np.zeros(3), np.array([np.sin(t), 0, np.cos(t)]), DOWN) for t in (0.0, 0.2))
-    turn = advance(station(0, a), station(1, b))
+    turn = advance(viewpoint(0, a), viewpoint(1, b))
     assert turn.parallax_rad < 1e-6
     assert turn.loss == pytest.approx(0.2 / 1.2, abs=0.06)
     assert not turn.still
-    assert advance(station(0, a), station(1, a)).still
+    assert advance(viewpoint(0, a), viewpoint(1, a)).still
 
 
 def picture(intake: Intake, rgb: np.ndarray, camera: Camera | None = None, id: int = 0):

@@ -24,7 +24,7 @@ _STILL_PARALLAX_RAD = np.deg2rad(0.7)
 
 
 @dataclass(frozen=True, eq=False)
-class Station:
+class Viewpoint:
     """A placed frame: where the camera stood and a sample of the points it saw."""
 
     index: int
@@ -35,7 +35,7 @@ class Station:
 
 @dataclass(frozen=True)
 class Advance:
-    """What lies between two stations.
+    """What lies between two viewpoints.
 
     `loss` is the share of what one of them saw that the other does not see, `forward` how much of
     the way went along the view, `depth_ratio` far over near, `parallax_rad` the median angle under
@@ -62,8 +62,8 @@ class Advance:
         return self.loss < _STILL_LOSS and self.parallax_rad < _STILL_PARALLAX_RAD
 
 
-def advance(last: Station, now: Station) -> Advance:
-    """Compare two stations of one scene."""
+def advance(last: Viewpoint, now: Viewpoint) -> Advance:
+    """Compare two viewpoints of one scene."""
     way = now.scene_from_cam[:3, 3] - last.scene_from_cam[:3, 3]
     length = float(np.linalg.norm(way))
     depth = transform(inverse(now.scene_from_cam), now.points)[:, 2]
@@ -76,14 +76,14 @@ def advance(last: Station, now: Station) -> Advance:
     )
 
 
-def _seen_share(by: Station, of: Station) -> float:
-    """Share of the points of one station inside the picture of the other."""
+def _seen_share(by: Viewpoint, of: Viewpoint) -> float:
+    """Share of the points of one viewpoint inside the picture of the other."""
     if not len(of.points):
         return 0.0
     return float(project(transform(inverse(by.scene_from_cam), of.points), by.camera)[1].mean())
 
 
-def _parallax_rad(last: Station, now: Station) -> float:
+def _parallax_rad(last: Viewpoint, now: Viewpoint) -> float:
     if not len(now.points):
         return 0.0
     a = now.points - last.scene_from_cam[:3, 3]

@@ -16,7 +16,7 @@ from worldsystem_core.geometry.se3 import inverse, transform
 from worldsystem_core.geometry.sim3 import Sim3
 from worldsystem_core.reconstruction import Keyframe
 from worldsystem_slam3r.slam3r.intake import Picture
-from worldsystem_slam3r.slam3r.pace import Station
+from worldsystem_slam3r.slam3r.pace import Viewpoint
 from worldsystem_slam3r.slam3r.pose import (
     INLIER_WIDTHS,
     Placement,
@@ -41,13 +41,13 @@ class Shot:
     sample: Sample | None = None
 
     @property
-    def station(self) -> Station:
+    def viewpoint(self) -> Viewpoint:
         """The placed shot as the pace is judged by."""
         assert self.placement is not None
         assert self.camera is not None
         assert self.sample is not None
         points = self.sample.scene
-        return Station(self.view.index, self.placement.scene_from_cam, points, self.camera)
+        return Viewpoint(self.view.index, self.placement.scene_from_cam, points, self.camera)
 
 
 def read_samples(shots: Sequence[Shot]) -> None:

@@ -16,7 +16,7 @@ from worldsystem_slam3r.slam3r.events import Outcome, Told
 from worldsystem_slam3r.slam3r.judge import Judge
 from worldsystem_slam3r.slam3r.live import LiveScene, LiveSettings
 from worldsystem_slam3r.slam3r.networks import Networks
-from worldsystem_slam3r.slam3r.pace import Pace, Station, advance
+from worldsystem_slam3r.slam3r.pace import Pace, Viewpoint, advance
 from worldsystem_slam3r.slam3r.shots import Shot, read_samples
 from worldsystem_slam3r.slam3r.views import View
 
@@ -47,7 +47,7 @@ class SceneTracker:
         )
         self._shots: dict[int, Shot] = {}
         self._last: Shot | None = None
-        self._last_key: Station | None = None
+        self._last_key: Viewpoint | None = None
         self._lost_frames = 0
 
     def track(self, shots: Sequence[Shot]) -> Outcome:
@@ -112,7 +112,7 @@ class SceneTracker:
         self._remember(placed)
         key_indices = {shot.view.index for shot in keys}
         outcome.keyframes += [shot for shot in placed if shot.view.index in key_indices]
-        self._last_key = outcome.keyframes[-1].station if outcome.keyframes else None
+        self._last_key = outcome.keyframes[-1].viewpoint if outcome.keyframes else None
         if not lost_before:
             outcome.told += [Told(shot, _state(shot in placed)) for shot in ordered]
         self._set_state(_state(bool(outcome.keyframes)))
@@ -180,17 +180,17 @@ class SceneTracker:
         if not placed:
             return
         newest = placed[-1]
-        still = self._last_key is not None and advance(self._last_key, newest.station).still
+        still = self._last_key is not None and advance(self._last_key, newest.viewpoint).still
         upcoming = newest.view.index + 1
         chosen = self.scene.accept([shot.view for shot in placed], upcoming, still=still)
         for view in chosen:
             shot = self._shots[view.index]
-            self._set_pace(shot.station)
+            self._set_pace(shot.viewpoint)
             self.judge.learn_focal(shot)
             outcome.keyframes.append(shot)
         self._shots = {i: shot for i, shot in self._shots.items() if i in self.scene.recent}
 
-    def _set_pace(self, key: Station) -> None:
+    def _set_pace(self, key: Viewpoint) -> None:
         if self._last_key is not None and not self._config.keyframe_stride:
             frames = key.index - self._last_key.index
             self.scene.stride = self.pace.adapt(advance(self._last_key, key), frames)
