@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import rclpy
 from geometry_msgs.msg import Point
+from jaxtyping import Float
 from rclpy.parameter import Parameter
 from worldsystem_msgs.srv import Identify, LoadMap, QueryObjects, SaveMap, SetPrompt
 
@@ -215,8 +216,10 @@ def ask_map_service(service: str, path: str, namespace: str) -> tuple[bool, str]
     return saved, f"{answer.message}; {said.message}"
 
 
-def ask_for_objects(text: str, near: np.ndarray | None, limit: int, namespace: str) -> Answer:
-    """What the system that runs answers to a query."""
+def ask_for_objects(
+    text: str, near: Float[np.ndarray, "3"] | None, limit: int, namespace: str
+) -> Answer:
+    """What the system that runs answers to a query; `near` [world units] is in the world frame."""
     request = QueryObjects.Request(text=text, limit=limit, use_near=near is not None)
     if near is not None:
         request.near = Point(x=float(near[0]), y=float(near[1]), z=float(near[2]))

@@ -47,8 +47,10 @@ class HungPoses:
     def anchor_from_cam(self) -> Float32[np.ndarray, "n 3 4"]:
         return self._rows["pose"][: self._count]
 
-    def append(self, stamp_ns: int, anchor: int, anchor_from_cam: np.ndarray) -> None:
-        """One more."""
+    def append(
+        self, stamp_ns: int, anchor: int, anchor_from_cam: Float64[np.ndarray, "4 4"]
+    ) -> None:
+        """Add the newest pose, in the unit of keyframe `anchor` (of the world, for `NOTHING`)."""
         if self._most and self._count >= self._most:
             self._thin_out()
         if self._count == len(self._rows):

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Bool, Float32, Int32, Int64
+from jaxtyping import Bool, Float32, Int, Int32, Int64
 
 from worldsystem_core.surface import BlockIndex, MeshBlock, MeshDelta
 
@@ -74,15 +74,15 @@ class SurfaceCatalogue:
         self._vertices[numbers] = [block.vertex_count for block in blocks]
         self._codable[numbers] = [block.has_lattice for block in blocks]
 
-    def blocks(self, numbers: np.ndarray) -> list[MeshBlock]:
-        """The meshes of blocks that have one."""
+    def blocks(self, numbers: Int[np.ndarray, "n"]) -> list[MeshBlock]:
+        """The meshes of those of these blocks that have one: n or fewer."""
         found = (self._blocks[number] for number in numbers.tolist())
         return [block for block in found if block is not None]
 
     def distances(
-        self, numbers: np.ndarray, viewpoint: Float32[np.ndarray, "3"]
+        self, numbers: Int[np.ndarray, "n"], viewpoint: Float32[np.ndarray, "3"]
     ) -> Float32[np.ndarray, "n"]:
-        """From `viewpoint` to the blocks' centres [world units]."""
+        """From `viewpoint` (world) to the blocks' centres [world units]."""
         centres = (self._index[numbers] + 0.5) * self.block_size
         return np.asarray(np.linalg.norm(centres - viewpoint, axis=1), np.float32)
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-from jaxtyping import Bool, Float64, Int64, UInt8
+from jaxtyping import Bool, Float, Float64, Int64, UInt8
 
 from worldsystem_core.frames import Camera
 from worldsystem_core.geometry.se3 import inverse, transform
@@ -171,8 +171,11 @@ class Map:
         self.points.position[rows[good]] = points[good]
         return int(good.sum())
 
-    def bundle(self, records: list[KeyframeRecord], fixed: int) -> tuple[Bundle, np.ndarray]:
-        """The optimisation problem of `records`, the first `fixed` of them held; and point rows.
+    def bundle(
+        self, records: list[KeyframeRecord], fixed: int
+    ) -> tuple[Bundle, Int64[np.ndarray, "n"]]:
+        """The optimisation problem of `records`, the first `fixed` of them held, and the rows of
+        its n points in `points`.
 
         Points seen only once among the records take no part.
         """
@@ -202,9 +205,12 @@ class Map:
         records: list[KeyframeRecord],
         bad: Bool[np.ndarray, "n"],
         seen: Bundle,
-        rows: np.ndarray,
+        rows: Int64[np.ndarray, "p"],
     ) -> None:
-        """Remove the observations that `bad` marks, and points left with fewer than two."""
+        """Remove the observations of `seen` that `bad` marks, and points left with fewer than two.
+
+        `records`, `seen` and `rows` are what `bundle` was given and gave.
+        """
         bad_pairs = set(
             zip(seen.cam_index[bad].tolist(), rows[seen.point_index[bad]].tolist(), strict=True)
         )
@@ -236,8 +242,12 @@ class Map:
 
 
 def _errors_px(
-    cam_from_world: np.ndarray, points: np.ndarray, uv: np.ndarray, K4: np.ndarray
-) -> np.ndarray:
+    cam_from_world: Float64[np.ndarray, "n 4 4"],
+    points: Float64[np.ndarray, "n 3"],
+    uv: Float[np.ndarray, "n 2"],
+    K4: Float64[np.ndarray, "4"],
+) -> Float64[np.ndarray, "n"]:
+    """Reprojection error [px] of world points, each by its own camera; infinite behind it."""
     x = np.einsum("nij,nj->ni", cam_from_world[:, :3, :3], points) + cam_from_world[:, :3, 3]
     with np.errstate(invalid="ignore", divide="ignore"):
         px = x[:, :2] / x[:, 2:] * K4[:2] + K4[2:]

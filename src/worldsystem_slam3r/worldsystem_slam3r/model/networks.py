@@ -122,8 +122,10 @@ class Networks:
     def l2w(
         self, ref_tokens: Tensor, ref_points: Tensor, src_tokens: Tensor, src_points: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Refined reference points, then world points and confidence of the sources.
+        """Refined points of the r references, then world points and confidence of the s sources.
 
+        Tokens are (views, tokens, dim). `ref_points` (r, h, w, 3) lie in the world, `src_points`
+        (s, h, w, 3) each in its own camera's frame. Gives (r, h, w, 3), (s, h, w, 3), (s, h, w).
         Where the refined reference points are not used, `l2w_references` and `l2w_sources` give
         the same for less.
         """

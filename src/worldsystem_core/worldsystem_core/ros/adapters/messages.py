@@ -9,6 +9,7 @@ from typing import Generic, TypeVar
 import numpy as np
 from builtin_interfaces.msg import Time
 from geometry_msgs.msg import Point, Pose, Quaternion
+from jaxtyping import Float, Float64
 from rclpy.serialization import deserialize_message, serialize_message
 
 from worldsystem_core.geometry.rotation import (
@@ -52,26 +53,31 @@ def world_frame(scale: ScaleState) -> str:
 
 
 def scale_of(frame_id: str) -> ScaleState:
+    """What the root frame `frame_id` says of the scale; any other frame than `map` is unscaled."""
     return ScaleState.METRIC if frame_id == "map" else ScaleState.SCENE
 
 
 def time_message(stamp_ns: int) -> Time:
+    """Nanoseconds since 1970 as a message; exact."""
     return Time(sec=stamp_ns // 10**9, nanosec=stamp_ns % 10**9)
 
 
 def nanoseconds(time: Time) -> int:
+    """Undo `time_message`."""
     return time.sec * 10**9 + time.nanosec
 
 
-def pose_message(matrix: np.ndarray) -> Pose:
-    x, y, z, w = (float(v) for v in quaternion_xyzw_from_matrix(matrix[:3, :3]))
-    px, py, pz = (float(v) for v in matrix[:3, 3])
+def pose_message(parent_from_child: Float[np.ndarray, "4 4"]) -> Pose:
+    """The pose of a child frame in its parent, in the parent's unit."""
+    x, y, z, w = (float(v) for v in quaternion_xyzw_from_matrix(parent_from_child[:3, :3]))
+    px, py, pz = (float(v) for v in parent_from_child[:3, 3])
     return Pose(position=Point(x=px, y=py, z=pz), orientation=Quaternion(x=x, y=y, z=z, w=w))
 
 
-def pose_matrix(pose: Pose) -> np.ndarray:
+def pose_matrix(pose: Pose) -> Float64[np.ndarray, "4 4"]:
+    """Undo `pose_message`: `parent_from_child`."""
     q, p = pose.orientation, pose.position
-    matrix = np.eye(4)
-    matrix[:3, :3] = matrix_from_quaternion_xyzw(np.array([q.x, q.y, q.z, q.w]))
-    matrix[:3, 3] = (p.x, p.y, p.z)
-    return matrix
+    parent_from_child = np.eye(4)
+    parent_from_child[:3, :3] = matrix_from_quaternion_xyzw(np.array([q.x, q.y, q.z, q.w]))
+    parent_from_child[:3, 3] = (p.x, p.y, p.z)
+    return parent_from_child
