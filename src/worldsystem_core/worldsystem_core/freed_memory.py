@@ -51,10 +51,10 @@ def keep_freed_memory() -> None:
 
 
 def hand_back_freed_memory(every_s: float = EVERY_S) -> None:
-    """Do so every `every_s` until the process ends; from now on have few heaps and no huge
-    pages. A second call changes nothing.
+    """Hand freed memory back to the system every `every_s` until the process ends, in a thread.
 
-    Does nothing where the C library has no `malloc_trim` (it is glibc's).
+    From now on the process also has few heaps and no huge pages. Does nothing when called again,
+    nor where the C library has no `malloc_trim` (it is glibc's).
     """
     library = ctypes.CDLL(None)
     try:

@@ -22,13 +22,15 @@ from worldsystem_core.reconstruction import (
 )
 
 MOST_FOLD = 20
-"""Corrections that cannot be made one may be so many times as many as events may wait."""
+"""How many times the capacity may wait, when all are corrections that cannot be joined."""
 
 
 @dataclass(frozen=True, eq=False)
 class ToldAgain:
-    """Keyframes that were told once more, and where they lay then: sizes that are told later count
-    from there. Stands for the keyframes themselves where there was no room for them."""
+    """Keyframes that were told once more, and where they lay then; later sizes count from there.
+
+    It replaces the keyframes themselves for a reader that knows them already.
+    """
 
     world_from_cam: dict[int, Float64[np.ndarray, "4 4"]]
 
@@ -38,14 +40,14 @@ Told = NewKeyframe | Correction
 
 
 class KeyframeInbox(Handoff[Told]):
-    """When full, neighbouring corrections of a kind become one, and where there is none the oldest
-    keyframe goes; corrections stay, in their order.
+    """Makes room, when full, by joining neighbouring corrections of a kind, and by dropping the
+    oldest keyframe where there are none to join; corrections stay, in their order.
 
-    Of a keyframe that `is_known` to who reads, because it was told before, a `ToldAgain` stays.
-    `on_known` is called with each known one that is taken as a correction.
+    Of a dropped keyframe that `is_known` to the reader, because it was told before, a `ToldAgain`
+    stays. `on_known` is called with each known keyframe that is taken as a correction.
 
-    `on_drop` is called with each keyframe, and with a correction only when so many wait that no
-    one reads them any more: who was told so may ask for all keyframes anew.
+    `on_drop` is called with each dropped keyframe. It is called with a correction, the oldest, when
+    `MOST_FOLD` times the capacity waits: the reader then has to ask for all keyframes anew.
     """
 
     def __init__(self, capacity: int, on_drop: Callable[[Told], None] | None = None) -> None:
@@ -55,8 +57,8 @@ class KeyframeInbox(Handoff[Told]):
         self._most = MOST_FOLD * capacity
 
     def take_corrections(self, first: Told | None = None) -> list[Correction]:
-        """`first`, which was got before and is no news, and what has waited longest as far as none
-        of it is: corrections, and keyframes that are known."""
+        """Take what waits before the first news, as corrections; `first`, which was got before
+        and is no news either, leads them when given."""
         taken = self.take_first(lambda event: not self.is_news(event))
         return [self._as_correction(event) for event in [first, *taken] if event is not None]
 

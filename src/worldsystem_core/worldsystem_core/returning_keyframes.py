@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a stage that was begun anew still has of before, and the reconstruction may not."""
+"""Keyframes that a stage begun anew has from the process before it; some may be replaced by now."""
 
 from __future__ import annotations
 
@@ -14,8 +14,11 @@ QUIET_S = 3.0
 
 
 class ReturningKeyframes:
-    """The keyframes `ids` that a process before was told: those that the reconstruction does not
-    mention when it says where all lie, as it does before it tells them again, have been replaced.
+    """Finds out which of the keyframes `ids`, told to the process before, exist no more.
+
+    When a stage is begun anew, the reconstruction first says where all of its keyframes lie, and
+    then tells them again. Those of `ids` that it does not mention meanwhile have been replaced.
+    Without `ids` nothing is ever found.
     """
 
     def __init__(self, ids: Iterable[int] = ()) -> None:
@@ -24,8 +27,8 @@ class ReturningKeyframes:
         self._heard_s: float | None = None
 
     def heard(self, event: Correction) -> None:
-        """Take a correction. One that says the root's unit is about all keyframes, and may come as
-        one for each."""
+        """Note which keyframes a correction mentions. The reconstruction has begun to say where
+        all lie with the first one that has a unit (`scale`); it may go on with one for each."""
         mentioned = self._ids.intersection(keyframes_of(event))
         self._unheard -= mentioned
         says_all = isinstance(event, MovedKeyframes) and event.scale is not None
@@ -33,20 +36,24 @@ class ReturningKeyframes:
             self._heard_s = time.monotonic()
 
     def told_again(self, ids: Iterable[int]) -> None:
-        """These were told once more: sizes that are told from now on count from there."""
+        """Note keyframes that were told once more: later sizes count from that telling."""
         self._unheard.difference_update(ids)
         self._untold.difference_update(ids)
 
     def sizes(self, event: MovedKeyframes, unit: ScaleState) -> dict[int, float]:
-        """The sizes that the event tells, where the root has this `unit`. What it says of keyframes
-        of before that were not told again yet may count from a telling that nobody here heard:
-        they keep the size that they have, unless the unit is another one."""
+        """The sizes of `event` that can be applied, where the root has this `unit`.
+
+        A size counts from the last telling of its keyframe. Of one that was not told again yet
+        this process may have missed that telling, so its size is left out: it keeps the one it
+        has. When the event changes the unit all sizes are given.
+        """
         if event.scale not in (None, unit):
             return event.point_scale
         return {key: size for key, size in event.point_scale.items() if key not in self._untold}
 
     def take_replaced(self) -> tuple[int, ...]:
-        """Those that were not mentioned while others were; empty until it is quiet, and after."""
+        """Those of `ids` that have been replaced, told once. Empty until the reconstruction has
+        mentioned others, and then none for `QUIET_S`."""
         if self._heard_s is None or time.monotonic() - self._heard_s < QUIET_S:
             return ()
         replaced = tuple(sorted(self._unheard))

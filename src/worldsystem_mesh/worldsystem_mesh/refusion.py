@@ -328,8 +328,8 @@ class Refusion:
         return len(view_of_pair)
 
     def _lose(self, view: StoredView) -> None:
-        """The view has left the store for good: what it gave stays until its blocks are made anew
-        for another reason, and a move of it that waits is none any more."""
+        """Cancel what is planned for a view that left the store for good. What it gave to the
+        surface stays until its blocks are made anew for another reason."""
         self._planned.pop(view.id, None)
         self._at_the_end.pop(view.id, None)
         self._left_by.pop(view.id, None)

@@ -22,11 +22,12 @@ log = logging.getLogger(__name__)
 
 
 class Restoration:
-    """They are put into the store as if they had moved, so that their blocks are made anew, the
-    nearest first. Those for which others stand in leave it once all is done: their share stays.
+    """Puts archived keyframes into the store as if they had moved, so that their blocks are made
+    anew, the nearest first.
 
-    `on_lost` is called with the id of one that is damaged and that nobody stands in for, `alive`
-    between many that come back in one go.
+    A keyframe for which another one stands in leaves the store again once all are fused; its share
+    of the surface stays. `on_lost` is called with the id of a damaged keyframe, unless another one
+    stands in for it; `alive` is called after each keyframe of `bring_back`, which takes long.
     """
 
     def __init__(

@@ -133,7 +133,8 @@ class ViewArchive:
         self._showing[band] += 1
 
     def lose(self, order: int) -> None:
-        """A kept view is damaged, or its share is gone; none of this order is fine, too."""
+        """Forget the kept view of `order`, which is damaged or whose share of the surface is gone;
+        does nothing when there is none."""
         held = self._kept.get(order)
         if held is None:
             return

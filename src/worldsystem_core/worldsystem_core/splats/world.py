@@ -39,11 +39,14 @@ _BYTES_PER_SPLAT = 14 * 4 + 1 + 8 + 8 + 4  # its Gaussian, doubts, key, level an
 
 
 class SplatWorld:
-    """Chunks of splats, at most `most_splats`; `changed` and `moved` say what to tell a client, and
-    so does `removed`: of a chunk that is gone, which other one has its splats now, if any.
+    """Holds the splats of all keyframes by chunk, at most `most_splats`.
 
-    `voxel` [world units] is the finest spacing at which surfaces are told apart; 0 takes it from
-    the first keyframe, or from `begun_voxel`, that of a world before, until all keyframes are gone.
+    `changed`, `moved` and `removed` list the chunks that a client has to be told of; `removed`
+    names the chunk that took over the splats of a removed one, None when they are gone.
+
+    `voxel` [world units] is the finest spacing at which surfaces are told apart. 0 takes that of an
+    earlier world, `begun_voxel`, and when that is 0, too, a share of the first keyframe's distance;
+    it holds until all keyframes are gone.
     """
 
     def __init__(
