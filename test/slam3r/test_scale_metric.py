@@ -17,7 +17,7 @@ from worldsystem_core.frames import Camera
 from worldsystem_core.geometry.pinhole import pointmap_from_depth
 from worldsystem_core.geometry.sim3 import Sim3, fit_sim3
 from worldsystem_core.reconstruction import Event, Keyframe, MovedKeyframes, Pose, ScaleState
-from worldsystem_core.telemetry import GpsFix, OdometrySample, PressureSample
+from worldsystem_core.telemetry import BatterySample, GpsFix, OdometrySample, PressureSample
 from worldsystem_core.trajectory import Trajectory
 from worldsystem_sim.telemetry import geodetic_from_map
 from worldsystem_slam3r.config import Slam3rConfig
@@ -27,7 +27,7 @@ from worldsystem_slam3r.graph.restartable import RenewableBackend
 from worldsystem_slam3r.scale.enu import ENU
 from worldsystem_slam3r.scale.hanging import HangingSamples, PositionSample
 from worldsystem_slam3r.scale.marker import MarkerRuler
-from worldsystem_slam3r.scale.metric import KnownDistance, MetricScale
+from worldsystem_slam3r.scale.metric import MetricScale
 from worldsystem_slam3r.scale.root import MetricRoot
 
 METRES = 25.0
@@ -173,21 +173,6 @@ def test_a_source_of_which_every_second_sample_went_is_looked_at_again():
     assert looks[-2:] == [4500, 4500]
 
 
-def test_a_known_distance_gives_metres(walk):
-    a, b = walk.frames[1], walk.frames[8]
-    metres = float(np.linalg.norm(in_map(walk.poses[1]) - in_map(walk.poses[8])))
-    known = KnownDistance(a.stamp_ns, b.stamp_ns, metres, 0.01 * metres)
-    backend = RenewableBackend(DriftingBackend([walk], unit=0.4), None)
-    graph = GraphBackend(backend, Slam3rConfig())
-    graph.observe(known)
-    for frame in walk.frames:
-        graph.feed(frame)
-    graph.finish()
-    assert graph.scale is ScaleState.METRIC
-    assert graph.map_from_scene is not None
-    assert graph.map_from_scene.map_from_scene.scale == pytest.approx(METRES / 0.4, rel=0.02)
-
-
 def test_samples_wait_for_the_poses_around_them_and_follow_their_keyframe():
     worlds = {7: Sim3.identity()}
     samples = HangingSamples(worlds.get)
@@ -260,7 +245,7 @@ def test_measurements_that_are_no_numbers_spoil_none_of_the_others(walk, wrong):
 
 def test_what_says_nothing_of_metres_is_passed_by():
     metric = MetricScale({}.get)
-    metric.observe("a song")
+    metric.observe(BatterySample(stamp_ns=0, charge=0.5))
     metric.observe(PressureSample(stamp_ns=1, pressure_pa=101_325.0))
     assert metric.sample_count == 0
     assert metric.fit(np.array([0.0, 0.0, 1.0]), 0.1) is None

@@ -144,7 +144,7 @@ def _notes(
     if record.scale is ScaleState.SCENE:
         notes.append(
             "The scale is unknown: one unit of length in this map is not one metre. "
-            "A metric source (GPS, a known distance) would fix it."
+            "A metric source (GPS, a phone's odometry, a printed marker) would fix it."
         )
     if record.truth is None:
         notes.append("There is no ground truth for this run: the path and the mesh are not judged.")

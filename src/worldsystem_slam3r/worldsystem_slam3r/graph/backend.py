@@ -28,6 +28,7 @@ from worldsystem_core.reconstruction import (
     TrackingState,
 )
 from worldsystem_core.sparing import Sparing
+from worldsystem_core.telemetry import Telemetry
 from worldsystem_slam3r.config import Slam3rConfig
 from worldsystem_slam3r.graph.account import GraphCounts, graph_facts
 from worldsystem_slam3r.graph.atlas import Atlas, Kept
@@ -133,7 +134,7 @@ class GraphBackend:
         told = [NewKeyframe(self.atlas.told_again(keyframe)) for keyframe in found]
         return [*([] if moved is None else [moved]), *told]
 
-    def observe(self, observation: object) -> None:
+    def observe(self, observation: Telemetry) -> None:
         """Take a measurement from beside the video (`MetricScale.observe`)."""
         if self._config.metric:
             self.metric.observe(observation)

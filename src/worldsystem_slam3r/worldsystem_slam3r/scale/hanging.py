@@ -143,15 +143,6 @@ class HangingSamples:
         self.hung.append(Hung(sample, after[1], place, (after[2] - start) * 1e9 / gap_ns))
         return True
 
-    def hung_at(self, stamp_ns: int) -> tuple[int, Float64[np.ndarray, "3"]] | None:
-        """The keyframe and the camera's place in it at the picture nearest to a recent stamp."""
-        nearest = min(self._poses, key=lambda pose: abs(pose[0] - stamp_ns), default=None)
-        if nearest is None or self._poses[-1][0] < stamp_ns:
-            return None
-        if abs(nearest[0] - stamp_ns) > LONGEST_GAP_NS:
-            return None
-        return nearest[1], nearest[2]
-
     def release_keyframes(self, ids: set[int]) -> None:
         """Keyframes are withdrawn: what hangs on them hangs on nothing until the next one comes.
 

@@ -3,7 +3,7 @@
 
 Positions come from GPS (east, north, up about the first fix) or, without it, from a phone's own
 odometry in its level frame; both at once: GPS gives the frame, the phone a scale. Heights come from
-the barometer, lengths from printed markers and known distances.
+the barometer, lengths from printed markers.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from jaxtyping import Float64
 
 from worldsystem_core.geometry.sim3 import Sim3
 from worldsystem_core.reconstruction import Keyframe, Pose
-from worldsystem_core.telemetry import GpsFix, OdometrySample, PressureSample
+from worldsystem_core.telemetry import GpsFix, OdometrySample, PressureSample, Telemetry
 from worldsystem_slam3r.graph.pose_graph import Anchor
 from worldsystem_slam3r.scale.enu import ENU, LEVEL, EnuFrame, height_m
 from worldsystem_slam3r.scale.fit import Heights, Measured, MetricFit, Positions, fit_metric
@@ -48,19 +48,6 @@ MARKERS_KEPT = 200
 
 
 @dataclass(frozen=True)
-class KnownDistance:
-    """The camera was `metres` apart at two stamps: a measured baseline."""
-
-    stamp_a_ns: int
-    stamp_b_ns: int
-    metres: float
-    sigma_m: float
-
-
-Observation = GpsFix | PressureSample | OdometrySample | KnownDistance
-
-
-@dataclass(frozen=True)
 class _Length:
     """Logarithm of metres per unit of a keyframe, and its standard deviation."""
 
@@ -69,19 +56,7 @@ class _Length:
     sigma: float
 
 
-_End = tuple[int, np.ndarray]
-
-
-@dataclass(frozen=True, eq=False)
-class _Baseline:
-    """A known distance whose two ends hang on keyframes."""
-
-    ends: tuple[_End, _End]
-    metres: float
-    sigma_m: float
-
-
-def _is_sound(observation: object) -> bool:
+def _is_sound(observation: Telemetry) -> bool:
     """Whether it holds numbers; one that does not would spoil every fit after it."""
     if isinstance(observation, GpsFix):
         return math.isfinite(observation.latitude_deg) and math.isfinite(observation.longitude_deg)
@@ -101,13 +76,11 @@ class MetricScale:
         self._odometry = HangingSamples(world_of)
         self._pressure = HangingSamples(world_of)
         self._lengths: list[_Length] = []
-        self._distances: list[KnownDistance] = []
-        self._baselines: list[_Baseline] = []
         self._ruler = MarkerRuler(marker_m) if marker_m > 0 else None
         self.enu: EnuFrame | None = None
         self.clock_s = 0.0
 
-    def observe(self, observation: object) -> None:
+    def observe(self, observation: Telemetry) -> None:
         """Take a measurement; what says nothing of metres is passed by, as what is no number."""
         if not _is_sound(observation):
             return
@@ -121,8 +94,6 @@ class MetricScale:
             sigma = max(sigma, LEAST_M) if math.isfinite(sigma) else ODOMETRY_M
             where, spread = np.array(observation.position_m), np.eye(3) * sigma**2
             self._odometry.sample(PositionSample(observation.stamp_ns, where, spread))
-        elif isinstance(observation, KnownDistance):
-            self._distances.append(observation)
 
     def _observe_fix(self, fix: GpsFix) -> None:
         if self.enu is None:
@@ -148,7 +119,6 @@ class MetricScale:
         """A tracked pose in the world, as it was told."""
         for samples in (self._gps, self._odometry, self._pressure):
             samples.pose(pose.stamp_ns, pose.keyframe_id, pose.world_from_cam[:3, 3])
-        self._hang_distances()
 
     def keyframe(self, keyframe: Keyframe) -> None:
         """A keyframe in the world, as it was told: a marker may be in it."""
@@ -184,16 +154,12 @@ class MetricScale:
             else length
             for length in self._lengths
         ]
-        self._baselines = [
-            replace(known, ends=_ends_on(known.ends, keyframe_id, other, own.inverse() @ old))
-            for known in self._baselines
-        ]
 
     @property
     def sample_count(self) -> int:
         """Measurements that are hung and count."""
         hung = sum(len(s.hung) for s in (self._gps, self._odometry, self._pressure))
-        return hung + len(self._lengths) + len(self._baselines)
+        return hung + len(self._lengths)
 
     @property
     def has_positions(self) -> bool:
@@ -220,7 +186,6 @@ class MetricScale:
             "odometry": len(self._odometry.hung),
             "barometer": len(self._pressure.hung),
             "marker": len(self._lengths),
-            "distance": len(self._baselines),
         }
         return tuple(name for name, count in counts.items() if count)
 
@@ -236,7 +201,7 @@ class MetricScale:
         `size_sigma` how well its size is known already (standard deviation of its logarithm)."""
         source = self._positions_from
         positions = _positions(source) if self.has_positions else Positions.none()
-        log_scales = [*self._log_lengths(), *self._log_distances()]
+        log_scales = self._log_lengths()
         if math.isfinite(size_sigma):
             log_scales.append((0.0, size_sigma))
         if source is self._gps and len(self._odometry.hung) >= LEAST_SAMPLES:
@@ -286,36 +251,6 @@ class MetricScale:
                 sigma = length.sigma * math.sqrt(max(1.0, len(self._lengths) / 10.0))
                 found.append((length.log_scale - math.log(world.scale), sigma))
         return found
-
-    def _hang_distances(self) -> None:
-        """Both ends must be among the recent poses."""
-        for known in list(self._distances):
-            a, b = (self._gps.hung_at(stamp) for stamp in (known.stamp_a_ns, known.stamp_b_ns))
-            if a is not None and b is not None:
-                self._baselines.append(_Baseline((a, b), known.metres, known.sigma_m))
-                self._distances.remove(known)
-
-    def _log_distances(self) -> list[tuple[float, float]]:
-        found = []
-        for known in self._baselines:
-            ends = [
-                world.apply(place)
-                for key, place in known.ends
-                if (world := self._world_of(key)) is not None
-            ]
-            apart = float(np.linalg.norm(ends[0] - ends[1])) if len(ends) == 2 else 0.0
-            if apart > 0.0:
-                found.append((math.log(known.metres / apart), known.sigma_m / known.metres))
-        return found
-
-
-def _ends_on(
-    ends: tuple[_End, _End], old: int, other: int, other_from_old: Sim3
-) -> tuple[_End, _End]:
-    first, second = (
-        (other, other_from_old.apply(place)) if key == old else (key, place) for key, place in ends
-    )
-    return first, second
 
 
 def _positions(samples: HangingSamples) -> Positions:
