@@ -3,7 +3,10 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -127,6 +130,16 @@ def test_a_fused_cloud_is_a_closed_surface_around_its_sensor(make_mesher, edge_u
     assert np.abs(np.linalg.norm(mesh.vertices, axis=1) - 2.0).mean() < 0.03
     assert (edge_uses(mesh) == 2).mean() > 0.999
     assert (np.abs(mesh.colours.astype(int) - (200, 100, 50)) <= 1).all()
+
+
+def test_the_page_shows_how_a_cloud_is_fused():
+    page = Path(__file__).parents[2] / "docs" / "meshing.md"
+    (example,) = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(example, names)
+    radius = np.linalg.norm(names["mesh"].vertices, axis=1)
+    assert len(radius) > 1000
+    assert np.abs(radius - 2.0).mean() < 0.03
 
 
 def test_rays_of_a_cloud_wear_away_what_they_pass(make_mesher):

@@ -1,6 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """What can be fused beside a reconstruction's keyframes: depth images, point maps whose camera is
-not known, and raw point clouds. Each becomes a keyframe, image-aligned and without distortion."""
+not known, and raw point clouds. Each becomes a keyframe, image-aligned and without distortion.
+
+The mesher itself calls `with_fitting_camera`. Depth images and clouds are for users of the library,
+who hand the keyframes to `Mesher.integrate` (docs/meshing.md shows how); no stage makes any.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +23,6 @@ from worldsystem_core.reconstruction import Keyframe
 FIT_STRIDE_PX = 6
 LEAST_POINTS = 16
 TOLERATED_RESIDUAL_PX = 0.75
-CUBE_FACES = 6
 SMALLEST_FACE_PX, LARGEST_FACE_PX = 32, 1024
 POINTS_PER_PIXEL = 4.0
 FILL_RATIO = 0.03
