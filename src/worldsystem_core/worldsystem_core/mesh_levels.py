@@ -101,10 +101,11 @@ def canonical_faces(faces: Int[np.ndarray, "f 3"]) -> Int32[np.ndarray, "g 3"]:
 
 
 def stitched(blocks: Iterable[MeshBlock]) -> Mesh:
-    """One welded mesh of blocks of any levels, free of cracks where the blocks belong together.
+    """One welded mesh of blocks of any levels, for readers of `mesh/stream`: no stage calls it.
 
-    Vertices of one cluster share the place of the newest block that has it. A rim vertex goes to
-    its cluster's place at level 2 where a level-2 block has that cluster, else at level 1.
+    It is free of cracks where the blocks belong together. Vertices of one cluster share the
+    place of the newest block that has it. A rim vertex goes to its cluster's place at level 2 where
+    a level-2 block has that cluster, else at level 1.
     """
     there = [block for block in blocks if len(block.vertices)]
     if not there:

@@ -45,7 +45,7 @@ class SplatDelta:
 
 @dataclass
 class SplatAssembly:
-    """A client's copy of the world of splats, kept current by deltas."""
+    """A client's copy of the world of splats, kept current by deltas; no stage keeps one."""
 
     words: dict[int, UInt32[np.ndarray, "n 4"]] = field(default_factory=dict)
     world_from_chunk: dict[int, Sim3] = field(default_factory=dict)

@@ -82,9 +82,10 @@ def write_spz(gaussians: Gaussians, path: Path) -> Path:
 
 
 def read_spz(path: Path) -> Gaussians:
-    """The Gaussians of an SPZ file of version 3 without higher harmonics.
+    """The Gaussians of an SPZ file; for programs of one's own and tests: no stage reads SPZ.
 
-    Raises `ProtocolError` for other bytes, however long what is packed in them would be.
+    It must be of version 3, without higher harmonics. Raises `ProtocolError` for other bytes,
+    however long what is packed in them would be.
     """
     count, bits, octets = _spz_content(path)
     ends = np.cumsum([width * count for width in _SPZ_WIDTHS])

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Colours and opacities fitted to pictures of keyframes, as 3DGS trains (Kerbl et al., 2023).
+"""For programs of one's own (no stage calls it): fits colours and opacities to pictures.
 
-Geometry stays: it comes from measurements. Needs torch; on a GPU `gsplat` draws.
+As 3DGS trains (Kerbl et al., 2023), but geometry stays: it comes from measurements. Needs torch; on
+a GPU `gsplat` draws.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Gaussians to a picture with gradients: `gsplat` on a GPU, and its plain twin in torch.
+"""For `refine` and programs of one's own (no stage calls it): draws Gaussians with gradients.
 
-Positions, sizes and rotations are fixed; pictures depend on colours and opacities.
+`gsplat` does on a GPU, and so does its plain twin in torch. Positions, sizes and rotations are
+fixed; pictures depend on colours and opacities.
 """
 
 from __future__ import annotations
