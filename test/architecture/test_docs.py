@@ -107,6 +107,22 @@ def test_no_example_opens_the_map_to_everybody(page: Path) -> None:
             assert {"viewer.foxglove=false", "viewer.rerun=false"} <= set(command.split())
 
 
+def test_every_room_of_a_package_is_named() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    rooms = page.split("## Rooms", 1)[1].split("\n## ", 1)[0]
+    parts = re.findall(r"^- \*\*(\w+)\*\*:(.*?)(?=^- |\Z)", rooms, re.MULTILINE | re.DOTALL)
+    told = {name: set(re.findall(r"`([\w/]+)`", text)) for name, text in parts}
+    for path in (ROOT / "src").glob("worldsystem*/worldsystem*/*/__init__.py"):
+        package = path.parent.parent.name
+        name = package.removeprefix("worldsystem_")
+        assert path.parent.name in told[name], f"{package}: a room that nobody is told of"
+    for name, words in told.items():
+        folder = ROOT / "src" / f"worldsystem_{name}" / f"worldsystem_{name}"
+        folder = folder if folder.exists() else ROOT / "src" / name / name
+        for word in words:
+            assert (folder / word).exists() or (folder / f"{word}.py").exists(), f"{name}: {word}"
+
+
 def test_every_dependency_has_its_line() -> None:
     page = (ROOT / "docs" / "dependencies.md").read_text(encoding="utf-8")
     told = re.findall(r"^\| ((?:`[\w.-]+`(?:, )?)+) \|", page, flags=re.MULTILINE)
