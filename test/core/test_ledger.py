@@ -96,5 +96,34 @@ def test_a_fault_closes_only_what_came_in_since():
 def test_a_stage_that_ended_early_lets_all_that_comes_go_for_that():
     ledger = StageLedger("stage")
     ledger.end_as("stage_failed")
-    ledger.drop_untaken(1, "queue_full")
+    ledger.drop_untaken("queue_full")
     assert ledger.state().dropped == {"stage_failed": 1}
+
+
+def test_a_frame_in_work_stays_in_work_when_one_is_let_go_untaken():
+    """The same frame told again, say, while it is worked on: the one in work is settled later."""
+    ledger = StageLedger("stage")
+    ledger.take(1)
+    ledger.drop_untaken("queue_full")
+    state = ledger.state()
+    assert (state.taken, state.dropped, state.in_flight) == (2, {"queue_full": 1}, 1)
+    ledger.use(1)
+    state = ledger.state()
+    assert (state.used, state.dropped, state.in_flight) == (1, {"queue_full": 1}, 0)
+    assert not ledger.violations
+
+
+def test_threads_that_let_frames_go_untaken_lose_no_counts():
+    ledger = StageLedger("stage")
+
+    def let_go():
+        for _ in range(1000):
+            ledger.drop_untaken("queue_full")
+
+    threads = [threading.Thread(target=let_go) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    state = ledger.state()
+    assert (state.taken, state.dropped, state.in_flight) == (4000, {"queue_full": 4000}, 0)

@@ -86,6 +86,20 @@ def test_what_found_the_inbox_full_and_is_told_again_is_not_segmented(node, keyf
     assert node.ledger.state().dropped == dropped
 
 
+def test_one_told_again_to_a_full_inbox_while_it_is_segmented_is_used(node, keyframes) -> None:
+    feed = node._segmenter.feed
+
+    def fed_while_told_again(keyframe):
+        node._inbox._on_drop(NewKeyframe(keyframe))
+        return feed(keyframe)
+
+    node._segmenter.feed = fed_while_told_again
+    assert _send(node, [NewKeyframe(keyframes[0])]) == [0]
+    state = node.ledger.state()
+    assert (state.taken, state.used, state.dropped) == (2, 1, {"queue_full": 1})
+    assert not node.ledger.violations
+
+
 def test_corrections_are_never_let_go(node, keyframes) -> None:
     told = []
     node._segmenter.move = lambda poses, *_: told.append(sorted(poses))

@@ -46,7 +46,7 @@ def test_what_was_let_go_is_pictures_and_keyframes_each_once():
     }.items():
         ledger = StageLedger(stage)
         for reason, count in drops.items():
-            for number in range(count):
-                ledger.drop_untaken(number, reason)
+            for _ in range(count):
+                ledger.drop_untaken(reason)
         board.take(StageReport(stamp_ns=1, ledger=ledger.state(), violations=0, latency_counts=()))
     assert board.values()["dropped"] == 5

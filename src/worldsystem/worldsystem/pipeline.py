@@ -91,7 +91,7 @@ class Pipeline:
         """Work one frame through all stages; with `frame_step` every so many."""
         self._frames_seen += 1
         if (self._frames_seen - 1) % self._frame_step:
-            self.ledgers["slam3r"].drop_untaken(frame.id, "skipped")
+            self.ledgers["slam3r"].drop_untaken("skipped")
             return Step([], None, None, None)
         self.ledgers["slam3r"].take(frame.id)
         step = self._work(self._backend.feed(frame))
@@ -189,7 +189,7 @@ class _PipelineSink:
         self._ledger.use(frame.id)
 
     def dropped(self, frame_id: int, reason: str, stream: str) -> None:
-        self._ledger.drop_untaken(frame_id, reason)
+        self._ledger.drop_untaken(reason)
 
     def encoded(self, unit: EncodedFrame) -> None:
         """Not kept: this loop does not record."""

@@ -45,12 +45,10 @@ class BridgeNode(StageNode):
         self.listen(topics.OBJECTS, self._translation.objects)
         self.create_timer(_LOOK_S, self._look_for_restarts)
         self.create_timer(_LOOK_S, self._look_for_connections)
-        self._lost = 0
         self._broker.start()
 
     def _on_inbox_full(self, _: object) -> None:
-        self._lost += 1
-        self.ledger.drop_untaken(-self._lost, "inbox_full")
+        self.ledger.drop_untaken("inbox_full")
 
     def _on_restart_message(self) -> None:
         self._restarts += 1

@@ -60,10 +60,12 @@ class StageLedger:
             if self._settled(frame_id):
                 self._dropped[self._only_reason or reason] += 1
 
-    def drop_untaken(self, frame_id: int, reason: str) -> None:
-        """A frame that should have come never did (lost on the link): taken and dropped at once."""
-        self.take(frame_id)
-        self.drop(frame_id, reason)
+    def drop_untaken(self, reason: str) -> None:
+        """A frame is let go before any work on it (lost on the link, no room in the inbox): taken
+        and dropped at once. It needs no id: the same frame, which came before, may be in work."""
+        with self._lock:
+            self._taken += 1
+            self._dropped[self._only_reason or reason] += 1
 
     @property
     def taken(self) -> int:

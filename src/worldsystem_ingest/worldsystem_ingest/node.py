@@ -122,7 +122,7 @@ class IngestNode(StageNode):
         self._out(stream).telemetry[type(sample)].publish(sample)
 
     def dropped(self, frame_id: int, reason: str, stream: str) -> None:
-        self._out(stream).ledger.drop_untaken(frame_id, reason)
+        self._out(stream).ledger.drop_untaken(reason)
 
     def facts(self) -> dict[str, object]:
         end = {

@@ -132,7 +132,7 @@ class MesherNode(StageNode):
         keyframe = event.keyframe
         self._note_old(keyframe)
         if self._told.knows(keyframe) and self._followed(keyframe):
-            self.ledger.drop_untaken(keyframe.frame_id, TOLD_AGAIN)
+            self.ledger.drop_untaken(TOLD_AGAIN)
             return False
         self._returning.told_again((keyframe.id,))
         self._sizes.begin(keyframe.id)

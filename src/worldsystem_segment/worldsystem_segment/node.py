@@ -145,7 +145,7 @@ class SegmenterNode(StageNode):
         if paced():
             return
         for event in self._inbox.take_late(self.config.max_wait_s, self._inbox.is_news):
-            self.ledger.drop_untaken(event.keyframe.frame_id, "superseded")
+            self.ledger.drop_untaken("superseded")
             self._told.note(event)
 
     def _segment(self, keyframe: Keyframe) -> None:

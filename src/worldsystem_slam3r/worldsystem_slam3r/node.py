@@ -176,31 +176,27 @@ class Slam3rNode(StageNode):
             self._revive_ended(error)
         return response
 
-    def _on_dropped_frame(self, frame: Frame) -> None:
-        self._let_go(frame, "queue_full")
-
-    def _let_go(self, frame: Frame, reason: str) -> None:
-        """Count a picture that is not worked on; the same one, which came before, may still be."""
-        self.ledger.drop_untaken(~frame.id, reason)
+    def _on_dropped_frame(self, _: Frame) -> None:
+        self.ledger.drop_untaken("queue_full")
 
     def _on_frame(self, frame: Frame) -> None:
         self._refusal = refusal_of(frame, self._last_picture, self.config)
         if self._refusal is not None:
-            self._refuse(frame, self._refusal)
+            self._refuse(self._refusal)
             return
         self._last_picture = (frame.id, frame.stamp_ns)
         self._frames_seen += 1
         if (self._frames_seen - 1) % self.config.frame_step:
-            self._let_go(frame, "skipped")
+            self.ledger.drop_untaken("skipped")
             return
         self.ledger.take(frame.id)
         if frame.camera is None and self._camera is not None:
             frame = replace(frame, camera=self._camera)
         self._take(self._running.feed(frame))
 
-    def _refuse(self, frame: Frame, refusal: Refusal) -> None:
+    def _refuse(self, refusal: Refusal) -> None:
         """A picture that no back-end takes costs itself alone; that is said once in a while."""
-        self._let_go(frame, refusal.reason)
+        self.ledger.drop_untaken(refusal.reason)
         now_s = time.monotonic()
         if now_s - self._refusal_said_s >= _REFUSAL_PERIOD_S:
             self._refusal_said_s = now_s

@@ -45,7 +45,7 @@ class Fragile(StageNode):
         self.ledger.use(frame.id)
 
     def _on_drop(self, frame):
-        self.ledger.drop_untaken(frame.id, "queue_full")
+        self.ledger.drop_untaken("queue_full")
 
     def status(self):
         return self._diagnostics().status[0]

@@ -113,7 +113,7 @@ class Slow(StageNode):
         self.ledger.use(frame.id)
 
     def _on_drop(self, frame):
-        self.ledger.drop_untaken(frame.id, "queue_full")
+        self.ledger.drop_untaken("queue_full")
 
 
 def test_what_waits_when_a_stage_has_no_more_time_is_counted(context):

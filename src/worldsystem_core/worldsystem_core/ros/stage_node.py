@@ -182,8 +182,7 @@ class StageNode(Node):
         def dropped(event: Told) -> None:
             if isinstance(event, NewKeyframe):
                 known = told.knows(event.keyframe)
-                reason = TOLD_AGAIN if known else "queue_full"
-                self.ledger.drop_untaken(event.keyframe.frame_id, reason)
+                self.ledger.drop_untaken(TOLD_AGAIN if known else "queue_full")
                 if known:
                     return
             on_missed(event)
@@ -191,7 +190,7 @@ class StageNode(Node):
         inbox = self.listen(topics.KEYFRAME, callback, dropped)
         assert isinstance(inbox, KeyframeInbox)  # as the topic says
         inbox.is_known = told.knows
-        inbox.on_known = lambda known: self.ledger.drop_untaken(known.frame_id, TOLD_AGAIN)
+        inbox.on_known = lambda known: self.ledger.drop_untaken(TOLD_AGAIN)
         return inbox
 
     def listen_bytes(
