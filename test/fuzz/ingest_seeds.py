@@ -10,8 +10,8 @@ from pieces import joined
 from targets import CORPUS
 
 from worldsystem_core import wire
+from worldsystem_core.byte_stream import nal_units
 from worldsystem_core.wire import PacketType, VideoPacket
-from worldsystem_ingest.codec.annexb import nal_units
 
 _VIDEO, _CONTROL, _PHONE, _CONNECT, _TICK, _LEAVE = range(6)
 _NOW_NS = 1_764_000_000 * 10**9

@@ -5,10 +5,11 @@ from __future__ import annotations
 
 from books import Books
 
+from worldsystem_core.byte_stream import joined, nal_spans, nal_units
 from worldsystem_ingest.codec import h264, h265
 from worldsystem_ingest.codec.access_units import AccessUnitSplitter
-from worldsystem_ingest.codec.annexb import escaped, joined, nal_spans, nal_units, unescaped
 from worldsystem_ingest.codec.reordering import has_b_slice, without_reordering
+from worldsystem_ingest.codec.shared_syntax import escaped, unescaped
 from worldsystem_ingest.config import IngestConfig
 from worldsystem_ingest.url.relayed import RelayedVideo
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from ingest_lab import AccessUnit, encode
 
-from worldsystem_ingest.codec.annexb import joined, nal_units
+from worldsystem_core.byte_stream import joined, nal_units
 from worldsystem_ingest.codec.decoder import Decoded, Decoder, DecoderSettings, Lost, Outcome
 from worldsystem_ingest.codec.h264 import PPS, SPS
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from ingest_lab import encode
 
+from worldsystem_core.byte_stream import nal_units
 from worldsystem_core.wire import START_CODE
 from worldsystem_ingest.codec.access_units import AccessUnitSplitter
-from worldsystem_ingest.codec.annexb import nal_units
 
 MIB = 1 << 20
 

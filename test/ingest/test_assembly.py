@@ -11,8 +11,9 @@ from coding_lab import Coding, coded, moving_scene, without_sets
 from ingest_lab import MemorySink, encode, split_sets
 
 from worldsystem_core import wire
+from worldsystem_core.byte_stream import joined, nal_units
 from worldsystem_core.wire import START_CODE
-from worldsystem_ingest.codec import annexb, h264, h265
+from worldsystem_ingest.codec import h264, h265
 from worldsystem_ingest.codec.assembly import Assembled, Assembly, Refused
 from worldsystem_ingest.codec.entry import Entry
 from worldsystem_ingest.codec.unit_intake import UnitIntake
@@ -30,9 +31,9 @@ def hevc(count: int) -> list[bytes]:
 
 def apart(unit: bytes) -> tuple[bytes, bytes]:
     """The parameter sets of an H.265 access unit, and the rest."""
-    nals = list(annexb.nal_units(unit))
+    nals = list(nal_units(unit))
     sets = [nal for nal in nals if nal[0] >> 1 & 63 in (h265.VPS, h265.SPS, h265.PPS)]
-    return annexb.joined(sets), annexb.joined([nal for nal in nals if nal not in sets])
+    return joined(sets), joined([nal for nal in nals if nal not in sets])
 
 
 def test_sets_are_put_before_a_key_frame_that_lacks_them_and_nowhere_else():

@@ -21,7 +21,7 @@ from coding_lab import (
     without_sets,
 )
 
-from worldsystem_ingest.codec.annexb import joined, nal_units
+from worldsystem_core.byte_stream import joined, nal_units
 from worldsystem_ingest.codec.decoder import Decoder, DecoderSettings
 from worldsystem_ingest.codec.entry import Entry
 from worldsystem_ingest.codec.h264 import SEI, entry_of

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from ingest_lab import encode, number_in
 
+from worldsystem_core.byte_stream import nal_units
 from worldsystem_ingest.codec.decoder import Decoded, Decoder, Lost
-from worldsystem_ingest.codec.h264 import ParameterSets, entry_of, nal_types, nal_units
+from worldsystem_ingest.codec.h264 import ParameterSets, entry_of, nal_types
 from worldsystem_ingest.codec.reordering import has_b_slice, without_reordering
 
 

@@ -12,9 +12,9 @@ import pytest
 from coding_lab import AccessUnit, Coding, coded, decode, losses_in, moving_scene, pictures_in
 from ingest_lab import MemorySink
 
+from worldsystem_core.byte_stream import joined, nal_units
 from worldsystem_core.frames import EncodedFrame
 from worldsystem_ingest.codec import h265
-from worldsystem_ingest.codec.annexb import joined, nal_units
 from worldsystem_ingest.codec.decoder import DecoderSettings
 from worldsystem_ingest.codec.entry import Entry
 from worldsystem_ingest.codec.live_decoding import LiveDecoding

@@ -23,9 +23,9 @@ from link_lab import (
     rtsp_server,
 )
 
+from worldsystem_core.byte_stream import nal_units
 from worldsystem_core.errors import SourceError
 from worldsystem_core.frames import EncodedFrame
-from worldsystem_ingest.codec.annexb import nal_units
 from worldsystem_ingest.config import IngestConfig
 from worldsystem_ingest.rtsp_push.gop_queue import GopQueue
 from worldsystem_ingest.rtsp_push.push import LINK_DOWN, LINK_SLOW, PushingSink, RtspPush

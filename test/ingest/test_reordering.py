@@ -10,8 +10,8 @@ import pytest
 from av.video.frame import PictureType
 from ingest_lab import HEIGHT, WIDTH, AccessUnit, encode, number_in, numbered_picture
 
+from worldsystem_core.byte_stream import nal_units
 from worldsystem_ingest.codec.decoder import Decoded, Decoder, DecoderSettings, Lost
-from worldsystem_ingest.codec.h264 import nal_units
 from worldsystem_ingest.codec.reordering import has_b_slice, without_reordering
 
 

@@ -14,11 +14,11 @@ import pytest
 from ingest_lab import number_in
 from link_lab import free_port, numbered_units
 
+from worldsystem_core.byte_stream import parameter_sets
 from worldsystem_ingest.rtsp_push.rtp import (
     RtpStream,
     h264_payloads,
     h265_payloads,
-    parameter_sets,
     session_description,
 )
 from worldsystem_ingest.url.link_clock import wall_clock_ns

@@ -13,7 +13,7 @@ import numpy as np
 
 from worldsystem_core.wire import PacketType
 from worldsystem_sim import cache, offline
-from worldsystem_sim.encode import nal_units, packets_of
+from worldsystem_sim.encode import packets_of
 
 
 def test_a_second_read_comes_from_the_cache_with_the_same_bytes(config):
@@ -83,11 +83,6 @@ def test_a_key_frame_comes_each_second_with_its_parameter_sets(config):
     kinds = [packet.type for packet in packets_of(units[10], 10, 5)]
     assert kinds == [PacketType.SPS, PacketType.PPS, PacketType.KEY_FRAME]
     assert [packet.type for packet in packets_of(units[11], 11, 5)] == [PacketType.FRAME]
-
-
-def test_nal_units_are_found_behind_both_start_codes():
-    assert nal_units(b"\0\0\0\1\x67a\0\0\1\x68b\0\0\0\1\x65c") == [b"\x67a", b"\x68b", b"\x65c"]
-    assert nal_units(b"") == []
 
 
 def test_decoded_frames_show_what_was_rendered(config, renderer):

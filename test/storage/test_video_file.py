@@ -18,12 +18,13 @@ import numpy as np
 import pytest
 from av.bitstream import BitStreamFilterContext
 
+from worldsystem_core.byte_stream import nal_units
 from worldsystem_core.frames import EncodedFrame, Frame
 from worldsystem_storage import atomic_file, video_file
 from worldsystem_storage.config import StorageConfig
 from worldsystem_storage.errors import StorageError
 from worldsystem_storage.still_list import STILLS_FILE, StillList
-from worldsystem_storage.video_file import VideoSession, nal_units
+from worldsystem_storage.video_file import VideoSession
 
 START = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
@@ -33,6 +34,11 @@ def session(tmp_path):
     session = VideoSession(tmp_path, StorageConfig(still_every=3, metadata_every=10), START)
     yield session
     session.close()
+
+
+def units_of(access_units):
+    """The NAL units of these access units."""
+    return [unit for data in access_units for unit in nal_units(data)]
 
 
 def annex_b_of(path):
@@ -79,7 +85,7 @@ def test_a_new_resolution_goes_on_in_another_file(session, encoded_video):
     assert [path.name for path in session.videos] == ["video.mp4", "video_2.mp4"]
     for path, frames in zip(session.videos, (small, large), strict=True):
         stored, _ = annex_b_of(path)
-        assert nal_units(b"".join(stored)) == nal_units(b"".join(f.data for f in frames))
+        assert units_of(stored) == units_of(f.data for f in frames)
 
 
 def test_a_stamp_that_goes_back_does_not_stop_the_video(session, encoded_video):

@@ -11,6 +11,7 @@ import av
 import numpy as np
 from jaxtyping import UInt8
 
+from worldsystem_core.byte_stream import nal_type, nal_units
 from worldsystem_core.wire import START_CODE, PacketType, VideoPacket
 
 _SPS, _PPS, _IDR, _SLICES = 7, 8, 5, (1, 5)
@@ -68,7 +69,7 @@ def split_access_unit(annex_b: bytes) -> AccessUnit:
     sps = pps = slices = b""
     is_key = False
     for nal in nal_units(annex_b):
-        kind = nal[0] & 0x1F
+        kind = nal_type(nal, "h264")
         if kind == _SPS:
             sps += START_CODE + nal
         elif kind == _PPS:
@@ -77,13 +78,6 @@ def split_access_unit(annex_b: bytes) -> AccessUnit:
             slices += START_CODE + nal
             is_key |= kind == _IDR
     return AccessUnit(is_key, sps, pps, slices)
-
-
-def nal_units(annex_b: bytes) -> list[bytes]:
-    """The NAL units between the start codes (three or four bytes) of an Annex-B stream."""
-    parts = annex_b.split(START_CODE[1:])
-    inner = [part[:-1] if part.endswith(b"\x00") else part for part in parts[1:-1]]
-    return [nal for nal in (*inner, *parts[max(1, len(parts) - 1) :]) if nal]
 
 
 def packets_of(unit: AccessUnit, frame_number: int, sender_ns: int) -> list[VideoPacket]:

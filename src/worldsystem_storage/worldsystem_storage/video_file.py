@@ -16,7 +16,6 @@ import itertools
 import json
 import logging
 import os
-import re
 import threading
 import time
 from collections import Counter
@@ -28,6 +27,7 @@ from typing import Any
 import av
 import cv2
 
+from worldsystem_core.byte_stream import parameter_sets
 from worldsystem_core.frames import EncodedFrame, Frame
 from worldsystem_storage.atomic_file import replace_text, sync_folder
 from worldsystem_storage.config import StorageConfig
@@ -40,8 +40,6 @@ log = logging.getLogger(__name__)
 
 VIDEO_CLOCK_HZ = 90_000
 _TICK = Fraction(1, VIDEO_CLOCK_HZ)
-_START_CODE = re.compile(b"\x00\x00\x01")
-_PARAMETER_SETS = {"h264": (7, 8), "h265": (32, 33, 34)}  # NAL unit types
 _FULL, _AWAY = (errno.ENOSPC, errno.EDQUOT), (errno.EIO, errno.EROFS, errno.ENOTCONN, errno.ESTALE)
 _DISK_ERRORS = (*_FULL, *_AWAY)
 _LONGEST_PAUSE_NS = 3600 * 10**9
@@ -179,7 +177,7 @@ class VideoSession:
             return None
         parameters = parameter_sets(frame.data, frame.codec) if frame.is_key else ()
         goes_on = self._track is not None and self._track.goes_on(frame, parameters)
-        if len(parameters) < len(_PARAMETER_SETS[frame.codec]) or goes_on:
+        if not parameters or goes_on:
             return self._track
         self._end_track()
         number = len(self._videos) + 1
@@ -292,21 +290,6 @@ class _Track:
         finally:
             if self._descriptor >= 0:
                 os.close(self._descriptor)
-
-
-def nal_units(annex_b: bytes) -> list[bytes]:
-    """The NAL units of an Annex-B stream, without start codes and trailing zero bytes."""
-    starts = [match.end() for match in _START_CODE.finditer(annex_b)]
-    ends = [start - 3 for start in starts[1:]] + [len(annex_b)]
-    units = [annex_b[a:b].rstrip(b"\x00") for a, b in zip(starts, ends, strict=False)]
-    return [unit for unit in units if unit]
-
-
-def parameter_sets(annex_b: bytes, codec: str = "h264") -> tuple[bytes, ...]:
-    """The parameter sets of an access unit, in order; empty when it carries none."""
-    shift, mask = (1, 0x3F) if codec == "h265" else (0, 0x1F)
-    wanted = _PARAMETER_SETS[codec]
-    return tuple(unit for unit in nal_units(annex_b) if unit[0] >> shift & mask in wanted)
 
 
 def _new_folder(root: Path, name: str) -> Path:

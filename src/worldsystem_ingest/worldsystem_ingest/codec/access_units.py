@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from worldsystem_ingest.codec.annexb import SHORT_START_CODE
+from worldsystem_core.byte_stream import SHORT_START_CODE
 
 _H264_SPS, _H264_PICTURES = 7, frozenset({1, 2, 5})
 _H264_BEFORE = frozenset({6, 7, 8, 9, 14, 15, 16, 17, 18})

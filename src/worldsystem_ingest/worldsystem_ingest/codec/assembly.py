@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from worldsystem_ingest.codec import annexb, h264, h265
+from worldsystem_ingest.codec import h264, h265, shared_syntax
 from worldsystem_ingest.codec.entry import Entry
 from worldsystem_ingest.sink import CORRUPT, NO_PARAMETER_SETS
 
@@ -47,7 +47,7 @@ class Assembly:
 
     def __init__(self) -> None:
         self.codec = "h264"
-        self._sets: annexb.ParameterSets = h264.ParameterSets()
+        self._sets: shared_syntax.ParameterSets = h264.ParameterSets()
 
     def use_codec(self, name: str) -> None:
         """The sender says what it encodes; names that are not known change nothing."""

@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
-from worldsystem_ingest.codec import annexb
-from worldsystem_ingest.codec.annexb import SHORT_START_CODE, BitReader, nal_units, unescaped
+from worldsystem_core import byte_stream
+from worldsystem_core.byte_stream import nal_units
+from worldsystem_ingest.codec import shared_syntax
 from worldsystem_ingest.codec.entry import Entry
+from worldsystem_ingest.codec.shared_syntax import BitReader, unescaped
 
 SLICE, PARTITION_A, IDR_SLICE, SEI, SPS, PPS = 1, 2, 5, 6, 7, 8
 PICTURE_TYPES = frozenset({SLICE, PARTITION_A, IDR_SLICE})
@@ -16,14 +18,7 @@ _SLICE_HEADER_BYTES = 16
 
 def nal_types(data: bytes) -> set[int]:
     """The kinds of NAL unit in `data`."""
-    found = set()
-    at = data.find(SHORT_START_CODE)
-    for _ in range(annexb.MOST_UNITS):
-        if not 0 <= at < len(data) - 3:
-            break
-        found.add(data[at + 3] & 0x1F)
-        at = data.find(SHORT_START_CODE, at + 3)
-    return found
+    return set(byte_stream.nal_types(data, "h264"))
 
 
 def entry_of(data: bytes) -> Entry:
@@ -47,7 +42,7 @@ def leads_key_frame(data: bytes) -> bool:
 def slice_types(data: bytes) -> set[int]:
     """The kinds of slice (0 P, 1 B, 2 I, 3 SP, 4 SI) of an access unit (7.3.3), where readable."""
     found = set()
-    for begin, end in annexb.nal_spans(data):
+    for begin, end in byte_stream.nal_spans(data):
         if data[begin] & 0x1F in PICTURE_TYPES:
             reader = BitReader(unescaped(data[begin + 1 : min(end, begin + _SLICE_HEADER_BYTES)]))
             try:
@@ -58,7 +53,7 @@ def slice_types(data: bytes) -> set[int]:
     return found
 
 
-class ParameterSets(annexb.ParameterSets):
+class ParameterSets(shared_syntax.ParameterSets):
     """The newest sequence and picture parameter sets of a stream, by their ids."""
 
     kinds = (SPS, PPS)
@@ -78,6 +73,6 @@ class ParameterSets(annexb.ParameterSets):
 
 def _has_recovery_point(data: bytes) -> bool:
     return any(
-        unit[0] & 0x1F == SEI and _RECOVERY_POINT in annexb.sei_payload_types(unit, 1)
+        unit[0] & 0x1F == SEI and _RECOVERY_POINT in shared_syntax.sei_payload_types(unit, 1)
         for unit in nal_units(data)
     )

@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
-from worldsystem_ingest.codec import annexb
-from worldsystem_ingest.codec.annexb import SHORT_START_CODE, BitReader, nal_units, unescaped
+from worldsystem_core import byte_stream
+from worldsystem_core.byte_stream import nal_units
+from worldsystem_ingest.codec import shared_syntax
 from worldsystem_ingest.codec.entry import Entry
+from worldsystem_ingest.codec.shared_syntax import BitReader, unescaped
 
 RASL_N, RASL_R, BLA_W_LP, IDR_W_RADL, IDR_N_LP = 8, 9, 16, 19, 20
 VPS, SPS, PPS, SEI = 32, 33, 34, 39
@@ -19,14 +21,7 @@ _PROFILE_BITS, _LEVEL_BITS = 88, 8
 
 def nal_types(data: bytes) -> set[int]:
     """The kinds of NAL unit in `data`."""
-    found = set()
-    at = data.find(SHORT_START_CODE)
-    for _ in range(annexb.MOST_UNITS):
-        if not 0 <= at < len(data) - 3:
-            break
-        found.add(data[at + 3] >> 1 & 0x3F)
-        at = data.find(SHORT_START_CODE, at + 3)
-    return found
+    return set(byte_stream.nal_types(data, "h265"))
 
 
 def entry_of(data: bytes) -> Entry:
@@ -49,7 +44,7 @@ def leads_key_frame(data: bytes) -> bool:
     return bool(nal_types(data) & {RASL_N, RASL_R})
 
 
-class ParameterSets(annexb.ParameterSets):
+class ParameterSets(shared_syntax.ParameterSets):
     """The newest video, sequence and picture parameter sets of a stream, by their ids."""
 
     kinds = (VPS, SPS, PPS)
@@ -86,6 +81,6 @@ def _skip_profile(reader: BitReader) -> None:
 
 def _has_recovery_point(data: bytes) -> bool:
     return any(
-        unit[0] >> 1 & 0x3F == SEI and _RECOVERY_POINT in annexb.sei_payload_types(unit, 2)
+        unit[0] >> 1 & 0x3F == SEI and _RECOVERY_POINT in shared_syntax.sei_payload_types(unit, 2)
         for unit in nal_units(data)
     )

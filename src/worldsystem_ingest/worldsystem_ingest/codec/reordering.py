@@ -8,8 +8,9 @@ decoding, until the first B slice shows that it was meant.
 
 from __future__ import annotations
 
-from worldsystem_ingest.codec import annexb, h264
-from worldsystem_ingest.codec.annexb import BitReader, escaped, unescaped
+from worldsystem_core.byte_stream import nal_spans
+from worldsystem_ingest.codec import h264
+from worldsystem_ingest.codec.shared_syntax import BitReader, escaped, unescaped
 
 _PROFILES_WITH_CHROMA_FORMAT = (100, 110, 122, 244, 44, 83, 86, 118, 128, 138, 139, 134, 135)
 _EXPLICIT_ASPECT = 255
@@ -22,7 +23,7 @@ def without_reordering(data: bytes) -> bytes:
     Gives the same object when there is nothing to change.
     """
     pieces, copied = [], 0
-    for begin, end in annexb.nal_spans(data):
+    for begin, end in nal_spans(data):
         if data[begin] & 0x1F == h264.SPS:
             sps = data[begin:end]
             rewritten = _rewritten(sps)

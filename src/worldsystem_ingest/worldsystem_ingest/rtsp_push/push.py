@@ -11,12 +11,13 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from urllib.parse import urlsplit
 
+from worldsystem_core.byte_stream import parameter_sets
 from worldsystem_core.errors import SourceError
 from worldsystem_core.frames import EncodedFrame
 from worldsystem_ingest.config import IngestConfig
 from worldsystem_ingest.passing import PassingSink
 from worldsystem_ingest.rtsp_push.gop_queue import GopQueue
-from worldsystem_ingest.rtsp_push.rtp import RtpStream, parameter_sets, session_description
+from worldsystem_ingest.rtsp_push.rtp import RtpStream, session_description
 from worldsystem_ingest.rtsp_push.rtsp_record import RtspRecording
 from worldsystem_ingest.sink import NO_PARAMETER_SETS, STOPPED, Sink
 from worldsystem_ingest.url.backoff import Backoff, SparseWarnings
@@ -121,7 +122,7 @@ class RtspPush:
             first, self._next = self._next or self._queue.get(_POLL_S), None
             if first is None:
                 continue
-            sets = parameter_sets(first.data, first.codec) if first.is_key else {}
+            sets = parameter_sets(first.data, first.codec) if first.is_key else ()
             if not sets:
                 self._queue.lose(NO_PARAMETER_SETS)
                 continue
@@ -130,7 +131,7 @@ class RtspPush:
             except LinkError as error:
                 self._failed(error)
 
-    def _push(self, first: EncodedFrame, sets: dict[int, bytes]) -> None:
+    def _push(self, first: EncodedFrame, sets: tuple[bytes, ...]) -> None:
         """One connection, from `first` on, until the parameter sets change or `stop`."""
         self._enter("connecting")
         self._next, self._is_sending = first, False
@@ -150,7 +151,7 @@ class RtspPush:
                 self._notice_that_it_holds()
                 unit = self._next = self._queue.get(_POLL_S)
 
-    def _other_sets(self, unit: EncodedFrame, first: EncodedFrame, sets: dict[int, bytes]) -> bool:
+    def _other_sets(self, unit: EncodedFrame, first: EncodedFrame, sets: tuple[bytes, ...]) -> bool:
         new = parameter_sets(unit.data, unit.codec)
         return unit.codec != first.codec or (bool(new) and new != sets)
 

@@ -6,9 +6,9 @@ from __future__ import annotations
 import base64
 import secrets
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
-from worldsystem_ingest.codec.annexb import nal_units
+from worldsystem_core.byte_stream import nal_type, nal_units
 
 CLOCK_HZ = 90_000
 PAYLOAD_TYPE = 96
@@ -22,7 +22,7 @@ _NTP_EPOCH_S = 2_208_988_800  # 1970 in the era of 1900
 _FU_A, _FU_H265 = 28, 49
 _START, _END = 0x80, 0x40
 
-_H264_SETS = {7: "SPS", 8: "PPS"}
+_SPS, _PPS = 7, 8  # of H.264
 _H265_SETS = {32: "sprop-vps", 33: "sprop-sps", 34: "sprop-pps"}
 
 
@@ -92,28 +92,20 @@ def h265_payloads(unit: bytes) -> Iterator[bytes]:
     yield from _fragments(head, unit[0] >> 1 & 0x3F, unit[2:])
 
 
-def parameter_sets(annexb: bytes, codec: str) -> dict[int, bytes]:
-    """The parameter sets in a key frame by their kind, the newest of each; empty when incomplete.
-
-    They are what a receiver must know before the first packet, and what may not change afterwards.
-    """
-    kinds = _H265_SETS if codec == "h265" else _H264_SETS
-    found = {_kind(unit, codec): unit for unit in nal_units(annexb)}
-    sets = {kind: found[kind] for kind in kinds if kind in found}
-    return sets if len(sets) == len(kinds) else {}
-
-
-def session_description(sets: dict[int, bytes], codec: str) -> str:
-    """What is announced (RFC 8866) before a stream with these parameter sets."""
-    coded = {kind: base64.b64encode(unit).decode() for kind, unit in sets.items()}
+def session_description(sets: Sequence[bytes], codec: str) -> str:
+    """What is announced (RFC 8866) before a stream with these parameter sets: of each kind the
+    newest."""
+    newest = {nal_type(unit, codec): unit for unit in sets}
+    coded = {kind: base64.b64encode(unit).decode() for kind, unit in newest.items()}
     if codec == "h265":
-        name, details = "H265", "; ".join(f"{_H265_SETS[kind]}={coded[kind]}" for kind in coded)
+        name = "H265"
+        details = "; ".join(f"{told_as}={coded[kind]}" for kind, told_as in _H265_SETS.items())
     else:
-        profile = sets[7][1:4].hex().upper()
+        profile = newest[_SPS][1:4].hex().upper()
         name = "H264"
         details = (
             f"packetization-mode=1; profile-level-id={profile}; "
-            f"sprop-parameter-sets={coded[7]},{coded[8]}"
+            f"sprop-parameter-sets={coded[_SPS]},{coded[_PPS]}"
         )
     lines = (
         "v=0",
@@ -127,10 +119,6 @@ def session_description(sets: dict[int, bytes], codec: str) -> str:
         "a=control:trackID=0",
     )
     return "\r\n".join(lines) + "\r\n"
-
-
-def _kind(unit: bytes, codec: str) -> int:
-    return unit[0] >> 1 & 0x3F if codec == "h265" else unit[0] & 0x1F
 
 
 def _fragments(head: bytes, kind: int, rest: bytes) -> Iterator[bytes]:

@@ -7,12 +7,12 @@ import logging
 import time
 
 from worldsystem_core import wire
+from worldsystem_core.byte_stream import nal_units
 from worldsystem_core.errors import ProtocolError
 from worldsystem_core.frames import Camera
 from worldsystem_core.wire import PacketType
 from worldsystem_ingest.codec import h264
 from worldsystem_ingest.codec.access_units import AccessUnitSplitter
-from worldsystem_ingest.codec.annexb import nal_units
 from worldsystem_ingest.codec.unit_intake import UnitIntake
 from worldsystem_ingest.config import IngestConfig
 from worldsystem_ingest.sender.session import Deliver, SenderSession

@@ -8,6 +8,7 @@ from foxglove_msgs.msg import CompressedVideo
 from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import CameraInfo, Image
 
+from worldsystem_core.byte_stream import nal_types
 from worldsystem_core.distortion import plumb_bob
 from worldsystem_core.errors import ProtocolError
 from worldsystem_core.frames import Camera, EncodedFrame, Frame, StampedCamera
@@ -96,16 +97,8 @@ class VideoAdapter:
 
 def _is_key(annexb: bytes, codec: str) -> bool:
     """Whether any NAL unit is one that only key frames have: parameter sets or such a picture."""
-    at = annexb.find(b"\x00\x00\x01")
-    while 0 <= at < len(annexb) - 3:
-        head = annexb[at + 3]
-        if codec == "h265":
-            if head >> 1 & 0x3F in _H265_KEY_NAL_TYPES:
-                return True
-        elif head & 0x1F in _H264_KEY_NAL_TYPES:
-            return True
-        at = annexb.find(b"\x00\x00\x01", at + 3)
-    return False
+    key_types = _H265_KEY_NAL_TYPES if codec == "h265" else _H264_KEY_NAL_TYPES
+    return any(kind in key_types for kind in nal_types(annexb, codec))
 
 
 def _camera_info(item: StampedCamera) -> list[CameraInfo]:

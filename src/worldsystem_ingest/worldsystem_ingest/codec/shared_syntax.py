@@ -1,47 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Byte streams of NAL units, as H.264 and H.265 share them (annex B of both, and 7.4.1, 9.1)."""
+"""What is in NAL units, as H.264 and H.265 share it (7.4.1 and 9.1 of both)."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
 from typing import ClassVar
 
-from worldsystem_core.wire import START_CODE, with_start_code
+from worldsystem_core.byte_stream import joined, nal_units
+from worldsystem_core.wire import with_start_code
 
-SHORT_START_CODE = START_CODE[1:]
-MOST_UNITS = 2048  # a picture has at most 600 slices (H.265, A.4.1), and few others
 _SEI_BYTES = 4096
 _NUMBERS = 256  # ids are below
 _MOST_SETS = 64
 _MOST_SET_BYTES = 4096
-
-
-def nal_units(annexb: bytes) -> Iterator[bytes]:
-    """The NAL units of `annexb` without start codes; nothing when there is no start code."""
-    for begin, end in nal_spans(annexb):
-        yield annexb[begin:end]
-
-
-def nal_spans(annexb: bytes) -> Iterator[tuple[int, int]]:
-    """Where each NAL unit begins and ends, without start codes and trailing zero bytes.
-
-    Of a hostile message with more units than any picture has, the rest is left out.
-    """
-    at = annexb.find(SHORT_START_CODE)
-    for _ in range(MOST_UNITS):
-        if at < 0:
-            return
-        begin = at + 3
-        at = annexb.find(SHORT_START_CODE, begin)
-        end = begin + len(annexb[begin : len(annexb) if at < 0 else at].rstrip(b"\0"))
-        if end > begin:
-            yield begin, end
-
-
-def joined(units: list[bytes]) -> bytes:
-    """`units` as one byte stream."""
-    return b"".join(START_CODE + unit for unit in units)
 
 
 def unescaped(unit: bytes) -> bytes:
@@ -134,7 +105,7 @@ class ParameterSets(ABC):
 
     def annexb(self) -> bytes:
         """All of them as a byte stream, in the order in which a decoder needs them."""
-        return joined([self._sets[key] for key in sorted(self._sets)])
+        return joined(self._sets[key] for key in sorted(self._sets))
 
     @staticmethod
     @abstractmethod
