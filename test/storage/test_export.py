@@ -23,6 +23,7 @@ pytest.importorskip("rclpy", reason="ROS is not set up: run these through `make 
 
 from worldsystem_core.frames import Camera
 from worldsystem_core.geometry.se3 import inverse, look_at, transform
+from worldsystem_core.gltf import linear_from_srgb
 from worldsystem_core.message_definitions import message_definition
 from worldsystem_core.objects import Track, TrackFrame, TrackState
 from worldsystem_core.reconstruction import (
@@ -42,7 +43,7 @@ from worldsystem_storage.config import StorageConfig
 from worldsystem_storage.errors import StorageError
 from worldsystem_storage.export.formats import FORMATS, export
 from worldsystem_storage.export.recorded import RecordedRun
-from worldsystem_storage.mesh_files import linear_from_srgb, write_ply
+from worldsystem_storage.mesh_files import write_ply
 from worldsystem_storage.video_file import VideoSession
 
 CAMERA = Camera(width=40, height=30, fx=35.0, fy=36.0, cx=19.0, cy=14.5)

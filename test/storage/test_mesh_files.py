@@ -6,9 +6,10 @@ import open3d as o3d
 import pytest
 import trimesh
 
+from worldsystem_core.gltf import linear_from_srgb
 from worldsystem_core.surface import Mesh
 from worldsystem_storage.errors import StorageError
-from worldsystem_storage.mesh_files import linear_from_srgb, write_glb, write_ply
+from worldsystem_storage.mesh_files import write_glb, write_ply
 
 
 @pytest.fixture

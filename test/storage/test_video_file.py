@@ -18,9 +18,10 @@ import numpy as np
 import pytest
 from av.bitstream import BitStreamFilterContext
 
+from worldsystem_core import whole_file
 from worldsystem_core.byte_stream import nal_units
 from worldsystem_core.frames import EncodedFrame, Frame
-from worldsystem_storage import atomic_file, video_file
+from worldsystem_storage import video_file
 from worldsystem_storage.config import StorageConfig
 from worldsystem_storage.errors import StorageError
 from worldsystem_storage.still_list import STILLS_FILE, StillList
@@ -232,7 +233,7 @@ def test_a_save_costs_the_same_however_many_stills_there_are_and_the_last_lists_
 
     def replace_text(path, text):
         saved_bytes.append(len(text))
-        atomic_file.replace_text(path, text)
+        whole_file.replace_text(path, text)
 
     monkeypatch.setattr(video_file, "replace_text", replace_text)
     config = StorageConfig(still_every=1, metadata_every=10, reserve_mib=1)

@@ -14,7 +14,9 @@ from websockets.sync.client import connect
 from world_for_viewers import delta, ground_block, growing_ground
 
 from worldsystem_core.errors import PortInUse
+from worldsystem_core.surface import Mesh
 from worldsystem_viewer.config import ViewerConfig
+from worldsystem_viewer.foxglove_scene import chunk_update
 from worldsystem_viewer.foxglove_second_sending import SecondSending
 from worldsystem_viewer.foxglove_sink import MESH_TOPIC, FoxgloveSink
 
@@ -169,6 +171,18 @@ def test_a_late_subscriber_gets_the_whole_surface(sink, client):
     assert b"0_0_0" in next_data(client)[1]
     sink.mesh(delta([ground_block(0, 0)], 100))
     assert len(glb_in(next_data(client)[1]).faces) == 288
+
+
+def test_a_chunk_that_is_no_mesh_is_taken_away(caplog):
+    mesh = Mesh(
+        vertices=np.full((3, 3), np.nan, np.float32),
+        colours=np.zeros((3, 3), np.uint8),
+        faces=np.array([[0, 1, 2]], np.int32),
+    )
+    update = chunk_update(foxglove.messages, (0, 0, 0), mesh, frame_id="map", stamp_ns=1)
+    assert b"glTF" not in update.encode()
+    assert b"0_0_0" in update.encode()
+    assert "not finite" in caplog.text
 
 
 def glb_in(payload: bytes) -> trimesh.Trimesh:

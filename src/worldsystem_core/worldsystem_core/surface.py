@@ -33,6 +33,15 @@ class Mesh:
         )
 
 
+def fault_of(vertices: Float32[np.ndarray, "v 3"], faces: Int32[np.ndarray, "f 3"]) -> str | None:
+    """Why these are no mesh that a file can hold; None when they are one."""
+    if not np.isfinite(vertices).all():
+        return "the mesh has vertices that are not finite"
+    if len(faces) and not 0 <= faces.min() <= faces.max() < len(vertices):
+        return "the mesh has faces of vertices that it lacks"
+    return None
+
+
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
 class MeshBlock:
     """The surface inside one block of voxels; replaces the block of the same index as a whole.

@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from worldsystem_storage.atomic_file import sync_folder
+from worldsystem_core.whole_file import sync_folder
 from worldsystem_storage.bag_file import BagFile
 from worldsystem_storage.bag_metadata import (
     METADATA_FILE,

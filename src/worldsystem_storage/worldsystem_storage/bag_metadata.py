@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from worldsystem_storage.atomic_file import replace_text
+from worldsystem_core.whole_file import replace_text
 from worldsystem_storage.errors import StorageError
 
 METADATA_FILE = "metadata.yaml"

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from worldsystem_core.mcap_reading.scan import CUT_OFF, NO_END
-from worldsystem_storage.atomic_file import sync_folder
+from worldsystem_core.whole_file import sync_folder
 from worldsystem_storage.bag_check import file_problems, metadata_is_right
 from worldsystem_storage.bag_file import BagFile, lock_for_writing
 from worldsystem_storage.bag_metadata import BagFileSummary, Topic, write_metadata

@@ -29,7 +29,7 @@ import cv2
 
 from worldsystem_core.byte_stream import parameter_sets
 from worldsystem_core.frames import EncodedFrame, Frame
-from worldsystem_storage.atomic_file import replace_text, sync_folder
+from worldsystem_core.whole_file import replace_text, sync_folder
 from worldsystem_storage.config import StorageConfig
 from worldsystem_storage.disk_sync import DiskSync
 from worldsystem_storage.errors import DiskFull, StorageError

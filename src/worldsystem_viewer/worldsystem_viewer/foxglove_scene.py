@@ -4,14 +4,17 @@
 from __future__ import annotations
 
 import colorsys
+import logging
 from typing import Any
 
 from worldsystem_core.geometry.rotation import quaternion_xyzw_from_matrix
 from worldsystem_core.objects import MapObject, MapObjects
 from worldsystem_core.reconstruction import ScaleState
-from worldsystem_core.surface import Mesh
+from worldsystem_core.surface import Mesh, fault_of
 from worldsystem_viewer.chunks import ChunkIndex
 from worldsystem_viewer.glb import glb_from_mesh
+
+log = logging.getLogger(__name__)
 
 # `messages` is foxglove.messages throughout: it is optional, so nothing here imports it.
 
@@ -24,9 +27,13 @@ def frame_of(scale: ScaleState) -> str:
 def chunk_update(
     messages: Any, chunk: ChunkIndex, mesh: Mesh, *, frame_id: str, stamp_ns: int
 ) -> Any:
-    """One chunk of the surface, replacing what was there; deleted where it is empty."""
+    """One chunk of the surface, replacing what was there; deleted where it is empty, or no mesh
+    that glTF can hold."""
     stamp, name = _stamp(messages, stamp_ns), "_".join(map(str, chunk))
-    if len(mesh.faces) == 0:
+    fault = fault_of(mesh.vertices, mesh.faces)
+    if fault is not None:
+        log.warning("chunk %s of the surface is not shown: %s", name, fault)
+    if fault is not None or len(mesh.faces) == 0:
         kind = messages.SceneEntityDeletionType.MatchingId
         deletion = messages.SceneEntityDeletion(timestamp=stamp, type=kind, id=name)
         return messages.SceneUpdate(deletions=[deletion])

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +11,8 @@ import numpy as np
 from PIL import Image
 
 from worldsystem_core.errors import BackendError, WorldSystemError
-from worldsystem_core.surface import Mesh
+from worldsystem_core.surface import Mesh, fault_of
+from worldsystem_core.whole_file import write_whole
 from worldsystem_mesh.export.atlas import textured
 from worldsystem_mesh.export.decimation import decimated
 from worldsystem_mesh.export.glb import glb_bytes
@@ -42,8 +42,8 @@ def save_mesh(
 
     Vertices are in the map's frame and unit, but in glb, which is y-up. Without `photos` colours
     are at the vertices. A file appears whole or not at all. Raises `ExportError` for an unknown
-    ending, a mesh that is empty or not finite, a texture in ply, when decimation fails, and when a
-    file cannot be written.
+    ending, a mesh that is empty, not finite or not whole, a texture in ply, when decimation fails,
+    and when a file cannot be written.
     """
     _check(path, mesh, with_texture=photos is not None)
     try:
@@ -64,8 +64,9 @@ def _check(path: Path, mesh: Mesh, *, with_texture: bool) -> None:
         raise ExportError(f"{path}: only {' and '.join(TEXTURED_FORMATS)} can have a texture")
     if not len(mesh.faces):
         raise ExportError(f"{path} not written: there is no surface yet")
-    if not np.isfinite(mesh.vertices).all():
-        raise ExportError(f"{path} not written: the mesh has vertices that are not finite")
+    fault = fault_of(mesh.vertices, mesh.faces)
+    if fault is not None:
+        raise ExportError(f"{path} not written: {fault}")
 
 
 def _by_trimesh(path: Path, mesh: Mesh | TexturedMesh) -> dict[Path, bytes]:
@@ -99,11 +100,7 @@ def _by_trimesh(path: Path, mesh: Mesh | TexturedMesh) -> dict[Path, bytes]:
 
 
 def _save(path: Path, content: bytes) -> None:
-    beside = path.with_name(f".{path.name}.new")
     try:
-        beside.write_bytes(content)
-        beside.replace(path)
+        write_whole(path, content)
     except OSError as error:
-        with suppress(OSError):  # on a full disk half a file is in everybody's way
-            beside.unlink(missing_ok=True)
         raise ExportError(f"cannot write {path}: {error.strerror}") from error

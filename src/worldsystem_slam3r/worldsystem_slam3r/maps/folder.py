@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from worldsystem_core.errors import MapError
+from worldsystem_core.whole_file import write_whole
 from worldsystem_slam3r.maps.claim import claimed
 
 FORMAT = "worldsystem-map"
@@ -169,11 +170,11 @@ def _next_generation(
             continue
         data = content()
         files[name] = FileEntry.of(name, data)
-        _write(folder / name, data)
+        write_whole(folder / name, data, synced=True)
     generation = 1 if before is None else before.generation + 1
     manifest = Manifest(generation, saved_ns, facts, files)
     _sync_folder(folder / KEYFRAMES)
-    _write(folder / MANIFEST, manifest.text().encode())
+    write_whole(folder / MANIFEST, manifest.text().encode(), synced=True)
     _sync_folder(folder)
     _sweep(folder, manifest)
     return manifest
@@ -188,15 +189,6 @@ def _before(folder: Path) -> Manifest | None:
     if [name for name in others if not name.startswith((".", "graph-", *BESIDE))]:
         raise MapError(f"{folder} holds other things and no map; choose an empty or new folder")
     return None
-
-
-def _write(path: Path, data: bytes) -> None:
-    beside = path.with_name(f".{path.name}.new")
-    with beside.open("wb") as stream:
-        stream.write(data)
-        stream.flush()
-        os.fsync(stream.fileno())
-    beside.replace(path)
 
 
 def _sync_folder(folder: Path) -> None:
