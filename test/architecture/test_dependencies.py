@@ -61,6 +61,16 @@ def test_a_package_imports_only_what_lies_below_it(path):
     assert ours <= allowed
 
 
+@pytest.mark.parametrize(
+    ("room", "above"), [("charts", ("evaluation", "report")), ("evaluation", ("report",))]
+)
+def test_a_report_is_made_of_an_evaluation_and_both_of_charts(room, above):
+    files = [path for path in SOURCES if path.parts[-3:-1] == ("worldsystem", room)]
+    assert files
+    upwards = tuple(f"worldsystem.{name}" for name in above)
+    assert not [name for path in files for name in imports(path) if name.startswith(upwards)]
+
+
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT / "src")))
 def test_only_nodes_and_the_ros_room_know_ros(path):
     ros = {name for name in imports(path) if ROS_MODULES.match(name)}

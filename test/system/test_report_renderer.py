@@ -5,8 +5,7 @@ import numpy as np
 import open3d as o3d
 import pytest
 
-from worldsystem.report.renderer import MeshRenderer, with_path
-from worldsystem.report.views import (
+from worldsystem.charts.views import (
     View,
     core_of,
     mean_viewing_direction,
@@ -14,6 +13,7 @@ from worldsystem.report.views import (
     upright_from_world,
     vertical,
 )
+from worldsystem.report.renderer import MeshRenderer, with_path
 from worldsystem_core.frames import Camera
 from worldsystem_core.geometry.se3 import inverse, look_at, transform
 from worldsystem_core.surface import Mesh

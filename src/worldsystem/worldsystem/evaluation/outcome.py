@@ -3,23 +3,23 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 
-from worldsystem.evaluation.compare import Evaluation
-from worldsystem.evaluation.surface import SurfaceDistance
-from worldsystem.report.figures import (
+from worldsystem.charts.figures import (
     error_chart,
     error_path_chart,
     heat_colours,
     heat_scale,
     trajectory_chart,
 )
-from worldsystem.report.views import upright_from_world, vertical
+from worldsystem.charts.views import upright_from_world, vertical
+from worldsystem.evaluation.compare import Evaluation
+from worldsystem.evaluation.surface import SurfaceDistance
+from worldsystem.measured_json import write_measured
 from worldsystem_core.surface import Mesh
 from worldsystem_storage.mesh_files import write_ply
 
@@ -88,7 +88,7 @@ def write_evaluation(evaluation: Evaluation, folder: Path) -> list[Path]:
     """Write all of it into `folder`, which is made when missing; the files written."""
     folder.mkdir(parents=True, exist_ok=True)
     written = [folder / JSON_FILE]
-    written[0].write_text(json.dumps(_content(evaluation), indent=1, ensure_ascii=False) + "\n")
+    write_measured(written[0], _content(evaluation))
     for name, png in _charts(evaluation).items():
         (folder / name).write_bytes(png)
         written.append(folder / name)
@@ -104,24 +104,22 @@ def _content(evaluation: Evaluation) -> object:
     facts = {name: value for name, value in vars(path).items() if isinstance(value, float | int)}
     facts |= {"ate_sim3_percent": path.ate_sim3_percent, "ate_se3_percent": path.ate_se3_percent}
     placement = path.truth_from_estimate
-    return _json_safe(
-        {
-            "alignment": evaluation.alignment,
-            "path": facts,
-            "truth_from_estimate": {
-                "scale": placement.scale,
-                "rotation": placement.rotation.tolist(),
-                "translation": placement.translation.tolist(),
-            },
-            "scale_error_percent": evaluation.scale_error_percent,
-            "rpe_1s_sim3": asdict(evaluation.drift_sim3),
-            "rpe_1s_se3": asdict(evaluation.drift_se3),
-            "kitti": asdict(evaluation.segments),
-            "surface": [asdict(surface) for surface in evaluation.surfaces],
-            "cloud": asdict(evaluation.cloud) if evaluation.cloud else None,
-            "table": [list(row) for row in rows(evaluation)],
-        }
-    )
+    return {
+        "alignment": evaluation.alignment,
+        "path": facts,
+        "truth_from_estimate": {
+            "scale": placement.scale,
+            "rotation": placement.rotation.tolist(),
+            "translation": placement.translation.tolist(),
+        },
+        "scale_error_percent": evaluation.scale_error_percent,
+        "rpe_1s_sim3": asdict(evaluation.drift_sim3),
+        "rpe_1s_se3": asdict(evaluation.drift_se3),
+        "kitti": asdict(evaluation.segments),
+        "surface": [asdict(surface) for surface in evaluation.surfaces],
+        "cloud": asdict(evaluation.cloud) if evaluation.cloud else None,
+        "table": [list(row) for row in rows(evaluation)],
+    }
 
 
 def _charts(evaluation: Evaluation) -> dict[str, bytes]:
@@ -167,14 +165,3 @@ def _error_coloured(evaluation: Evaluation) -> Mesh | None:
 
         distances = cKDTree(truth.seen_points).query(np.nan_to_num(mesh.vertices), workers=2)[0]
     return Mesh(vertices=mesh.vertices, colours=heat_colours(distances, highest), faces=mesh.faces)
-
-
-def _json_safe(value: object) -> object:
-    """JSON has no NaN and no infinity."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {key: _json_safe(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_json_safe(item) for item in value]
-    return value

@@ -51,14 +51,14 @@ def drift_over_time(
     if len(truth) < 2:
         return RelativeError(duration_s, 0, NAN, NAN)
     wanted_ns = truth.stamps_ns + round(duration_s * 1e9)
-    ends = _nearest(truth.stamps_ns, wanted_ns)
+    ends = nearest(truth.stamps_ns, wanted_ns)
     reach_ns = 0.51 * float(np.median(np.diff(truth.stamps_ns)))
     near = np.abs(truth.stamps_ns[ends] - wanted_ns) <= reach_ns
     starts = np.flatnonzero(near & (ends > np.arange(len(ends))))
     if not len(starts):
         return RelativeError(duration_s, 0, NAN, NAN)
     shifts, turns = piece_errors(estimated, truth, starts, ends[starts])
-    return RelativeError(duration_s, len(starts), _rms(shifts), _rms(turns))
+    return RelativeError(duration_s, len(starts), rms(shifts), rms(turns))
 
 
 def drift_over_lengths(
@@ -101,6 +101,21 @@ def piece_errors(
     return shift, 2.0 * np.arcsin(np.minimum(chord, 1.0))
 
 
+def nearest(
+    sorted_ns: Int64[np.ndarray, "a"], wanted_ns: Int64[np.ndarray, "b"]
+) -> Int64[np.ndarray, "b"]:
+    """Which of the stamps, at least one and in order, is nearest to each wanted one."""
+    right = np.clip(np.searchsorted(sorted_ns, wanted_ns), 0, len(sorted_ns) - 1)
+    left = np.maximum(right - 1, 0)
+    nearer_left = np.abs(sorted_ns[left] - wanted_ns) <= np.abs(sorted_ns[right] - wanted_ns)
+    return np.where(nearer_left, left, right)
+
+
+def rms(values: Float64[np.ndarray, "n"]) -> float:
+    """The root of the mean square."""
+    return float(np.sqrt(np.mean(values**2)))
+
+
 def _moves(world_from_cam: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
     R, t = world_from_cam[starts, :3, :3], world_from_cam[starts, :3, 3]
     out: np.ndarray = world_from_cam[ends].copy()
@@ -112,14 +127,3 @@ def _moves(world_from_cam: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> 
 def _way(poses: StampedPoses) -> Float64[np.ndarray, "n"]:
     steps = np.linalg.norm(np.diff(poses.positions, axis=0), axis=1)
     return np.concatenate([[0.0], np.cumsum(steps)])
-
-
-def _nearest(sorted_ns: np.ndarray, wanted_ns: np.ndarray) -> np.ndarray:
-    right = np.clip(np.searchsorted(sorted_ns, wanted_ns), 0, len(sorted_ns) - 1)
-    left = np.maximum(right - 1, 0)
-    nearer_left = np.abs(sorted_ns[left] - wanted_ns) <= np.abs(sorted_ns[right] - wanted_ns)
-    return np.where(nearer_left, left, right)
-
-
-def _rms(values: np.ndarray) -> float:
-    return float(np.sqrt(np.mean(values**2)))

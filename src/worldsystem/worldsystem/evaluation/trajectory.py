@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float64, Int64
 
-from worldsystem.evaluation.protocols import piece_errors
+from worldsystem.evaluation.protocols import nearest, piece_errors, rms
 from worldsystem_core.geometry.sim3 import Sim3, fit_sim3
 from worldsystem_core.trajectory import StampedPoses
 
@@ -90,8 +90,8 @@ def evaluate_trajectory(
         matched=len(at_estimate),
         tracked_share=tracked_share,
         true_path_length=length,
-        ate_sim3=_rms(errors),
-        ate_se3=_rms(_distances(rigid, matched, matched_truth)),
+        ate_sim3=rms(errors),
+        ate_se3=rms(_distances(rigid, matched, matched_truth)),
         rpe_per_unit=drift,
         rpe_rad_per_unit=turn_rad,
         rpe_step=step,
@@ -111,8 +111,8 @@ def associate(
     """
     if not len(stamps_a_ns) or not len(stamps_b_ns):
         return np.zeros(0, np.int64), np.zeros(0, np.int64)
-    b_of_a = _nearest(stamps_b_ns, stamps_a_ns)
-    a_of_b = _nearest(stamps_a_ns, stamps_b_ns)
+    b_of_a = nearest(stamps_b_ns, stamps_a_ns)
+    a_of_b = nearest(stamps_a_ns, stamps_b_ns)
     at_a = np.arange(len(stamps_a_ns))
     mutual = a_of_b[b_of_a] == at_a
     near = np.abs(stamps_a_ns - stamps_b_ns[b_of_a]) <= round(tolerance_s * 1e9)
@@ -136,14 +136,7 @@ def relative_drift(
         return NAN, NAN
     shifts, turns_rad = piece_errors(estimated, truth, starts, ends[starts])
     pieces = travelled[ends[starts]] - travelled[starts]
-    return _rms(shifts / pieces), _rms(turns_rad / pieces)
-
-
-def _nearest(sorted_ns: Int64[np.ndarray, "a"], wanted_ns: Int64[np.ndarray, "b"]) -> np.ndarray:
-    right = np.clip(np.searchsorted(sorted_ns, wanted_ns), 0, len(sorted_ns) - 1)
-    left = np.maximum(right - 1, 0)
-    closer_left = np.abs(sorted_ns[left] - wanted_ns) <= np.abs(sorted_ns[right] - wanted_ns)
-    return np.where(closer_left, left, right)
+    return rms(shifts / pieces), rms(turns_rad / pieces)
 
 
 def _scale_drift(estimated: StampedPoses, truth: StampedPoses) -> float:
@@ -173,10 +166,6 @@ def _distances(
 ) -> np.ndarray:
     offsets = truth_from_estimate.apply(estimated.positions) - truth.positions
     return np.asarray(np.linalg.norm(offsets, axis=1), dtype=np.float64)
-
-
-def _rms(values: np.ndarray) -> float:
-    return float(np.sqrt(np.mean(values**2)))
 
 
 def _percent(length: float, whole: float) -> float:

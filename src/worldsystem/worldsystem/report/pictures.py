@@ -6,12 +6,8 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from worldsystem.evaluation.surface import SurfaceDistance
-from worldsystem.report import figures
-from worldsystem.report.record import RunRecord
-from worldsystem.report.renderer import MeshRenderer, Picture, with_path
-from worldsystem.report.summary import RunSummary
-from worldsystem.report.views import (
+from worldsystem.charts import figures
+from worldsystem.charts.views import (
     View,
     core_of,
     mean_viewing_direction,
@@ -19,6 +15,11 @@ from worldsystem.report.views import (
     upright_from_world,
     vertical,
 )
+from worldsystem.evaluation.surface import SurfaceDistance
+from worldsystem.report.record import RunRecord
+from worldsystem.report.renderer import MeshRenderer, Picture, with_path
+from worldsystem.report.run_charts import latency_chart, throughput_chart
+from worldsystem.report.summary import RunSummary
 from worldsystem_core.geometry.sim3 import Sim3
 from worldsystem_core.reconstruction import ScaleState
 from worldsystem_core.trajectory import StampedPoses
@@ -45,9 +46,9 @@ def run_pictures(record: RunRecord, summary: RunSummary) -> dict[str, bytes]:
         pictures["trajectory_error.png"] = figures.error_chart(t_s.tolist(), error.errors, unit)
     pictures |= _renders(record, summary, poses, unit)
     if any(sum(counts) for counts in record.latency_counts.values()):
-        pictures["latency.png"] = figures.latency_chart(dict(record.latency_counts))
+        pictures["latency.png"] = latency_chart(dict(record.latency_counts))
     if len(record.samples) >= 2:
-        pictures["throughput.png"] = figures.throughput_chart(record.samples)
+        pictures["throughput.png"] = throughput_chart(record.samples)
     return pictures
 
 

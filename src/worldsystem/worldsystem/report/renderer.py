@@ -10,8 +10,8 @@ import numpy as np
 import open3d as o3d
 from jaxtyping import Float, Float32, UInt8
 
+from worldsystem.charts.views import View
 from worldsystem.evaluation.surface import without_broken_faces
-from worldsystem.report.views import View
 from worldsystem_core.geometry.se3 import inverse, transform
 from worldsystem_core.surface import Mesh
 from worldsystem_core.trajectory import StampedPoses

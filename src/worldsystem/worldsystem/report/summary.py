@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from worldsystem.evaluation.trajectory import (
     TrajectoryError,
     evaluate_trajectory,
 )
+from worldsystem.measured_json import write_measured
 from worldsystem.report.record import GLASS_TO_MAP, RunRecord
 from worldsystem_core.geometry.sim3 import Sim3
 from worldsystem_core.latency import percentile_s
@@ -223,7 +223,7 @@ def write_summary(record: RunRecord, summary: RunSummary, path: Path) -> None:
         "ledger": [{**asdict(state), "in_flight": state.in_flight} for state in record.ledgers],
         "notes": list(summary.notes),
     }
-    path.write_text(json.dumps(_json_safe(content), indent=1, ensure_ascii=False) + "\n")
+    write_measured(path, content)
 
 
 def _trajectory_facts(error: TrajectoryError | None) -> dict[str, float] | None:
@@ -236,14 +236,3 @@ def _trajectory_facts(error: TrajectoryError | None) -> dict[str, float] | None:
     )
     facts = {name: float(getattr(error, name)) for name in names}
     return {**facts, "scale": error.truth_from_estimate.scale}
-
-
-def _json_safe(value: object) -> object:
-    """JSON has no NaN and no infinity."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {key: _json_safe(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_json_safe(item) for item in value]
-    return value
