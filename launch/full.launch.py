@@ -18,19 +18,19 @@ from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import ComposableNodeContainer, Node
 from launch_ros.descriptions import ComposableNode
 
-from worldsystem.graph import SIMULATOR, Choice, simulator_parameters, stages
+from worldsystem.graph import SIMULATED_S, SIMULATOR, Choice, simulator_parameters, stages
 from worldsystem.run_folder import new_run_folder
 from worldsystem.settings_text import parse_settings
 from worldsystem_core.stale_segments import clean_stale_segments
 
 ARGUMENTS = {
     "source": ("sim", "sim, server:, a file, a folder of images, a URL, or camera:0"),
-    "backend": ("geometric", "reconstruction back-end"),
-    "device": ("auto", "where the mesh lives: auto, cpu or cuda"),
+    "backend": (Choice.backend, "reconstruction back-end"),
+    "device": (Choice.device, "where the mesh lives: auto, cpu or cuda"),
     "record": ("true", "record an MCAP bag"),
     "viewer": ("true", "serve the web page, Foxglove and Rerun"),
     "composed": ("true", "all nodes in one process"),
-    "duration": ("60.0", "length of the simulated flight [s]"),
+    "duration": (str(SIMULATED_S), "length of the simulated flight [s]"),
     "out": ("", "folder of the run; empty = runs/<time> in the working directory"),
     "set": ("", "any parameters, as 'ingest.host=0.0.0.0 mesher.voxel=0.05'"),
 }

@@ -8,6 +8,10 @@ import pytest
 from worldsystem.cli import _choice, _parser
 from worldsystem.graph import stages
 from worldsystem.sent import FRAMES_FILE, frames_sent
+from worldsystem_ingest.config import IngestConfig
+from worldsystem_mesh.config import MeshConfig
+from worldsystem_slam3r.config import Slam3rConfig
+from worldsystem_viewer.config import ViewerConfig
 
 
 def parameters_of(*words: str) -> dict[str, dict[str, object]]:
@@ -32,6 +36,30 @@ def test_a_focal_length_is_the_camera_of_a_file_or_url(source):
 def test_what_is_set_by_name_goes_before_an_option():
     given = parameters_of("server:", "--focal", "920", "--set", "slam3r.focal_px=500")
     assert given["slam3r"]["focal_px"] == 500
+
+
+def test_a_port_is_the_stages_own_unless_it_is_given():
+    ports = {"port", "web_port", "foxglove_port", "rerun_port"}
+    given = parameters_of("server:")
+    assert not ports & (given["ingest"].keys() | given["viewer"].keys())
+    words = ["--port", "1", "--web-port", "2", "--foxglove-port", "3", "--rerun-port", "4"]
+    given = parameters_of("server:", *words)
+    assert given["ingest"]["port"] == 1
+    assert [given["viewer"][name] for name in ("web_port", "foxglove_port", "rerun_port")] == [
+        2,
+        3,
+        4,
+    ]
+
+
+def test_help_says_the_stages_own_defaults(capsys):
+    with pytest.raises(SystemExit):
+        _parser().parse_args(["run", "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    viewer = ViewerConfig()
+    ports = [IngestConfig().port, viewer.web_port, viewer.foxglove_port, viewer.rerun_port]
+    for default in (Slam3rConfig().backend, MeshConfig().device, *ports):
+        assert f"(default: {default})" in text
 
 
 @pytest.mark.parametrize(

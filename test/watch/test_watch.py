@@ -206,13 +206,13 @@ def test_every_query_of_a_dashboard_names_a_metric_that_exists(path: Path) -> No
 
 def test_prometheus_scrapes_the_ports_that_are_the_defaults() -> None:
     from worldsystem.config import MonitorConfig
-    from worldsystem.graph import DEFAULT_PORT
+    from worldsystem_ingest.config import IngestConfig
     from worldsystem_mesh.config import MeshConfig
 
     jobs = yaml.safe_load((CONFIG / "prometheus.yml").read_text())["scrape_configs"]
     ports = {j["job_name"]: int(j["static_configs"][0]["targets"][0].split(":")[1]) for j in jobs}
     assert ports == {
         "worldsystem": MonitorConfig().port,
-        "ingest": DEFAULT_PORT,
+        "ingest": IngestConfig().port,
         "mesher": MeshConfig().metrics_port,
     }

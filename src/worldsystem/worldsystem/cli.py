@@ -27,6 +27,8 @@ from worldsystem.watch.commands import add_watch
 from worldsystem_core.errors import ConfigError, WorldSystemError
 from worldsystem_core.installed import find_installed_prefix, installed_version
 from worldsystem_core.json_log import FORMS, choose_log, json_handler, logs_json
+from worldsystem_ingest.config import IngestConfig
+from worldsystem_viewer.config import ViewerConfig
 
 _WRONG_USE = 2
 
@@ -84,7 +86,7 @@ def _add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     run.add_argument(
         "--duration",
         type=float,
-        help="stop after so long [s] (default: when the source ends; sim: after 60)",
+        help=f"stop after so long [s] (default: when the source ends; sim: after {SIMULATED_S:g})",
     )
     run.add_argument("--realtime", action="store_true", help="play files at their own pace")
     run.add_argument("--truth", default="", help="ground-truth trajectory to compare with")
@@ -99,7 +101,9 @@ def _add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
 
 def _add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     demo = commands.add_parser("demo", help="the whole system on the built-in drone simulator")
-    demo.add_argument("--duration", type=float, default=60.0, help="length of the flight [s]")
+    demo.add_argument(
+        "--duration", type=float, default=SIMULATED_S, help="length of the flight [s]"
+    )
     _add_common(demo)
     demo.set_defaults(command=_run, source="sim", realtime=True, truth="", no_ros=False)
 
@@ -107,11 +111,15 @@ def _add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
 def _add_common(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--backend",
-        default="geometric",
-        help="reconstruction back-end; `worldsystem backends` lists them",
+        default=Choice.backend,
+        help="reconstruction back-end; `worldsystem backends` lists them (default: %(default)s)",
     )
-    command.add_argument("--device", default="auto", help="where the mesh lives: auto, cpu, cuda")
-    command.add_argument("--focal", type=float, default=0.0, help="focal length, if known [px]")
+    command.add_argument(
+        "--device",
+        default=Choice.device,
+        help="where the mesh lives: auto, cpu, cuda (default: %(default)s)",
+    )
+    command.add_argument("--focal", type=float, help="focal length, if known [px]")
     command.add_argument("--out", type=Path, help="folder of the run (default: runs/<time>)")
     command.add_argument("--headless", action="store_true", help="no viewers, no servers for them")
     command.add_argument("--no-record", action="store_true", help="write no MCAP")
@@ -123,10 +131,13 @@ def _add_common(command: argparse.ArgumentParser) -> None:
         action="store_true",
         help="each stage a process of its own, begun anew when it dies; files at their own pace",
     )
-    command.add_argument("--port", type=int, default=5001, help="port of the video server")
-    command.add_argument("--web-port", type=int, default=8080, help="port of the web page")
-    command.add_argument("--foxglove-port", type=int, default=8765, help="port for Foxglove")
-    command.add_argument("--rerun-port", type=int, default=9876, help="port for Rerun")
+    for name, default, purpose in (
+        ("--port", IngestConfig.port, "of the video server"),
+        ("--web-port", ViewerConfig.web_port, "of the web page"),
+        ("--foxglove-port", ViewerConfig.foxglove_port, "for Foxglove"),
+        ("--rerun-port", ViewerConfig.rerun_port, "for Rerun"),
+    ):
+        command.add_argument(name, type=int, help=f"port {purpose} (default: {default})")
     command.add_argument(
         "--set",
         nargs="+",
@@ -181,12 +192,12 @@ def _run(options: argparse.Namespace) -> int:
 def _choice(options: argparse.Namespace) -> Choice:
     extra = parse_settings(options.set)
     flags: dict[str, dict[str, object]] = {
-        "ingest": {"port": options.port, "focal_px": options.focal},
-        "viewer": {
-            "web_port": options.web_port,
-            "foxglove_port": options.foxglove_port,
-            "rerun_port": options.rerun_port,
-        },
+        "ingest": _given(port=options.port, focal_px=options.focal),
+        "viewer": _given(
+            web_port=options.web_port,
+            foxglove_port=options.foxglove_port,
+            rerun_port=options.rerun_port,
+        ),
         "reporter": {"truth": options.truth} if options.truth else {},
     }
     if options.focal and is_served(options.source):
@@ -203,6 +214,11 @@ def _choice(options: argparse.Namespace) -> Choice:
         realtime=options.realtime,
         extra={name: flags.get(name, {}) | extra.get(name, {}) for name in flags.keys() | extra},
     )
+
+
+def _given(**options: object) -> dict[str, object]:
+    """Those that were given: without them the stages' own defaults count."""
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def _duration_s(options: argparse.Namespace) -> float:

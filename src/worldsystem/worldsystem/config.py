@@ -6,6 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from worldsystem_core.config import Config, param
+from worldsystem_slam3r.config import Slam3rConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,7 +15,7 @@ class ReporterConfig(Config):
 
     folder: str = param("", "folder of the run; empty = runs/<date_time>")
     source: str = param("", "the source as the user gave it, for the report")
-    backend: str = param("geometric", "the reconstruction back-end, for the report")
+    backend: str = param(Slam3rConfig.backend, "the reconstruction back-end, for the report")
     truth: str = param("", "folder or file with ground truth; empty = none")
     report: bool = param(True, "write report.html with its pictures")
 

@@ -14,17 +14,21 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
+from worldsystem.config import MonitorConfig
 from worldsystem_ingest.camera_device import cameras
+from worldsystem_ingest.config import IngestConfig
+from worldsystem_mesh.config import MeshConfig
 from worldsystem_slam3r.weight_files import weights_folder
+from worldsystem_viewer.config import ViewerConfig
 
 _PORTS = {
-    5001: "video server",
-    8006: "mesher's metrics",
-    8007: "monitor",
-    8080: "web page",
-    8765: "Foxglove",
-    9090: "Rerun's web viewer",
-    9876: "Rerun",
+    IngestConfig.port: "video server",
+    MeshConfig.metrics_port: "mesher's metrics",
+    MonitorConfig.port: "monitor",
+    ViewerConfig.web_port: "web page",
+    ViewerConfig.foxglove_port: "Foxglove",
+    ViewerConfig.rerun_web_port: "Rerun's web viewer",
+    ViewerConfig.rerun_port: "Rerun",
 }
 _REQUIRED = {
     "numpy": "numpy",

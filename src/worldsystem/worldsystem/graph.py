@@ -12,12 +12,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from worldsystem_core.errors import ConfigError
+from worldsystem_ingest.config import IngestConfig
+from worldsystem_mesh.config import MeshConfig
+from worldsystem_slam3r.config import Slam3rConfig
 
 SIMULATOR_SOURCE = "sim"
 SIMULATED_S = 60.0
 _SERVER_SOURCE = "server:"
 _SERVED_SCHEMES = ("server", "webrtc")
-DEFAULT_PORT = 5001
 MAP_EVERY_S = 1.0
 """What can die alone keeps its map saved so often, and goes on in it: so much of it can be lost."""
 FEW_PROCESSORS = 2
@@ -139,8 +141,8 @@ class Choice:
     """
 
     source: str = SIMULATOR_SOURCE
-    backend: str = "geometric"
-    device: str = "auto"
+    backend: str = Slam3rConfig.backend
+    device: str = MeshConfig.device
     record: bool = True
     viewer: bool = True
     out: Path
@@ -214,7 +216,7 @@ def stages(choice: Choice, *, composed: bool = True) -> list[tuple[Stage, Parame
 
 def simulator_parameters(choice: Choice) -> Parameters:
     """Parameters of the simulator, which is always a process of its own, as a drone would be."""
-    port = choice.extra.get("ingest", {}).get("port", DEFAULT_PORT)
+    port = choice.extra.get("ingest", {}).get("port", IngestConfig.port)
     given: Parameters = {
         "flight": choice.flight,
         "duration_s": choice.duration_s,

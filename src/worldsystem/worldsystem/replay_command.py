@@ -39,8 +39,10 @@ def add_replay(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     replay.add_argument(
         "--topics", default="", help="regular expression of the recording's topics to play"
     )
-    replay.add_argument("--backend", default="geometric", help="reconstruction back-end")
-    replay.add_argument("--device", default="auto", help="where the mesh lives: auto, cpu, cuda")
+    replay.add_argument("--backend", default=Choice.backend, help="reconstruction back-end")
+    replay.add_argument(
+        "--device", default=Choice.device, help="where the mesh lives: auto, cpu, cuda"
+    )
     replay.add_argument("--headless", action="store_true", help="no viewers")
     replay.add_argument("--record", action="store_true", help="record the replay, too")
     replay.add_argument("--out", type=Path, help="folder of the run (default: runs/<time>)")

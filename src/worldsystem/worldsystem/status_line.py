@@ -10,9 +10,12 @@ import sys
 import time
 from contextlib import suppress
 
-from worldsystem.graph import DEFAULT_PORT, Choice
+from worldsystem.graph import Choice, stages
 from worldsystem.observer import Live
 from worldsystem.simulator_process import SimulatorProcess
+from worldsystem_core.config import config_from, own_settings
+from worldsystem_ingest.config import IngestConfig
+from worldsystem_viewer.config import ViewerConfig
 
 _PLAIN_PERIOD_S = 5.0
 
@@ -30,20 +33,18 @@ class StatusLine:
         is not the usual one."""
         if not self._enabled:
             return
+        given = {stage.name: parameters for stage, parameters in stages(choice)}
         lines = [f"WorldSystem: {choice.source} → {choice.backend}"]
         if choice.viewer:
-            viewer = choice.extra.get("viewer", {})
-            page, fox = viewer.get("web_port", 8080), viewer.get("foxglove_port", 8765)
-            lines.append(f"  web page   http://127.0.0.1:{page}")
-            lines.append(f"  Foxglove   ws://127.0.0.1:{fox}")
-            if viewer.get("rerun", True):
-                rerun = viewer.get("rerun_port", 9876)
-                rerun_page = viewer.get("rerun_web_port", 9090)
-                proxy = f"rerun%2Bhttp%3A%2F%2F127.0.0.1%3A{rerun}%2Fproxy"
-                lines.append(f"  Rerun      http://127.0.0.1:{rerun_page}/?url={proxy}")
+            viewer = config_from(ViewerConfig, own_settings(given["viewer"]))
+            lines.append(f"  web page   http://127.0.0.1:{viewer.web_port}")
+            lines.append(f"  Foxglove   ws://127.0.0.1:{viewer.foxglove_port}")
+            if viewer.rerun:
+                proxy = f"rerun%2Bhttp%3A%2F%2F127.0.0.1%3A{viewer.rerun_port}%2Fproxy"
+                lines.append(f"  Rerun      http://127.0.0.1:{viewer.rerun_web_port}/?url={proxy}")
         if choice.simulated:
-            port = choice.extra.get("ingest", {}).get("port", DEFAULT_PORT)
-            lines.append(f"  video      ws://127.0.0.1:{port}/ws/video")
+            ingest = config_from(IngestConfig, own_settings(given["ingest"]))
+            lines.append(f"  video      ws://127.0.0.1:{ingest.port}/ws/video")
         if domain:
             lines.append(f"  DDS domain {domain}: put ROS_DOMAIN_ID={domain} before other commands")
         lines.append(f"  run        {choice.out}    (Ctrl-C ends it in order)")

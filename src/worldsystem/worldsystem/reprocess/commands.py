@@ -15,7 +15,7 @@ from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from worldsystem.graph import check_names
+from worldsystem.graph import Choice, check_names
 from worldsystem.reprocess.outcome import table, write_results
 from worldsystem.reprocess.plan import (
     ReprocessError,
@@ -54,8 +54,10 @@ def add_reprocess(commands: argparse._SubParsersAction[argparse.ArgumentParser])
     command.add_argument(
         "--ray", choices=("auto", "yes", "no"), default="auto", help="auto: where it is installed"
     )
-    command.add_argument("--backend", default="geometric", help="reconstruction back-end")
-    command.add_argument("--device", default="auto", help="where the mesh lives: auto, cpu, cuda")
+    command.add_argument("--backend", default=Choice.backend, help="reconstruction back-end")
+    command.add_argument(
+        "--device", default=Choice.device, help="where the mesh lives: auto, cpu, cuda"
+    )
     command.add_argument("--focal", type=float, default=0.0, help="focal length, if known [px]")
     command.add_argument("--record", action="store_true", help="record each run, too")
     command.add_argument("--set", nargs="+", action="extend", default=[], metavar="NODE.NAME=VALUE")
