@@ -15,6 +15,7 @@ from jaxtyping import Float32, Float64, UInt8
 
 from worldsystem_core.frames import Camera, Frame
 from worldsystem_core.geometry.sim3 import Sim3
+from worldsystem_core.hung_poses import NOTHING
 from worldsystem_core.splats.gaussians import Gaussians
 
 
@@ -37,9 +38,10 @@ class ScaleState(Enum):
 class Pose:
     """Camera pose of one frame; every frame that is fed yields exactly one, possibly later.
 
-    `keyframe_id` is the keyframe that the pose hangs on (-1: none yet), so that a later correction
-    of that keyframe corrects this pose too. `covariance`, where the back-end tells one, is that of
-    (position [world units], rotation [rad]) about the world's axes. `submap` as in `Keyframe`.
+    `keyframe_id` is the keyframe that the pose hangs on (`NOTHING`: none yet), so that a later
+    correction of that keyframe corrects this pose too. `covariance`, where the back-end tells one,
+    is that of (position [world units], rotation [rad]) about the world's axes. `submap` as in
+    `Keyframe`.
     """
 
     frame_id: int
@@ -47,7 +49,7 @@ class Pose:
     world_from_cam: Float64[np.ndarray, "4 4"]
     confidence: float
     state: TrackingState
-    keyframe_id: int = -1
+    keyframe_id: int = NOTHING
     scale: ScaleState = ScaleState.SCENE
     covariance: Float64[np.ndarray, "6 6"] | None = None
     submap: int = 0

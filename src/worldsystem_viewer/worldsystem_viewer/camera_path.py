@@ -9,11 +9,11 @@ import numpy as np
 from jaxtyping import Float32, Float64
 
 from worldsystem_core.geometry.se3 import inverse
+from worldsystem_core.hung_poses import NOTHING
 from worldsystem_core.reconstruction import Pose, RemovedKeyframes, TrackingState
 from worldsystem_core.thinning import rows_that_stay
 from worldsystem_core.trajectory import StampedPoses
 
-_NO_KEYFRAME = -1
 _CAPACITY = 10_000
 """Centres; more are no finer line, and 11 minutes at 15 a second are kept whole."""
 _RETOLD_PER_S = 5_000
@@ -30,7 +30,7 @@ class CameraPath:
 
     def __init__(self, capacity: int = _CAPACITY) -> None:
         self._local = np.zeros((capacity, 3), np.float64)
-        self._anchor = np.full(capacity, _NO_KEYFRAME, np.int64)
+        self._anchor = np.full(capacity, NOTHING, np.int64)
         self._baked = np.zeros((capacity, 3), np.float32)
         self._stamps_ns = np.zeros(capacity, np.int64)
         self._length = 0
@@ -58,7 +58,7 @@ class CameraPath:
             self._local[: self._length][self._anchor[: self._length] == id] *= grown
         if first:
             keyframe_from_world = inverse(world_from_cam)
-            loose = np.flatnonzero(self._anchor[: self._length] == _NO_KEYFRAME)
+            loose = np.flatnonzero(self._anchor[: self._length] == NOTHING)
             self._local[loose] = (
                 self._local[loose] @ keyframe_from_world[:3, :3].T + keyframe_from_world[:3, 3]
             )
@@ -72,7 +72,7 @@ class CameraPath:
         if self._length == len(self._baked):
             self._thin_out()
         at, anchor = self._length, self._anchor_of(pose)
-        if anchor == _NO_KEYFRAME:
+        if anchor == NOTHING:
             self._local[at] = centre
         else:
             keyframe_from_world = inverse(self._keyframes[anchor])
@@ -88,7 +88,7 @@ class CameraPath:
         the newest."""
         if pose.keyframe_id in self._keyframes:
             return pose.keyframe_id
-        return max(self._keyframes, default=_NO_KEYFRAME)
+        return max(self._keyframes, default=NOTHING)
 
     def put_before(self, poses: StampedPoses) -> None:
         """Of the whole path, take what lies before the first centre that was added here, in the

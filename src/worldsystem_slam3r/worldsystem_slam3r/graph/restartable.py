@@ -12,6 +12,7 @@ from typing import Protocol, runtime_checkable
 
 from worldsystem_core.errors import BackendError, ShapeChanged
 from worldsystem_core.frames import Camera, Frame
+from worldsystem_core.hung_poses import NOTHING
 from worldsystem_core.reconstruction import (
     Event,
     MovedKeyframes,
@@ -202,7 +203,7 @@ class RenewableBackend:
             self._next_submap = max(self._next_submap, kept.submap + 1)
             return NewKeyframe(kept)
         if isinstance(event, Pose):
-            hangs_on = event.keyframe_id + ids if event.keyframe_id >= 0 else -1
+            hangs_on = event.keyframe_id + ids if event.keyframe_id != NOTHING else NOTHING
             return replace(event, keyframe_id=hangs_on, submap=event.submap + submaps)
         if isinstance(event, MovedKeyframes):
             return replace(

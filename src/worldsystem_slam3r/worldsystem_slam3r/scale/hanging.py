@@ -15,13 +15,13 @@ import numpy as np
 from jaxtyping import Float64
 
 from worldsystem_core.geometry.sim3 import Sim3
+from worldsystem_core.hung_poses import NOTHING
 
 WorldOf = Callable[[int], Sim3 | None]
 LONGEST_GAP_NS = 700_000_000
 POSES = 600
 WAITING = 3000
 KEPT = 6000
-NOTHING = -1
 
 
 @dataclass(frozen=True, eq=False)
