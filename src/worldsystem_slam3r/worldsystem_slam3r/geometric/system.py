@@ -10,7 +10,6 @@ the first keyframe's points is 1 (`scene` scale).
 from __future__ import annotations
 
 import logging
-import time
 
 import cv2
 import numpy as np
@@ -21,7 +20,6 @@ from worldsystem_core.geometry.se3 import inverse
 from worldsystem_core.pages import in_own_pages
 from worldsystem_core.reconstruction import (
     Event,
-    NewKeyframe,
     Pose,
     RemovedKeyframes,
     TrackingState,
@@ -31,14 +29,14 @@ from worldsystem_slam3r.geometric.bootstrap import Bootstrap, Held, Start
 from worldsystem_slam3r.geometric.bundle import adjust
 from worldsystem_slam3r.geometric.calibrate import LensSearch, settle
 from worldsystem_slam3r.geometric.dense import View
-from worldsystem_slam3r.geometric.densify import DenseStage, dense_task
+from worldsystem_slam3r.geometric.depth_queue import DepthQueue
 from worldsystem_slam3r.geometric.health import HealthMonitor
 from worldsystem_slam3r.geometric.intake import Intake, Picture
 from worldsystem_slam3r.geometric.locate import Locator
 from worldsystem_slam3r.geometric.lookback import Passed, located_before
 from worldsystem_slam3r.geometric.map_store import KeyframeRecord, Map
 from worldsystem_slam3r.geometric.relocalise import revisit
-from worldsystem_slam3r.geometric.telling import moved_keyframes, told_keyframe, unknown_pose
+from worldsystem_slam3r.geometric.telling import moved_keyframes, unknown_pose
 from worldsystem_slam3r.geometric.tracking import FeatureTracker, Tracks
 from worldsystem_slam3r.health import Health
 
@@ -49,8 +47,6 @@ OUTLIER_PX = 3.0
 KEPT_KEYFRAMES = 24
 RESTART_S, FINISH_S = 5.0, 10.0
 """How long keyframes that wait for their depth may hold up the next map, and the end."""
-SUBMITTED_AT_ONCE = 2
-"""Keyframes swept per new one when many wait: fewer than the queue holds."""
 
 
 class GeometricBackend:
@@ -65,18 +61,12 @@ class GeometricBackend:
         cv2.setNumThreads(self._config.threads)
         self._intake = Intake(self._config.processing_width, self._config.focal_px)
         self._tracker = FeatureTracker(self._config.tracks)
-        self._dense = DenseStage(
-            self._config.depth_planes,
-            synchronous=self._config.synchronous,
-            prompt=self._config.prompt_depth,
-        )
+        self._depths = DepthQueue(self._config)
         self._bootstrap: Bootstrap | None = None
         self._map: Map | None = None
         self._locator: Locator | None = None
         self._last: tuple[int, int] | None = None
-        self._newest_told = -1
         self._next_keyframe_id = 0
-        self._undensified: list[int] = []
         self._calibrating = self._adjusted = False
         self._lens_search = LensSearch()
         self._monitor = HealthMonitor()
@@ -102,7 +92,7 @@ class GeometricBackend:
     @property
     def dropped_keyframes(self) -> int:
         """Keyframes that never got dense depth because the worker was behind."""
-        return self._dense.dropped
+        return self._depths.dropped
 
     def feed(self, frame: Frame) -> list[Event]:
         """Take the next frame; one not newer than the last is refused (`BackendError`), and until a
@@ -142,11 +132,11 @@ class GeometricBackend:
         events: list[Event] = []
         if self._map is not None:
             self._submit_waiting(RESTART_S)
-            self._dense.drain()
+            self._depths.drain()
             events += self._told_depths() + self._moved(force=True)
             self._next_keyframe_id = self._map.next_id
             self._map = self._locator = self._bootstrap = None
-            self._undensified, self._newest_told = [], -1
+            self._depths.begin_anew()
         if self._intake.refused:
             events += self._forget_start()
             self._intake = self._intake.anew()
@@ -168,7 +158,7 @@ class GeometricBackend:
 
     def close(self) -> None:
         """Join the worker thread; `feed` may not be called any more."""
-        self._dense.close()
+        self._depths.close()
 
     def _check_order(self, frame: Frame) -> None:
         if self._finished:
@@ -218,7 +208,7 @@ class GeometricBackend:
             world.add(self._record(picture, held.tracks, pose))
             rows = world.points.rows(start.ids)
             world.points.position[rows] = start.points
-        self._undensified = list(world.keyframes)
+        self._depths.begin_anew(world.keyframes)
         self._refine()
         before, self._bootstrap.passed = self._bootstrap.passed, []
         events = self._looked_back(before)
@@ -277,13 +267,13 @@ class GeometricBackend:
         record = self._record(picture, self._tracker.current, pose)
         world.add(record)
         world.triangulate_new(record)
-        self._undensified.append(record.id)
+        self._depths.add(record.id)
         self._refine()
         if self._lens_search.due(len(world.keyframes)):
             self._calibrate()
         self._locator.correct(record.cam_from_world)
         if not self._calibrating:
-            self._submit_some()
+            self._depths.submit_some(world)
         self._tracker.renew(record.grey)
         self._extend_latest()
         world.release(KEPT_KEYFRAMES)
@@ -309,17 +299,7 @@ class GeometricBackend:
         gone = self._map.renumber()
         if gone:
             self._untold.append(RemovedKeyframes(tuple(gone)))
-        self._undensified = list(self._map.keyframes)
-        self._newest_told = -1
-
-    def _submit_some(self) -> None:
-        """Sweep the oldest waiting keyframes, a few at a time; the newest waits for one after it,
-        unless depth shall be prompt."""
-        ready = self._undensified if self._config.prompt_depth else self._undensified[:-1]
-        due = ready[: SUBMITTED_AT_ONCE + self._config.prompt_depth]
-        for key in due:
-            self._submit(key)
-        self._undensified = self._undensified[len(due) :]
+        self._depths.begin_anew(self._map.keyframes)
 
     def _extend_latest(self) -> None:
         """Tracks that were just found belong to the newest keyframe too."""
@@ -351,35 +331,17 @@ class GeometricBackend:
         world.forget_outliers(records, bad, bundle, rows)
 
     def _submit_waiting(self, wait_s: float = 0.0) -> None:
-        """Sweep the keyframes that wait: those there is room for, or all, once there is."""
+        """Sweep the keyframes that wait (`DepthQueue.submit_waiting`); the lens must settle
+        before."""
+        assert self._map is not None
         if self._calibrating:
             self._calibrate()
-        due = self._undensified[: None if wait_s else self._dense.room]
-        end_s = time.monotonic() + wait_s
-        for key in due:
-            self._submit(key, max(0.0, end_s - time.monotonic()))
-        self._undensified = self._undensified[len(due) :]
-        if self._config.synchronous:
-            self._dense.drain()
-
-    def _submit(self, key: int, wait_s: float = 0.0) -> None:
-        assert self._map is not None
-        if key in self._map.keyframes:
-            record = self._map.keyframes[key]
-            task = dense_task(self._map, record, self._config.depth_neighbours)
-            self._dense.submit(task, wait_s)
+        self._depths.submit_waiting(self._map, wait_s)
 
     def _told_depths(self) -> list[Event]:
         """Emit the keyframes whose depth has come in, after those that were withdrawn."""
         events, self._untold = self._untold, []
-        for key, depth in self._dense.results():
-            if self._map is not None and key in self._map.keyframes:
-                record = self._map.keyframes[key]
-                record.depth = depth
-                events.append(NewKeyframe(told_keyframe(record, depth)))
-                record.told = record.world_from_cam
-                self._newest_told = max(self._newest_told, key)
-        return events
+        return [*events, *self._depths.told(self._map)]
 
     def _moved(self, *, force: bool = False) -> list[Event]:
         """Corrections not told yet; only an adjustment makes any."""
@@ -395,5 +357,5 @@ class GeometricBackend:
             world_from_cam=pose,
             confidence=confidence,
             state=TrackingState.TRACKED,
-            keyframe_id=self._newest_told,
+            keyframe_id=self._depths.newest_told,
         )
