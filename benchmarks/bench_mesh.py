@@ -25,12 +25,12 @@ from worldsystem_core.frames import Camera
 from worldsystem_core.freed_memory import hand_back_freed_memory, keep_freed_memory
 from worldsystem_core.reconstruction import Keyframe
 from worldsystem_core.surface import Mesh
+from worldsystem_mesh.block_hash import KEY_BYTES, PLACE_BYTES
 from worldsystem_mesh.block_pool import SLOT_BYTES
 from worldsystem_mesh.config import MeshConfig
 from worldsystem_mesh.drawing import BlockMeshes
 from worldsystem_mesh.mesher import Mesher
 from worldsystem_mesh.precompile import precompile
-from worldsystem_mesh.volume import KEY_BYTES, PLACE_BYTES
 
 try:
     from mesh_growth import room_by_room

@@ -1,9 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The sparse volume: blocks of 8³ voxels in a hash, into which views are fused.
-
-Idea of the block hash: Nießner et al., "Real-time 3D Reconstruction at Scale using Voxel
-Hashing", ACM TOG 32(6), 2013.
-"""
+"""The sparse volume: blocks of 8³ voxels in a hash (`block_hash`), into which views are fused."""
 
 from __future__ import annotations
 
@@ -18,10 +14,11 @@ from worldsystem_mesh import kernels_changes as changes
 from worldsystem_mesh import kernels_fusion as fusion
 from worldsystem_mesh import kernels_rays as rays
 from worldsystem_mesh import kernels_volume as kernels
+from worldsystem_mesh.block_hash import BlockHash
 from worldsystem_mesh.block_pool import BlockPool
 from worldsystem_mesh.config import MeshConfig
 from worldsystem_mesh.device_view import DeviceView, device_view, last_orders, together
-from worldsystem_mesh.launcher import STEP, Launcher, head, listed, rows, zeros
+from worldsystem_mesh.launcher import STEP, Launcher, head, listed, rows
 from worldsystem_mesh.view import StoredView
 
 BAND_STRIDE_VOXELS = 4.0
@@ -50,8 +47,7 @@ class BlockVolume:
         self._config = config
         self._launcher = launcher
         self._lanes = 1 if launcher.device == "cpu" else ROWS
-        self._stamp = self._blocks = 0
-        self._coords, self._coords_known = np.zeros((0, 3), np.int32), 0
+        self._stamp = 0
         self.state = kernels.Volume()
         self.state.voxels.max_weight = int(config.max_weight * kernels.WEIGHT_UNITS)
         self.state.voxels.min_weight = max(1, round(config.min_weight * kernels.WEIGHT_UNITS))
@@ -59,7 +55,7 @@ class BlockVolume:
         watched = WATCHED_VOXELS if config.redraw_voxels > 0 else 20.0
         self.state.voxels.watched = int(watched * kernels.SDF_UNITS)
         self.state.half_life = config.decay_keyframes
-        self.state.counters = self._zeros(kernels.COUNTERS, wp.int32)
+        self._hash = BlockHash(self.state, launcher)
         recent = 0 if self.is_on_cuda else rays.RECENT_BLOCKS
         self._recent = np.full(recent, NOWHERE, np.int64)
         self._recently = wp.array(self._recent, dtype=wp.int64, device=launcher.device, copy=False)
@@ -71,12 +67,12 @@ class BlockVolume:
     @property
     def block_count(self) -> int:
         """Blocks that ever were, in memory or on disk."""
-        return self._blocks
+        return self._hash.count
 
     @property
     def bytes(self) -> int:
         """Memory that blocks, their places and the hash take."""
-        return self.pool.bytes + self._index_bytes()
+        return self.pool.bytes + self._hash.bytes
 
     @property
     def is_on_cuda(self) -> bool:
@@ -85,11 +81,11 @@ class BlockVolume:
     @property
     def slot_limit(self) -> int:
         """How many blocks may be in memory at once."""
-        return self.pool.limit(self._index_bytes())
+        return self.pool.limit(self._hash.bytes)
 
     def coords(self, blocks: Int[np.ndarray, "b"]) -> Int32[np.ndarray, "b 3"]:
         """Block indices of the given block numbers."""
-        return np.asarray(self._coords[blocks])
+        return self._hash.coords(blocks)
 
     def change(self, blocks: Int[np.ndarray, "b"]) -> Float32[np.ndarray, "b"]:
         """How far the surface in each block has moved in all [voxels]; never shrinks."""
@@ -97,12 +93,7 @@ class BlockVolume:
 
     def numbers(self, coords: Int[np.ndarray, "b 3"]) -> Int32[np.ndarray, "b"]:
         """Block numbers at the given block indices, -1 where there is none."""
-        device = self._launcher.device
-        places = wp.array(np.ascontiguousarray(coords, np.int32), dtype=wp.int32, device=device)
-        found = wp.empty(len(coords), dtype=wp.int32, device=device)
-        if len(coords):
-            self._launcher.whole(kernels.find_blocks, len(coords), [self.state, places, found])
-        return np.asarray(found.numpy())
+        return self._hash.numbers(coords)
 
     def add(self, view: StoredView) -> StoredView:
         """Fuse `view`; return it with the blocks that it went into (none when it is too far
@@ -171,7 +162,7 @@ class BlockVolume:
 
     def dirty_blocks(self) -> Int32[np.ndarray, "b"]:
         """Blocks to be drawn again since the last call, in ascending order."""
-        count = int(self._counters()[kernels.DIRTY])
+        count = int(self._hash.counters()[kernels.DIRTY])
         if not count:
             return np.zeros(0, np.int32)
         blocks = np.sort(head(self.state.dirty, count))
@@ -179,12 +170,12 @@ class BlockVolume:
             self._launcher.whole(changes.clear_dirty, count, [self.state, self.state.dirty])
         else:
             self.state.is_dirty.numpy()[blocks] = 0
-        self._clear_counters(kernels.DIRTY, kernels.DIRTY)
+        self._hash.clear_counters(kernels.DIRTY, kernels.DIRTY)
         return np.asarray(blocks)
 
     def make_resident(self, blocks: Int32[np.ndarray, "b"]) -> int:
         """Bring the blocks into memory; return for how many there was no room."""
-        return self.pool.bring_in(blocks, self._index_bytes())
+        return self.pool.bring_in(blocks, self._hash.bytes)
 
     def release(self, blocks: Int32[np.ndarray, "b"]) -> int:
         """Let go of these blocks' voxels; returns how many there are."""
@@ -270,12 +261,12 @@ class BlockVolume:
         while True:
             self._stamp += 1
             self._recent.fill(NOWHERE)
-            self._clear_counters(kernels.TOUCHED, kernels.IN_BAND)
+            self._hash.clear_counters(kernels.TOUCHED, kernels.IN_BAND)
             self._walk_rays(rays.touch_band, on_device, view, stride)
-            self._keep_band_count()
+            self._hash.keep_band_count()
             if self._config.free_space:
                 self._walk_rays(rays.touch_free_space, on_device, view, FREE_SPACE_STRIDE_PX)
-            counters = self._counters()
+            counters = self._hash.counters()
             blocks, touched = int(counters[kernels.BLOCKS]), int(counters[kernels.TOUCHED])
             fits = blocks <= self.state.capacity and not counters[kernels.LOST]
             if not fits and self.state.capacity < MOST_BLOCKS:
@@ -283,36 +274,14 @@ class BlockVolume:
                 continue
             if not fits:
                 self.refused_blocks += max(blocks - self.state.capacity, 0)
-                self._set_counters(BLOCKS=min(blocks, self.state.capacity))
-                self._rebuild_hash()
+                self._hash.keep_first(min(blocks, self.state.capacity))
             elif 3 * blocks > 2 * self.state.capacity and self.state.capacity < MOST_BLOCKS:
                 self._resize(2 * self.state.capacity)
             self.outside += int(counters[kernels.OUTSIDE])
-            self._blocks = min(blocks, int(self.state.capacity))
-            self._follow_coords()
+            self._hash.follow(min(blocks, int(self.state.capacity)))
             in_band = int(counters[kernels.IN_BAND])
             found = head(self.state.touched, touched)
             return np.sort(found[:in_band]), np.sort(found[in_band:])
-
-    def _keep_band_count(self) -> None:
-        """What is touched from now on is in free space."""
-        held = self.state.counters
-        if self.is_on_cuda:
-            wp.copy(held, held, dest_offset=kernels.IN_BAND, src_offset=kernels.TOUCHED, count=1)
-        else:
-            held.numpy()[kernels.IN_BAND] = held.numpy()[kernels.TOUCHED]
-
-    def _follow_coords(self) -> None:
-        """Keep the host's copy of the blocks' indices complete; on a CPU it is no copy."""
-        if self._launcher.device == "cpu":
-            self._coords = self.state.coords.numpy()
-            return
-        known, count = self._coords_known, self._blocks
-        if count > len(self._coords):
-            self._coords = np.resize(self._coords, (self.state.capacity, 3))
-        if count > known:
-            self._coords[known:count] = self.state.coords[known:count].numpy()
-            self._coords_known = count
 
     def _walk_rays(
         self, kernel: wp.Kernel, on_device: DeviceView, view: StoredView, stride: int
@@ -324,70 +293,9 @@ class BlockVolume:
     def _list(self, blocks: Int32[np.ndarray, "b"]) -> wp.array:
         return listed(blocks, self._launcher.device)
 
-    def _zeros(self, shape: int | tuple[int, ...], dtype: type) -> wp.array:
-        return zeros(shape, dtype, self._launcher.device)
-
-    def _counters(self) -> Int32[np.ndarray, "c"]:
-        """On a CPU the counters themselves; on CUDA a copy, which waits for the kernels."""
-        return np.asarray(self.state.counters.numpy())
-
-    def _set_counters(self, **values: int) -> None:
-        counters = self._counters()
-        for name, value in values.items():
-            counters[getattr(kernels, name)] = value
-        if self._launcher.device != "cpu":
-            self.state.counters.assign(counters)
-
-    def _clear_counters(self, first: int, last: int) -> None:
-        if self._launcher.device == "cpu":
-            self._counters()[first : last + 1] = 0
-        else:
-            self.state.counters[first : last + 1].zero_()
-
-    def _index_bytes(self) -> int:
-        return self.block_count * PLACE_BYTES + int(self.state.keys.size) * KEY_BYTES
-
     def _resize(self, capacity: int) -> None:
-        """Give every per-block array room for `capacity` blocks and build the hash anew."""
-        kept = min(int(self._counters()[kernels.BLOCKS]), int(self.state.capacity))
-        for name, (tail, dtype) in PER_BLOCK.items():
-            new = self._zeros((capacity, *tail), dtype)
-            if kept:
-                wp.copy(new, getattr(self.state, name), count=kept * math.prod(tail))
-            setattr(self.state, name, new)
         self.pool.grow(capacity)
-        self.state.capacity = capacity
-        self._set_counters(BLOCKS=kept)
-        self._rebuild_hash()
-
-    def _rebuild_hash(self) -> None:
-        slots = 1 << (2 * int(self.state.capacity) - 1).bit_length()
-        self.state.keys = self._zeros(slots, wp.int64)
-        self.state.block_of_key = wp.full(
-            slots, kernels.REFUSED, dtype=wp.int32, device=self._launcher.device
-        )
-        count = int(self._counters()[kernels.BLOCKS])
-        if count:
-            self._launcher.whole(kernels.insert_blocks, count, [self.state])
-
-
-PER_BLOCK: dict[str, tuple[tuple[int, ...], type]] = {
-    "coords": ((3,), wp.int32),
-    "touched_at": ((), wp.int32),
-    "fused_at": ((), wp.int32),
-    "step": ((), wp.int32),
-    "change": ((), wp.float32),
-    "change_drawn": ((), wp.float32),
-    "is_dirty": ((), wp.int32),
-    "touched": ((), wp.int32),
-    "dirty": ((), wp.int32),
-}
-PLACE_BYTES: int = 12 + sum(
-    math.prod(tail) * wp.types.type_size_in_bytes(t) for tail, t in PER_BLOCK.values()
-)
-"""Of every block, also on disk: the arrays above, its slot, and when it was last seen."""
-
-KEY_BYTES = 8 + 4
+        self._hash.resize(capacity)
 
 
 def band_stride_px(view: StoredView, voxel: float) -> int:
