@@ -32,6 +32,7 @@ from worldsystem_core.trajectory import read_tum
 
 LENS_IS_FOUND = 26
 """Keyframes; until then all may be withdrawn and come again, which is another map."""
+TO_KILL = ("mesher", "viewer", "segmenter", "slam3r")
 CLIP = Path(__file__).parents[3] / "shared" / "data" / "gopro_karma_drone" / "karma.mp4"
 
 
@@ -228,12 +229,13 @@ def test_every_stage_killed_in_a_run_is_back_and_every_frame_accounted_for(tmp_p
     for line in run.stdout:
         lines.append(line)
         keyframes = re.search(r"(\d+) keyframes", line)
-        if keyframes and int(keyframes[1]) > LENS_IS_FOUND and len(killed) < 4:
-            name = ("mesher", "viewer", "segmenter", "slam3r")[len(killed)]
+        if keyframes and int(keyframes[1]) > LENS_IS_FOUND and len(killed) < len(TO_KILL):
+            name = TO_KILL[len(killed)]
             kill(name, run.pid)
             killed.append(name)
     assert run.wait() == 0, "".join(lines)
     output = "".join(lines)
+    assert killed == list(TO_KILL), output
     for name in killed:
         assert f"{name} ended (signal 9) and is begun anew" in output
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
