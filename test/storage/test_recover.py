@@ -5,7 +5,6 @@ import io
 import subprocess
 import sys
 import textwrap
-import time
 
 import numpy as np
 import pytest
@@ -21,17 +20,34 @@ from worldsystem_storage.errors import StorageError
 from worldsystem_storage.recover import recover
 
 WRITER = textwrap.dedent("""
-    import os, sys, time
+    import sys, threading
+    from itertools import count
     from pathlib import Path
-    from worldsystem_storage.bag_writer import BagWriter
+    from types import SimpleNamespace
+    from worldsystem_storage import bag_writer
     from worldsystem_storage.config import StorageConfig
-    bag = BagWriter(Path(sys.argv[1]), StorageConfig(reserve_mib=1, flush_s=float(sys.argv[2])))
+    clock, numbers, ready = SimpleNamespace(now_s=0.0), count(1), threading.Event()
+    bag_writer.time = SimpleNamespace(monotonic=lambda: clock.now_s)
+    take_waiting = bag_writer.MessageQueue.take
+
+    def take(queue, timeout_s):
+        ready.wait()
+        end_s = clock.now_s + timeout_s
+        while clock.now_s < end_s and not queue._is_batch():
+            number = next(numbers)
+            print(number, flush=True)
+            bag.write("/a", bytes(8 + 200), number, number)
+            clock.now_s += float(sys.argv[3])
+        return take_waiting(queue, 0.0)
+
+    bag_writer.MessageQueue.take = take
+    config = StorageConfig(reserve_mib=1, flush_s=float(sys.argv[2]))
+    bag = bag_writer.BagWriter(Path(sys.argv[1]), config)
     bag.add_topic("/a", "p/msg/A", "uint8[] data\\n", "")
-    payload = os.urandom(2000)
-    while True:
-        bag.write("/a", bytes(8) + payload, time.time_ns(), time.time_ns())
-        time.sleep(0.002)
+    ready.set()
+    bag._thread.join()
 """)
+"""While its recorder waits, a message comes, and is printed, at each step of the clock it has."""
 
 
 @pytest.fixture(scope="module", params=["lz4", "zstd", "none"])
@@ -279,30 +295,25 @@ def test_a_bag_of_several_files_keeps_their_order_and_counts(tmp_path, interface
 @pytest.mark.parametrize("flush_s", [1.0, 0.2])
 def test_a_killed_recorder_loses_no_more_than_its_flush_interval(tmp_path, flush_s):
     folder = tmp_path / "run"
+    step_s = 0.002
+    interval = round(flush_s / step_s)
     process = subprocess.Popen(
-        [sys.executable, "-c", WRITER, str(folder), str(flush_s)],
+        [sys.executable, "-c", WRITER, str(folder), str(flush_s), str(step_s)],
         env={"PYTHONPATH": ":".join(sys.path)},
+        stdout=subprocess.PIPE,
+        text=True,
     )
     try:
-        file = folder / "run_0.mcap"
-        _wait(lambda: file.exists() and file.stat().st_size > 10_000)
-        time.sleep(flush_s * 1.9)
+        printed = [process.stdout.readline() for _ in range(round(2.3 * interval))]
     finally:
-        killed_ns = time.time_ns()
         process.kill()
-        process.wait(10)
+    printed += process.stdout.readlines()
+    process.wait(10)
+    given = int([line for line in printed if line.endswith("\n")][-1])
     assert verify(folder)
     found = recover(folder)
     with Reader(folder) as reader:
-        assert reader.message_count == found.messages["/a"] > 20
+        assert reader.message_count == found.messages["/a"] > interval
         stamps = [stamp for _, stamp, _ in reader.messages()]
-    assert len(stamps) == found.messages["/a"]
-    lost_s = (killed_ns - stamps[-1]) / 1e9
-    assert lost_s < flush_s + 0.2, f"{lost_s:.2f} s lost"
-
-
-def _wait(condition, timeout_s=5.0):
-    end = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.01)
+    assert stamps == list(range(1, found.messages["/a"] + 1))
+    assert given - stamps[-1] <= interval, f"{given - stamps[-1]} messages lost"
