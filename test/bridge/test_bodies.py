@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import base64
 import json
-import struct
 from dataclasses import replace
 
 import DracoPy
@@ -18,7 +17,6 @@ from worldsystem_bridge.broker import place_of
 from worldsystem_bridge.config import BridgeConfig
 from worldsystem_bridge.mesh_bodies import Regions, mesh_messages
 from worldsystem_bridge.outbox import Outbox
-from worldsystem_bridge.shared_keyframes import SharedKeyframes
 from worldsystem_bridge.translation import Translation
 from worldsystem_core.errors import ConfigError
 from worldsystem_core.frames import Camera
@@ -345,37 +343,6 @@ def test_a_keyframe_that_is_told_again_is_none_that_came() -> None:
     assert body["type"] == "keyframe.update"
     told.translation.keyframe(NewKeyframe(replace(keyframe(7), frame_id=900)))
     assert told.bodies(exchanges.KEYFRAMES)[0]["type"] == "keyframe.new", "it is another picture"
-
-
-def test_shared_memory_holds_the_ten_newest_in_the_packed_form() -> None:
-    from multiprocessing.shared_memory import SharedMemory
-
-    ring = SharedKeyframes(capacity=2)
-    points = np.array([[1, 2, 3], [4, 5, 6]], np.float32)
-    colours = np.array([[1, 2, 3], [4, 5, 6]], np.uint8)
-    base = 4_000_000_000
-    try:
-        keys = [ring.write(base + i, STAMP_NS, np.eye(4), points, colours) for i in range(3)]
-        with pytest.raises(FileNotFoundError):
-            SharedMemory(keys[0].lstrip("/"))
-        reader = SharedMemory(keys[2].lstrip("/"))
-        content = bytes(reader.buf)
-        reader.close()
-    finally:
-        ring.close()
-    assert struct.unpack_from("<QII", content) == (STAMP_NS, 2, 3)
-    assert struct.unpack_from("<6f", content, 16 + 64) == (1, 2, 3, 4, 5, 6)
-    assert np.frombuffer(content, "<f4", 6, 16 + 64 + 24).tolist() == [1, 2, 3, 4, 5, 6]
-    assert content[16 + 64 + 24 + 24 :][:6] == bytes([1, 2, 3, 4, 5, 6])
-
-
-def test_shared_memory_left_by_a_killed_process_is_replaced() -> None:
-    first, second = SharedKeyframes(), SharedKeyframes()
-    nothing = np.zeros((0, 3))
-    first.write(4_000_000_100, 1, np.eye(4), nothing, nothing)
-    second.write(4_000_000_100, 2, np.eye(4), nothing, nothing)
-    second.close()
-    first.close()
 
 
 def test_without_a_broker_the_oldest_goes_and_every_posting_is_accounted_for() -> None:

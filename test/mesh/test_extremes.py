@@ -140,16 +140,23 @@ def test_pictures_of_one_pixel_and_of_odd_sizes_are_fused(make_mesher, sphere_ke
     )
     assert mesher.integrate(one) > 0
     cut = replace(keyframe.camera, width=37, height=3)
+    v, u = np.mgrid[:3, :37]
+    rays = np.dstack([(u - cut.cx) / cut.fx, (v - cut.cy) / cut.fy, np.ones_like(u)])
     odd = replace(
         keyframe,
         id=2,
         camera=cut,
-        pointmap=np.ascontiguousarray(keyframe.pointmap[:3, :37]) * 0
-        + np.array([0.0, 0.0, 2.0], np.float32),
-        confidence=keyframe.confidence[:3, :37] * 0 + 1,
+        pointmap=(2.0 * rays).astype(np.float32),
+        confidence=np.ones((3, 37), np.float32),
         rgb=keyframe.rgb[:3, :37],
     )
-    assert mesher.integrate(odd) >= 0
+    blocks = mesher.integrate(odd)
+    kept = mesher.views.get(2)
+    assert blocks == len(kept.blocks)
+    width_m = 2.0 * 36 / cut.fx
+    # the band holds at least the row of blocks that the picture's width crosses
+    assert len(kept.band) >= width_m / (8 * VOXEL)
+    np.testing.assert_allclose(kept.depth * kept.depth_step, np.full((3, 37), 2.0), rtol=1e-3)
 
 
 def test_the_surface_of_a_single_block_is_not_changed_by_the_next_extraction(sphere_keyframes):

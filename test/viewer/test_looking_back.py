@@ -240,13 +240,25 @@ def test_a_page_sees_the_past_and_comes_back(page_server, mesh):
     page.close()
 
 
-@pytest.mark.parametrize("seek", ["x", True, [1], float("1e300"), -5])
-def test_a_strange_time_harms_nobody(page_server, seek):
+@pytest.mark.parametrize(
+    ("seek", "at_ns"),
+    [("x", -1), (True, -1), ([1], -1), (float("1e300"), 8 * SECOND_NS), (-5, 0)],
+)
+def test_a_strange_time_is_ignored_or_the_nearest_that_there_is(page_server, seek, at_ns):
     page_server.mesh(step([ground_block(0, 0)], 0))
-    page_server.mesh(step([ground_block(1, 0)], 8))
+    page_server.mesh(step([ground_block(1, 0)], 8, ((0, 0, 0),)))
     page = PageReader(page_server.port)
     page.tell(seek=seek)
-    page.read_until(lambda p: (0, 0, 0) in p.assembly.blocks)
+    page.tell(find="crate")
+    page.read_until(lambda p: FoundUpdate in p.newest)  # so the time was taken, too
+    told = page.counts.get(TimelineUpdate, 0)
+    page.read_until(lambda p: p.counts.get(TimelineUpdate, 0) > told)
+    assert page.newest[TimelineUpdate].at_ns == at_ns
+    shown = {(0, 0, 0)} if at_ns == 0 else {(1, 0, 0)}
+    page.read_until(lambda p: p.assembly.blocks.keys() == shown)
+    page.tell(seek=3 * SECOND_NS)
+    page.read_until(lambda p: p.newest[TimelineUpdate].at_ns == 3 * SECOND_NS)
+    page.read_until(lambda p: p.assembly.blocks.keys() == {(0, 0, 0)})
     page.close()
 
 

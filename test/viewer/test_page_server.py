@@ -200,20 +200,24 @@ def test_a_corrected_keyframe_takes_its_path_along(page_server):
     page.close()
 
 
-def test_pictures_are_encoded_only_when_somebody_watches(page_server):
+def test_pictures_are_encoded_only_when_somebody_watches(forgetful_server, encoded_ns):
+    server = forgetful_server
     for n in range(5):
-        page_server.image(picture(n / 5), n)
-        time.sleep(0.02)
-    page = PageReader(page_server.port)
+        server.image(picture(n / 5), n)
+        assert server._picture._newest.wait_empty(5.0)  # so what becomes of the one before is known
+    assert encoded_ns == []
+    page = PageReader(server.port)
     page.read_one()
-    assert ImageUpdate not in page.newest
     rgb, labels = picture(0.5), track_frame(0.5).labels
-    for n in range(40):
-        page_server.image(rgb, n, labels)
-        time.sleep(0.025)
-    page.read_until(lambda p: ImageUpdate in p.newest)
+    begun_s = time.monotonic()
+    for n in range(100, 140):
+        server.image(rgb, n, labels)
+    page.read_until(lambda p: ImageUpdate in p.newest and p.newest[ImageUpdate].stamp_ns == 139)
+    took_s = time.monotonic() - begun_s
     assert page.newest[ImageUpdate].jpeg[:2].tolist() == [0xFF, 0xD8]
-    assert page_server.facts()["dropped_pictures"] > 10
+    assert min(encoded_ns) >= 100
+    assert len(encoded_ns) + server.facts()["dropped_pictures"] == 40
+    assert len(encoded_ns) <= 2 + ViewerConfig().image_fps * took_s
     page.close()
 
 

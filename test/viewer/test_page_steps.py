@@ -250,13 +250,15 @@ def test_a_long_message_goes_as_fragments_that_make_it_up(size):
     assert [kind & 0x80 for kind in kinds] == [0] * (len(kinds) - 1) + [0x80]
 
 
-def test_pictures_are_encoded_only_while_somebody_shows_them(page_server):
+def test_pictures_are_encoded_only_while_somebody_shows_them(page_server, encoded_ns):
     page = PageReader(page_server.port, layers=[])
     page.read_one()
-    rgb = picture(0.5)
+    rgb, begun_s = picture(0.5), time.monotonic()
     for number in range(20):
         page_server.image(rgb, number)
-        time.sleep(0.02)
+        assert page_server._picture._newest.wait_empty(5.0)
+    # one every other second is kept, for who looks back
+    assert 1 <= len(encoded_ns) <= 1 + (time.monotonic() - begun_s) / 2.0
     page_server.status({"mark": 1})
     page.read_until(
         lambda p: (

@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Keyframes in shared memory: packed as told, the newest only, and gone with their writer."""
+
+from __future__ import annotations
+
+import struct
+from multiprocessing.shared_memory import SharedMemory
+
+import numpy as np
+import pytest
+
+from worldsystem_bridge.shared_keyframes import SharedKeyframes
+
+STAMP_NS = 1_700_000_000_500_000_000
+
+
+def shared_content(key: str) -> bytes:
+    reader = SharedMemory(key.lstrip("/"))
+    content = bytes(reader.buf)
+    reader.close()
+    return content
+
+
+def test_shared_memory_holds_the_ten_newest_in_the_packed_form() -> None:
+    ring = SharedKeyframes(capacity=2)
+    points = np.array([[1, 2, 3], [4, 5, 6]], np.float32)
+    colours = np.array([[1, 2, 3], [4, 5, 6]], np.uint8)
+    base = 4_000_000_000
+    try:
+        keys = [ring.write(base + i, STAMP_NS, np.eye(4), points, colours) for i in range(3)]
+        with pytest.raises(FileNotFoundError):
+            shared_content(keys[0])
+        content = shared_content(keys[2])
+    finally:
+        ring.close()
+    assert struct.unpack_from("<QII", content) == (STAMP_NS, 2, 3)
+    assert struct.unpack_from("<6f", content, 16 + 64) == (1, 2, 3, 4, 5, 6)
+    assert np.frombuffer(content, "<f4", 6, 16 + 64 + 24).tolist() == [1, 2, 3, 4, 5, 6]
+    assert content[16 + 64 + 24 + 24 :][:6] == bytes([1, 2, 3, 4, 5, 6])
+
+
+def test_shared_memory_left_by_a_killed_process_is_replaced() -> None:
+    first, second = SharedKeyframes(), SharedKeyframes()
+    nothing = np.zeros((0, 3))
+    key = first.write(4_000_000_100, 1, np.eye(4), nothing, nothing)
+    assert second.write(4_000_000_100, 2, np.eye(4), nothing, nothing) == key
+    content = shared_content(key)
+    second.close()
+    with pytest.raises(FileNotFoundError):
+        shared_content(key)
+    first.close()
+    assert struct.unpack_from("<QII", content) == (2, 0, 3)
