@@ -93,7 +93,9 @@ def test_colours_survive_the_codec_and_a_change_of_format(pix_fmt, matrix):
 def test_any_size_gives_a_contiguous_read_only_array(size):
     pix_fmt = "yuv444p" if size[0] % 2 else "yuv420p"
     units = coded(moving_scene(3, *size), Coding(pix_fmt=pix_fmt))
-    for rgb in pictures_in(decode(units)).values():
+    shown = pictures_in(decode(units))
+    assert sorted(shown) == [0, 1, 2]
+    for rgb in shown.values():
         assert rgb.shape == (size[1], size[0], 3)
         assert rgb.flags.c_contiguous
         assert not rgb.flags.writeable

@@ -123,7 +123,7 @@ def test_moving_all_keyframes_moves_all_objects_exactly(room_shots) -> None:
     new_from_old = pose_from(turned, np.array([5.0, -3.0, 1.0]))
     segmenter.move({k.id: new_from_old @ k.world_from_cam for k, _ in room_shots})
     after = {o.id: o for o in segmenter.objects(0).objects}
-    assert after.keys() == before.keys()
+    assert after.keys() == before.keys() != set()
     for key, old in before.items():
         moved = transform(new_from_old, old.world_from_box[:3, 3])
         # the box's yaw search is discrete in which edge it stands on, so sizes compare sorted
@@ -137,7 +137,9 @@ def test_a_pure_shift_moves_centres_by_exactly_that_much(room_shots) -> None:
     before = {o.id: o for o in segmenter.objects(0).objects}
     shift = np.array([1.0, 2.0, -0.5])
     segmenter.move({k.id: pose_from(np.eye(3), shift) @ k.world_from_cam for k, _ in room_shots})
-    for moved in segmenter.objects(0).objects:
+    after = segmenter.objects(0).objects
+    assert {o.id for o in after} == before.keys() != set()
+    for moved in after:
         old = before[moved.id].world_from_box[:3, 3]
         assert np.allclose(moved.world_from_box[:3, 3], old + shift, atol=1e-4)  # float32 points
 

@@ -31,7 +31,9 @@ def test_pressure_is_that_of_the_standard_atmosphere():
 
 def test_the_barometer_gives_the_altitude_of_the_flight(config, scene):
     path = flight(config.flight, config.seed, config.duration_s, scene)
-    for message in messages_of(config, scene, "barometer"):
+    found = messages_of(config, scene, "barometer")
+    assert len(found) == 20
+    for message in found:
         share = message["pressure_hpa"] / 1013.25
         altitude_m = 288.15 / 0.0065 * (1 - share ** (1 / 5.25588))
         t_s = message["timestamp_ns"] * 1e-9

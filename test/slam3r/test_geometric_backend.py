@@ -24,7 +24,7 @@ from worldsystem_core.reconstruction import (
 from worldsystem_core.trajectory import StampedPoses, Trajectory
 from worldsystem_slam3r.backend import backend_names, create_backend, open_backend
 from worldsystem_slam3r.config import Slam3rConfig
-from worldsystem_slam3r.geometric import locate
+from worldsystem_slam3r.geometric import locate, telling
 from worldsystem_slam3r.geometric.system import GeometricBackend
 from worldsystem_slam3r.graph.backend import GraphBackend
 
@@ -158,14 +158,20 @@ def test_keyframe_points_project_onto_their_own_pixels(events):
     assert keyframe.confidence.max() <= 1
 
 
-def test_moved_keyframes_are_ones_that_were_told(events):
+def test_moved_keyframes_are_ones_that_were_told(film, monkeypatch):
+    for limit in ("MOVED_DEPTHS", "MOVED_RAD"):  # a good film has no movement worth telling
+        monkeypatch.setattr(telling, limit, 0.0)
+    events = _run(film, depth_planes=16, prompt_depth=True)
     told: set[int] = set()
+    moved: set[int] = set()
     for event in events:
         if isinstance(event, NewKeyframe):
             assert event.keyframe.id not in told
             told.add(event.keyframe.id)
         elif isinstance(event, MovedKeyframes):
             assert set(event.world_from_cam) <= told
+            moved |= set(event.world_from_cam)
+    assert moved
 
 
 def test_the_same_film_gives_the_same_result(film, events):

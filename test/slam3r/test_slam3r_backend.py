@@ -322,6 +322,7 @@ def test_the_same_film_gives_the_same_result():
     for _ in range(2):
         networks = TrueNetworks()
         results.append(poses_of(run(networks, networks.film(POSES[:30], CAMERA))))
+    assert results[0].keys() == results[1].keys() == set(range(30))
     for i, pose in results[0].items():
         np.testing.assert_array_equal(pose.world_from_cam, results[1][i].world_from_cam)
 

@@ -164,6 +164,7 @@ def test_the_embedded_pictures_are_the_saved_ones(written):
     found = re.findall(
         r'src="data:image/png;base64,([^"]+)"[^>]*data-name="([^"]+)"', page.read_text()
     )
+    assert {name for _, name in found} == PICTURES
     for encoded, name in found:
         assert base64.b64decode(encoded) == (folder / "pictures" / name).read_bytes()
 
