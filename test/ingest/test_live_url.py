@@ -15,6 +15,7 @@ from ingest_lab import number_in, numbered_picture, wait_until
 from link_lab import free_port, http_server, running, send_head, transport_stream
 
 from worldsystem_core.errors import SourceError
+from worldsystem_ingest.config import IngestConfig
 from worldsystem_ingest.sink import Summary
 from worldsystem_ingest.url.backoff import Backoff
 
@@ -42,8 +43,8 @@ def test_a_stream_that_stalls_is_opened_again_in_time():
     def answer(handler, connection: int) -> None:
         send_head(handler)
         if connection == 0:
-            handler.wfile.write(transport_stream())
             stalled_s.append(time.monotonic())
+            handler.wfile.write(transport_stream())
             done.wait(15.0)
         whole = transport_stream(150)
         for at in range(0, len(whole), 188 * 4):  # far from its end when the test looks at it
@@ -52,7 +53,7 @@ def test_a_stream_that_stalls_is_opened_again_in_time():
 
     with http_server(answer) as url, running(url, stall_s=0.5) as link:
         wait_until(lambda: bool(link.source.state.last_error))
-        assert 0.4 < time.monotonic() - stalled_s[0] < 0.5 + 0.4
+        assert 0.5 <= time.monotonic() - stalled_s[0] < IngestConfig().stall_s
         assert "no data from" in link.source.problem()
         link.wait_frames(45)
         assert link.source.problem() == ""
@@ -99,25 +100,26 @@ def test_stop_ends_an_attempt_that_gets_no_answer(scheme):
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
+        silent.settimeout(10.0)
         with running(f"{scheme}://127.0.0.1:{silent.getsockname()[1]}/live") as link:
-            time.sleep(0.3)
+            asked, _ = silent.accept()
             began_s = time.monotonic()
             link.stop.set()
             wait_until(lambda: bool(link.results))
-            assert time.monotonic() - began_s < 0.5
+            assert time.monotonic() - began_s < 2.0, "an answer is waited for longer"
+        asked.close()
     assert link.results == [Summary(frames=0, broken=None)]
 
 
 @pytest.mark.parametrize("port_of", ["udp://127.0.0.1:{}", "tcp://127.0.0.1:{}?listen=1"])
 def test_a_listener_waits_for_its_sender_and_stops_at_once(port_of):
     with running(port_of.format(free_port())) as link:
-        time.sleep(0.3)
-        assert link.source.state.state == "listening"
+        wait_until(lambda: link.source.state.state == "listening")
         assert link.source.problem() == ""
         began_s = time.monotonic()
         link.stop.set()
         wait_until(lambda: bool(link.results))
-        assert time.monotonic() - began_s < 0.5
+        assert time.monotonic() - began_s < 2.0, "a sender is waited for longer"
 
 
 def test_a_whole_download_ends_the_source():

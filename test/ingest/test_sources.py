@@ -224,9 +224,9 @@ def test_a_source_stops_within_two_seconds_while_its_sink_is_slow(tmp_path, kind
 @pytest.mark.parametrize("kind", [video_file, images, bag_of_images, bag_of_video])
 def test_a_source_at_its_own_pace_stops_in_the_middle_of_a_wait(tmp_path, kind):
     with kind(tmp_path) as url:
-        running = Running(opened(url, realtime=True, fps=1.0), MemorySink())
+        running = Running(opened(url, realtime=True, fps=0.1), MemorySink())
         wait_until(lambda: len(running.sink.frames) >= 1)
-        assert running.end() < 0.5
+        assert running.end() < 2.0  # and 10 s are from one picture to the next
 
 
 @pytest.mark.parametrize("kind", KINDS[:-1])  # a server knows nothing before it listens

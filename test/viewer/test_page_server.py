@@ -26,6 +26,7 @@ from world_for_viewers import (
 from worldsystem_core.errors import PortInUse
 from worldsystem_core.reconstruction import MovedKeyframes, RemovedKeyframes
 from worldsystem_core.surface import MeshAssembly
+from worldsystem_viewer import page_line
 from worldsystem_viewer.config import ViewerConfig
 from worldsystem_viewer.page_server import PageServer
 from worldsystem_viewer.protocol import (
@@ -149,22 +150,22 @@ def test_a_page_that_stops_reading_does_not_slow_another(page_server):
     stuck = PageReader(page_server.port)
     healthy = PageReader(page_server.port)
     healthy.read_one()
-    puts_s, waits_s = [], []
+    puts_s, waits_s = 0.0, 0.0
     for n in range(40):
         step = delta([ground_block(i, i % 5, n) for i in range(60)], n + 1)
         begun = time.monotonic()
         page_server.mesh(step)
-        puts_s.append(time.monotonic() - begun)
+        puts_s += time.monotonic() - begun
         frame_id = 1000 + n
         page_server.pose(pose_event(frame_id, n / 40))
         healthy.read_until(
             lambda p, f=frame_id: PoseUpdate in p.newest and p.newest[PoseUpdate].frame_id == f
         )
-        waits_s.append(time.monotonic() - begun)
+        waits_s += time.monotonic() - begun
     assert page_server.client_count == 2
-    assert np.median(puts_s) < 0.02
-    assert max(puts_s) < 0.5  # the machine may be busy; a send that waited would take 30 s
-    assert np.median(waits_s) < 0.5  # one period of 20 Hz on a machine that may be busy
+    # one wait for the page that takes nothing lasts longer than all that was done
+    assert puts_s < page_line._TIMEOUT_S
+    assert waits_s < page_line._TIMEOUT_S
     healthy.close()
     stuck.close()
 
