@@ -3,14 +3,15 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from worldsystem_core.geometry.se3 import pose_from
 from worldsystem_core.reconstruction import ScaleState
+from worldsystem_mesh import refusion as refusion_module
 
 
 def voxels_of(mesher) -> dict[tuple, bytes]:
@@ -355,15 +356,24 @@ def test_births_are_counted_seldom_and_long_making_leaves_no_debt(
     """Counting goes through all keyframes: turns are longer than it takes."""
     keyframes = plane_keyframes(8)
     mesher = fused(make_mesher, keyframes)
-    refusion, counted = mesher._fusion._made.refusion, [0]
-    count = refusion._count_births
+    refusion, counted, now_s = mesher._fusion._made.refusion, [0], [0.0]
 
-    def slowly() -> None:
+    def taking(work, its_s: float):
+        def done(*arguments):
+            now_s[0] += its_s
+            return work(*arguments)
+
+        return done
+
+    def counting() -> None:
         counted[0] += 1
-        time.sleep(0.02)
         count()
 
-    monkeypatch.setattr(refusion, "_count_births", slowly)
+    count = refusion._count_births
+    monkeypatch.setattr(refusion_module, "time", SimpleNamespace(perf_counter=lambda: now_s[0]))
+    monkeypatch.setattr(refusion, "_count_births", taking(counting, 0.02))
+    monkeypatch.setattr(refusion, "_plan_one", taking(refusion._plan_one, 0.003))
+    monkeypatch.setattr(refusion, "_make", taking(refusion._make, 0.003))
     mesher.move({k.id: drifted(k.world_from_cam, 0.5) for k in keyframes})
     while not refusion.is_idle:
         refusion.work(0.005)

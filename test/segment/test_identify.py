@@ -51,7 +51,10 @@ class _Handler(BaseHTTPRequestHandler):
             self.server.seen.append((dict(self.headers), body))
             answers = self.server.answers
             code, content, wait_s = answers.pop(0) if len(answers) > 1 else answers[0]
-        time.sleep(wait_s)
+        if isinstance(wait_s, threading.Event):
+            wait_s.wait(30.0)
+        else:
+            time.sleep(wait_s)
         data = content if isinstance(content, bytes) else json.dumps(content).encode()
         try:
             self.send_response(code)
@@ -65,6 +68,16 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *_) -> None:
         pass
+
+
+@contextmanager
+def held():
+    """Answers wait for this event; it is set at the end at the latest."""
+    event = threading.Event()
+    try:
+        yield event
+    finally:
+        event.set()
 
 
 @contextmanager
@@ -233,12 +246,19 @@ def test_nobody_there_is_a_problem_that_names_the_address() -> None:
 
 
 def test_the_queue_is_bounded_each_object_waits_once_and_refusals_are_told() -> None:
-    with serving((200, CHAT, 0.3)) as server, identifying(server) as (asker, wait_for):
+    with (
+        held() as answer,
+        serving((200, CHAT, answer)) as server,
+        identifying(server, timeout_s=30.0, per_minute=600) as (asker, wait_for),
+    ):
         problems = [asker.submit(Inquiry(n, "box", JPEG)) for n in range(QUEUE + 3)]
         assert sum(bool(p) for p in problems) == 3
         assert "already being asked" in asker.submit(Inquiry(QUEUE - 1, "box", JPEG))
         refused = [s for s in wait_for(4) if s.outcome is IdentifyOutcome.REFUSED]
         assert len(refused) == asker.dropped == 4
+        answer.set()
+        answered = [s for s in wait_for(QUEUE + 4) if s.outcome is IdentifyOutcome.ANSWERED]
+        assert sorted(s.id for s in answered) == list(range(QUEUE))
 
 
 def _seen_often(number: int) -> MapObject:
@@ -261,7 +281,7 @@ def test_what_finds_no_room_is_neither_fused_nor_told_again_and_again(monkeypatc
     segmenter = Segmenter()
     monkeypatch.setattr(segmenter, "enhanced", enhanced)
     seen = MapObjects(stamp_ns=0, objects=tuple(_seen_often(n) for n in range(QUEUE + 8)))
-    with serving((200, CHAT, 1.0)) as server:
+    with held() as answer, serving((200, CHAT, answer)) as server:
         config = SegmentConfig(identify_url=server.url, identify_by_itself=True)
         asking = Asking(config, segmenter, said.append)
         try:
@@ -270,6 +290,7 @@ def test_what_finds_no_room_is_neither_fused_nor_told_again_and_again(monkeypatc
             assert fused == list(range(QUEUE))
             assert said == []
         finally:
+            answer.set()
             asking.close()
 
 

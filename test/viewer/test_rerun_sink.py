@@ -197,15 +197,17 @@ def test_a_part_of_the_surface_that_changes_again_and_again_is_logged_once_a_sec
     sink = RerunSink(ViewerConfig(rerun=True, rerun_serve=False, rerun_file=str(path)))
     sink.start()
     blocks = list(next(iter(growing_ground())).blocks[:1])
+    begun_s = time.monotonic()
     for n in range(40):
         sink.pose(pose_event(n, n / 40))
         sink.mesh(delta(blocks, n))
         time.sleep(0.02)
+    took_s = time.monotonic() - begun_s
     sink.stop()
     rows = rows_of(path)
     mesh = [count for entity, count in rows.items() if entity.startswith("/world/mesh/")]
     assert len(mesh) == 1
-    assert 1 <= mesh[0] <= 4, "at once, each second, and at the end"
+    assert 1 <= mesh[0] <= 2 + took_s / 1.0, "at once, each second, and at the end"
     assert rows["/world/camera"] == 40, "nothing else waits"
 
 
