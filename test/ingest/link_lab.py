@@ -57,6 +57,19 @@ def need_program(name: str) -> None:
         )
 
 
+def wait_until_bound(port: int, kind: int = socket.SOCK_STREAM) -> None:
+    """Return once a process listens on the port, by the kernel's tables."""
+    names = ("tcp", "tcp6") if kind == socket.SOCK_STREAM else ("udp", "udp6")
+    tables = [table for name in names if (table := Path("/proc/net") / name).exists()]
+
+    def is_bound() -> bool:
+        lines = [line.split() for table in tables for line in table.read_text().splitlines()[1:]]
+        listening = "0A" if kind == socket.SOCK_STREAM else "07"
+        return any(int(row[1][-4:], 16) == port and row[3] == listening for row in lines)
+
+    wait_until(is_bound)
+
+
 def free_port(kind: int = socket.SOCK_STREAM) -> int:
     with socket.socket(socket.AF_INET, kind) as holder:
         holder.bind(("127.0.0.1", 0))

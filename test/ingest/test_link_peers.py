@@ -27,6 +27,7 @@ from link_lab import (
     running,
     send_head,
     transport_stream,
+    wait_until_bound,
 )
 
 from worldsystem_ingest.url.srt import PROGRAM
@@ -56,14 +57,16 @@ def consecutive(numbers: list[int]) -> bool:
     ("scheme", "format"), [("udp", "mpegts"), ("rtp", "rtp_mpegts"), ("tcp", "mpegts")]
 )
 def test_a_transport_stream_that_is_sent_to_us_is_received(clip, scheme, format):
-    port = free_port(socket.SOCK_STREAM if scheme == "tcp" else socket.SOCK_DGRAM)
+    kind = socket.SOCK_STREAM if scheme == "tcp" else socket.SOCK_DGRAM
+    port = free_port(kind)
     listen = "?listen=1" if scheme == "tcp" else ""
     with running(f"{scheme}://127.0.0.1:{port}{listen}", stall_s=1.0) as link:
-        time.sleep(0.3)
+        wait_until_bound(port, kind)
         with playing(clip, format, f"{scheme}://127.0.0.1:{port}"):
             link.wait_frames(30)
         assert consecutive([number_in(f.rgb) for f in link.sink.frames[:30]])
         wait_until(lambda: link.source.state.state == "listening")
+        wait_until_bound(port, kind)
         before = len(link.sink.frames)
         with playing(clip, format, f"{scheme}://127.0.0.1:{port}"):
             link.wait_frames(before + 30)
@@ -73,7 +76,7 @@ def test_a_phone_app_can_send_rtmp_to_us(clip):
     port = free_port()
     url = f"rtmp://127.0.0.1:{port}/live/drone"
     with running(f"{url}?listen=1") as link:
-        time.sleep(0.3)
+        wait_until_bound(port)
         with playing(clip, "flv", url):
             link.wait_frames(30)
         assert consecutive([number_in(f.rgb) for f in link.sink.frames[:30]])
@@ -96,7 +99,8 @@ def test_srt_is_received_either_way_round(clip, we_listen):
     port = free_port(socket.SOCK_DGRAM)
     ours, theirs = ("listener", "caller") if we_listen else ("caller", "listener")
     with running(f"srt://127.0.0.1:{port}?mode={ours}") as link:
-        time.sleep(0.5)
+        if we_listen:
+            wait_until_bound(port, socket.SOCK_DGRAM)
         with playing(clip, "mpegts", f"srt://127.0.0.1:{port}?mode={theirs}"):
             link.wait_frames(30, 15.0)
     numbers = [number_in(f.rgb) for f in link.sink.frames[:30]]

@@ -242,6 +242,10 @@ def test_there_are_at_most_max_phones_and_the_error_names_the_parameter():
         wait_until(lambda: server.source.status().phones == 0)
 
 
+def still_open(sockets: list[websockets.ClientConnection]) -> list[websockets.ClientConnection]:
+    return [each for each in sockets if each.state.name == "OPEN"]
+
+
 def test_senders_that_replace_each_other_at_once_leave_one():
     async def crowd(server: RunningServer) -> None:
         sockets = await asyncio.gather(
@@ -249,9 +253,13 @@ def test_senders_that_replace_each_other_at_once_leave_one():
             return_exceptions=True,
         )
         opened = [s for s in sockets if not isinstance(s, BaseException)]
-        await asyncio.sleep(0.5)
+        async with asyncio.timeout(10.0):
+            while server.source.status().senders > 1 or len(still_open(opened)) > 1:
+                await asyncio.sleep(0.01)
+            (left,) = still_open(opened)
+            await (await left.ping())
         assert server.source.status().senders == 1
-        assert sum(s.state.name == "OPEN" for s in opened) == 1
+        assert still_open(opened) == [left]
         for each in opened:
             await each.close()
 

@@ -218,7 +218,7 @@ def test_a_correction_that_a_full_inbox_let_go_of_is_done(
     others = [replace(other, id=k, frame_id=k, pointmap=nothing) for k in range(10, 63)]
     with mesher.turn:
         fuse(context, others[:1])
-        time.sleep(0.2)  # it is given out, and has to wait for its turn
+        assert inbox.wait_empty(10.0)  # it is given out, and has to wait for its turn
         tell(context, [MovedKeyframes({moving.id: there}), RemovedKeyframes((going.id,))])
         fuse(context, others[1:])
         assert inbox.dropped >= 4

@@ -15,7 +15,7 @@ from websockets.asyncio.server import serve
 from worldsystem_sim.faults import Faults
 from worldsystem_sim.flight import flight
 from worldsystem_sim.link import Backoff
-from worldsystem_sim.sender import Sender, SenderClock
+from worldsystem_sim.sender import Sender, SenderClock, SendStats
 from worldsystem_sim.telemetry import ORIGIN_ALTITUDE_M, pressure_pa, telemetry
 
 
@@ -67,8 +67,10 @@ def test_pings_are_answered_by_the_drones_clock_and_requests_are_kept():
         await socket.recv()  # the sender's own first message
         answers.append(json.loads(await socket.recv()))
 
-    async def pictures():
-        await asyncio.sleep(0.5)
+    async def pictures(stats: SendStats):
+        async with asyncio.timeout(10.0):
+            while not (answers and stats.asked_kbps):
+                await asyncio.sleep(0.01)
         return
         yield
 
@@ -79,7 +81,7 @@ def test_pings_are_answered_by_the_drones_clock_and_requests_are_kept():
             url = f"ws://127.0.0.1:{port}"
             sender = Sender(url, {"type": "video_config"}, Faults(), Backoff(), clock)
             assert await sender._video.open(sender._hello)
-            await sender.send_pictures(pictures())
+            await sender.send_pictures(pictures(sender.stats))
             await sender.close()
             return sender
 

@@ -11,6 +11,7 @@ from websockets.sync.client import ClientConnection, connect
 
 from worldsystem_core.surface import MeshAssembly
 from worldsystem_viewer.mesh_message import apply_code, apply_update
+from worldsystem_viewer.page_server import PageServer
 from worldsystem_viewer.protocol import Hello, MeshCode, MeshUpdate, Message, PathUpdate, decode
 
 
@@ -47,6 +48,14 @@ class PageReader:
 
     def tell(self, **wish: object) -> None:
         self.socket.send(json.dumps(wish))
+
+    def hide(self, server: PageServer) -> None:
+        """Return once the server knows that the page, which is its only one, is not looked at."""
+        self.tell(visible=False)
+        deadline = time.monotonic() + 10.0
+        while any(talk._visible.is_set() for talk in list(server._clients._talks)):
+            assert time.monotonic() < deadline, "the server was not told"
+            time.sleep(0.01)
 
     def read_one(self, timeout_s: float = 5.0) -> Message:
         data = self.socket.recv(timeout_s)

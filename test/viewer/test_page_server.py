@@ -174,8 +174,7 @@ def test_a_slow_page_skips_to_the_newest_surface(page_server):
     """600 versions of one block are one block for a page that comes back from being hidden."""
     page = PageReader(page_server.port)
     page.read_one()
-    page.tell(visible=False)
-    time.sleep(0.3)
+    page.hide(page_server)
     for n in range(600):
         page_server.mesh(delta([ground_block(0, n % 3, n)], n + 1))
     page.tell(visible=True)
