@@ -21,7 +21,7 @@ demo: setup      ## Run the whole system on the built-in drone simulator (DURATI
 
 test:            ## Run all tests but the slow ones, two files at once
 	@$(PYTHON) tools/setup.py --with-browser --with-test-peers
-	@$(ENV) python -m pytest -n 2 --dist loadfile -m "not slow and not gpu and not weights" $(ARGS)
+	@$(ENV) python -m pytest -n 2 --dist loadfile -m "not slow and not gpu" $(ARGS)
 
 test-all:        ## Run every test this machine can run
 	@$(PYTHON) tools/setup.py --with-browser --with-test-peers
