@@ -150,7 +150,6 @@ def type_token(page, token: str) -> None:
     until(page, "window.worldsystem?.connected")
 
 
-@pytest.mark.slow
 def test_a_page_without_its_token_asks_for_it(browser, tmp_path):
     server = guarded_server(tmp_path, "secret")
     page = browser.new_page()
@@ -162,7 +161,6 @@ def test_a_page_without_its_token_asks_for_it(browser, tmp_path):
     server.stop()
 
 
-@pytest.mark.slow
 def test_a_page_asks_for_the_token_that_changed_while_it_was_open(browser, tmp_path):
     server = guarded_server(tmp_path, "old")
     port = server.port
