@@ -21,6 +21,35 @@ def rng():
     return np.random.default_rng(7)
 
 
+def obvious_census(grey):
+    """Row by row over the 5×5 taps two pixels apart, the first tap the highest of 24 bits."""
+    h, w = grey.shape
+    out = np.zeros((h, w), np.uint32)
+    taps = [(dv, du) for dv in (-4, -2, 0, 2, 4) for du in (-4, -2, 0, 2, 4) if (dv, du) != (0, 0)]
+    for v in range(4, h - 4):
+        for u in range(4, w - 4):
+            brighter = [grey[v + dv, u + du] > grey[v, u] for dv, du in taps]
+            out[v, u] = int("".join("1" if one else "0" for one in brighter), 2)
+    return out
+
+
+def test_census_bits_say_in_order_which_taps_are_brighter(rng):
+    grey = rng.integers(0, 5, (H, W)).astype(np.uint8)  # few levels: many taps are just as bright
+    codes = sweep_kernels.census(grey)
+    assert np.array_equal(codes, obvious_census(grey))
+    assert (codes[4:-4, 4:-4] > 0).mean() > 0.5
+    assert np.count_nonzero(codes) == np.count_nonzero(codes[4:-4, 4:-4])  # borders are 0
+
+
+def test_a_change_of_exposure_leaves_census_alone(rng):
+    grey = rng.integers(0, 100, (H, W)).astype(np.uint8)
+    assert np.array_equal(sweep_kernels.census(grey), sweep_kernels.census(2 * grey + 40))
+
+
+def test_a_picture_smaller_than_the_pattern_has_no_census():
+    assert not sweep_kernels.census(np.arange(64, dtype=np.uint8).reshape(8, 8)).any()
+
+
 def obvious_cost(reference, neighbours, turned, moved, inverse_depths):
     h, w = reference.shape
     out = np.full((h, w, len(inverse_depths)), 255, np.uint8)
@@ -105,6 +134,67 @@ def test_the_best_plane_is_the_lowest_and_the_second_is_not_its_slope(rng):
         assert plane[v, u] == pytest.approx(k - curve[1] / (2 * curve[0]), abs=1e-4)
         assert distinct[v, u] == pytest.approx(1 - s[k] / second, abs=1e-5)
         assert own[v, u] == cost[v, u, k]
+
+
+def obvious_agreement(inverse_depth, others, turned, moved, tolerance):
+    """Each pixel lifted to its point, seen by each other map and compared with the depth there."""
+    h, w = inverse_depth.shape
+    agree, against = np.zeros((h, w), int), np.zeros((h, w), int)
+    for v, u in np.ndindex(h, w):
+        if not inverse_depth[v, u] > 0:
+            continue
+        for other, A, b in zip(others, turned, moved, strict=True):
+            x, y, z = A @ (u, v, 1) / inverse_depth[v, u] + b
+            if z <= 0:
+                continue
+            column, row = np.floor(x / z + 0.5), np.floor(y / z + 0.5)
+            if not (0 <= column < w and 0 <= row < h):
+                continue
+            seen = other[int(row), int(column)]
+            if not seen > 0:
+                continue
+            times_as_far = z * seen
+            agree[v, u] += abs(times_as_far - 1.0) < tolerance
+            against[v, u] += times_as_far < 1.0 - 3.0 * tolerance
+    return agree, against
+
+
+def test_maps_agree_or_contradict_as_each_pixel_s_point_is_seen_by_them(rng):
+    tolerance = 0.05
+    depth = rng.uniform(1.0, 4.0, (H, W))
+    inverse_depth = (1.0 / depth).astype(np.float32)
+    inverse_depth[rng.random((H, W)) < 0.1] = np.nan
+    inverse_depth[5, 5:9] = 0.0, -0.3, -1.0, 0.0
+    plain = np.array([[1.0, 0.02, 0.3], [-0.02, 1.0, -0.4], [1e-3, -1e-3, 1.0]])
+    turned = np.array([plain, plain, -np.eye(3), np.eye(3)])  # the third looks back
+    moved = np.array([[3.0, -1.0, 0.1], [-2.0, 1.5, -1.2], [0.0, 0.0, 1.0], [0.0, 0.0, 0.0]])
+    others = (1.0 / rng.uniform(0.5, 4.0, (4, H, W))).astype(np.float32)
+    others[3] = inverse_depth * rng.uniform(0.8, 1.1, (H, W)).astype(np.float32)
+    others[rng.random(others.shape) < 0.1] = np.nan
+    others[rng.random(others.shape) < 0.1] *= -1.0  # nothing can be seen there either
+    given = inverse_depth, others, turned.astype(np.float32), moved.astype(np.float32)
+    agree, against = sweep_kernels.agreement(*given, np.float32(1.0), np.float32(tolerance))
+    obvious = obvious_agreement(*(part.astype(float) for part in given), tolerance)
+    assert agree.max() > 1
+    assert against.max() > 1
+    # Single and double precision may put a ratio or a pixel on either side of its limit.
+    assert (agree == obvious[0]).mean() > 0.99
+    assert (against == obvious[1]).mean() > 0.99
+
+
+def test_a_map_agrees_with_itself_and_is_contradicted_by_what_is_seen_behind_it():
+    same, still = np.full((H, W), 0.5, np.float32), np.eye(3, dtype=np.float32)
+    for factor, agreeing, contradicting in ((1.0, 1, 0), (0.9, 0, 1), (1.1, 0, 0), (0.97, 0, 0)):
+        agree, against = sweep_kernels.agreement(
+            same,
+            (factor * same)[None].astype(np.float32),
+            still[None],
+            np.zeros((1, 3), np.float32),
+            np.float32(1.0),
+            np.float32(0.02),
+        )
+        assert (agree == agreeing).all()
+        assert (against == contradicting).all()
 
 
 def test_sharpened_depth_comes_nearer_to_the_surface_than_its_plane():
