@@ -113,7 +113,7 @@ def overhangs(labels, points, normals, up, reaches, steepest):
         rows, columns, under = rows[over], columns[over], under[over]
         taken[under, columns] = True
         gap = np.linalg.norm(way[:, over], axis=0)
-        found.append((labels[rows, columns], labels[under, columns], gap))
+        found.append((labels[rows, columns], labels[under, columns], gap, columns))
     return [np.concatenate(part) for part in zip(*found, strict=True)]
 
 

@@ -95,14 +95,14 @@ def at_border(labels, count):  # type: ignore[no-untyped-def]
 
 @numba.njit(cache=True, nogil=True)
 def overhangs(labels, points, normals, up, reaches, steepest):  # type: ignore[no-untyped-def]
-    """Where a label hangs over another, at most once a pixel: upper, lower, distance between.
+    """Where a label hangs over another, at most once a pixel: upper, lower, distance, column.
 
     The upper pixel lies one of `reaches` above in the picture and farther along `up`, no more than
     2 % of depth behind; the lower one's normal has less than `steepest` of `up`.
     """
     h, w = labels.shape
     upper, lower = np.empty(h * w, np.int64), np.empty(h * w, np.int64)
-    gap = np.empty(h * w, np.float32)
+    gap, column = np.empty(h * w, np.float32), np.empty(h * w, np.int64)
     count = 0
     for v in range(h):
         for u in range(w):
@@ -124,10 +124,10 @@ def overhangs(labels, points, normals, up, reaches, steepest):  # type: ignore[n
                 over = x * up[0] + y * up[1] + z * up[2] > 0
                 if over and z < np.float32(0.02) * points[2, v, u]:
                     upper[count], lower[count] = above, below
-                    gap[count] = np.sqrt(x * x + y * y + z * z)
+                    gap[count], column[count] = np.sqrt(x * x + y * y + z * z), u
                     count += 1
                     break
-    return upper[:count].copy(), lower[:count].copy(), gap[:count].copy()
+    return upper[:count].copy(), lower[:count].copy(), gap[:count].copy(), column[:count].copy()
 
 
 @numba.njit(cache=True, nogil=True)

@@ -35,15 +35,18 @@ def join_overhangs(
         return labels
     points, normals = planes_of(view.points_cam), planes_of(view.normals)
     up = up_cam.astype(np.float32)
-    upper, lower, gap = overhangs(labels, points, normals, up, REACH_PX, np.float32(UPRIGHT))
+    upper, lower, gap, column = overhangs(
+        labels, points, normals, up, REACH_PX, np.float32(UPRIGHT)
+    )
     if not len(upper):
         return labels
     width, extent = widths_and_extents(labels, points, count)
     keys, place = np.unique(upper * (count + 1) + lower, return_inverse=True)
-    touching = np.bincount(place)
-    mean_gap = np.bincount(place, weights=gap) / touching
+    mean_gap = np.bincount(place, weights=gap) / np.bincount(place)
     a, b = np.divmod(keys, count + 1)
-    joined = touching > MIN_SHARE * np.minimum(width[a], width[b])
+    w = labels.shape[1]
+    under = np.bincount(np.unique(place * w + column) // w)  # columns, however many their pixels
+    joined = under > MIN_SHARE * np.minimum(width[a], width[b])
     joined &= mean_gap < MAX_GAP * np.maximum(extent[a], extent[b])
     if not joined.any():
         return labels
