@@ -188,7 +188,7 @@ class BlockPool:
         written = 0
         try:
             if self._pages is None:
-                self._pages = PageFile.temporary(self._page_dir, "blocks", SLOT_BYTES)
+                self._pages = PageFile.temporary(self._page_dir, "blocks", SLOT_BYTES, dense=True)
             for block, record in zip(blocks, self._records(self.slot[blocks]), strict=True):
                 self._pages.write(int(block), record)
                 written += 1

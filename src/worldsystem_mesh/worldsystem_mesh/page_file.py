@@ -16,7 +16,7 @@ import os
 import struct
 import tempfile
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, MutableMapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -24,6 +24,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from worldsystem_core.errors import WorldSystemError
+from worldsystem_mesh.flat_places import FlatPlaces
 
 MAGIC = 0x57534250
 HEADER = struct.Struct("<IIqQ")
@@ -41,13 +42,14 @@ class PagingFailed(WorldSystemError):
 
 
 class PageFile:
-    """Keeps payloads of `payload_bytes` under integer keys."""
+    """Keeps payloads of `payload_bytes` under integer keys; `dense`: most up to the highest are in
+    use, as of blocks, and there may be millions."""
 
-    def __init__(self, path: Path, payload_bytes: int) -> None:
+    def __init__(self, path: Path, payload_bytes: int, *, dense: bool = False) -> None:
         self.path = path
         self._payload_bytes = payload_bytes
         self._stride = HEADER.size + payload_bytes + (-payload_bytes) % 8
-        self._place_of_key: dict[int, int] = {}
+        self._place_of_key: MutableMapping[int, int] = FlatPlaces() if dense else {}
         self._free: list[int] = []
         self._places = 0
         self._sequence = 0
@@ -61,7 +63,9 @@ class PageFile:
         self._touched_bytes = 0
 
     @staticmethod
-    def temporary(page_dir: str | Path, what: str, payload_bytes: int) -> PageFile:
+    def temporary(
+        page_dir: str | Path, what: str, payload_bytes: int, *, dense: bool = False
+    ) -> PageFile:
         """A new file of its own name in `page_dir`, which is made where it is missing; files that
         nobody uses any more go.
 
@@ -76,7 +80,7 @@ class PageFile:
         except OSError as error:
             raise PagingFailed(f"cannot write to {folder}: {error}; set page_dir") from error
         os.close(handle)
-        pages = PageFile(Path(name), payload_bytes)
+        pages = PageFile(Path(name), payload_bytes, dense=dense)
         if not page_dir:
             pages.path.unlink()
         return pages
