@@ -33,6 +33,12 @@ class ThinLine:
         for delta in self._stream.take(self.now_s, 1, ScaleState.SCENE, everything=True):
             self._pages.shelf.apply(delta)
 
+    def see_walls(self, numbers: range) -> None:
+        """The server gets a wall from each of these keyframes, 20 apart: none hides another."""
+        for number in numbers:
+            self.world.add(wall_seen_from([20.0 * number, 0, 0], number))
+        self.tell()
+
     def step(self) -> int:
         """The page gets what its line has room for; it shows so many splats then."""
         self.now_s += STEP_S
@@ -76,15 +82,11 @@ def test_a_page_on_a_thin_line_shows_no_hole_while_chunks_are_joined():
 
 def test_a_page_on_a_thin_line_shows_nothing_of_a_map_that_was_reset():
     line = ThinLine(SplatWorld(), mbps=0.01)
-    for number in range(4):
-        line.world.add(wall_seen_from([20.0 * number, 0, 0], number))
-    line.tell()
+    line.see_walls(range(4))
     line.catch_up()
     line.world.remove(list(range(4)))
     line.tell()
-    for number in range(4, 8):
-        line.world.add(wall_seen_from([20.0 * number, 0, 0], number))
-    line.tell()
+    line.see_walls(range(4, 8))
     line.step()
     assert not line.shown.keys() & set(range(4))
     line.catch_up()
@@ -92,9 +94,7 @@ def test_a_page_on_a_thin_line_shows_nothing_of_a_map_that_was_reset():
 
 def test_a_page_is_told_of_a_chunk_that_went_though_nothing_else_comes():
     line = ThinLine(SplatWorld(), mbps=0.01)
-    for number in range(2):
-        line.world.add(wall_seen_from([20.0 * number, 0, 0], number))
-    line.tell()
+    line.see_walls(range(2))
     line.catch_up()
     line.world.remove([0])
     line.tell()
