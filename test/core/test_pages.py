@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from worldsystem_core import pages
-from worldsystem_core.pages import in_own_pages, unwritten_zeros
+from worldsystem_core.pages import blank_rows, in_own_pages, unwritten_zeros
 
 STATM = Path("/proc/self/statm")
 ON_LINUX = pytest.mark.skipif(not STATM.exists(), reason="reads what Linux tells of its pages")
@@ -38,6 +38,33 @@ def test_room_takes_memory_only_where_it_is_written():
     assert resident_mb() - before_mb < 20.0
     room[:100_000_000] = 1
     assert 80.0 < resident_mb() - before_mb < 120.0
+
+
+@ON_LINUX
+def test_rows_made_blank_are_zeros_and_their_pages_go_back():
+    room = unwritten_zeros((100, 1_000_000), np.uint8)
+    before_mb = resident_mb()
+    room[...] = 7
+    assert resident_mb() - before_mb > 90.0
+    blank_rows(room[10:])
+    assert resident_mb() - before_mb < 20.0
+    assert room[:10].min() == 7
+    assert not room[10:].any()
+    room[50] = 3
+    assert room.sum(dtype=np.int64) == 7 * 10_000_000 + 3_000_000
+
+
+@pytest.mark.parametrize("advice", [True, False])
+@pytest.mark.parametrize("rows", [slice(0, 0), slice(3, 4), slice(1, 3000), slice(None)])
+def test_blank_rows_are_exactly_those_asked_for(rows, advice, monkeypatch):
+    if not advice:
+        monkeypatch.delattr(pages.mmap, "MADV_DONTNEED")
+    room = unwritten_zeros((5000, 3), np.int16)
+    room[...] = 1
+    expected = np.ones((5000, 3), np.int16)
+    expected[rows] = 0
+    blank_rows(room[rows])
+    assert np.array_equal(room, expected)
 
 
 ARRAYS = [

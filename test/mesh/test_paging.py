@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import signal
 import subprocess
@@ -187,6 +188,8 @@ def voxels_of(mesher, count: int | None = None) -> dict[tuple, bytes]:
 @pytest.fixture
 def small_steps(monkeypatch):
     monkeypatch.setattr(block_pool, "EVICT_AT_ONCE", 16)
+    monkeypatch.setattr(block_pool, "MOVED_AT_ONCE", 7)
+    monkeypatch.setattr(block_pool, "GIVEN_BACK_AT_ONCE", 3)
 
 
 def test_a_volume_that_pages_equals_one_that_does_not(
@@ -210,6 +213,30 @@ def test_a_volume_that_pages_equals_one_that_does_not(
     assert roomy.stats()["paged_out_blocks"] == 0
     assert triangle_set(small.mesh()) == triangle_set(roomy.mesh())
     assert voxels_of(small) == voxels_of(roomy)
+
+
+def test_slots_that_the_budget_has_no_room_for_any_more_go_back_to_the_system(
+    make_mesher, plane_keyframes, small_steps, tmp_path
+):
+    keyframes = plane_keyframes(4)
+    shrinking = make_mesher(min_weight=0.5, page_dir=str(tmp_path))
+    roomy = make_mesher(min_weight=0.5)
+    highest = []
+    for at, keyframe in enumerate(far_apart(keyframes, 16, 4.0)):
+        for mesher in (shrinking, roomy):
+            mesher.integrate(keyframe)
+            mesher.extract(0)
+        if at in (8, 12):  # less than it has
+            held = shrinking.volume.bytes - 100 * block_pool.SLOT_BYTES
+            shrinking.volume.pool._budget_bytes = held
+        pool = shrinking.volume.pool
+        highest.append(pool._high_water)
+        for name in block_pool.PER_SLOT:
+            assert not pool.rows(name, np.arange(pool._high_water, pool._slots)).any()
+    assert highest[8] > highest[9]
+    assert highest[12] > highest[13]
+    assert highest[-1] < shrinking.volume.slot_limit + block_pool.GIVEN_BACK_AT_ONCE
+    assert voxels_of(shrinking) == voxels_of(roomy)
 
 
 def test_a_full_disk_costs_what_is_new_and_goes_on_once_there_is_room(
@@ -302,6 +329,30 @@ def test_surface_code_on_disk_is_what_it_was(make_mesher, plane_keyframes, monke
     mine, theirs = small.mesh(), roomy.mesh()
     np.testing.assert_array_equal(mine.vertices, theirs.vertices)
     np.testing.assert_array_equal(mine.colours, theirs.colours)
+
+
+def test_large_segments_lie_beside_the_heap_and_are_what_they_were(
+    make_mesher, plane_keyframes, monkeypatch
+):
+    mesher = make_mesher(min_weight=0.5)
+    run(mesher, plane_keyframes(4))
+    cells = mesher.surface.cells(mesher.surface.all_ids())
+    store = segments.SegmentStore(1 << 30, "")
+    assert cells.bytes >= segments.LARGE_BYTES
+    large, small = store.get(store.add(cells)), cells.taken(np.arange(2))
+    assert store.get(store.add(small)) is small
+    assert np.array_equal(segments.pack(large), segments.pack(cells))
+    assert all(owner_of(getattr(large, name)) is not None for name in ("index", "edges", "cases"))
+    assert owner_of(large.edges) is owner_of(large.cases)
+
+
+def owner_of(array: np.ndarray) -> mmap.mmap | None:
+    """The pages that the array lies in, if these are its own."""
+    held: object = array
+    while isinstance(held, np.ndarray):
+        held = held.base
+    owner = held.obj if isinstance(held, memoryview) else held
+    return owner if isinstance(owner, mmap.mmap) else None
 
 
 def test_looking_back_at_a_place_on_disk_continues_there(make_mesher, plane_keyframes):

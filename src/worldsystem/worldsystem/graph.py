@@ -20,8 +20,9 @@ SIMULATOR_SOURCE = "sim"
 SIMULATED_S = 60.0
 _SERVER_SOURCE = "server:"
 _SERVED_SCHEMES = ("server", "webrtc")
-MAP_EVERY_S = 1.0
-"""What can die alone keeps its map saved so often, and goes on in it: so much of it can be lost."""
+MAP_EVERY_S = 0.25
+"""What can die alone keeps its map saved so often, where a keyframe came, and goes on in it. With
+the picture that it is noticed at and the write, a kill shall cost no more than a second of it."""
 FEW_PROCESSORS = 2
 """So few, and all of them are busy while a live run goes on."""
 RAW_OUTSIDE_MAX_PX = 8192

@@ -23,7 +23,7 @@ import threading
 import time
 from contextlib import suppress
 
-EVERY_S = 20.0
+EVERY_S = 5.0
 _PR_SET_THP_DISABLE = 41
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -2, -4, -8
 _KEPT_AT_THE_END, _TAKEN_AT_ONCE = 1 << 30, 64 << 20

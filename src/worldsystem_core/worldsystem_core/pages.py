@@ -7,6 +7,7 @@ them; a page of its own goes back to the system with what lies in it.
 
 from __future__ import annotations
 
+import ctypes
 import math
 import mmap
 from typing import Any
@@ -25,6 +26,20 @@ def unwritten_zeros(shape: int | tuple[int, ...], dtype: Any) -> np.ndarray:
     return np.frombuffer(_pages(size_bytes), dtype).reshape(shape)
 
 
+def blank_rows(rows: np.ndarray) -> None:
+    """Make zeros of `rows`, which are contiguous and part of `unwritten_zeros`: whole pages among
+    them go back to the system until they are written again."""
+    plain = rows.reshape(-1).view(np.uint8)
+    start, stop = plain.ctypes.data, plain.ctypes.data + plain.nbytes
+    first = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE
+    last = stop // mmap.PAGESIZE * mmap.PAGESIZE
+    if last > first and _forget_pages(first, last - first):
+        plain[: first - start] = 0
+        plain[last - start :] = 0
+    else:
+        plain[:] = 0
+
+
 def in_own_pages(*arrays: np.ndarray) -> list[np.ndarray]:
     """Copies of `arrays`, all in the same pages, which live as long as any of them. They come from
     the heap where the system gives this process no more mappings (Linux: 65,530)."""
@@ -40,6 +55,15 @@ def in_own_pages(*arrays: np.ndarray) -> list[np.ndarray]:
         copies.append(copy)
         at += size
     return copies
+
+
+def _forget_pages(address: int, size_bytes: int) -> bool:
+    """Have these private pages be zeros without memory; False where the system cannot."""
+    if not hasattr(mmap, "MADV_DONTNEED"):
+        return False
+    advise = ctypes.CDLL(None).madvise
+    advise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+    return bool(advise(address, size_bytes, mmap.MADV_DONTNEED) == 0)
 
 
 def _pages(size_bytes: int) -> mmap.mmap:

@@ -26,10 +26,13 @@ PER_BLOCK: dict[str, tuple[tuple[int, ...], type]] = {
     "touched": ((), wp.int32),
     "dirty": ((), wp.int32),
 }
-PLACE_BYTES: int = 12 + sum(
+REMEMBERED_BYTES = 8 + 4 + 4 + 1 + 4
+"""Its slot and when it was last seen (`BlockPool`), its first view (`Refusion`), its last one
+(`Forgetting`), whether it waits (`WaitingBlocks`) and its place on disk (`PageFile`)."""
+PLACE_BYTES: int = REMEMBERED_BYTES + sum(
     math.prod(tail) * wp.types.type_size_in_bytes(t) for tail, t in PER_BLOCK.values()
 )
-"""Of every block, also on disk: the arrays above, its slot, and when it was last seen."""
+"""Of every block, also on disk."""
 
 KEY_BYTES = 8 + 4
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import warp as wp
 from jaxtyping import Bool, Int, Int32, UInt8
 
+from worldsystem_core.pages import blank_rows, unwritten_zeros
 from worldsystem_mesh.kernels_volume import NEVER_IN, PAGED_OUT, RIM_SAMPLES
 from worldsystem_mesh.launcher import blank, rows, scatter, zeros
 from worldsystem_mesh.page_file import PageFile, PagingFailed
@@ -28,6 +30,10 @@ SLOT_BYTES: int = sum(
 )
 FIRST_CUDA_SLOTS = 8192
 EVICT_AT_ONCE = 256
+MOVED_AT_ONCE = 512
+"""Between memory and disk: their records are in memory twice meanwhile."""
+GIVEN_BACK_AT_ONCE = 256
+"""Slots beyond what the budget still has room for, as more blocks take more places elsewhere."""
 FREE = -1
 
 VolumeState = Any  # an instance of the Warp struct `kernels_volume.Volume`, which is not a class
@@ -52,7 +58,7 @@ class BlockPool:
         self._used = 0
         self._high_water = 0
         self._free: list[int] = []
-        self._seen_at = np.zeros(0, np.int64)
+        self._seen_at = np.zeros(0, np.int32)
         self._clock = 0
         self.slot = np.zeros(0, np.int32)
         most = max(budget_bytes // SLOT_BYTES, 8)
@@ -78,9 +84,9 @@ class BlockPool:
         """Follow the volume: room for the places of `capacity` blocks."""
         slot = np.full(capacity, NEVER_IN, np.int32)
         slot[: len(self.slot)] = self.slot
-        self._seen_at = np.concatenate(
-            [self._seen_at, np.zeros(capacity - len(self._seen_at), np.int64)]
-        )
+        seen_at = unwritten_zeros(capacity, np.int32)
+        seen_at[: len(self._seen_at)] = self._seen_at
+        self._seen_at = seen_at
         if self._device == "cpu":
             self._state.slot = wp.array(slot, dtype=wp.int32, device="cpu", copy=False)
             self.slot = self._state.slot.numpy()
@@ -105,11 +111,13 @@ class BlockPool:
             wanted = self._oldest(max(over, EVICT_AT_ONCE))
             evicted = self._page_out(wanted)
             self._is_stuck = len(evicted) < len(wanted)
+        moved = self._draw_in(limit)
         granted = missing[: max(limit - self._used, 0)]
-        self._admit(granted, self._taken(granted))
+        for some in pieces(granted):
+            self._admit(some, self._taken(some))
         waiting = missing[len(granted) :]
         swapped, back = self._swap(waiting[self.slot[waiting] == PAGED_OUT])
-        self._upload_slots(np.concatenate([evicted, granted, swapped, back]))
+        self._upload_slots(np.concatenate([evicted, moved, granted, swapped, back]))
         return len(waiting) - len(back)
 
     def holds(self, blocks: Int32[np.ndarray, "b"]) -> Bool[np.ndarray, "b"]:
@@ -189,9 +197,10 @@ class BlockPool:
         try:
             if self._pages is None:
                 self._pages = PageFile.temporary(self._page_dir, "blocks", SLOT_BYTES, dense=True)
-            for block, record in zip(blocks, self._records(self.slot[blocks]), strict=True):
-                self._pages.write(int(block), record)
-                written += 1
+            for some in pieces(blocks):
+                for block, record in zip(some, self._records(self.slot[some]), strict=True):
+                    self._pages.write(int(block), record)
+                    written += 1
         except PagingFailed as error:  # a full disk costs what is new, and ends nothing
             if not self._is_stuck:
                 log.warning("new parts of the surface are left out: %s", error)
@@ -202,6 +211,29 @@ class BlockPool:
         self._free += slots.tolist()
         self._used -= len(slots)
         self.paged_out += len(slots)
+        return blocks
+
+    def _draw_in(self, limit: int) -> Int32[np.ndarray, "n"]:
+        """On a CPU, give the memory of slots from `limit` on back to the system; returns the blocks
+        in them, which move to free slots before it."""
+        nobody = self._owner[:0]
+        if self._device != "cpu" or self._high_water < limit + GIVEN_BACK_AT_ONCE:
+            return nobody
+        beyond = np.arange(limit, self._high_water, dtype=np.int32)
+        left = beyond[self._owner[beyond] != FREE]
+        blocks: Int32[np.ndarray, "n"] = self._owner[left]
+        free = np.array(self._free, np.int32)
+        free = free[free < limit]
+        if len(left) > len(free):  # a full disk has kept them in memory
+            return nobody
+        to = free[: len(left)]
+        for name in PER_SLOT:
+            array = getattr(self._state.voxels, name).numpy()
+            array[to] = array[left]
+            blank_rows(array[limit : self._high_water])
+        self._owner[to], self._owner[left] = blocks, FREE
+        self.slot[blocks] = to
+        self._free, self._high_water = free[len(left) :].tolist(), limit
         return blocks
 
     def _swap(
@@ -277,3 +309,9 @@ class BlockPool:
                 array.numpy()[slots] = values
             else:
                 scatter(array, slots, values)
+
+
+def pieces(blocks: Int32[np.ndarray, "n"]) -> Iterator[Int32[np.ndarray, "m"]]:
+    """So many of the blocks that moving them takes little memory."""
+    for start in range(0, len(blocks), MOVED_AT_ONCE):
+        yield blocks[start : start + MOVED_AT_ONCE]

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 from worldsystem_core.config import Config, param
 
+VOXELS_SHARE, SURFACE_SHARE = 0.75, 0.1
+"""Of `memory_mb`; the rest is for what an update takes while it is worked on, and for lists of all
+blocks while they grow. Surface on disk costs least: hardly any of it is read back."""
 METHOD_NAMES = ("tsdf", "poisson", "ball_pivoting", "alpha_shape", "nksr")
 
 
@@ -141,3 +144,13 @@ class MeshConfig(Config):
     metrics_tls_certificate: str = param("", "certificate chain (PEM) for https; empty: no TLS")
     metrics_tls_key: str = param("", "private key (PEM) of the certificate")
     method_timeout_s: float = param(60.0, "a region that takes longer keeps tsdf [s]", low=1.0)
+
+    @property
+    def voxel_bytes(self) -> int:
+        """Memory for voxels and the places of all blocks."""
+        return int(VOXELS_SHARE * self.memory_mb * 1_000_000)
+
+    @property
+    def surface_bytes(self) -> int:
+        """Memory for the surface's code."""
+        return int(SURFACE_SHARE * self.memory_mb * 1_000_000)

@@ -57,7 +57,7 @@ class Mesher:
 
     def _begin(self) -> None:
         config = self._config
-        self._surface = SurfaceStore(config.memory_mb * 1_000_000 // 4, config.page_dir)
+        self._surface = SurfaceStore(config.surface_bytes, config.page_dir)
         self._fusion = KeyframeFusion(
             config, self._launcher, self._surface, self._archive, self._alive
         )

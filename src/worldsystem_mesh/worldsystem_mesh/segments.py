@@ -10,6 +10,7 @@ from dataclasses import fields
 import numpy as np
 from jaxtyping import UInt8
 
+from worldsystem_core.pages import in_own_pages
 from worldsystem_mesh.cells import NO_CELLS, SurfaceCells
 from worldsystem_mesh.page_file import PageFile, PagingFailed
 
@@ -19,6 +20,10 @@ RECORD_BYTES = 1 << 16
 """A segment goes to disk in pieces of this size."""
 
 CACHED_SEGMENTS = 8
+
+LARGE_BYTES = 1 << 16
+MOST_LARGE = 1 << 14
+"""A quarter of the mappings that Linux gives a process."""
 
 
 class SegmentStore:
@@ -42,6 +47,8 @@ class SegmentStore:
     def add(self, cells: SurfaceCells, other_bytes: int = 0) -> int:
         """Keep a segment; return its number. Others use `other_bytes` of the budget."""
         number, self._next = self._next, self._next + 1
+        if cells.bytes >= max(LARGE_BYTES, self._budget_bytes // MOST_LARGE):
+            cells = beside_the_heap(cells)
         self._held[number] = cells
         self.bytes += cells.bytes
         while self.bytes + other_bytes > self._budget_bytes and len(self._held) > 1:
@@ -105,6 +112,13 @@ class SegmentStore:
         assert self._pages is not None  # the segment was written
         parts = [self._pages.read(_key(number, piece)) for piece in range(_pieces(size))]
         return unpack(np.concatenate(parts)[:size])
+
+
+def beside_the_heap(cells: SurfaceCells) -> SurfaceCells:
+    """A copy in pages of its own: what stays long leaves holes in the heap when it goes."""
+    names = [field.name for field in fields(cells)]
+    copies = in_own_pages(*(np.ascontiguousarray(getattr(cells, name)) for name in names))
+    return SurfaceCells(**dict(zip(names, copies, strict=True)))
 
 
 def _pieces(size: int) -> int:

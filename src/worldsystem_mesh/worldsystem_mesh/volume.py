@@ -60,8 +60,7 @@ class BlockVolume:
         self._recent = np.full(recent, NOWHERE, np.int64)
         self._recently = wp.array(self._recent, dtype=wp.int64, device=launcher.device, copy=False)
         self._single = (self._list(np.zeros(1)), self._list(np.zeros(1)))
-        budget = config.memory_mb * 1_000_000 * 3 // 4
-        self.pool = BlockPool(self.state, launcher.device, budget, config.page_dir)
+        self.pool = BlockPool(self.state, launcher.device, config.voxel_bytes, config.page_dir)
         self._resize(FIRST_CAPACITY)
 
     @property
