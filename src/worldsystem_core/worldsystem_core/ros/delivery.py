@@ -15,6 +15,7 @@ from contextlib import suppress
 from typing import Protocol
 from weakref import WeakKeyDictionary
 
+from rclpy.exceptions import InvalidHandle
 from rclpy.node import Node
 
 from worldsystem_core.priority import give_way, patience_s
@@ -83,7 +84,8 @@ class Delivery:
         if self._apart:
             self._bell.ring()
         else:
-            self._guard.trigger()
+            with suppress(InvalidHandle):  # the node is gone since: nobody is to be woken
+                self._guard.trigger()
 
     def set_apart(self) -> None:
         """From now on only the thread that calls `run` delivers, no executor."""

@@ -172,9 +172,13 @@ class _Subscription(ABC):
         with _registry.lock:
             _registry.subscriptions[self._key].append(self)
             last = _registry.latched.get(self._key)
-        self.relink()
-        if last is not None:
-            self._greet(last)
+        try:
+            self.relink()
+            if last is not None:
+                self._greet(last)
+        except BaseException:
+            self.destroy()
+            raise
 
     def _make_inbox(self, depth: int, on_drop: Callable[[Any], None] | None) -> Handoff[Any]:
         return Handoff(depth, on_drop)

@@ -27,6 +27,7 @@ from worldsystem_core.process_figures import process_figures
 from worldsystem_core.reconstruction import NewKeyframe
 from worldsystem_core.ros import topics
 from worldsystem_core.ros.adapters.messages import time_message
+from worldsystem_core.ros.made_whole import MadeWhole
 from worldsystem_core.ros.parameters import declare_config
 from worldsystem_core.ros.reference_topic import (
     BytesSubscription,
@@ -53,7 +54,7 @@ them, not up to a second later. While nobody is linked, it counts for nothing.""
 _PLAUSIBLE_LATENCY_S = 3600.0
 
 
-class StageNode(Node):
+class StageNode(Node, metaclass=MadeWhole):
     """A node that talks through by-reference topics and accounts for each frame.
 
     Whoever runs it calls `input_ended` once everything before it has ended and its inboxes are
@@ -73,6 +74,7 @@ class StageNode(Node):
 
     def __init__(self, name: str, config_type: type[C], **kwargs: Any) -> None:
         is_thread_of(name)
+        self._links: list[Any] = []
         super().__init__(name, automatically_declare_parameters_from_overrides=True, **kwargs)
         self.turn = Turn()
         self.config = declare_config(self, config_type)
@@ -82,7 +84,6 @@ class StageNode(Node):
         self.hurried = threading.Event()
         self._ended_by = ""
         self._further_ledgers: list[StageLedger] = []
-        self._links: list[Any] = []
         self._ledger_out = self.advertise(topics.LEDGER)
         self._diagnostics_out = self.advertise(topics.DIAGNOSTICS)
         self._reported_s = time.monotonic()
@@ -356,7 +357,11 @@ class StageNode(Node):
         """Everything before this stage has ended: publish what is still held back."""
 
     def close(self) -> None:
-        """Leave all topics and destroy the node."""
+        """Let go of everything and `leave`."""
+        self.leave()
+
+    def leave(self) -> None:
+        """Leave all topics and destroy the node; of one whose constructor failed, what there is."""
         for link in self._links:
             link.destroy()
         self._links.clear()
