@@ -14,6 +14,7 @@ import pytest
 rclpy = pytest.importorskip("rclpy", reason="ROS is not set up: run these through `make test`")
 
 from diagnostic_msgs.msg import DiagnosticStatus  # noqa: E402
+from rclpy.node import Node  # noqa: E402
 
 from worldsystem_core.config import Config  # noqa: E402
 from worldsystem_core.errors import BackendError  # noqa: E402
@@ -23,6 +24,7 @@ from worldsystem_core.ros import reference_topic, topics  # noqa: E402
 from worldsystem_core.ros.node_thread import NodeThread  # noqa: E402
 from worldsystem_core.ros.reference_topic import ReferencePublisher  # noqa: E402
 from worldsystem_core.ros.stage_node import StageNode  # noqa: E402
+from worldsystem_core.telemetry import GpsFix  # noqa: E402
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,6 +114,43 @@ def test_faults_far_apart_never_end_a_stage():
     assert record.recent
     now[0] += WITHIN_S
     assert not record.recent
+
+
+class Broken(StageNode):
+    """Is handed bytes in the publisher's thread, and can take none."""
+
+    def __init__(self, context):
+        super().__init__("broken", NoSettings, context=context)
+        self.calls = 0
+        self.listen_bytes(topics.GPS, self._on_bytes, direct=True)
+
+    def _on_bytes(self, message):
+        self.calls += 1
+        raise RuntimeError("the disk's library broke")
+
+
+def test_a_stage_that_can_take_nothing_in_the_threads_of_others_ends_in_its_own(
+    context, monkeypatch
+):
+    monkeypatch.setattr(reference_topic, "_registry", reference_topic._Registry())
+    other = Node("other", context=context)
+    out = ReferencePublisher(other, topics.GPS, outside=False)
+    thread = NodeThread(Broken(context))
+    thread.start()
+    fix = GpsFix(stamp_ns=1, latitude_deg=0.0, longitude_deg=0.0, altitude_m=0.0)
+    for _ in range(2 * MOST_FAULTS):
+        out.publish(fix)
+    deadline = time.monotonic() + 20.0
+    while thread.failure is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert isinstance(thread.failure, RuntimeError), "whoever runs it begins it anew then"
+    assert thread.node.calls == MOST_FAULTS + 1
+    thread.finish(20.0)
+    assert not any(each.is_alive() for each in thread._threads)
+    assert thread.node._diagnostics().status[0].level == DiagnosticStatus.ERROR
+    out.destroy()
+    thread.node.close()
+    other.destroy_node()
 
 
 STAGE = """

@@ -83,7 +83,10 @@ class StageNode(Node, metaclass=MadeWhole):
         self.faults = FaultRecord()
         self.hurried = threading.Event()
         self._ended_by = ""
+        self._broken_by: Exception | None = None
         self._further_ledgers: list[StageLedger] = []
+        self._breaking_off = WokenWork(self, self._break_off, due=lambda: 0)
+        self._links.append(self._breaking_off)
         self._ledger_out = self.advertise(topics.LEDGER)
         self._diagnostics_out = self.advertise(topics.DIAGNOSTICS)
         self._reported_s = time.monotonic()
@@ -228,17 +231,25 @@ class StageNode(Node, metaclass=MadeWhole):
         return work.wake
 
     def _contained(self, callback: Callable[[bytes], None]) -> Callable[[bytes], None]:
-        """`callback`, whose errors never reach the thread that calls it, another stage's."""
+        """`callback`, whose errors never reach the thread that calls it, another stage's; too many
+        end this stage in its own thread."""
 
         def contained(message: bytes) -> None:
+            if self._broken_by is not None:
+                return
             try:
                 callback(message)
             except Exception as error:  # the edge between two stages
                 log.exception("%s could not take a message", self.get_name())
                 if not self.faults.survives(error):
-                    self.gave_up(error)
+                    self._broken_by = error
+                    self._breaking_off.wake()
 
         return contained
+
+    def _break_off(self) -> None:
+        assert self._broken_by is not None
+        raise self._broken_by
 
     def further_ledger(self, name: str) -> StageLedger:
         """One more account of this stage, reported as `<stage>/<name>`; safe from any thread."""
