@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import threading
+from dataclasses import dataclass
+
 import cv2
 import numpy as np
 import pytest
@@ -181,3 +184,53 @@ def test_a_source_that_broke_off_says_where_in_the_nodes_facts(context, monkeypa
     finally:
         node.input_ended()
         node.close()
+
+
+class Busy:
+    """A stage after ingest that works on its first picture until `go`."""
+
+    def __init__(self, context):
+        from worldsystem_core.config import Config
+        from worldsystem_core.ros import topics
+        from worldsystem_core.ros.node_thread import NodeThread
+        from worldsystem_core.ros.stage_node import StageNode
+
+        @dataclass(frozen=True)
+        class NoSettings(Config):
+            """Nothing to set."""
+
+        self.go = threading.Event()
+        node = StageNode("busy", NoSettings, context=context)
+        self.inbox = node.listen(topics.IMAGE, lambda frame: self.go.wait(60.0), depth=1)
+        self.thread = NodeThread(node)
+        self.thread.start()
+
+
+def test_a_picture_that_waits_for_room_at_the_end_is_handed_on_and_settled_once(
+    tmp_path, context, monkeypatch
+):
+    from rclpy.parameter import Parameter
+
+    from worldsystem_core.ros.node_thread import NodeThread
+    from worldsystem_ingest import node as ingest
+
+    monkeypatch.setattr(ingest, "_JOIN_S", 0.1)
+    for number in range(9):
+        assert cv2.imwrite(str(tmp_path / f"{number}.png"), np.zeros((16, 16, 3), np.uint8))
+    busy = Busy(context)
+    given = [Parameter("source", value=str(tmp_path))]
+    thread = NodeThread(ingest.IngestNode(context=context, parameter_overrides=given))
+    thread.start()
+    ledger = thread.node.ledger
+    wait_until(lambda: ledger.state().in_flight == 1 and ledger.taken == 3, 30.0)
+    later = threading.Timer(0.5, busy.go.set)
+    later.start()
+    thread.finish(30.0)
+    thread.node._thread.join(30.0)
+    state = ledger.state()
+    assert (state.used, state.dropped, state.in_flight) == (state.taken, {}, 0)
+    assert ledger.violations == 0
+    later.join()
+    busy.thread.finish(30.0)
+    for each in (thread, busy.thread):
+        each.node.close()

@@ -72,5 +72,9 @@ class MapError(WorldSystemError):
     """A map on disk is missing, damaged, of another version, or cannot be used now."""
 
 
+class StageStuck(WorldSystemError):
+    """A stage was still at work when its time to end was over."""
+
+
 class ServiceError(WorldSystemError):
     """A service of a running system cannot be reached, or does not answer."""

@@ -20,6 +20,13 @@ class Turn:
         self._waiting: deque[tuple[int, threading.Lock]] = deque()
         self._owner: int | None = None
         self._depth = 0
+        self.given = 0
+        """How often somebody got it so far."""
+
+    @property
+    def is_held(self) -> bool:
+        """Whether somebody has it."""
+        return self._owner is not None
 
     @property
     def waiting(self) -> int:
@@ -34,6 +41,7 @@ class Turn:
         with self._guard:
             if self._owner is None:
                 self._owner, self._depth = me, 1
+                self.given += 1
                 return self
             gate = threading.Lock()
             gate.acquire()
@@ -62,6 +70,7 @@ class Turn:
                 return
             self._owner, gate = self._waiting.popleft()
             self._depth = 1
+            self.given += 1
             gate.release()
 
     def _give_up(self, me: int, gate: threading.Lock) -> None:

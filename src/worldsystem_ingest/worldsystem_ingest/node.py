@@ -148,8 +148,9 @@ class IngestNode(StageNode):
         return next(filter(None, said), "")
 
     def input_ended(self) -> None:
+        """End the source; a picture that waits for room has its time, and is then accounted for."""
         self._stop.set()
-        self._thread.join(_JOIN_S)
+        self._thread.join(self._patience_s + _JOIN_S)
 
     def close(self) -> None:
         if self._mark is not None:

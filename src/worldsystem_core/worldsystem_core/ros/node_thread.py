@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 
+from worldsystem_core.errors import StageStuck
 from worldsystem_core.json_log import is_thread_of
 from worldsystem_core.priority import lower_thread_priority
 from worldsystem_core.ros.delivery import delivery_of
@@ -75,14 +76,18 @@ class NodeThread:
 
     def _tell(self, error: Exception) -> None:
         try:
-            self.node.gave_up(error)
+            with self.node.turn:  # what the other thread works on is settled before
+                self.node.gave_up(error)
         except Exception:  # the same edge: what remains to be said is in the log
             log.exception("%s could not say that it stopped", self.node.get_name())
 
     def wait_idle(self, timeout_s: float) -> bool:
-        """Wait until the node has worked off its inboxes; False after `timeout_s`."""
-        deadline = time.monotonic() + timeout_s
-        while not self.node.idle:
+        """Wait until the node has worked off its inboxes, and whoever has its turn now is done (a
+        service that is being answered); False after `timeout_s`. Later turns are not waited for:
+        a timer may always have more to do."""
+        deadline, turn = time.monotonic() + timeout_s, self.node.turn
+        given = turn.given
+        while not self.node.idle or (turn.is_held and turn.given == given):
             if time.monotonic() > deadline or self._ended.is_set():
                 return False
             time.sleep(_POLL_S)
@@ -93,21 +98,26 @@ class NodeThread:
         """Whether a thread is still at work though it was told to end."""
         return self._ended.is_set() and any(thread.is_alive() for thread in self._threads)
 
-    def stop(self) -> None:
-        """Stop both threads and wait for them."""
+    def stop(self, timeout_s: float = 0.0) -> None:
+        """Stop both threads and wait for what they are at: `timeout_s`, and a little at least."""
         self._end()
+        deadline = time.monotonic() + max(timeout_s, _JOIN_S)
         for thread in self._threads:
             if thread.is_alive():
-                thread.join(_JOIN_S)
+                thread.join(max(0.0, deadline - time.monotonic()))
         self._executor.shutdown(timeout_sec=_JOIN_S)
 
     def finish(self, timeout_s: float) -> None:
-        """Work off what is queued, stop, and let the node publish what it held back."""
+        """Work off what is queued, stop, and let the node publish what it held back.
+
+        All that has `timeout_s`; a callback that takes longer fails the stage.
+        """
+        begun_s = time.monotonic()
         if self.failure is None and not self.wait_idle(timeout_s):
             log.warning("%s still had work after %.0f s", self.node.get_name(), timeout_s)
-        self.stop()
+        self.stop(timeout_s - (time.monotonic() - begun_s))
         if self.is_stuck:  # nobody may use the node beside the thread that is still at work
-            log.error("%s does not end; what it held back is lost", self.node.get_name())
+            self._give_up_waiting(time.monotonic() - begun_s)
             return
         try:
             self.node.input_ended()
@@ -116,6 +126,11 @@ class NodeThread:
         except Exception as error:  # the edge: one stage's end must not keep the others from theirs
             self.failure = error
             log.exception("%s could not finish", self.node.get_name())
+
+    def _give_up_waiting(self, waited_s: float) -> None:
+        text = f"{self.name} does not end within {waited_s:.0f} s; what it held back is lost"
+        log.error("%s", text)
+        self.failure = self.failure or StageStuck(text)
 
 
 def finish_all(threads: list[NodeThread], timeout_s: float) -> None:
