@@ -11,17 +11,24 @@ from typing import Any
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-@contextmanager
-def ended_by_signals(end: Callable[[], None]) -> Iterator[None]:
-    """Call `end` at each of these signals, again and again; `nohup` keeps its meaning.
+def end_at_signals(end: Callable[[], None]) -> dict[signal.Signals, Any]:
+    """Call `end` at each of these signals from now on, again and again; `nohup` keeps its meaning.
 
-    Outside the main thread, which alone hears signals, nothing is changed.
+    Returns what was done at them before. Outside the main thread, which alone hears signals,
+    nothing is changed.
     """
     before: dict[signal.Signals, Any] = {}
     with suppress(ValueError):
         for number in _ENDING:
             if number is not signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
                 before[number] = signal.signal(number, lambda *_: end())
+    return before
+
+
+@contextmanager
+def ended_by_signals(end: Callable[[], None]) -> Iterator[None]:
+    """`end_at_signals` as long as this lasts."""
+    before = end_at_signals(end)
     try:
         yield
     finally:

@@ -57,7 +57,11 @@ def container(context):
     code = "from worldsystem_core.ros.container import main; main()"
     environment = os.environ | {"ROS_DOMAIN_ID": str(context.get_domain_id())}
     process = subprocess.Popen(
-        [sys.executable, "-c", code], env=environment, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", code],
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),  # also under `nohup`
     )
     yield process
     process.kill()
@@ -79,6 +83,17 @@ def test_nodes_are_loaded_listed_and_unloaded_and_sigint_ends_all_in_order(conta
     assert client.load("worldsystem_mesh.node:MesherNode", device="cpu").success
     container.send_signal(signal.SIGINT)
     assert container.wait(30) == 0
+    client.close()
+
+
+def test_a_terminal_that_goes_away_ends_a_container_in_order(container, context, tmp_path):
+    client = Client(context)
+    recorder = "worldsystem_storage.node:RecorderNode"
+    loaded = client.load(recorder, folder=str(tmp_path), name="bag")
+    assert loaded.success, loaded.error_message
+    container.send_signal(signal.SIGHUP)
+    assert container.wait(30) == 0
+    assert (tmp_path / "bag" / "metadata.yaml").exists()
     client.close()
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import importlib
 import logging
-import signal
 import sys
 import threading
 from collections.abc import Callable
@@ -21,6 +20,7 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
+from worldsystem_core.ending_signals import end_at_signals
 from worldsystem_core.errors import WorldSystemError
 from worldsystem_core.ros.log_forwarding import forward_logging, logging_arguments
 from worldsystem_core.ros.node_thread import NodeThread, finish_all
@@ -33,7 +33,6 @@ _FINISH_S = 20.0
 _JOIN_S = 5.0
 _LOOK_S = 0.2
 _FORESEEN = (WorldSystemError, ImportError, AttributeError, ValueError)
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Container(Node):
@@ -83,12 +82,15 @@ class Container(Node):
         ]
         return response
 
-    def finish(self) -> None:
-        """End all nodes in the order the data flows: they were loaded the other way round."""
-        for thread in self.loaded.values():
+    def finish(self) -> bool:
+        """End all nodes in the order the data flows: they were loaded the other way round; whether
+        none has failed."""
+        threads = list(self.loaded.values())[::-1]
+        for thread in threads:
             thread.node.hurried.set()
-        finish_all(list(self.loaded.values())[::-1], _FINISH_S)
+        finish_all(threads, _FINISH_S)
         self.loaded.clear()
+        return all(thread.failure is None for thread in threads)
 
 
 def load_class(plugin: str) -> type:
@@ -114,20 +116,26 @@ def _make_node(request: LoadNode.Request) -> Node:
     )
 
 
-def wait_for_signal(ended: Callable[[], bool] = lambda: False) -> None:
-    """Sleep until Ctrl-C, SIGTERM or `ended`; from then on signals are ignored: the end began."""
+def signalled() -> threading.Event:
+    """Set at Ctrl-C, SIGTERM, or when the terminal goes away; further signals change nothing, to
+    the process's very end."""
     stop = threading.Event()
-    for number in _SIGNALS:
-        signal.signal(number, lambda *_: stop.set())
+    end_at_signals(stop.set)
+    return stop
+
+
+def wait_for_end(stop: threading.Event, ended: Callable[[], bool] = lambda: False) -> None:
+    """Sleep until `stop` is set or `ended`."""
     while not stop.wait(_LOOK_S) and not ended():
         pass
-    for number in _SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
     log.info("ending")
 
 
 def main() -> None:
-    """Run an empty container until it is interrupted; then end its nodes in order."""
+    """Run an empty container until it is interrupted; then end its nodes in order.
+
+    Its exit code is 1 when one of them has failed.
+    """
     tune_process()
     use_dds_profile()
     clean_stale_segments()
@@ -139,20 +147,24 @@ def main() -> None:
     executor = SingleThreadedExecutor()
     executor.add_node(container)
     thread = threading.Thread(target=executor.spin, name="container", daemon=True)
+    stop = signalled()
     thread.start()
-    wait_for_signal()
+    wait_for_end(stop)
     executor.shutdown(timeout_sec=_JOIN_S)
     thread.join(_JOIN_S)
-    container.finish()
+    all_well = container.finish()
     container.destroy_node()
     rclpy.try_shutdown()
+    if not all_well:
+        sys.exit(1)
 
 
 def run_node(node_class: type) -> None:
     """Run one stage as its own process until it is interrupted; `main` of every `node.py`.
 
-    A stage that ends by an error ends its process with code 1, so that whoever watches it (the
-    supervisor, systemd, Docker) begins it anew; 2 says that a person must change its settings.
+    A stage that fails, while it runs or as it ends, ends its process with code 1, so that whoever
+    watches it (the supervisor, systemd, Docker) begins it anew; 2 says that a person must change
+    its settings.
     """
     tune_process()
     use_dds_profile()
@@ -166,13 +178,13 @@ def run_node(node_class: type) -> None:
         print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
         rclpy.try_shutdown()
         sys.exit(2)
+    stop = signalled()
     thread.start()
-    wait_for_signal(lambda: thread.failure is not None)
-    failed = thread.failure is not None
+    wait_for_end(stop, lambda: thread.failure is not None)
     thread.node.hurried.set()
     finish_all([thread], _FINISH_S)
     rclpy.try_shutdown()
-    if failed:
+    if thread.failure is not None:  # also one of the end itself: its results are not there
         sys.exit(1)
 
 
