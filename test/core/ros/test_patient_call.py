@@ -10,6 +10,7 @@ import pytest
 
 rclpy = pytest.importorskip("rclpy", reason="ROS is not set up: run these through `make test`")
 
+from rclpy.task import Future  # noqa: E402
 from std_srvs.srv import Trigger  # noqa: E402
 
 from worldsystem_core.config import Config  # noqa: E402
@@ -31,8 +32,13 @@ class Asker(StageNode):
 
     def __init__(self, context):
         super().__init__("asker", NoSettings, context=context)
-        self.answers = []
-        self.call = PatientCall(self, Trigger, "say", lambda a: self.answers.append(a.message))
+        self.answers, self.fails_on = [], ""
+        self.call = PatientCall(self, Trigger, "say", self._on_answer)
+
+    def _on_answer(self, answer):
+        self.answers.append(answer.message)
+        if answer.message == self.fails_on:
+            raise ValueError(f"what is {answer.message}?")
 
 
 class Sayer(StageNode):
@@ -93,3 +99,35 @@ def test_one_whose_answer_never_comes_asks_again(context, started, monkeypatch):
     wait_until(lambda: asker.answers)
     time.sleep(2.0)
     assert asker.answers == ["slow"], "an answer that was given up is not taken beside the other"
+
+
+def test_an_answer_that_cannot_be_worked_on_costs_itself_alone(context, started):
+    asker, sayer = Asker(context), started(Sayer(context, "odd"))
+    asker.fails_on = "odd"
+    started(asker)
+    asker.call.ask(Trigger.Request())
+    wait_until(lambda: asker.faults.total == 1)
+    sayer.words = "plain"
+    asker.call.ask(Trigger.Request())
+    wait_until(lambda: asker.answers == ["odd", "plain"])
+    assert "what is odd?" in asker.faults.last
+
+
+def test_a_call_that_fails_is_made_again(context, started, monkeypatch):
+    monkeypatch.setattr(patient_call, "PATIENCE_S", 0.1)
+    asker = Asker(context)
+    call_async, failed = asker.call._client.call_async, []
+
+    def fail_once(request):
+        if failed:
+            return call_async(request)
+        failed.append(Future(executor=asker.executor))
+        failed[0].set_exception(RuntimeError("the answer could not be read"))
+        return failed[0]
+
+    monkeypatch.setattr(asker.call._client, "call_async", fail_once)
+    started(asker)
+    started(Sayer(context, "well"))
+    asker.call.ask(Trigger.Request())
+    wait_until(lambda: asker.answers == ["well"])
+    assert asker.faults.total == 0

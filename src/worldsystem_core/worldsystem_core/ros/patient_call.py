@@ -29,7 +29,9 @@ def log_trigger(answer: Trigger.Response) -> None:
 class PatientCall:
     """Calls a service once it is there, again when no answer comes, and hands the answer over.
 
-    `on_answer` is called in the node's turn. A new request replaces the one that waits.
+    `on_answer` is called in the node's turn, and costs no more than the answer when it fails, as
+    every callback. A call that fails counts as one without an answer. A new request replaces the
+    one that waits.
     """
 
     def __init__(
@@ -59,10 +61,15 @@ class PatientCall:
             self._asked = None
         if self._asked is None and self._client.service_is_ready():
             self._asked, self._asked_s = self._client.call_async(self._request), time.monotonic()
-            self._asked.add_done_callback(self._answered)
+            self._asked.add_done_callback(self._node._guarded(self._answered))
 
     def _answered(self, asked: Future) -> None:
-        with self._node.turn:
-            if asked is self._asked:  # not one that has been given up
-                self._request = self._asked = None
-                self._on_answer(asked.result())
+        if asked is not self._asked:  # one that has been given up
+            return
+        try:
+            answer = asked.result()
+        except Exception as error:  # whatever DDS or rclpy has: it is asked again in a while
+            log.warning("%s: %s could not be asked: %s", self._node.get_name(), self._name, error)
+            return
+        self._request = self._asked = None
+        self._on_answer(answer)
