@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 
@@ -102,3 +105,19 @@ def test_a_keyframe_that_is_told_again_is_counted_once_and_awaited_twice(tmp_pat
     record = observer.record(tmp_path, source="x", backend="geometric")
     assert observer.tick().keyframes == record.keyframe_count == 3
     assert record.expected["mesher"] == 6
+
+
+def test_keyframes_told_by_several_threads_are_all_counted():
+    """Threads change after every few steps, which they do rarely otherwise."""
+    observer, count = Observer(), 8_000
+    usual_s = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(4) as tellers:
+            told = tellers.map(observer.keyframe, range(count))
+            counted = [observer.keyframes for _ in range(200)]
+            assert len(list(told)) == count
+    finally:
+        sys.setswitchinterval(usual_s)
+    assert counted == sorted(counted)
+    assert observer.keyframes == observer.keyframes_told == count

@@ -54,7 +54,7 @@ class ReporterNode(StageNode):
         self._surface = FollowedSurface(self, self.observer.mesh)
         self.listen(topics.MESH, self._surface.take)
         self.listen(topics.PATH, self.observer.path)
-        self.listen(topics.KEYFRAME, self._on_keyframe)
+        self.listen(topics.KEYFRAME, self._on_keyframe, self._on_keyframe)  # lost ones count too
         self.listen(topics.DIAGNOSTICS, self._on_diagnostics)
         self.create_timer(_TICK_S, self._tick)
 

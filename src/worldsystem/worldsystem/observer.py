@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import deque
 from dataclasses import dataclass, field
@@ -48,23 +49,31 @@ class Live:
 
 
 class Numbers:
-    """Which numbers there were, a bit each: keyframes come by the thousand, and one by one."""
+    """Which numbers there were, a bit each: keyframes come by the thousand, and one by one.
+
+    `told` says how often any came. Safe from any thread.
+    """
 
     def __init__(self) -> None:
+        self.told = 0
+        self._lock = threading.Lock()
         self._bits: dict[int, int] = {}
 
     def __len__(self) -> int:
-        return sum(bits.bit_count() for bits in self._bits.values())
+        with self._lock:
+            return sum(bits.bit_count() for bits in self._bits.values())
 
     def add(self, number: int) -> None:
         """There was `number`, perhaps again."""
         at, bit = divmod(number, _BITS)
-        self._bits[at] = self._bits.get(at, 0) | 1 << bit
+        with self._lock:
+            self.told += 1
+            self._bits[at] = self._bits.get(at, 0) | 1 << bit
 
 
 @dataclass
 class Observer:
-    """Takes stage reports, mesh deltas and the path; call from one thread.
+    """Takes stage reports, mesh deltas and the path; call from one thread, `keyframe` from any.
 
     Within a process every frame is delivered, so that one that is missing is a fault in the
     accounts; between processes (`delivered_by_reference` false) it was not delivered.
@@ -77,7 +86,6 @@ class Observer:
         default_factory=lambda: StampedPoses(np.zeros(0, np.int64), np.zeros((0, 4, 4)))
     )
     scale: ScaleState = ScaleState.SCENE
-    keyframes_told: int = 0
     triangles: int = 0
     samples: list[RunSample] = field(default_factory=list)
     delivered_by_reference: bool = True
@@ -108,8 +116,12 @@ class Observer:
 
     def keyframe(self, id: int) -> None:
         """A keyframe was told, perhaps again: all are, for a stage that was begun anew."""
-        self.keyframes_told += 1
         self._keyframe_ids.add(id)
+
+    @property
+    def keyframes_told(self) -> int:
+        """How often one was told."""
+        return self._keyframe_ids.told
 
     @property
     def keyframes(self) -> int:

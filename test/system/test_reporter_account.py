@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the report expects of a stage is what came, though the reporter lost some of it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+rclpy = pytest.importorskip("rclpy", reason="ROS is not set up: run these through `make test`")
+
+from worldsystem.node import ReporterNode  # noqa: E402
+from worldsystem_core.frames import Camera  # noqa: E402
+from worldsystem_core.ledger import LedgerState, StageReport  # noqa: E402
+from worldsystem_core.reconstruction import Keyframe, NewKeyframe  # noqa: E402
+from worldsystem_core.ros import topics  # noqa: E402
+from worldsystem_core.ros.node_thread import NodeThread  # noqa: E402
+from worldsystem_core.ros.reference_topic import ReferencePublisher  # noqa: E402
+
+COUNT = 3 * topics.KEYFRAME.waiting
+
+
+def a_keyframe(number: int) -> NewKeyframe:
+    return NewKeyframe(
+        Keyframe(
+            id=number,
+            frame_id=10 * number,
+            stamp_ns=10**18 + number,
+            world_from_cam=np.eye(4),
+            camera=Camera(width=8, height=6, fx=8.0, fy=8.0, cx=3.5, cy=2.5),
+            pointmap=np.ones((6, 8, 3), np.float32),
+            confidence=np.ones((6, 8), np.float32),
+            rgb=np.zeros((6, 8, 3), np.uint8),
+        )
+    )
+
+
+def test_keyframes_that_a_slow_reporter_lost_are_expected_of_the_mesher_too(context, tmp_path):
+    folder = rclpy.parameter.Parameter("folder", value=str(tmp_path / "run"))
+    thread = NodeThread(ReporterNode(context=context, parameter_overrides=[folder]))
+    thread.start()
+    stage = rclpy.create_node("slam3r", context=context)
+    keyframes = ReferencePublisher(stage, topics.KEYFRAME, outside=False)
+    reporter = thread.node
+    try:
+        with reporter.turn:  # it is at something else meanwhile
+            for number in range(COUNT):
+                keyframes.publish(a_keyframe(number))
+        assert thread.wait_idle(20.0)
+        took_all = LedgerState("mesher", COUNT, COUNT, {})
+        reporter.observer.stage(
+            StageReport(stamp_ns=1, ledger=took_all, violations=0, latency_counts=())
+        )
+        run = reporter.observer.record(tmp_path, source="x", backend="geometric")
+        assert run.expected["mesher"] == COUNT
+        assert (run.keyframe_count, run.unexplained_frames) == (COUNT, 0)
+    finally:
+        keyframes.destroy()
+        thread.stop()
+        reporter.close()
+        stage.destroy_node()
