@@ -190,8 +190,9 @@ def add_figures(bench: Benchmark, samples: Sequence[Sample], unexplained: float)
     _add_memory(bench, steady)
     _add_speed(bench, samples, steady)
     faults = max(sample.account.faults for sample in samples)
-    value = unexplained + faults
-    note = f"the run's summary, and faults in live accounts ({faults}); "
+    # the summary counts what it heard of these, too
+    value = unexplained if math.isnan(unexplained) else max(unexplained, float(faults))
+    note = f"the run's summary, or faults in live accounts ({faults}) where those are more; "
     note += verdict(value, MOST_UNEXPLAINED, at_most=True)
     bench.add("unexplained_frames", value, "frames", note=note)
     for reason, count in sorted(last.account.dropped.items()):

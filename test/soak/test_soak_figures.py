@@ -195,6 +195,14 @@ def test_unexplained_frames_are_those_of_the_summary_and_of_the_accounts() -> No
     assert "not judged" in note
 
 
+def test_a_fault_in_an_account_that_the_summary_tells_of_too_counts_once() -> None:
+    samples = flight()
+    at_fault = replace(samples[-1].account, faults=3)
+    samples[-1] = replace(samples[-1], account=at_fault)
+    for of_the_summary, in_all in ((0.0, 3), (3.0, 3), (5.0, 5)):
+        assert found_by(samples, of_the_summary)["unexplained_frames"][0] == in_all
+
+
 def test_a_soak_stopped_at_its_first_sample_still_has_figures_and_none_without() -> None:
     assert np.isnan(found_by(flight(count=1))["fps_end_over_start"][0])
     assert found_by([]) == {}

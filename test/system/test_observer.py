@@ -5,13 +5,15 @@ from __future__ import annotations
 
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from worldsystem.observer import Observer, welded
+from worldsystem.report.summary import summarise
 from worldsystem_core.latency import LatencyHistogram
-from worldsystem_core.ledger import LedgerState, StageReport
+from worldsystem_core.ledger import LedgerState, StageLedger, StageReport
 from worldsystem_core.surface import Mesh
 from worldsystem_core.trajectory import StampedPoses
 
@@ -105,6 +107,21 @@ def test_a_keyframe_that_is_told_again_is_counted_once_and_awaited_twice(tmp_pat
     record = observer.record(tmp_path, source="x", backend="geometric")
     assert observer.tick().keyframes == record.keyframe_count == 3
     assert record.expected["mesher"] == 6
+
+
+def test_frames_that_a_stage_settled_twice_are_unexplained_and_said_of_which_stage(tmp_path):
+    account = StageLedger("slam3r")
+    account.take(1)
+    account.use(1)
+    account.use(1)
+    account.drop(7, "never_taken")
+    observer = Observer()
+    state = account.state()
+    observer.stage(replace(report("slam3r", 1, 0, 0), ledger=state, violations=account.violations))
+    run = observer.record(tmp_path, source="x", backend="geometric")
+    assert run.unexplained_frames == 2
+    assert "account of stage 'slam3r' is at fault with 2 frames" in " ".join(summarise(run).notes)
+    assert not run.adds_up(state)
 
 
 def test_keyframes_told_by_several_threads_are_all_counted():

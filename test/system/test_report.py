@@ -200,6 +200,12 @@ def test_a_stage_that_settles_more_than_it_took_does_not_add_up(tmp_path):
     assert '<span class="no">' in write_report(run, tmp_path).read_text()
 
 
+def test_a_frame_that_a_stage_settled_twice_is_a_cross_in_its_row(tmp_path):
+    run = noisy_run(tmp_path, violations={"slam3r": 1}, **LIGHT)
+    assert run.unexplained_frames == 1
+    assert write_report(run, tmp_path).read_text().count('<span class="no">') == 1
+
+
 def test_without_truth_the_page_shows_the_path_and_the_mesh_unjudged(tmp_path):
     page = write_report(noisy_run(tmp_path, truth=None), tmp_path / "report")
     names = set(re.findall(r'data-name="([^"]+)"', page.read_text()))

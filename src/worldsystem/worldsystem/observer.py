@@ -205,9 +205,13 @@ class Observer:
             return tuple(self._accounts[name].ledger for name in names)
         return tuple(self._accounts[name].closed(expected.get(name)) for name in names)
 
-    def violations(self) -> int:
-        """Frames settled twice or never taken; not 0 means that the accounting is at fault."""
-        return sum(account.violations for account in self._accounts.values())
+    def violations(self) -> dict[str, int]:
+        """By stage, frames taken or settled twice or never taken: its accounting is at fault."""
+        return {
+            name: account.violations
+            for name, account in self._accounts.items()
+            if account.violations
+        }
 
     def record(
         self,
@@ -233,6 +237,7 @@ class Observer:
             ledgers=self.ledgers(frames_sent),
             frames_sent=frames_sent,
             expected=self._expected(),
+            violations=self.violations(),
             latency_counts=self._latencies(),
             samples=tuple(self.samples),
             truth=truth,

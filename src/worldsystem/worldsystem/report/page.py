@@ -118,7 +118,7 @@ def _ledger_rows(run: RunRecord) -> list[LedgerRow]:
             or "none",
             in_flight=ledger.in_flight,
             missing=run.missing_at(ledger),
-            adds_up=ledger.in_flight >= 0 and not run.missing_at(ledger),
+            adds_up=run.adds_up(ledger),
         )
         for ledger in run.ledgers
     ]

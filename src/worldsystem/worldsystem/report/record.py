@@ -46,9 +46,10 @@ class RunRecord:
     `started_ns` is when the first frame was asked for, `ended_ns` when the last result was out
     (Unix time). `ledgers` are in the order in which frames flow: the first stage should have taken
     every frame of `frames_sent` (None: the sender kept no count). `expected` says the same of later
-    stages by name, where it is known. `latency_counts` are `LatencyHistogram.counts()` by name;
-    `glass_to_map` is the one that is judged. `fscore_threshold_percent` is the F-score's distance
-    in percent of the scene's diameter.
+    stages by name, where it is known. `violations` counts, by stage, frames that its account has
+    taken or settled twice, or settled without having taken them. `latency_counts` are
+    `LatencyHistogram.counts()` by name; `glass_to_map` is the one that is judged.
+    `fscore_threshold_percent` is the F-score's distance in percent of the scene's diameter.
     """
 
     folder: Path
@@ -64,6 +65,7 @@ class RunRecord:
     tracking_stage: str = "slam3r"
     frames_sent: int | None = None
     expected: Mapping[str, int] = field(default_factory=dict)
+    violations: Mapping[str, int] = field(default_factory=dict)
     latency_counts: Mapping[str, list[int]] = field(default_factory=dict)
     samples: tuple[RunSample, ...] = ()
     truth: GroundTruth | None = None
@@ -105,14 +107,20 @@ class RunRecord:
             expected = self.frames_sent
         return None if expected is None else expected - ledger.taken
 
+    def adds_up(self, ledger: LedgerState) -> bool:
+        """Whether the stage took what it should have, and settled each frame once."""
+        at_fault = ledger.in_flight < 0 or self.violations.get(ledger.stage, 0)
+        return not at_fault and not self.missing_at(ledger)
+
     @property
     def unexplained_frames(self) -> int | None:
         """Frames that no stage can account for; None when there is no ledger at all.
 
-        Frames that vanished before a stage or came from nowhere, and frames that a stage settled
-        without having taken them.
+        Frames that vanished before a stage or came from nowhere, and those that a stage's account
+        is at fault with.
         """
         if not self.ledgers:
             return None
         vanished = sum(abs(self.missing_at(ledger) or 0) for ledger in self.ledgers)
-        return vanished + sum(max(0, -ledger.in_flight) for ledger in self.ledgers)
+        settled_untaken = sum(max(0, -ledger.in_flight) for ledger in self.ledgers)
+        return vanished + settled_untaken + sum(self.violations.values())

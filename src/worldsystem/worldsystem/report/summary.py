@@ -194,6 +194,11 @@ def _ledger_notes(record: RunRecord) -> list[str]:
             notes.append(
                 f"{ledger.in_flight} frames were still in stage '{ledger.stage}' at the end."
             )
+    notes += [
+        f"The account of stage '{stage}' is at fault with {count} frames: taken or settled twice, "
+        "or settled without having been taken."
+        for stage, count in record.violations.items()
+    ]
     return notes
 
 
