@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import io
 import logging
+import threading
 from collections import Counter
 from pathlib import Path
 
@@ -30,7 +31,7 @@ class KeyframeFiles:
     A pose is `world_from_cam` as float64 (4, 4). A keyframe that moves gets its pose anew, one that
     is taken back loses both files: there is a pose for each picture and the other way round. New
     ones leave `reserve_mib` of the disk free. What cannot be written is counted in `dropped` and
-    told once.
+    told once. `crowded_out` may be called from any thread.
     """
 
     def __init__(self, folder: Path, quality: int, reserve_mib: int = 0) -> None:
@@ -38,10 +39,11 @@ class KeyframeFiles:
         self._quality = [cv2.IMWRITE_JPEG_QUALITY, quality]
         self._reserve = Reserve(folder, reserve_mib)
         self._known: set[int] = set()
+        self._lock = threading.Lock()
         self.dropped: Counter[str] = Counter()
 
-    def take(self, event: NewKeyframe | MovedKeyframes | RemovedKeyframes) -> None:
-        """Follow one event of the reconstruction."""
+    def take(self, event: NewKeyframe | MovedKeyframes | RemovedKeyframes) -> str:
+        """Follow one event of the reconstruction; why it was not written, empty if it was."""
         try:
             if isinstance(event, NewKeyframe):
                 self._add(event.keyframe)
@@ -53,14 +55,22 @@ class KeyframeFiles:
                 for number in event.ids:
                     self._remove(number)
         except DiskFull as error:
-            self._lost("disk_full", error)
+            return self._lost("disk_full", str(error))
         except (OSError, cv2.error) as error:
-            self._lost("keyframe_not_written", error)
+            return self._lost("keyframe_not_written", str(error))
+        return ""
 
-    def _lost(self, reason: str, error: Exception) -> None:
-        if not self.dropped[reason]:
-            log.error("%s: a keyframe is not written: %s; more is counted", self._folder, error)
-        self.dropped[reason] += 1
+    def crowded_out(self) -> str:
+        """A keyframe was let go before it could be taken; for what reason."""
+        return self._lost("queue_full", "the recorder was too slow for it")
+
+    def _lost(self, reason: str, words: str) -> str:
+        with self._lock:
+            is_first = not self.dropped[reason]
+            self.dropped[reason] += 1
+        if is_first:
+            log.error("%s: a keyframe is not written: %s; more is counted", self._folder, words)
+        return reason
 
     def _add(self, keyframe: Keyframe) -> None:
         self._reserve.check()

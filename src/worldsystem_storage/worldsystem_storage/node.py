@@ -17,6 +17,7 @@ from worldsystem_msgs.srv import StartRecording, StopRecording
 from worldsystem_core.errors import InterfaceMissing
 from worldsystem_core.frames import EncodedFrame, Frame
 from worldsystem_core.message_definitions import message_definition, type_hash
+from worldsystem_core.reconstruction import NewKeyframe
 from worldsystem_core.ros import topics
 from worldsystem_core.ros.adapters.messages import CAMERA_FRAME
 from worldsystem_core.ros.adapters.slam import KeyframeEvent
@@ -69,7 +70,7 @@ class RecorderNode(StageNode):
         self._waiting_for_room = self._lacks_files = ""
         self._record(tuple(topic for topic in topics.ALL if self._chosen(topic)))
         self._record_video("")
-        self.listen(topics.KEYFRAME, self._on_keyframe)
+        self.listen(topics.KEYFRAME, self._on_keyframe, self._on_missed_keyframe)
         if self.config.record_at_start:
             self._start_when_there_is_room()
         self.create_timer(_LOOK_FOR_STREAMS_S, self._look_for_streams)
@@ -207,8 +208,24 @@ class RecorderNode(StageNode):
             self._keyframe_files = KeyframeFiles(session.folder, quality, reserve)
 
     def _on_keyframe(self, event: KeyframeEvent) -> None:
-        if self._keyframe_files is not None:
-            self._keyframe_files.take(event)
+        """Those that become files are in the account."""
+        files = self._keyframe_files
+        if files is None:
+            return
+        if not isinstance(event, NewKeyframe):
+            files.take(event)
+            return
+        frame_id = event.keyframe.frame_id
+        self.ledger.take(frame_id)
+        if reason := files.take(event):
+            self.ledger.drop(frame_id, reason)
+        else:
+            self.ledger.use(frame_id)
+
+    def _on_missed_keyframe(self, event: KeyframeEvent) -> None:
+        files = self._keyframe_files  # any thread calls, and another may stop the recording
+        if files is not None and isinstance(event, NewKeyframe):
+            self.ledger.drop_untaken(files.crowded_out())
 
     def _look_for_streams(self) -> None:
         """A stream beside the first shows by its video's topic in a namespace of its own."""

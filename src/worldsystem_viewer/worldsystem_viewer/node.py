@@ -60,7 +60,7 @@ class ViewerNode(StageNode):
         self._asked_for_splats_s = -math.inf
         self._start()
         self.listen(topics.POSE, self._on_pose, depth=_POSES)
-        self.listen(topics.KEYFRAME, self._on_keyframe)
+        self.listen(topics.KEYFRAME, self._on_keyframe, self._on_missed_keyframe)
         self._surface = FollowedSurface(self, self._show_surface)
         self.listen(topics.MESH, self._surface.take)
         if self._page is not None:
@@ -124,7 +124,19 @@ class ViewerNode(StageNode):
             if viewer is not None:
                 viewer.path_before(poses)
 
+    def _on_missed_keyframe(self, event: KeyframeEvent) -> None:
+        if isinstance(event, NewKeyframe):
+            self.ledger.drop_untaken("queue_full")
+
     def _on_keyframe(self, event: KeyframeEvent) -> None:
+        if isinstance(event, NewKeyframe):
+            self.ledger.take(event.keyframe.frame_id)
+        self._show_keyframe(event)
+        self._remember_poses(event)
+        if isinstance(event, NewKeyframe):
+            self.ledger.use(event.keyframe.frame_id)
+
+    def _show_keyframe(self, event: KeyframeEvent) -> None:
         for viewer in (self._page, self._rerun):
             if viewer is None:
                 continue
@@ -134,7 +146,6 @@ class ViewerNode(StageNode):
                 viewer.moved(event)
             else:
                 viewer.removed(event)
-        self._remember_poses(event)
 
     def _remember_poses(self, event: KeyframeEvent) -> None:
         if isinstance(event, NewKeyframe):
