@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What this process and this thread have used so far, for `/diagnostics`."""
+"""What this process and the threads of a node have used so far, for `/diagnostics`."""
 
 from __future__ import annotations
 
@@ -13,19 +13,21 @@ _COUNTED_EVERY_S = 10.0
 """The C library walks through all of its free pieces to count what is not free."""
 
 
-def process_figures() -> dict[str, object]:
+def process_figures(threads_cpu_s: float | None = None) -> dict[str, object]:
     """Process id, resident memory [MB], what the C library has handed out of it [MB] (0 where the
     system does not tell), CPU times [s].
 
-    What is resident and was not handed out is libraries, and holes. `thread.cpu_s` is that of the
-    calling thread, in which a node works.
+    What is resident and was not handed out is libraries, and holes. `thread.cpu_s` is
+    `threads_cpu_s`, of the threads in which a node works; by default that of the calling thread.
     """
+    if threads_cpu_s is None:
+        threads_cpu_s = time.thread_time()
     return {
         "process.pid": os.getpid(),
         "process.memory_mb": round(_resident_bytes() / 1e6, 1),
         "process.allocated_mb": round(_ALLOCATED.newest_bytes() / 1e6, 1),
         "process.cpu_s": round(time.process_time(), 2),
-        "thread.cpu_s": round(time.thread_time(), 2),
+        "thread.cpu_s": round(threads_cpu_s, 2),
     }
 
 

@@ -383,6 +383,45 @@ def test_a_stage_tells_of_itself_though_all_its_timers_wait_for_turns(context):
     sender.destroy_node()
 
 
+def in_a_thread(work):
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+
+
+def test_the_time_of_a_nodes_threads_is_what_they_used_whoever_asks_and_only_grows(context):
+    """One works at topics, the other at timers; who asks last has done nothing itself."""
+    node, told_s, asked = Busy(context), [], threading.Event()
+
+    def work(_=None):
+        end_s = time.thread_time() + 0.02
+        while time.thread_time() < end_s:
+            pass
+
+    def tell():
+        status = node._diagnostics().status[0]
+        told_s.append(float({v.key: v.value for v in status.values}["thread.cpu_s"]))
+
+    node.listen(topics.IMAGE, lambda _: (work(), tell()))
+    node.create_timer(0.01, lambda: (work(), tell(), len(told_s) > 20 and asked.set()))
+    thread, sender = NodeThread(node), Node("sender", context=context)
+    frames = ReferencePublisher(sender, topics.IMAGE, outside=False)
+    thread.start()
+    for number in range(10):
+        frames.publish(a_frame(number))
+    assert asked.wait(60.0)
+    with node.turn:
+        in_a_thread(tell)
+        assert told_s == sorted(told_s)
+        assert told_s[-1] >= 0.02 * (len(told_s) - 1), "neither thread alone has done all the work"
+    thread.stop()
+    in_a_thread(tell)
+    assert told_s == sorted(told_s), "what a thread has used stays when it has ended"
+    node.close()
+    frames.destroy()
+    sender.destroy_node()
+
+
 def test_an_account_that_fails_costs_no_callback_its_answer(context):
     node = Busy(context)
     node.facts = lambda: 1 / 0

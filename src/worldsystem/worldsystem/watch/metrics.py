@@ -50,7 +50,7 @@ _COUNTERS: tuple[tuple[str, str, _Value], ...] = (
         lambda n: n.restarts,
     ),
     ("worldsystem_process_cpu_seconds", "CPU time of the node's process", lambda n: n.cpu_s),
-    ("worldsystem_thread_cpu_seconds", "CPU time of the node's thread", lambda n: n.thread_cpu_s),
+    ("worldsystem_thread_cpu_seconds", "CPU time of the node's threads", lambda n: n.thread_cpu_s),
 )
 
 

@@ -36,6 +36,7 @@ from worldsystem_core.ros.reference_topic import (
 )
 from worldsystem_core.ros.topic import Topic
 from worldsystem_core.ros.woken_work import WokenWork
+from worldsystem_core.thread_times import ThreadTimes
 from worldsystem_core.told_keyframes import TOLD_AGAIN, ToldKeyframes
 from worldsystem_core.turn import Turn
 
@@ -77,6 +78,7 @@ class StageNode(Node, metaclass=MadeWhole):
         self._links: list[Any] = []
         super().__init__(name, automatically_declare_parameters_from_overrides=True, **kwargs)
         self.turn = Turn()
+        self._threads = ThreadTimes()
         self.config = declare_config(self, config_type)
         self.ledger = StageLedger(name)
         self.latency = LatencyHistogram()
@@ -120,6 +122,7 @@ class StageNode(Node, metaclass=MadeWhole):
 
         @functools.wraps(callback)
         def guarded(*arguments: Any) -> Any:
+            self._threads.include_this()
             with self.turn, working_on(arguments[0] if arguments else None):
                 answer = self._survive(callback, arguments)
                 self._report_when_late()
@@ -335,7 +338,8 @@ class StageNode(Node, metaclass=MadeWhole):
             problem = f"a callback failed: {self.faults.recent}"
         level = DiagnosticStatus.WARN if problem else DiagnosticStatus.OK
         facts = {"taken": state.taken, "used": state.used, "queue": self._waiting()}
-        facts |= process_figures() | self.facts()  # a stage may work in a further process
+        facts |= process_figures(self._threads.cpu_s())
+        facts |= self.facts()  # a stage may work in a further process
         facts |= {f"dropped.{reason}": count for reason, count in state.dropped.items()}
         if self.faults.total:
             facts["faults"] = self.faults.total
