@@ -37,13 +37,17 @@ class Clock:
         return self.now_s
 
 
-def report(stage: str, used: int = 0, *, violations: int = 0, delays_s=(), **dropped: int):
+def report(
+    stage: str, used: int = 0, *, at_s=1.0, violations: int = 0, delays_s=(), **dropped: int
+):
     histogram = LatencyHistogram()
     for delay_s in delays_s:
         histogram.add(delay_s)
     ledger = LedgerState(stage, used + sum(dropped.values()), used, dropped)
     counts = tuple(histogram.counts())
-    return StageReport(stamp_ns=1, ledger=ledger, violations=violations, latency_counts=counts)
+    return StageReport(
+        stamp_ns=round(at_s * 1e9), ledger=ledger, violations=violations, latency_counts=counts
+    )
 
 
 @pytest.fixture
@@ -69,11 +73,27 @@ def samples(text: bytes) -> dict[tuple[str, ...], float]:
     }
 
 
-def test_a_rate_is_the_frames_used_between_two_reports(system, clock) -> None:
-    system.report(report("slam3r", 10))
-    clock.now_s += 2
-    system.report(report("slam3r", 40))
+def test_a_rate_is_the_frames_used_between_two_reports(system) -> None:
+    system.report(report("slam3r", 10, at_s=100.0))
+    system.report(report("slam3r", 40, at_s=102.0))
     assert system.nodes()[0].rate_hz == 15
+
+
+def test_a_rate_does_not_jump_where_a_late_stage_tells_twice_in_a_row(system, clock) -> None:
+    """Ten frames a second, told by what came late and, right after, by the timer."""
+    rates = []
+    for second in range(1, 30, 2):
+        for at_s in (second, second + 0.001, second + 0.1):
+            system.report(report("slam3r", round(10 * at_s), at_s=at_s))
+            rates.append(system.nodes()[0].rate_hz)
+            clock.now_s += 0.01  # however near to each other they arrive
+    assert rates[3:] == pytest.approx([10.0] * len(rates[3:]), rel=0.06)
+
+
+def test_a_rate_is_found_again_after_a_clock_was_set_back(system) -> None:
+    for used, at_s in ((10, 5000.0), (20, 5001.0), (30, 7.0), (50, 8.0)):
+        system.report(report("slam3r", used, at_s=at_s))
+    assert system.nodes()[0].rate_hz == 20
 
 
 def test_a_node_that_says_nothing_for_four_seconds_is_silent(system, clock) -> None:

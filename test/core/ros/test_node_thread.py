@@ -383,6 +383,22 @@ def test_a_stage_tells_of_itself_though_all_its_timers_wait_for_turns(context):
     sender.destroy_node()
 
 
+def test_a_stage_that_was_late_does_not_tell_twice_in_a_row(context):
+    node = Overworked(context)
+    each_second = [timer for timer in node.timers if timer.timer_period_ns == 10**9]
+    node._reported_s -= 10.0
+    node._guarded(lambda: None)()
+    assert len(node.told_s) == 1
+    for timer in each_second:
+        timer.callback()
+    assert len(node.told_s) == 1
+    node._reported_s -= 1.0
+    for timer in each_second:
+        timer.callback()
+    assert len(node.told_s) == 2
+    node.close()
+
+
 def in_a_thread(work):
     thread = threading.Thread(target=work)
     thread.start()

@@ -15,6 +15,8 @@ from worldsystem_core.ledger import StageReport
 
 SILENT_AFTER_S = 4.0
 _MOST_NODES = 256
+_RATE_OVER_NS = 500_000_000
+"""A rate is over at least that: a stage that is late may tell twice in a row."""
 _OF_THE_PROCESS = ("process.", "thread.")
 
 
@@ -57,12 +59,22 @@ class _Heard:
 
     heard_s: float = 0.0
     report: StageReport | None = None
-    used_before: tuple[float, int] | None = None
+    used_before: tuple[int, int] | None = None  # when [ns], by the node's clock, and how many
     rate_hz: float = 0.0
     warned: bool = False
     message: str = ""
     facts: dict[str, str] = field(default_factory=dict)
     restarts: int = 0
+
+    def take(self, report: StageReport) -> None:
+        """Its newest account. The rate is by the node's own clock: one may wait on its way."""
+        now_ns, used = report.stamp_ns, report.ledger.used
+        since_ns, before = self.used_before or (now_ns, used)
+        if now_ns - since_ns >= _RATE_OVER_NS:
+            self.rate_hz = max(0, used - before) / ((now_ns - since_ns) * 1e-9)
+        if not 0 < now_ns - since_ns < _RATE_OVER_NS:  # a clock may be set back
+            self.used_before = (now_ns, used)
+        self.report = report
 
 
 class SystemState:
@@ -75,15 +87,10 @@ class SystemState:
 
     def report(self, report: StageReport) -> None:
         """A node's ledger; further ledgers (`stage/name`) are nodes of their own here."""
-        now_s, used = self._clock(), report.ledger.used
         with self._lock:
-            heard = self._heard(report.ledger.stage, now_s)
-            if heard is None:
-                return
-            if heard.used_before is not None and now_s > heard.used_before[0]:
-                since_s, before = heard.used_before
-                heard.rate_hz = max(0, used - before) / (now_s - since_s)
-            heard.used_before, heard.report = (now_s, used), report
+            heard = self._heard(report.ledger.stage, self._clock())
+            if heard is not None:
+                heard.take(report)
 
     def diagnostics(
         self, name: str, *, warned: bool, message: str, facts: Mapping[str, str]

@@ -48,7 +48,7 @@ C = TypeVar("C", bound=Config)
 RUNNING = "running"
 """What a stage says of itself while all is well."""
 _REPORT_PERIOD_S = 1.0
-_LATE = 1.2
+_LATE, _EARLY = 1.2, 0.5
 _FIRST_REPORT_S, _FIRST_REPORTS, _MOST_EARLY = 0.1, 10, 100
 """A stage tells of itself at once: whoever waits for its return sees it as soon as DDS has linked
 them, not up to a second later. While nobody is linked, it counts for nothing."""
@@ -92,7 +92,7 @@ class StageNode(Node, metaclass=MadeWhole):
         self._ledger_out = self.advertise(topics.LEDGER)
         self._diagnostics_out = self.advertise(topics.DIAGNOSTICS)
         self._reported_s = time.monotonic()
-        self.create_timer(_REPORT_PERIOD_S, self.report)
+        self.create_timer(_REPORT_PERIOD_S, self._report_in_time)
         self._first_reports = self._early_reports = 0
         self._reporting_early = self.create_timer(_FIRST_REPORT_S, self._report_early)
 
@@ -305,6 +305,11 @@ class StageNode(Node, metaclass=MadeWhole):
         if self._first_reports == _FIRST_REPORTS or self._early_reports == _MOST_EARLY:
             self._reporting_early.cancel()
         self.report()
+
+    def _report_in_time(self) -> None:
+        """Unless it was just told, as of a stage that was late."""
+        if time.monotonic() - self._reported_s > _EARLY * _REPORT_PERIOD_S:
+            self.report()
 
     def _report_when_late(self) -> None:
         """Each of a busy stage's timers waits for a turn of its own, that of `report` among them:
