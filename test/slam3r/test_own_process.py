@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 
 from worldsystem_core.errors import BackendError, MapError
+from worldsystem_core.process_figures import process_figures
 from worldsystem_core.reconstruction import (
     Event,
     MovedKeyframes,
@@ -102,18 +103,23 @@ def test_it_says_what_the_same_back_end_says_in_this_process(film, apart):
         assert not b.pointmap.flags.writeable
 
 
-def test_its_process_is_known_before_it_tells_of_itself(monkeypatch):
-    """The stage tells a process id at once; after another's the worker's would be a restart."""
-    hear = RunningApart._hear
+def test_its_process_is_known_with_its_figures_as_soon_as_it_is_open(monkeypatch):
+    """A stage that told this number with its own process's CPU time would seem to come back when
+    the worker tells its own, which is less."""
+    hear, heard = RunningApart._hear, []
 
-    def hear_no_condition(self: RunningApart, kind: str, item: object) -> None:
-        if kind != "condition":
+    def hear_until_open(self: RunningApart, kind: str, item: object) -> None:
+        if "reply" not in heard:
+            heard.append(kind)
             hear(self, kind, item)
 
-    monkeypatch.setattr(RunningApart, "_hear", hear_no_condition)
+    monkeypatch.setattr(RunningApart, "_hear", hear_until_open)
     running = RunningApart(CONFIG, lambda: None)
     try:
-        assert running.condition().facts["process.pid"] == running.pid
+        facts = running.condition().facts
+        assert facts["process.pid"] == running.pid
+        assert facts.keys() >= process_figures().keys()
+        assert facts["process.cpu_s"] > 0
     finally:
         running.close()
 

@@ -55,7 +55,7 @@ class RunningApart:
         self._gone = ""
         self._process = process or WorkerProcess(FRAME_S)
         self._channel = self._process.channel
-        self._condition = Condition({"process.pid": self.pid})  # until it tells of itself
+        self._condition = Condition()  # it tells its figures before it is open
         self._listener = threading.Thread(target=self._listen, name="slam3r/worker", daemon=True)
         self._listener.start()
         config = replace(config, own_process=False)

@@ -26,7 +26,7 @@ from worldsystem_core.process_figures import process_figures
 from worldsystem_slam3r.apart.channel import Channel, ChannelClosed
 from worldsystem_slam3r.backend import load_backend
 from worldsystem_slam3r.config import Slam3rConfig
-from worldsystem_slam3r.running import OF_NO_FRAME, Answer, RunningHere
+from worldsystem_slam3r.running import OF_NO_FRAME, Answer, Condition, RunningHere
 
 CONDITION_S = 0.5
 """How often the stage is told how the back-end is."""
@@ -137,9 +137,7 @@ class Worker:
         now_s = time.monotonic()
         if now_s - self._told_s >= CONDITION_S:
             self._told_s = now_s
-            condition = self._running.condition()
-            facts = condition.facts | process_figures()
-            self._tell("condition", replace(condition, facts=facts))
+            self._tell("condition", _condition_of(self._running))
 
     def _tell(self, kind: str, item: Any) -> None:
         while not self._outbox.put_waiting((kind, item), WAIT_S):
@@ -155,6 +153,12 @@ class Worker:
         except Exception:  # the edge: without this thread the stage would wait for ever
             logging.getLogger(__name__).exception("an answer could not be told")
             os._exit(1)
+
+
+def _condition_of(running: RunningHere) -> Condition:
+    """With what this process has used."""
+    condition = running.condition()
+    return replace(condition, facts=condition.facts | process_figures())
 
 
 def _failed(frame_id: int, error: Exception) -> Answer:
@@ -200,6 +204,8 @@ def _work(channel: Channel, config: Slam3rConfig, first_id: int, level: int) -> 
     except Exception as error:  # the edge: the stage tells the person
         channel.send("reply", error)
         return
+    # told of first, or the stage would tell its own process's figures beside this one's number
+    channel.send("condition", _condition_of(running))
     channel.send("reply", [running.name, running.note, running.has_graph])
     Worker(channel, running, urgent=not config.synchronous).run()
 
