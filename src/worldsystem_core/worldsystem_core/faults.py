@@ -11,6 +11,24 @@ MOST_FAULTS = 5
 WITHIN_S = 30.0
 
 
+class LastFault:
+    """What went wrong last, in words, for as long as it counts as wrong now."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._words = ""
+        self._until_s = 0.0
+
+    def note(self, words: str) -> None:
+        """It went wrong once more."""
+        self._words, self._until_s = words, self._clock() + WITHIN_S
+
+    @property
+    def recent(self) -> str:
+        """The words while they are less than `WITHIN_S` old, else empty."""
+        return self._words if self._clock() <= self._until_s else ""
+
+
 class FaultRecord:
     """Counts unexpected errors and says when they are too many to go on."""
 

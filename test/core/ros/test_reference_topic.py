@@ -20,6 +20,7 @@ from rclpy.node import Node  # noqa: E402
 from rclpy.qos import ReliabilityPolicy, qos_profile_sensor_data  # noqa: E402
 from sensor_msgs.msg import Image  # noqa: E402
 
+from worldsystem_core.faults import WITHIN_S, LastFault  # noqa: E402
 from worldsystem_core.frames import Frame  # noqa: E402
 from worldsystem_core.ledger import LedgerState, StageReport  # noqa: E402
 from worldsystem_core.ros import reference_topic, topics  # noqa: E402
@@ -219,6 +220,19 @@ def test_what_is_no_message_is_counted_and_ends_nothing(node, spin, context):
     spin(all_came)
     assert "left out" in subscription.problem
     np.testing.assert_array_equal(got[0].rgb.ravel(), np.zeros(12))
+
+
+def test_one_message_that_is_none_is_no_problem_any_more_after_a_while(node, monkeypatch):
+    now_s = [1000.0]
+    monkeypatch.setattr(reference_topic, "LastFault", lambda: LastFault(lambda: now_s[0]))
+    subscription = ReferenceSubscription(node, topics.IMAGE, lambda _: None)
+    at = {"source_timestamp": 1, "received_timestamp": 1}
+    for since_s, is_wrong in ((0.0, True), (WITHIN_S - 1.0, True), (WITHIN_S + 1.0, False)):
+        now_s[0] += 1000.0
+        subscription._on_dds(b"no picture", at)
+        now_s[0] += since_s
+        assert ("left out" in subscription.problem) == is_wrong
+    assert subscription.refused == 3
 
 
 def test_overriding_the_quality_of_one_topic_changes_no_other(context, monkeypatch):

@@ -28,6 +28,7 @@ from rclpy.node import Node
 from rclpy.qos_overriding_options import QoSOverridingOptions
 
 from worldsystem_core.errors import ProtocolError
+from worldsystem_core.faults import LastFault
 from worldsystem_core.handoff import Handoff
 from worldsystem_core.ros.delivery import delivery_of
 from worldsystem_core.ros.quality_mismatch import QualityMismatch
@@ -160,7 +161,7 @@ class _Subscription(ABC):
         self.inbox = self._make_inbox(depth or topic.waiting or topic.qos.depth, on_drop)
         self.busy = False
         self.refused = 0
-        self._refusal = ""
+        self._refusal = LastFault()
         self._node = node
         self._callback = callback
         self._key = _key(node, topic.name)
@@ -185,8 +186,8 @@ class _Subscription(ABC):
 
     @property
     def problem(self) -> str:
-        """Why messages of others are not taken, in words; empty while all are."""
-        return self._mismatch.problem or self._refusal
+        """Why messages of others are not taken, in words; empty while all are, or were of late."""
+        return self._mismatch.problem or self._refusal.recent
 
     @property
     def idle(self) -> bool:
@@ -295,9 +296,10 @@ class _Subscription(ABC):
     def _refuse(self, error: ProtocolError) -> None:
         """Count what is no message; whoever may write to DDS shall not end a stage with it."""
         self.refused += 1
-        self._refusal = f"messages of {self._key[1]} are left out: {error}"
+        words = f"messages of {self._key[1]} are left out: {error}"
+        self._refusal.note(words)
         if self.refused == 1:
-            _log.warning("%s", self._refusal)
+            _log.warning("%s", words)
 
     def _is_own(self, message: bytes, info: dict[str, Any]) -> bool:
         """This process published it, perhaps as its last, and has handed it on by reference.
