@@ -56,6 +56,10 @@ that subscribers in the same process receive by reference; other processes recei
 ([architecture](architecture.md#topics-by-reference)). Every quality of service can be overridden
 with `qos_overrides./<topic>.<publisher|subscription>.<policy>` parameters. A publisher that offers
 less than a node asks for is not heard by it; `/diagnostics` and `worldsystem status` say so.
+
+Topics that come from "others", too, may have publishers anywhere: the transforms of a robot's other
+nodes, an autopilot's driver beside the drone's own telemetry. Of every other topic a stage hears
+nobody else while a stage of its own process publishes it.
 """
 _TAIL = """The recorder writes every topic but {bulky}:
 pictures are in the video, points in the keyframes, markers are drawn from objects. The viewer
@@ -117,7 +121,7 @@ def _row(constant: str, topic: Any, annotations: dict[str, Any], uses: Uses) -> 
         f"`{kind.__module__.split('.')[0]}/msg/{kind.__name__}`",
         f"`{native}`",
         _quality(topic.qos),
-        ", ".join(uses.publishers[constant]),
+        ", ".join([*uses.publishers[constant], *(["others"] if topic.shared else [])]),
         ", ".join(sorted(uses.readers[constant], key=_FLOW.index)),
         MEANINGS[constant],
     )

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import subprocess
 import sys
@@ -15,10 +16,13 @@ import pytest
 
 rclpy = pytest.importorskip("rclpy", reason="ROS is not set up: run these through `make test`")
 
+from geometry_msgs.msg import TransformStamped  # noqa: E402
 from rclpy.executors import SingleThreadedExecutor  # noqa: E402
 from rclpy.node import Node  # noqa: E402
-from rclpy.qos import ReliabilityPolicy, qos_profile_sensor_data  # noqa: E402
+from rclpy.qos import QoSProfile, ReliabilityPolicy, qos_profile_sensor_data  # noqa: E402
+from rclpy.serialization import serialize_message  # noqa: E402
 from sensor_msgs.msg import Image  # noqa: E402
+from tf2_msgs.msg import TFMessage  # noqa: E402
 
 from worldsystem_core.faults import WITHIN_S, LastFault  # noqa: E402
 from worldsystem_core.frames import Frame  # noqa: E402
@@ -275,3 +279,88 @@ def test_a_shared_topic_hears_other_processes_and_its_own_messages_once(node, sp
     heard = len(got)
     spin(lambda: len(got) > heard)
     assert sum(item.ledger.stage == "here" for item in got) == 1
+
+
+OF_OTHERS_TOO = (
+    topics.IMU, topics.ATTITUDE, topics.GPS, topics.PRESSURE, topics.BATTERY, topics.ODOMETRY,
+    topics.TF, topics.TF_STATIC,
+)  # fmt: skip
+
+
+def cdr_of(topic, second):
+    """A message of its type that differs from those of other seconds."""
+    message = topic.adapter.ros_type()
+    header = message
+    if isinstance(message, TFMessage):
+        header = TransformStamped(child_frame_id=f"link_{second}")
+        message.transforms.append(header)
+    header.header.stamp.sec = second
+    return serialize_message(message)
+
+
+@pytest.mark.parametrize("topic", OF_OTHERS_TOO, ids=lambda topic: topic.name)
+def test_what_others_publish_beside_a_stage_is_heard_and_its_own_once(topic, node, spin):
+    objects, messages = [], []
+    publisher = ReferencePublisher(node, topic)
+    native = ReferenceSubscription(node, topic, objects.append)
+    raw = BytesSubscription(node, topic, lambda cdr: messages.append(bytes(cdr)), direct=True)
+    other = node.create_publisher(topic.adapter.ros_type, topic.name, topic.qos)
+    spin(lambda: native._dds is not None and raw._dds is not None)
+    spin(lambda: publisher._dds.get_subscription_count() == other.get_subscription_count() == 2)
+    own = topic.load(cdr_of(topic, 1))
+    publisher.publish(own)
+    (theirs,) = topic.adapter.dump(topic.load(cdr_of(topic, 2)))
+    other.publish(theirs)
+    spin(lambda: len(objects) > 1 and len(messages) > 1)
+    assert objects[0] is own
+    (mine,) = topic.adapter.dump(own)
+    for heard in (messages, [topic.adapter.dump(item)[0] for item in objects]):
+        assert sorted(heard) == sorted([mine, theirs])
+
+
+def test_own_messages_that_come_back_late_are_still_known(node, spin):
+    """As many as the queues of DDS hold may do so, while the interpreter is busy."""
+    deep, messages = replace(topics.TF, qos=QoSProfile(depth=1000)), []
+    publisher = ReferencePublisher(node, deep)
+    raw = BytesSubscription(node, deep, lambda cdr: messages.append(bytes(cdr)), direct=True)
+    other = node.create_publisher(TFMessage, "/tf", 10)
+    spin(lambda: raw._dds is not None and publisher._dds.get_subscription_count() > 0)
+    for second in range(600):
+        publisher.publish(deep.load(cdr_of(deep, second)))
+    last = cdr_of(deep, 1000)
+    other.publish(last)
+    spin(lambda: bytes(last) in messages)
+    assert len(messages) == len(set(messages)) == 601
+
+
+def test_a_late_subscriber_hears_each_publisher_of_static_transforms(node, spin, context):
+    """Their messages come all at once: none may take the place of another's."""
+    own = [ReferencePublisher(node, topics.TF_STATIC) for _ in range(2)]
+    others = [node.create_publisher(TFMessage, "/tf_static", own[0].topic.qos) for _ in range(5)]
+    for second, publisher in enumerate([*own, *others]):
+        cdr = cdr_of(topics.TF_STATIC, second)
+        publisher.publish(topics.TF_STATIC.load(cdr) if publisher in own else cdr)
+    placed, witnessed = [], []
+    ReferenceSubscription(
+        node,
+        topics.TF_STATIC,
+        lambda message: placed.append(message.transforms[0].child_frame_id),
+    )
+    witness, watching = Node("witness", context=context), SingleThreadedExecutor(context=context)
+    watching.add_node(witness)
+    witness.create_subscription(
+        TFMessage, "/tf_static", witnessed.append, replace_depth(topics.TF_STATIC.qos, 100)
+    )
+    deadline = time.monotonic() + 10.0
+    while len(witnessed) < 7 and time.monotonic() < deadline:
+        watching.spin_once(timeout_sec=0.05)
+    watching.shutdown()
+    witness.destroy_node()
+    spin(lambda: len(placed) >= 7)
+    assert sorted(placed) == [f"link_{second}" for second in range(7)]
+
+
+def replace_depth(qos, depth):
+    deeper = copy.copy(qos)
+    deeper.depth = depth
+    return deeper

@@ -7,8 +7,9 @@ bytes, once, however many do: readers outside the process, the recorder, a bridg
 
 A local subscriber keeps a DDS subscription only while no local publisher has the topic; otherwise
 every reader outside would make each local node deserialise its own frames. A `shared` topic can
-have publishers in several processes (every stage's ledger): there the subscription stays while any
-is outside, and what comes back from this process is told by its bytes and let go.
+have publishers in several processes (every stage's ledger, transforms, an autopilot's telemetry):
+there the subscription stays while any is outside, and what comes back from this process is told by
+its bytes and let go.
 """
 
 from __future__ import annotations
@@ -48,11 +49,18 @@ class _Registry:
         self.publishers: dict[tuple[int, str], int] = defaultdict(int)
         self.offered: dict[tuple[int, str], int] = defaultdict(int)
         self.subscriptions: dict[tuple[int, str], list[Any]] = defaultdict(list)
-        self.latched: dict[tuple[int, str], Any] = {}
+        self.latched: dict[tuple[int, str], dict[Any, Any]] = defaultdict(dict)
         self.left_ns: dict[tuple[int, str], int] = defaultdict(int)
         self.sent: dict[tuple[int, str], deque[bytes]] = defaultdict(
             lambda: deque(maxlen=_REMEMBERED)
         )
+
+    def remember(self, key: tuple[int, str], depth: int) -> None:
+        """Know as many own messages again as can be on their way: `depth` at the writer's end, and
+        as many at the reader's."""
+        with self.lock:
+            if (self.sent[key].maxlen or 0) < 2 * depth:
+                self.sent[key] = deque(self.sent[key], 2 * depth)
 
 
 _registry = _Registry()
@@ -88,6 +96,7 @@ class ReferencePublisher(Generic[T]):
             )
             with _registry.lock:
                 _registry.offered[self._key] += 1
+            _registry.remember(self._key, self._dds.qos_profile.depth)
 
     @property
     def readers(self) -> int:
@@ -106,7 +115,7 @@ class ReferencePublisher(Generic[T]):
         with _registry.lock:
             local = list(_registry.subscriptions[self._key])
             if self.topic.latched:
-                _registry.latched[self._key] = item
+                _registry.latched[self._key][self] = item
         for subscription in local:
             subscription.offer(item, patience_s)
         raw = [subscription for subscription in local if subscription.wants_bytes()]
@@ -134,8 +143,8 @@ class ReferencePublisher(Generic[T]):
         """Withdraw from the process and from DDS."""
         with _registry.lock:
             _registry.publishers[self._key] -= 1
+            _registry.latched[self._key].pop(self, None)
             if not _registry.publishers[self._key]:
-                _registry.latched.pop(self._key, None)
                 _registry.left_ns[self._key] = time.time_ns()
         if self._dds is not None:
             self._node.destroy_publisher(self._dds)
@@ -172,10 +181,10 @@ class _Subscription(ABC):
         self._delivery.add(self)
         with _registry.lock:
             _registry.subscriptions[self._key].append(self)
-            last = _registry.latched.get(self._key)
+            lasts = list(_registry.latched[self._key].values())
         try:
             self.relink()
-            if last is not None:
+            for last in lasts:
                 self._greet(last)
         except BaseException:
             self.destroy()
@@ -265,12 +274,13 @@ class _Subscription(ABC):
                 self.topic.adapter.ros_type,
                 self.topic.name,
                 self._on_dds,
-                copy.copy(self.topic.qos),  # overrides are written into it
+                self.topic.heard_with(),
                 callback_group=self._group,
                 raw=True,
                 qos_overriding_options=QoSOverridingOptions.with_default_policies(),
                 event_callbacks=SubscriptionEventCallbacks(use_default_callbacks=False),
             )
+            _registry.remember(self._key, self._dds.qos_profile.depth)
         if self._dds is not None and self._mismatch.look(self._dds.qos_profile):
             _log.warning("%s", self._mismatch.problem)
 

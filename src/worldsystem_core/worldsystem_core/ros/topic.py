@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
@@ -35,7 +36,8 @@ class Adapter(Protocol[T]):
 class Topic(Generic[T]):
     """A topic's name, how its objects become messages, and its quality of service.
 
-    `inbox` is where objects wait in a subscriber, at most `waiting` (0: as many as `qos` says).
+    `shared`: others may publish it beside a stage, and all of them are heard. `inbox` is where
+    objects wait in a subscriber, at most `waiting` (0: as many as `qos` says).
     """
 
     name: str
@@ -45,6 +47,13 @@ class Topic(Generic[T]):
     shared: bool = False
     inbox: Callable[[int, Callable[[T], None] | None], Handoff[T]] = Handoff
     waiting: int = 0
+
+    def heard_with(self) -> QoSProfile:
+        """What a subscription asks of DDS: `qos`, and room there for no fewer than `waiting`. It is
+        the caller's own, for rclpy writes overrides into it."""
+        profile = copy.copy(self.qos)
+        profile.depth = max(profile.depth, self.waiting)
+        return profile
 
     def load(self, cdr: bytes) -> T:
         """The native object of one message; raises `ProtocolError` for bytes that are none."""

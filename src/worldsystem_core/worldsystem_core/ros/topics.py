@@ -56,12 +56,20 @@ T = TypeVar("T")
 IMAGE: Topic[Frame] = Topic("camera/image_raw", camera.ImageAdapter(), qos.IMAGE)
 CAMERA_INFO: Topic[StampedCamera] = Topic("camera/camera_info", camera.CAMERA_INFO, qos.POSE)
 VIDEO: Topic[EncodedFrame] = Topic("camera/video", camera.VideoAdapter(), qos.VIDEO)
-IMU: Topic[ImuSample] = Topic("imu/data", inertial.ImuAdapter(), qos.TELEMETRY)
-ATTITUDE: Topic[AttitudeSample] = Topic("imu/attitude", inertial.AttitudeAdapter(), qos.TELEMETRY)
-GPS: Topic[GpsFix] = Topic("gps/fix", telemetry.GPS, qos.TELEMETRY)
-PRESSURE: Topic[PressureSample] = Topic("baro/pressure", telemetry.PRESSURE, qos.TELEMETRY)
-BATTERY: Topic[BatterySample] = Topic("battery/state", telemetry.BATTERY, qos.TELEMETRY)
-ODOMETRY: Topic[OdometrySample] = Topic("odometry/level", telemetry.ODOMETRY, qos.TELEMETRY)
+IMU: Topic[ImuSample] = Topic("imu/data", inertial.ImuAdapter(), qos.TELEMETRY, shared=True)
+ATTITUDE: Topic[AttitudeSample] = Topic(
+    "imu/attitude", inertial.AttitudeAdapter(), qos.TELEMETRY, shared=True
+)
+GPS: Topic[GpsFix] = Topic("gps/fix", telemetry.GPS, qos.TELEMETRY, shared=True)
+PRESSURE: Topic[PressureSample] = Topic(
+    "baro/pressure", telemetry.PRESSURE, qos.TELEMETRY, shared=True
+)
+BATTERY: Topic[BatterySample] = Topic(
+    "battery/state", telemetry.BATTERY, qos.TELEMETRY, shared=True
+)
+ODOMETRY: Topic[OdometrySample] = Topic(
+    "odometry/level", telemetry.ODOMETRY, qos.TELEMETRY, shared=True
+)
 POSE: Topic[Pose] = Topic("slam/pose", slam.POSE, qos.POSE)
 PATH: Topic[StampedPoses] = Topic("slam/path", path.PathAdapter(), qos.LATCHED, latched=True)
 KEYFRAME: Topic[slam.KeyframeEvent] = Topic(
@@ -86,9 +94,14 @@ CROPS: Topic[ObjectCrop] = Topic("segment/crops", object_pictures.CROPS, qos.KEY
 IDENTITIES: Topic[ObjectIdentity] = Topic(
     "segment/identities", object_pictures.IDENTITIES, qos.STATUS
 )
-TF: Topic[TFMessage] = Topic("/tf", PlainAdapter(TFMessage), qos.TF)
+TF: Topic[TFMessage] = Topic("/tf", PlainAdapter(TFMessage), qos.TF, shared=True)
 TF_STATIC: Topic[TFMessage] = Topic(
-    "/tf_static", PlainAdapter(TFMessage), qos.LATCHED, latched=True
+    "/tf_static",
+    PlainAdapter(TFMessage),
+    qos.LATCHED,
+    latched=True,
+    shared=True,
+    waiting=100,  # each publisher's last one comes at once, as to tf2's own listeners
 )
 CLOCK: Topic[Clock] = Topic("/clock", PlainAdapter(Clock), qos.STATUS)
 LEDGER: Topic[StageReport] = Topic("worldsystem/ledger", status.LEDGER, qos.VIDEO, shared=True)
