@@ -53,9 +53,15 @@ Made by `make docs` from `worldsystem_core/ros/topics.py` and the nodes; do not 
 
 Names without a leading slash are relative to the node's namespace. "Native type" is the object
 that subscribers in the same process receive by reference; other processes receive the message
-([architecture](architecture.md#topics-by-reference)). Every quality of service can be overridden
-with `qos_overrides./<topic>.<publisher|subscription>.<policy>` parameters. A publisher that offers
-less than a node asks for is not heard by it; `/diagnostics` and `worldsystem status` say so.
+([architecture](architecture.md#topics-by-reference)).
+
+The `history`, `depth`, `reliability` and `durability` of each topic can be overridden with
+`qos_overrides./<topic>.<publisher|subscription>.<policy>` parameters; another policy is an error. A
+subscription's `depth` is also how many messages wait in a stage, whoever publishes, except of
+pictures in slam3r (`slam3r.queue_frames`) and of poses in the viewer, keyframes and static
+transforms, of which a fixed number does. The other policies say how DDS carries messages, and
+nothing between stages of one process. A publisher that offers less than a node asks for is not
+heard by it; `/diagnostics` and `worldsystem status` say so.
 
 Topics that come from "others", too, may have publishers anywhere: the transforms of a robot's other
 nodes, an autopilot's driver beside the drone's own telemetry. Of every other topic a stage hears

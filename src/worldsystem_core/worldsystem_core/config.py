@@ -9,6 +9,7 @@ from difflib import get_close_matches
 from typing import Any, TypeVar, get_type_hints
 
 from worldsystem_core.errors import ConfigError
+from worldsystem_core.quality_overrides import PREFIX, check_override
 
 C = TypeVar("C", bound="Config")
 
@@ -105,9 +106,14 @@ def config_from(config_type: type[C], given: dict[str, Any]) -> C:
 
 
 def own_settings(given: Mapping[str, object]) -> dict[str, Any]:
-    """Those of a node's parameters that are its stage's settings, not of every ROS node."""
-    return {
-        name: value
-        for name, value in given.items()
-        if name not in _OF_EVERY_NODE and not name.startswith("qos_overrides.")
-    }
+    """Those of a node's parameters that are its stage's settings, not of every ROS node.
+
+    Raises `ConfigError` for an override of a topic's quality of service that cannot be one.
+    """
+    own = {}
+    for name, value in given.items():
+        if name.startswith(PREFIX):
+            check_override(name, value)
+        elif name not in _OF_EVERY_NODE:
+            own[name] = value
+    return own

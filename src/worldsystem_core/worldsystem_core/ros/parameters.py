@@ -20,7 +20,7 @@ def declare_config(node: Node, config_type: type[C]) -> C:
 
     The node must be built with `automatically_declare_parameters_from_overrides=True`: rclpy
     otherwise ignores a misspelt override in silence. Raises `ConfigError` for an unknown name, a
-    wrong type or a value out of range.
+    wrong type or a value out of range, and for an unknown policy in a `qos_overrides.…`.
     """
     parameters = node.get_parameters_by_prefix("").items()
     given = own_settings({name: parameter.value for name, parameter in parameters})

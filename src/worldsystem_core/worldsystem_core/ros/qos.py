@@ -9,7 +9,12 @@ lost.
 
 from __future__ import annotations
 
-from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rcl_interfaces.msg import ParameterDescriptor
+from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, QoSPolicyKind, QoSProfile, ReliabilityPolicy
+from rclpy.qos_overriding_options import QoSOverridingOptions
+
+from worldsystem_core.quality_overrides import POLICIES, PREFIX
 
 
 def _profile(depth: int, *, latched: bool = False) -> QoSProfile:
@@ -30,3 +35,17 @@ MESH = _profile(50)
 STATUS = _profile(10)
 LATCHED = _profile(1, latched=True)
 TF = _profile(100)
+
+
+def overridable() -> QoSOverridingOptions:
+    """What parameters can override in a profile that rclpy is given."""
+    return QoSOverridingOptions([QoSPolicyKind[policy.upper()] for policy in POLICIES])
+
+
+def depth_of(node: Node, topic_name: str, profile: QoSProfile) -> int:
+    """How many messages a subscription keeps: the depth of `profile`, unless `node` is given
+    another one for `topic_name`, which is resolved."""
+    name = f"{PREFIX}{topic_name}.subscription.depth"
+    if not node.has_parameter(name):
+        node.declare_parameter(name, profile.depth, ParameterDescriptor(read_only=True))
+    return int(node.get_parameter(name).value)

@@ -26,12 +26,12 @@ from typing import Any, Generic, TypeVar
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallbacks
 from rclpy.node import Node
-from rclpy.qos_overriding_options import QoSOverridingOptions
 
 from worldsystem_core.errors import ProtocolError
 from worldsystem_core.faults import LastFault
 from worldsystem_core.handoff import Handoff
 from worldsystem_core.ros.delivery import delivery_of
+from worldsystem_core.ros.qos import depth_of, overridable
 from worldsystem_core.ros.quality_mismatch import QualityMismatch
 from worldsystem_core.ros.topic import Topic
 
@@ -91,7 +91,7 @@ class ReferencePublisher(Generic[T]):
                 self.topic.adapter.ros_type,
                 self.topic.name,
                 copy.copy(self.topic.qos),  # overrides are written into it
-                qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+                qos_overriding_options=overridable(),
                 event_callbacks=PublisherEventCallbacks(use_default_callbacks=False),
             )
             with _registry.lock:
@@ -167,13 +167,14 @@ class _Subscription(ABC):
         depth: int = 0,
     ) -> None:
         self.topic = topic
-        self.inbox = self._make_inbox(depth or topic.waiting or topic.qos.depth, on_drop)
+        self._key = _key(node, topic.name)
+        asked_for = depth_of(node, self._key[1], topic.heard_with())
+        self.inbox = self._make_inbox(depth or topic.waiting or asked_for, on_drop)
         self.busy = False
         self.refused = 0
         self._refusal = LastFault()
         self._node = node
         self._callback = callback
-        self._key = _key(node, topic.name)
         self._mismatch = QualityMismatch(node, self._key[1])
         self._dds: Any = None
         self._group = MutuallyExclusiveCallbackGroup()
@@ -277,7 +278,7 @@ class _Subscription(ABC):
                 self.topic.heard_with(),
                 callback_group=self._group,
                 raw=True,
-                qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+                qos_overriding_options=overridable(),
                 event_callbacks=SubscriptionEventCallbacks(use_default_callbacks=False),
             )
             _registry.remember(self._key, self._dds.qos_profile.depth)

@@ -37,7 +37,7 @@ class Topic(Generic[T]):
     """A topic's name, how its objects become messages, and its quality of service.
 
     `shared`: others may publish it beside a stage, and all of them are heard. `inbox` is where
-    objects wait in a subscriber, at most `waiting` (0: as many as `qos` says).
+    objects wait in a subscriber, at most `waiting` (0: as many as `qos`, or an override, says).
     """
 
     name: str
