@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -56,6 +56,39 @@ def test_raw_pictures_are_offered_outside_only_while_they_are_small(
     assert node.count_publishers("camera/image_raw") == offered
     assert node.count_publishers("camera/video") == 1
     assert node.problem() == ""
+
+
+def test_an_ingest_that_is_loaded_anew_numbers_its_pictures_on(context):
+    """Whoever is handed them by reference, as slam3r, takes only ids that grow."""
+    from rclpy.parameter import Parameter
+
+    from worldsystem_core.frames import EncodedFrame, Frame
+    from worldsystem_core.ros import topics
+    from worldsystem_core.ros.reference_topic import ReferenceSubscription
+    from worldsystem_ingest.node import IngestNode
+
+    listener = rclpy.create_node("listener", context=context)
+    heard = [
+        ReferenceSubscription(listener, topic, lambda item: None, depth=10)
+        for topic in (topics.IMAGE, topics.VIDEO, topics.in_namespace(topics.IMAGE, "drone2"))
+    ]
+    unit = EncodedFrame(id=0, stamp_ns=1, arrival_ns=1, data=b"", is_key=True)
+    rgb = np.zeros((90, 160, 3), np.uint8)
+    given = [Parameter("source", value="server:"), Parameter("port", value=0)]
+    for _ in range(3):
+        ingest = IngestNode(context=context, parameter_overrides=given)
+        for number in range(2):
+            ingest.encoded(replace(unit, id=number))
+            ingest.frame(Frame(id=number, stamp_ns=1, rgb=rgb))
+        ingest.frame(Frame(id=0, stamp_ns=1, rgb=rgb, stream="drone2"))
+        assert (ingest.ledger.state().used, ingest.ledger.violations) == (2, 0)
+        ingest.input_ended()
+        ingest.close()
+    ids = [[link.inbox.get(0.0).id for _ in range(len(link.inbox))] for link in heard]
+    assert ids == [list(range(6)), list(range(6)), list(range(3))]
+    for link in heard:
+        link.destroy()
+    listener.destroy_node()
 
 
 def test_its_domain_is_seen_to_have_a_source_while_it_is_there(played, context):

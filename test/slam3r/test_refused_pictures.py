@@ -44,6 +44,15 @@ def test_a_picture_has_to_be_newer_than_the_last(last, reason):
     assert reason_of(picture(64, 48), last) == reason
 
 
+def test_a_picture_that_is_newer_but_numbered_lower_is_told_from_an_older_one():
+    told = refusal_of(picture(64, 48, id=0, stamp_ns=60), (7, 50), CONFIG).words
+    assert "picture 0 came after picture 7" in told
+    assert "ids have to grow" in told
+    told = refusal_of(picture(64, 48, id=8, stamp_ns=40), (7, 50), CONFIG).words
+    assert "a picture of 40 ns came after one of 50 ns" in told
+    assert "ids" not in told
+
+
 @pytest.mark.parametrize("size", [(0, 0), (31, 64), (64, 31), (2000, 99)])
 def test_a_picture_that_shows_next_to_nothing_is_too_small(size):
     assert reason_of(picture(*size), processing_width=640) == "too_small"

@@ -26,6 +26,7 @@ from worldsystem_core.telemetry import (
     Telemetry,
 )
 from worldsystem_ingest.config import IngestConfig
+from worldsystem_ingest.numbering import begin_numbering
 from worldsystem_ingest.raw_outside import RawOutside
 from worldsystem_ingest.sink import Summary
 from worldsystem_ingest.source import open_source
@@ -52,6 +53,8 @@ class StreamOut:
             return node.advertise(topics.in_namespace(topic, namespace), outside=outside)
 
         self.image = advertise(topics.IMAGE, outside=False)
+        name = node.resolve_topic_name(self.image.topic.name)
+        self.numbering = begin_numbering(node.context, name)
         self.raw_outside = RawOutside(node.config.raw_outside_max_px)
         self.camera = advertise(topics.CAMERA_INFO)
         self.video = advertise(topics.VIDEO)
@@ -99,10 +102,12 @@ class IngestNode(StageNode):
             return self._streams[stream]
 
     def encoded(self, unit: EncodedFrame) -> None:
-        self._out(unit.stream).video.publish(unit, patience_s=self._patience_s)
+        out = self._out(unit.stream)
+        out.video.publish(out.numbering.numbered(unit), patience_s=self._patience_s)
 
     def frame(self, frame: Frame) -> None:
         out = self._out(frame.stream)
+        frame = out.numbering.numbered(frame)
         out.ledger.take(frame.id)
         if out.raw_outside.offers(frame):
             out.image.offer_outside()

@@ -58,6 +58,12 @@ def refusal_of(frame: Frame, last: tuple[int, int] | None, config: Slam3rConfig)
             f"pictures of {width}×{frame.height} are too small: both sides need {LEAST_SIDE_PX} "
             f"pixels, also once reduced to slam3r.processing_width={config.processing_width}",
         )
+    if last is not None and frame.stamp_ns > last[1] and frame.id <= last[0]:
+        return Refusal(
+            "out_of_order",
+            f"picture {frame.id} came after picture {last[0]}, though its stamp is newer: ids have "
+            "to grow; have who publishes pictures in this process number on, or restart the run",
+        )
     if last is not None and (frame.id <= last[0] or frame.stamp_ns < last[1]):
         return Refusal(
             "out_of_order",
