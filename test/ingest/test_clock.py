@@ -168,6 +168,29 @@ def test_times_that_go_back_among_reordered_pictures_are_no_step():
     assert clock.steps == 0
 
 
+@pytest.mark.parametrize("fps", [10, 25, 30])
+@pytest.mark.parametrize("b_pictures", [2, 3, 7])
+def test_b_pictures_are_stamped_as_far_from_their_capture_as_all_others(fps, b_pictures):
+    clock, period_ns, errors = ClockEstimator(30.0), 10**9 // fps, []
+    for n in range(1, 400):
+        group, place = divmod(n - 1, b_pictures + 1)
+        shown = (group + 1) * (b_pictures + 1) if place == 0 else n - 1
+        arrival_ns = T0_NS + (n + b_pictures) * period_ns
+        stamp_ns = clock.host_ns(T0_NS + shown * period_ns, arrival_ns)
+        errors.append(stamp_ns - (T0_NS + shown * period_ns))
+    assert clock.steps == 0
+    assert max(errors[1:]) - min(errors[1:]) < MS
+
+
+def test_a_step_back_of_a_few_pictures_is_told_from_b_pictures_by_the_delay_that_stays():
+    clock = ClockEstimator(30.0)
+    for n in range(200):
+        true = T0_NS + n * 100 * MS
+        stamp_ns = clock.host_ns(true - (300 * MS if n >= 100 else 0), true + 20 * MS)
+        assert n < 120 or abs(stamp_ns - true - 20 * MS) < MS
+    assert clock.steps == 1
+
+
 def test_a_queue_that_stands_for_half_a_minute_does_not_move_the_clock():
     true_ns, sender_ns, arrival_ns = over_a_link("gamma", 9, seconds=150)
     arrival_ns[1800:2700] += 300 * MS

@@ -108,10 +108,11 @@ class FakePacket:
     pts: int | None
     wall_ns: int | None = None
     time_base: Fraction = Fraction(1, 1000)
+    decoded: int | None = None  # where it is not the time at which it is shown
 
     @property
     def dts(self) -> int | None:
-        return self.pts
+        return self.pts if self.decoded is None else self.decoded
 
     def has_sidedata(self, kind: str) -> bool:
         return kind == "prft" and self.wall_ns is not None
@@ -162,6 +163,18 @@ def test_a_jam_is_no_jump():
     stamps = stamps_of(clock, times)
     assert clock.jumps == 0
     assert [s - base_ns for s in stamps] == [at * 40 * 10**6 for at in range(120)]
+
+
+def test_pictures_between_others_that_refer_to_them_are_stamped_evenly():
+    clock, base_ns = LinkClock(30.0, "mpegts"), time.time_ns()
+    shown = [0] + [4 * group + place for group in range(50) for place in (4, 1, 2, 3)]
+    stamps = {
+        at: clock.stamp_ns(FakePacket(40 * at, decoded=40 * (n - 1)), base_ns + 40_000_000 * n)
+        for n, at in enumerate(shown)
+    }
+    ordered = [stamps[at] for at in sorted(stamps)][4:]
+    assert {b - a for a, b in itertools.pairwise(ordered)} == {40_000_000}
+    assert clock.jumps == 0
 
 
 def test_formats_without_stamps_are_stamped_on_arrival():

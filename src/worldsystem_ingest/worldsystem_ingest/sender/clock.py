@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
 
 from worldsystem_ingest.sender.least_delay import LeastDelay
@@ -11,7 +12,10 @@ from worldsystem_ingest.sender.round_trips import RoundTrip, RoundTrips
 _EARLIEST_NS = 1_577_836_800 * 10**9
 _DAY_NS = 86_400 * 10**9
 _STEP_NS = 100_000_000
-_STEP_SAMPLES = 5  # more than the B pictures in a row whose times go back
+_STEP_SAMPLES = 5
+_REORDERED = 16  # the most pictures that a standard lets wait for others, or come before others
+_MOST_AHEAD = 5  # pictures that come before one that is shown before them: in pyramids of 32, too
+_SAME_DELAY_NS = 50_000_000
 _OTHER_CLOCK_NS = 3600 * 10**9
 _AGREEMENT_NS = 5_000_000
 _STEADY_NS = 2 * 10**9
@@ -59,6 +63,8 @@ class ClockEstimator:
         self._samples = 0
         self._last: _Sample | None = None
         self._candidates: list[_Sample] = []
+        self._set_back: list[_Sample] = []
+        self._recent_ns: deque[int] = deque(maxlen=_REORDERED)  # the sender's times
         self._steps = 0
         self.implausible = 0
 
@@ -95,7 +101,7 @@ class ClockEstimator:
         self._own_time = SteadyTime()
         self._samples = 0
         self._last = None
-        self._candidates = []
+        self._forget_suspicions()
 
     def connected(self) -> None:
         """A new connection begins, perhaps of another sender with another clock."""
@@ -178,7 +184,9 @@ class ClockEstimator:
                 return False
         else:
             went_ahead = early_ns > _STEP_NS and not self._least.young
-            if not went_ahead and sample.sender_ns > self._last.sender_ns - _STEP_NS:
+            if not went_ahead and not self._went_back(sample):
+                self._watch_for_small_steps(sample)
+                self._recent_ns.append(sample.sender_ns)
                 return False
         self._candidates.append(sample)
         if len(self._candidates) < _STEP_SAMPLES:
@@ -186,12 +194,34 @@ class ClockEstimator:
         self._restart(self._candidates, sample.arrival_ns)
         return False
 
+    def _went_back(self, sample: _Sample) -> bool:
+        """Whether its time lies behind more than come before a B picture that is shown first."""
+        newer = sum(time_ns > sample.sender_ns for time_ns in self._recent_ns)
+        return newer > _MOST_AHEAD and sample.sender_ns <= max(self._recent_ns) - _STEP_NS
+
+    def _watch_for_small_steps(self, sample: _Sample) -> None:
+        """A step back of a few pictures looks like B pictures, but the delay stays as it made it.
+
+        Of B pictures the next one that others refer to comes earlier, by as much as they went back.
+        """
+        suspects = self._set_back
+        if suspects and abs(sample.delay_ns - suspects[0].delay_ns) > _SAME_DELAY_NS:
+            suspects.clear()
+        if suspects or sample.sender_ns <= max(self._recent_ns, default=0) - _STEP_NS:
+            suspects.append(sample)
+        if len(suspects) > _REORDERED:
+            self._restart(suspects, sample.arrival_ns)
+
     def _restart(self, samples: list[_Sample], arrival_ns: int) -> None:
         self._steps += 1
         points = [(sample.sender_ns, sample.delay_ns) for sample in samples]
         self._least.restart(points, arrival_ns)
         self._trips.forget_offsets()
-        self._candidates = []
+        self._forget_suspicions()
+
+    def _forget_suspicions(self) -> None:
+        self._candidates, self._set_back = [], []
+        self._recent_ns.clear()
 
     def _offset_ns(self, sender_ns: int) -> int:
         least_ns, path_ns = self._least.at(sender_ns), self._trips.path_ns
