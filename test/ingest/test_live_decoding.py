@@ -4,16 +4,21 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import threading
 from collections.abc import Iterator
 
 import pytest
-from coding_lab import AccessUnit, Coding, coded, cut, moving_scene
-from ingest_lab import MemorySink
+from coding_lab import AccessUnit, Coding, coded, cut, encode, moving_scene
+from ingest_lab import MemorySink, number_in, wait_until
 
 from worldsystem_core.frames import Camera, EncodedFrame
 from worldsystem_ingest.codec.live_decoding import LiveDecoding
+from worldsystem_ingest.codec.unit_intake import UnitIntake
 from worldsystem_ingest.config import IngestConfig
+from worldsystem_ingest.sender.session import SenderSession
+
+T0_NS, PICTURE_NS = 1_780_000_000 * 10**9, 40_000_000
 
 
 def encoded(units: list[AccessUnit]) -> list[EncodedFrame]:
@@ -130,3 +135,66 @@ def test_nothing_is_asked_for_after_the_end():
     assert decoding.sink.settled == list(range(10))
     assert {reason for _, reason in decoding.sink.drops} == {"stopped"}
     assert decoding.reasons == []
+
+
+def strictly_grow(numbers: list[int]) -> bool:
+    return all(b > a for a, b in itertools.pairwise(numbers))
+
+
+@pytest.mark.parametrize("b_frames", [1, 2, 3])
+def test_pictures_coded_out_of_order_leave_with_their_times_of_capture_and_growing_ids(b_frames):
+    units = encode(60, b_frames=b_frames)
+    decoding = Decoding(decode_queue_frames=100)
+    session = SenderSession(
+        decoding.sink, decoding.live.put, "camera", IngestConfig(), lambda message: None
+    )
+    with decoding.running():
+        for n, unit in enumerate(units):
+            session.take_access_unit(
+                data=unit.data,
+                is_key=unit.is_key,
+                sender_ns=T0_NS + unit.shows * PICTURE_NS,
+                number=n,
+                arrival_ns=T0_NS + (n + b_frames) * PICTURE_NS,
+            )
+        wait_until(lambda: not len(decoding.live))
+    frames = decoding.sink.frames[10:]  # the clock is known by then
+    first = number_in(frames[0].rgb)
+    shown = [number_in(frame.rgb) - first for frame in frames]
+    assert [f.stamp_ns - frames[0].stamp_ns for f in frames] == [n * PICTURE_NS for n in shown]
+    assert strictly_grow(shown)
+    assert strictly_grow(decoding.sink.ids)
+    assert decoding.sink.settled == list(range(60))
+
+
+def test_arrivals_go_to_pictures_in_the_order_in_which_they_are_shown():
+    units = encode(60, b_frames=2)
+    decoding = Decoding(decode_queue_frames=100)
+    intake = UnitIntake(decoding.sink, decoding.live.put, "camera")
+    arrivals_ns = [T0_NS + n * PICTURE_NS for n in range(len(units))]
+    with decoding.running():
+        for unit, arrival_ns in zip(units, arrivals_ns, strict=True):
+            intake.take(unit.data, "h264", arrival_ns)
+        wait_until(lambda: not len(decoding.live))
+    assert [unit.stamp_ns for unit in decoding.sink.units] == arrivals_ns
+    frames = [f for f in decoding.sink.frames if number_in(f.rgb) >= 10]  # after the first B slice
+    assert len(frames) == 50
+    assert {b.stamp_ns - a.stamp_ns for a, b in itertools.pairwise(frames)} == {PICTURE_NS}
+    assert strictly_grow([number_in(frame.rgb) for frame in frames])
+    assert strictly_grow(decoding.sink.ids)
+    assert decoding.sink.settled == list(range(60))
+
+
+def test_each_id_ends_once_when_a_picture_is_broken_that_others_are_shown_before():
+    units = encode(60, b_frames=2)
+    broken = next(n for n, unit in enumerate(units) if n > 30 and unit.shows > n)
+    units[broken] = cut(units[broken], 0.2)
+    decoding = Decoding(decode_queue_frames=100)
+    with decoding.running():
+        for unit in encoded(units):
+            decoding.live.put(unit, False)
+        wait_until(lambda: not len(decoding.live))
+    assert decoding.sink.settled == list(range(60))
+    assert "corrupt" in {reason for _, reason in decoding.sink.drops}
+    assert strictly_grow(decoding.sink.ids)
+    assert strictly_grow([frame.stamp_ns for frame in decoding.sink.frames])

@@ -38,7 +38,11 @@ class Sink(Protocol):
         """One H.264 access unit as it came, whether or not it can be decoded."""
 
     def frame(self, frame: Frame) -> None:
-        """One decoded picture; its id is that of its access unit."""
+        """One decoded picture; ids and stamps grow in the order in which pictures are shown.
+
+        They are its access unit's, but where live units are coded in another order: there each
+        picture has those of one of the units under way.
+        """
 
     def camera(self, camera: Camera, stream: str) -> None:
         """The intrinsics of `stream` became known or changed."""

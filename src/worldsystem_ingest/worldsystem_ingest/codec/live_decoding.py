@@ -25,8 +25,22 @@ class _Queued:
     camera: Camera | None
 
 
+@dataclass(eq=False)
+class _Open:
+    """A unit that the decoder has, with the id and the stamp that its picture would leave by."""
+
+    queued: _Queued
+    id: int
+    stamp_ns: int
+
+
 class LiveDecoding:
     """Takes access units from the network thread and decodes them in the thread that runs it.
+
+    Ids and stamps grow in the order in which pictures leave, which with B pictures is not the one
+    in which they are coded: each takes the smallest id and the earliest stamp of those that the
+    decoder has, and leaves its own to them. Times of capture so stay with their pictures, arrivals
+    go to pictures in the order in which they are shown, and each id ends once.
 
     The network is never kept waiting: what does not fit is dropped as `decoder_busy`, with
     everything that depends on it up to the next key frame. `camera` is asked as each picture comes,
@@ -53,7 +67,8 @@ class LiveDecoding:
         self._counting_bytes = threading.Lock()
         self._codec = "h264"
         self._decoder = self._open_decoder()
-        self._open: dict[int, _Queued] = {}
+        self._open: dict[int, _Open] = {}  # by the unit's own id
+        self._last_stamp_ns = -1
         self._last_id: int | None = None
         self.broken_frames = 0
 
@@ -104,7 +119,7 @@ class LiveDecoding:
             reason = NO_KEY_FRAME if queued.after_loss else DECODER_BUSY
             self._settle(self._decoder.missing(reason))
         self._last_id = unit.id
-        self._open[unit.id] = queued
+        self._open[unit.id] = _Open(queued, unit.id, unit.stamp_ns)
         self._settle(self._decoder.feed(unit.id, unit.data, unit.is_key))
 
     def _count_bytes(self, count: int) -> None:
@@ -118,22 +133,32 @@ class LiveDecoding:
 
     def _settle(self, outcomes: list[Outcome]) -> None:
         for outcome in outcomes:
-            queued = self._open.pop(outcome.index)
             if isinstance(outcome, Decoded):
-                self._sink.frame(self._frame(queued, outcome))
+                self._take_earliest(self._open[outcome.index])
+            left = self._open.pop(outcome.index)
+            if isinstance(outcome, Decoded):
+                self._sink.frame(self._frame(left, outcome))
                 self.broken_frames += not outcome.whole
             else:
-                self._sink.dropped(queued.unit.id, outcome.reason, queued.unit.stream)
+                self._sink.dropped(left.id, outcome.reason, left.queued.unit.stream)
             if not self._queue.closed and not (isinstance(outcome, Decoded) and outcome.whole):
                 self._need_key_frame(CORRUPT if isinstance(outcome, Decoded) else outcome.reason)
 
-    def _frame(self, queued: _Queued, decoded: Decoded) -> Frame:
+    def _take_earliest(self, leaving: _Open) -> None:
+        """Give `leaving` the smallest id and the earliest stamp there is, in exchange for its."""
+        first = min(self._open.values(), key=lambda other: other.id)
+        first.id, leaving.id = leaving.id, first.id
+        first = min(self._open.values(), key=lambda other: other.stamp_ns)
+        first.stamp_ns, leaving.stamp_ns = leaving.stamp_ns, first.stamp_ns
+
+    def _frame(self, left: _Open, decoded: Decoded) -> Frame:
         height, width = decoded.rgb.shape[:2]
-        unit, camera = queued.unit, queued.camera
+        camera = left.queued.camera
+        self._last_stamp_ns = max(left.stamp_ns, self._last_stamp_ns + 1)
         return Frame(
-            id=unit.id,
-            stamp_ns=unit.stamp_ns,
+            id=left.id,
+            stamp_ns=self._last_stamp_ns,
             rgb=decoded.rgb,
             camera=camera and camera_of_size(camera, width, height),
-            stream=unit.stream,
+            stream=left.queued.unit.stream,
         )

@@ -54,7 +54,7 @@ class SenderSession:
         self._stream = stream
         self._assembly = Assembly()
         self._begins_anew = self._described = False
-        self._last_stamp_ns = -1
+        self._last_sender_ns = self._stamp_ns = -1
         self._next_id: int | None = None
         self._say = say
         advise = say if config.feedback else _silent
@@ -164,7 +164,7 @@ class SenderSession:
             return None
         if is_key:
             self._key_frames.came()
-        return Accepted(numbered.id, self._last_stamp_ns, self._is_after_loss(numbered.id))
+        return Accepted(numbered.id, self._stamp_ns, self._is_after_loss(numbered.id))
 
     def take_control(self, text: str) -> None:
         """One text message of `/ws/video`."""
@@ -228,7 +228,9 @@ class SenderSession:
         stamp_ns = self.clock.host_ns(sender_ns, arrival_ns)
         if known_ns:
             self._link.delayed(known_ns, arrival_ns)
-        self._last_stamp_ns = max(stamp_ns, self._last_stamp_ns + 1)
+        if sender_ns == self._last_sender_ns:  # a clock that stands still
+            stamp_ns = max(stamp_ns, self._stamp_ns + 1)
+        self._last_sender_ns, self._stamp_ns = sender_ns, stamp_ns
         return numbered
 
     def _is_after_loss(self, frame_id: int) -> bool:
@@ -247,7 +249,7 @@ class SenderSession:
             self._key_frames.came()
         unit = EncodedFrame(
             id=numbered.id,
-            stamp_ns=self._last_stamp_ns,
+            stamp_ns=self._stamp_ns,
             arrival_ns=arrival_ns,
             data=assembled.data,
             is_key=assembled.is_key,
