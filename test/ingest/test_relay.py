@@ -7,6 +7,7 @@ import asyncio
 import itertools
 import json
 import time
+from dataclasses import dataclass
 from functools import cache
 
 import pytest
@@ -14,6 +15,7 @@ import websockets
 from ingest_lab import AccessUnit, encode, packets_of, send, serving, wait_until
 
 from worldsystem_core.frames import EncodedFrame
+from worldsystem_ingest.server.outlet import Framing, Outlet
 from worldsystem_ingest.server.relay import Consumer, Relay, RelayLimits
 
 
@@ -212,6 +214,61 @@ def test_a_consumer_that_takes_nothing_is_let_go():
     with serving(send_timeout_s=0.5, relay_queue_frames=500) as server:
         asyncio.run(stuck(server))
         assert not server.source.status().consumer_queues
+
+
+class SlowTransport:
+    """Sends 100 bytes whenever somebody looks how much is left, down to what it keeps for ever."""
+
+    def __init__(self, keeps_bytes: int = 0) -> None:
+        self.left_bytes, self.keeps_bytes, self.sent = 0, keeps_bytes, asyncio.Event()
+        self.aborted = False
+
+    def write(self, message: bytes) -> None:
+        self.left_bytes += len(message)
+
+    def get_write_buffer_size(self) -> int:
+        self.left_bytes = max(self.keeps_bytes, self.left_bytes - 100)
+        if not self.left_bytes:
+            self.sent.set()
+        return self.left_bytes
+
+    async def drain(self) -> None:
+        await self.sent.wait()
+
+    def abort(self) -> None:
+        self.aborted = True
+
+    def is_closing(self) -> bool:
+        return False
+
+    def set_write_buffer_limits(self, high: int) -> None:
+        assert high == 0
+
+    def get_extra_info(self, name: str) -> None:
+        return None
+
+
+@dataclass
+class OpenSocket:
+    closed: bool = False
+
+
+@pytest.mark.parametrize("keeps_bytes", [0, 1500])
+def test_a_consumer_stays_as_long_as_it_takes_something_of_a_large_picture(keeps_bytes):
+    async def sent() -> SlowTransport:
+        relay, transport = Relay(RelayLimits(100, 10**6)), SlowTransport(keeps_bytes)
+        consumer = relay.join()
+        outlet = Outlet(OpenSocket(), transport, relay, consumer, Framing())
+        running = asyncio.ensure_future(outlet.run(transport, 0.05))
+        relay.publish(unit(0, size=3000))
+        await asyncio.wait({running, asyncio.ensure_future(transport.sent.wait())},
+                           return_when=asyncio.FIRST_COMPLETED)  # fmt: skip
+        running.cancel()
+        return transport
+
+    transport = asyncio.run(asyncio.wait_for(sent(), 20.0))
+    assert transport.left_bytes == keeps_bytes
+    assert transport.aborted == bool(keeps_bytes)
 
 
 def test_there_are_at_most_max_consumers():

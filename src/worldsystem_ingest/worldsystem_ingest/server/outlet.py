@@ -24,6 +24,7 @@ from worldsystem_ingest.server.relay import Consumer, Relay
 _log = logging.getLogger(__name__)
 _BINARY = 0x82  # a whole message, RFC 6455, section 5.2
 _SEND_BUFFER_BYTES = 256 * 1024
+_LOOKS = 8  # at what has left, in the time in which something must
 
 
 class Framing:
@@ -66,8 +67,7 @@ class Outlet:
         try:
             while not self._ws.closed:
                 await self._behind.wait()
-                async with asyncio.timeout(timeout_s):
-                    await writer.drain()
+                await self._drained(writer, timeout_s)
                 self._behind.clear()
                 self._pump()
         except ConnectionError:
@@ -79,6 +79,21 @@ class Outlet:
     def close(self) -> None:
         """Write no more."""
         self._behind.set()
+
+    async def _drained(self, writer: AbstractStreamWriter, timeout_s: float) -> None:
+        """Wait until all has left; `TimeoutError` when nothing more does for `timeout_s`."""
+        draining = asyncio.ensure_future(writer.drain())  # can be cancelled once only
+        left_bytes, idle_looks = self._transport.get_write_buffer_size(), 0
+        try:
+            while idle_looks < _LOOKS:
+                done, _ = await asyncio.wait({draining}, timeout=timeout_s / _LOOKS)
+                if done:
+                    return draining.result()
+                before, left_bytes = left_bytes, self._transport.get_write_buffer_size()
+                idle_looks = 0 if left_bytes < before else idle_looks + 1
+        finally:
+            draining.cancel()
+        raise TimeoutError
 
     def _pump(self) -> None:
         while not (self._behind.is_set() or self._ws.closed or self._transport.is_closing()):
