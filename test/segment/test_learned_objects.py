@@ -131,6 +131,23 @@ def test_a_prompt_that_changes_reports_other_objects_without_a_restart(room_film
     assert {t.label for t in frame.tracks if t.state is TrackState.CONFIRMED} == {"table"}
 
 
+def test_a_thing_that_was_found_by_one_name_is_told_by_another_at_the_next_detection(room_film):
+    film, shots = room_film
+    names = dict(NAMES)
+    backend = LearnedBackend(SegmentConfig(), _tracker(film, every=1, names=names))
+
+    def told(prompt: str, number: int) -> set[str]:
+        keyframe = dataclasses.replace(shots[5][0], id=number, frame_id=number)
+        return {t.label for t in backend.feed(keyframe, backend.understand(prompt).phrases).tracks}
+
+    before = [told("red box", number) for number in range(40)]
+    assert before[5:] == [{"red box"}] * 35
+    names[1] = "crate"
+    assert told("crate", 40) == set()  # its detector's answer comes with the next picture
+    assert [told("crate", number) for number in (41, 42)] == [{"crate"}] * 2
+    assert told("red box. crate", 43) == {"red box"}  # by which it was seen more often
+
+
 def test_a_keyframe_that_comes_after_its_object_was_retired_is_lifted_without_it(room_film) -> None:
     film, shots = room_film
     tracker = _tracker(film, every=1)

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
 
@@ -100,6 +100,7 @@ class LearnedBackend:
         ids = self.map.update(view, list(lifted.values()), keyframe.stamp_ns)
         self._last_id |= dict(zip(lifted, ids, strict=True))
         self._last_id = {k: v for k, v in self._last_id.items() if k in self._tracker.followed}
+        self._heed_new_names(lifted, phrases)
         regions = self._regions(view, masks, phrases)
         frame = report(keyframe, usable_px, regions, self.map.tracker)
         unseen = unseen_tracks(view, self.map.tracker, lambda track: self.name(track, phrases))
@@ -136,11 +137,11 @@ class LearnedBackend:
         votes = track.nouns.most_common()
         total = max(sum(share for _, share in votes), 1e-9)
         candidates = tuple((label, share / total) for label, share in votes)
-        if phrases:
-            wanted = {phrase.text for phrase in phrases}
-            if not votes or votes[0][0] not in wanted:
-                return None
-        return Named(votes[0][0] if votes else "object", candidates)
+        wanted = {phrase.text for phrase in phrases}
+        named = [label for label, _ in votes if label in wanted or not wanted]
+        if named:
+            return Named(named[0], candidates)
+        return None if wanted else Named("object", candidates)
 
     def counters(self) -> dict[str, int]:
         """What was let go and why, since the start."""
@@ -194,6 +195,14 @@ class LearnedBackend:
             motion=flow.motion_of(pixels) if flow else None,
             held_id=self._last_id.get(object_id, 0),
         )
+
+    def _heed_new_names(self, followed_ids: Iterable[int], phrases: Sequence[Phrase]) -> None:
+        """What is seen and has no name of the prompt's, which may be new, gets a vote for that
+        which it is followed by: views seldom vote for what has been seen often."""
+        for object_id in followed_ids:
+            track = self.map.tracker.tracks.get(self._last_id.get(object_id, 0))
+            if track is not None and self.name(track, phrases) is None:
+                track.nouns[self._tracker.followed[object_id].label] += 1
 
     def _regions(
         self, view: View, masks: dict[int, ObjectMask], phrases: Sequence[Phrase]

@@ -12,7 +12,7 @@ in pixels, of the picture that it is for.
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -99,7 +99,7 @@ class MaskTracker:
         """
         self._next_px = (rgb.shape[1], rgb.shape[0])
         for sighting in self._detections.take():
-            self._weigh(sighting)
+            self._weigh(sighting, phrases)
         masks = self._masks.step(rgb)
         frame = self._masks.frame
         if phrases and frame % self._every == 0:
@@ -140,7 +140,7 @@ class MaskTracker:
         self._last_id += 1
         return self._last_id
 
-    def _weigh(self, sighting: Sighting) -> None:
+    def _weigh(self, sighting: Sighting, phrases: Collection[str]) -> None:
         """Match a sighting with where the objects were in its picture."""
         boxes = self._boxes.get(sighting.frame, {})
         ids = [i for i in boxes if i in self.followed]
@@ -150,6 +150,7 @@ class MaskTracker:
         matched = _pairs(overlap)
         for row, found in enumerate(sighting.found):
             if row in matched:
+                self._vote(self.followed[ids[matched[row]]], found, phrases)
                 self._confirm(self.followed[ids[matched[row]]], found, float(overlap[row].max()))
             elif not self._covered(found, [boxes[i] for i in ids]):
                 self._propose(found, sighting.frame)
@@ -161,8 +162,17 @@ class MaskTracker:
             if sighting.frame - c.frames[-1] <= BIRTH_WINDOW * self._every
         ]  # fmt: skip
 
+    def _vote(self, followed: Followed, found: Found, phrases: Collection[str]) -> None:
+        """Count what it was found as; what it was found as before counts while that is asked for.
+
+        One that is found by a prompt of before tells nothing of what is asked for now.
+        """
+        if found.label in phrases:
+            asked = {label: votes for label, votes in followed.votes.items() if label in phrases}
+            followed.votes = Counter(asked)
+            followed.votes.update(dict(found.scores))
+
     def _confirm(self, followed: Followed, found: Found, overlap: float) -> None:
-        followed.votes.update(dict(found.scores))
         followed.best = max(followed.best, found.score)
         followed.sightings += 1
         followed.missed = 0
