@@ -305,7 +305,7 @@ class WorldTracker:
                 self._vanish(track)
 
     def _judge_unseen(self, track: WorldTrack, sight: _Sight) -> None:
-        if sight.shown < 0.5 or len(sight.through) < 8:
+        if sight.shown < 0.5:
             return
         if sight.through.sum() > 0.7 * sight.shown * len(sight.through):
             track.empty_views += 1
