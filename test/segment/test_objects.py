@@ -14,10 +14,11 @@ from worldsystem_core.objects import TrackState
 from worldsystem_segment.config import SegmentConfig
 from worldsystem_segment.geometric.colour_split import split_by_colour
 from worldsystem_segment.objects.object_file import NAME
+from worldsystem_segment.objects.track_ids import MAX_ID, REST_FEEDS
 from worldsystem_segment.objects.track_points import TrackPoints
 from worldsystem_segment.objects.voxels import voxel_keys
 from worldsystem_segment.objects.world_track import WorldTrack
-from worldsystem_segment.objects.world_tracker import MAX_ID, WorldTracker
+from worldsystem_segment.objects.world_tracker import WorldTracker
 from worldsystem_segment.segmenter import Segmenter
 
 AHEAD = (0.0, 1.5, 0.3)
@@ -257,20 +258,38 @@ def test_what_hangs_on_keyframes_that_lie_where_they_lay_is_left_alone() -> None
     np.testing.assert_allclose(track.points.world, 3 * before + by, rtol=0, atol=1e-6)
 
 
-def test_the_id_of_a_thing_that_was_confirmed_is_not_given_again() -> None:
+def test_the_id_of_a_thing_that_was_confirmed_is_not_given_again_before_it_has_rested() -> None:
     believed = _track(1, [0.5], hits=5, misses=40, was_confirmed=True)
     tentative = _track(2, [5.5], hits=1)
     tracker = _tracker(believed, tentative, feed=50, max_tracks=2)
-    tracker._next_id = MAX_ID + 1
+    tracker._ids.next_id = MAX_ID + 1
     tracker._drop_unbelieved()
     assert not tracker.tracks
     assert (tracker.forgotten, tracker.tentative_dropped) == (1, 1)
     assert [tracker.take_id(), tracker.take_id()] == [2, 0]
+    tracker.feed_count += REST_FEEDS - 1
+    assert (tracker.take_id(), tracker.take_given_again()) == (0, [])
+    tracker.feed_count += 1
+    assert (tracker.take_id(), tracker.take_given_again()) == (1, [1])
+    assert tracker.take_id() == 0
+
+
+def test_ids_of_what_merged_and_vanished_come_back_oldest_first_when_all_others_are_used() -> None:
+    known = {"hits": 5, "was_confirmed": True}
+    kept, merged = _track(1, [0.5, 1.5], **known), _track(2, [0.5, 1.5], last_feed=1, **known)
+    tracker = _tracker(kept, merged, _track(3, [9.5], **known), feed=1)
+    tracker._merge()
+    tracker._vanish(tracker.tracks[3])
+    assert list(tracker.tracks) == [1]
+    tracker.feed_count += REST_FEEDS
+    tracker._ids.next_id = MAX_ID
+    assert [tracker.take_id() for _ in range(4)] == [MAX_ID, 2, 3, 0]
+    assert tracker.unused_ids == []
 
 
 def test_that_no_id_is_left_is_said_once(caplog) -> None:
     tracker = _tracker(feed=0)
-    tracker._next_id = MAX_ID
+    tracker._ids.next_id = MAX_ID
     assert [tracker.take_id() for _ in range(3)] == [MAX_ID, 0, 0]
     (record,) = caplog.records
     assert "segmenter.map" in record.getMessage()
@@ -319,8 +338,8 @@ def test_ids_that_are_free_are_free_in_the_next_session(tmp_path) -> None:
     for k in range(4):
         first.feed(caster.shot(k, ROOM_EYE, AHEAD)[0])
     ids = first._backend.map.tracker
-    ids._next_id = MAX_ID + 1
-    ids._unused_ids.extend([40_000, 40_001])
+    ids._ids.next_id = MAX_ID + 1
+    ids._ids._never_known.extend([40_000, 40_001])
     free = ids.unused_ids
     assert {40_000, 40_001} <= set(free)
     assert not {o.id for o in first.objects(0).objects} & set(free)

@@ -6,7 +6,6 @@ A track that left the view keeps its voxels, so it gets its id back when it retu
 
 from __future__ import annotations
 
-import logging
 from collections import deque
 from collections.abc import Iterable, Set
 from dataclasses import dataclass
@@ -19,15 +18,13 @@ from worldsystem_core.geometry.se3 import inverse, transform
 from worldsystem_segment.config import SegmentConfig
 from worldsystem_segment.objects.association import RECENT_FEEDS, match
 from worldsystem_segment.objects.duplicates import duplicates
+from worldsystem_segment.objects.track_ids import MAX_ID, TrackIds
 from worldsystem_segment.objects.track_kernels import sighted
 from worldsystem_segment.objects.track_points import TrackPoints
 from worldsystem_segment.objects.view import View
 from worldsystem_segment.objects.voxels import voxel_keys
 from worldsystem_segment.objects.world_track import Detection, WorldTrack
 
-log = logging.getLogger(__name__)
-
-MAX_ID = 65535  # label pictures hold 16 bits
 SEEN = np.array([0.10, 0.05], np.float32)
 """Relative depth by which the world lies behind a vanished thing, and within which it is seen."""
 MIN_HIT_SHARE = 0.3  # of the views that show its place, for a thing to be believed
@@ -52,9 +49,7 @@ class WorldTracker:
         self.merged = 0
         self._poses: dict[int, Float64[np.ndarray, "4 4"]] = {}
         self._sizes: dict[int, float] = {}
-        self._next_id = 1
-        self._unused_ids: deque[int] = deque(maxlen=MAX_ID)
-        self._told_of_last_id = False
+        self._ids = TrackIds()
         self._joined: deque[tuple[int, int]] = deque(maxlen=MAX_ID)
         self._has_moved = False
 
@@ -116,41 +111,33 @@ class WorldTracker:
 
     def skip_ids(self, count: int) -> None:
         """Give none of the next `count` ids: a process before may have given them unseen."""
-        self._next_id = min(MAX_ID + 1, self._next_id + count)
+        self._ids.skip(count)
 
     def take_id(self) -> int:
-        """An id nobody holds, or 0 when all 65535 are taken; a confirmed id is never given again.
-
-        Ids of tracks that were never confirmed come back only when all others are used up.
-        """
-        if self._next_id <= MAX_ID:
-            self._next_id += 1
-            return self._next_id - 1
-        if not self._unused_ids and not self._told_of_last_id:
-            self._told_of_last_id = True
-            log.warning(
-                "all %d ids of objects are given, so no new object is taken; begin a new map "
-                "(another folder as `segmenter.map`, or none)",
-                MAX_ID,
-            )
-        return self._unused_ids.popleft() if self._unused_ids else 0
+        """An id nobody holds, or 0 when there is none (`TrackIds.take`)."""
+        return self._ids.take(self.feed_count)
 
     def take_joined(self) -> list[tuple[int, int]]:
-        """Ids (kept, gone) of things that turned out to be one since the last call."""
+        """Ids (kept, gone) of things that turned out to be one since the last call, in order."""
         joined = list(self._joined)
         self._joined.clear()
         return joined
 
+    def take_given_again(self) -> list[int]:
+        """Ids of other, confirmed things of before that were given anew since the last call."""
+        again, self._ids.given_again = self._ids.given_again, []
+        return again
+
     @property
     def next_id(self) -> int:
         """The id that the next new thing gets."""
-        return self._next_id
+        return self._ids.next_id
 
     @property
     def unused_ids(self) -> list[int]:
-        """Ids that were given and may be given again: no confirmed thing has ever had them."""
-        tentative = (track.id for track in self.tracks.values() if not track.was_confirmed)
-        return [*self._unused_ids, *tentative]
+        """Ids that were given and may be given again: those that no confirmed thing has had come
+        first, and then those of what is gone, oldest first."""
+        return self._ids.unused(t.id for t in self.tracks.values() if not t.was_confirmed)
 
     def size_of(self, keyframe_id: int) -> float:
         """Factor on a keyframe's points as they were first seen."""
@@ -170,9 +157,7 @@ class WorldTracker:
             track.first_feed = track.last_feed = self.feed_count - RECENT_FEEDS - 1
         self._poses |= poses
         self._sizes |= sizes
-        self._next_id = max(self._next_id, next_id)
-        free = (number for number in unused_ids if number not in self.tracks)
-        self._unused_ids = deque(free, maxlen=MAX_ID)
+        self._ids.restore(next_id, unused_ids, self.tracks)
 
     def move(
         self,
@@ -336,8 +321,7 @@ class WorldTracker:
 
     def _let_go(self, track: WorldTrack) -> None:
         del self.tracks[track.id]
-        if not track.was_confirmed:
-            self._unused_ids.append(track.id)
+        self._ids.give_back(track.id, self.feed_count, was_confirmed=track.was_confirmed)
 
     def _merge(self) -> None:
         self._has_moved = False
