@@ -21,6 +21,7 @@ from worldsystem_segment.identify import identifier as module
 from worldsystem_segment.identify.asking import SIGHTINGS, Asking
 from worldsystem_segment.identify.client import IdentifyError, Service, ask
 from worldsystem_segment.identify.identifier import QUEUE, Identifier, Inquiry
+from worldsystem_segment.objects.track_ids import IdChanges
 from worldsystem_segment.segmenter import Segmenter
 
 JPEG = b"\xff\xd8 not really a picture \xff\xd9"
@@ -304,3 +305,56 @@ def test_no_more_requests_go_out_in_a_minute_than_allowed_and_closing_waits_for_
             assert len(server.seen) == 2
             start = time.monotonic()
         assert time.monotonic() - start < 1.0
+
+
+def test_what_two_objects_that_are_one_were_identified_as_is_kept_with_their_one_id() -> None:
+    segmenter = Segmenter()
+    tracks = segmenter._backend.map.tracker
+    for number, identity in ((2, "a fridge"), (3, "a stove"), (4, "an oven")):
+        segmenter.identify(number, identity)
+    tracks._joined.extend([(1, 2), (3, 4)])
+    segmenter.settle()
+    things = MapObjects(stamp_ns=0, objects=tuple(_seen_often(n) for n in (1, 2, 3, 4)))
+    known = [thing.identity for thing in segmenter._identified(things).objects]
+    assert known == ["a fridge", "", "a stove", ""]
+    assert segmenter.id_changes == IdChanges(joined=((1, 2), (3, 4)))
+    tracks._ids.given_again.append(3)
+    segmenter.settle()
+    known = [thing.identity for thing in segmenter._identified(things).objects]
+    assert known == ["a fridge", "", "", ""]
+
+
+def test_answers_go_along_when_objects_turn_out_to_be_one_also_those_that_are_waited_for() -> None:
+    with (
+        held() as answer,
+        serving((200, CHAT, answer)) as server,
+        identifying(server) as (asker, wait_for),
+    ):
+        asker.submit(Inquiry(2, "box", JPEG))
+        asker.follow(IdChanges(joined=((1, 2),)))
+        answer.set()
+        (said,) = wait_for(1)
+        assert said.id == 1
+        assert (asker.answer_of(1), asker.answer_of(2)) == (said.answer, "")
+        asker.follow(IdChanges(joined=((0, 1),)))
+        assert (asker.answer_of(0), asker.answer_of(1)) == (said.answer, "")
+        asker.follow(IdChanges(given_again=(0,)))
+        assert asker.answer_of(0) == ""
+
+
+def test_an_object_is_not_asked_about_again_because_it_was_found_to_be_another(monkeypatch) -> None:
+    with serving((200, CHAT, 0)) as server:
+        config = SegmentConfig(identify_url=server.url, identify_by_itself=True)
+        asking = Asking(config, Segmenter(), lambda identity: None)
+        asked = []
+        monkeypatch.setattr(asking, "ask", lambda number: (not asked.append(number), ""))
+        try:
+            for number in (2, 1):
+                asking.look_at(MapObjects(stamp_ns=0, objects=(_seen_often(number),)))
+                asking.follow(IdChanges(joined=((1, 2),)))
+            assert asked == [2]
+            asking.follow(IdChanges(given_again=(1,)))
+            asking.look_at(MapObjects(stamp_ns=0, objects=(_seen_often(1),)))
+            assert asked == [2, 1]
+        finally:
+            asking.close()

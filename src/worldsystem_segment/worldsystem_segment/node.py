@@ -151,6 +151,7 @@ class SegmenterNode(StageNode):
     def _segment(self, keyframe: Keyframe) -> None:
         self.ledger.take(keyframe.frame_id)
         tracks = self._segmenter.feed(keyframe)
+        self._asking.follow(self._segmenter.id_changes)
         self._newest_ns = keyframe.stamp_ns
         self._tracks_out.publish(tracks)
         self._labels_out.publish(tracks)
@@ -190,6 +191,7 @@ class SegmenterNode(StageNode):
     def _settle(self) -> None:
         """Where no keyframe follows a correction, as after the last one."""
         if not paced() and self._segmenter.settle():
+            self._asking.follow(self._segmenter.id_changes)
             self._unsaved = self._telling.wanted = True
 
     def _let_others_stand_in(self, ids: tuple[int, ...]) -> None:

@@ -20,6 +20,7 @@ from worldsystem_segment.backend import create_backend
 from worldsystem_segment.config import SegmentConfig
 from worldsystem_segment.crops.pictures import ObjectPictures
 from worldsystem_segment.objects.object_file import load_objects, save_objects
+from worldsystem_segment.objects.track_ids import IdChanges
 from worldsystem_segment.prompt import Phrase, PromptAnswer
 from worldsystem_segment.query import Answer, query
 
@@ -38,6 +39,7 @@ class Segmenter:
         self._backend = create_backend(self.config.backend, self.config)
         self._pictures = ObjectPictures(self.config)
         self._identities: OrderedDict[int, str] = OrderedDict()
+        self._id_changes = IdChanges()
         self._camera_at: Float64[np.ndarray, "3"] | None = None
         self._crops: list[ObjectCrop] = []
         self.phrases: tuple[Phrase, ...] = ()
@@ -47,7 +49,8 @@ class Segmenter:
         """Track the objects of `keyframe`; a keyframe without usable points has no tracks."""
         self._camera_at = keyframe.world_from_cam[:3, 3].copy()
         frame = self._backend.feed(keyframe, self.phrases)
-        self._crops = self._pictures.add(keyframe, frame, self._backend.map.tracker.take_joined())
+        self._follow_ids()
+        self._crops = self._pictures.add(keyframe, frame)
         return frame
 
     def look(self, frame: Frame) -> bool:
@@ -57,6 +60,11 @@ class Segmenter:
             return False
         follow(frame.id, frame.rgb, self.phrases)
         return True
+
+    @property
+    def id_changes(self) -> IdChanges:
+        """What the last call of `feed` or `settle` changed."""
+        return self._id_changes
 
     @property
     def crops(self) -> list[ObjectCrop]:
@@ -79,7 +87,9 @@ class Segmenter:
     def settle(self) -> bool:
         """Join objects that corrections have laid on each other, which the next keyframe would do;
         whether there were any."""
-        return self._backend.map.tracker.settle()
+        settled = self._backend.map.tracker.settle()
+        self._follow_ids()
+        return settled
 
     def told_again(self, ids: Iterable[int]) -> None:
         """Keyframes that were fed came again, their points as large as they are by now; the sizes
@@ -149,6 +159,7 @@ class Segmenter:
         goes."""
         count = load_objects(self._backend.map, folder, told or ToldKeyframes())
         self._backend.ids_changed()
+        self._backend.map.tracker.take_joined()
         self._pictures, self._crops = ObjectPictures(self.config), []
         self._identities.clear()
         return count
@@ -170,6 +181,18 @@ class Segmenter:
     def close(self) -> None:
         """End what runs by itself."""
         self._backend.close()
+
+    def _follow_ids(self) -> None:
+        """Let what is known by an id go along with its thing."""
+        tracker = self._backend.map.tracker
+        changes = IdChanges(tuple(tracker.take_given_again()), tuple(tracker.take_joined()))
+        for object_id in changes.given_again:
+            self._identities.pop(object_id, None)
+        for kept_id, gone_id in changes.joined:
+            if identity := self._identities.pop(gone_id, ""):
+                self._identities.setdefault(kept_id, identity)
+        self._pictures.follow(changes)
+        self._id_changes = changes
 
     def _identified(self, objects: MapObjects) -> MapObjects:
         if not self._identities:

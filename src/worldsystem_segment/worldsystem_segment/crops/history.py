@@ -70,6 +70,10 @@ class CropHistory:
             self.bytes -= crop.rgb.nbytes
             self._keep(kept_id, crop)
 
+    def forget(self, object_id: int) -> None:
+        """The id is another object's from now on."""
+        self.bytes -= sum(crop.rgb.nbytes for crop in self._crops.pop(object_id, ()))
+
     def __len__(self) -> int:
         return len(self._crops)
 

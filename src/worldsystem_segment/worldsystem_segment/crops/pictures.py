@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import cv2
 import numpy as np
 from jaxtyping import UInt8
@@ -14,6 +12,7 @@ from worldsystem_core.reconstruction import Keyframe
 from worldsystem_segment.config import SegmentConfig
 from worldsystem_segment.crops.enhance import enhance
 from worldsystem_segment.crops.history import CropHistory
+from worldsystem_segment.objects.track_ids import IdChanges
 
 JPEG_QUALITY = 90
 
@@ -26,17 +25,20 @@ class ObjectPictures:
         self._period_ns = int(1e9 * config.crop_period_s)
         self._told_ns: dict[int, int] = {}
 
-    def add(
-        self, keyframe: Keyframe, frame: TrackFrame, joined: Iterable[tuple[int, int]] = ()
-    ) -> list[ObjectCrop]:
-        """Keep crops of a keyframe's tracks; those that are the best of their object so far.
-
-        At most one of each object in `crop_period_s`. `joined` are (kept, gone) ids of objects that
-        turned out to be one.
-        """
-        for kept_id, gone_id in joined:
+    def follow(self, changes: IdChanges) -> None:
+        """Crops go along with their objects."""
+        for object_id in changes.given_again:
+            self.history.forget(object_id)
+            self._told_ns.pop(object_id, None)
+        for kept_id, gone_id in changes.joined:
             self.history.rename(gone_id, kept_id)
             self._told_ns.pop(gone_id, None)
+
+    def add(self, keyframe: Keyframe, frame: TrackFrame) -> list[ObjectCrop]:
+        """Keep crops of a keyframe's tracks; those that are the best of their object so far.
+
+        At most one of each object in `crop_period_s`.
+        """
         labels = {track.id: track.label for track in frame.tracks}
         due = []
         for object_id in self.history.add(keyframe.rgb, frame):

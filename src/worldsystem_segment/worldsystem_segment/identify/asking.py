@@ -10,6 +10,7 @@ from worldsystem_core.objects import MapObjects, ObjectIdentity
 from worldsystem_segment.config import SegmentConfig
 from worldsystem_segment.identify.client import Service
 from worldsystem_segment.identify.identifier import Identifier, Inquiry
+from worldsystem_segment.objects.track_ids import IdChanges
 from worldsystem_segment.segmenter import Segmenter
 
 KEY_VARIABLE = "WORLDSYSTEM_IDENTIFY_KEY"
@@ -55,6 +56,16 @@ class Asking:
             due = thing.sightings >= SIGHTINGS and thing.id not in self._asked
             if due and not self._identifier.refuses(thing.id) and self.ask(thing.id)[0]:
                 self._asked.add(thing.id)
+
+    def follow(self, changes: IdChanges) -> None:
+        """Let answers go along with their objects; of two that were one, the kept one's own."""
+        self._asked -= set(changes.given_again)
+        for kept_id, gone_id in changes.joined:
+            if gone_id in self._asked:
+                self._asked.remove(gone_id)
+                self._asked.add(kept_id)
+        if self._identifier is not None:
+            self._identifier.follow(changes)
 
     def forget(self) -> None:
         """The ids are those of other objects from now on."""

@@ -7,11 +7,12 @@ import threading
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from worldsystem_core.handoff import Handoff
 from worldsystem_core.objects import IdentifyOutcome, ObjectIdentity
 from worldsystem_segment.identify.client import IdentifyError, Service, ask
+from worldsystem_segment.objects.track_ids import IdChanges
 
 QUEUE = 16
 CACHED = 1000
@@ -50,7 +51,7 @@ class Identifier:
         self._per_minute, self._attempts = per_minute, attempts
         self._queue: Handoff[Inquiry] = Handoff(QUEUE)
         self._answers: OrderedDict[int, str] = OrderedDict()
-        self._waiting: set[int] = set()
+        self._waiting: dict[int, int] = {}  # whose question it is → whose answer it will be
         self._sent_s: deque[float] = deque(maxlen=per_minute)
         self._lock = threading.Lock()
         self._closing = threading.Event()
@@ -68,6 +69,18 @@ class Identifier:
         with self._lock:
             self._answers.clear()
 
+    def follow(self, changes: IdChanges) -> None:
+        """Let kept answers, and those that are waited for, go along with their objects."""
+        with self._lock:
+            for object_id in changes.given_again:
+                self._answers.pop(object_id, None)
+            for kept_id, gone_id in changes.joined:
+                if answer := self._answers.pop(gone_id, ""):
+                    self._answers.setdefault(kept_id, answer)
+                for asked_id, answered_id in self._waiting.items():
+                    if answered_id == gone_id:
+                        self._waiting[asked_id] = kept_id
+
     def refuses(self, object_id: int) -> str:
         """Why a question about an object would not be taken now; empty if it would."""
         with self._lock:
@@ -82,7 +95,7 @@ class Identifier:
             kept = "" if again else self._answers.get(inquiry.id, "")
             refusal = "" if kept else self._refusal(inquiry.id)
             if not kept and not refusal:
-                self._waiting.add(inquiry.id)
+                self._waiting[inquiry.id] = inquiry.id
         if kept:
             self._tell(_told(inquiry, IdentifyOutcome.FROM_CACHE, answer=kept))
         elif refusal:
@@ -114,9 +127,9 @@ class Identifier:
                 continue
             said = self._asked(inquiry)
             with self._lock:
-                self._waiting.discard(inquiry.id)
+                said = replace(said, id=self._waiting.pop(inquiry.id, inquiry.id))
                 if said.outcome is IdentifyOutcome.ANSWERED:
-                    self._answers[inquiry.id] = said.answer
+                    self._answers[said.id] = said.answer
                     while len(self._answers) > CACHED:
                         self._answers.popitem(last=False)
             self._tell(said)
