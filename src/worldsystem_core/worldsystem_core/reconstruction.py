@@ -62,8 +62,8 @@ class Keyframe:
     `pointmap[v, u]` projects to pixel (u, v) of `camera`, which has the pointmap's size and no
     distortion; NaN marks unknown points, whose `confidence` is 0. Confidence lies in [0, 1].
     Keyframes of one `submap` share origin, axes and unit; a back-end that begins anew after a loss
-    counts it up. `gaussians`, in the camera frame, are there where the back-end makes some itself;
-    they stay within the process.
+    counts it up. `gaussians`, in the camera frame [world units], are there where the back-end makes
+    some itself; they stay within the process.
     """
 
     id: int

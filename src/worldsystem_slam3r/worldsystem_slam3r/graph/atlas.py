@@ -261,20 +261,19 @@ class Atlas:
         return MovedKeyframes(poses, scales, self.scale if everything else None)
 
     def told_keyframe(self, keyframe: Keyframe) -> Keyframe:
-        """The keyframe as it goes out: in the world, its pointmap in world units."""
+        """The keyframe as it goes out: in the world, its points and splats in world units."""
         kept = self.keyframes[keyframe.id]
-        unit = kept.world.scale
-        kept.told, kept.first_unit = kept.world, unit
-        points = keyframe.pointmap if unit == 1.0 else keyframe.pointmap * np.float32(unit)
-        return replace(keyframe, world_from_cam=kept.world.pose, pointmap=points, scale=self.scale)
+        kept.told, kept.first_unit = kept.world, kept.world.scale
+        told = replace(keyframe, world_from_cam=kept.world.pose, scale=self.scale)
+        return _grown(told, kept.world.scale)
 
     def told_again(self, keyframe: Keyframe) -> Keyframe:
         """A keyframe of a loaded map, whose points are in world units as of loading."""
         kept = self.keyframes[keyframe.id]
         ratio = kept.world.scale / kept.first_unit
         kept.told, kept.first_unit, kept.is_told = kept.world, kept.world.scale, True
-        points = keyframe.pointmap if ratio == 1.0 else keyframe.pointmap * np.float32(ratio)
-        return replace(keyframe, world_from_cam=kept.world.pose, pointmap=points, scale=self.scale)
+        told = replace(keyframe, world_from_cam=kept.world.pose, scale=self.scale)
+        return _grown(told, ratio)
 
     def told_pose(self, pose: Pose) -> Pose:
         """The pose as it goes out: moved like the keyframe that it hangs on."""
@@ -290,6 +289,17 @@ class Atlas:
             scale=self.scale,
             covariance=covariance,
         )
+
+
+def _grown(keyframe: Keyframe, factor: float) -> Keyframe:
+    """A keyframe whose unit of length is `factor` times as small: all it shows has grown."""
+    if factor == 1.0:
+        return keyframe
+    splats = keyframe.gaussians
+    if splats is not None:
+        splats = splats.transformed(Sim3(factor, np.eye(3), np.zeros(3)))
+    points = keyframe.pointmap * np.float32(factor)
+    return replace(keyframe, pointmap=points, gaussians=splats)
 
 
 def _odometry(a: Kept, b: Kept) -> Edge:
