@@ -27,7 +27,7 @@ from worldsystem_core.reconstruction import (
 from worldsystem_slam3r.config import Slam3rConfig
 from worldsystem_slam3r.geometric.bootstrap import Bootstrap, Held, Start
 from worldsystem_slam3r.geometric.bundle import adjust
-from worldsystem_slam3r.geometric.calibrate import LensSearch, settle
+from worldsystem_slam3r.geometric.calibrate import LAST_LOOK_KEYFRAMES, LensSearch, settle
 from worldsystem_slam3r.geometric.dense import View
 from worldsystem_slam3r.geometric.depth_queue import DepthQueue
 from worldsystem_slam3r.geometric.health import HealthMonitor
@@ -119,6 +119,8 @@ class GeometricBackend:
             return []
         self._finished = True
         if self._map is not None:
+            if self._calibrating and len(self._map.keyframes) >= LAST_LOOK_KEYFRAMES:
+                self._calibrate()
             self._submit_waiting(FINISH_S)
         self.close()
         return self._told_depths() + self._moved(force=True) + self._never_begun()
@@ -331,11 +333,9 @@ class GeometricBackend:
         world.forget_outliers(records, bad, bundle, rows)
 
     def _submit_waiting(self, wait_s: float = 0.0) -> None:
-        """Sweep the keyframes that wait (`DepthQueue.submit_waiting`); the lens must settle
-        before."""
+        """Sweep the keyframes that wait (`DepthQueue.submit_waiting`), also before an unknown lens
+        is found out: once it is they are withdrawn and swept anew."""
         assert self._map is not None
-        if self._calibrating:
-            self._calibrate()
         self._depths.submit_waiting(self._map, wait_s)
 
     def _told_depths(self) -> list[Event]:
