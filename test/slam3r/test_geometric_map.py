@@ -9,6 +9,7 @@ import pytest
 
 from worldsystem_core.frames import Frame
 from worldsystem_slam3r.config import Slam3rConfig
+from worldsystem_slam3r.geometric import system
 from worldsystem_slam3r.geometric.map_store import Map
 from worldsystem_slam3r.geometric.system import GeometricBackend
 
@@ -43,3 +44,25 @@ def test_a_map_begun_after_ten_million_tracks_is_the_one_begun_after_none(film):
         seen = early.seen_points(a)
         assert len(seen) >= 20
         assert np.array_equal(late.seen_points(b), seen)
+
+
+def test_as_many_keyframes_are_refined_together_as_was_asked_for(monkeypatch):
+    """Though fewer are kept for anything else; those before the window are held."""
+    refined: list[int] = []
+    adjust = system.adjust
+
+    def counted(bundle, **given):
+        refined.append(len(bundle.rotations))
+        return adjust(bundle, **given)
+
+    monkeypatch.setattr(system, "adjust", counted)
+    monkeypatch.setattr(system, "KEPT_KEYFRAMES", 5)
+    backend = GeometricBackend(Slam3rConfig(synchronous=True, window_keyframes=7, depth_planes=16))
+    camera = filmed_room.camera(320, 180)
+    for frame in filmed_room.frames(filmed_room.roaming_poses(180)[::3], camera):
+        backend.feed(frame)
+    backend.close()
+    assert backend._map is not None
+    assert backend._map.next_id > 11, "too few keyframes to fill the window"
+    assert max(refined) == 7 + system.FIXED_KEYFRAMES
+    assert len(backend._map.keyframes) == 7 + system.FIXED_KEYFRAMES

@@ -45,6 +45,7 @@ log = logging.getLogger(__name__)
 FIXED_KEYFRAMES = 3
 OUTLIER_PX = 3.0
 KEPT_KEYFRAMES = 24
+"""At least: those that are refined together, and those held for it, are kept in any case."""
 RESTART_S, FINISH_S = 5.0, 10.0
 """How long keyframes that wait for their depth may hold up the next map, and the end."""
 
@@ -58,6 +59,7 @@ class GeometricBackend:
 
     def __init__(self, config: Slam3rConfig | None = None) -> None:
         self._config = config or Slam3rConfig()
+        self._refined = self._config.window_keyframes + FIXED_KEYFRAMES
         cv2.setNumThreads(self._config.threads)
         self._intake = Intake(self._config.processing_width, self._config.focal_px)
         self._tracker = FeatureTracker(self._config.tracks)
@@ -278,7 +280,7 @@ class GeometricBackend:
             self._depths.submit_some(world)
         self._tracker.renew(record.grey)
         self._extend_latest()
-        world.release(KEPT_KEYFRAMES)
+        world.release(max(KEPT_KEYFRAMES, self._refined))
         self._tracker.keep(self._tracker.current.ids >= world.points.base)
 
     def _calibrate(self) -> None:
@@ -318,7 +320,7 @@ class GeometricBackend:
         assert self._map is not None
         self._adjusted = True
         world = self._map
-        records = world.latest(self._config.window_keyframes + FIXED_KEYFRAMES)
+        records = world.latest(self._refined)
         fixed = max(1, min(FIXED_KEYFRAMES, len(records) - 2))
         bundle, rows = world.bundle(records, fixed)
         if len(rows) < 20:
