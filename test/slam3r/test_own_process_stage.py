@@ -11,7 +11,11 @@ import filmed_room
 import pytest
 
 from worldsystem_core.errors import ShapeChanged
+from worldsystem_core.faults import MOST_FAULTS, FaultRecord
+from worldsystem_core.frames import Frame
+from worldsystem_slam3r.apart import client
 from worldsystem_slam3r.apart.codec import pack, unpack
+from worldsystem_slam3r.running import WorkerEnded
 
 
 @contextmanager
@@ -87,6 +91,65 @@ def test_a_stage_that_went_on_in_its_map_says_it_is_lost_until_it_knows_where(co
         stage.input_ended()
         assert stage.facts()["state"] == "tracked"
         assert not stage.problem()
+
+
+def feed(stage, film: list[Frame]) -> None:
+    for frame in film:
+        stage._on_frame(frame)
+
+
+def dying_as_they_open(monkeypatch, how_many: int) -> list[int]:
+    """So many of the next processes are killed before they have opened anything, as by a system
+    that has no memory left; their ids."""
+    killed: list[int] = []
+
+    class Dying(client.WorkerProcess):
+        def __init__(self, patience_s: float) -> None:
+            super().__init__(patience_s)
+            if len(killed) < how_many:
+                killed.append(self.pid)
+                self.kill()
+
+    monkeypatch.setattr(client, "WorkerProcess", Dying)
+    return killed
+
+
+@pytest.mark.ros
+@pytest.mark.parametrize("met", ["a picture", "a call"])
+def test_a_worker_that_dies_as_it_opens_is_followed_by_another(context, monkeypatch, met):
+    from std_srvs.srv import Trigger
+
+    film = filmed_room.frames(filmed_room.sideways_poses(24, step=0.09), filmed_room.camera())
+    with running(context, spare_process=False) as stage:
+        for frame in film[:2]:
+            stage._on_frame(frame)
+        stage._take(stage._running.settle())
+        killed = dying_as_they_open(monkeypatch, 2)
+        os.kill(stage.worker_pid, signal.SIGKILL)
+        if met == "a call":
+            answer = stage._on_tell_again(Trigger.Request(), Trigger.Response())
+            assert "ended (exit code -9)" in answer.message
+        for frame in film[2:]:
+            stage._on_frame(frame)
+        stage.input_ended()
+        assert len(killed) == 2
+        assert stage.worker_pid not in killed
+        assert stage.faults.total == 3
+        state = stage.ledger.state()
+        assert (state.taken, state.in_flight, stage.ledger.violations) == (len(film), 0, 0)
+        assert stage._trajectory.keyframe_ids
+
+
+@pytest.mark.ros
+def test_workers_that_all_die_as_they_open_end_the_stage(context, monkeypatch):
+    film = filmed_room.frames(filmed_room.sideways_poses(24), filmed_room.camera())
+    with running(context, spare_process=False) as stage:
+        stage.faults = FaultRecord(clock=lambda: 0.0)  # however long each takes to die
+        dying_as_they_open(monkeypatch, len(film))
+        os.kill(stage.worker_pid, signal.SIGKILL)
+        with pytest.raises(WorkerEnded, match="exit code -9"):
+            feed(stage, film)
+        assert stage.faults.total == MOST_FAULTS + 1
 
 
 def test_an_error_comes_as_it_was_raised():

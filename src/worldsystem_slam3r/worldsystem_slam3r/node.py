@@ -240,19 +240,23 @@ class Slam3rNode(StageNode):
     def _revive(self, ended: WorkerEnded) -> None:
         """Start the back-end again: in the map that it kept saved, or with an empty one.
 
-        What was told after the last save is withdrawn: no keyframe will ever take its number.
+        What was told after the last save is withdrawn: no keyframe will ever take its number. One
+        that ends as it opens is tried again; the record of faults ends what is hopeless.
         """
         self._survived(ended)
         self._running.close()
         kept = kept_keyframes(self._opened_with.map if self._running.has_graph else "")
-        first_id = self._newest_id + 1
-        self._running = start_backend(
-            self._opened_with,
-            self._told,
-            first_id=first_id,
-            reserve=self._reserve,
-            alive=self._stay_alive,
-        )
+        try:
+            self._running = start_backend(
+                self._opened_with,
+                self._told,
+                first_id=self._newest_id + 1,
+                reserve=self._reserve,
+                alive=self._stay_alive,
+            )
+        except WorkerEnded as again:  # the next picture meets the dead one, and counts that
+            self.get_logger().error(f"{again} as it opened; the next picture tries again")
+            return
         lost = tuple(key for key in self._trajectory.keyframe_ids if key not in kept)
         if not kept:
             self._forget_map()
