@@ -148,6 +148,7 @@ class Slam3rNode(StageNode):
         if not self.config.map_every_s:  # what lies there is for other sessions, and stays
             self._opened_with = replace(self.config, map="")
         self._forget_map()
+        self._last_picture = None  # whatever clock the pictures of the new map come by
         response.success = True
         response.message = f"begun anew; {len(ids)} keyframes of the old map are gone"
         return response

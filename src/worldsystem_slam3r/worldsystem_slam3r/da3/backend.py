@@ -106,6 +106,10 @@ class Da3Backend:
         self._untold += self._ended_submap()
         return self._told()
 
+    def forget_order(self) -> None:
+        """See `KeepsOrder`."""
+        self._order.forget()
+
     def _told(self) -> list[Event]:
         events, self._untold = self._untold, []
         return events

@@ -146,6 +146,11 @@ class GeometricBackend:
             self._intake = self._intake.anew()
         return events
 
+    def forget_order(self) -> None:
+        """The next frame may have any id and stamp (`KeepsOrder`); only after a `restart`."""
+        self._last = None
+        self._monitor = HealthMonitor()
+
     def _forget_start(self) -> list[Event]:
         """Begin with another lens; the frames seen through the one before get no pose."""
         events = self._never_begun()

@@ -43,6 +43,15 @@ class Restartable(Protocol):
 
 
 @runtime_checkable
+class KeepsOrder(Protocol):
+    """A back-end that can restart, and refuses frames that are not newer than the last."""
+
+    def forget_order(self) -> None:
+        """After a `restart`: the next frame may have any id and stamp, as of a clock set anew."""
+        ...
+
+
+@runtime_checkable
 class WorksBeside(Protocol):
     """A back-end whose threads finish keyframes between frames."""
 
@@ -177,10 +186,13 @@ class RenewableBackend:
             self._backend = self._backend.make()
 
     def begin_anew(self, make: Make) -> None:
-        """As `restart`, also for one that has to be opened again, by `make`; its rest is lost."""
+        """As `restart`, also for one that has to be opened again, by `make`; its rest is lost, and
+        the next frame may have any id and stamp."""
         own, self._make = self._make, self._make or make
         try:
             self.restart()
+            if isinstance(self._backend, KeepsOrder):
+                self._backend.forget_order()
         finally:
             self._make = own
 

@@ -14,6 +14,10 @@ class FrameOrder:
         self.closed = False
         self._last: tuple[int, int] | None = None
 
+    def forget(self) -> None:
+        """The next frame is newer than the last, whatever its id and stamp."""
+        self._last = None
+
     def check(self, frame: Frame) -> None:
         """Take note of `frame`, or raise a `BackendError`."""
         if self.closed:
