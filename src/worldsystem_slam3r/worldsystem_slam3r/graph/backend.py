@@ -60,7 +60,7 @@ class GraphBackend:
         self._config = config
         self.atlas = Atlas()
         self.finder = LoopFinder(self.atlas, backend.similar_keyframes)
-        self._lookup = Lookup(self.atlas, self.finder.index)
+        self._lookup = Lookup(self.atlas, self.finder)
         self.counts = GraphCounts()
         self.metric = MetricScale(self._world_of, marker_m=config.marker_m)
         self._root = MetricRoot(self.atlas, self.metric, config.metric_sigma)
@@ -183,6 +183,7 @@ class GraphBackend:
             return self._hold(pose)
         told = self.atlas.told_pose(pose)
         self._last = told.world_from_cam
+        self._lookup.tracked(told)
         self._note(told)
         return [told]
 

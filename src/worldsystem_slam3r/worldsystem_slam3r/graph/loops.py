@@ -120,12 +120,12 @@ class LoopFinder:
         if isinstance(found, Refusal):
             self.refused[found.reason] += 1
             return None
-        if self._same_part(old, new) and not self._plausible(old, new, found):
+        if self.same_part(old, new) and not self._plausible(old, new, found):
             self.refused["drift"] += 1
             return None
         return found
 
-    def _same_part(self, old: Kept, new: Kept) -> bool:
+    def same_part(self, old: Kept, new: Kept) -> bool:
         """Whether measurements join them; where a place was guessed none do."""
         if old.submap == new.submap:
             return True
@@ -136,11 +136,17 @@ class LoopFinder:
         """Whether the way between them can have drifted by as much as the link says."""
         implied = old.world @ link.a_from_b
         shift = float(np.linalg.norm(implied.translation - new.world.translation))
-        allowed = DRIFT_DEPTHS * new.depth * new.world.scale
-        allowed += DRIFT_WAYS * self._way(old, new)
         turn = rotation_angle_rad(implied.rotation.T @ new.world.rotation)
         log_scale = abs(float(np.log(implied.scale / new.world.scale)))
-        return shift < allowed and turn < DRIFT_RAD and log_scale < DRIFT_LOG_SCALE
+        return (
+            shift < self.drift_between(old, new)
+            and turn < DRIFT_RAD
+            and log_scale < DRIFT_LOG_SCALE
+        )
+
+    def drift_between(self, old: Kept, new: Kept) -> float:
+        """By how much the way between two keyframes can have drifted [world units]."""
+        return DRIFT_DEPTHS * new.depth * new.world.scale + DRIFT_WAYS * self._way(old, new)
 
     def _way(self, old: Kept, new: Kept) -> float:
         """Length of the way between two keyframes [world units]; of one that is held back, in its
