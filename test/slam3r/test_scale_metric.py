@@ -196,6 +196,45 @@ def test_samples_from_before_the_video_or_over_a_gap_are_counted():
     assert samples.hung == []
 
 
+@pytest.mark.parametrize("rate_hz", [1.0, 1.4, 15.0])
+def test_samples_count_at_any_usual_rate_of_pictures(rate_hz):
+    """Between two poses as far apart as always the place is known as well as it ever is."""
+    samples = HangingSamples({0: Sim3.identity()}.get)
+    period_ns, count = int(1e9 / rate_hz), 20
+    for i in range(count):
+        samples.pose(i * period_ns, 0, np.array([float(i), 0.0, 0.0]))
+        samples.sample(PositionSample(i * period_ns + period_ns // 4, np.zeros(3), np.eye(3)))
+    assert len(samples.hung) >= count - 5  # until it is known how far apart they lie
+    assert len(samples.hung) + samples.missed == count - 1  # the last one waits for a pose
+    for hung in samples.hung:
+        assert hung.place[0] == pytest.approx(hung.sample.stamp_ns / period_ns)
+
+
+@pytest.mark.parametrize("rate_hz", [0.3, 15.0])
+def test_samples_within_an_unusual_or_a_long_gap_do_not_count(rate_hz):
+    samples = HangingSamples({0: Sim3.identity()}.get)
+    period_ns = int(1e9 / rate_hz)
+    last_ns = 20 * period_ns
+    for i in range(21):
+        samples.pose(i * period_ns, 0, np.zeros(3))
+    samples.sample(PositionSample(last_ns + 10**9, np.zeros(3), np.eye(3)))
+    samples.pose(last_ns + max(period_ns, 3 * 10**9), 0, np.zeros(3))
+    assert (samples.missed, samples.hung) == (1, [])
+
+
+@pytest.mark.parametrize("rate_hz", [1.0, 0.1])
+def test_diagnostics_say_how_many_measurements_had_no_pose(rate_hz):
+    """At one picture in ten seconds nothing is known of what lies between."""
+    slow = film(ring_poses(17)[:8], period_ns=int(1e9 / rate_hz))
+    measured = [replace(fix, stamp_ns=fix.stamp_ns - 10**8) for fix in fixes(slow, 0.5)]
+    _, graph = run(slow, measured)
+    facts = graph.facts()
+    counted, missed = facts["measurements"], facts["measurements_without_pose"]
+    assert counted + missed == len(measured)
+    # else those before the first picture and of two intervals: what is usual is not known yet
+    assert missed == (len(measured) if rate_hz < 0.5 else 6)
+
+
 def test_samples_of_a_withdrawn_keyframe_wait_for_the_next_one():
     worlds = {7: Sim3(2.0, np.eye(3), np.zeros(3))}
     samples = HangingSamples(worlds.get)

@@ -39,6 +39,9 @@ def graph_facts(
         "merged": counts.merged,
         "relocalised": counts.relocalised,
     }
+    if metric.sample_count or metric.missed:
+        facts["measurements"] = metric.sample_count
+        facts["measurements_without_pose"] = metric.missed
     if fit is not None:
         facts["metres_per_scene_unit"] = f"{fit.map_from_scene.scale:.4g}"
         facts["scale_sigma_percent"] = f"{100.0 * fit.scale_sigma:.2g}"

@@ -19,6 +19,11 @@ from worldsystem_core.hung_poses import NOTHING
 
 WorldOf = Callable[[int], Sim3 | None]
 LONGEST_GAP_NS = 700_000_000
+"""Between two poses, unless that is how far they usually lie apart."""
+GAP_INTERVALS, MOST_GAP_NS, INTERVALS = 1.5, 2_000_000_000, 30
+"""So many usual intervals (the median of the newest ones) are no gap up to 2 s: between poses of a
+video of one picture a second, and half a second late, a place is told by what lies around it."""
+LEAST_INTERVALS = 3
 POSES = 600
 WAITING = 3000
 KEPT = 6000
@@ -118,16 +123,26 @@ class HangingSamples:
 
     def _hang(self) -> None:
         newest, oldest = self._poses[-1][0], self._poses[0][0]
+        longest_ns = self._longest_gap_ns() if self._waiting else LONGEST_GAP_NS
         for _ in range(len(self._waiting)):
             sample = self._waiting.popleft()
             if sample.stamp_ns > newest:
                 self._waiting.append(sample)
-            elif sample.stamp_ns < oldest or not self._hang_one(sample):
+            elif sample.stamp_ns < oldest or not self._hang_one(sample, longest_ns):
                 self.missed += 1
         if len(self.hung) > KEPT:
             self.hung = self.hung[::2]
 
-    def _hang_one(self, sample: Sample) -> bool:
+    def _longest_gap_ns(self) -> float:
+        """From one pose to the next, as far as the camera was followed all along."""
+        newest = range(max(0, len(self._poses) - INTERVALS - 1), len(self._poses))
+        intervals = np.diff([self._poses[row][0] for row in newest])
+        if len(intervals) < LEAST_INTERVALS:
+            return LONGEST_GAP_NS
+        usual = GAP_INTERVALS * float(np.median(intervals))
+        return min(max(LONGEST_GAP_NS, usual), MOST_GAP_NS)
+
+    def _hang_one(self, sample: Sample, longest_ns: float) -> bool:
         newest_first = range(len(self._poses) - 1, 0, -1)
         later = next((i for i in newest_first if self._poses[i - 1][0] <= sample.stamp_ns), 0)
         if not later:
@@ -135,7 +150,7 @@ class HangingSamples:
         before, after = self._poses[later - 1], self._poses[later]
         gap_ns = after[0] - before[0]
         world, world_before = self._world_of(after[1]), self._world_of(before[1])
-        if gap_ns > LONGEST_GAP_NS or world is None or world_before is None:
+        if gap_ns > longest_ns or world is None or world_before is None:
             return False
         start = world.inverse().apply(world_before.apply(before[2]))
         share = (sample.stamp_ns - before[0]) / gap_ns

@@ -162,6 +162,11 @@ class MetricScale:
         return hung + len(self._lengths)
 
     @property
+    def missed(self) -> int:
+        """Measurements for which the camera had no pose."""
+        return sum(s.missed for s in (self._gps, self._odometry, self._pressure))
+
+    @property
     def has_positions(self) -> bool:
         """Whether something outside says where the camera is, not only how far it went."""
         return len(self._positions_from.hung) >= LEAST_SAMPLES
