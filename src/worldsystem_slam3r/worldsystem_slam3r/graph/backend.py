@@ -49,7 +49,8 @@ log = logging.getLogger(__name__)
 HELD_POSES = 3000
 EARLY_POSES = 600
 SETTLING_SHARE = 0.1
-"""Of the time of a live run the graph may settle; what a loop says is done later then."""
+"""Of the time of a live run the graph may settle for loops, and as much again for positions from
+outside; what they say is done later then."""
 
 
 class GraphBackend:
@@ -63,7 +64,8 @@ class GraphBackend:
         self._lookup = Lookup(self.atlas, self.finder)
         self.counts = GraphCounts()
         self.metric = MetricScale(self._world_of, marker_m=config.marker_m)
-        self._root = MetricRoot(self.atlas, self.metric, config.metric_sigma)
+        share = 1.0 if config.synchronous else SETTLING_SHARE
+        self._root = MetricRoot(self.atlas, self.metric, config.metric_sigma, Sparing(share))
         self.maps = MapKeeper(self.atlas, self.finder, self.metric, memory_mb=config.map_mb)
         parts = (self.atlas, self.finder, self.maps, self.metric)
         self._succession = Succession(*parts, after=config.window_keyframes)
@@ -74,7 +76,7 @@ class GraphBackend:
         self._answered: set[int] = set()
         self._early: list[Pose] = []
         self._unlinked: list[tuple[Kept, Keyframe]] = []
-        self._settling = Sparing(1.0 if config.synchronous else SETTLING_SHARE)
+        self._settling = Sparing(share)
         if config.map:
             self._open_map(Path(config.map))
 

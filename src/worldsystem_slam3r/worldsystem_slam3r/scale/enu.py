@@ -8,10 +8,13 @@ from dataclasses import dataclass, field
 import numpy as np
 from jaxtyping import Float64
 
+from worldsystem_core.geometry.sim3 import Sim3
+
 ENU, LEVEL = "enu", "level"
 """Whose axes a metric frame has: east, north and up, or those of a phone's level odometry."""
 _A_M = 6378137.0
 _E2 = 6.69437999014e-3
+_STEPS = 6
 
 
 def ecef_m(
@@ -28,6 +31,21 @@ def ecef_m(
             (normal_m * (1.0 - _E2) + altitude_m) * np.sin(latitude),
         ]
     )
+
+
+def geodetic(ecef: Float64[np.ndarray, "3"]) -> tuple[float, float, float]:
+    """Latitude [deg], longitude [deg] and height [m] of a place within 1000 km of the ground."""
+    across = float(np.hypot(ecef[0], ecef[1]))
+    latitude = float(np.arctan2(ecef[2], across * (1.0 - _E2)))
+    for _ in range(_STEPS):
+        normal_m = _A_M / np.sqrt(1.0 - _E2 * np.sin(latitude) ** 2)
+        latitude = float(np.arctan2(ecef[2] + _E2 * normal_m * np.sin(latitude), across))
+    # from the ellipsoid along its normal: exact at the poles, too
+    foot = ecef_m(np.degrees(latitude), np.degrees(np.arctan2(ecef[1], ecef[0])), 0.0)
+    out = np.array([np.cos(latitude), np.sin(latitude)])
+    height = out @ [across - float(np.hypot(foot[0], foot[1])), ecef[2] - foot[2]]
+    longitude = np.degrees(np.arctan2(ecef[1], ecef[0]))
+    return float(np.degrees(latitude)), float(longitude), float(height)
 
 
 @dataclass(frozen=True)
@@ -55,6 +73,15 @@ class EnuFrame:
         """East, north, up of a geodetic position."""
         away = ecef_m(latitude_deg, longitude_deg, altitude_m) - self._origin
         return np.asarray(self._enu_from_ecef @ away)
+
+    def about(self, position_m: Float64[np.ndarray, "3"]) -> EnuFrame:
+        """The frame whose origin is that place of this one."""
+        return EnuFrame(*geodetic(self._origin + self._enu_from_ecef.T @ position_m))
+
+    def from_other(self, other: EnuFrame) -> Sim3:
+        """`self_from_other`: positions in the other frame become those in this one."""
+        turn = self._enu_from_ecef @ other._enu_from_ecef.T
+        return Sim3(1.0, turn, self._enu_from_ecef @ (other._origin - self._origin))
 
 
 def height_m(pressure_pa: float) -> float:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float64
@@ -116,6 +116,14 @@ class HangingSamples:
             self.missed += 1
         self._waiting.append(sample)
 
+    def measured_in(self, new_from_old: Sim3) -> None:
+        """Positions are told in another frame from now on: those that are here follow.
+
+        Their covariances stay: they are about the measured place's own east, north and up.
+        """
+        self._waiting = deque((_moved(s, new_from_old) for s in self._waiting), maxlen=WAITING)
+        self.hung = [replace(item, sample=_moved(item.sample, new_from_old)) for item in self.hung]
+
     def drop_waiting(self) -> None:
         """What waits for its poses is let go, and counts as missed."""
         self.missed += len(self._waiting)
@@ -183,11 +191,23 @@ class HangingSamples:
             if item.keyframe_id == keyframe_id:
                 self.hung[row] = self._rehung(item, other, own)
 
-    def placed(self, kind: type[Sample]) -> list[tuple[Hung, Sim3]]:
-        """The hung samples of one kind whose keyframe is known, with its `world_from_keyframe`."""
+    def placed(
+        self, kind: type[Sample], of: set[int] | None = None, *, last: int = 0
+    ) -> list[tuple[Hung, Sim3]]:
+        """The hung samples of one kind whose keyframe is known, with its `world_from_keyframe`.
+
+        With `of` those on these keyframes only; with `last` of the last so many only.
+        """
         found = []
-        for item in self.hung:
+        for item in self.hung[-last:]:
             world = self._world_of(item.keyframe_id)
-            if world is not None and isinstance(item.sample, kind):
+            counts = of is None or item.keyframe_id in of
+            if world is not None and counts and isinstance(item.sample, kind):
                 found.append((item, world))
         return found
+
+
+def _moved(sample: Sample, new_from_old: Sim3) -> Sample:
+    if not isinstance(sample, PositionSample):
+        return sample
+    return replace(sample, position_m=new_from_old.apply(sample.position_m))

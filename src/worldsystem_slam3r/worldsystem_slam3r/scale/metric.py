@@ -1,15 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Collects what measures metres, and says when and how the scene becomes a map.
 
-Positions come from GPS (east, north, up about the first fix) or, without it, from a phone's own
-odometry in its level frame; both at once: GPS gives the frame, the phone a scale. Heights come from
-the barometer, lengths from printed markers.
+Positions come from GPS (east, north, up about the middle of the fixes until the map turned into
+those axes) or, without it, from a phone's own odometry in its level frame; both at once: GPS gives
+the frame, the phone a scale. Heights come from the barometer, lengths from printed markers.
 """
 
 from __future__ import annotations
 
 import logging
 import math
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
@@ -33,8 +34,10 @@ from worldsystem_slam3r.scale.marker import MarkerRuler
 
 log = logging.getLogger(__name__)
 
-CORRELATED_S = 2.0
+CORRELATED_S = 10.0
 """Errors of GPS and barometer within so long count as one error [s]."""
+NEWEST = 5
+"""So many positions say together how far the map has drifted."""
 GPS_HORIZONTAL_M, GPS_VERTICAL_M = 3.0, 6.0
 """Standard deviations of a fix that tells none [m]."""
 NO_ALTITUDE_M = 1000.0
@@ -57,9 +60,11 @@ class _Length:
 
 
 def _is_sound(observation: Telemetry) -> bool:
-    """Whether it holds numbers; one that does not would spoil every fit after it."""
+    """Whether it holds numbers; one that does not would spoil every fit after it. A receiver that
+    knows no place yet says 0/0."""
     if isinstance(observation, GpsFix):
-        return math.isfinite(observation.latitude_deg) and math.isfinite(observation.longitude_deg)
+        where = (observation.latitude_deg, observation.longitude_deg)
+        return all(map(math.isfinite, where)) and where != (0.0, 0.0)
     if isinstance(observation, PressureSample):
         return 0.0 < observation.pressure_pa < math.inf
     if isinstance(observation, OdometrySample):
@@ -75,9 +80,11 @@ class MetricScale:
         self._gps = HangingSamples(world_of)
         self._odometry = HangingSamples(world_of)
         self._pressure = HangingSamples(world_of)
+        self._all = (self._gps, self._odometry, self._pressure)
         self._lengths: list[_Length] = []
         self._ruler = MarkerRuler(marker_m) if marker_m > 0 else None
         self.enu: EnuFrame | None = None
+        self._origin_stays = False
         self.clock_s = 0.0
 
     def observe(self, observation: Telemetry) -> None:
@@ -114,15 +121,29 @@ class MetricScale:
         if self.enu is not None and self.enu != enu:
             self._gps.drop_waiting()
         self.enu = enu
+        self.keep_origin()
+
+    def keep_origin(self) -> None:
+        """The map has the axes about the present origin: later fixes do not move it."""
+        self._origin_stays = True
+
+    def _choose_origin(self) -> None:
+        """Amid the fixes: the first may be stale, or of a network far away."""
+        fixes = [hung.sample.position_m for hung in self._gps.hung]  # type: ignore[union-attr]
+        if self._origin_stays or self.enu is None or len(fixes) < LEAST_SAMPLES:
+            return
+        chosen = self.enu.about(np.median(fixes, axis=0))
+        self._gps.measured_in(chosen.from_other(self.enu))
+        self.enu = chosen
 
     def pose(self, pose: Pose) -> None:
         """A tracked pose in the world, as it was told."""
-        for samples in (self._gps, self._odometry, self._pressure):
+        for samples in self._all:
             samples.pose(pose.stamp_ns, pose.keyframe_id, pose.world_from_cam[:3, 3])
 
     def keyframe(self, keyframe: Keyframe) -> None:
         """A keyframe in the world, as it was told: a marker may be in it."""
-        for samples in (self._gps, self._odometry, self._pressure):
+        for samples in self._all:
             samples.keyframe(keyframe.id, keyframe.stamp_ns)
         world = self._world_of(keyframe.id)
         if self._ruler is None or world is None:
@@ -136,13 +157,13 @@ class MetricScale:
     def release_keyframes(self, ids: Iterable[int]) -> None:
         """Keyframes are about to be withdrawn: what hangs on them waits for those that follow."""
         gone = set(ids)
-        for samples in (self._gps, self._odometry, self._pressure):
+        for samples in self._all:
             samples.release_keyframes(gone)
         self._lengths = [length for length in self._lengths if length.keyframe_id not in gone]
 
     def hang_on(self, keyframe_id: int, other: int) -> None:
         """A keyframe is about to go: what hangs on it hangs on `other`, which stands in for it."""
-        for samples in (self._gps, self._odometry, self._pressure):
+        for samples in self._all:
             samples.hang_on(keyframe_id, other)
         old, own = self._world_of(keyframe_id), self._world_of(other)
         if old is None or own is None:
@@ -158,7 +179,7 @@ class MetricScale:
     @property
     def sample_count(self) -> int:
         """Measurements that are hung and count."""
-        hung = sum(len(s.hung) for s in (self._gps, self._odometry, self._pressure))
+        hung = sum(len(s.hung) for s in self._all)
         return hung + len(self._lengths)
 
     @property
@@ -178,10 +199,27 @@ class MetricScale:
             return ""
         return ENU if self._positions_from is self._gps else LEVEL
 
+    def count_on(self) -> Counter[int]:
+        """How many measurements hang on each keyframe."""
+        hung = (h.keyframe_id for s in self._all for h in s.hung)
+        return Counter([*hung, *(length.keyframe_id for length in self._lengths)])
+
     @property
-    def positions_on(self) -> set[int]:
-        """The keyframes that positions hang on."""
-        return {hung.keyframe_id for hung in self._positions_from.hung}
+    def newest_ns(self) -> int:
+        """Stamp of the newest position that counts; 0 without any."""
+        hung = self._positions_from.hung
+        return hung[-1].sample.stamp_ns if hung else 0
+
+    def drift_sigmas(self) -> float:
+        """How far the newest positions are together from where the map, being metric, has the
+        camera, in the standard deviations of one; 0 where there are too few."""
+        found = self._positions_from.placed(PositionSample, last=NEWEST)
+        if len(found) < NEWEST:
+            return 0.0
+        newest = _positions(found)
+        off = newest.scene + self.clock_s * newest.velocity - newest.map_m
+        mean, spread = off.mean(axis=0), newest.covariance.mean(axis=0) / newest.shared
+        return float(np.sqrt(mean @ np.linalg.solve(spread, mean) / 3.0))
 
     @property
     def sources(self) -> tuple[str, ...]:
@@ -200,23 +238,32 @@ class MetricScale:
         return gps if len(gps.hung) >= LEAST_SAMPLES or not self._odometry.hung else self._odometry
 
     def fit(
-        self, up: Float64[np.ndarray, "3"], up_rad: float, *, size_sigma: float = math.inf
+        self,
+        up: Float64[np.ndarray, "3"],
+        up_rad: float,
+        *,
+        size_sigma: float = math.inf,
+        of: set[int] | None = None,
     ) -> MetricFit | None:
         """`map_from_world` by all that is known; `up` is the world's likely vertical, and
-        `size_sigma` how well its size is known already (standard deviation of its logarithm)."""
+        `size_sigma` how well its size is known already (standard deviation of its logarithm).
+
+        With `of` only what hangs on those keyframes counts.
+        """
+        self._choose_origin()
         source = self._positions_from
-        positions = _positions(source) if self.has_positions else Positions.none()
-        log_scales = self._log_lengths()
+        positions = self._enough(source, of)
+        log_scales = self._log_lengths(of)
         if math.isfinite(size_sigma):
             log_scales.append((0.0, size_sigma))
         if source is self._gps and len(self._odometry.hung) >= LEAST_SAMPLES:
-            own = Measured(positions=_positions(self._odometry), up=up, up_rad=up_rad)
+            own = Measured(positions=self._enough(self._odometry, of), up=up, up_rad=up_rad)
             phone = fit_metric(own)
             if phone is not None:
                 log_scales.append((math.log(phone.map_from_scene.scale), phone.scale_sigma))
         measured = Measured(
             positions=positions,
-            heights=_heights(self._pressure),
+            heights=_heights(self._pressure.placed(HeightSample, of)),
             log_scales=tuple(log_scales),
             up=up,
             up_rad=up_rad,
@@ -225,6 +272,10 @@ class MetricScale:
         if fit is not None:
             self.clock_s = fit.clock_s
         return fit
+
+    def _enough(self, source: HangingSamples, of: set[int] | None) -> Positions:
+        found = source.placed(PositionSample, of)
+        return _positions(found) if len(found) >= LEAST_SAMPLES else Positions.none()
 
     def anchors(self) -> dict[int, Anchor]:
         """Where the positions put each keyframe, the world being metric; outliers left out."""
@@ -247,19 +298,18 @@ class MetricScale:
             for key, found in votes.items()
         }
 
-    def _log_lengths(self) -> list[tuple[float, float]]:
+    def _log_lengths(self, of: set[int] | None) -> list[tuple[float, float]]:
         found = []
         for length in self._lengths:
             world = self._world_of(length.keyframe_id)
-            if world is not None:
+            if world is not None and (of is None or length.keyframe_id in of):
                 # markers are seen many times with the same error: they count as ten at most
                 sigma = length.sigma * math.sqrt(max(1.0, len(self._lengths) / 10.0))
                 found.append((length.log_scale - math.log(world.scale), sigma))
         return found
 
 
-def _positions(samples: HangingSamples) -> Positions:
-    found = samples.placed(PositionSample)
+def _positions(found: list[tuple[Hung, Sim3]]) -> Positions:
     if not found:
         return Positions.none()
     inflation = _inflation([hung.sample.stamp_ns for hung, _ in found])
@@ -268,11 +318,11 @@ def _positions(samples: HangingSamples) -> Positions:
         np.array([_turned(hung, world) for hung, world in found]),
         np.array([hung.sample.position_m for hung, _ in found]),  # type: ignore[union-attr]
         inflation * np.array([hung.sample.covariance for hung, _ in found]),  # type: ignore[union-attr]
+        inflation,
     )
 
 
-def _heights(samples: HangingSamples) -> Heights:
-    found = samples.placed(HeightSample)
+def _heights(found: list[tuple[Hung, Sim3]]) -> Heights:
     if len(found) < LEAST_SAMPLES:
         return Heights.none()
     inflation = _inflation([hung.sample.stamp_ns for hung, _ in found])
@@ -280,6 +330,7 @@ def _heights(samples: HangingSamples) -> Heights:
         np.array([world.apply(hung.place) for hung, world in found]),
         np.array([hung.sample.height_m for hung, _ in found]),  # type: ignore[union-attr]
         math.sqrt(inflation) * np.array([hung.sample.sigma_m for hung, _ in found]),  # type: ignore[union-attr]
+        inflation,
     )
 
 
