@@ -275,6 +275,26 @@ def _told(graph: GraphBackend, of: Film) -> list:
     return [event.keyframe for event in events if isinstance(event, NewKeyframe)]
 
 
+def test_a_session_that_overlaps_nothing_begins_level_where_the_last_one_ended(walk, tmp_path):  # noqa: F811
+    """The room's cameras are level; these see noise, so that nothing of them is known again."""
+    _, graph = run(walk, fixes(walk, 0.5))
+    graph.save_map(tmp_path / "map")
+    rng = np.random.default_rng(0)
+    elsewhere = later_part(walk, 0, 8)
+    frames = [
+        replace(frame, rgb=rng.integers(0, 255, frame.rgb.shape, dtype=np.uint8))
+        for frame in elsewhere.frames
+    ]
+    settings = {"map": str(tmp_path / "map"), "map_every_s": 0.0, "submap_keyframes": 4}
+    events, later = run(replace(elsewhere, frames=frames), [], **settings)
+    assert later.counts.guessed == 1
+    told = [e.keyframe for e in events if is_new(e)]  # type: ignore[union-attr]
+    begin = next(k for k in told if k.frame_id >= frames[0].id).world_from_cam
+    assert -begin[2, 1] > np.cos(np.deg2rad(3.0))  # the picture's up
+    last = max(k for k in graph.atlas.keyframes)
+    assert np.allclose(begin[:3, 3], graph.atlas.keyframes[last].world.translation, atol=0.1)
+
+
 def test_a_phones_odometry_does_not_turn_a_map_whose_east_is_known(walk, tmp_path):  # noqa: F811
     _, graph = run(walk, fixes(walk, 0.5))
     graph.save_map(tmp_path / "map")

@@ -12,9 +12,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float64
+from scipy.spatial.transform import Rotation
 
 from worldsystem_core.geometry.se3 import inverse, rotation_angle_rad
 from worldsystem_core.geometry.sim3 import Sim3
+from worldsystem_core.geometry.vertical import estimate_up
 from worldsystem_core.reconstruction import Keyframe, MovedKeyframes, Pose, ScaleState
 from worldsystem_slam3r.graph.pose_graph import Edge, PoseGraph, Solution
 from worldsystem_slam3r.graph.verify import Link, Station, coarse_depth, median_depth
@@ -123,6 +125,26 @@ class Atlas:
             return 1.0
         newest = max(others, key=lambda kept: kept.id)
         return newest.depth * newest.world.scale / own[0].depth
+
+    def newest_pose(self) -> Float64[np.ndarray, "4 4"]:
+        """Of the newest placed keyframe, `world_from_cam`; the root's own without any."""
+        placed = [k for k in self.keyframes.values() if self.is_placed(k.submap)]
+        return max(placed, key=lambda kept: kept.id).world.pose if placed else np.eye(4)
+
+    def levelled(self, submap: int, world_from_submap: Sim3) -> Sim3:
+        """A guessed place of a sub-map, turned about its first camera so that the cameras of both
+        have the same vertical; that of a metric map is z."""
+        own = [k.submap_from_cam for k in self.keyframes.values() if k.submap == submap]
+        known = [k.world.pose for k in self.keyframes.values() if self.is_placed(k.submap)]
+        if not own:
+            return world_from_submap
+        is_metric = self.scale is ScaleState.METRIC
+        up = np.array([0.0, 0.0, 1.0]) if is_metric else estimate_up(np.array(known))
+        now = world_from_submap.rotation @ estimate_up(np.array(own))
+        turn, _ = Rotation.align_vectors([up], [now])
+        rotation = np.asarray(turn.as_matrix())
+        pivot = world_from_submap.apply(own[0][:3, 3])
+        return Sim3(1.0, rotation, pivot - rotation @ pivot) @ world_from_submap
 
     def add(self, keyframe: Keyframe) -> Kept:
         """Take a keyframe as the back-end tells it; it follows the one before it.

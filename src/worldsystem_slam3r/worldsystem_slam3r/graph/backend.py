@@ -71,6 +71,7 @@ class GraphBackend:
         self._succession = Succession(*parts, after=config.window_keyframes)
         self._held: HeldSubmap | None = None
         self._last = np.eye(4)
+        self._is_seen = True
         self._located = True
         self._lost_since_ns: int | None = None
         self._answered: set[int] = set()
@@ -96,6 +97,8 @@ class GraphBackend:
         loaded = self.maps.load(folder)
         self._backend.number_from(loaded.next_id, loaded.next_submap)
         self._located = False
+        self._is_seen = False
+        self._last = self.atlas.newest_pose()
         return f"loaded {loaded.keyframes} keyframes from {folder}"
 
     def save_map(self, folder: Path) -> str:
@@ -184,7 +187,7 @@ class GraphBackend:
         if not self._located:
             return self._hold(pose)
         told = self.atlas.told_pose(pose)
-        self._last = told.world_from_cam
+        self._last, self._is_seen = told.world_from_cam, True
         self._lookup.tracked(told)
         self._note(told)
         return [told]
@@ -330,9 +333,13 @@ class GraphBackend:
         return self._release(place) + self._settled()
 
     def _guess_place(self) -> list[Event]:
-        """No overlap was found: the sub-map goes where the camera was last seen."""
+        """No overlap was found: the sub-map goes where the camera was last seen, level with the map
+        where that was in an earlier session."""
         assert self._held is not None
         unit = self.atlas.likely_unit(self._held.number)
+        place = self._held.dead_reckoned(self._last, unit)
+        if not self._is_seen:
+            place = self.atlas.levelled(self._held.number, place)
         self.counts.guessed += 1
         log.warning(
             "sub-map %d (%d keyframes) overlaps nothing seen before: placed where the camera was "
@@ -340,7 +347,7 @@ class GraphBackend:
             self._held.number,
             self._held.keyframes,
         )
-        return self._release(self._held.dead_reckoned(self._last, unit))
+        return self._release(place)
 
     def _release(self, world_from_submap: Sim3) -> list[Event]:
         assert self._held is not None
@@ -363,7 +370,7 @@ class GraphBackend:
         if pose is None:
             return events
         self.counts.relocalised += 1
-        self._last = pose.world_from_cam
+        self._last, self._is_seen = pose.world_from_cam, True
         others = [e for e in events if not (isinstance(e, Pose) and e.frame_id == frame.id)]
         if len(others) == len(events):
             self._answered.add(frame.id)
