@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float64, Int32
 
 from worldsystem_core.reconstruction import Keyframe, ScaleState
-from worldsystem_mesh.archived_view import ArchivedView
+from worldsystem_mesh.archived_view import ArchivedView, grown
 from worldsystem_mesh.config import MeshConfig
 from worldsystem_mesh.forgetting import Forgetting
 from worldsystem_mesh.launcher import Launcher
@@ -62,7 +62,6 @@ class KeyframeFusion:
         self._parts: _Parts | None = None
         self._restoration: Restoration | None = None
         self._fused = 0
-        self._in_old_unit: dict[int, float] = {}
         self._emptied: Int32[np.ndarray, "b"] = np.zeros(0, np.int32)
 
     @property
@@ -116,7 +115,6 @@ class KeyframeFusion:
         else:
             self._let_go_of_left_by(view.id)
             self._made.refusion.forget(view.id)
-            self._in_old_unit.pop(view.id, None)
             fused = self._made.volume.touch(replace(view, order=held.order))
         self.views.put(fused)
         self._made.refusion.note_added(fused, is_fused=held is None)
@@ -137,7 +135,7 @@ class KeyframeFusion:
         known, unless they say otherwise. None: it is not here.
         """
         self._bring_back()
-        held = self.views.outline(keyframe.id) if keyframe.id in self.ids else None
+        held = self._outline(keyframe.id)
         if held is None:
             return None
         found = held.scale * self._median(keyframe) / held.median
@@ -160,12 +158,12 @@ class KeyframeFusion:
         insignificant: list[int] = []
         unreachable: list[int] = []
         for number, pose in world_from_cam.items():
-            held = self.views.outline(number)
+            held = self._outline(number)
             if held is None or not np.isfinite(pose).all():
                 unreachable.append(number)
                 continue
-            there = held.placed(pose, float(point_scale.get(number, held.scale)))
-            far = self._move_one(held, there, self._in_old_unit.pop(number, 1.0))
+            size = point_scale.get(number, self._newest(held).scale)
+            far = self._move_one(held, held.placed(pose, float(size)))
             (applied if far else insignificant).append(number)
         self.unreachable += len(unreachable)
         return Correction(tuple(applied), tuple(insignificant), tuple(unreachable))
@@ -176,9 +174,8 @@ class KeyframeFusion:
         applied: list[int] = []
         unreachable: list[int] = []
         for number in ids:
-            held = self.views.outline(number) if number in self.ids else None
+            held = self._outline(number)
             self.ids.discard(number)  # also of one that has left the store
-            self._in_old_unit.pop(number, None)
             if held is None:
                 if self._archive is not None and number not in heirs:
                     self._archive.drop(number)  # it would come back after a crash
@@ -266,7 +263,6 @@ class KeyframeFusion:
         for number in list(self.views.ids):
             self.views.pop(number)
         volume.pool.clear()
-        self._in_old_unit.clear()
         self._emptied = self._surface.all_ids()
         volume.voxel = voxel
         self._begin_in(volume).forgetting.forgotten = forgotten
@@ -297,20 +293,26 @@ class KeyframeFusion:
             return math.nan
         return median_depth(fitting, self._config.min_confidence)
 
-    def _move_one(self, held: StoredView, there: StoredView, root_scale: float) -> bool:
-        """Whether it goes far enough to be fused anew; `root_scale` of today's world units are one
-        of those in which it is held."""
+    def _outline(self, id: int) -> StoredView | None:
+        """The keyframe as it is fused, unless it was withdrawn and has only still to go."""
+        return self.views.outline(id) if id in self.ids else None
+
+    def _newest(self, held: StoredView) -> StoredView:
+        """The keyframe as it was told last, which it may still have to become."""
+        return self._made.refusion.destination(held.id) or held
+
+    def _move_one(self, held: StoredView, there: StoredView) -> bool:
+        """Whether it goes far enough to be fused anew."""
         refusion = self._made.refusion
-        gap = held.displacement(there, root_scale) / self.voxel
+        gap = held.displacement(there) / self.voxel
         far = gap >= self._config.move_voxels or refusion.planned(there.id) is not None
         if far:
             self._let_go_of_left_by(there.id)
             refusion.move(there)
+        elif gap > SAME_PLACE_VOXELS:
+            refusion.move_at_the_end(there)
         else:
-            if root_scale != 1.0:
-                self.views.update(there)
-            if gap > SAME_PLACE_VOXELS:
-                refusion.move_at_the_end(there)
+            refusion.stay(there.id)
         if self._archive is not None:
             self._archive.place(there, self.voxel, self.scale)
         return far
@@ -338,19 +340,20 @@ class KeyframeFusion:
             self._archive.drop_left_by(heir)
 
     def _rescale_root(self, factors: Mapping[int, float], scale: ScaleState | None) -> None:
-        """Let the voxel grow with the keyframes when the root changes its unit. All keyframes are
-        in the old unit then until they are told in the new one, which may be one by one."""
+        """Let the voxel grow with the keyframes when the root changes its unit, and at once all
+        that is known in the old one: they may be told one by one, and fused anew meanwhile."""
         if scale is None or scale == self.scale or self._parts is None:
             return
-        held = {number: self.views.outline(number) for number in factors}
-        grown = [factors[number] / view.scale for number, view in held.items() if view]
-        if not grown:
+        held = [view for view in map(self._outline, factors) if view is not None]
+        sizes = [factors[view.id] / self._newest(view).scale for view in held]
+        if not sizes:
             return  # it is told of others, and of ours when it is their turn
         self.scale = scale
-        ratio = float(np.median(grown))
+        ratio = float(np.median(sizes))
         self._parts.volume.voxel *= ratio
-        behind = self._in_old_unit
-        self._in_old_unit = {key: ratio * behind.get(key, 1.0) for key in self.views.ids}
+        for view in self.views.outlines():
+            self.views.update(grown(view, ratio))
+        self._parts.refusion.rescale(ratio)
         if self._restoration is not None:
             self._restoration.rescale(ratio, self.voxel, scale)
         if self._archive is not None:

@@ -16,6 +16,7 @@ from collections.abc import Callable
 import numpy as np
 from jaxtyping import Bool, Int32, Int64
 
+from worldsystem_mesh.archived_view import grown
 from worldsystem_mesh.device_view import DeviceView
 from worldsystem_mesh.view import StoredView
 from worldsystem_mesh.view_store import ViewStore
@@ -92,6 +93,10 @@ class Refusion:
         """As `move`, but only when `finish` is called: it moved too little to count before."""
         self._at_the_end[view.id] = view
 
+    def stay(self, id: int) -> None:
+        """The view of this id, which is not about to move, lies where it belongs after all."""
+        self._at_the_end.pop(id, None)
+
     def remove(self, id: int, heir: int | None = None) -> bool:
         """The stored view of this id is to leave the volume; whether its share stays.
 
@@ -113,6 +118,19 @@ class Refusion:
     def planned(self, id: int) -> StoredView | None:
         """Where a view is to go, when it is not there yet."""
         return self._planned.get(id)
+
+    def destination(self, id: int) -> StoredView | None:
+        """The same, also of one that moved too little to count before `finish`."""
+        return self._planned.get(id) or self._at_the_end.get(id)
+
+    def rescale(self, ratio: float) -> None:
+        """The root has another unit, of which `ratio` make one of before; the stored views and the
+        volume are in it already."""
+        for number, view in self._planned.items():
+            self._planned[number] = None if view is None else grown(view, ratio)
+        for number, view in self._at_the_end.items():
+            self._at_the_end[number] = grown(view, ratio)
+        self._on_device.clear()  # lengths in voxels are rounded otherwise now
 
     def forget(self, id: int) -> None:
         """The view of this id is about to be replaced: its blocks are made anew without it."""

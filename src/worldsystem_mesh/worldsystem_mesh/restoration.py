@@ -95,15 +95,11 @@ class Restoration:
             self._let_leave(id)
 
     def rescale(self, ratio: float, voxel: float, unit: ScaleState) -> None:
-        """The root has another unit, of which `ratio` make one of before; the live ones are told
-        where they lie in it."""
+        """The root has another unit, of which `ratio` make one of before; what is in the store is
+        in it already."""
         for order, kept in self._left.items():
             view = grown(kept.view, ratio)
             self._left[order] = replace(kept, view=view, voxel=voxel, unit=unit)
-        for number in self._leaving:
-            outline = self._views.outline(number)
-            if outline is not None:
-                self._views.update(grown(outline, ratio))
 
     def _next_left(self) -> ArchivedView:
         return self._left.pop(next(iter(self._left)))

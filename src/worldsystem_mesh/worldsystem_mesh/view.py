@@ -82,13 +82,13 @@ class StoredView:
             scale=scale,
         )
 
-    def displacement(self, there: StoredView, root_scale: float = 1.0) -> float:
-        """Bound on how far a point at median depth goes when the view becomes `there` [its world
-        units], of which `root_scale` make one of today's."""
+    def displacement(self, there: StoredView) -> float:
+        """Bound on how far a point at median depth goes when the view becomes `there`
+        [world units]."""
         moved = inverse(self.world_from_cam) @ there.world_from_cam
         turned = rotation_angle_rad(moved[:3, :3]) * there.median
-        shifted = there.world_from_cam[:3, 3] - root_scale * self.world_from_cam[:3, 3]
-        stretched = abs(there.median - root_scale * self.median)
+        shifted = there.world_from_cam[:3, 3] - self.world_from_cam[:3, 3]
+        stretched = abs(there.median - self.median)
         return float(np.linalg.norm(shifted) + turned + stretched)
 
 

@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Corrections that come in an order or with gaps that nobody wished for."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from voxel_lab import assert_same_voxels
+
+from worldsystem_core.geometry.se3 import pose_from
+from worldsystem_mesh.mesher import Mesher
+
+ASIDE = pose_from(np.eye(3), np.array([0.3, 0.0, 0.0]))
+AWAY = pose_from(np.eye(3), np.array([0.0, 0.0, 30.0]))
+
+
+@pytest.fixture
+def fused(make_mesher):
+    """A mesher with these keyframes, settled."""
+
+    def make(keyframes, **settings) -> Mesher:
+        mesher = make_mesher(min_weight=0.5, **settings)
+        for keyframe in keyframes:
+            mesher.integrate(keyframe)
+        mesher.settle(0)
+        return mesher
+
+    return make
+
+
+def test_a_move_without_a_size_leaves_the_size_that_still_waits(fused, sphere_keyframes):
+    keyframes = sphere_keyframes(4)
+    larger = keyframes[0].world_from_cam.copy()
+    larger[:3, 3] *= 1.5
+    mesher, twin = fused(keyframes), fused(keyframes)
+    mesher.move({0: larger}, {0: 1.5})
+    mesher.move({0: ASIDE @ larger})
+    twin.move({0: ASIDE @ larger}, {0: 1.5})
+    for each in (mesher, twin):
+        each.settle(1)
+    assert mesher.views.outline(0).scale == 1.5
+    assert_same_voxels(mesher, twin)
+
+
+def test_a_move_after_a_removal_brings_nothing_back(fused, sphere_keyframes):
+    keyframes = sphere_keyframes(6)
+    mesher = fused(keyframes)
+    mesher.remove([0])
+    told = mesher.move({0: ASIDE @ keyframes[0].world_from_cam})
+    assert told.unreachable == (0,)
+    mesher.settle(1)
+    assert sorted(mesher.views.ids) == [1, 2, 3, 4, 5]
+    assert_same_voxels(mesher, fused(keyframes[1:]))
+
+
+def test_a_keyframe_that_moves_a_little_and_back_stays_where_it_was(fused, sphere_keyframes):
+    keyframes = sphere_keyframes(3)
+    mesher, there = fused(keyframes), keyframes[0].world_from_cam
+    little = pose_from(np.eye(3), np.array([0.2 * mesher.stats()["voxel"], 0.0, 0.0])) @ there
+    assert mesher.move({0: little}).insignificant == (0,)
+    mesher.move({0: there})
+    mesher.settle(1)
+    assert_same_voxels(mesher, fused(keyframes))
