@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from voxel_lab import assert_same_voxels
@@ -61,3 +63,46 @@ def test_a_keyframe_that_moves_a_little_and_back_stays_where_it_was(fused, spher
     mesher.move({0: there})
     mesher.settle(1)
     assert_same_voxels(mesher, fused(keyframes))
+
+
+def test_what_one_showed_stays_when_the_one_that_replaced_it_never_came(fused, plane_keyframes):
+    """An inbox or the disk was full, or it had no usable point. The nearest one stands in."""
+    keyframes = plane_keyframes(4)
+    mesher, before = fused(keyframes), fused(keyframes)
+    mesher.remove([0], {0: 77})
+    mesher.settle(1)
+    assert not mesher.holds(0)
+    assert_same_voxels(mesher, before)
+    mesher.move({3: AWAY @ keyframes[3].world_from_cam})  # it does not stand in
+    mesher.settle(2)
+    assert mesher.stats()["triangles"] > fused(keyframes[1:3]).stats()["triangles"]
+    mesher.move({1: AWAY @ keyframes[1].world_from_cam})
+    mesher.settle(3)
+    gone = fused([keyframes[2]]).stats()["triangles"]
+    assert mesher.stats()["triangles"] < 3 * gone  # of the three that are left
+
+
+def test_one_that_is_about_to_move_stands_in_only_where_no_other_can(fused, plane_keyframes):
+    keyframes = plane_keyframes(3)
+    mesher = fused(keyframes)
+    mesher.move({1: ASIDE @ keyframes[1].world_from_cam})
+    mesher.remove([0], {0: 77})
+    mesher.settle(1)
+    assert mesher._fusion._made.refusion._left_by.keys() == {2}
+
+
+@pytest.mark.parametrize("fault", ["nothing known", "no pinhole"])
+def test_the_first_keyframe_that_cannot_be_fused_leaves_the_voxel_of_before(
+    make_mesher, sphere_keyframes, fault
+):
+    keyframes = sphere_keyframes(2)
+    points = keyframes[0].pointmap.copy()
+    if fault == "no pinhole":
+        points[..., :2] = np.random.default_rng(0).uniform(-50, 50, points[..., :2].shape)
+    else:
+        points[:] = np.nan
+    mesher = make_mesher(voxel=0.0, begun_voxel=0.123)
+    assert mesher.integrate(replace(keyframes[0], id=99, pointmap=points)) == 0
+    assert mesher.stats()["voxel"] == 0.0
+    mesher.integrate(keyframes[1])
+    assert mesher.stats()["voxel"] == pytest.approx(0.123)

@@ -181,7 +181,7 @@ class KeyframeFusion:
                     self._archive.drop(number)  # it would come back after a crash
                 unreachable.append(number)
                 continue
-            self._remove_one(held, heirs.get(number))
+            self._remove_one(held, self._heir(held, heirs.get(number)))
             applied.append(number)
         self.unreachable += len(unreachable)
         return Correction(tuple(applied), (), tuple(unreachable))
@@ -269,21 +269,24 @@ class KeyframeFusion:
 
     def _compact(self, keyframe: Keyframe) -> StoredView | None:
         """The keyframe as it is fused; where there is no other, it fixes the voxel."""
-        if not self.ids and self._restoration is None:
-            median = median_depth(keyframe, self._config.min_confidence)
-            if not math.isfinite(median):
-                return None
-            fresh = self._config.voxel or median / self._config.auto_voxels
-            if self._parts is None:
-                self._begin(self._config.voxel or self._config.begun_voxel or fresh)
-            else:
-                self._begin_anew(fresh)
         try:
             fitting = with_fitting_camera(keyframe)
         except NotAPinhole as error:
             log.warning("keyframe %d is left out: %s", keyframe.id, error)
             return None
-        return view_from_keyframe(fitting, self._config, self._fused + 1)
+        view = view_from_keyframe(fitting, self._config, self._fused + 1)
+        if view is not None and not self.ids and self._restoration is None:
+            self._begin_with(keyframe)
+        return view
+
+    def _begin_with(self, keyframe: Keyframe) -> None:
+        """Make the volume for the first keyframe, or for the first after all were removed."""
+        median = median_depth(keyframe, self._config.min_confidence)
+        fresh = self._config.voxel or median / self._config.auto_voxels
+        if self._parts is None:
+            self._begin(self._config.voxel or self._config.begun_voxel or fresh)
+        else:
+            self._begin_anew(fresh)
 
     def _median(self, keyframe: Keyframe) -> float:
         """Median depth of its points as they would be fused; NaN where they cannot be."""
@@ -316,6 +319,20 @@ class KeyframeFusion:
         if self._archive is not None:
             self._archive.place(there, self.voxel, self.scale)
         return far
+
+    def _heir(self, gone: StoredView, told: int | None) -> int | None:
+        """Who stands in for a keyframe: the one that was `told`, or where that one was never fused,
+        the nearest, of those that are about to move only where there is no other."""
+        if told is None or self._outline(told) is not None:
+            return told
+        eye = gone.world_from_cam[:3, 3]
+
+        def strangeness(other: StoredView) -> tuple[bool, float]:
+            moves = self._made.refusion.planned(other.id) is not None
+            return moves, float(np.linalg.norm(other.world_from_cam[:3, 3] - eye))
+
+        others = [view for view in self.views.outlines() if view.id in self.ids]
+        return min(others, key=strangeness).id if others else None
 
     def _remove_one(self, held: StoredView, heir: int | None) -> None:
         stays = heir is not None and heir in self.views
