@@ -15,6 +15,7 @@ from worldsystem_mesh import forgetting
 from worldsystem_mesh.config import MeshConfig
 from worldsystem_mesh.kernels_volume import PAGED_OUT
 from worldsystem_mesh.mesher import Mesher
+from worldsystem_mesh.methods.fused import fused_samples
 
 CAMERA = Camera.from_horizontal_fov(96, 96, 1.0)
 AFTER = 10
@@ -99,6 +100,19 @@ def test_what_is_measured_where_a_block_was_let_go_gets_a_surface(flown):
     near = mesher.mesh().vertices
     assert mesher.stats()["vertices"] > before
     assert np.isclose(near[:, 2], 1.0, atol=0.02).sum() > 50
+
+
+def test_a_look_at_a_forgotten_block_gives_it_no_voxels_back(flown):
+    """As quality methods look at the blocks around a region."""
+    mesher = flown([wall(0), wall(1, noise_m=1.0), *(wall(k) for k in range(2, 40))])
+    volume, before = mesher.volume, held(mesher)
+    assert mesher.stats()["forgotten_blocks"] > 5
+    blocks = np.arange(volume.block_count)
+    seen = fused_samples(volume, volume.coords(blocks))
+    assert held(mesher) == before
+    own = seen.distances[:, :8, :8, :8].reshape(len(blocks), -1)
+    assert not np.isfinite(own[~volume.pool.holds(blocks)]).any()
+    assert np.isfinite(own[volume.pool.holds(blocks)]).any()
 
 
 def test_a_correction_does_not_bring_back_what_was_forgotten(flown):

@@ -17,7 +17,7 @@ from worldsystem_core.frames import Camera
 from worldsystem_core.geometry.pinhole import pointmap_from_depth
 from worldsystem_core.geometry.se3 import look_at, transform
 from worldsystem_core.surface import Mesh
-from worldsystem_mesh.export import decimation
+from worldsystem_mesh.export import decimation, files
 from worldsystem_mesh.export.atlas import packed, textured
 from worldsystem_mesh.export.best_photo import (
     GOOD_ENOUGH,
@@ -299,6 +299,15 @@ def test_what_cannot_be_written_is_said(tmp_path):
     broken.vertices[0, 0] = np.nan
     with pytest.raises(ExportError, match="not finite"):
         save_mesh(tmp_path / "a.ply", broken)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("ending", [".ply", ".obj", ".glb"])
+def test_so_few_faces_that_none_is_left_make_no_file(tmp_path, monkeypatch, ending):
+    """Open3D leaves none of a closed surface for one."""
+    monkeypatch.setattr(files, "decimated", lambda _mesh, _most: Mesh.empty())
+    with pytest.raises(ExportError, match="max_faces = 1 leaves no surface"):
+        save_mesh(tmp_path / f"a{ending}", plane(), max_faces=1)
     assert not list(tmp_path.iterdir())
 
 

@@ -13,6 +13,7 @@ import pytest
 
 from worldsystem_core.frames import Camera
 from worldsystem_core.geometry.pinhole import pointmap_from_depth
+from worldsystem_mesh.config import MeshConfig
 from worldsystem_mesh.sources import (
     NotAPinhole,
     PointCloud,
@@ -21,6 +22,7 @@ from worldsystem_mesh.sources import (
     keyframes_from_cloud,
     with_fitting_camera,
 )
+from worldsystem_mesh.view import view_from_keyframe
 
 CAMERA = Camera(width=64, height=48, fx=60.0, fy=58.0, cx=30.5, cy=25.0)
 
@@ -98,6 +100,18 @@ def test_a_keyframe_with_a_wrong_camera_is_fused_where_its_points_are(make_meshe
     vertices = mesher.mesh().vertices
     assert len(vertices) > 1000
     assert np.abs(vertices[:, 2]).mean() < 0.01
+
+
+@pytest.mark.parametrize("name", ["pointmap", "confidence", "rgb"])
+def test_arrays_of_another_type_are_fused_as_the_numbers_that_they_hold(sphere_keyframes, name):
+    """As of a program of one's own, where numpy makes float64 of most things."""
+    keyframe, config = sphere_keyframes(4)[0], MeshConfig()
+    array = getattr(keyframe, name)
+    other = replace(keyframe, **{name: array.astype(np.int64 if name == "rgb" else np.float64)})
+    view, twin = view_from_keyframe(other, config, 1), view_from_keyframe(keyframe, config, 1)
+    np.testing.assert_array_equal(view.depth, twin.depth)
+    np.testing.assert_array_equal(view.paint, twin.paint)
+    assert view.depth_step == pytest.approx(twin.depth_step, rel=1e-6)
 
 
 def test_a_depth_image_is_known_where_its_depth_is():

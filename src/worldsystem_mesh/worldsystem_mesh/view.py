@@ -120,9 +120,9 @@ def view_from_keyframe(keyframe: Keyframe, config: MeshConfig, order: int) -> St
     shape = keyframe.confidence.shape
     depth, paint = np.empty(shape, np.uint16), np.empty(shape, np.uint32)
     inputs = [
-        over(keyframe.pointmap, wp.float32),
-        over(keyframe.confidence, wp.float32),
-        over(keyframe.rgb, wp.uint8),
+        over(np.asarray(keyframe.pointmap, np.float32), wp.float32),
+        over(np.asarray(keyframe.confidence, np.float32), wp.float32),
+        over(np.asarray(keyframe.rgb, np.uint8), wp.uint8),
         farthest,
         max(config.min_confidence, LEAST_CONFIDENCE),
         over(depth, wp.uint16),

@@ -42,14 +42,18 @@ def save_mesh(
 
     Vertices are in the map's frame and unit, but in glb, which is y-up. Without `photos` colours
     are at the vertices. A file appears whole or not at all. Raises `ExportError` for an unknown
-    ending, a mesh that is empty, not finite or not whole, a texture in ply, when decimation fails,
-    and when a file cannot be written.
+    ending, a mesh that is empty, not finite or not whole, a texture in ply, when decimation fails
+    or leaves no face, and when a file cannot be written.
     """
     _check(path, mesh, with_texture=photos is not None)
     try:
         mesh = decimated(mesh, max_faces)
     except BackendError as error:
         raise ExportError(f"{path} not written: {error}") from error
+    if not len(mesh.faces):
+        raise ExportError(
+            f"{path} not written: max_faces = {max_faces} leaves no surface; allow more"
+        )
     made = mesh if photos is None else textured(mesh, photos)
     contents = {path: glb_bytes(made)} if path.suffix == ".glb" else _by_trimesh(path, made)
     for name, content in contents.items():

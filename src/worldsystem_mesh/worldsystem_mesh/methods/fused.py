@@ -19,13 +19,15 @@ _SAME_SHARE = 132
 
 
 def fused_samples(volume: BlockVolume, index: Int32[np.ndarray, "b 3"]) -> FusedSamples:
-    """The 9³ samples of blocks as last fused; the last ones are their upper neighbours' first."""
+    """The 9³ samples of blocks as last fused; the last ones are their upper neighbours' first.
+    Of blocks that were forgotten nothing is known."""
     distances = np.full((len(index), 9, 9, 9), np.nan, np.float32)
     colours = np.zeros((len(index), 9, 9, 9, 3), np.uint8)
     for corner in range(8):
         step = np.array([corner & 1, corner >> 1 & 1, corner >> 2], np.int32)
         ids = volume.numbers(index + step)
         held = np.flatnonzero(ids >= 0)
+        held = held[volume.pool.holds(ids[held])]  # looked at, a forgotten one would get voxels
         if not len(held):
             continue
         raw, rgb = volume.samples(ids[held]), volume.colours(ids[held])
