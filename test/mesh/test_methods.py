@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import time
+import tracemalloc
 from dataclasses import replace
 from multiprocessing.connection import Connection
 
@@ -26,6 +27,7 @@ from worldsystem_mesh.methods.fields import FieldBlend, FusedSamples, RegionFiel
 from worldsystem_mesh.methods.lattice import cells_of_samples, mesh_distances
 from worldsystem_mesh.methods.regions import RegionMap, fused_points, region_points
 from worldsystem_mesh.methods.worker import MethodWorker
+from worldsystem_mesh.surface_store import INDEX_BYTES
 from worldsystem_mesh.weld import weld
 
 RADIUS = 11.0
@@ -180,9 +182,9 @@ def test_one_region_alone_joins_its_neighbours_without_a_seam(edge_uses):
 def test_regions_settle_one_by_one_and_say_which_method_they_have(ball):
     regions = RegionMap(MeshConfig(method_region_blocks=2, method_settle_s=2.0))
     regions.take(delta(ball, 1), 0.0)
-    assert regions.settled(1.0) == []
-    assert len(regions.settled(2.0)) == 8
-    first = regions.settled(2.0)[0]
+    assert list(regions.settled(1.0)) == []
+    assert len(list(regions.settled(2.0))) == 8
+    first = next(regions.settled(2.0))
     assert regions.size(first) == (
         sum(len(b.vertices) for b in ball if tuple(i // 2 for i in b.index) == first),
         sum(tuple(i // 2 for i in b.index) == first for b in ball),
@@ -200,7 +202,7 @@ def test_regions_settle_one_by_one_and_say_which_method_they_have(ball):
 def test_a_region_forgets_the_blocks_that_lost_their_surface(ball):
     regions = RegionMap(MeshConfig(method_region_blocks=2))
     regions.take(delta(ball, 1), 0.0)
-    first = regions.settled(9.0)[0]
+    first = next(regions.settled(9.0))
     members = [b for b in ball if tuple(i // 2 for i in b.index) == first]
     elsewhere = (40, -40, 7)
     regions.take(delta([], 2, removed=(members[0].index, elsewhere)), 5.0)
@@ -209,7 +211,43 @@ def test_a_region_forgets_the_blocks_that_lost_their_surface(ball):
         len(members) - 1,
     )
     assert (regions.change(first), regions.size((20, -20, 3))) == (2, (0, 0))
-    assert regions.settled(9.0)[-1] == first, "the others have been left alone for longer"
+    assert list(regions.settled(9.0))[-1] == first, "the others have been left alone for longer"
+
+
+def test_a_region_that_lost_all_its_surface_is_forgotten(ball):
+    regions = RegionMap(MeshConfig(method_region_blocks=2))
+    assert len(regions.take(delta(ball, 1), 0.0)) == len(regions) == 8
+    first = next(regions.settled(9.0))
+    regions.mark(first, "poisson")
+    members = tuple(b.index for b in ball if tuple(i // 2 for i in b.index) == first)
+    assert regions.take(delta([], 2, removed=members), 5.0) == {first}
+    assert len(regions) == len(list(regions.settled(9.0))) == 7
+    assert (regions.methods(), regions.size(first), regions.change(first)) == ({}, (0, 0), -1)
+    regions.take(delta([b for b in ball if b.index in members], 3), 6.0)
+    assert regions.size(first)[1] == len(members)
+
+
+def test_no_region_is_followed_where_no_method_can_be_chosen(ball):
+    regions = RegionMap(MeshConfig(method_region_blocks=2, method_still="tsdf"))
+    assert regions.take(delta(ball, 1), 0.0) == set()
+    assert len(regions) == 0
+    assert regions.voxel == pytest.approx(VOXEL), "by which speeds are measured"
+
+
+def test_regions_take_less_memory_than_the_surface_that_they_follow():
+    """Of which places alone are 48 bytes a block."""
+    at = np.arange(60_000)
+    index = np.stack([at % 245, at // 245, (at * 7) % 3], axis=-1).astype(np.int32)
+    plane = delta([], 1)
+    regions = RegionMap(MeshConfig())
+    tracemalloc.start()
+    sizes = np.full(len(index), 90)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("worldsystem_mesh.methods.regions.block_sizes", lambda _: (index, sizes))
+        regions.take(plane, 0.0)
+    used, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert used < INDEX_BYTES * len(index)
 
 
 def test_speed_chooses_the_method_and_density_may_refuse_it():

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import logging
 import time
+from itertools import islice
 
 import numpy as np
 from jaxtyping import Float64
@@ -56,9 +57,10 @@ class QualityPass:
 
     def take(self, delta: MeshDelta) -> None:
         """What fusion changed on the surface; fields of regions that changed are let go."""
-        self._regions.take(delta, time.monotonic())
-        for region in [region for region in self._blend.fields if self._regions.is_stale(region)]:
-            del self._blend.fields[region]
+        changed = self._regions.take(delta, time.monotonic())
+        for region in changed:
+            self._blend.fields.pop(region, None)
+        self._showing -= {region for region in changed if region not in self._regions}
 
     @property
     def method(self) -> str:
@@ -102,7 +104,7 @@ class QualityPass:
         method = self.method
         if method == "tsdf":
             return
-        for region in self._regions.settled(time.monotonic())[:_LOOKED_AT]:
+        for region in list(islice(self._regions.settled(time.monotonic()), _LOOKED_AT)):
             chosen = self._chooser.for_region(method, *self._regions.size(region))
             if chosen == "tsdf":
                 self._regions.mark(region, "tsdf")
