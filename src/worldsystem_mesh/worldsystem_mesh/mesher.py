@@ -241,6 +241,17 @@ class Mesher:
         self._delivered = self._surface.sequence
         return self._delta(changed, gone, base, stamp_ns)
 
+    def show_fused(self, index: Int32[np.ndarray, "b 3"]) -> None:
+        """Have these blocks drawn as they are fused, with the next delta, whatever `replace_blocks`
+        had them show."""
+        if self.volume is None:
+            return
+        ids = self.volume.numbers(index)
+        ids = ids[ids >= 0]
+        ids = ids[self.volume.pool.holds(ids) | self._surface.has_surface(ids)]
+        self._own = np.union1d(self._own, ids).astype(np.int32)
+        self._has_pending |= len(ids) > 0
+
     def all_blocks(self, newer_than: int, stamp_ns: int) -> MeshDelta:
         """All that changed after sequence `newer_than`, for a client that missed something.
 

@@ -42,7 +42,9 @@ class QualityPass:
         self._side = config.method_region_blocks
         self._blend = FieldBlend(self._side, only_fill=config.method_only_fill)
         self._worker = MethodWorker(config.method_timeout_s, self._side)
+        self._only_fill = config.method_only_fill
         self._showing: set[RegionIndex] = set()
+        self._fading: set[RegionIndex] = set()
         self._speed = CameraSpeed()
         self._metric = False
         self._heard_s = -np.inf
@@ -60,6 +62,8 @@ class QualityPass:
         changed = self._regions.take(delta, time.monotonic())
         for region in changed:
             self._blend.fields.pop(region, None)
+        if not self._only_fill:
+            self._let_fade(changed & self._showing)
         self._showing -= {region for region in changed if region not in self._regions}
 
     @property
@@ -82,6 +86,9 @@ class QualityPass:
 
     def step(self, stamp_ns: int) -> MeshDelta | None:
         """Take in what is done, begin what is next; call it when the mesher is settled and idle."""
+        while self._fading:
+            if (faded := self._shown(self._fading.pop(), stamp_ns)) is not None:
+                return faded
         delta = None
         if (result := self._worker.poll()) is not None and self._job is not None:
             region, method, change = self._job
@@ -134,15 +141,23 @@ class QualityPass:
             del self._blend.fields[next(iter(self._blend.fields))]
         return self._shown(region, stamp_ns)
 
+    def _let_fade(self, regions: set[RegionIndex]) -> None:
+        """Show these regions as they are fused. A block that stayed as it was would not meet those
+        beside it; what neighbours show fades into the regions again when there is time."""
+        self._showing -= regions
+        self._fading |= regions
+        for region in regions:
+            blocks = [index for index in self._blend.affected(region) if self._of(index) == region]
+            self._mesher.show_fused(np.array(blocks, np.int32))
+
+    def _of(self, index: BlockIndex) -> RegionIndex:
+        return index[0] // self._side, index[1] // self._side, index[2] // self._side
+
     def _affected(self, region: RegionIndex) -> list[BlockIndex]:
         """The blocks that its field reaches into, but those of neighbours that show a field which
         is kept no more: without it they would lose what it filled."""
-        lost, side = self._showing - self._blend.fields.keys() - {region}, self._side
-        return [
-            index
-            for index in self._blend.affected(region)
-            if (index[0] // side, index[1] // side, index[2] // side) not in lost
-        ]
+        lost = self._showing - self._blend.fields.keys() - {region}
+        return [index for index in self._blend.affected(region) if self._of(index) not in lost]
 
     def _shown(self, region: RegionIndex, stamp_ns: int) -> MeshDelta | None:
         """Blocks that the region's field reaches into, where it changes them."""
