@@ -82,6 +82,18 @@ def test_a_second_listener_is_given_the_whole_surface(ball):
     assert late == {block.index for block in ball}
 
 
+def test_a_listener_that_takes_another_s_place_is_given_the_whole_surface(ball):
+    """As one that is begun anew: whoever looks ten times a second sees one there all the time."""
+    streamer = MeshStreamer(MeshConfig(), lambda: delta(ball, 1))
+    streamer.listeners(1, joins=1)
+    run(streamer, 10)
+    streamer.listeners(1, joins=1)
+    assert run(streamer, 5, 10.0) == []
+    streamer.listeners(1, joins=2)
+    late = {block.index for message in run(streamer, 20, 20.0) for block in received(message)}
+    assert late == {block.index for block in ball}
+
+
 def test_who_listens_already_is_told_what_went_just_before_another_came(ball):
     gone = ball[0].index
     newest = [delta(ball, 1)]

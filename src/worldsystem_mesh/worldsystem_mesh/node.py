@@ -73,7 +73,7 @@ class MesherNode(StageNode):
         self._figures: dict[str, object] = {}
         self._returning = self._restore() if self.config.restore else ReturningKeyframes()
         self._mesh_out = self.advertise(topics.MESH)
-        self._stream_out = self.advertise(topics.MESH_STREAM)
+        self._stream_out = self.advertise(topics.MESH_STREAM, notes_joins=True)
         self._statistics_out = self.advertise(topics.MESH_STATISTICS)
         self._busy_at = time.monotonic()
         self._inbox = self.listen_to_keyframes(self._on_keyframe, self._told, self._on_missed)
@@ -234,8 +234,8 @@ class MesherNode(StageNode):
             self._surface_services.fused(delta)
 
     def _publish_stream(self) -> None:
-        readers = self._stream_out.readers
-        for message in self._surface_services.stream(readers, time.monotonic()):
+        readers, joins = self._stream_out.readers, self._stream_out.joins
+        for message in self._surface_services.stream(readers, joins, time.monotonic()):
             self._stream_out.publish(message)
 
     def _publish_statistics(self) -> None:

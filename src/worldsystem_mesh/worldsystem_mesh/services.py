@@ -74,9 +74,9 @@ class MeshServices:
             self._stream.take(delta)
         return delta
 
-    def stream(self, listeners: int, now_s: float) -> Iterator[StreamedDelta]:
-        """What goes out on the stream now."""
-        self._stream.listeners(listeners)
+    def stream(self, listeners: int, joins: int, now_s: float) -> Iterator[StreamedDelta]:
+        """What goes out on the stream now, to so many, of as many as `joins` that ever came."""
+        self._stream.listeners(listeners, joins)
         return self._stream.next(now_s)
 
     def figures(self) -> dict[str, object]:

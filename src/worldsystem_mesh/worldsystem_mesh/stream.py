@@ -26,7 +26,7 @@ class MeshStreamer:
         self._bits_per_s = 1e6 * config.stream_mbps
         self._encoding = MeshEncoding[config.stream_encoding.upper()]
         self._snapshot = snapshot
-        self._listeners = 0
+        self._listeners = self._joins = 0
         self._catalogue: SurfaceCatalogue | None = None
         self._link = self._new_link()
         self._latest: MeshDelta | None = None
@@ -35,13 +35,14 @@ class MeshStreamer:
         self.bytes = 0
         self.messages = 0
 
-    def listeners(self, count: int) -> None:
-        """How many there are now; 0 ends the stream and lets go of what it held."""
-        if count > self._listeners:
-            self._begin()
-        elif not count:
+    def listeners(self, count: int, joins: int = 0) -> None:
+        """How many there are now, and ever came, as far as that is known: one may have taken
+        another's place. 0 ends the stream and lets go of what it held."""
+        if not count:
             self._catalogue = self._latest = None
-        self._listeners = count
+        elif count > self._listeners or joins > self._joins:
+            self._begin()
+        self._listeners, self._joins = count, joins
 
     def take(self, delta: MeshDelta) -> None:
         """What changed on the surface."""

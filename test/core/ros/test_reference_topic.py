@@ -137,6 +137,24 @@ def test_a_publisher_knows_whether_anybody_would_get_an_object(node, spin):
     native.destroy()
 
 
+def test_a_publisher_that_notes_joins_knows_of_each_reader_that_ever_came(node, spin):
+    publisher = ReferencePublisher(node, topics.MESH_STREAM, notes_joins=True)
+    assert publisher.joins == 0
+    kind, name = topics.MESH_STREAM.adapter.ros_type, topics.MESH_STREAM.name
+    first = node.create_subscription(kind, name, list, 2)
+    spin(lambda: publisher.joins == publisher.readers == 1)
+    node.destroy_subscription(first)
+    second = node.create_subscription(kind, name, list, 2)  # nobody looked in between
+    spin(lambda: publisher.joins == 2 and publisher.readers == 1)
+    node.destroy_subscription(second)
+    spin(lambda: publisher.readers == 0)
+    native = ReferenceSubscription(node, topics.MESH_STREAM, list)
+    assert publisher.joins == 3
+    native.destroy()
+    ReferenceSubscription(node, topics.MESH_STREAM, list).destroy()
+    assert publisher.joins == 4
+
+
 def test_a_late_subscriber_of_a_latched_topic_gets_the_last_object(node, spin):
     from worldsystem_core.objects import MapObjects
 

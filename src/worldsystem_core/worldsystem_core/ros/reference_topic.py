@@ -48,6 +48,7 @@ class _Registry:
         self.lock = threading.Lock()
         self.publishers: dict[tuple[int, str], int] = defaultdict(int)
         self.offered: dict[tuple[int, str], int] = defaultdict(int)
+        self.subscribed: dict[tuple[int, str], int] = defaultdict(int)
         self.subscriptions: dict[tuple[int, str], list[Any]] = defaultdict(list)
         self.latched: dict[tuple[int, str], dict[Any, Any]] = defaultdict(dict)
         self.left_ns: dict[tuple[int, str], int] = defaultdict(int)
@@ -71,11 +72,19 @@ def _key(node: Node, name: str) -> tuple[int, str]:
 
 
 class ReferencePublisher(Generic[T]):
-    """Publishes native objects; see the module's text. `outside=False` keeps it in the process."""
+    """Publishes native objects; see the module's text. `outside=False` keeps it in the process.
 
-    def __init__(self, node: Node, topic: Topic[T], *, outside: bool = True) -> None:
+    `notes_joins`: `joins` counts readers outside, too, as the node's executor hears of them. Not
+    for all topics: each costs the executor another thing to wait for.
+    """
+
+    def __init__(
+        self, node: Node, topic: Topic[T], *, outside: bool = True, notes_joins: bool = False
+    ) -> None:
         self.topic = topic
         self.serialised = 0
+        self._notes_joins = notes_joins
+        self._joins_outside = 0
         self._node = node
         self._key = _key(node, topic.name)
         self._dds: Any = None
@@ -92,11 +101,24 @@ class ReferencePublisher(Generic[T]):
                 self.topic.name,
                 copy.copy(self.topic.qos),  # overrides are written into it
                 qos_overriding_options=overridable(),
-                event_callbacks=PublisherEventCallbacks(use_default_callbacks=False),
+                event_callbacks=PublisherEventCallbacks(
+                    matched=self._note_matched if self._notes_joins else None,
+                    use_default_callbacks=False,
+                ),
             )
             with _registry.lock:
                 _registry.offered[self._key] += 1
             _registry.remember(self._key, self._dds.qos_profile.depth)
+
+    @property
+    def joins(self) -> int:
+        """How many readers there ever were: grows also where one takes another's place."""
+        with _registry.lock:
+            return self._joins_outside + _registry.subscribed[self._key]
+
+    def _note_matched(self, status: Any) -> None:
+        """DDS says that a reader came or went."""
+        self._joins_outside += max(status.total_count_change, 0)
 
     @property
     def readers(self) -> int:
@@ -182,6 +204,7 @@ class _Subscription(ABC):
         self._delivery.add(self)
         with _registry.lock:
             _registry.subscriptions[self._key].append(self)
+            _registry.subscribed[self._key] += 1
             lasts = list(_registry.latched[self._key].values())
         try:
             self.relink()

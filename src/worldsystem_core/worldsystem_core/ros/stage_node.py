@@ -144,9 +144,11 @@ class StageNode(Node, metaclass=MadeWhole):
             log.exception("%s goes on without what it worked on", self.get_name())
             return None
 
-    def advertise(self, topic: Topic[T], *, outside: bool = True) -> ReferencePublisher[T]:
+    def advertise(
+        self, topic: Topic[T], *, outside: bool = True, notes_joins: bool = False
+    ) -> ReferencePublisher[T]:
         """A publisher of `topic` that `close` destroys."""
-        publisher = ReferencePublisher(self, topic, outside=outside)
+        publisher = ReferencePublisher(self, topic, outside=outside, notes_joins=notes_joins)
         self._links.append(publisher)
         return publisher
 
