@@ -61,6 +61,8 @@ class PageFile:
             fcntl.flock(self._file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         self._map: mmap.mmap | None = None
         self._touched_bytes = 0
+        self.most_bytes: int | None = None
+        """Up to here the file grows by more than it needs at once."""
 
     @staticmethod
     def temporary(
@@ -111,6 +113,16 @@ class PageFile:
     def used_bytes(self) -> int:
         """Of these, what records take; places of those that were forgotten are used again."""
         return len(self._place_of_key) * self._stride
+
+    @property
+    def reserved_bytes(self) -> int:
+        """Disk that the file takes, also for records to come."""
+        return 0 if self._map is None else len(self._map)
+
+    def growth_for(self, count: int) -> int:
+        """By how many bytes the file must grow to hold `count` records more."""
+        more = count - len(self._free)
+        return max((self._places + more) * self._stride - self.reserved_bytes, 0) if more > 0 else 0
 
     def write(self, key: int, payload: UInt8[np.ndarray, "n"]) -> None:
         """Keep `payload` under `key`; when this returns, the process may die and not lose it."""
@@ -178,6 +190,8 @@ class PageFile:
     def _grow(self, end: int) -> None:
         """Reserve disk before mapping it: a full disk must be an error, not a SIGBUS."""
         size = end + max(GROWTH_BYTES, end // 4)
+        if self.most_bytes is not None:
+            size = max(min(size, self.most_bytes), end)
         try:
             try:
                 os.posix_fallocate(self._file, 0, size)

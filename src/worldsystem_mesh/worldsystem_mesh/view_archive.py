@@ -36,15 +36,20 @@ MOST_SHOWING = 8
 did. So what is kept grows with the place and not with the time."""
 
 SHOWN_SHARE = 0.9
+RECORDS_STEP_BYTES = 1 << 14
+"""By so much the file of records grows: some fifty of them."""
+
+PER_RECORDS = 64
+"""Of so many bytes of pictures, one is left for records."""
 NOBODY = -1
 
 
 class ViewArchive:
-    """Keeps views in `folder`, at most `capacity_bytes` of them; what was there before stays only
-    with `restore`.
+    """Keeps views in files of `folder`, which take at most `capacity_bytes`; what was there before
+    stays only with `restore`.
 
-    A keyframe that finds no room is not kept, and of replaced ones the oldest goes. Where nothing
-    can be written all that was kept goes, with a warning: what is old would be wrong.
+    A keyframe that finds no room is not kept, and of replaced ones the oldest of its size goes.
+    Where nothing can be written all that was kept goes, with a warning: what is old would be wrong.
     """
 
     def __init__(self, folder: Path, capacity_bytes: int, *, restore: bool) -> None:
@@ -67,8 +72,8 @@ class ViewArchive:
 
     @property
     def bytes(self) -> int:
-        """Disk that what is kept takes."""
-        return sum(pages.used_bytes for pages in (self._records, *self._files.values()))
+        """Disk that the files take, also for what is to come."""
+        return sum(pages.reserved_bytes for pages in (self._records, *self._files.values()))
 
     def kept(self) -> list[ArchivedView]:
         """All that is kept, in the order in which it was fused."""
@@ -86,12 +91,13 @@ class ViewArchive:
         """Keep a view of `keyframe`, just fused, in the place of the one of its id, if any."""
         self.drop(view.id)
         self.lose(view.order)
-        self._make_room(view.bytes)
-        if self.bytes + view.bytes > self._capacity_bytes:
-            return
         shape = (view.depth.shape[0], view.depth.shape[1])
+        pages = self._pictures(shape)
+        if not self._make_room(pages):
+            return
+        pages.most_bytes = self._most_for(pages)
         try:
-            self._pictures(shape).write(view.order, pictures_of(view))
+            pages.write(view.order, pictures_of(view))
         except PagingFailed as error:
             self._give_up(error)
             return
@@ -197,15 +203,28 @@ class ViewArchive:
             else:
                 self._left_by[one.heir][order] = NO_BLOCKS
 
-    def _make_room(self, more_bytes: int) -> None:
-        """Let replaced keyframes go, the oldest first, until `more_bytes` fit."""
-        if self.bytes + more_bytes <= self._capacity_bytes:
-            return
-        left = sorted(order for orders in self._left_by.values() for order in orders)
-        for order in left:
-            if self.bytes + more_bytes <= self._capacity_bytes:
-                return
-            self.lose(order)
+    def _make_room(self, pages: PageFile) -> bool:
+        """Whether one more fits, if need be in the place of the oldest replaced one of its size:
+        files never shrink."""
+        if self._fits(pages):
+            return True
+        left = [order for orders in self._left_by.values() for order in orders if order in pages]
+        if left:
+            self.lose(min(left))
+        return bool(left)
+
+    def _fits(self, pages: PageFile) -> bool:
+        """Whether the files may grow so far that they hold one more, and say where another lies."""
+        more = pages.growth_for(1)
+        more += RECORDS_STEP_BYTES if self._records.growth_for(2) else 0
+        return not more or self.bytes + more <= self._capacity_bytes
+
+    def _most_for(self, pages: PageFile) -> int:
+        """How large a file of pictures may become."""
+        others = sum(each.reserved_bytes for each in self._files.values() if each is not pages)
+        records = max(2 * RECORDS_STEP_BYTES, self._capacity_bytes // PER_RECORDS)
+        records = max(records, self._records.reserved_bytes)
+        return self._capacity_bytes - others - records
 
     def _is_shown(self, band: Int32[np.ndarray, "b"]) -> bool:
         """Whether enough replaced keyframes show these blocks; noise of far views reaches some
@@ -225,6 +244,7 @@ class ViewArchive:
 
     def _write(self, kept: ArchivedView) -> None:
         self._kept[kept.view.order] = kept
+        self._records.most_bytes = self._records.reserved_bytes + RECORDS_STEP_BYTES
         try:
             self._records.write(kept.view.order, packed(kept))
         except PagingFailed as error:
