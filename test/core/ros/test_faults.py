@@ -56,7 +56,7 @@ class Fragile(StageNode):
 @pytest.fixture
 def run(context, monkeypatch):
     """Start a `Fragile` and send it frames; returns the node's thread once it took them all."""
-    monkeypatch.setattr(reference_topic, "_registry", reference_topic._Registry())
+    monkeypatch.setattr(reference_topic, "_registry", reference_topic.TopicRegistry())
     threads = []
 
     def start(bad, frames, **keywords):
@@ -132,7 +132,7 @@ class Broken(StageNode):
 def test_a_stage_that_can_take_nothing_in_the_threads_of_others_ends_in_its_own(
     context, monkeypatch
 ):
-    monkeypatch.setattr(reference_topic, "_registry", reference_topic._Registry())
+    monkeypatch.setattr(reference_topic, "_registry", reference_topic.TopicRegistry())
     other = Node("other", context=context)
     out = ReferencePublisher(other, topics.GPS, outside=False)
     thread = NodeThread(Broken(context))

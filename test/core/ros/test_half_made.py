@@ -46,7 +46,7 @@ class HalfMade(StageNode):
 @pytest.fixture
 def other(context, monkeypatch):
     """A node beside it in the process."""
-    monkeypatch.setattr(reference_topic, "_registry", reference_topic._Registry())
+    monkeypatch.setattr(reference_topic, "_registry", reference_topic.TopicRegistry())
     node = Node("other", context=context)
     yield node
     node.destroy_node()

@@ -16,7 +16,6 @@ rclpy = pytest.importorskip("rclpy", reason="ROS is not set up: run these throug
 from rclpy.node import Node  # noqa: E402
 
 from worldsystem_core.config import Config  # noqa: E402
-from worldsystem_core.errors import BackendError, StageStuck  # noqa: E402
 from worldsystem_core.frames import Frame  # noqa: E402
 from worldsystem_core.reconstruction import (  # noqa: E402
     Pose,
@@ -85,7 +84,7 @@ def wait_until(condition, timeout_s=10.0):
 
 @pytest.fixture(autouse=True)
 def fresh_registry(monkeypatch):
-    monkeypatch.setattr(reference_topic, "_registry", reference_topic._Registry())
+    monkeypatch.setattr(reference_topic, "_registry", reference_topic.TopicRegistry())
 
 
 def test_a_bell_rung_often_wakes_once_and_one_rung_early_is_not_missed():
@@ -211,119 +210,6 @@ def test_a_node_that_does_not_end_is_not_used_beside_the_thread_that_is_at_work(
     finish_all([thread], 0.1)
     assert used == ["input_ended", "close"]
     close()
-
-
-class Asked(StageNode):
-    """Is at something that no inbox knows of, as the answer to a service, until `go`."""
-
-    def __init__(self, context):
-        super().__init__("asked", NoSettings, context=context)
-        self.begun, self.go, self.ends = threading.Event(), threading.Event(), []
-        self._once = self.create_timer(0.01, self._answer)
-
-    def _answer(self):
-        self._once.cancel()
-        self.begun.set()
-        self.go.wait(60.0)
-
-    def input_ended(self):
-        self.ends.append("input_ended")
-
-    def close(self):
-        self.ends.append("close")
-        super().close()
-
-
-def test_what_takes_long_without_an_inbox_is_waited_for_at_the_end(context, monkeypatch):
-    monkeypatch.setattr(node_thread, "_JOIN_S", 0.05)
-    thread = NodeThread(Asked(context))
-    thread.start()
-    assert thread.node.begun.wait(20.0)
-    later = threading.Timer(0.5, thread.node.go.set)
-    later.start()
-    finish_all([thread], 60.0)
-    later.join()
-    assert thread.node.ends == ["input_ended", "close"]
-    assert thread.failure is None
-
-
-def test_a_stage_still_at_work_when_its_time_is_over_has_failed(context, monkeypatch):
-    """Its results are lost: whoever runs it must not end as if all were well."""
-    monkeypatch.setattr(node_thread, "_JOIN_S", 0.05)
-    thread = NodeThread(Asked(context))
-    thread.start()
-    assert thread.node.begun.wait(20.0)
-    finish_all([thread], 0.1)
-    assert isinstance(thread.failure, StageStuck)
-    assert "asked" in str(thread.failure)
-    thread.node.go.set()
-    wait_until(lambda: not thread.is_stuck)
-    thread.node.close()
-
-
-def test_only_who_has_the_turn_when_a_node_is_to_end_is_waited_for(context):
-    """Two that always have more to do hand it to each other for ever."""
-    thread = NodeThread(Asked(context))
-    turn, ended = thread.node.turn, threading.Event()
-
-    def work_on() -> None:
-        while not ended.is_set():
-            with turn:
-                time.sleep(0.001)
-
-    with turn:
-        assert not thread.wait_idle(0.1)
-        others = [threading.Thread(target=work_on) for _ in range(2)]
-        for other in others:
-            other.start()
-        wait_until(lambda: turn.waiting == 2)
-    assert thread.wait_idle(60.0)
-    ended.set()
-    for other in others:
-        other.join()
-    thread.stop()
-    thread.node.close()
-
-
-class FailsBesideAFrame(StageNode):
-    """A timer's callback fails while a frame waits for its turn."""
-
-    def __init__(self, context):
-        super().__init__("fails_beside", NoSettings, context=context)
-        self.failing, self.go = threading.Event(), threading.Event()
-        self.listen(topics.IMAGE, self._on_frame)
-        self._once = self.create_timer(0.01, self._fail)
-
-    def _on_frame(self, frame):
-        self.ledger.take(frame.id)
-        self.go.wait(60.0)
-        self.ledger.use(frame.id)
-
-    def _fail(self):
-        self._once.cancel()
-        self.failing.set()
-        wait_until(lambda: self.turn.waiting == 1)
-        raise BackendError("the weights are gone")
-
-    def gave_up(self, error):
-        wait_until(lambda: self.ledger.taken == 1)
-        super().gave_up(error)
-
-
-def test_a_frame_in_work_when_the_stage_fails_beside_it_is_settled_once(context):
-    node = FailsBesideAFrame(context)
-    thread, publisher = NodeThread(node), ReferencePublisher(node, topics.IMAGE)
-    thread.start()
-    assert node.failing.wait(20.0)
-    publisher.publish(a_frame(1))
-    wait_until(lambda: thread.failure and (node.turn.waiting or node.ledger.state().dropped))
-    node.go.set()
-    wait_until(lambda: not any(each.is_alive() for each in thread._threads))
-    state = node.ledger.state()
-    assert (state.taken, state.used, state.dropped) == (1, 1, {})
-    assert node.ledger.violations == 0
-    thread.finish(0.0)
-    node.close()
 
 
 def test_a_shared_topic_is_heard_from_outside_only_while_somebody_is(context):

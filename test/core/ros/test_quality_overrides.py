@@ -31,7 +31,7 @@ class NoSettings(Config):
 @pytest.fixture
 def stage(context, monkeypatch):
     """A function that makes a stage with overrides."""
-    monkeypatch.setattr(reference_topic, "_registry", reference_topic._Registry())
+    monkeypatch.setattr(reference_topic, "_registry", reference_topic.TopicRegistry())
     made = []
 
     def make(**overrides):

@@ -41,7 +41,7 @@ def a_frame(number: int) -> Frame:
 
 @pytest.fixture
 def node(context, monkeypatch):
-    monkeypatch.setattr(reference_topic, "_registry", reference_topic._Registry())
+    monkeypatch.setattr(reference_topic, "_registry", reference_topic.TopicRegistry())
     node = Node("tester", context=context)
     yield node
     node.destroy_node()
@@ -258,7 +258,7 @@ def test_one_message_that_is_none_is_no_problem_any_more_after_a_while(node, mon
 
 
 def test_overriding_the_quality_of_one_topic_changes_no_other(context, monkeypatch):
-    monkeypatch.setattr(reference_topic, "_registry", reference_topic._Registry())
+    monkeypatch.setattr(reference_topic, "_registry", reference_topic.TopicRegistry())
     name = "qos_overrides./imu.publisher.reliability"
     given = [rclpy.parameter.Parameter(name, value="best_effort")]
     node = Node("tester", context=context, parameter_overrides=given)

@@ -16,10 +16,8 @@ from __future__ import annotations
 
 import copy
 import logging
-import threading
 import time
 from abc import ABC, abstractmethod
-from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar
 
@@ -34,37 +32,14 @@ from worldsystem_core.ros.delivery import delivery_of
 from worldsystem_core.ros.qos import depth_of, overridable
 from worldsystem_core.ros.quality_mismatch import QualityMismatch
 from worldsystem_core.ros.topic import Topic
+from worldsystem_core.ros.topic_registry import TopicRegistry
 
 T = TypeVar("T")
-_REMEMBERED = 256
 _REMNANTS_NS = 1_000_000_000
 _log = logging.getLogger(__name__)
 
 
-class _Registry:
-    """Who publishes and who listens to a topic in this process."""
-
-    def __init__(self) -> None:
-        self.lock = threading.Lock()
-        self.publishers: dict[tuple[int, str], int] = defaultdict(int)
-        self.offered: dict[tuple[int, str], int] = defaultdict(int)
-        self.subscribed: dict[tuple[int, str], int] = defaultdict(int)
-        self.subscriptions: dict[tuple[int, str], list[Any]] = defaultdict(list)
-        self.latched: dict[tuple[int, str], dict[Any, Any]] = defaultdict(dict)
-        self.left_ns: dict[tuple[int, str], int] = defaultdict(int)
-        self.sent: dict[tuple[int, str], deque[bytes]] = defaultdict(
-            lambda: deque(maxlen=_REMEMBERED)
-        )
-
-    def remember(self, key: tuple[int, str], depth: int) -> None:
-        """Know as many own messages again as can be on their way: `depth` at the writer's end, and
-        as many at the reader's."""
-        with self.lock:
-            if (self.sent[key].maxlen or 0) < 2 * depth:
-                self.sent[key] = deque(self.sent[key], 2 * depth)
-
-
-_registry = _Registry()
+_registry = TopicRegistry()
 
 
 def _key(node: Node, name: str) -> tuple[int, str]:

@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A node that is told to end, or fails, while one of its callbacks is at work."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+rclpy = pytest.importorskip("rclpy", reason="ROS is not set up: run these through `make test`")
+
+from worldsystem_core.config import Config  # noqa: E402
+from worldsystem_core.errors import BackendError, StageStuck  # noqa: E402
+from worldsystem_core.frames import Frame  # noqa: E402
+from worldsystem_core.ros import node_thread, reference_topic, topics  # noqa: E402
+from worldsystem_core.ros.node_thread import NodeThread, finish_all  # noqa: E402
+from worldsystem_core.ros.reference_topic import ReferencePublisher  # noqa: E402
+from worldsystem_core.ros.stage_node import StageNode  # noqa: E402
+
+
+@dataclass(frozen=True)
+class NoSettings(Config):
+    """Nothing to set."""
+
+
+def a_frame(number: int) -> Frame:
+    return Frame(id=number, stamp_ns=number, rgb=np.zeros((2, 2, 3), np.uint8))
+
+
+def wait_until(condition, timeout_s=10.0):
+    deadline = time.monotonic() + timeout_s
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.005)
+    assert condition()
+
+
+@pytest.fixture(autouse=True)
+def fresh_registry(monkeypatch):
+    monkeypatch.setattr(reference_topic, "_registry", reference_topic.TopicRegistry())
+
+
+class Asked(StageNode):
+    """Is at something that no inbox knows of, as the answer to a service, until `go`."""
+
+    def __init__(self, context):
+        super().__init__("asked", NoSettings, context=context)
+        self.begun, self.go, self.ends = threading.Event(), threading.Event(), []
+        self._once = self.create_timer(0.01, self._answer)
+
+    def _answer(self):
+        self._once.cancel()
+        self.begun.set()
+        self.go.wait(60.0)
+
+    def input_ended(self):
+        self.ends.append("input_ended")
+
+    def close(self):
+        self.ends.append("close")
+        super().close()
+
+
+def test_what_takes_long_without_an_inbox_is_waited_for_at_the_end(context, monkeypatch):
+    monkeypatch.setattr(node_thread, "_JOIN_S", 0.05)
+    thread = NodeThread(Asked(context))
+    thread.start()
+    assert thread.node.begun.wait(20.0)
+    later = threading.Timer(0.5, thread.node.go.set)
+    later.start()
+    finish_all([thread], 60.0)
+    later.join()
+    assert thread.node.ends == ["input_ended", "close"]
+    assert thread.failure is None
+
+
+def test_a_stage_still_at_work_when_its_time_is_over_has_failed(context, monkeypatch):
+    """Its results are lost: whoever runs it must not end as if all were well."""
+    monkeypatch.setattr(node_thread, "_JOIN_S", 0.05)
+    thread = NodeThread(Asked(context))
+    thread.start()
+    assert thread.node.begun.wait(20.0)
+    finish_all([thread], 0.1)
+    assert isinstance(thread.failure, StageStuck)
+    assert "asked" in str(thread.failure)
+    thread.node.go.set()
+    wait_until(lambda: not thread.is_stuck)
+    thread.node.close()
+
+
+def test_only_who_has_the_turn_when_a_node_is_to_end_is_waited_for(context):
+    """Two that always have more to do hand it to each other for ever."""
+    thread = NodeThread(Asked(context))
+    turn, ended = thread.node.turn, threading.Event()
+
+    def work_on() -> None:
+        while not ended.is_set():
+            with turn:
+                time.sleep(0.001)
+
+    with turn:
+        assert not thread.wait_idle(0.1)
+        others = [threading.Thread(target=work_on) for _ in range(2)]
+        for other in others:
+            other.start()
+        wait_until(lambda: turn.waiting == 2)
+    assert thread.wait_idle(60.0)
+    ended.set()
+    for other in others:
+        other.join()
+    thread.stop()
+    thread.node.close()
+
+
+class FailsBesideAFrame(StageNode):
+    """A timer's callback fails while a frame waits for its turn."""
+
+    def __init__(self, context):
+        super().__init__("fails_beside", NoSettings, context=context)
+        self.failing, self.go = threading.Event(), threading.Event()
+        self.listen(topics.IMAGE, self._on_frame)
+        self._once = self.create_timer(0.01, self._fail)
+
+    def _on_frame(self, frame):
+        self.ledger.take(frame.id)
+        self.go.wait(60.0)
+        self.ledger.use(frame.id)
+
+    def _fail(self):
+        self._once.cancel()
+        self.failing.set()
+        wait_until(lambda: self.turn.waiting == 1)
+        raise BackendError("the weights are gone")
+
+    def gave_up(self, error):
+        wait_until(lambda: self.ledger.taken == 1)
+        super().gave_up(error)
+
+
+def test_a_frame_in_work_when_the_stage_fails_beside_it_is_settled_once(context):
+    node = FailsBesideAFrame(context)
+    thread, publisher = NodeThread(node), ReferencePublisher(node, topics.IMAGE)
+    thread.start()
+    assert node.failing.wait(20.0)
+    publisher.publish(a_frame(1))
+    wait_until(lambda: thread.failure and (node.turn.waiting or node.ledger.state().dropped))
+    node.go.set()
+    wait_until(lambda: not any(each.is_alive() for each in thread._threads))
+    state = node.ledger.state()
+    assert (state.taken, state.used, state.dropped) == (1, 1, {})
+    assert node.ledger.violations == 0
+    thread.finish(0.0)
+    node.close()
