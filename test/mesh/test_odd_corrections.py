@@ -106,3 +106,17 @@ def test_the_first_keyframe_that_cannot_be_fused_leaves_the_voxel_of_before(
     assert mesher.stats()["voxel"] == 0.0
     mesher.integrate(keyframes[1])
     assert mesher.stats()["voxel"] == pytest.approx(0.123)
+
+
+@pytest.mark.parametrize("size", [0.0, -1.0, np.nan, np.inf])
+def test_a_size_that_is_none_is_refused_and_others_move_as_ever(fused, sphere_keyframes, size):
+    keyframes = sphere_keyframes(4)
+    mesher, twin = fused(keyframes), fused(keyframes)
+    poses = {k.id: ASIDE @ k.world_from_cam for k in keyframes[:2]}
+    told = mesher.move(poses, {0: size, 1: 1.2}, None)
+    twin.move({1: poses[1]}, {1: 1.2})
+    assert told.unreachable == (0,)
+    for each in (mesher, twin):
+        each.settle(1)
+    assert mesher.views.outline(0).scale == 1.0
+    assert_same_voxels(mesher, twin)

@@ -153,16 +153,18 @@ class KeyframeFusion:
     ) -> Correction:
         """As `Mesher.move`; what moved is fused anew by `work`."""
         self._bring_back()
-        self._rescale_root(point_scale, scale)
+        sized = {number: size for number, size in point_scale.items() if 0.0 < size < math.inf}
+        self._rescale_root(sized, scale)
         applied: list[int] = []
         insignificant: list[int] = []
         unreachable: list[int] = []
         for number, pose in world_from_cam.items():
             held = self._outline(number)
-            if held is None or not np.isfinite(pose).all():
+            is_odd = not np.isfinite(pose).all() or number in point_scale.keys() - sized.keys()
+            if held is None or is_odd:
                 unreachable.append(number)
                 continue
-            size = point_scale.get(number, self._newest(held).scale)
+            size = sized.get(number, self._newest(held).scale)
             far = self._move_one(held, held.placed(pose, float(size)))
             (applied if far else insignificant).append(number)
         self.unreachable += len(unreachable)

@@ -129,8 +129,8 @@ class Mesher:
 
         `point_scale` is the factor on a keyframe's pointmap as first told. With `scale` the root
         changes its unit: the voxel grows as the keyframes do. A move is judged against the pose
-        that the keyframe is fused at, so that many small ones add up. Poses are rigid and finite;
-        others are refused as `unreachable`.
+        that the keyframe is fused at, so that many small ones add up. Poses are rigid and finite,
+        sizes above 0; others are refused as `unreachable`.
         """
         unit = self._fusion.scale
         correction = self._fusion.move(world_from_cam, point_scale or {}, scale)
