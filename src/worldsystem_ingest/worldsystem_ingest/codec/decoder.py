@@ -84,6 +84,11 @@ class Decoder:
             show_broken=settings.show_broken,
         )
 
+    @property
+    def reorders(self) -> bool:
+        """Whether pictures may come out in another order than that of their units."""
+        return self._settings.codec != "vp8" and not self._ignore_reordering
+
     def missing(self, reason: str = NO_KEY_FRAME) -> list[Outcome]:
         """Units never came: those that follow are lost for `reason` until an entry, or concealed.
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -15,6 +16,7 @@ from worldsystem_ingest.config import IngestConfig
 from worldsystem_ingest.sink import CORRUPT, DECODER_BUSY, NO_KEY_FRAME, STOPPED, Sink
 
 _POLL_S = 0.2
+_MOST_GROUPS = 64  # under way at once, were every picture a key frame: the decoder holds up to 33
 _MOST_QUEUED_BYTES = 64 * 2**20  # 60 pictures at 250 Mbit/s and 30 fps
 
 
@@ -38,9 +40,9 @@ class LiveDecoding:
     """Takes access units from the network thread and decodes them in the thread that runs it.
 
     Ids and stamps grow in the order in which pictures leave, which with B pictures is not the one
-    in which they are coded: each takes the smallest id and the earliest stamp of those that the
-    decoder has, and leaves its own to them. Times of capture so stay with their pictures, arrivals
-    go to pictures in the order in which they are shown, and each id ends once.
+    in which they are coded: each takes the smallest id and the earliest stamp of those of its group
+    that the decoder has, and leaves its own to them. Times of capture so stay with their pictures,
+    arrivals go to pictures in the order in which they are shown, and each id ends once.
 
     The network is never kept waiting: what does not fit is dropped as `decoder_busy`, with
     everything that depends on it up to the next key frame. `camera` is asked as each picture comes,
@@ -68,6 +70,7 @@ class LiveDecoding:
         self._codec = "h264"
         self._decoder = self._open_decoder()
         self._open: dict[int, _Open] = {}  # by the unit's own id
+        self._keys: deque[int] = deque([-1], maxlen=_MOST_GROUPS)
         self._last_stamp_ns = -1
         self._last_id: int | None = None
         self.broken_frames = 0
@@ -119,6 +122,8 @@ class LiveDecoding:
             reason = NO_KEY_FRAME if queued.after_loss else DECODER_BUSY
             self._settle(self._decoder.missing(reason))
         self._last_id = unit.id
+        if unit.is_key:
+            self._keys.append(unit.id)
         self._open[unit.id] = _Open(queued, unit.id, unit.stamp_ns)
         self._settle(self._decoder.feed(unit.id, unit.data, unit.is_key))
 
@@ -134,7 +139,7 @@ class LiveDecoding:
     def _settle(self, outcomes: list[Outcome]) -> None:
         for outcome in outcomes:
             if isinstance(outcome, Decoded):
-                self._take_earliest(self._open[outcome.index])
+                self._take_earliest(outcome.index)
             left = self._open.pop(outcome.index)
             if isinstance(outcome, Decoded):
                 self._sink.frame(self._frame(left, outcome))
@@ -144,11 +149,20 @@ class LiveDecoding:
             if not self._queue.closed and not (isinstance(outcome, Decoded) and outcome.whole):
                 self._need_key_frame(CORRUPT if isinstance(outcome, Decoded) else outcome.reason)
 
-    def _take_earliest(self, leaving: _Open) -> None:
-        """Give `leaving` the smallest id and the earliest stamp there is, in exchange for its."""
-        first = min(self._open.values(), key=lambda other: other.id)
+    def _take_earliest(self, index: int) -> None:
+        """Give the unit `index` the smallest id and the earliest stamp of those that its picture is
+        shown before, in exchange for its own.
+
+        What is left of groups before, or in a stream without reordering, gives no picture any more.
+        """
+        if not self._decoder.reorders:
+            return
+        leaving = self._open[index]
+        begin = max((key for key in self._keys if key <= index), default=-1)
+        group = [other for own, other in self._open.items() if own >= begin]
+        first = min(group, key=lambda other: other.id)
         first.id, leaving.id = leaving.id, first.id
-        first = min(self._open.values(), key=lambda other: other.stamp_ns)
+        first = min(group, key=lambda other: other.stamp_ns)
         first.stamp_ns, leaving.stamp_ns = leaving.stamp_ns, first.stamp_ns
 
     def _frame(self, left: _Open, decoded: Decoded) -> Frame:
