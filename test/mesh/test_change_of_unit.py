@@ -42,6 +42,14 @@ def tell(mesher, poses: dict[int, np.ndarray], each: int, *, idles: bool = False
             mesher.go_on(1, 0.2)
 
 
+def settled(make_mesher, keyframes):
+    mesher = make_mesher(voxel=VOXEL, min_weight=0.5)
+    for keyframe in keyframes:
+        mesher.integrate(keyframe)
+    mesher.settle(0)
+    return mesher
+
+
 def in_the_new_unit_from_the_beginning(make_mesher, keyframes, poses):
     mesher = make_mesher(voxel=VOXEL * RATIO, min_weight=0.5)
     for k in keyframes:
@@ -58,10 +66,7 @@ def test_keyframes_that_move_as_the_unit_changes_are_where_they_belong(
     make_mesher, sphere_keyframes, each, idles
 ):
     keyframes = sphere_keyframes(COUNT)
-    mesher = make_mesher(voxel=VOXEL, min_weight=0.5)
-    for keyframe in keyframes:
-        mesher.integrate(keyframe)
-    mesher.settle(0)
+    mesher = settled(make_mesher, keyframes)
     poses = {k.id: k.world_from_cam for k in keyframes}
     new = in_new_unit(moved_aside(poses, range(9, 12)))
     tell(mesher, new, each, idles=idles)
@@ -75,10 +80,7 @@ def test_what_waits_to_move_when_the_unit_changes_goes_where_it_was_told(
     make_mesher, sphere_keyframes, each, idles
 ):
     keyframes = sphere_keyframes(COUNT)
-    mesher = make_mesher(voxel=VOXEL, min_weight=0.5)
-    for keyframe in keyframes:
-        mesher.integrate(keyframe)
-    mesher.settle(0)
+    mesher = settled(make_mesher, keyframes)
     poses = moved_aside({k.id: k.world_from_cam for k in keyframes}, range(6))
     mesher.move({i: poses[i] for i in range(6)})
     new = in_new_unit(poses)
@@ -92,10 +94,7 @@ def test_a_unit_ten_times_as_large_that_is_told_in_parts_makes_the_map_no_larger
 ):
     """Views in the old unit, made anew with the new voxel, saw through space ten times as far."""
     keyframes = sphere_keyframes(COUNT)
-    mesher = make_mesher(voxel=VOXEL, min_weight=0.5)
-    for keyframe in keyframes:
-        mesher.integrate(keyframe)
-    mesher.settle(0)
+    mesher = settled(make_mesher, keyframes)
     before = mesher.stats()["blocks"]
     poses = moved_aside({k.id: k.world_from_cam for k in keyframes}, range(6))
     mesher.move({i: poses[i] for i in range(6)})

@@ -3,13 +3,11 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
+from plain_keyframe import plain_keyframe
 
 rclpy = pytest.importorskip("rclpy", reason="ROS is not set up: run these through `make test`")
 
-from worldsystem_core.frames import Camera  # noqa: E402
-from worldsystem_core.reconstruction import Keyframe, NewKeyframe  # noqa: E402
 from worldsystem_core.ros import topics  # noqa: E402
 from worldsystem_core.ros.node_thread import NodeThread, finish_all  # noqa: E402
 from worldsystem_core.ros.reference_topic import ReferencePublisher  # noqa: E402
@@ -17,21 +15,6 @@ from worldsystem_storage.node import RecorderNode  # noqa: E402
 from worldsystem_storage.space import Reserve  # noqa: E402
 
 COUNT = 2 * topics.KEYFRAME.waiting
-
-
-def a_keyframe(number: int) -> NewKeyframe:
-    return NewKeyframe(
-        Keyframe(
-            id=number,
-            frame_id=10 * number,
-            stamp_ns=10**18,
-            world_from_cam=np.eye(4),
-            camera=Camera(width=8, height=6, fx=8.0, fy=8.0, cx=3.5, cy=2.5),
-            pointmap=np.ones((6, 8, 3), np.float32),
-            confidence=np.ones((6, 8), np.float32),
-            rgb=np.zeros((6, 8, 3), np.uint8),
-        )
-    )
 
 
 def test_every_keyframe_is_a_file_or_counted_with_the_reason_why_it_is_none(context, tmp_path):
@@ -45,10 +28,10 @@ def test_every_keyframe_is_a_file_or_counted_with_the_reason_why_it_is_none(cont
     try:
         with node.turn:  # it is at something else meanwhile
             for number in range(COUNT):
-                keyframes.publish(a_keyframe(number))
+                keyframes.publish(plain_keyframe(number))
         assert thread.wait_idle(20.0)
         node._keyframe_files._reserve = Reserve(tmp_path, 1 << 40)  # no disk has that
-        keyframes.publish(a_keyframe(COUNT))
+        keyframes.publish(plain_keyframe(COUNT))
         assert thread.wait_idle(20.0)
         files, state = len(list(tmp_path.glob("video/*/keyframe_*.jpg"))), node.ledger.state()
         assert (state.used, state.in_flight, node.ledger.violations) == (files, 0, 0)

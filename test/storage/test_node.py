@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from plain_keyframe import plain_keyframe
 from rosbags.highlevel import AnyReader
 
 pytest.importorskip("rclpy", reason="ROS is not set up: run these through `make test`")
@@ -24,7 +25,6 @@ from tf2_msgs.msg import TFMessage
 from worldsystem_msgs.srv import StartRecording, StopRecording
 
 from worldsystem_core.frames import Camera, EncodedFrame, Frame
-from worldsystem_core.reconstruction import Keyframe, NewKeyframe
 from worldsystem_core.ros import qos, topics
 from worldsystem_core.ros.node_thread import NodeThread, finish_all
 from worldsystem_core.ros.reference_topic import BytesSubscription, ReferencePublisher
@@ -176,17 +176,7 @@ def test_keyframes_are_written_as_pictures_with_poses(context, tmp_path):
     _, thread = recorder(context, tmp_path)
     stage = Node("stage", context=context)
     keyframes = ReferencePublisher(stage, topics.KEYFRAME)
-    keyframe = Keyframe(
-        id=4,
-        frame_id=40,
-        stamp_ns=10**18,
-        world_from_cam=np.eye(4),
-        camera=Camera(width=8, height=6, fx=8.0, fy=8.0, cx=3.5, cy=2.5),
-        pointmap=np.ones((6, 8, 3), np.float32),
-        confidence=np.ones((6, 8), np.float32),
-        rgb=np.zeros((6, 8, 3), np.uint8),
-    )
-    keyframes.publish(NewKeyframe(keyframe))
+    keyframes.publish(plain_keyframe(4))
     wait_until(lambda: list(tmp_path.glob("video/*/keyframe_4.jpg")))
     keyframes.destroy()
     finish_all([thread], 20.0)

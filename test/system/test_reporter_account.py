@@ -3,35 +3,18 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
+from plain_keyframe import plain_keyframe
 
 rclpy = pytest.importorskip("rclpy", reason="ROS is not set up: run these through `make test`")
 
 from worldsystem.node import ReporterNode  # noqa: E402
-from worldsystem_core.frames import Camera  # noqa: E402
 from worldsystem_core.ledger import LedgerState, StageReport  # noqa: E402
-from worldsystem_core.reconstruction import Keyframe, NewKeyframe  # noqa: E402
 from worldsystem_core.ros import topics  # noqa: E402
 from worldsystem_core.ros.node_thread import NodeThread  # noqa: E402
 from worldsystem_core.ros.reference_topic import ReferencePublisher  # noqa: E402
 
 COUNT = 3 * topics.KEYFRAME.waiting
-
-
-def a_keyframe(number: int) -> NewKeyframe:
-    return NewKeyframe(
-        Keyframe(
-            id=number,
-            frame_id=10 * number,
-            stamp_ns=10**18 + number,
-            world_from_cam=np.eye(4),
-            camera=Camera(width=8, height=6, fx=8.0, fy=8.0, cx=3.5, cy=2.5),
-            pointmap=np.ones((6, 8, 3), np.float32),
-            confidence=np.ones((6, 8), np.float32),
-            rgb=np.zeros((6, 8, 3), np.uint8),
-        )
-    )
 
 
 def test_keyframes_that_a_slow_reporter_lost_are_expected_of_the_mesher_too(context, tmp_path):
@@ -44,7 +27,7 @@ def test_keyframes_that_a_slow_reporter_lost_are_expected_of_the_mesher_too(cont
     try:
         with reporter.turn:  # it is at something else meanwhile
             for number in range(COUNT):
-                keyframes.publish(a_keyframe(number))
+                keyframes.publish(plain_keyframe(number, 10**18 + number))
         assert thread.wait_idle(20.0)
         took_all = LedgerState("mesher", COUNT, COUNT, {})
         reporter.observer.stage(

@@ -5,41 +5,20 @@ from __future__ import annotations
 
 import threading
 import time
-from dataclasses import dataclass
 
-import numpy as np
 import pytest
 
 rclpy = pytest.importorskip("rclpy", reason="ROS is not set up: run these through `make test`")
 
-from worldsystem_core.config import Config  # noqa: E402
+from node_lab import NoSettings, a_frame, wait_until  # noqa: E402
+
 from worldsystem_core.errors import BackendError, StageStuck  # noqa: E402
-from worldsystem_core.frames import Frame  # noqa: E402
-from worldsystem_core.ros import node_thread, reference_topic, topics  # noqa: E402
+from worldsystem_core.ros import node_thread, topics  # noqa: E402
 from worldsystem_core.ros.node_thread import NodeThread, finish_all  # noqa: E402
 from worldsystem_core.ros.reference_topic import ReferencePublisher  # noqa: E402
 from worldsystem_core.ros.stage_node import StageNode  # noqa: E402
 
-
-@dataclass(frozen=True)
-class NoSettings(Config):
-    """Nothing to set."""
-
-
-def a_frame(number: int) -> Frame:
-    return Frame(id=number, stamp_ns=number, rgb=np.zeros((2, 2, 3), np.uint8))
-
-
-def wait_until(condition, timeout_s=10.0):
-    deadline = time.monotonic() + timeout_s
-    while not condition() and time.monotonic() < deadline:
-        time.sleep(0.005)
-    assert condition()
-
-
-@pytest.fixture(autouse=True)
-def fresh_registry(monkeypatch):
-    monkeypatch.setattr(reference_topic, "_registry", reference_topic.TopicRegistry())
+pytestmark = pytest.mark.usefixtures("fresh_registry")
 
 
 class Asked(StageNode):
