@@ -16,6 +16,7 @@ from worldsystem_core.reconstruction import Keyframe, Pose, ScaleState, Tracking
 from worldsystem_core.sparing import Sparing
 from worldsystem_core.telemetry import GpsFix, OdometrySample
 from worldsystem_slam3r.graph.atlas import Atlas
+from worldsystem_slam3r.scale import root
 from worldsystem_slam3r.scale.enu import EnuFrame, ecef_m, geodetic
 from worldsystem_slam3r.scale.metric import MetricScale
 from worldsystem_slam3r.scale.root import MetricRoot
@@ -146,8 +147,9 @@ def test_a_straight_leg_over_ground_that_is_looked_straight_down_at_does_not_say
 
 
 @pytest.mark.parametrize("seed", [0, 3])
-def test_a_map_that_became_metric_on_its_side_stands_up_when_positions_say_so(seed):
+def test_a_map_that_became_metric_on_its_side_stands_up_when_positions_say_so(seed, monkeypatch):
     """It flies sideways and looks down, so that the pictures' up lies across the path."""
+    monkeypatch.setattr(root, "TILT_KNOWN_RAD", 0.5)  # so that it is metric after one leg
     flight = Flight()
     survey(flight, 0.0, range(1), seed=seed)
     assert flight.atlas.scale is ScaleState.METRIC
@@ -155,6 +157,16 @@ def test_a_map_that_became_metric_on_its_side_stands_up_when_positions_say_so(se
     survey(flight, 0.0, range(1, 3), seed=seed)
     assert flight.tilt_deg() < 4.0
     assert flight.off_m() < 8.0
+
+
+@pytest.mark.parametrize("seed", [0, 3])
+def test_a_map_whose_roll_one_leg_leaves_open_turns_metric_upright_with_the_second(seed):
+    flight = Flight()
+    survey(flight, 0.0, range(1), seed=seed)
+    assert flight.atlas.scale is ScaleState.SCENE
+    survey(flight, 0.0, range(1, 3), seed=seed)
+    assert flight.atlas.scale is ScaleState.METRIC
+    assert flight.tilt_deg() < 4.0
 
 
 def cruise(flight: Flight, minutes: float) -> np.ndarray:

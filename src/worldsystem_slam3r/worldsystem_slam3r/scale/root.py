@@ -39,8 +39,8 @@ GROWTH_METRIC = 0.5
 LEAST_CHANGE = 0.01
 HEADING_KNOWN_RAD = 0.15
 UP_KNOWN_RAD, UP_GUESSED_RAD, UP_UNKNOWN_RAD = 0.1, 0.4, 3.0
-TILT_KNOWN_RAD = 0.5
-"""A little more than cameras tell that all look the same way: a straight path is enough."""
+TILT_KNOWN_RAD = 0.25
+"""Less than cameras tell that all look the same way (0.4): a path has to bend, or they to turn."""
 SIDEWAYS_SPREAD = 0.02
 LEAST_UPRIGHT = 0.2
 """Where less of the pictures' up lies along the vertical, cameras look straight down or up, and do
