@@ -34,10 +34,10 @@ from worldsystem_sim.offline import frames as simulated_frames
 from worldsystem_sim.telemetry import geodetic_from_map
 from worldsystem_slam3r.backend import create_backend
 from worldsystem_slam3r.config import Slam3rConfig
-from worldsystem_slam3r.graph.backend import GraphBackend
-from worldsystem_slam3r.graph.restartable import RenewableBackend
 from worldsystem_slam3r.maps.content import SavedMap
 from worldsystem_slam3r.maps.folder import is_map
+from worldsystem_slam3r.session.backend import GraphBackend
+from worldsystem_slam3r.session.restartable import RenewableBackend
 
 ORBIT = SimConfig(flight="orbit", duration_s=50.0)
 if QUICK:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ast
 import re
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,27 @@ def test_a_report_is_made_of_an_evaluation_and_both_of_charts(room, above):
     assert files
     upwards = tuple(f"worldsystem.{name}" for name in above)
     assert not [name for path in files for name in imports(path) if name.startswith(upwards)]
+
+
+def rooms_needed(package: str) -> dict[str, set[str]]:
+    """Each folder of a package, and the folders beside it that its files import from."""
+    folder = ROOT / "src" / package / package
+    rooms = {path.name for path in folder.iterdir() if any(path.glob("*.py"))}
+    return {
+        room: {
+            name.split(".")[1]
+            for path in (folder / room).rglob("*.py")
+            for name in imports(path)
+            if name.startswith(f"{package}.")
+        }
+        & rooms - {room}
+        for room in rooms
+    }
+
+
+@pytest.mark.parametrize("package", sorted({package_of(path) for path in SOURCES}))
+def test_no_two_rooms_of_a_package_need_each_other(package):
+    TopologicalSorter(rooms_needed(package)).prepare()  # raises `CycleError`, which names them
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT / "src")))

@@ -19,7 +19,7 @@ from world_for_viewers import delta, ground_block
 
 from worldsystem_ingest.config import IngestConfig
 from worldsystem_ingest.server.network import Network
-from worldsystem_ingest.server.streams import VideoStream
+from worldsystem_ingest.stream.registry import VideoStream
 from worldsystem_viewer.config import ViewerConfig
 from worldsystem_viewer.page_server import PageServer
 

@@ -12,7 +12,7 @@ from ingest_lab import MemorySink, wait_until, write_video
 
 from worldsystem_core.errors import SourceError
 from worldsystem_ingest.config import IngestConfig
-from worldsystem_ingest.rtsp_push.pushed import PushedSource
+from worldsystem_ingest.pushed import PushedSource
 from worldsystem_ingest.source import open_source
 
 NOBODY = "rtsp://user:secret@127.0.0.1:9/drone"

@@ -15,8 +15,8 @@ import websockets
 from ingest_lab import AccessUnit, encode, packets_of, send, serving, wait_until
 
 from worldsystem_core.frames import EncodedFrame
-from worldsystem_ingest.server.outlet import Framing, Outlet
-from worldsystem_ingest.server.relay import Consumer, Relay, RelayLimits
+from worldsystem_ingest.stream.outlet import Framing, Outlet
+from worldsystem_ingest.stream.relay import Consumer, Relay, RelayLimits
 
 
 def unit(number: int, gop: int = 10, size: int = 100) -> EncodedFrame:

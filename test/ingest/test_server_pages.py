@@ -16,7 +16,7 @@ from test_server import fetch
 
 from worldsystem_core import wire
 from worldsystem_ingest.rtsp_push.push import PushStatus
-from worldsystem_ingest.server.metrics import ServerStatus, StreamStatus
+from worldsystem_ingest.stream.status import ServerStatus, StreamStatus
 
 
 @cache

@@ -6,11 +6,11 @@ import random
 
 import pytest
 
+from worldsystem_ingest.stream.status import PacketLoss
 from worldsystem_ingest.webrtc.jitter_buffer import (
     CodedPicture,
     JitterBuffer,
     Packet,
-    PacketLoss,
 )
 from worldsystem_ingest.webrtc.rtp_clock import RtpClock, ntp_to_ns
 

@@ -29,7 +29,7 @@ from worldsystem_slam3r.da3.backend import Da3Backend
 from worldsystem_slam3r.da3.pace import Pace
 from worldsystem_slam3r.da3.package import described, package_problem
 from worldsystem_slam3r.da3.variants import VARIANTS, Da3Weights, choose, find_da3
-from worldsystem_slam3r.graph.restartable import RenewableBackend
+from worldsystem_slam3r.session.restartable import RenewableBackend
 
 needs_package = pytest.mark.skipif(bool(package_problem()), reason=package_problem() or "there")
 

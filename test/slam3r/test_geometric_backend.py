@@ -26,7 +26,7 @@ from worldsystem_slam3r.backend import backend_names, create_backend, open_backe
 from worldsystem_slam3r.config import Slam3rConfig
 from worldsystem_slam3r.geometric import locate, telling
 from worldsystem_slam3r.geometric.system import GeometricBackend
-from worldsystem_slam3r.graph.backend import GraphBackend
+from worldsystem_slam3r.session.backend import GraphBackend
 
 CAMERA = filmed_room.camera(480, 270)
 POSES = filmed_room.sideways_poses(48, step=0.09)

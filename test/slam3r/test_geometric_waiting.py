@@ -15,7 +15,7 @@ from worldsystem_slam3r.backend import open_backend
 from worldsystem_slam3r.config import Slam3rConfig
 from worldsystem_slam3r.geometric import calibrate, densify
 from worldsystem_slam3r.geometric.system import GeometricBackend
-from worldsystem_slam3r.graph.backend import GraphBackend
+from worldsystem_slam3r.session.backend import GraphBackend
 
 CAMERA = filmed_room.camera(320, 180)
 SWEPT_S = 0.05

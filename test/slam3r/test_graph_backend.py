@@ -22,9 +22,9 @@ from worldsystem_core.reconstruction import (
 from worldsystem_core.trajectory import Trajectory
 from worldsystem_slam3r.config import Slam3rConfig
 from worldsystem_slam3r.graph import loops
-from worldsystem_slam3r.graph.backend import GraphBackend
-from worldsystem_slam3r.graph.restartable import RenewableBackend
 from worldsystem_slam3r.scale.metric import MetricScale
+from worldsystem_slam3r.session.backend import GraphBackend
+from worldsystem_slam3r.session.restartable import RenewableBackend
 
 COUNT = 16
 

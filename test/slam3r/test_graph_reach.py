@@ -13,11 +13,11 @@ from filmed_room import PERIOD_NS
 from worldsystem_core.geometry.sim3 import Sim3
 from worldsystem_core.reconstruction import Pose, TrackingState
 from worldsystem_slam3r.config import Slam3rConfig
-from worldsystem_slam3r.graph.backend import GraphBackend
 from worldsystem_slam3r.graph.lookup import LOOK_EVERY, STRONG_INLIERS
 from worldsystem_slam3r.graph.reach import FORGOTTEN_S
 from worldsystem_slam3r.graph.relocalise import Located, Relocaliser
-from worldsystem_slam3r.graph.restartable import RenewableBackend
+from worldsystem_slam3r.session.backend import GraphBackend
+from worldsystem_slam3r.session.restartable import RenewableBackend
 
 COUNT = 16
 METRES = 25.0

@@ -10,8 +10,8 @@ from true_networks import PX, TrueNetworks
 
 from worldsystem_core.reconstruction import NewKeyframe
 from worldsystem_slam3r.config import Slam3rConfig
-from worldsystem_slam3r.graph.backend import GraphBackend
-from worldsystem_slam3r.graph.restartable import RenewableBackend
+from worldsystem_slam3r.session.backend import GraphBackend
+from worldsystem_slam3r.session.restartable import RenewableBackend
 from worldsystem_slam3r.slam3r.backend import Slam3rBackend
 
 torch.set_num_threads(1)

@@ -12,8 +12,8 @@ from test_scale_metric import fixes
 from worldsystem_core.reconstruction import Event, Keyframe, NewKeyframe, ScaleState
 from worldsystem_core.splats.discs import discs_from_pointmap
 from worldsystem_slam3r.config import Slam3rConfig
-from worldsystem_slam3r.graph.backend import GraphBackend
-from worldsystem_slam3r.graph.restartable import RenewableBackend
+from worldsystem_slam3r.session.backend import GraphBackend
+from worldsystem_slam3r.session.restartable import RenewableBackend
 
 EVERY_PX = 8
 

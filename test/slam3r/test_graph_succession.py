@@ -23,12 +23,12 @@ from worldsystem_core.reconstruction import (
 )
 from worldsystem_core.trajectory import Trajectory
 from worldsystem_slam3r.config import Slam3rConfig
-from worldsystem_slam3r.graph.backend import GraphBackend
 from worldsystem_slam3r.graph.pose_graph import Edge, PoseGraph
-from worldsystem_slam3r.graph.restartable import RenewableBackend
-from worldsystem_slam3r.graph.succession import Succession
 from worldsystem_slam3r.scale.hanging import HangingSamples, Hung, PositionSample
 from worldsystem_slam3r.scale.metric import MetricScale
+from worldsystem_slam3r.session.backend import GraphBackend
+from worldsystem_slam3r.session.restartable import RenewableBackend
+from worldsystem_slam3r.session.succession import Succession
 
 LAP = 16
 WINDOW = 9

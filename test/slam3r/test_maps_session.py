@@ -24,13 +24,13 @@ from worldsystem_core.reconstruction import (
 )
 from worldsystem_core.telemetry import GpsFix
 from worldsystem_slam3r.config import Slam3rConfig
-from worldsystem_slam3r.graph.backend import GraphBackend
-from worldsystem_slam3r.graph.restartable import RenewableBackend
-from worldsystem_slam3r.graph.services import tell_again
 from worldsystem_slam3r.maps import keeper
 from worldsystem_slam3r.maps.content import SavedMap
 from worldsystem_slam3r.maps.folder import is_map
 from worldsystem_slam3r.scale.enu import ENU, LEVEL
+from worldsystem_slam3r.session.backend import GraphBackend
+from worldsystem_slam3r.session.restartable import RenewableBackend
+from worldsystem_slam3r.session.services import tell_again
 
 COUNT = 16
 

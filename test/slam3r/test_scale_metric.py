@@ -22,13 +22,13 @@ from worldsystem_core.trajectory import Trajectory
 from worldsystem_sim.telemetry import geodetic_from_map
 from worldsystem_slam3r.config import Slam3rConfig
 from worldsystem_slam3r.graph.atlas import Atlas
-from worldsystem_slam3r.graph.backend import GraphBackend
-from worldsystem_slam3r.graph.restartable import RenewableBackend
 from worldsystem_slam3r.scale.enu import ENU
 from worldsystem_slam3r.scale.hanging import HangingSamples, PositionSample
 from worldsystem_slam3r.scale.marker import MarkerRuler
 from worldsystem_slam3r.scale.metric import MetricScale
 from worldsystem_slam3r.scale.root import MetricRoot
+from worldsystem_slam3r.session.backend import GraphBackend
+from worldsystem_slam3r.session.restartable import RenewableBackend
 
 METRES = 25.0
 """One unit of the filmed room, which is 1/0.04 of the back-end's scene unit."""

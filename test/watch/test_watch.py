@@ -20,8 +20,8 @@ from worldsystem.watch.table import table
 from worldsystem_core.latency import LatencyHistogram
 from worldsystem_core.ledger import LedgerState, StageReport
 from worldsystem_core.process_figures import _Allocated, process_figures
-from worldsystem_ingest.server.metrics import ServerStatus, StreamStatus
 from worldsystem_ingest.server.metrics import exposition as ingest_exposition
+from worldsystem_ingest.stream.status import ServerStatus, StreamStatus
 
 CONFIG = Path(__file__).resolve().parents[2] / "config"
 DASHBOARDS = sorted((CONFIG / "grafana").glob("*.json"))

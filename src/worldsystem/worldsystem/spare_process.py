@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 LOADED_LATER = (
     "worldsystem_segment.precompile:warm_up_once",
-    "worldsystem_slam3r.graph.backend",
+    "worldsystem_slam3r.session.backend",
     "worldsystem_slam3r.precompile:warm_up_once",
     "rerun",
     "foxglove",

@@ -19,8 +19,8 @@ from worldsystem_ingest.camera_device import CameraDevice
 from worldsystem_ingest.config import IngestConfig
 from worldsystem_ingest.files.image_folder import ImageFolder
 from worldsystem_ingest.files.video_file import VideoFile, missing
+from worldsystem_ingest.pushed import PushedSource
 from worldsystem_ingest.replay import ReplayedSource, is_replay
-from worldsystem_ingest.rtsp_push.pushed import PushedSource
 from worldsystem_ingest.server import ServerSource, ServingSource
 from worldsystem_ingest.sink import Sink, Summary
 from worldsystem_ingest.thinning import ThinnedSource

@@ -19,7 +19,7 @@ from worldsystem_slam3r.config import Slam3rConfig
 from worldsystem_slam3r.maps.next_life import end_map, is_ended
 
 if TYPE_CHECKING:
-    from worldsystem_slam3r.graph.backend import GraphBackend
+    from worldsystem_slam3r.session.backend import GraphBackend
 
 log = logging.getLogger(__name__)
 
@@ -62,13 +62,13 @@ def refusal_of(frame: Frame, last: tuple[int, int] | None, config: Slam3rConfig)
         return Refusal(
             "out_of_order",
             f"picture {frame.id} came after picture {last[0]}, though its stamp is newer: ids have "
-            "to grow; have who publishes pictures in this process number on, or restart the run",
+            "to grow; have who publishes pictures number on, or begin anew by calling slam3r/reset",
         )
     if last is not None and (frame.id <= last[0] or frame.stamp_ns < last[1]):
         return Refusal(
             "out_of_order",
             f"a picture of {frame.stamp_ns} ns came after one of {last[1]} ns: those that are not "
-            "newer than the last are let go; for a source that begins again restart the run",
+            "newer than the last are let go; for a source that begins again call slam3r/reset",
         )
     return None
 
@@ -142,7 +142,7 @@ def load_backend(name: str) -> None:
     """Import what `open_backend` imports for this name, and load its kernels: the most of the time
     that opening takes, without its weights. What is missing is told by who opens it."""
     with suppress(ImportError):
-        import_module("worldsystem_slam3r.graph.backend")
+        import_module("worldsystem_slam3r.session.backend")
     with suppress(ImportError):
         for module in _LOADED.get(name, ()):
             import_module(module)
@@ -169,7 +169,7 @@ def open_backend(name: str, config: Slam3rConfig | None = None) -> OpenedBackend
     worldsystem_slam3r.precompile` does that).
     """
     config = config or Slam3rConfig(backend=name)
-    from worldsystem_slam3r.graph.restartable import RenewableBackend
+    from worldsystem_slam3r.session.restartable import RenewableBackend
 
     opened = _open(name, config)
     anew = partial(_MAKERS[opened.name], config) if opened.name in _CHEAP_TO_RENEW else None
@@ -178,7 +178,7 @@ def open_backend(name: str, config: Slam3rConfig | None = None) -> OpenedBackend
     if not config.graph:
         return opened
     try:
-        from worldsystem_slam3r.graph.backend import GraphBackend
+        from worldsystem_slam3r.session.backend import GraphBackend
     except ImportError as error:
         if error.name != "gtsam":
             raise
@@ -203,8 +203,8 @@ def begin_anew(opened: OpenedBackend, config: Slam3rConfig, *, next_id: int) -> 
     What it held back is lost. Where the map is saved by itself, the new one takes the place of the
     old one there; until then that lies there as one that has ended.
     """
-    from worldsystem_slam3r.graph.restartable import RenewableBackend
-    from worldsystem_slam3r.graph.services import graph_of
+    from worldsystem_slam3r.session.restartable import RenewableBackend
+    from worldsystem_slam3r.session.services import graph_of
 
     make = partial(_MAKERS[opened.name], config)
     graph = graph_of(opened.backend)
@@ -222,8 +222,8 @@ def begin_anew(opened: OpenedBackend, config: Slam3rConfig, *, next_id: int) -> 
 
 def numbered_from(opened: OpenedBackend, first_id: int) -> OpenedBackend:
     """A back-end that was just opened, numbering its keyframes on from those of one before it."""
-    from worldsystem_slam3r.graph.restartable import RenewableBackend
-    from worldsystem_slam3r.graph.services import graph_of
+    from worldsystem_slam3r.session.restartable import RenewableBackend
+    from worldsystem_slam3r.session.services import graph_of
 
     graph = graph_of(opened.backend)
     if graph is not None:

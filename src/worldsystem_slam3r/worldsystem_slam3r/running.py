@@ -19,8 +19,8 @@ from worldsystem_slam3r.backend import (
     open_backend,
 )
 from worldsystem_slam3r.config import Slam3rConfig
-from worldsystem_slam3r.graph.services import graph_of, map_service, tell_again
 from worldsystem_slam3r.health import Health, health_of
+from worldsystem_slam3r.session.services import graph_of, map_service, tell_again
 
 if TYPE_CHECKING:
     from worldsystem_slam3r.apart.process import Reserve

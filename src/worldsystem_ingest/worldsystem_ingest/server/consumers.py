@@ -8,11 +8,11 @@ import asyncio
 from aiohttp import web
 
 from worldsystem_ingest.config import IngestConfig
-from worldsystem_ingest.server.outlet import Outlet
-from worldsystem_ingest.server.relay import Consumer
 from worldsystem_ingest.server.sockets import Sockets, refusal
-from worldsystem_ingest.server.streams import VideoStream
 from worldsystem_ingest.sink import NO_KEY_FRAME
+from worldsystem_ingest.stream.outlet import Outlet
+from worldsystem_ingest.stream.registry import VideoStream
+from worldsystem_ingest.stream.relay import Consumer
 
 _LARGEST_BYTES = 4096  # consumers have nothing to say
 

@@ -18,12 +18,12 @@ from worldsystem_core.http_log import http_log
 from worldsystem_ingest.config import IngestConfig
 from worldsystem_ingest.server.consumers import Consumers
 from worldsystem_ingest.server.gate import Gate
-from worldsystem_ingest.server.metrics import ServerStatus
 from worldsystem_ingest.server.pages import Pages, PushStatusOf
 from worldsystem_ingest.server.senders import Senders
 from worldsystem_ingest.server.sockets import Sockets
-from worldsystem_ingest.server.streams import StreamRegistry, Surroundings
 from worldsystem_ingest.sink import Sink
+from worldsystem_ingest.stream.registry import StreamRegistry, Surroundings
+from worldsystem_ingest.stream.status import ServerStatus
 
 _START_TIMEOUT_S = 10.0
 _STOP_TIMEOUT_S = 10.0

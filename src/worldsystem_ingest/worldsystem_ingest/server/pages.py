@@ -10,8 +10,9 @@ from aiohttp import web
 
 from worldsystem_core.access import Access
 from worldsystem_ingest.rtsp_push.push import PushStatus
-from worldsystem_ingest.server.metrics import ServerStatus, exposition
+from worldsystem_ingest.server.metrics import exposition
 from worldsystem_ingest.server.sockets import refusal
+from worldsystem_ingest.stream.status import ServerStatus
 
 PushStatusOf = Callable[[], PushStatus | None]
 

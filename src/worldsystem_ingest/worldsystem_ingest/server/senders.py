@@ -15,7 +15,7 @@ from worldsystem_core.errors import ProtocolError
 from worldsystem_ingest.config import IngestConfig
 from worldsystem_ingest.server.pace import Pace
 from worldsystem_ingest.server.sockets import Sockets, refusal
-from worldsystem_ingest.server.streams import Failed, VideoStream
+from worldsystem_ingest.stream.registry import Failed, VideoStream
 
 _log = logging.getLogger(__name__)
 _OUTBOX_MESSAGES = 32

@@ -13,8 +13,8 @@ from worldsystem_core.telemetry import Telemetry
 from worldsystem_ingest.config import IngestConfig
 from worldsystem_ingest.server.network import Network
 from worldsystem_ingest.server.source import Listening, facts_of
-from worldsystem_ingest.server.streams import BadStreamName, TooManyStreams, VideoStream
 from worldsystem_ingest.sink import Sink, Summary
+from worldsystem_ingest.stream.registry import BadStreamName, TooManyStreams, VideoStream
 
 if TYPE_CHECKING:  # which needs this package
     from worldsystem_ingest.source import Source

@@ -14,7 +14,7 @@ from aiohttp import WSCloseCode, web
 from worldsystem_core.access import Access, from_foreign_page
 from worldsystem_core.web_socket import accept
 from worldsystem_ingest.config import IngestConfig
-from worldsystem_ingest.server.streams import (
+from worldsystem_ingest.stream.registry import (
     BadStreamName,
     StreamRegistry,
     TooManyStreams,

@@ -6,10 +6,10 @@ from __future__ import annotations
 import threading
 
 from worldsystem_ingest.config import IngestConfig
-from worldsystem_ingest.server.metrics import ServerStatus
 from worldsystem_ingest.server.network import Network
 from worldsystem_ingest.server.pages import PushStatusOf
 from worldsystem_ingest.sink import Sink, Summary
+from worldsystem_ingest.stream.status import ServerStatus
 
 
 class Listening:

@@ -28,8 +28,8 @@ from worldsystem_ingest.codec.live_decoding import LiveDecoding
 from worldsystem_ingest.config import IngestConfig
 from worldsystem_ingest.files.delivery import camera_with_focal
 from worldsystem_ingest.passing import PassingSink
-from worldsystem_ingest.server.counters import CountingSink
 from worldsystem_ingest.sink import Sink, Summary
+from worldsystem_ingest.stream.counters import CountingSink
 from worldsystem_ingest.url.backoff import Backoff
 from worldsystem_ingest.url.relayed import RelayedVideo
 

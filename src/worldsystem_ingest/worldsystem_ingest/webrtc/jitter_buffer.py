@@ -12,6 +12,8 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from worldsystem_ingest.stream.status import PacketLoss
+
 _WRAP = 1 << 16
 _MAX_PACKETS = 2048
 _MAX_LATE_RUN = 100  # so many old packets in a row are a sender that began again
@@ -51,17 +53,6 @@ class _Open:
     payload_type: int
     parts: list[bytes]
     size_bytes: int = 0
-
-
-@dataclass(eq=False)
-class PacketLoss:
-    """What one stream's packets came to, over any number of buffers.
-
-    `lost` were given up; `late` came when their turn was over, or once more.
-    """
-
-    lost: int = 0
-    late: int = 0
 
 
 class JitterBuffer:

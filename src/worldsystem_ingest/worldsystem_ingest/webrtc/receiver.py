@@ -23,7 +23,8 @@ from aiortc.sdp import SessionDescription
 
 from worldsystem_core.wire import START_CODE
 from worldsystem_ingest.codec import h264
-from worldsystem_ingest.webrtc.jitter_buffer import CodedPicture, JitterBuffer, Packet, PacketLoss
+from worldsystem_ingest.stream.status import PacketLoss
+from worldsystem_ingest.webrtc.jitter_buffer import CodedPicture, JitterBuffer, Packet
 from worldsystem_ingest.webrtc.key_frames import KeyFrames
 from worldsystem_ingest.webrtc.offer import BadOffer, checked_offer, completed_answer
 from worldsystem_ingest.webrtc.rtp_clock import RtpClock

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from worldsystem_core.errors import WorldSystemError
 from worldsystem_core.frames import EncodedFrame
-from worldsystem_ingest.server.streams import Failed, Lease, VideoStream
+from worldsystem_ingest.stream.registry import Failed, Lease, VideoStream
 
 if TYPE_CHECKING:  # aiortc is imported when the first browser comes
     from worldsystem_ingest.webrtc.receiver import ReceivedPicture, Receiver, ReceiverSettings

@@ -16,7 +16,7 @@ from aiohttp import web
 from worldsystem_core.access import Access, from_foreign_page
 from worldsystem_core.errors import BackendError
 from worldsystem_ingest.config import IngestConfig
-from worldsystem_ingest.server.streams import (
+from worldsystem_ingest.stream.registry import (
     BadStreamName,
     Failed,
     StreamRegistry,

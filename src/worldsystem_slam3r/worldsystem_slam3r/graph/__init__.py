@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""On top of every back-end: pose graph, place recognition, loop closure, relocalisation."""
+"""What holds a map together: pose graph, place recognition, verified overlaps, relocalisation."""

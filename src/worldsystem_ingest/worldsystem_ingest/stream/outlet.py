@@ -19,7 +19,7 @@ from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
 
 from worldsystem_core.frames import EncodedFrame
-from worldsystem_ingest.server.relay import Consumer, Relay
+from worldsystem_ingest.stream.relay import Consumer, Relay
 
 _log = logging.getLogger(__name__)
 _BINARY = 0x82  # a whole message, RFC 6455, section 5.2

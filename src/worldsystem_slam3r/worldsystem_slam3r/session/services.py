@@ -10,13 +10,13 @@ from worldsystem_core.errors import MapError
 from worldsystem_core.reconstruction import ReconstructionBackend
 
 if TYPE_CHECKING:
-    from worldsystem_slam3r.graph.backend import GraphBackend
+    from worldsystem_slam3r.session.backend import GraphBackend
 
 
 def graph_of(backend: ReconstructionBackend) -> GraphBackend | None:
     """The graph around a back-end; None where it is turned off or cannot run here."""
     try:
-        from worldsystem_slam3r.graph.backend import GraphBackend
+        from worldsystem_slam3r.session.backend import GraphBackend
     except ImportError:  # its solver is not installed, which `open_backend` has said
         return None
     return backend if isinstance(backend, GraphBackend) else None

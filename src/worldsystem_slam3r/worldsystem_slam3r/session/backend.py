@@ -30,19 +30,19 @@ from worldsystem_core.reconstruction import (
 from worldsystem_core.sparing import Sparing
 from worldsystem_core.telemetry import Telemetry
 from worldsystem_slam3r.config import Slam3rConfig
-from worldsystem_slam3r.graph.account import GraphCounts, graph_facts
 from worldsystem_slam3r.graph.atlas import Atlas, Kept
-from worldsystem_slam3r.graph.held import HeldSubmap
 from worldsystem_slam3r.graph.lookup import Lookup
 from worldsystem_slam3r.graph.loops import LoopFinder
-from worldsystem_slam3r.graph.restartable import Make, RenewableBackend
-from worldsystem_slam3r.graph.succession import Succession
 from worldsystem_slam3r.graph.verify import Station
 from worldsystem_slam3r.maps.folder import is_map
 from worldsystem_slam3r.maps.keeper import MapKeeper
 from worldsystem_slam3r.scale.fit import MetricFit
 from worldsystem_slam3r.scale.metric import MetricScale
 from worldsystem_slam3r.scale.root import MetricRoot
+from worldsystem_slam3r.session.account import GraphCounts, graph_facts
+from worldsystem_slam3r.session.held import HeldSubmap
+from worldsystem_slam3r.session.restartable import Make, RenewableBackend
+from worldsystem_slam3r.session.succession import Succession
 
 log = logging.getLogger(__name__)
 

@@ -18,12 +18,11 @@ from worldsystem_ingest.codec.live_decoding import LiveDecoding
 from worldsystem_ingest.config import IngestConfig
 from worldsystem_ingest.sender.feedback import Say
 from worldsystem_ingest.sender.session import SenderSession
-from worldsystem_ingest.server.counters import CountingSink
-from worldsystem_ingest.server.metrics import StreamStatus
-from worldsystem_ingest.server.outlet import Framing
-from worldsystem_ingest.server.relay import Relay, RelayLimits
 from worldsystem_ingest.sink import Sink
-from worldsystem_ingest.webrtc.jitter_buffer import PacketLoss
+from worldsystem_ingest.stream.counters import CountingSink
+from worldsystem_ingest.stream.outlet import Framing
+from worldsystem_ingest.stream.relay import Relay, RelayLimits
+from worldsystem_ingest.stream.status import PacketLoss, StreamStatus
 
 _log = logging.getLogger(__name__)
 _MIB = 2**20
