@@ -345,6 +345,40 @@ def test_a_keyframe_that_is_told_again_is_none_that_came() -> None:
     assert told.bodies(exchanges.KEYFRAMES)[0]["type"] == "keyframe.new", "it is another picture"
 
 
+def test_the_size_of_a_keyframe_counts_from_when_it_was_told_again() -> None:
+    """After the map turned metric another stage had all told again: points are in metres then."""
+    told = Told()
+    told.translation.keyframe(NewKeyframe(keyframe(7)))
+    there = keyframe(7).world_from_cam
+    told.translation.keyframe(MovedKeyframes({7: there}, point_scale={7: 2.0}))
+    twice = replace(keyframe(7), pointmap=2 * keyframe(7).pointmap)
+    told.translation.keyframe(NewKeyframe(twice))
+    told.bodies(exchanges.KEYFRAMES)
+    told.translation.keyframe(MovedKeyframes({7: there}, point_scale={7: 1.0}))
+    (body,) = told.bodies(exchanges.KEYFRAMES)
+    assert [corner[2] for corner in body["bbox"]] == pytest.approx([2.0, 2.0])
+
+
+def test_the_whole_surface_is_told_at_its_turn_and_at_the_end_though_nothing_comes() -> None:
+    told = Told(mesh_full_s=1e-6, mesh_delta=False)
+    told.translation.mesh(delta(block(0)))
+    assert [m.routing_key for m in told.messages()] == ["mesh.full"]
+    told.translation.look()
+    assert told.messages() == [], "nothing is new"
+
+    late = Told(mesh_full_s=1000.0, mesh_delta=False)
+    late.translation.mesh(delta(block(0)))
+    late.translation.look()
+    assert late.messages() == [], "its turn has not come"
+    late.translation._full_sent_s -= 1000.0
+    late.translation.look()
+    assert [opened(m)["face_count"] for m in late.messages()] == [1]
+    late.translation.mesh(delta(block(1)))
+    late.translation.flush()
+    late.translation.flush()
+    assert [opened(m)["face_count"] for m in late.messages()] == [2]
+
+
 def test_without_a_broker_the_oldest_goes_and_every_posting_is_accounted_for() -> None:
     ledger = StageLedger("bridge")
     outbox = Outbox(3, ledger)

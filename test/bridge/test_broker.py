@@ -221,6 +221,12 @@ def test_an_exchange_that_refuses_does_not_hold_up_the_others(server) -> None:
     until(lambda: outbox.ledger.state().used == 3)
     assert outbox.ledger.state().dropped == {"refused_by_broker": 3}
     assert broker.connects == 1
+    queue = channel.queue_declare("", exclusive=True).method.queue
+    channel.queue_bind(queue, KEYFRAMES.name, "#")
+    keyframe = Message(KEYFRAMES.name, "keyframe.new", b"beside", "application/msgpack")
+    outbox.post(lambda: [result(9), keyframe])
+    until(lambda: outbox.ledger.state().dropped == {"refused_by_broker": 4})
+    assert channel.basic_get(queue)[2] == b"beside"
     channel.basic_publish("restart_exchange", "", b"{}")
     until(lambda: restarts)
     broker.stop()

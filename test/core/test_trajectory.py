@@ -114,6 +114,23 @@ def test_a_tum_file_keeps_stamps_to_the_nanosecond_and_poses_to_the_micrometre(t
     np.testing.assert_allclose(back.world_from_cam, matrices, atol=1e-6)
 
 
+@pytest.mark.parametrize("form", ["%.18e", "%.9f", "%.20g"])
+def test_stamps_are_exact_in_whatever_form_numbers_are_written(tmp_path, form):
+    stamps_ns = np.array([0, 33_333_333, 1_305_031_526_671_320_000])
+    rows = np.zeros((3, 8))
+    rows[:, 0], rows[:, 7] = stamps_ns / 1e9, 1.0
+    np.savetxt(tmp_path / "numbers.tum", rows, form)
+    read = read_tum(tmp_path / "numbers.tum").stamps_ns
+    assert np.abs(read - stamps_ns).max() < 200, "which is what a double keeps"
+
+
+@pytest.mark.parametrize("word", ["nan", "inf", "1403636579763555584.000000", "soon"])
+def test_a_stamp_that_is_no_time_is_refused(tmp_path, word):
+    (tmp_path / "odd.tum").write_text(f"{word} 0 0 0 0 0 0 1\n")
+    with pytest.raises(ValueError, match="time"):
+        read_tum(tmp_path / "odd.tum")
+
+
 def test_an_empty_trajectory_is_a_file_with_a_head_only(tmp_path):
     write_tum(tmp_path / "t.tum", Trajectory().poses())
     assert len(read_tum(tmp_path / "t.tum")) == 0

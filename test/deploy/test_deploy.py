@@ -4,11 +4,14 @@
 from __future__ import annotations
 
 import configparser
+import importlib.util
 import os
 import re
 import shutil
 import subprocess
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
@@ -212,9 +215,32 @@ def test_the_unit_runs_without_root_in_a_sandbox_and_ends_in_order() -> None:
     service = unit["Service"]
     assert service["User"] == "worldsystem"
     assert service["KillSignal"] == "SIGINT"
+    assert service["KillMode"] == "mixed", "stages apart are ended by the first process, in order"
     assert (service["NoNewPrivileges"], service["ProtectSystem"]) == ("yes", "strict")
     cache = f"/var/cache/{service['CacheDirectory']}"
     assert f"HOME={cache}" in service["Environment"].split(), "kernels are kept below it"
     words = service["ExecStart"].split()
     assert (ROOT / words[0].removeprefix("/opt/worldsystem/")).exists()
     assert callable(_parser().parse_args(words[2:4]).command)
+
+
+def test_a_proxy_of_the_host_is_not_asked_how_the_container_is(monkeypatch) -> None:
+    class Well(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    spec = importlib.util.spec_from_file_location("healthy", ROOT / "docker/healthy.py")
+    assert spec is not None
+    assert spec.loader is not None
+    healthy = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(healthy)
+    with HTTPServer(("127.0.0.1", 0), Well) as server:
+        threading.Thread(target=server.handle_request, daemon=True).start()
+        assert healthy.main([f"http://127.0.0.1:{server.server_port}/health"]) == 0

@@ -182,6 +182,15 @@ def test_without_a_server_every_frame_is_accounted_for(config, unused_port):
     assert str(unused_port) in stats.link_error
 
 
+def test_the_flight_goes_past_the_proxy_of_the_machine(config, receiver, monkeypatch):
+    for name in ("http_proxy", "https_proxy", "ws_proxy", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    short = replace(config, duration_s=1.0)
+    assert Simulator(short, FAST).run(f"ws://127.0.0.1:{receiver.port}/ws/video").reached
+
+
 @pytest.fixture
 def unused_port() -> int:
     import socket

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -101,8 +102,9 @@ def test_pruning_takes_the_oldest_and_never_the_newest(base):
     assert going(larger_than_gb=0.0) == ["old", "middle"]
     assert going(older_than_days=30, larger_than_gb=0.0003) == ["old", "middle"]
     assert going() == []
-    freed = remove(to_prune(runs, older_than_days=30, now=NOW))
+    freed, reasons = remove(to_prune(runs, older_than_days=30, now=NOW))
     assert freed > 600_000
+    assert reasons == []
     assert [run.name for run in read_runs(base)] == ["new", "middle"]
 
 
@@ -128,6 +130,25 @@ def test_the_command_removes_only_when_told_so_twice(base, capsys):
     assert main(["runs", "--folder", str(base)]) == 0
     assert "middle" in capsys.readouterr().out
     assert main(["runs", "--folder", str(base), "show", "missing"]) == 2
+
+
+def test_a_run_that_cannot_be_removed_is_named_and_the_others_go(base, capsys, monkeypatch):
+    really = shutil.rmtree
+
+    def rmtree(folder):
+        if folder.name == "old":
+            raise PermissionError(13, "Permission denied", str(folder / "bag"))
+        really(folder)
+
+    monkeypatch.setattr(shutil, "rmtree", rmtree)
+    assert main(["runs", "--folder", str(base), "prune", "--keep", "0", "--yes"]) == 2
+    assert [run.name for run in read_runs(base)] == ["new", "old"]
+    assert re.search(r"removed, 0\.\d MB freed\n.*old/bag: Permission", capsys.readouterr().out)
+
+
+def test_the_index_of_a_folder_that_is_not_there_is_wrong_use(base, capsys):
+    assert main(["runs", "--folder", str(base / "nowhere"), "index"]) == 2
+    assert "nowhere" in capsys.readouterr().err
 
 
 def test_the_index_links_every_report_and_escapes_what_runs_are_called(base):

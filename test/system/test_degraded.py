@@ -7,13 +7,15 @@ import os
 import signal
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 pytest.importorskip("rclpy", reason="ROS is not set up: run these through `make test`")
 
+from worldsystem import separate
 from worldsystem.app import App
-from worldsystem.graph import Choice
+from worldsystem.graph import Choice, stages
 from worldsystem.node import Sign
 from worldsystem.separate import SeparateApp
 from worldsystem.supervision import StageWatch
@@ -203,3 +205,16 @@ def test_only_a_file_that_is_not_played_in_a_loop_has_an_end(
     for name in ("clip.mp4", "sim"):
         (tmp_path / name).touch()
     assert Choice(source=source, out=tmp_path, extra={"ingest": {"loop": loop}}).plays_once is once
+
+
+def test_the_report_does_not_tell_of_files_that_go_with_their_stages(apart, monkeypatch):
+    app, _ = apart
+    left = Path(app._archive_of(next(s for s, _ in stages(app.choice) if s.name == "mesher")))
+    left.mkdir(parents=True)
+    (left / "archive").write_bytes(b"surface")
+    seen = []
+    monkeypatch.setattr(
+        separate, "finish_all", lambda *_: seen.extend(app.choice.out.rglob("archive"))
+    )
+    app._end()
+    assert seen == []

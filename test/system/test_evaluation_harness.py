@@ -15,7 +15,7 @@ from evo.core.trajectory import PoseTrajectory3D
 
 from worldsystem.cli import main
 from worldsystem.evaluation import selfcheck
-from worldsystem.evaluation.cloud import evaluate_cloud
+from worldsystem.evaluation.cloud import evaluate_cloud, read_surface
 from worldsystem.evaluation.compare import evaluate
 from worldsystem.evaluation.datasets import truth_at
 from worldsystem.evaluation.protocols import drift_over_lengths, drift_over_time
@@ -157,6 +157,37 @@ def test_stamps_of_another_clock_are_said_and_can_be_shifted(tmp_path, capsys):
     assert main([*words, "--offset", "-7"]) == 0
 
 
+@pytest.mark.parametrize("length", ["0", "-1", "nan", "inf", "wide"])
+def test_a_threshold_that_is_no_length_is_wrong_use(length, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(["eval", "a", "b", "--threshold", length])
+    assert "--threshold" in capsys.readouterr().err
+
+
+def test_figures_that_cannot_be_written_are_said_without_a_traceback(tmp_path, capsys):
+    write_tum(tmp_path / "path.tum", orbit())
+    path = str(tmp_path / "path.tum")
+    assert main(["eval", path, path, "--out", f"{path}/in_a_file"]) == 2
+    assert path in capsys.readouterr().err
+
+
+def test_a_surface_of_several_materials_is_read_whole(tmp_path):
+    corners = "".join(f"v {x} {y} 0\n" for x, y in ((0, 0), (1, 0), (1, 1), (0, 1)))
+    (tmp_path / "two.mtl").write_text("newmtl a\nKd 1 0 0\nnewmtl b\nKd 0 1 0\n")
+    (tmp_path / "two.obj").write_text(
+        f"mtllib two.mtl\n{corners}usemtl a\nf 1 2 3\nusemtl b\nf 1 3 4\n"
+    )
+    surface = read_surface(tmp_path / "two.obj")
+    assert len(surface.faces) == 2
+    assert surface.vertices.max(axis=0).tolist() == [1.0, 1.0, 0.0]
+
+
+def test_a_surface_of_an_unknown_kind_is_refused_by_name(tmp_path):
+    (tmp_path / "cloud.pcd").write_text("VERSION .7\n")
+    with pytest.raises(SourceError, match=r"cloud\.pcd"):
+        read_surface(tmp_path / "cloud.pcd")
+
+
 def test_what_is_missing_is_named(tmp_path, capsys):
     assert main(["eval"]) == 2
     assert main(["eval", str(tmp_path / "no.tum"), str(tmp_path)]) == 2
@@ -255,6 +286,21 @@ def test_every_layout_gives_its_true_path(tmp_path, layout):
     assert np.abs(truth.poses.world_from_cam - poses.world_from_cam).max() < 1e-6
     same = StampedPoses(truth.poses.stamps_ns, poses.world_from_cam)
     assert evaluate(same, Mesh.empty(), truth).path.ate_se3 < 1e-6
+
+
+@pytest.mark.parametrize("layout", [_tum, _euroc])
+def test_the_share_of_tracked_frames_is_one_of_pictures_not_of_true_poses(tmp_path, layout):
+    """True poses come several times as often as pictures in both of these data sets."""
+    poses = orbit(24)
+    folder = layout(tmp_path, poses)
+    for name in ("rgb.txt", "mav0/cam0/data.csv"):
+        if (folder / name).exists():
+            lines = (folder / name).read_text().splitlines()
+            head = [line for line in lines if line.startswith("#")]
+            pictures = [line for line in lines if not line.startswith("#")]
+            (folder / name).write_text("\n".join([*head, *pictures[::4]]))
+    seen = StampedPoses(poses.stamps_ns[::4], poses.world_from_cam[::4])
+    assert evaluate(seen, Mesh.empty(), truth_at(folder)).path.tracked_share == 1.0
 
 
 def test_an_unknown_alignment_is_refused():

@@ -71,13 +71,34 @@ def test_degrees_become_metres_on_the_ellipsoid(tmp_path):
     np.testing.assert_allclose(positions[2], [111.320, 0, 1], atol=2e-3)
 
 
+def test_times_without_a_fix_are_left_out_also_before_the_first(tmp_path):
+    (tmp_path / "gps.csv").write_text(
+        "t_s,lat_deg,lon_deg,alt_m\n0,nan,nan,nan\n1,0,10,5\n2,nan,nan,nan\n3,0,10,6\n"
+    )
+    read = load_truth_trajectory(tmp_path / "gps.csv")
+    assert read.stamps_ns.tolist() == [10**9, 3 * 10**9]
+    np.testing.assert_allclose(read.positions, [[0, 0, 0], [0, 0, 1]], atol=1e-9)
+
+
 def test_the_first_fix_is_the_origin():
     enu = enu_from_wgs84(np.array([48.1]), np.array([11.5]), np.array([520.0]))
     assert enu.tolist() == [[0.0, 0.0, 0.0]]
 
 
 @pytest.mark.parametrize(
-    "text", ["", "# nothing\n", "1 2\n", "0 0 1\n1 0 0 0\n", "a,b\n1,2\n", "t_s,n_m\n", "x y z\n"]
+    "text",
+    [
+        "",
+        "# nothing\n",
+        "1 2\n",
+        "0 0 1\n1 0 0 0\n",
+        "a,b\n1,2\n",
+        "t_s,n_m\n",
+        "x y z\n",
+        "1403636579763555584.000000 0 0 0 0 0 0 1\n",  # nanoseconds
+        "t_s,lat_deg,lon_deg,alt_m\n0,1,2,3\n1,1,2\n",  # cut off
+        "t_s,lat_deg,lon_deg,alt_m\n0,nan,nan,nan\n",
+    ],
 )
 def test_a_file_that_is_no_trajectory_is_refused_by_name(tmp_path, text):
     (tmp_path / "odd.txt").write_text(text)

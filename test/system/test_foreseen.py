@@ -52,6 +52,10 @@ WRONG = {
         {"source": __file__, "extra": {"reporter": {"truth": "/no/such.tum"}}},
         "there is no ground truth at /no/such.tum",
     ),
+    "ground truth that is no trajectory": (
+        {"source": __file__, "extra": {"reporter": {"truth": __file__}}},
+        "test_foreseen.py is not a trajectory",
+    ),
     "an unknown scheme": ({"source": "telepathy://me"}, "unknown kind of source 'telepathy:'"),
 }
 RIGHT = ("sim", "sim:orbit", "server:", "rtsp://127.0.0.1/x", "camera:0", "webrtc:", "bag:/x")

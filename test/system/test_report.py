@@ -188,6 +188,18 @@ def test_frames_that_vanish_between_stages_are_counted_and_named(tmp_path):
     assert "1 frames never arrived at stage 'slam3r'" in notes
 
 
+@pytest.mark.parametrize("sent", [240, None])
+def test_frames_left_out_by_a_frame_step_are_none_that_should_have_been_tracked(tmp_path, sent):
+    third = StampedPoses(orbit().stamps_ns[::3], orbit().world_from_cam[::3])
+    ledgers = (
+        LedgerState("ingest", 240, 240, {}),
+        LedgerState("slam3r", 240, 80, {"skipped": 160}),
+    )
+    run = noisy_run(tmp_path, poses=third, ledgers=ledgers, frames_sent=sent, **LIGHT)
+    (share,) = [v.value for v in summarise(run).verdicts if v.id == "demo.tracked_percent"]
+    assert share == 100.0
+
+
 def test_frames_still_in_flight_are_explained(tmp_path):
     run = noisy_run(tmp_path, ledgers=(LedgerState("ingest", 240, 200, {"late": 30}),))
     assert run.unexplained_frames == 0

@@ -6,6 +6,7 @@ from __future__ import annotations
 import pytest
 
 from worldsystem import simulate
+from worldsystem.cli import main
 from worldsystem_sim.sender import SendStats
 
 
@@ -46,3 +47,11 @@ def test_a_flight_of_which_nothing_arrived_fails_and_says_why_and_what_to_do(flo
     )
     assert "simulator.url" in last
     assert "secret" not in last
+
+
+def test_a_place_where_no_truth_can_be_written_is_said_before_the_flight(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert main(["sim", "ws://127.0.0.1:9", "--out", str(tmp_path / "file" / "truth")]) == 2
+    told = capsys.readouterr()
+    assert "file" in told.err
+    assert "preparing" not in told.out

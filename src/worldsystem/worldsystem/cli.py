@@ -13,6 +13,7 @@ from worldsystem.backends_command import add_backends
 from worldsystem.bag_commands import add_bag
 from worldsystem.catalogue.commands import add_runs
 from worldsystem.dataset_commands import add_export, add_import
+from worldsystem.disk_errors import with_disk_errors_told
 from worldsystem.evaluation_command import add_eval
 from worldsystem.graph import SIMULATED_S, Choice, is_served, is_simulated
 from worldsystem.map_command import add_map
@@ -163,7 +164,7 @@ def _add_sim(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         help="any setting, as seed=2 loss=0.05",
     )
     sim.add_argument("--list", action="store_true", help="list the settings")
-    sim.set_defaults(command=_sim)
+    sim.set_defaults(command=with_disk_errors_told(_sim))
 
 
 def _add_doctor(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

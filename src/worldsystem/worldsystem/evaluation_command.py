@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import argparse
+import math
 from pathlib import Path
 
+from worldsystem.disk_errors import with_disk_errors_told
 from worldsystem.evaluation.alignment import ALIGNMENTS
 
 _WRONG_USE = 2
@@ -26,7 +28,7 @@ def add_eval(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     command.add_argument("--truth-mesh", type=Path, help="true surface, as PLY, OBJ or GLB")
     command.add_argument(
         "--threshold",
-        type=float,
+        type=_positive,
         nargs="+",
         default=[],
         help="F-score thresholds [truth units] (default: 1 %% of the scene)",
@@ -45,7 +47,14 @@ def add_eval(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     command.add_argument(
         "--self-check", action="store_true", help="only check the evaluation on known answers"
     )
-    command.set_defaults(command=_eval)
+    command.set_defaults(command=with_disk_errors_told(_eval))
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is no length above 0")
+    return value
 
 
 def _eval(options: argparse.Namespace) -> int:

@@ -33,13 +33,21 @@ def check(choice: Choice, *, composed: bool = True) -> None:
 
 
 def check_truth(choice: Choice, place: str) -> None:
-    """Raise `ConfigError` when ground truth is to be at `place` and nothing is.
+    """Raise `ConfigError` when ground truth is to be at `place` and nothing is, and `SourceError`
+    when a file is there that holds no trajectory.
 
     The simulator's, here or behind `server:`, may come with the flight.
     """
-    if not place or choice.simulated or is_served(choice.source) or Path(place).exists():
+    if not place or choice.simulated or is_served(choice.source):
         return
-    raise ConfigError(f"there is no ground truth at {place}; name a file or folder that is there")
+    if Path(place).is_file():
+        from worldsystem.evaluation.truth_files import load_truth_trajectory
+
+        load_truth_trajectory(Path(place))
+    elif not Path(place).exists():
+        raise ConfigError(
+            f"there is no ground truth at {place}; name a file or folder that is there"
+        )
 
 
 def _check_port(choice: Choice) -> None:

@@ -7,6 +7,8 @@ import argparse
 from datetime import UTC, datetime
 from pathlib import Path
 
+from worldsystem.namespace_option import add_namespace
+
 _FAILED = 1
 
 
@@ -23,7 +25,7 @@ def add_map(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     ):
         action = actions.add_parser(name, help=meaning)
         action.add_argument("path", nargs="?", default="", metavar="MAP", help="folder of a map")
-        action.add_argument("--namespace", default="", help="of the system's nodes")
+        add_namespace(action)
         action.set_defaults(command=_ask, service=f"{name}_map")
 
 

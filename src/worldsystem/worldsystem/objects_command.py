@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from worldsystem.namespace_option import add_namespace
 from worldsystem_segment.query import Answer
 
 _NOTHING = 1
@@ -36,7 +37,7 @@ def add_objects(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     identify.add_argument("--again", action="store_true", help="even where an answer is kept")
     identify.set_defaults(command=_identify)
     for action in (find, prompt, identify):
-        action.add_argument("--namespace", default="", help="of the system's nodes")
+        add_namespace(action)
 
 
 def _find(options: argparse.Namespace) -> int:

@@ -223,6 +223,7 @@ class SeparateApp(App):
                 process.end()
             else:
                 process.kill()
+        self._forget_states()  # and before the report tells what the folder holds
         finish_all(self._threads, REPORTER_S)
         self._close()
 
@@ -244,10 +245,14 @@ class SeparateApp(App):
     def _close(self) -> None:
         self._spares.end()
         self._settings.cleanup()
-        if self._state is not None:
-            self._state.cleanup()
+        self._forget_states()
         super()._close()
         clean_stale_segments()  # of the last ones that were killed
+
+    def _forget_states(self) -> None:
+        """What a stage leaves for a process to come in its place."""
+        if self._state is not None:
+            self._state.cleanup()
 
     def _in_order(self) -> list[StageProcess]:
         """The processes in the order the data flows."""

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from worldsystem_bridge import exchanges
 from worldsystem_bridge.config import BridgeConfig
-from worldsystem_bridge.exchanges import Exchange
+from worldsystem_bridge.exchanges import Exchange, Message
 from worldsystem_bridge.outbox import Outbox, Posting
 from worldsystem_core.errors import ConfigError, MissingDependency
 
@@ -45,6 +45,7 @@ class Broker:
         self._held: Posting | None = None
         self._told = ""
         self._not_ours: set[str] = set()
+        self._channel: Any = None  # a type of the library
         self.connected = False
         self.connects = 0
         self.problem = f"not connected to {self.place} yet"
@@ -102,24 +103,24 @@ class Broker:
         try:
             for exchange in exchanges.ALL:
                 self._declare(connection, exchange)
-            channel = self._channel(connection)
+            self._channel = None
             self._listen_for_restarts(connection)
             self.connects += 1
             self.connected, self.problem = True, ""
             log.info("RabbitMQ: connected to %s", self.place)
             while not self._stop.is_set():
-                self._send_next(channel)
+                self._send_next(connection)
                 connection.process_data_events(0)
-                if channel.is_closed:  # the broker closes it where it refuses something
-                    channel = self._channel(connection)
         finally:
             if connection.is_open:
                 connection.close()
 
-    def _channel(self, connection: Any) -> Any:
-        channel = connection.channel()
-        channel.confirm_delivery()
-        return channel
+    def _open_channel(self, connection: Any) -> Any:
+        """The channel, anew where the broker closed it: it does where it refuses something."""
+        if self._channel is None or self._channel.is_closed:
+            self._channel = connection.channel()
+            self._channel.confirm_delivery()
+        return self._channel
 
     def _declare(self, connection: Any, exchange: Exchange) -> None:
         """Declare it; one that exists otherwise, or that we may not declare, is used as it is."""
@@ -151,36 +152,38 @@ class Broker:
         except self._pika.exceptions.ChannelClosedByBroker as error:
             log.warning("RabbitMQ: restart messages are not heard (%s)", error.reply_text)
 
-    def _send_next(self, channel: Any) -> None:
+    def _send_next(self, connection: Any) -> None:
         """Send one posting; it is kept for the next connection when this one breaks meanwhile."""
         if self._held is None:
             self._held = self._outbox.get(_POLL_S)
         if self._held is None:
             return
-        why_not = self._publish(channel, self._held)
+        why_not = self._publish(connection, self._held)
         if why_not:
             self._outbox.refused(self._held, why_not)
         else:
             self._outbox.sent(self._held)
         self._held = None
 
-    def _publish(self, channel: Any, posting: Posting) -> str:
-        """Publish what `posting` tells; gives the reason when it can never be, else empty."""
+    def _publish(self, connection: Any, posting: Posting) -> str:
+        """Publish what `posting` tells; a reason why any of it can never be, else empty."""
         try:
             messages = posting.made()
         except Exception as error:  # the edge to whoever made the job: the others shall go on
             return self._why_not("not_encodable", f"a message was not made: {_words(error)}")
+        reasons = [self._publish_one(connection, message) for message in messages]
+        return next(filter(None, reasons), "")
+
+    def _publish_one(self, connection: Any, message: Message) -> str:
+        properties = self._pika.BasicProperties(content_type=message.content_type)
         try:
-            for message in messages:
-                properties = self._pika.BasicProperties(content_type=message.content_type)
-                channel.basic_publish(
-                    message.exchange, message.routing_key, message.body, properties
-                )
+            self._open_channel(connection).basic_publish(
+                message.exchange, message.routing_key, message.body, properties
+            )
         except self._pika.exceptions.NackError:
             return "refused_by_broker"
         except self._pika.exceptions.ChannelClosedByBroker as error:
-            unknown = error.reply_code == _UNKNOWN
-            if unknown and not any(each.exchange in self._not_ours for each in messages):
+            if error.reply_code == _UNKNOWN and message.exchange not in self._not_ours:
                 raise  # somebody deleted it: a new connection declares it
             return self._why_not("refused_by_broker", f"it refused a message: {error.reply_text}")
         except (TypeError, ValueError) as error:

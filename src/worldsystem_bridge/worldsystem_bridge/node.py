@@ -45,6 +45,7 @@ class BridgeNode(StageNode):
         self.listen(topics.OBJECTS, self._translation.objects)
         self.create_timer(_LOOK_S, self._look_for_restarts)
         self.create_timer(_LOOK_S, self._look_for_connections)
+        self.create_timer(_LOOK_S, self._translation.look)
         self._broker.start()
 
     def _on_inbox_full(self, _: object) -> None:

@@ -58,6 +58,7 @@ class Translation:
         self._without_result: deque[Pose] = deque()
         self._objects: dict[int, MapObject] = {}
         self._full_sent_s = time.monotonic()
+        self._not_in_full_ns: int | None = None
 
     def pose(self, pose: Pose) -> None:
         """A frame's pose, told at once, and its result, which says whether it became a keyframe:
@@ -98,10 +99,14 @@ class Translation:
         if self._config.mesh_regions:
             for region in sorted(changed):
                 self._post_mesh(f"region.{name_of(region)}", self._regions.blocks(region), stamp_ns)
-        now_s, period_s = time.monotonic(), self._config.mesh_full_s
-        if period_s and now_s - self._full_sent_s >= period_s:
-            self._full_sent_s = now_s
-            self._post_mesh("full", self._regions.all_blocks(), stamp_ns, self._regions.names())
+        self._not_in_full_ns = stamp_ns
+        self.look()
+
+    def look(self) -> None:
+        """Post the whole surface when its turn has come and it changed; call now and then."""
+        period_s = self._config.mesh_full_s
+        if period_s and time.monotonic() - self._full_sent_s >= period_s:
+            self._post_full()
 
     def tracks(self, tracks: TrackFrame) -> None:
         """What was seen in one frame."""
@@ -133,6 +138,8 @@ class Translation:
     def flush(self) -> None:
         """Post what was held back."""
         self._post_results(lambda _: True)
+        if self._config.mesh_full_s:
+            self._post_full()
 
     def close(self) -> None:
         """Free the shared memory; call when nothing is sent any more."""
@@ -151,10 +158,10 @@ class Translation:
         """Who adds up points would have those of one that is told again twice."""
         if not self._told.knows(keyframe):
             return [self._new(keyframe)]
+        if keyframe.id in self._recent:  # its size counts from now on, wherever it lies
+            self._recent[keyframe.id] = _Known(keyframe, keyframe.world_from_cam)
         if self._told.lies_there(keyframe):
             return []
-        if keyframe.id in self._recent:
-            self._recent[keyframe.id] = _Known(keyframe, keyframe.world_from_cam)
         return [self._moved(keyframe.id, keyframe.world_from_cam, None)]
 
     def _new(self, keyframe: Keyframe) -> Job:
@@ -225,6 +232,14 @@ class Translation:
         self._outbox.post(
             lambda: mesh_messages(kind, blocks, regions, stamp_ns=stamp_ns, level=level)
         )
+
+    def _post_full(self) -> None:
+        """The surface as it stands, unless that was told."""
+        if self._not_in_full_ns is None:
+            return
+        stamp_ns, self._not_in_full_ns = self._not_in_full_ns, None
+        self._full_sent_s = time.monotonic()
+        self._post_mesh("full", self._regions.all_blocks(), stamp_ns, self._regions.names())
 
     def _post_whole(self, names: list[str]) -> None:
         blocks, stamp_ns = self._regions.all_blocks(), time.time_ns()

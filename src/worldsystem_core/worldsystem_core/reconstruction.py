@@ -94,7 +94,7 @@ class NewKeyframe:
 class MovedKeyframes:
     """Poses corrected after refinement or loop closure: keyframe id → new `world_from_cam`.
 
-    `point_scale` is the factor from a keyframe's pointmap as it was first told to the one of now;
+    `point_scale` is the factor from a keyframe's pointmap as it was last told to the one of now;
     a keyframe without one keeps the size it has. `scale` is given where the root itself changed
     from `scene` to `map`: then all keyframes are in the event.
     """

@@ -69,7 +69,7 @@ class Link:
             return False
         try:
             self._socket = await connect(
-                self._url, open_timeout=3.0, close_timeout=1.0, max_queue=4
+                self._url, open_timeout=3.0, close_timeout=1.0, max_queue=4, proxy=None
             )
             self.connections += 1
             self.opened_ns.append(time.time_ns())

@@ -20,7 +20,7 @@ from worldsystem_sim.link_faults import LinkFaults
 from worldsystem_sim.scene import build_scene
 from worldsystem_sim.sender import Picture, Sender, SenderClock, SendStats, video_config
 from worldsystem_sim.telemetry import telemetry
-from worldsystem_sim.truth import FrameRecord, write_truth
+from worldsystem_sim.truth import FrameRecord, prepare_folder, write_truth
 
 _log = logging.getLogger(__name__)
 _LEAD_S = 0.5
@@ -60,8 +60,11 @@ class Simulator:
         """Fly once (or until stopped, when looping); blocks, and returns what became of each frame.
 
         The whole flight is rendered first unless cached, so that it is sent at an even rate.
-        Ground truth is written to `config.out`, also when stopped before the end.
+        Ground truth is written to `config.out`, also when stopped before the end; that it can be
+        is looked at first (else `OSError`).
         """
+        if self.config.out:
+            prepare_folder(Path(self.config.out))
         self._stop = stop_event or self._stop
         self._on_status = on_status or _ignore
         units = self._prepare()

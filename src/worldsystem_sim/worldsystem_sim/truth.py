@@ -9,7 +9,9 @@ again. All times are of the host's clock, not of the drone's, which may be off.
 from __future__ import annotations
 
 import csv
+import errno
 import json
+import os
 from collections import Counter
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -41,6 +43,13 @@ class FrameRecord:
     number: int
     stamp_ns: int
     fate: str
+
+
+def prepare_folder(folder: Path) -> None:
+    """Make `folder` for a truth to come; `OSError` where it could not be written."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if not os.access(folder, os.W_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
 
 
 def write_truth(

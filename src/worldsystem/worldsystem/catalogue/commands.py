@@ -10,6 +10,7 @@ from worldsystem.catalogue.index_page import write_index
 from worldsystem.catalogue.prune import remove, to_prune
 from worldsystem.catalogue.runs import find_run, read_runs
 from worldsystem.catalogue.tables import comparison, details, listing
+from worldsystem.disk_errors import with_disk_errors_told
 
 _WRONG_USE = 2
 
@@ -32,7 +33,9 @@ def add_runs(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     prune.add_argument("--keep", type=float, metavar="GB", help="the oldest go until it fits")
     prune.add_argument("--yes", action="store_true", help="really remove them")
     prune.set_defaults(command=_prune)
-    actions.add_parser("index", help="write index.html").set_defaults(command=_index)
+    actions.add_parser("index", help="write index.html").set_defaults(
+        command=with_disk_errors_told(_index)
+    )
 
 
 def _list(options: argparse.Namespace) -> int:
@@ -64,7 +67,9 @@ def _prune(options: argparse.Namespace) -> int:
     if not going:
         print("nothing to remove")
     elif options.yes:
-        print(f"removed, {remove(going) / 1e6:.1f} MB freed")
+        freed_bytes, reasons = remove(going)
+        print("\n".join([f"removed, {freed_bytes / 1e6:.1f} MB freed", *reasons]))
+        return _WRONG_USE if reasons else 0
     else:
         print("nothing was removed; add --yes to do it")
     return 0

@@ -42,8 +42,13 @@ def _size_gb(runs: list[Run]) -> float:
     return sum(run.size_bytes for run in runs) / 1e9
 
 
-def remove(runs: list[Run]) -> int:
-    """Delete the runs' folders; bytes that were freed."""
+def remove(runs: list[Run]) -> tuple[int, list[str]]:
+    """Delete the runs' folders; bytes that were freed, and why any of them is still there."""
+    freed_bytes, reasons = 0, []
     for run in runs:
-        shutil.rmtree(run.folder)
-    return sum(run.size_bytes for run in runs)
+        try:
+            shutil.rmtree(run.folder)
+            freed_bytes += run.size_bytes
+        except OSError as error:
+            reasons.append(f"{error.filename or run.folder}: {error.strerror or error}")
+    return freed_bytes, reasons

@@ -108,8 +108,10 @@ def read_surface(path: Path) -> Mesh:
     import trimesh  # a third of a second, which a run without a true surface need not wait
 
     try:
-        loaded = trimesh.load(path, process=False, force="mesh" if path.suffix == ".glb" else None)
-    except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
+        loaded = trimesh.load(path, process=False)
+        if isinstance(loaded, trimesh.Scene):  # of one mesh or several, as with several materials
+            loaded = loaded.to_mesh()
+    except (OSError, ValueError, LookupError, TypeError, NotImplementedError) as error:
         raise SourceError(f"cannot read a surface from {path}: {error}") from error
     vertices = np.asarray(getattr(loaded, "vertices", np.zeros((0, 3))), np.float32)
     if not len(vertices):

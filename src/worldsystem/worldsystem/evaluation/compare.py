@@ -68,11 +68,11 @@ def evaluate(
 
     The surface is placed by the path's alignment. `thresholds` [truth units] are those of the
     F-score; without any, 1 % of the scene's diameter. `frame_count` is how many frames should have
-    been tracked (0: as many as the truth has poses). Raises `ConfigError` for an `alignment` that
-    is none of `ALIGNMENTS`.
+    been tracked (0: as many as the truth has pictures, else poses). Raises `ConfigError` for an
+    `alignment` that is none of `ALIGNMENTS`.
     """
     check_alignment(alignment)
-    count = frame_count or len(truth.poses)
+    count = frame_count or truth.frame_count or len(truth.poses)
     path = evaluate_trajectory(poses, truth.poses, count, tolerance_s=TOLERANCE_S)
     at, at_truth = associate(poses.stamps_ns, truth.poses.stamps_ns, TOLERANCE_S)
     matched, matched_truth = _taken(poses, at), _taken(truth.poses, at_truth)

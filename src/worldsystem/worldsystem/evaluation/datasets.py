@@ -13,7 +13,12 @@ from jaxtyping import Float32
 from worldsystem.evaluation.cloud import read_surface
 from worldsystem.evaluation.replica import REPLICA, replica_mesh
 from worldsystem.evaluation.truth import GroundTruth
-from worldsystem.evaluation.truth_files import from_simulator, load_truth_trajectory, thinned
+from worldsystem.evaluation.truth_files import (
+    from_simulator,
+    load_truth_trajectory,
+    located,
+    thinned,
+)
 from worldsystem_core.errors import SourceError
 from worldsystem_core.frames import Camera
 from worldsystem_core.geometry.pinhole import pointmap_from_depth
@@ -71,7 +76,11 @@ def _truth(place: Path) -> GroundTruth:
 def _of_dataset(dataset: Dataset, folder: Path) -> GroundTruth:
     if dataset.truth is None:
         raise SourceError(f"{folder} is a data set without true poses")
-    truth = GroundTruth(poses=dataset.truth, seen_points=surface_from_depth(dataset))
+    truth = GroundTruth(
+        poses=located(dataset.truth, folder),
+        seen_points=surface_from_depth(dataset),
+        frame_count=len(dataset.pictures),
+    )
     mesh = replica_mesh(folder)
     if mesh is None:
         return truth

@@ -18,7 +18,8 @@ class GroundTruth:
 
     `poses` may have NaN rotations (satellite positions). `seen_points` lie on the true surface
     where the camera looked. `up` is the frame's vertical; `diameter` [truth units] is
-    how big the scene is, for thresholds that are a share of it.
+    how big the scene is, for thresholds that are a share of it. `frame_count` is how many pictures
+    there are to track, which the poses need not be as many as (0: as many).
     """
 
     poses: StampedPoses
@@ -26,6 +27,7 @@ class GroundTruth:
     seen_points: Float[np.ndarray, "n 3"] | None = None
     up: tuple[float, float, float] | None = None
     diameter: float | None = None
+    frame_count: int = 0
 
     @property
     def scene_diameter(self) -> float:

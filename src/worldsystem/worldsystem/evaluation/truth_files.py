@@ -59,8 +59,9 @@ def load_truth_trajectory(path: Path, *, rate_hz: float = 30.0) -> StampedPoses:
     - CSV with `lat_deg, lon_deg, alt_m` (about the first fix) or `n_m, e_m, d_m` (about their own
       origin): positions only, east-north-up [m]; rotations are NaN.
 
-    Matrices are `world_from_cam`. Formats without stamps get `index / rate_hz`. Raises SourceError
-    when the file is missing, empty, or none of these.
+    Matrices are `world_from_cam`. Formats without stamps get `index / rate_hz`. What has no finite
+    position, as satellites out of sight, is left out. Raises SourceError when the file is missing,
+    empty, or none of these.
     """
     try:
         text = path.read_text()
@@ -74,7 +75,15 @@ def load_truth_trajectory(path: Path, *, rate_hz: float = 30.0) -> StampedPoses:
     if not len(poses):
         raise SourceError(f"{path} holds no pose")
     order = np.argsort(poses.stamps_ns, kind="stable")
-    return StampedPoses(poses.stamps_ns[order], poses.world_from_cam[order])
+    return located(StampedPoses(poses.stamps_ns[order], poses.world_from_cam[order]), path)
+
+
+def located(poses: StampedPoses, path: Path) -> StampedPoses:
+    """The poses that say where the camera was; `SourceError` naming `path` where none does."""
+    known = np.isfinite(poses.positions).all(axis=1)
+    if not known.any():
+        raise SourceError(f"no pose of {path} has a position")
+    return StampedPoses(poses.stamps_ns[known], poses.world_from_cam[known])
 
 
 def _parsed(path: Path, text: str, lines: list[str], rate_hz: float) -> StampedPoses:
@@ -107,22 +116,36 @@ def _from_csv(text: str) -> StampedPoses:
     rows = list(csv.DictReader(io.StringIO(text)))
     if not rows:
         raise ValueError("it has a header but no row")
-    columns = {
-        name: np.array([float(row[name]) for row in rows])
-        for name in rows[0]
-        if name in {*SECONDS_COLUMNS, "lat_deg", "lon_deg", "alt_m", "n_m", "e_m", "d_m"}
-    }
+    known = {*SECONDS_COLUMNS, "lat_deg", "lon_deg", "alt_m", "n_m", "e_m", "d_m"}
+    columns = {name: _column(name, rows) for name in rows[0] if name in known}
     seconds = next((columns[name] for name in SECONDS_COLUMNS if name in columns), None)
     if seconds is None:
         raise ValueError(f"it has none of the time columns {', '.join(SECONDS_COLUMNS)}")
     if "n_m" in columns:
         positions = np.stack([columns["e_m"], columns["n_m"], -columns["d_m"]], axis=1)
     else:
-        positions = enu_from_wgs84(columns["lat_deg"], columns["lon_deg"], columns["alt_m"])
+        positions = _from_satellites(columns)
     matrices = np.full((len(rows), 4, 4), np.nan)
     matrices[:, 3] = (0.0, 0.0, 0.0, 1.0)
     matrices[:, :3, 3] = positions
     return StampedPoses(np.round(seconds * 1e9).astype(np.int64), matrices)
+
+
+def _column(name: str, rows: list[dict[str, str]]) -> Float64[np.ndarray, "n"]:
+    short = next((at for at, row in enumerate(rows, 1) if row[name] is None), None)
+    if short is not None:
+        raise ValueError(f"row {short} after the header is cut off before {name}")
+    return np.array([float(row[name]) for row in rows])
+
+
+def _from_satellites(columns: dict[str, np.ndarray]) -> Float64[np.ndarray, "n 3"]:
+    """About the first fix; NaN where there was none."""
+    fixes = np.stack([columns[name] for name in ("lat_deg", "lon_deg", "alt_m")])
+    known = np.isfinite(fixes).all(axis=0)
+    positions = np.full((len(known), 3), np.nan)
+    if known.any():
+        positions[known] = enu_from_wgs84(*fixes[:, known])
+    return positions
 
 
 def enu_from_wgs84(

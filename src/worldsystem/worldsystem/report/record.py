@@ -82,10 +82,19 @@ class RunRecord:
 
     @property
     def frame_count(self) -> int:
-        """Frames that should have been tracked: sent, else taken by the first stage, else posed."""
+        """Frames that should have been tracked: sent, else taken by the first stage, else posed.
+
+        Those that a `frame_step` leaves out are none of them.
+        """
+        skipped = sum(ledger.dropped.get("skipped", 0) for ledger in self._until_tracking())
         if self.frames_sent is not None:
-            return self.frames_sent
-        return self.ledgers[0].taken if self.ledgers else len(self.poses)
+            return self.frames_sent - skipped
+        return self.ledgers[0].taken - skipped if self.ledgers else len(self.poses)
+
+    def _until_tracking(self) -> tuple[LedgerState, ...]:
+        stages = [ledger.stage for ledger in self.ledgers]
+        end = stages.index(self.tracking_stage) + 1 if self.tracking_stage in stages else 0
+        return self.ledgers[:end]
 
     @property
     def fps(self) -> float:

@@ -8,6 +8,7 @@ import json
 import time
 from contextlib import suppress
 
+from worldsystem.namespace_option import add_namespace
 from worldsystem.watch.server import health
 from worldsystem.watch.state import SILENT_AFTER_S, SystemState, problems
 from worldsystem.watch.table import table
@@ -33,7 +34,7 @@ def add_watch(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     top.add_argument("--period", type=float, default=1.0, help="time between two tables [s]")
     top.set_defaults(command=_top)
     for command in (status, top):
-        command.add_argument("--namespace", default="", help="of the system's nodes")
+        add_namespace(command)
 
 
 def _status(options: argparse.Namespace) -> int:
