@@ -44,7 +44,8 @@ def _size_gb(runs: list[Run]) -> float:
 
 def remove(runs: list[Run]) -> tuple[int, list[str]]:
     """Delete the runs' folders; bytes that were freed, and why any of them is still there."""
-    freed_bytes, reasons = 0, []
+    freed_bytes = 0
+    reasons: list[str] = []
     for run in runs:
         try:
             shutil.rmtree(run.folder)
