@@ -14,6 +14,8 @@ from rosbags.highlevel import AnyReader
 from rosbags.rosbag2 import Reader
 
 from worldsystem_storage.bag_check import verify
+from worldsystem_storage.bag_file import BagFile
+from worldsystem_storage.bag_metadata import Topic
 from worldsystem_storage.bag_writer import BagWriter
 from worldsystem_storage.config import StorageConfig
 from worldsystem_storage.errors import StorageError
@@ -179,6 +181,35 @@ def test_messages_that_are_gone_between_others_are_counted(whole, tmp_path):
     assert found.missing == 440 - sum(found.messages.values()) == count
     assert f"{found.missing} messages in between" in found.loss()
     assert found.kept == (tmp_path / "hole.mcap.broken",)
+
+
+@pytest.mark.parametrize("opcode", [0x07, 0x86], ids=hex)
+def test_the_original_is_kept_where_the_opcode_of_a_chunk_was_hit(whole, tmp_path, opcode):
+    path = tmp_path / "hit.mcap"
+    damaged = bytearray(whole)
+    damaged[make_reader(io.BytesIO(whole)).get_summary().chunk_indexes[0].chunk_start_offset] = (
+        opcode
+    )
+    path.write_bytes(damaged)
+    found = recover(path)
+    assert found.missing == chunks_of(whole)[0][2] > 0
+    assert [kept.read_bytes() for kept in found.kept] == [bytes(damaged)]
+
+
+def test_topics_keep_their_types_when_the_chunk_that_defined_these_is_damaged(tmp_path):
+    path = tmp_path / "hit.mcap"
+    file = BagFile(path, compression="none")
+    first, second = (Topic(name, "p/msg/A", "uint8[] data\n", "", "") for name in ("/a", "/b"))
+    for number, topic in enumerate((first, second)):
+        file.write(topic, bytes(8), number, number)
+        file.flush()
+    file.close([first, second])
+    path.write_bytes(path.read_bytes().replace(b"uint8[] data", b"uint8[] datb", 1))
+    assert recover(path).messages == {"/b": 1}
+    with Reader(path) as reader:
+        assert {(c.topic, c.msgtype, c.msgdef.data) for c in reader.connections} == {
+            (topic.name, "p/msg/A", "uint8[] data\n") for topic in (first, second)
+        }
 
 
 def test_a_repair_says_up_to_when_the_recording_goes_and_what_may_lack_after_that(whole, tmp_path):

@@ -81,7 +81,7 @@ def examine(stream: BinaryIO) -> Contents:
         elif isinstance(record, Schema):
             schemas[record.id] = record
         elif isinstance(record, Channel):
-            found.topics.setdefault(record.id, topic_of(record, schemas.get(record.schema_id)))
+            _take_channel(found, record, schemas.get(record.schema_id))
         elif isinstance(record, Metadata) and record.name == RECORDER_NOTE:
             found.note = dict(record.metadata)
         elif isinstance(record, Statistics) and summary_is_right(stream):
@@ -139,6 +139,13 @@ def _text_of(schema: Schema) -> str:
     """A definition that is text and damaged stays text, which readers insist on."""
     is_text = schema.encoding in ("ros2msg", "ros2idl", "omgidl")
     return str(schema.data, "utf-8", "replace" if is_text else "surrogateescape")
+
+
+def _take_channel(found: Contents, channel: Channel, schema: Schema | None) -> None:
+    """The first that tells its type: the definition of an earlier one may be in a damaged chunk."""
+    known = found.topics.get(channel.id)
+    if known is None or (not known.type_name and schema):
+        found.topics[channel.id] = topic_of(channel, schema)
 
 
 def _count(found: Contents, message: Message) -> None:

@@ -120,6 +120,12 @@ class Repair:
             summary.first_ns, summary.last_ns = found.first_ns, found.last_ns
         return summary
 
+    def _lacks_more_than_its_end(self) -> bool:
+        """Whether something between was hit. Where it was an opcode, readers go past its record as
+        one of a kind that they need not know, and only the messages' numbers tell."""
+        hit = any(each.reason not in _HARMLESS for each in self.contents.breaks)
+        return hit or self.contents.missing > 0
+
     def _rewrite(self, path: Path, stream: BinaryIO) -> None:
         beside = path.with_name(f".{path.name}.recovered")
         beside.unlink(missing_ok=True)
@@ -131,7 +137,7 @@ class Repair:
                 out.add_extra(extra)
             out.summary.name = path.name
             out.close(self.topics)
-            if any(each.reason not in _HARMLESS for each in self.contents.breaks):
+            if self._lacks_more_than_its_end():
                 self.kept = _kept_beside(path)
             beside.replace(path)
             sync_folder(path.parent)
