@@ -38,14 +38,16 @@ def verify(path: Path) -> list[str]:
     is no bag.
     """
     problems: list[str] = []
+    packed: list[bool] = []
     total = 0
     for file in bag_files(path):
         with file.open("rb") as stream:
             contents = examine(stream)
             found = file_problems(contents, stream)
         problems += [f"{file.name}: {each}; {_RECOVER}" for each in found]
+        packed += [contents.is_packed] if contents.messages else []
         total += contents.messages
-    return problems + _metadata_problems(Path(path), total)
+    return problems + _metadata_problems(Path(path), total, bool(packed) and all(packed))
 
 
 def file_problems(contents: Contents, stream: BinaryIO) -> list[str]:
@@ -113,12 +115,13 @@ def _listed(offset: int, channel: int, stream: BinaryIO) -> list[tuple[int, int]
     return sorted(_ENTRY.iter_unpack(content[_INDEX_HEAD.size : _INDEX_HEAD.size + table_size]))
 
 
-def metadata_is_right(folder: Path, total: int) -> bool:
-    """Whether `metadata.yaml` of a bag's folder is there and promises so many messages."""
-    return not _metadata_problems(folder, total)
+def metadata_is_right(folder: Path, total: int, *, packed: bool) -> bool:
+    """Whether `metadata.yaml` of a bag's folder is there and promises so many messages, and says
+    that each is packed by itself if that is so."""
+    return not _metadata_problems(folder, total, packed)
 
 
-def _metadata_problems(path: Path, total: int) -> list[str]:
+def _metadata_problems(path: Path, total: int, packed: bool) -> list[str]:
     metadata = path / METADATA_FILE
     if not path.is_dir():
         return []
@@ -130,6 +133,7 @@ def _metadata_problems(path: Path, total: int) -> list[str]:
         topics = promised["topics_with_message_count"]
         by_topic = sum(int(topic["message_count"]) for topic in topics)
         names = sorted(Path(name).name for name in promised["relative_file_paths"])
+        mode = str(promised.get("compression_mode", "")).lower()
     except (OSError, UnicodeDecodeError, yaml.YAMLError, *DAMAGE) as error:
         return [f"{METADATA_FILE} cannot be read ({error!r}); {_MEND}"]
     if count != total:
@@ -139,4 +143,6 @@ def _metadata_problems(path: Path, total: int) -> list[str]:
         return [f"{told}, {total} are there; {_MEND}"]
     if names != sorted(file.name for file in bag_files(path)):
         return [f"{METADATA_FILE} names other files than there are ({', '.join(names)}); {_MEND}"]
+    if total and packed != (mode == "message"):
+        return [f"{METADATA_FILE} is wrong about messages being packed (mode '{mode}'); {_MEND}"]
     return []

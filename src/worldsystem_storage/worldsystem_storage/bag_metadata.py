@@ -55,12 +55,14 @@ class BagFileSummary:
     """What one `.mcap` file of a bag holds.
 
     A name may stand for several topics, as where publishers offered it with different QoS.
+    `packed` says that each message is packed by itself (rosbag2's compression mode "message").
     """
 
     name: str
     counts: Counter[Topic] = field(default_factory=Counter)
     first_ns: int = _NEVER_NS
     last_ns: int = 0
+    packed: bool = False
 
     @property
     def counts_by_name(self) -> Counter[str]:
@@ -97,6 +99,12 @@ def qos_yaml(reliability: str, durability: str, depth: int) -> str:
     return str(yaml.safe_dump([profile], sort_keys=False))
 
 
+def are_packed(files: Sequence[BagFileSummary]) -> bool:
+    """Whether all messages of a bag are packed, each by itself; not when there are none."""
+    filled = [file for file in files if file.counts.total()]
+    return bool(filled) and all(file.packed for file in filled)
+
+
 def information(topics: Sequence[Topic], files: Sequence[BagFileSummary]) -> Mapping[str, Any]:
     """The content of `rosbag2_bagfile_information` (Any: a YAML tree of mixed types).
 
@@ -106,6 +114,7 @@ def information(topics: Sequence[Topic], files: Sequence[BagFileSummary]) -> Map
     total = sum((file.counts for file in files), Counter[Topic]())
     first_ns = min((file.first_ns for file in files), default=_NEVER_NS)
     last_ns = max((file.last_ns for file in files), default=0)
+    packed = are_packed(files)
     return {
         "version": VERSION,
         "storage_identifier": "mcap",
@@ -115,8 +124,8 @@ def information(topics: Sequence[Topic], files: Sequence[BagFileSummary]) -> Map
         "topics_with_message_count": [
             _topic_entry(topic, total[topic]) for topic in dict.fromkeys([*topics, *total])
         ],
-        "compression_format": "",
-        "compression_mode": "",
+        "compression_format": "zstd" if packed else "",
+        "compression_mode": "message" if packed else "",
         "relative_file_paths": [file.name for file in files],
         "files": [_file_entry(file) for file in files],
         "custom_data": None,

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
+import zstandard
 from mcap.reader import make_reader
 
 from worldsystem_storage.bag_check import file_problems
@@ -20,6 +21,7 @@ from worldsystem_storage.mcap_contents import (
     examine,
     messages_in,
 )
+from worldsystem_storage.message_packing import can_be_packed, looks_packed, unpacked
 
 # of foxglove_msgs, in any encoding, and of ffmpeg_image_transport_msgs
 _VIDEO_KINDS = ("CompressedVideo", "FFMPEGPacket")
@@ -56,13 +58,29 @@ class BagReader:
     def messages(self) -> Iterator[RawMessage]:
         """Every message, oldest first; those of a file without index in the order of that file.
 
+        Messages that rosbag2 packed, each by itself, are unpacked; one that cannot be is left out,
+        and `problems` names its topic from then on.
         Video whose times go back, as where a converter wrote the stamps of B-frames as times of
         recording, stays in coding order: there each time is raised to the newest one so far.
         """
         coded = {name for file in self._files for name in _coded_out_of_order(file.contents)}
         parts = [_messages_of(file, without=coded) for file in self._files]
         parts += [self._in_coding_order(name) for name in sorted(coded)]
-        yield from heapq.merge(*parts, key=lambda message: message.log_time_ns)
+        for message in heapq.merge(*parts, key=lambda message: message.log_time_ns):
+            plain = self._plain(message)
+            if plain is not None:
+                yield plain
+
+    def _plain(self, message: RawMessage) -> RawMessage | None:
+        if not looks_packed(message.cdr) or not can_be_packed(message.topic):
+            return message
+        try:
+            return replace(message, cdr=unpacked(message.cdr))
+        except zstandard.ZstdError:
+            problem = f"{message.topic.name}: messages that cannot be unpacked are left out"
+            if problem not in self.problems:
+                self.problems.append(problem)
+            return None
 
     def _in_coding_order(self, name: str) -> Iterator[RawMessage]:
         newest_ns = 0

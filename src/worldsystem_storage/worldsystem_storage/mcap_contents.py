@@ -16,6 +16,7 @@ from worldsystem_core.mcap_reading.scan import Break, scan
 from worldsystem_storage.bag_file import RECORDER_NOTE
 from worldsystem_storage.bag_metadata import Topic
 from worldsystem_storage.errors import StorageError
+from worldsystem_storage.message_packing import can_be_packed, looks_packed
 
 
 @dataclass(frozen=True)
@@ -33,13 +34,15 @@ class Contents:
     """A file's topics by channel, how much there is of each, and what could not be read.
 
     `note` is what the recorder left for this case, `promised` what a sound summary says that there
-    is. `unknown` counts messages whose topic the file does not tell. `going_back` are the channels
-    whose times do not grow in the order of the file, `is_ordered` whether all times do.
+    is. `unknown` counts messages whose topic the file does not tell, `packed` those that look as if
+    each was packed by itself. `going_back` are the channels whose times do not grow in the order of
+    the file, `is_ordered` whether all times do.
     """
 
     topics: dict[int, Topic] = field(default_factory=dict)
     counts: Counter[int] = field(default_factory=Counter)
     sizes: Counter[int] = field(default_factory=Counter)
+    packed: Counter[int] = field(default_factory=Counter)
     newest_number: dict[int, int] = field(default_factory=dict)
     promised: dict[int, int] = field(default_factory=dict)
     first_ns: int = 0
@@ -57,6 +60,12 @@ class Contents:
     @property
     def unknown(self) -> int:
         return self.counts.total() - self.messages
+
+    @property
+    def is_packed(self) -> bool:
+        """Whether each message is packed by itself; not when there are none."""
+        channels = [channel for channel, topic in self.topics.items() if can_be_packed(topic)]
+        return 0 < sum(self.packed[channel] for channel in channels) == self.messages
 
     @property
     def lost_bytes(self) -> int:
@@ -154,6 +163,7 @@ def _count(found: Contents, message: Message) -> None:
     found.first_ns = message.log_time if is_first else min(found.first_ns, message.log_time)
     found.counts[channel] += 1
     found.sizes[channel] += len(message.data)
+    found.packed[channel] += looks_packed(message.data)
     found.newest_number[channel] = max(found.newest_number.get(channel, 0), message.sequence)
     _count_time(found, channel, int(message.log_time))
 

@@ -14,7 +14,7 @@ from worldsystem_core.mcap_reading.scan import CUT_OFF, NO_END
 from worldsystem_core.whole_file import sync_folder
 from worldsystem_storage.bag_check import file_problems, metadata_is_right
 from worldsystem_storage.bag_file import BagFile, lock_for_writing
-from worldsystem_storage.bag_metadata import BagFileSummary, Topic, write_metadata
+from worldsystem_storage.bag_metadata import BagFileSummary, Topic, are_packed, write_metadata
 from worldsystem_storage.errors import StorageError
 from worldsystem_storage.mcap_contents import (
     Contents,
@@ -113,7 +113,7 @@ class Repair:
 
     def _summary(self, name: str) -> BagFileSummary:
         found = self.contents
-        summary = BagFileSummary(name)
+        summary = BagFileSummary(name, packed=found.is_packed)
         for channel, topic in found.topics.items():
             summary.counts[topic] += found.counts[channel]
         if found.messages:
@@ -135,7 +135,7 @@ class Repair:
                 out.write(message.topic, message.cdr, message.log_time_ns, message.publish_time_ns)
             for extra in extras_in(stream):
                 out.add_extra(extra)
-            out.summary.name = path.name
+            out.summary.name, out.summary.packed = path.name, self.summary.packed
             out.close(self.topics)
             if self._lacks_more_than_its_end():
                 self.kept = _kept_beside(path)
@@ -148,8 +148,9 @@ class Repair:
 def _mend_metadata(folder: Path, repairs: list[Repair]) -> bool:
     """Write `metadata.yaml` of what is there; False when it was right already."""
     summaries = [repair.summary for repair in repairs]
-    total = sum(sum(summary.counts.values()) for summary in summaries)
-    if all(repair.whole for repair in repairs) and metadata_is_right(folder, total):
+    total = sum(summary.counts.total() for summary in summaries)
+    right = metadata_is_right(folder, total, packed=are_packed(summaries))
+    if right and all(repair.whole for repair in repairs):
         return False
     topics = {topic: None for repair in repairs for topic in repair.topics}
     write_metadata(folder, list(topics), summaries)
