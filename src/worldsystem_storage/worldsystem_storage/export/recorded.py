@@ -12,12 +12,13 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float32, Float64, UInt8
-from rosbags.highlevel import AnyReader, AnyReaderError
+from rosbags.highlevel import AnyReader
 
 from worldsystem_core.geometry.rotation import matrix_from_quaternion_xyzw
 from worldsystem_core.geometry.se3 import pose_from
 from worldsystem_core.trajectory import StampedPoses, read_tum
 from worldsystem_storage.errors import StorageError
+from worldsystem_storage.foreign_damage import BAG_DAMAGE
 
 KEYFRAME_TYPE = "worldsystem_msgs/msg/Keyframe"
 TRACKS_TYPE = "worldsystem_msgs/msg/TrackArray"
@@ -155,17 +156,17 @@ def _read_bags(folder: Path) -> Recording:
     """Read the bags of a run, or one alone; raises `StorageError`.
 
     Where the recorder was begun anew, its further bags (`bag_2`, …) are read too. A bag that a
-    crash cut off must be repaired first (`worldsystem bag recover`).
+    crash cut off, or that is damaged, must be repaired first (`worldsystem bag recover`).
     """
     collector = _Collector()
     for bag in _bags_of(folder):
         try:
             with AnyReader([bag]) as reader:
                 collector.take_all(reader)
-        except (AnyReaderError, OSError, ValueError, KeyError) as error:
+        except (OSError, *BAG_DAMAGE) as error:
             raise StorageError(
                 f"{bag} cannot be read as a bag ({error}); give a run's folder such as runs/<time>,"
-                " and repair a cut-off recording with `worldsystem bag recover` first"
+                " and repair one that is cut off or damaged with `worldsystem bag recover` first"
             ) from error
     return collector.recording()
 
