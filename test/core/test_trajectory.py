@@ -124,7 +124,7 @@ def test_stamps_are_exact_in_whatever_form_numbers_are_written(tmp_path, form):
     assert np.abs(read - stamps_ns).max() < 200, "which is what a double keeps"
 
 
-@pytest.mark.parametrize("word", ["nan", "inf", "1403636579763555584.000000", "soon"])
+@pytest.mark.parametrize("word", ["nan", "inf", "1e300", "soon"])
 def test_a_stamp_that_is_no_time_is_refused(tmp_path, word):
     (tmp_path / "odd.tum").write_text(f"{word} 0 0 0 0 0 0 1\n")
     with pytest.raises(ValueError, match="time"):

@@ -151,6 +151,33 @@ def test_kitti_reads_calibration_times_and_poses(tmp_path):
     assert (found["/camera/camera_info"][0][1].width, len(found["/truth/pose"])) == (124, 3)
 
 
+def test_stamps_that_numpy_wrote_are_read_to_the_last_digit(tmp_path):
+    folder = tmp_path / "freiburg1"
+    times = np.array([1_305_031_102.175304, 1_305_031_526.67132])
+    np.savetxt(folder.with_suffix(".txt"), times)
+    words = folder.with_suffix(".txt").read_text().split()
+    assert words[0].endswith("e+09")
+    for n in range(2):
+        save(folder / f"{n}.png", picture(n))
+    (folder / "rgb.txt").write_text("\n".join(f"{word} {n}.png" for n, word in enumerate(words)))
+    still = np.tile([0.0, 0, 0, 0, 0, 0, 1], (2, 1))
+    np.savetxt(folder / "groundtruth.txt", np.hstack([times[:, None], still]))
+    import_path(folder, tmp_path / "bag")
+    found = messages(tmp_path / "bag")
+    exact_ns = [int(f"{time:.9f}".replace(".", "")) for time in times]
+    for topic in ("/camera/image/compressed", "/truth/pose"):
+        assert [stamp_ns for stamp_ns, _ in found[topic]] == exact_ns
+
+
+@pytest.mark.parametrize("stamp", ["9223372036854775808", "1e300", "nan", "9300000000.5"])
+def test_a_stamp_that_no_message_can_have_is_refused(tmp_path, stamp):
+    folder = tmp_path / "freiburg1"
+    save(folder / "0.png", picture(0))
+    (folder / "rgb.txt").write_text(f"{stamp} 0.png\n")
+    with pytest.raises(StorageError, match=rf"rgb\.txt: '{stamp}' is"):
+        import_path(folder, tmp_path / "bag")
+
+
 def test_a_bag_of_ros_1_says_the_same_as_a_bag_of_ours(tmp_path):
     store = get_typestore(Stores.ROS1_NOETIC)
     Header, Time = store.types["std_msgs/msg/Header"], store.types["builtin_interfaces/msg/Time"]

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
@@ -27,8 +26,7 @@ from worldsystem_core.reconstruction import (
     Successor,
     TrackingState,
 )
-
-_MOST_NS = 2**63 - 1
+from worldsystem_core.stamp_text import nanoseconds_told
 
 
 @dataclass(frozen=True, eq=False)
@@ -175,19 +173,8 @@ def read_tum(path: Path) -> StampedPoses:
         pose = np.eye(4)
         pose[:3, 3] = numbers[:3]
         pose[:3, :3] = matrix_from_quaternion_xyzw(numbers[3:])
-        stamps.append(_nanoseconds(words[0]))
+        stamps.append(nanoseconds_told(words[0]))
         poses.append(pose)
     return StampedPoses(
         np.array(stamps, dtype=np.int64), np.array(poses, dtype=np.float64).reshape(-1, 4, 4)
     )
-
-
-def _nanoseconds(seconds: str) -> int:
-    """Exact, also of `1.305031526671320e+09`, as numpy writes it; a double keeps 0.2 µs."""
-    try:
-        stamp_ns = int(Decimal(seconds).scaleb(9))
-    except (ArithmeticError, ValueError):
-        raise ValueError(f"{seconds!r} is no time in seconds") from None
-    if abs(stamp_ns) > _MOST_NS:
-        raise ValueError(f"{seconds} s is no time: are these nanoseconds? Divide them by 1e9")
-    return stamp_ns

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from worldsystem_core.frames import Camera
+from worldsystem_core.stamp_text import nanoseconds_told
 from worldsystem_core.telemetry import ImuSample
 from worldsystem_core.trajectory import StampedPoses
 from worldsystem_storage.errors import StorageError
@@ -75,7 +76,7 @@ def numbers(
 
 
 def stamps_and_words(path: Path, *, delimiter: str | None = None) -> list[tuple[int, list[str]]]:
-    """Rows of a time stamp and words; seconds with a point are made nanoseconds exactly."""
+    """Rows of a time stamp and words, by the stamps; these are read as `nanoseconds` does."""
     rows = []
     for line in path.read_text().splitlines():
         words = [word.strip() for word in line.split(delimiter)]
@@ -85,11 +86,11 @@ def stamps_and_words(path: Path, *, delimiter: str | None = None) -> list[tuple[
 
 
 def nanoseconds(text: str, path: Path) -> int:
-    """`1305031102.175304` or `1403636579763555584` as integer nanoseconds; no rounding."""
-    seconds, point, fraction = text.partition(".")
+    """A stamp in `path`, of seconds or nanoseconds, with or without an exponent, to the nanosecond.
+
+    Raises `StorageError` naming the file when it is none, or beyond 64 bits.
+    """
     try:
-        if not point:
-            return int(seconds) if len(seconds) > 12 else int(seconds) * 10**9
-        return int(seconds) * 10**9 + int(fraction[:9].ljust(9, "0"))
+        return nanoseconds_told(text)
     except ValueError as error:
-        raise StorageError(f"{path}: '{text[:40]}' is no time stamp") from error
+        raise StorageError(f"{path}: {error}") from error

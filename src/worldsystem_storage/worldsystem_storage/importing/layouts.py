@@ -100,7 +100,7 @@ def read_kitti(folder: Path) -> Dataset:
     """A sequence of the odometry set: `image_2` (or `image_0`), `times.txt`, `calib.txt`, poses."""
     number = 2 if (folder / "image_2").is_dir() else 0
     files = sorted((folder / f"image_{number}").glob("*.png"))
-    times = [nanoseconds(_decimal(w), folder) for w in (folder / "times.txt").read_text().split()]
+    times = [nanoseconds(word, folder) for word in (folder / "times.txt").read_text().split()]
     if len(times) != len(files):
         raise StorageError(f"{folder}: {len(files)} pictures but {len(times)} times")
     pictures = [DatasetPicture(t, path) for t, path in zip(times, files, strict=True)]
@@ -195,11 +195,6 @@ def _kitti_truth(path: Path, times_ns: list[int]) -> StampedPoses:
     poses = np.tile(np.eye(4), (len(rows), 1, 1))
     poses[:, :3] = rows
     return StampedPoses(np.array(times_ns[: len(rows)], dtype=np.int64), poses)
-
-
-def _decimal(text: str) -> str:
-    """`1.037875e-01` without its exponent, so that no digit is lost."""
-    return f"{float(text):.9f}"
 
 
 def _yaml(path: Path) -> dict:  # type: ignore[type-arg]  # a YAML tree of mixed types
