@@ -12,6 +12,7 @@ from rosbags.highlevel import AnyReader
 from rosbags.rosbag1 import Writer as Writer1
 from rosbags.typesys import Stores, get_typestore
 
+from worldsystem_core.geometry.rotation import matrix_from_quaternion_xyzw
 from worldsystem_core.geometry.se3 import look_at
 from worldsystem_core.trajectory import StampedPoses, write_tum
 from worldsystem_storage.bag_check import verify
@@ -149,6 +150,35 @@ def test_kitti_reads_calibration_times_and_poses(tmp_path):
     found = messages(tmp_path / "bag")
     assert [s for s, _ in found["/camera/image/compressed"]] == [0, 103_787_500, 207_575_000]
     assert (found["/camera/camera_info"][0][1].width, len(found["/truth/pose"])) == (124, 3)
+
+
+def test_the_true_poses_of_kitti_are_those_of_the_camera_that_took_the_pictures(tmp_path):
+    """Camera 2 is 6 cm to the left of camera 0, of which the published poses are."""
+    folder = tmp_path / "sequences" / "00"
+    times = ["0.000000e+00", "1.037875e-01"]
+    for n in range(len(times)):
+        save(folder / f"image_2/{n:06d}.png", picture(n, (37, 124)))
+    (folder / "times.txt").write_text("\n".join(times))
+    published = (
+        "7.188560000000e+02 0.000000000000e+00 6.071928000000e+02 4.538225000000e+01 "
+        "0.000000000000e+00 7.188560000000e+02 1.852157000000e+02 -1.130887000000e-01 "
+        "0.000000000000e+00 0.000000000000e+00 1.000000000000e+00 3.779761000000e-03"
+    )
+    (folder / "calib.txt").write_text(f"P2: {published}\n")
+    P = np.array(published.split(), np.float64).reshape(3, 4)
+    poses = [np.eye(4), pose(2)]
+    (tmp_path / "poses").mkdir()
+    np.savetxt(tmp_path / "poses" / "00.txt", [each[:3].ravel() for each in poses])
+    import_path(folder, tmp_path / "bag")
+    told = [message.pose for _, message in messages(tmp_path / "bag")["/truth/pose"]]
+    place = told[0].position
+    assert (place.x, place.y, place.z) == pytest.approx((-0.0599, 0.0011, -0.0038), abs=1e-4)
+    seen_by_cam0 = np.array([0.4, -0.3, 7.0, 1.0])
+    for world_from_cam0, cam in zip(poses, told, strict=True):
+        at, turn = cam.position, cam.orientation
+        rotation = matrix_from_quaternion_xyzw(np.array([turn.x, turn.y, turn.z, turn.w]))
+        point = (world_from_cam0 @ seen_by_cam0)[:3] - np.array([at.x, at.y, at.z])
+        np.testing.assert_allclose(P[:, :3] @ rotation.T @ point, P @ seen_by_cam0, atol=1e-6)
 
 
 def test_stamps_that_numpy_wrote_are_read_to_the_last_digit(tmp_path):

@@ -97,19 +97,24 @@ def read_euroc(folder: Path) -> Dataset:
 
 
 def read_kitti(folder: Path) -> Dataset:
-    """A sequence of the odometry set: `image_2` (or `image_0`), `times.txt`, `calib.txt`, poses."""
+    """A sequence of the odometry set: `image_2` (or `image_0`), `times.txt`, `calib.txt`, poses.
+
+    The published poses are those of camera 0; the truth here is that of the pictures' camera.
+    """
     number = 2 if (folder / "image_2").is_dir() else 0
     files = sorted((folder / f"image_{number}").glob("*.png"))
     times = [nanoseconds(word, folder) for word in (folder / "times.txt").read_text().split()]
     if len(times) != len(files):
         raise StorageError(f"{folder}: {len(files)} pictures but {len(times)} times")
-    pictures = [DatasetPicture(t, path) for t, path in zip(times, files, strict=True)]
+    if not files:
+        return Dataset(folder.name, [])
+    P = _kitti_projection(folder / "calib.txt", number)
     truth = folder.parent.parent / "poses" / f"{folder.name}.txt"
     return Dataset(
         folder.name,
-        pictures,
-        camera=_kitti_camera(folder / "calib.txt", number, files[0]) if files else None,
-        truth=_kitti_truth(truth, times) if truth.is_file() else None,
+        [DatasetPicture(t, path) for t, path in zip(times, files, strict=True)],
+        camera=_kitti_camera(P, files[0]),
+        truth=_kitti_truth(truth, times, P) if truth.is_file() else None,
     )
 
 
@@ -174,27 +179,33 @@ def _euroc_imu(path: Path) -> list[ImuSample]:
     return samples
 
 
-def _kitti_camera(path: Path, number: int, picture: Path) -> Camera:
-    import cv2
-
-    image = cv2.imread(str(picture))
+def _kitti_projection(path: Path, number: int) -> Float[np.ndarray, "3 4"]:
+    """From camera 0 to the pixels of camera `number`, both rectified: turned in the same way."""
     rows = {
         line.split(":")[0]: line.split(":")[1].split() for line in path.read_text().splitlines()
     }
     try:
-        P = np.array(rows[f"P{number}"], dtype=np.float64).reshape(3, 4)
+        return np.array(rows[f"P{number}"], dtype=np.float64).reshape(3, 4)
     except (KeyError, ValueError) as error:
         raise StorageError(f"{path} holds no projection P{number}: {error}") from error
+
+
+def _kitti_camera(P: Float[np.ndarray, "3 4"], picture: Path) -> Camera:
+    import cv2
+
+    image = cv2.imread(str(picture))
     if image is None:
         raise StorageError(f"{picture} is no picture")
     return Camera.from_K(P[:, :3], image.shape[1], image.shape[0])
 
 
-def _kitti_truth(path: Path, times_ns: list[int]) -> StampedPoses:
+def _kitti_truth(path: Path, times_ns: list[int], P: Float[np.ndarray, "3 4"]) -> StampedPoses:
+    """Poses of the camera that `P` projects into; P = K [1 t], and t leads there from camera 0."""
+    cam0_from_cam = pose_from(np.eye(3), -np.linalg.solve(P[:, :3], P[:, 3]))
     rows = numbers(path, 12)[:, :12].reshape(-1, 3, 4)
     poses = np.tile(np.eye(4), (len(rows), 1, 1))
     poses[:, :3] = rows
-    return StampedPoses(np.array(times_ns[: len(rows)], dtype=np.int64), poses)
+    return StampedPoses(np.array(times_ns[: len(rows)], dtype=np.int64), poses @ cam0_from_cam)
 
 
 def _yaml(path: Path) -> dict:  # type: ignore[type-arg]  # a YAML tree of mixed types
