@@ -70,7 +70,7 @@ class BagWriter:
         self._written: Counter[str] = Counter()
         self._unflushed: Counter[str] = Counter()
         self._dropped: Counter[tuple[str, str]] = Counter()
-        self._progress_s = time.monotonic()
+        self._awaited_s = time.monotonic()  # until then the thread may wait for more
         self._stopped = ("", "")
         self._retry_s = RETRY_S
         self._gaps = 0
@@ -116,8 +116,8 @@ class BagWriter:
         )
 
     def _stalled_s(self, waiting_bytes: int) -> float:
-        writing_s = time.monotonic() - self._progress_s if waiting_bytes else 0.0
-        return max(writing_s, self._files.unconfirmed_s())
+        writing_s = time.monotonic() - self._awaited_s if waiting_bytes else 0.0
+        return max(0.0, writing_s, self._files.unconfirmed_s())
 
     def close(self, timeout_s: float = 30.0) -> dict[str, TopicCount]:
         """Write what waits, finish the bag and return each topic's account."""
@@ -178,8 +178,9 @@ class BagWriter:
         checked_bytes = self._files.size_bytes
         self._files.reserve.check()
         while True:
+            self._awaited_s = max(flush_at, time.monotonic())
             batch = self._queue.take(max(0.0, flush_at - time.monotonic()))
-            self._progress_s = time.monotonic()
+            self._awaited_s = time.monotonic()
             if batch:
                 self._write(batch)
             elif self._queue.closed:

@@ -44,7 +44,8 @@ class StorageConfig(Config):
     queue_mib: int = param(256, "size of the messages that may wait for the disk [MiB]", low=1)
     stall_s: float = param(
         5.0,
-        "how long the bag may fail to grow while messages come, before the recorder says so [s]",
+        "how long beyond flush_s the bag may fail to grow while messages come, before the recorder "
+        "says so [s]",
         low=0.1,
     )
     still_every: int = param(30, "pictures from one still to the next; 0 for none", low=0)

@@ -66,7 +66,7 @@ class RecorderNode(StageNode):
         self._keyframe_files: KeyframeFiles | None = None
         self._wanted, self._unwanted = Selection(self.config.topics), Selection(self.config.exclude)
         self._pictures_stand_in = self._stand_in_for_video()
-        self._watchdog = GrowthWatchdog(self.config.stall_s)
+        self._watchdog = self._new_watchdog()
         self._waiting_for_room = self._lacks_files = ""
         self._record(tuple(topic for topic in topics.ALL if self._chosen(topic)))
         self._record_video("")
@@ -130,10 +130,13 @@ class RecorderNode(StageNode):
             self._bag, self._waiting_for_room, self._lacks_files = bag, "", ""
             for topic_name, message in told_before:
                 _write_now(bag, topic_name, message)
-        self._watchdog = GrowthWatchdog(self.config.stall_s)
+        self._watchdog = self._new_watchdog()
         for namespace in self._namespaces:
             self._open_session(namespace)
         log.info("recording to %s", folder)
+
+    def _new_watchdog(self) -> GrowthWatchdog:
+        return GrowthWatchdog(self.config.stall_s, self.config.flush_s)
 
     def _announce(self, bag: BagWriter, name: str, ros_type: type, qos: QoSProfile) -> None:
         kind = type_name(ros_type)

@@ -14,11 +14,12 @@ log = logging.getLogger(__name__)
 class GrowthWatchdog:
     """Tells a recording that has silently stopped, for whatever reason, by the file's size.
 
-    `look` once a second, with the clock in seconds for tests.
+    `flush_s` is how long messages may wait in memory, and the file as it is, while all is well; it
+    is told after `limit_s` more. `look` once a second, with the clock in seconds for tests.
     """
 
-    def __init__(self, limit_s: float) -> None:
-        self._limit_s = limit_s
+    def __init__(self, limit_s: float, flush_s: float = 0.0) -> None:
+        self._limit_s, self._flush_s = limit_s, flush_s
         self._grown_bytes = -1
         self._grew_at_s = 0.0
         self._offered_then = 0
@@ -31,8 +32,10 @@ class GrowthWatchdog:
         if state.grown_bytes != self._grown_bytes or offered == self._offered_then:
             self._grown_bytes, self._grew_at_s = state.grown_bytes, now_s
             self._offered_then = offered
-        still_s = max(now_s - self._grew_at_s, state.stalled_s)
-        self._tell(self._words(state, offered, still_s) if still_s > self._limit_s else "")
+        still_s = now_s - self._grew_at_s
+        is_late = max(still_s - self._flush_s, state.stalled_s) > self._limit_s
+        words = self._words(state, offered, max(still_s, state.stalled_s))
+        self._tell(words if is_late else "")
         return self.problem
 
     def _words(self, state: BagState, offered: int, still_s: float) -> str:
