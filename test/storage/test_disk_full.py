@@ -23,7 +23,8 @@ from worldsystem_core.reconstruction import Keyframe, NewKeyframe
 from worldsystem_storage import bag_folder, bag_writer, space
 from worldsystem_storage.bag_check import verify
 from worldsystem_storage.bag_file import BagFile
-from worldsystem_storage.bag_writer import BagWriter
+from worldsystem_storage.bag_folder import BagFolder
+from worldsystem_storage.bag_writer import BagWriter, TopicCount
 from worldsystem_storage.config import StorageConfig
 from worldsystem_storage.errors import DiskFull
 from worldsystem_storage.keyframe_files import KeyframeFiles
@@ -155,6 +156,26 @@ def test_recording_goes_on_without_room_to_mend_the_broken_file_and_mends_it_at_
     stamps = read(folder)
     assert len(stamps) >= count.written
     assert stamps[-1] == 30
+
+
+def test_what_a_full_disk_costs_at_the_end_of_a_file_is_counted_as_such(tmp_path, monkeypatch):
+    free, flush = [100 * MIB], BagFile.flush
+
+    def flush_and_fill(file: BagFile) -> None:
+        flush(file)
+        free[0] = 1000
+
+    monkeypatch.setattr(space, "free_bytes", lambda folder: free[0])
+    monkeypatch.setattr(BagFile, "flush", flush_and_fill)
+    monkeypatch.setattr(
+        BagFolder, "file_is_full", lambda folder: folder.file.summary.counts.total() == 3
+    )
+    bag = BagWriter(tmp_path / "run", StorageConfig(reserve_mib=1, flush_s=60.0))
+    bag.add_topic("/a", "p/msg/A", "uint8[] data\n", "")
+    for number in range(5):
+        bag.write("/a", bytes(8), number, number)
+    assert bag.close()["/a"] == TopicCount(offered=5, written=3, dropped={"disk_full": 2})
+    assert read(tmp_path / "run") == [0, 1, 2]
 
 
 def test_the_video_stops_at_the_reserve_too_and_goes_on_at_a_key_frame(

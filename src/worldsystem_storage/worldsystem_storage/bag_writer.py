@@ -202,8 +202,9 @@ class BagWriter:
                 self._written[message.topic.name] += 1
                 self._unflushed[message.topic.name] += 1
                 self._split_when_due()
-        except BaseException:
-            self._drop(batch[done:], "disk_failed")
+        except BaseException as error:
+            full = isinstance(error, DiskFull)  # as the reserve is looked at before a split
+            self._drop(batch[done:], "disk_full" if full else "disk_failed")
             raise
         finally:
             self._queue.settle(sum(len(message.cdr) for message in batch[:done]))
