@@ -121,10 +121,11 @@ class RecorderNode(StageNode):
     def _start(self, name: str) -> None:
         folder = Path(self.config.folder) / name
         bag = BagWriter(folder, self.config)
-        for topic in self._topics:
-            self._announce(bag, topic.name, topic.adapter.ros_type, topic.qos)
-        for foreign in filter(None, self._foreign.values()):
-            _announce_foreign(bag, foreign)
+        try:
+            self._announce_all(bag)
+        except BaseException:
+            bag.close()
+            raise
         self._picture_topics.clear()
         with self._latched.held() as told_before:
             self._bag, self._waiting_for_room, self._lacks_files = bag, "", ""
@@ -137,6 +138,12 @@ class RecorderNode(StageNode):
 
     def _new_watchdog(self) -> GrowthWatchdog:
         return GrowthWatchdog(self.config.stall_s, self.config.flush_s)
+
+    def _announce_all(self, bag: BagWriter) -> None:
+        for topic in self._topics:
+            self._announce(bag, topic.name, topic.adapter.ros_type, topic.qos)
+        for foreign in filter(None, self._foreign.values()):
+            _announce_foreign(bag, foreign)
 
     def _announce(self, bag: BagWriter, name: str, ros_type: type, qos: QoSProfile) -> None:
         kind = type_name(ros_type)
@@ -231,7 +238,10 @@ class RecorderNode(StageNode):
             self.ledger.drop_untaken(files.crowded_out())
 
     def _look_for_streams(self) -> None:
-        """A stream beside the first shows by its video's topic in a namespace of its own."""
+        """A stream beside the first shows by its video's topic in a namespace of its own.
+
+        What of it was asked for by name, and came before the video, is recorded already.
+        """
         ours = self.resolve_topic_name(topics.VIDEO.name)
         root = ours.removesuffix(topics.VIDEO.name)
         for name, _ in self.get_topic_names_and_types():
@@ -239,14 +249,13 @@ class RecorderNode(StageNode):
             namespace = name[len(root) : -len(topics.VIDEO.name) - 1] if below else ""
             if namespace and "/" not in namespace and namespace not in self._namespaces:
                 log.info("recording stream %s too", namespace)
-                self._record(
-                    tuple(
-                        topics.in_namespace(topic, namespace)
-                        for topic in topics.OF_A_STREAM
-                        if self._chosen(topic)
-                    )
-                )
+                chosen = filter(self._chosen, topics.OF_A_STREAM)
+                named = (topics.in_namespace(topic, namespace) for topic in chosen)
+                self._record(tuple(topic for topic in named if not self._is_foreign(topic)))
                 self._record_video(namespace)
+
+    def _is_foreign(self, topic: Topic[Any]) -> bool:
+        return self.resolve_topic_name(topic.name) in self._foreign
 
     def _look_for_foreign_topics(self) -> None:
         """Topics of other nodes that were asked for are recorded as they come."""
