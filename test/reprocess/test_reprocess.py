@@ -192,6 +192,43 @@ def test_results_of_other_settings_or_strange_folders_are_never_overwritten(tmp_
 
 
 @pytest.mark.usefixtures("stand_in")
+@pytest.mark.parametrize("refused", ["the GPUs", "a folder"])
+def test_again_leaves_every_result_until_it_is_known_that_all_can_be_made_again(tmp_path, refused):
+    runs, out, words = recordings(tmp_path, good="ok"), tmp_path / "out", ["--again"]
+    assert reprocess(runs, out) == 0
+    (out / "good" / "mesh.ply").write_text("hours of work")
+    if refused == "the GPUs":
+        words += ["--gpus", "1"]
+    else:
+        (out / "mine").mkdir()
+        runs += recordings(tmp_path, mine="ok")
+    assert reprocess(runs, out, *words) == 2
+    assert (out / "good" / "mesh.ply").read_text() == "hours of work"
+    assert (out / "good" / "reprocess.json").exists()
+    assert asked(runs[0]) == 1
+
+
+@pytest.mark.usefixtures("stand_in")
+def test_again_replaces_an_earlier_result_only_by_a_whole_one(tmp_path):
+    (run,), out = recordings(tmp_path, good="ok"), tmp_path / "out"
+    assert reprocess([run], out) == 0
+    (out / "good" / "earlier").touch()
+    Path(run).write_text("fail")
+    assert reprocess([run], out, "--again") == 1
+    assert (out / "good" / "earlier").exists()
+    (failed,) = results(out)
+    assert (failed["state"], failed["figures"]) == ("failed", {}), "figures are of the earlier run"
+    Path(run).write_text("ok")
+    assert reprocess([run], out, "--again") == 0
+    assert {path.name for path in (out / "good").iterdir()} == {
+        "half",
+        "summary.json",
+        "reprocess.json",
+    }
+    assert not list(out.glob(".part-*"))
+
+
+@pytest.mark.usefixtures("stand_in")
 def test_other_settings_have_another_folder_by_themselves(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (run,) = recordings(tmp_path, good="ok")
@@ -233,6 +270,17 @@ def test_a_runs_folder_stands_for_its_bag_else_its_video_and_brings_its_truth(tm
     assert tasks[1].truth.endswith("truth")
     with pytest.raises(ReprocessError, match="no runs"):
         plan([], tmp_path, Settings())
+
+
+def test_a_run_without_a_bag_whose_video_is_in_parts_is_refused_with_their_names(tmp_path):
+    session = tmp_path / "run" / "video" / "x"
+    session.mkdir(parents=True)
+    for name in ("video.mp4", "video_2.mp4"):
+        (session / name).touch()
+    with pytest.raises(ReprocessError, match=r"video/x/video\.mp4, video/x/video_2\.mp4"):
+        plan([tmp_path / "run"], tmp_path / "out", Settings())
+    (task,) = plan([session / "video_2.mp4"], tmp_path / "out", Settings())
+    assert task.recording == str(session / "video_2.mp4")
 
 
 def test_a_task_survives_the_way_to_another_machine(tmp_path):

@@ -22,7 +22,7 @@ from worldsystem.reprocess.plan import (
     Settings,
     Task,
     finished,
-    forget,
+    has_result,
     plan,
     remove_parts,
 )
@@ -71,10 +71,10 @@ def _reprocess(options: argparse.Namespace) -> int:
     tasks = plan(options.runs, out, settings)
     with sole_use(out), tempfile.TemporaryDirectory(dir=out, prefix=".stop-") as folder:
         remove_parts(out)
-        if options.again:
-            for task in tasks:
-                forget(task)
-        outcomes = {task.name: _skipped(task) for task in tasks if finished(task)}
+        is_there = has_result if options.again else finished
+        there = [task for task in tasks if is_there(task)]  # what is in the way is told first
+        skipped = [] if options.again else there
+        outcomes = {task.name: _skipped(task) for task in skipped}
         open_tasks = [task for task in tasks if task.name not in outcomes]
         print(f"{len(open_tasks)} to run, {len(outcomes)} finished before, results in {out}")
         if open_tasks:

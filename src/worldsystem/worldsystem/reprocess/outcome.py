@@ -46,7 +46,10 @@ def write_results(out: Path, outcomes: Iterable[Outcome]) -> Path:
 
 
 def _run(outcome: Outcome) -> Run | None:
+    """What is in its folder; not where that is of an earlier run, which a failed one leaves."""
     folder = Path(outcome.folder)
+    if outcome.state not in ("finished", "skipped"):
+        return None
     return read_run(folder) if (folder / SUMMARY_FILE).is_file() else None
 
 

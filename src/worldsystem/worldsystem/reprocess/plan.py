@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -85,11 +86,7 @@ def plan(runs: Iterable[Path], out: Path, settings: Settings) -> list[Task]:
 def finished(task: Task) -> bool:
     """Whether its result is there already; raises when that is one of something else."""
     file = task.folder / RESULT_FILE
-    if not file.is_file():
-        if task.folder.exists():
-            raise ReprocessError(
-                f"{task.folder} is in the way and no result of `reprocess`; choose another --out"
-            )
+    if not has_result(task):
         return False
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
@@ -109,10 +106,32 @@ def task_record(task: Task) -> dict[str, object]:
     return {"recording": task.recording, "truth": task.truth, "words": words}
 
 
-def forget(task: Task) -> None:
-    """Remove a result, so that it is made again; anything that is none is left alone."""
-    if (task.folder / RESULT_FILE).is_file():
-        shutil.rmtree(task.folder)
+def has_result(task: Task) -> bool:
+    """Whether a result is there, of whatever it was made; raises when something else is."""
+    there = (task.folder / RESULT_FILE).is_file()
+    if task.folder.exists() and not there:
+        raise ReprocessError(
+            f"{task.folder} is in the way and no result of `reprocess`; choose another --out"
+        )
+    return there
+
+
+def put_in_place(task: Task, part: Path) -> None:
+    """Make a whole result of the attempt that worked in `part`, also in place of an earlier one.
+
+    That one is moved aside first, since a folder cannot be replaced, nor removed, at once.
+    """
+    (part / RESULT_FILE).write_text(json.dumps(task_record(task), indent=1) + "\n")
+    earlier = part.with_name(f"{part.name}.earlier")
+    if has_result(task):
+        os.replace(task.folder, earlier)
+    try:
+        os.replace(part, task.folder)
+    except OSError:
+        if earlier.exists():
+            os.replace(earlier, task.folder)
+        raise
+    shutil.rmtree(earlier, ignore_errors=True)
 
 
 def remove_parts(out: Path) -> None:
@@ -138,10 +157,14 @@ def _recording(run: Path) -> Path:
     found = recording_in(run)
     if found != run or not (run / "video").is_dir():
         return found
-    videos = sorted((run / "video").glob("*/video.mp4"))
-    if len(videos) != 1:
+    videos = sorted((run / "video").glob("*/video*.mp4"))
+    if not videos:
+        raise ReprocessError(f"{run} has neither a bag nor a video; name the recording itself")
+    if len(videos) > 1:
+        names = ", ".join(str(video.relative_to(run)) for video in videos)
         raise ReprocessError(
-            f"{run} has no bag and {len(videos)} videos; name the recording itself"
+            f"{run} has no bag, and {len(videos)} videos, each a part of it: {names}; name the one "
+            "that is to be run again"
         )
     return videos[0]
 

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import shutil
 import signal
@@ -18,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from worldsystem.reprocess.plan import RESULT_FILE, ReprocessError, Task, task_record
+from worldsystem.reprocess.plan import ReprocessError, Task, put_in_place
 from worldsystem_core.child_process import die_with_parent
 from worldsystem_core.dds_domain import reserve
 
@@ -43,7 +42,8 @@ class Outcome:
 
 
 def perform(task: Task, stopped: Path | None = None) -> Outcome:
-    """Run the task to its end; while it works its folder does not exist, then it is whole.
+    """Run the task to its end. Its result is put in place when it is whole: until then there is no
+    folder of it, or that of an earlier result, which also stays when this one fails.
 
     It ends early, as `interrupted`, once the file `stopped` is there.
     """
@@ -52,8 +52,7 @@ def perform(task: Task, stopped: Path | None = None) -> Outcome:
     try:
         problem = _run(task, part, stopped)
         if not problem:
-            (part / RESULT_FILE).write_text(json.dumps(task_record(task), indent=1) + "\n")
-            os.replace(part, task.folder)
+            put_in_place(task, part)
     except (OSError, ReprocessError) as error:
         problem = str(error)
     finally:
