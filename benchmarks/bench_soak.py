@@ -37,7 +37,7 @@ _PORTS = {
 }
 _LIMITS = (
     "mesher.store_mb=64",
-    "segmenter.crops_mb=25",
+    "segmenter.crops_mb=10",
     "slam3r.map_mb=32",
     "slam3r.path_poses=5000",
     "viewer.album_mb=4",
