@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import io
+import re
 import sys
+from urllib.parse import parse_qs
 
 import pytest
 
@@ -34,6 +36,26 @@ def test_the_heading_says_the_ports_that_are_listened_on(tmp_path, capsys):
     assert "ws://127.0.0.1:1/" in text
     assert "http://127.0.0.1:2\n" in text
     assert "Rerun" not in text
+
+
+@pytest.mark.parametrize(
+    ("host", "reached"),
+    [
+        ("192.168.7.7", "192.168.7.7"),
+        ("localhost", "localhost"),
+        ("fd00::7", "[fd00::7]"),
+        ("0.0.0.0", "127.0.0.1"),
+        ("::", "[::1]"),
+    ],
+)
+def test_the_heading_says_the_host_that_is_listened_at(tmp_path, capsys, host, reached):
+    StatusLine().heading(Choice(out=tmp_path, extra={"viewer": {"host": host}}))
+    text, viewer = capsys.readouterr().out, ViewerConfig()
+    assert f"http://{reached}:{viewer.web_port}\n" in text
+    assert f"ws://{reached}:{viewer.foxglove_port}\n" in text
+    (page,) = re.findall(rf"Rerun +http://{re.escape(reached)}:{viewer.rerun_web_port}/(\S+)", text)
+    proxy = f"rerun+http://{reached}:{viewer.rerun_port}/proxy"
+    assert parse_qs(page.lstrip("?")) == {"url": [proxy]}
 
 
 def test_a_reader_that_goes_away_ends_nothing(monkeypatch, tmp_path):

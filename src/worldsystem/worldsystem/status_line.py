@@ -9,12 +9,14 @@ import shutil
 import sys
 import time
 from contextlib import suppress
+from urllib.parse import quote
 
 from worldsystem.graph import Choice, stages
 from worldsystem.observer import Live
 from worldsystem.simulator_process import SimulatorProcess
 from worldsystem_core.config import config_from, own_settings
 from worldsystem_ingest.config import IngestConfig
+from worldsystem_viewer.addresses import reached_at
 from worldsystem_viewer.config import ViewerConfig
 
 _PLAIN_PERIOD_S = 5.0
@@ -37,11 +39,12 @@ class StatusLine:
         lines = [f"WorldSystem: {choice.source} → {choice.backend}"]
         if choice.viewer:
             viewer = config_from(ViewerConfig, own_settings(given["viewer"]))
-            lines.append(f"  web page   http://127.0.0.1:{viewer.web_port}")
-            lines.append(f"  Foxglove   ws://127.0.0.1:{viewer.foxglove_port}")
-            if viewer.rerun:
-                proxy = f"rerun%2Bhttp%3A%2F%2F127.0.0.1%3A{viewer.rerun_port}%2Fproxy"
-                lines.append(f"  Rerun      http://127.0.0.1:{viewer.rerun_web_port}/?url={proxy}")
+            host = reached_at(viewer.host)
+            lines.append(f"  web page   http://{host}:{viewer.web_port}")
+            lines.append(f"  Foxglove   ws://{host}:{viewer.foxglove_port}")
+            if viewer.rerun and viewer.rerun_serve:
+                proxy = quote(f"rerun+http://{host}:{viewer.rerun_port}/proxy", safe="")
+                lines.append(f"  Rerun      http://{host}:{viewer.rerun_web_port}/?url={proxy}")
         if choice.simulated:
             ingest = config_from(IngestConfig, own_settings(given["ingest"]))
             lines.append(f"  video      ws://127.0.0.1:{ingest.port}/ws/video")

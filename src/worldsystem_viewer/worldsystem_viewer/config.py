@@ -6,6 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from worldsystem_core.config import Config, param
+from worldsystem_core.errors import ConfigError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,3 +92,11 @@ class ViewerConfig(Config):
         False, "ask at the start for the keyframes of before: after a crash of this stage alone"
     )
     rerun_file: str = param("", "also write the Rerun log to this .rrd file; empty: none")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.rerun and not (self.rerun_serve or self.rerun_file):
+            raise ConfigError(
+                "viewer.rerun needs rerun_serve or rerun_file: what is logged to neither stays in "
+                "memory; set one, or viewer.rerun=false"
+            )

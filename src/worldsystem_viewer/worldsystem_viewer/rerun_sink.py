@@ -4,21 +4,16 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import logging
-import socket
-import subprocess
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
 
-from worldsystem_core.child_process import die_with_parent
-from worldsystem_core.errors import MissingDependency, PortInUse
+from worldsystem_core.errors import ConfigError, MissingDependency
 from worldsystem_core.frames import EncodedFrame
 from worldsystem_core.handoff import Handoff
 from worldsystem_core.objects import MapObjects, TrackFrame
@@ -32,9 +27,9 @@ from worldsystem_viewer.chunks import ChunkedSurface
 from worldsystem_viewer.config import ViewerConfig
 from worldsystem_viewer.rerun_blueprint import blueprint
 from worldsystem_viewer.rerun_entities import RerunEntities
+from worldsystem_viewer.rerun_server import MISSING, RerunServer
 
 log = logging.getLogger(__name__)
-_MISSING = "rerun-sdk", "logging to Rerun", "pip install rerun-sdk"
 _QUEUE = 128
 _WAIT_S = 0.2
 _NICENESS = 10
@@ -51,7 +46,8 @@ class RerunSink:
 
     When the thread falls behind, the oldest inputs are dropped and counted; the surface never is.
     What of it changed longest ago goes above `surface_mb`, from the log, too.
-    `start` raises `MissingDependency` or `PortInUse`. A server that went away is not waited for.
+    `start` raises `MissingDependency`, `PortInUse`, or `ConfigError` for a host or file that cannot
+    be used. A server that went away is not waited for.
     """
 
     def __init__(self, config: ViewerConfig) -> None:
@@ -70,7 +66,7 @@ class RerunSink:
         self._waits_for_key = True
         self._picture_ns = -_SECOND_NS * 3600
         self._path = CameraPath()
-        self._server: subprocess.Popen[bytes] | None = None
+        self._server: RerunServer | None = None
         self._thread = threading.Thread(target=self._run, name="rerun", daemon=True)
 
     @property
@@ -82,22 +78,36 @@ class RerunSink:
         try:
             import rerun
         except ImportError as error:
-            raise MissingDependency(*_MISSING) from error
+            raise MissingDependency(*MISSING) from error
+        server = RerunServer(self._config) if self._config.rerun_serve else None
         self._stream = rerun.RecordingStream("worldsystem")
-        sinks: list[Any] = []
-        if self._config.rerun_serve:
-            self._server = _start_server(self._config)
-            address = f"rerun+http://127.0.0.1:{self._config.rerun_port}/proxy"
-            sinks.append(rerun.GrpcSink(address))
-        if self._config.rerun_file:
-            sinks.append(rerun.FileSink(self._config.rerun_file))
-        if sinks:
-            self._stream.set_sinks(*sinks)
-            self._stream.send_blueprint(blueprint(rerun))
+        self._open(rerun, server)
+        if server is not None:  # nothing can fail any more and leave it behind
+            server.start()
+            self._server = server
         server_bytes = self._config.rerun_mb * 2**20
         quality = self._config.jpeg_quality
         self._entities = RerunEntities(rerun, self._stream, quality, server_bytes)
         self._thread.start()
+
+    def _open(self, rerun: Any, server: RerunServer | None) -> None:
+        sinks: list[Any] = []
+        if self._config.rerun_file:
+            sinks.append(rerun.FileSink(self._config.rerun_file))
+        if server is not None:
+            sinks.append(rerun.GrpcSink(server.url))
+        if not sinks:
+            return
+        try:
+            self._stream.set_sinks(*sinks)
+        except (RuntimeError, OSError) as error:
+            if not self._config.rerun_file:
+                raise
+            raise ConfigError(
+                f"`viewer.rerun_file` {self._config.rerun_file} cannot be written: {error}; name "
+                f"one in a folder that is there"
+            ) from error
+        self._stream.send_blueprint(blueprint(rerun))
 
     def stop(self) -> None:
         """Write what is queued, close the file, end the server; nothing when not started."""
@@ -110,7 +120,7 @@ class RerunSink:
             self._stream.flush(timeout_sec=_FLUSH_S)
         self._stream.disconnect()
         if self._server is not None:
-            _end(self._server)
+            self._server.end()
 
     def pose(self, pose: Pose) -> None:
         """The newest camera pose; a tracked one extends the path."""
@@ -204,47 +214,3 @@ class RerunSink:
         while (part := self._surface.take_changed()) is not None:
             self._entities.chunk(*part)
         self._entities.renew(self._surface.mesh_of)
-
-
-def _start_server(config: ViewerConfig) -> subprocess.Popen[bytes]:
-    """Rerun's own `serve_*` functions listen on every interface, its command line need not."""
-    for port, option in (
-        (config.rerun_port, "rerun_port"),
-        (config.rerun_web_port, "rerun_web_port"),
-    ):
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((config.host, port))
-            except OSError as error:
-                raise PortInUse("Rerun", port, option) from error
-    command = [str(_program()), "--serve-web", "--bind", config.host]
-    command += ["--port", str(config.rerun_port), "--web-viewer-port", str(config.rerun_web_port)]
-    command += ["--server-memory-limit", f"{config.rerun_mb}MiB"]
-    log.info("Rerun's web viewer on http://%s:%d", config.host, config.rerun_web_port)
-    quiet = subprocess.DEVNULL
-    return subprocess.Popen(
-        command,
-        stdin=quiet,
-        stdout=quiet,
-        stderr=quiet,
-        process_group=0,
-        preexec_fn=die_with_parent,  # else it would hold the ports of the one who comes back
-    )
-
-
-def _program() -> Path:
-    """Rerun's program itself: its module waits for it in Python, and may end without it."""
-    module = importlib.util.find_spec("rerun_cli")
-    if module is None or module.origin is None:
-        raise MissingDependency(*_MISSING)
-    return Path(module.origin).with_name("rerun")
-
-
-def _end(server: subprocess.Popen[bytes]) -> None:
-    server.terminate()
-    try:
-        server.wait(timeout=_FLUSH_S)
-    except subprocess.TimeoutExpired:
-        server.kill()
-        server.wait(timeout=_FLUSH_S)
