@@ -45,6 +45,14 @@ WRONG = {
         {"extra": {"simulator": {"url": "127.0.0.1:5001"}}},
         "write it as ws://127",
     ),
+    "Rerun with nowhere to log to": (
+        {"extra": {"viewer": {"rerun_serve": False}}},
+        "viewer.rerun needs rerun_serve or rerun_file",
+    ),
+    "a port of Foxglove's that is none": (
+        {"extra": {"viewer": {"foxglove_port": 87650}}},
+        r"foxglove_port = 87650 is outside \[0, 65535\]",
+    ),
     "an unknown back-end": ({"backend": "abacus"}, "choose one of: geometric"),
     "a file that is not there": ({"source": "/no/such/clip.mp4"}, "does not exist"),
     "a file: that is not there": ({"source": "file:///no/such.mp4"}, "/no/such.mp4 does not exist"),

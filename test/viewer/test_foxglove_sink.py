@@ -13,7 +13,7 @@ import trimesh
 from websockets.sync.client import connect
 from world_for_viewers import delta, ground_block, growing_ground
 
-from worldsystem_core.errors import PortInUse
+from worldsystem_core.errors import ConfigError, PortInUse
 from worldsystem_core.surface import Mesh
 from worldsystem_viewer.config import ViewerConfig
 from worldsystem_viewer.foxglove_scene import chunk_update
@@ -202,3 +202,21 @@ def test_a_taken_port_is_named():
         with pytest.raises(PortInUse, match="foxglove_port"):
             sink.start()
         sink.stop()
+
+
+def test_a_host_that_is_none_of_this_machine_is_named():
+    sink = FoxgloveSink(ViewerConfig(host="203.0.113.7", foxglove_port=0))
+    with pytest.raises(ConfigError, match=r"203\.0\.113\.7:0.*viewer\.host"):
+        sink.start()
+    sink.stop()
+
+
+@pytest.mark.parametrize("port", [-1, 65536, 87650])
+def test_a_number_that_is_no_port_is_refused(port):
+    with pytest.raises(ConfigError, match=rf"foxglove_port = {port} is outside \[0, 65535\]"):
+        ViewerConfig(foxglove_port=port)
+
+
+def test_half_of_tls_is_refused_without_the_page_too():
+    with pytest.raises(ConfigError, match="tls_certificate"):
+        FoxgloveSink(ViewerConfig(web=False, tls_key="key.pem"))

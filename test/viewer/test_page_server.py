@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The page's server, seen by clients that are late, slow, too many, or from another site."""
 
+import re
 import socket
 import threading
 import time
@@ -23,7 +24,7 @@ from world_for_viewers import (
     track_frame,
 )
 
-from worldsystem_core.errors import PortInUse
+from worldsystem_core.errors import ConfigError, PortInUse
 from worldsystem_core.reconstruction import MovedKeyframes, RemovedKeyframes
 from worldsystem_core.surface import MeshAssembly
 from worldsystem_viewer import page_line
@@ -276,6 +277,14 @@ def test_a_taken_port_is_named():
         with pytest.raises(PortInUse, match="web_port"):
             server.start()
         server.stop()
+
+
+@pytest.mark.parametrize("host", ["203.0.113.7", "host..name"])
+def test_a_host_that_is_none_of_this_machine_is_named(host):
+    server = PageServer(ViewerConfig(host=host, web_port=0))
+    with pytest.raises(ConfigError, match=rf"{re.escape(host)}:0.*viewer\.host"):
+        server.start()
+    server.stop()
 
 
 def test_the_page_comes_with_a_policy_that_keeps_strangers_out(page_server):

@@ -78,7 +78,9 @@ class ViewerConfig(Config):
     image_width: int = param(640, "width of the live picture [px]", low=64, high=4096)
     jpeg_quality: int = param(75, "JPEG quality of the live picture", low=10, high=100)
     foxglove: bool = param(True, "serve the topics to Foxglove")
-    foxglove_port: int = param(8765, "port of the Foxglove server; 0 picks a free one", low=0)
+    foxglove_port: int = param(
+        8765, "port of the Foxglove server; 0 picks a free one", low=0, high=65535
+    )
     rerun: bool = param(False, "log to Rerun")
     rerun_port: int = param(9876, "port of the Rerun server", low=1, high=65535)
     rerun_web_port: int = param(9090, "port of the Rerun web viewer", low=1, high=65535)

@@ -10,11 +10,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from worldsystem_core.access import tls_context
 from worldsystem_core.errors import MissingDependency, PortInUse
 from worldsystem_core.handoff import Handoff
 from worldsystem_core.objects import MapObjects
 from worldsystem_core.priority import lower_thread_priority
 from worldsystem_core.surface import Mesh, MeshDelta
+from worldsystem_viewer.addresses import cannot_listen
 from worldsystem_viewer.chunks import ChunkedSurface, ChunkIndex
 from worldsystem_viewer.config import ViewerConfig
 from worldsystem_viewer.foxglove_control import (
@@ -49,7 +51,8 @@ class FoxgloveSink:
     always. One thread turns changed chunks of the surface into models, only while somebody looks at
     them: in bursts, and each once more when it has been quiet, for whoever's line was full. What
     changed longest ago goes above `surface_mb`. `remote` answers for parameters and, with
-    `control`, services. `start` raises `MissingDependency` or `PortInUse`.
+    `control`, services. Raises `ConfigError` for certificates that cannot be used; `start` raises
+    `MissingDependency`, `PortInUse`, or `ConfigError` for a host that is none of this machine.
     """
 
     def __init__(
@@ -58,6 +61,7 @@ class FoxgloveSink:
         remote: Remote | None = None,
         service_texts: dict[str, ServiceText] | None = None,
     ) -> None:
+        tls_context(config)  # with its complaints; the server itself takes the files
         self._config = config
         self._remote = remote
         self._service_texts = service_texts or {}
@@ -87,9 +91,10 @@ class FoxgloveSink:
         try:
             self._server = self._serve(foxglove)
         except RuntimeError as error:
-            if "in use" not in str(error):
-                raise
-            raise PortInUse("Foxglove", self._config.foxglove_port, "foxglove_port") from error
+            host, port = self._config.host, self._config.foxglove_port
+            if "in use" in str(error):
+                raise PortInUse("Foxglove", port, "foxglove_port") from error
+            raise cannot_listen(host, port, "foxglove_port", error) from error
         self.port = self._server.port
         channels, context = foxglove.channels, self._context
         self._mesh = channels.SceneUpdateChannel(MESH_TOPIC, context=context)
@@ -245,7 +250,7 @@ class FoxgloveSink:
 
 
 def _tls_files(config: ViewerConfig) -> dict[str, bytes]:
-    """What the server needs for wss; the page's server has checked both files already."""
+    """What the server needs for wss, of files that `tls_context` could use."""
     if not config.tls_certificate:
         return {}
     certificate, key = (

@@ -24,6 +24,7 @@ from worldsystem_core.reconstruction import Keyframe, MovedKeyframes, Pose, Remo
 from worldsystem_core.splats.delta import SplatDelta
 from worldsystem_core.surface import MeshDelta
 from worldsystem_core.trajectory import StampedPoses
+from worldsystem_viewer.addresses import cannot_listen
 from worldsystem_viewer.album import Album
 from worldsystem_viewer.config import ViewerConfig
 from worldsystem_viewer.history import History
@@ -53,7 +54,8 @@ class PageServer:
     """Shows the world to web pages; every input returns at once and may come from any one thread.
 
     Pages get the newest state, at their own pace: a slow or late one skips to the newest and
-    never holds up another. `start` raises `PortInUse`.
+    never holds up another. `start` raises `PortInUse`, or `ConfigError` for a host that is none of
+    this machine.
     """
 
     def __init__(self, config: ViewerConfig) -> None:
@@ -87,7 +89,7 @@ class PageServer:
         self._thread = threading.Thread(target=self._run, name="page_server", daemon=True)
         self._ready = threading.Event()
         self._stop = asyncio.Event()
-        self._failure: OSError | None = None
+        self._failure: OSError | UnicodeError | None = None
         self.port = config.web_port
 
     @property
@@ -121,14 +123,15 @@ class PageServer:
         }
 
     def start(self) -> None:
-        """Listen; raises `PortInUse` when the port is taken."""
+        """Listen at `host` and `web_port`."""
         self._thread.start()
         self._ready.wait(_START_TIMEOUT_S)
-        if self._failure is not None:
+        if (failure := self._failure) is not None:
             self._thread.join(timeout=_START_TIMEOUT_S)
-            if self._failure.errno == errno.EADDRINUSE:
-                raise PortInUse("web page", self._config.web_port, "web_port") from self._failure
-            raise self._failure
+            host, port = self._config.host, self._config.web_port
+            if getattr(failure, "errno", None) == errno.EADDRINUSE:
+                raise PortInUse("web page", port, "web_port") from failure
+            raise cannot_listen(host, port, "web_port", failure) from failure
         self._picture.start()
 
     def wait_until_alone(self, timeout_s: float, hurried: threading.Event | None = None) -> None:
@@ -225,7 +228,7 @@ class PageServer:
         asyncio.set_event_loop(self._loop)
         try:
             self._loop.run_until_complete(self._serve())
-        except OSError as error:
+        except (OSError, UnicodeError) as error:
             self._failure = error
         finally:
             self._ready.set()
