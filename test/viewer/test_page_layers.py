@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import fields
 
 from page_modules import needs_node, run_beside
 
+from worldsystem_viewer.config import ViewerConfig
 from worldsystem_viewer.page_files import WEB
 from worldsystem_viewer.splats.config import SplatsConfig
 
@@ -89,6 +91,13 @@ def test_a_cloud_is_drawn_once_its_keyframes_place_is_known(tmp_path):
     # its point is at low + step * (2, 4, 6) = (2, 3, 4), twice that in the world, beside the camera
     assert placed == [[14.0, 6.0, 8.0]]
     assert corrected == [[-1.0, 6.0, 8.0]]
+
+
+def test_the_page_holds_as_many_points_as_a_server_may_be_told_to_send():
+    """It lets go of what is more, and the server takes it for shown."""
+    (limit,) = re.findall(r"^const MOST_POINTS = ([\d_]+);", (WEB / "points.js").read_text(), re.M)
+    (most,) = (f.metadata["high"] for f in fields(ViewerConfig) if f.name == "cloud_points")
+    assert most == int(limit)
 
 
 def test_as_many_splats_as_can_be_kept_fit_into_textures(tmp_path):

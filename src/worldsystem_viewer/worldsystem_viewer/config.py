@@ -33,7 +33,7 @@ class ViewerConfig(Config):
         low=0.0,
     )
     cloud_points: int = param(
-        2_000_000, "points that pages may show at once; the oldest go", low=10_000
+        2_000_000, "points that pages may show at once; the oldest go", low=10_000, high=2_000_000
     )
     surface_mb: float = param(
         1024.0,
