@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from world_for_viewers import (
+    camera_pose,
     delta,
     ground_block,
     growing_ground,
@@ -23,7 +24,7 @@ from world_for_viewers import (
 from worldsystem_core.errors import MissingDependency
 from worldsystem_core.frames import EncodedFrame
 from worldsystem_core.objects import MapObjects
-from worldsystem_viewer.camera_path import CameraPath
+from worldsystem_core.reconstruction import MovedKeyframes, RemovedKeyframes
 from worldsystem_viewer.chunks import ChunkedSurface
 from worldsystem_viewer.config import ViewerConfig
 from worldsystem_viewer.rerun_entities import RerunEntities
@@ -135,7 +136,7 @@ def test_what_a_full_server_would_let_go_of_is_logged_again(tmp_path):
     stream = rerun.RecordingStream("worldsystem")
     stream.set_sinks(rerun.FileSink(path))
     entities = RerunEntities(rerun, stream, 80, server_bytes=200_000)
-    entities.pose(pose_event(0, 0.0), CameraPath())
+    entities.pose(pose_event(0, 0.0))
     surface.apply(delta([ground_block(0, 0), ground_block(4, 0)], 1))
     sent, size = 0, 0
     while sent < 2_000_000:
@@ -151,6 +152,96 @@ def test_what_a_full_server_would_let_go_of_is_logged_again(tmp_path):
     assert turns - 3 < rows["/world/mesh/0_0_0!"] < 1.2 * turns
     assert turns - 3 < rows["/world!"] < 1.2 * turns
     assert rows["/world/mesh/1_0_0!"] >= sent // size - 1
+
+
+class Recorded:
+    """Takes what is logged, and keeps the numbers of video and the newest path."""
+
+    def __init__(self) -> None:
+        self.video_ids: list[int] = []
+        self.centres = np.zeros((0, 3), np.float32)
+
+    def video(self, frame: EncodedFrame) -> None:
+        self.video_ids.append(frame.id)
+
+    def path(self, length: int, positions) -> None:
+        self.centres = positions()
+        assert len(self.centres) >= length
+
+    def pose(self, pose: object) -> None: ...
+
+    def keyframe(self, given: object) -> None: ...
+
+    def tracks(self, frame: object) -> None: ...
+
+    def renew(self, mesh_of: object) -> None: ...
+
+
+def behind() -> tuple[RerunSink, Recorded]:
+    """A sink whose thread has not come to log anything yet."""
+    sink = RerunSink(ViewerConfig(rerun_serve=False))
+    sink._entities = recorded = Recorded()
+    return sink, recorded
+
+
+def log_all(sink: RerunSink) -> None:
+    while len(sink._inbox):
+        sink._log_queued(0.0)
+
+
+def test_behind_a_gap_no_picture_is_logged_before_the_next_key_frame():
+    """What is dropped is the oldest that waits: those that need it come behind it."""
+    sink, recorded = behind()
+    for n in range(128):
+        sink.video(access_unit(n, is_key=n == 0))
+    sink.pose(pose_event(1, 0.1))
+    log_all(sink)
+    assert sink.dropped == 1
+    assert recorded.video_ids == [], "the key frame was dropped"
+    for n in range(128, 140):
+        sink.video(access_unit(n, is_key=n == 130))
+    log_all(sink)
+    assert recorded.video_ids == list(range(130, 140))
+
+
+def test_without_a_loss_every_picture_from_the_first_key_frame_on_is_logged():
+    sink, recorded = behind()
+    for n in range(60):
+        sink.video(access_unit(n, is_key=n in (3, 30)))
+        sink.pose(pose_event(n, 0.1))
+    log_all(sink)
+    assert recorded.video_ids == list(range(3, 60))
+
+
+def test_a_world_that_began_anew_keeps_nothing_of_the_path_before_however_late_the_log_is():
+    sink, recorded = behind()
+    sink.keyframe(keyframe(4, 0.0))
+    for n in range(10):
+        sink.pose(pose_event(n, n / 10, keyframe_id=4))
+    log_all(sink)
+    sink.removed(RemovedKeyframes((4,)))
+    for n in range(150):
+        sink.pose(pose_event(20 + n, 0.5))
+    log_all(sink)
+    assert sink.dropped > 0
+    np.testing.assert_array_equal(recorded.centres, np.tile(recorded.centres[-1], (150, 1)))
+
+
+def test_a_correction_moves_the_path_however_late_the_log_is():
+    sink, recorded = behind()
+    sink.keyframe(keyframe(4, 0.0))
+    for n in range(10):
+        sink.pose(pose_event(n, n / 10, keyframe_id=4))
+    log_all(sink)
+    before, moved, shift = recorded.centres, camera_pose(0.0), np.array([10.0, 0.0, 0.0])
+    moved[:3, 3] += shift
+    sink.moved(MovedKeyframes({4: moved}))
+    for _ in range(200):
+        sink.tracks(track_frame(0.5))
+    log_all(sink)
+    sink.pose(pose_event(10, 1.0, keyframe_id=4))
+    log_all(sink)
+    np.testing.assert_allclose(recorded.centres[:10], before + shift, atol=1e-5)
 
 
 def test_a_surface_larger_than_the_server_is_told_of_once(caplog):

@@ -190,7 +190,8 @@ class ViewerNode(StageNode):
             self._splats_before.ask(Trigger.Request())
 
     def facts(self) -> dict[str, object]:
-        return {} if self._page is None else self._page.facts()
+        page = {} if self._page is None else self._page.facts()
+        return page if self._rerun is None else page | {"dropped_rerun": self._rerun.dropped}
 
     def input_ended(self) -> None:
         if self._page is not None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import cv2
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Float32, UInt8
 
 from worldsystem_core.frames import Camera, EncodedFrame
 from worldsystem_core.geometry.rotation import quaternion_xyzw_from_matrix
@@ -21,7 +21,6 @@ from worldsystem_core.mesh_normals import vertex_normals
 from worldsystem_core.objects import MapObjects, TrackFrame, TrackState
 from worldsystem_core.reconstruction import Keyframe, Pose, ScaleState, TrackingState
 from worldsystem_core.surface import Mesh
-from worldsystem_viewer.camera_path import CameraPath
 from worldsystem_viewer.chunks import ChunkIndex
 from worldsystem_viewer.rerun_statics import Name, Statics
 
@@ -49,8 +48,8 @@ class RerunEntities:
         self._codec = ""
         self._statics = Statics(server_bytes)
 
-    def pose(self, pose: Pose, path: CameraPath) -> None:
-        """The camera, unless it is lost, and twice a second its path, a long one more seldom."""
+    def pose(self, pose: Pose) -> None:
+        """The camera, unless it is lost."""
         self._at(pose.stamp_ns, pose.frame_id)
         self._turn_upright(pose.scale)
         if pose.state is not TrackingState.TRACKED:
@@ -61,11 +60,16 @@ class RerunEntities:
                 translation=pose.world_from_cam[:3, 3], mat3x3=pose.world_from_cam[:3, :3]
             ),
         )
-        if len(path) > 1 and time.monotonic() >= self._path_due_s:
-            period_s = max(_PATH_PERIOD_S, len(path) / _PATH_CENTRES_PER_S)
-            self._path_due_s = time.monotonic() + period_s
-            strip = self._rr.LineStrips3D([path.positions()], colors=[[255, 122, 26]])
-            self._log("world/path", strip)
+
+    def path(self, length: int, positions: Callable[[], Float32[np.ndarray, "n 3"]]) -> None:
+        """Where the camera was, at the time of what was logged last: twice a second, where it is
+        long more seldom; then `positions` tells it [world units]."""
+        if length < 2 or time.monotonic() < self._path_due_s:
+            return
+        period_s = max(_PATH_PERIOD_S, length / _PATH_CENTRES_PER_S)
+        self._path_due_s = time.monotonic() + period_s
+        strip = self._rr.LineStrips3D([positions()], colors=[[255, 122, 26]])
+        self._log("world/path", strip)
 
     def keyframe(self, keyframe: Keyframe) -> None:
         """Its camera gives the frustum its shape."""

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Float32, UInt8
 
 from worldsystem_core.errors import ConfigError, MissingDependency
 from worldsystem_core.frames import EncodedFrame
@@ -42,10 +42,12 @@ not. A part that changes several times in between is logged once."""
 
 
 class RerunSink:
-    """Logs the world to Rerun from a thread of its own; every input returns at once.
+    """Logs the world to Rerun from a thread of its own; every input returns at once, and those that
+    make the path come from one thread.
 
-    When the thread falls behind, the oldest inputs are dropped and counted; the surface never is.
-    What of it changed longest ago goes above `surface_mb`, from the log, too.
+    When the thread falls behind, the oldest inputs are dropped and counted; the surface and what
+    makes the path never are. What of the surface changed longest ago goes above `surface_mb`, from
+    the log, too.
     `start` raises `MissingDependency`, `PortInUse`, or `ConfigError` for a host or file that cannot
     be used. A server that went away is not waited for.
     """
@@ -63,9 +65,12 @@ class RerunSink:
             spent=time.thread_time,
         )
         self._video_size: tuple[int, int] | None = None
-        self._waits_for_key = True
+        self._has_video = False
+        self._units = 0
+        self._logged_unit = 0  # the newest one whose picture can be made; the log's thread's own
         self._picture_ns = -_SECOND_NS * 3600
         self._path = CameraPath()
+        self._path_lock = threading.Lock()
         self._server: RerunServer | None = None
         self._thread = threading.Thread(target=self._run, name="rerun", daemon=True)
 
@@ -124,23 +129,30 @@ class RerunSink:
 
     def pose(self, pose: Pose) -> None:
         """The newest camera pose; a tracked one extends the path."""
+        with self._path_lock:
+            self._path.add(pose)
         self._inbox.put(lambda entities: self._log_pose(entities, pose))
 
     def path_before(self, poses: StampedPoses) -> None:
         """The whole path: what lies before the first pose told here is shown with the next one."""
-        self._inbox.put(lambda _: self._path.put_before(poses))
+        with self._path_lock:
+            self._path.put_before(poses)
 
     def keyframe(self, keyframe: Keyframe) -> None:
         """A new keyframe: the camera's shape, and what the path hangs on."""
-        self._inbox.put(lambda entities: self._log_keyframe(entities, keyframe))
+        with self._path_lock:
+            self._path.add_keyframe(keyframe.id, keyframe.world_from_cam)
+        self._inbox.put(lambda entities: entities.keyframe(keyframe))
 
     def moved(self, moved: MovedKeyframes) -> None:
         """Keyframes were corrected; the path follows with the next pose."""
-        self._inbox.put(lambda _: self._path.move(moved.world_from_cam, moved.point_scale))
+        with self._path_lock:
+            self._path.move(moved.world_from_cam, moved.point_scale)
 
     def removed(self, removed: RemovedKeyframes) -> None:
         """Keyframes were withdrawn; the path goes on with those that stand in for them."""
-        self._inbox.put(lambda _: self._path.remove(removed))
+        with self._path_lock:
+            self._path.remove(removed)
 
     def mesh(self, delta: MeshDelta) -> None:
         """What changed on the surface."""
@@ -153,7 +165,7 @@ class RerunSink:
         One that waited is dropped and counted. Where the video itself is logged, only its size
         is taken.
         """
-        if not self._waits_for_key:
+        if self._has_video:
             size = (int(rgb.shape[1]), int(rgb.shape[0]))
             if size != self._video_size:
                 self._video_size = size
@@ -165,11 +177,11 @@ class RerunSink:
 
     def video(self, frame: EncodedFrame) -> None:
         """One access unit as received; after a loss nothing until the next key frame."""
-        if self._waits_for_key and not frame.is_key:
+        if not (self._has_video or frame.is_key):
             return
-        before = self._inbox.dropped
-        self._inbox.put(lambda entities: entities.video(frame))
-        self._waits_for_key = self._inbox.dropped > before
+        self._has_video = True
+        self._units = number = self._units + 1
+        self._inbox.put(lambda entities: self._log_video(entities, frame, number))
 
     def tracks(self, frame: TrackFrame) -> None:
         """What is seen in the newest segmented frame."""
@@ -180,12 +192,18 @@ class RerunSink:
         self._inbox.put(lambda entities: entities.objects(objects))
 
     def _log_pose(self, entities: RerunEntities, pose: Pose) -> None:
-        self._path.add(pose)
-        entities.pose(pose, self._path)
+        entities.pose(pose)
+        entities.path(len(self._path), self._positions)
 
-    def _log_keyframe(self, entities: RerunEntities, keyframe: Keyframe) -> None:
-        self._path.add_keyframe(keyframe.id, keyframe.world_from_cam)
-        entities.keyframe(keyframe)
+    def _positions(self) -> Float32[np.ndarray, "n 3"]:
+        with self._path_lock:
+            return self._path.positions()
+
+    def _log_video(self, entities: RerunEntities, frame: EncodedFrame, number: int) -> None:
+        """Behind what was dropped, a gap in the numbers, only a key frame begins anew."""
+        if frame.is_key or number == self._logged_unit + 1:
+            self._logged_unit = number
+            entities.video(frame)
 
     def _run(self) -> None:
         lower_thread_priority(_NICENESS)
