@@ -194,6 +194,7 @@ class ViewerNode(StageNode):
         return page if self._rerun is None else page | {"dropped_rerun": self._rerun.dropped}
 
     def input_ended(self) -> None:
+        self._surface.close()
         if self._page is not None:
             self._page.wait_until_alone(self.config.linger_s, self.hurried)
         for viewer in self._viewers():
