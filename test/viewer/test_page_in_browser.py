@@ -279,14 +279,18 @@ def test_a_single_pose_leaves_a_view_in_which_places_can_be_picked(page, page_se
 def test_lengths_of_another_unit_are_cleared_and_the_card_of_a_thing_that_is_gone_closes(
     page, page_server
 ):
-    page_server.mesh(growing_ground()[0])
+    for step in growing_ground():
+        page_server.mesh(step)
+    until(page, "worldsystem.triangles === 144 * 288 && worldsystem.mesh.dirty.size === 0")
+    page.wait_for_timeout(1500)  # the view is fitted once a second
+    page.keyboard.press("m")
+    for x in (440, 520):
+        page.mouse.click(x, 330)
+    until(page, "worldsystem.distances.length === 1")
     page_server.objects(map_objects())
     page_server.pose(pose_event(1, 0.1, stamp_ns=time.time_ns()))
-    until(page, "worldsystem.objects === 2 && worldsystem.triangles > 0")
-    page.keyboard.press("m")
-    for x in (400, 520):
-        page.mouse.click(x, 330)
-    assert len(page.evaluate("window.worldsystem.distances")) <= 1
+    until(page, "worldsystem.objects === 2 && worldsystem.pathLength > 0")
+    assert len(page.evaluate("window.worldsystem.distances")) == 1, "in this unit it still holds"
     metric = dataclasses.replace(
         pose_event(2, 0.2, stamp_ns=time.time_ns()), scale=ScaleState.METRIC
     )
