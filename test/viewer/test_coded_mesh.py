@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +21,12 @@ from world_for_viewers import ground_block
 
 from worldsystem_core.mesh_code.code import decode, encode
 from worldsystem_viewer.config import ViewerConfig
+from worldsystem_viewer.history import History
 from worldsystem_viewer.page_mesh import mesh_budget_mbps, mesh_form
+from worldsystem_viewer.page_rewind import Rewind
 from worldsystem_viewer.protocol import MeshCode, MeshUpdate
+from worldsystem_viewer.protocol import decode as decode_message
+from worldsystem_viewer.world import World
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +94,29 @@ def test_a_surface_that_cannot_be_coded_comes_raw(page_server):
         page.assembly.blocks[(2, 0, 0)].vertices, ground_block(2, 0).vertices
     )
     page.close()
+
+
+@pytest.mark.parametrize("forgets", [False, True], ids=["all is held", "the beginning is folded"])
+def test_the_past_is_shown_in_the_size_that_it_had(ball, forgets):
+    """A world that begins anew may do so in blocks of another size."""
+    gone = tuple(block.index for block in ball)
+    world_then = 40 * sum(block.vertex_count for block in ball) + 250 * len(ball)
+    world, history = World(), History(world_then if forgets else 2**30)
+    for at_s, told in (
+        (1, delta(ball, 1)),
+        (5, delta([], 2, removed=gone)),
+        (6, replace(delta(ball[:1], 3), block_size=3 * 8 * VOXEL)),
+    ):
+        told = replace(told, capture_ns=at_s * 10**9)
+        history.surface(told)
+        world.apply(told)
+    rewind = Rewind(world, history, coded=True, mbps=0.0)
+    rewind.at_ns = 2 * 10**9
+    (data,) = asyncio.run(rewind.surface())
+    shown = {block.index: block for block in decode(decode_message(data).code.tobytes())}
+    assert shown.keys() == set(gone)
+    for block in ball:
+        np.testing.assert_allclose(shown[block.index].vertices, block.vertices, atol=VOXEL / 16)
 
 
 def test_the_line_decides_unless_somebody_does():

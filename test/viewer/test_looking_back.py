@@ -11,7 +11,15 @@ import time
 import numpy as np
 import pytest
 from page_reader import PageReader
-from world_for_viewers import delta, ground_block, map_objects, picture, pose_event, track_frame
+from world_for_viewers import (
+    delta,
+    ground_block,
+    keyframe,
+    map_objects,
+    picture,
+    pose_event,
+    track_frame,
+)
 
 from worldsystem_core.objects import MapObjects
 from worldsystem_core.reconstruction import ScaleState
@@ -21,8 +29,10 @@ from worldsystem_viewer.page_messages import objects_message, pose_message, trac
 from worldsystem_viewer.page_rewind import Rewind
 from worldsystem_viewer.protocol import (
     FoundUpdate,
+    ImageUpdate,
     ObjectDetail,
     ObjectsUpdate,
+    PointsUpdate,
     PoseUpdate,
     TimelineUpdate,
     decode,
@@ -30,6 +40,7 @@ from worldsystem_viewer.protocol import (
 from worldsystem_viewer.world import World
 
 SECOND_NS = 10**9
+NOW = TimelineUpdate(first_ns=-1, last_ns=-1, at_ns=-1)
 
 
 def step(blocks, at_s: float, removed: tuple = ()):
@@ -183,7 +194,9 @@ def test_what_there_was_nothing_of_then_is_told_as_empty():
     objects, tracks, *rest = rewind.states(image=False)
     assert (objects.label, tracks.label) == ([], [])
     assert len(rest) == 2, "a pose and the path, and no picture that nobody looks at"
-    assert rewind.states() == [], "told already"
+    assert rewind.states(image=False) == [], "told already"
+    assert len(rewind.states()) == 5, "somebody looks at pictures now"
+    assert rewind.states() == rewind.states(image=False) == []
 
 
 def test_who_comes_back_keeps_no_block_that_is_gone():
@@ -237,6 +250,47 @@ def test_a_page_sees_the_past_and_comes_back(page_server, mesh):
     page.tell(seek=None)
     page.read_until(lambda p: p.assembly.blocks.keys() == now | {(3, 0, 0)} and len(p.path) == 3)
     assert page.newest[PoseUpdate].frame_id == 3
+    page.close()
+
+
+def test_what_is_switched_on_while_a_page_looks_back_is_sent(page_server):
+    for frame_id, stamp_ns in ((1, 0), (2, 8 * SECOND_NS)):
+        jpeg = np.zeros(4, np.uint8)
+        page_server._put_picture(
+            ImageUpdate(stamp_ns=stamp_ns, full_width=2, full_height=2, jpeg=jpeg)
+        )
+        page_server.pose(pose_event(frame_id, 0.1, stamp_ns=stamp_ns))
+    page_server.keyframe(keyframe(3, 0.2))
+    page = PageReader(page_server.port, layers=[])
+    page.tell(seek=3 * SECOND_NS)
+    page.read_until(lambda p: PoseUpdate in p.newest and p.newest[PoseUpdate].frame_id == 1)
+    page.read_until(lambda p: p.newest.get(TimelineUpdate, NOW).at_ns == 3 * SECOND_NS)
+    assert not {ImageUpdate, PointsUpdate} & page.counts.keys()
+    page.tell(layers=["image", "points"])
+    page.read_until(lambda p: {ImageUpdate, PointsUpdate} <= p.newest.keys())
+    assert page.newest[ImageUpdate].stamp_ns == 0
+    assert page.newest[PointsUpdate].keyframe_id == 3
+    page.close()
+
+
+@pytest.mark.parametrize("mesh", ["raw", "code"])
+def test_a_block_that_goes_while_a_page_comes_back_leaves_no_ghost(page_server, mesh, monkeypatch):
+    page_server.mesh(step([ground_block(0, 0), ground_block(1, 0)], 0))
+    page_server.mesh(step([ground_block(2, 0)], 8))
+    page = PageReader(page_server.port, mesh=mesh)
+    page.read_until(lambda p: len(p.assembly.blocks) == 3)
+    page.tell(seek=3 * SECOND_NS)
+    page.read_until(lambda p: p.assembly.blocks.keys() == {(0, 0, 0), (1, 0, 0)})
+    leave = Rewind.leave
+
+    def leave_and_lose(rewind: Rewind) -> bytes:
+        told = leave(rewind)
+        page_server.mesh(step([], 9, removed=((0, 0, 0),)))
+        return told
+
+    monkeypatch.setattr(Rewind, "leave", leave_and_lose)
+    page.tell(seek=None)
+    page.read_until(lambda p: p.assembly.blocks.keys() == {(1, 0, 0), (2, 0, 0)})
     page.close()
 
 

@@ -37,6 +37,7 @@ class _Change:
     blocks: tuple[MeshBlock, ...]
     removed: tuple[BlockIndex, ...]
     size: int
+    block_size: float
 
     def apply_to(self, surface: dict[BlockIndex, MeshBlock | None]) -> None:
         for index in self.removed:
@@ -63,6 +64,7 @@ class History:
     def _clear(self) -> None:
         self._base: OrderedDict[BlockIndex, MeshBlock | None] = OrderedDict()
         self._base_bytes = 0
+        self._base_block_size = 0.0
         self._changes: deque[_Change] = deque()
         self._states: dict[str, tuple[deque[int], deque[Message]]] = {}
         self._bytes = 0
@@ -98,7 +100,7 @@ class History:
             stamp_ns = self._advance("surface", delta.capture_ns)
             if self._changes:
                 stamp_ns = max(stamp_ns, self._changes[-1].stamp_ns)
-            self._changes.append(_Change(stamp_ns, blocks, removed, size))
+            self._changes.append(_Change(stamp_ns, blocks, removed, size, delta.block_size))
             self._bytes += size
             self._fit()
 
@@ -118,15 +120,21 @@ class History:
 
     def blocks_at(self, stamp_ns: int) -> dict[BlockIndex, MeshBlock | None]:
         """Every place that ever had a block, with the block that it had then."""
+        return self.surface_at(stamp_ns)[0]
+
+    def surface_at(self, stamp_ns: int) -> tuple[dict[BlockIndex, MeshBlock | None], float]:
+        """The same with the edge of a block then [world units]; 0 where there was none yet."""
         with self._lock:
             found, changes = dict(self._base), list(self._changes)
+            block_size = self._base_block_size
         for change in changes:
             if change.stamp_ns <= stamp_ns:
                 change.apply_to(found)
+                block_size = change.block_size
             else:
                 for block in change.blocks:
                     found.setdefault(block.index, None)
-        return found
+        return found, block_size
 
     def states_at(self, stamp_ns: int) -> dict[str, Message]:
         """The newest state of each name that was there then."""
@@ -170,6 +178,7 @@ class History:
 
     def _fold(self, change: _Change) -> None:
         """Make a change a part of the beginning, at the end of which is what changed last."""
+        self._base_block_size = change.block_size
         changed: dict[BlockIndex, MeshBlock | None] = {}
         change.apply_to(changed)
         for index, block in changed.items():

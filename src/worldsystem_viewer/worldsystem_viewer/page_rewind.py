@@ -9,6 +9,7 @@ import time
 import numpy as np
 
 from worldsystem_core.mesh_code.code import encode as encode_blocks
+from worldsystem_core.mesh_stream.catalogue import BLOCK_VOXELS
 from worldsystem_core.objects import MapObjects, TrackFrame
 from worldsystem_core.surface import BlockIndex, MeshBlock
 from worldsystem_viewer.history import History, differences
@@ -41,15 +42,17 @@ class Rewind:
         self._share = LineShare(mbps if coded else 0.0)
         self._held: dict[BlockIndex, MeshBlock | None] = {}
         self._wanted: dict[BlockIndex, MeshBlock | None] = {}
-        self._told_ns = self._wanted_ns = self._complete_ns = -1
+        self._block_size = 0.0
+        self._told = -1, True  # when it was looked at, and whether with the picture
+        self._wanted_ns = self._complete_ns = -1
         self.at_ns = -1
 
     def states(self, *, image: bool = True) -> list[Message]:
         """The states that were the newest then, without the picture unless `image`; none when told
         already. What there was nothing of then is told as empty: the page shows what is of now."""
-        if self._told_ns == self.at_ns:
+        if self._told in ((self.at_ns, image), (self.at_ns, True)):
             return []
-        self._told_ns = self.at_ns
+        self._told = self.at_ns, image
         found = _NOTHING | self._history.states_at(self.at_ns)
         if not image:
             found.pop("image", None)
@@ -61,7 +64,8 @@ class Rewind:
             return []
         if self._wanted_ns != self.at_ns:
             self._wanted_ns = self.at_ns
-            self._wanted = await asyncio.to_thread(self._history.blocks_at, self.at_ns)
+            found = await asyncio.to_thread(self._history.surface_at, self.at_ns)
+            self._wanted, self._block_size = found
         blocks, removed = differences(self._held, self._wanted.items())
         if not blocks and not removed:
             self._complete_ns = self.at_ns
@@ -85,7 +89,7 @@ class Rewind:
         return encode(self._message([], sorted(gone)))
 
     def _nearest(self, blocks: list[MeshBlock]) -> list[MeshBlock]:
-        viewpoint, edge = self._world.viewpoint, 8 * self._world.voxel
+        viewpoint, edge = self._world.viewpoint, self._block_size
         if viewpoint is not None and len(blocks) > _BLOCKS_AT_ONCE:
             centres = (np.array([block.index for block in blocks]) + 0.5) * edge
             order = np.argsort(np.linalg.norm(centres - viewpoint, axis=1))
@@ -110,5 +114,5 @@ class Rewind:
             total_vertices=0,
             total_faces=0,
             removed=np.array(removed, np.int32).reshape(-1, 3),
-            code=np.frombuffer(encode_blocks(blocks, self._world.voxel), np.uint8),
+            code=np.frombuffer(encode_blocks(blocks, self._block_size / BLOCK_VOXELS), np.uint8),
         )

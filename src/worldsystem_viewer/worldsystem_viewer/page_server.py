@@ -174,9 +174,10 @@ class PageServer:
 
     def mesh(self, delta: MeshDelta) -> None:
         """What changed on the surface."""
-        self._world.apply(delta)
+        # the past first: a page that comes back from it is told there what is gone from the world
         if self._history is not None:
             self._history.surface(delta)
+        self._world.apply(delta)
 
     def splats(self, delta: SplatDelta) -> None:
         """What changed in the world of splats."""

@@ -127,6 +127,10 @@ class PageTalk:
         await self._line.room()
         for data in await self._feed.next(len(self._shown.pages)):
             await self._line.send(data)
+        self._write_cloud()
+
+    def _write_cloud(self) -> None:
+        """Points of one keyframe, which lie where it is now, also for who looks back."""
         if "points" in self._layers and self._rest.ready(time.monotonic()):
             cloud = self._shown.world.next_cloud(self._cursor)
             if cloud is not None:
@@ -170,12 +174,13 @@ class PageTalk:
         await self._line.room()
         for data in await rewind.surface():
             await self._line.send(data)
+        self._write_cloud()
 
     def _look_where_asked(self) -> None:
         if self._seek_ns is None:
-            if self._rewind is not None:
-                self._line.write(self._rewind.leave())
-                self._return_to_the_present()
+            if (rewind := self._rewind) is not None:
+                self._return_to_the_present()  # first: what goes from now on its feed tells
+                self._line.write(rewind.leave())
             return
         if self._rewind is None:
             self._rewind = Rewind(
@@ -190,7 +195,8 @@ class PageTalk:
         self._timeline_due_s = 0.0
         self._cursor.slots.clear()
         self._cursor.path_epoch = self._cursor.step = -1
-        self._feed = self._new_feed(0)
+        # blocks that it is shown of the past may be gone before a link looks for the first time
+        self._feed = self._new_feed(-1 if self._coded else 0)
 
     def _timeline(self) -> TimelineUpdate | None:
         if time.monotonic() < self._timeline_due_s:

@@ -58,6 +58,8 @@ class MeshLink:
     """What one client has of a catalogue's surface; one thread at a time.
 
     `bits_per_s` is kept over ten seconds and more, and 0.3 s of it may come at once; 0: no limit.
+    The client has everything up to the change `held_to`: 0: nothing; -1: it may have any block of
+    any time, and is told of all places that are empty.
     """
 
     def __init__(
