@@ -168,3 +168,21 @@ def test_the_server_ends_with_a_viewer_that_is_killed():
         viewer.kill()
         viewer.wait(10.0)
     wait_for(ports, served=False, timeout_s=10.0)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_the_server_ends_with_the_sink_though_the_logs_thread_died():
+    config = on_free_ports()
+    sink = RerunSink(config)
+    sink.start()
+    ports = config.rerun_port, config.rerun_web_port
+    wait_for(ports, served=True, timeout_s=60.0)
+
+    def fails(_: object) -> None:
+        raise MemoryError
+
+    sink._inbox.put(fails)
+    sink._thread.join(timeout=30.0)
+    assert not sink._thread.is_alive()
+    sink.stop()
+    wait_for(ports, served=False, timeout_s=10.0)

@@ -115,8 +115,11 @@ class RerunSink:
         self._stream.send_blueprint(blueprint(rerun))
 
     def stop(self) -> None:
-        """Write what is queued, close the file, end the server; nothing when not started."""
-        if not self._thread.is_alive():
+        """Write what is queued, close the file, end the server; nothing when not started.
+
+        The thread may have ended before, by an error.
+        """
+        if self._thread.ident is None:
             return
         self._inbox.close()
         self._thread.join(timeout=_FLUSH_S)
