@@ -6,12 +6,14 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import socket
 import ssl
 import subprocess
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
@@ -120,3 +122,55 @@ def test_tokens_and_certificates_that_cannot_be_used_are_told_with_their_setting
             StatusServer(
                 StatusSettings(**settings, setting="monitor.port"), bytes, lambda: Health(True, {})
             )
+
+
+def test_no_name_server_is_asked_before_it_serves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the field none may answer, which takes ten seconds to find out."""
+    monkeypatch.setattr(socket, "getfqdn", lambda *_: pytest.fail("asked DNS for our own name"))
+    with serving(host="0.0.0.0") as server:
+        assert ask(server, "/metrics")[0] == 200
+
+
+def test_a_host_that_is_no_address_is_told_with_the_setting() -> None:
+    settings = StatusSettings(host="nohost.invalid", setting="mesher.metrics_port")
+    with pytest.raises(ConfigError, match=r"mesher\.metrics_port: 'nohost\.invalid' is no address"):
+        StatusServer(settings, bytes, lambda: Health(True, {}))
+
+
+def test_it_serves_where_there_is_only_ipv6() -> None:
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        pytest.skip("this machine has no IPv6")
+    with serving(host="::1") as server:
+        address = f"http://[::1]:{server.port}/metrics"
+        assert urllib.request.urlopen(address, timeout=5).read() == b"frames 7\n"
+
+
+@pytest.mark.parametrize("written", ["pässwort", " abc\n"])
+def test_a_token_that_is_accepted_opens(tmp_path: Path, written: str) -> None:
+    file = tmp_path / "tokens.json"
+    file.write_text(json.dumps({"friend": written}))
+    token = written.strip()
+    with serving(token_file=str(file)) as server:
+        sent = token.encode().decode("latin-1")  # as curl sends it: UTF-8, byte for byte
+        assert ask(server, "/metrics", header=f"Bearer {sent}")[0] == 200
+        assert ask(server, f"/metrics?token={quote(token)}")[0] == 200
+        assert ask(server, "/metrics", header="Bearer guess")[0] == 401
+
+
+@pytest.mark.parametrize("token", ["\ud800", "  ", 7])
+def test_a_token_that_nobody_could_send_is_refused(tmp_path: Path, token: object) -> None:
+    file = tmp_path / "tokens.json"
+    file.write_text(json.dumps({"friend": token}))
+    with pytest.raises(ConfigError, match="the token of 'friend' must be a text"):
+        StatusServer(StatusSettings(token_file=str(file)), bytes, lambda: Health(True, {}))
+
+
+@pytest.mark.parametrize("name", ["token_file", "tls_key"])
+def test_a_home_that_is_not_known_is_told_with_the_setting(name: str, tmp_path: Path) -> None:
+    (tmp_path / "certificate").write_text("")
+    settings = {"tls_certificate": str(tmp_path / "certificate")} if name == "tls_key" else {}
+    settings[name] = "~nobody_of_this_name/file"
+    with pytest.raises(ConfigError, match=f"`{name}` ~nobody_of_this_name/file cannot be read"):
+        StatusServer(StatusSettings(**settings), bytes, lambda: Health(True, {}))

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -129,6 +130,28 @@ def test_a_stamp_that_is_no_time_is_refused(tmp_path, word):
     (tmp_path / "odd.tum").write_text(f"{word} 0 0 0 0 0 0 1\n")
     with pytest.raises(ValueError, match="time"):
         read_tum(tmp_path / "odd.tum")
+
+
+def test_a_trajectory_that_cannot_be_written_leaves_the_one_before(tmp_path, monkeypatch):
+    path, write_bytes = tmp_path / "t.tum", Path.write_bytes
+    poses = StampedPoses(np.arange(9), np.stack([pose_at(x) for x in range(9)]))
+    write_tum(path, poses)
+    before = path.read_bytes()
+
+    def full(to: Path, content: bytes) -> int:
+        write_bytes(to, content[:50])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match="No space"):
+        write_tum(path, poses)
+    assert path.read_bytes() == before
+
+
+def test_a_line_that_is_cut_off_is_told(tmp_path):
+    (tmp_path / "t.tum").write_text("1.0 0 0 0 0 0 0 1\n2.0 0 0 0\n")
+    with pytest.raises(ValueError, match=r"'2\.0 0 0 0' has 4 words"):
+        read_tum(tmp_path / "t.tum")
 
 
 def test_an_empty_trajectory_is_a_file_with_a_head_only(tmp_path):

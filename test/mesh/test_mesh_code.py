@@ -27,6 +27,7 @@ from worldsystem_core.errors import ProtocolError
 from worldsystem_core.mesh_code import colours
 from worldsystem_core.mesh_code.cells import SurfaceCells
 from worldsystem_core.mesh_code.code import decode, encode
+from worldsystem_core.mesh_code.container import Head, blocks_section, numbers_section, packed
 from worldsystem_core.surface import join_blocks
 from worldsystem_mesh.weld import weld
 from worldsystem_viewer.page_files import WEB
@@ -226,3 +227,22 @@ def test_a_plane_of_one_colour_is_not_too_many_blocks_for_its_bytes():
     block = replace(block, colours=np.full_like(block.colours, 128))
     plane = [replace(block, index=(i, j, 0)) for i in range(80) for j in range(80)]
     assert len(decode(encode(plane, VOXEL))) == len(plane)
+
+
+def test_faces_that_are_not_there_are_refused_before_room_is_made_for_them():
+    """2.5 kB that speak of four thousand million faces."""
+    count = 2000
+    index = np.repeat(4 * np.arange(count, dtype=np.int32)[:, None], 3, axis=1)
+    active = np.full((count, 16), 255, np.uint8)
+    active[:, 15] = 31  # all 125 clusters of a block at level 1
+    faces = numbers_section(np.full(125 * count, 1 << 14))
+    sections = [blocks_section(index, np.zeros(count, np.int32)), active.reshape(-1)]
+    sections += [np.zeros(125 * count, np.uint8)] * 6
+    code = packed(Head(level=1, block_count=count, voxel=0.1), [*sections, faces])
+    tracemalloc.start(1)
+    try:
+        with pytest.raises(ProtocolError):
+            decode(code)
+        assert tracemalloc.get_traced_memory()[1] < 200e6
+    finally:
+        tracemalloc.stop()

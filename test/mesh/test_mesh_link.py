@@ -225,3 +225,18 @@ def test_an_empty_surface_sends_nothing():
     client = Client(SurfaceCatalogue(), 1e6)
     client.tick()
     assert client.bytes == 0
+
+
+def test_what_removals_take_is_not_counted_as_that_of_vertices(surfaces):
+    """After a loop closure thousands go at once: what comes next is not to go by a few."""
+    catalogue = SurfaceCatalogue()
+    catalogue.apply(delta(surfaces[0], 1))
+    links = [MeshLink(1e6), MeshLink(1e6)]
+    first = links[0].next(catalogue, 0.0)
+    second = links[1].next(catalogue, 0.0)
+    links[0].account(first, 2000)
+    many = replace(second, removed=tuple((i, 0, 0) for i in range(3000)))
+    links[1].account(many, 2000 + 12 * 3000)
+    catalogue.apply(delta(surfaces[1], 2))
+    later = [link.next(catalogue, 5.0) for link in links]
+    assert len(later[0].blocks) == len(later[1].blocks) > 0

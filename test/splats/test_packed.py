@@ -5,13 +5,14 @@ from __future__ import annotations
 
 import gzip
 import struct
+from pathlib import Path
 
 import numpy as np
 import pytest
 from test_raster import scattered
 
 from worldsystem_core.errors import ProtocolError
-from worldsystem_core.splats.files import read_spz, write_ply, write_spz
+from worldsystem_core.splats.files import read_spz, save_splats, write_ply, write_spz
 from worldsystem_core.splats.gaussians import Gaussians, matrices_of
 from worldsystem_core.splats.packed import deflate, inflate, pack, unpack
 from worldsystem_core.splats.raster_reference import pack_plainly
@@ -97,3 +98,28 @@ def test_spz_and_ply_hold_the_same_splats(tmp_path):
     assert np.allclose(np.exp(rows["scale_1"]), some.scales[:, 1], rtol=1e-4)
     assert np.allclose(rows["rot_0"], some.rotations[:, 0])
     assert np.allclose(1 / (1 + np.exp(-rows["opacity"])), some.opacities, atol=2e-4)
+
+
+@pytest.mark.parametrize("form", [".ply", ".spz"])
+def test_splats_that_cannot_be_written_leave_the_file_before(tmp_path, monkeypatch, form):
+    path, write_bytes = tmp_path / f"world{form}", Path.write_bytes
+    assert save_splats(scattered(20), path)[0]
+    before = path.read_bytes()
+
+    def full(to: Path, content: bytes) -> int:
+        write_bytes(to, content[:50])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    saved, why = save_splats(scattered(40), path)
+    assert (saved, path.read_bytes()) == (False, before)
+    assert "No space left" in why
+
+
+@pytest.mark.parametrize(("name", "why"), [("world.ply", "no splats yet"), ("", "must end in")])
+def test_nothing_and_nowhere_are_not_written(tmp_path, monkeypatch, name, why):
+    monkeypatch.chdir(tmp_path)
+    saved, told = save_splats(scattered(0) if name else scattered(3), Path(name))
+    assert not saved
+    assert why in told
+    assert not list(tmp_path.iterdir())

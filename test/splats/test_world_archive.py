@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -172,3 +173,30 @@ def test_a_folder_that_cannot_be_made_is_an_error_that_names_it(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ArchiveFailed, match=r"file.*archive_dir"):
         WorldArchive(tmp_path / "file" / "below", restore=False)
+
+
+def test_a_chunk_whose_file_is_empty_costs_itself_alone(archive, tmp_path):
+    """As a loss of power leaves one."""
+    world, told = SplatWorld(), ToldKeyframes()
+    for keyframe in walls(4):
+        world.add(keyframe)
+        told.note(NewKeyframe(keyframe))
+    saved(archive, world, told)
+    (tmp_path / "chunk_0.npz").write_bytes(b"")
+    back, known, _ = back_from(tmp_path)
+    assert list(back.chunks) == [number for number in world.chunks if number]
+    assert known.ids == tuple(number for number in told.ids if number)
+
+
+def test_a_disk_that_is_only_read_costs_nothing_but_the_archive(archive, monkeypatch):
+    world = SplatWorld()
+    world.add(walls(1)[0])
+    saved(archive, world)
+    world.add(walls(2)[1])
+
+    def refuses(*_: object, **__: object) -> None:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(Path, "open", refuses)
+    monkeypatch.setattr(Path, "unlink", refuses)
+    archive.save(world, ToldKeyframes(), ScaleState.SCENE, 99.0)

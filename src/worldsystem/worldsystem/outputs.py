@@ -22,12 +22,15 @@ log = logging.getLogger(__name__)
 def write_outputs(run: RunRecord, *, report: bool = True) -> None:
     """Write `trajectory.tum`, `mesh.ply`, `mesh.glb` and `report.html` to the run's folder.
 
-    A mesh that cannot be written, as on a full disk, costs itself alone: the report says so, and
-    then its error is raised.
+    A path or a mesh that cannot be written, as on a full disk, costs itself alone: the report says
+    so, and then its error is raised.
     """
     run.folder.mkdir(parents=True, exist_ok=True)
-    write_tum(run.folder / "trajectory.tum", run.poses)
-    failures = []
+    failures: list[WorldSystemError] = []
+    try:
+        write_tum(run.folder / "trajectory.tum", run.poses)
+    except OSError as error:
+        failures.append(StorageError(f"trajectory.tum cannot be written: {error}"))
     for name, write in (("mesh.ply", write_ply), ("mesh.glb", write_glb)):
         try:
             if len(run.mesh.faces):

@@ -122,16 +122,23 @@ def _read_tokens(path: str) -> dict[str, str]:
         raise ConfigError(f"`token_file` {path} is not JSON: {error}") from None
     if not isinstance(tokens, dict) or not tokens:
         raise ConfigError(f'`token_file` {path} must hold {{"STREAM": "TOKEN", ...}}')
-    for stream, token in tokens.items():
-        if not isinstance(token, str) or not token.strip():
-            raise ConfigError(f"`token_file` {path}: the token of {stream!r} must be a text")
-    return tokens
+    return {stream: _checked(token, stream, path) for stream, token in tokens.items()}
+
+
+def _checked(token: object, stream: str, path: str) -> str:
+    """Without blanks around it: a header cannot tell of them."""
+    try:
+        if isinstance(token, str) and token.strip().encode():
+            return token.strip()
+    except UnicodeEncodeError:
+        pass
+    raise ConfigError(f"`token_file` {path}: the token of {stream!r} must be a text")
 
 
 def _read(parameter: str, path: str) -> str:
     try:
         return Path(path).expanduser().read_text()
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, UnicodeDecodeError, RuntimeError) as error:  # the last of a ~ without a home
         raise ConfigError(f"`{parameter}` {path} cannot be read: {error}") from error
 
 

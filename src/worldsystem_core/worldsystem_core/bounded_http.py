@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import logging
 import socket
+import socketserver
 import threading
 from http.server import ThreadingHTTPServer
 from typing import Any
@@ -23,7 +24,14 @@ class BoundedServer(ThreadingHTTPServer):
 
     def __init__(self, *arguments: Any) -> None:  # as the base class takes them
         self._free = threading.BoundedSemaphore(_MOST_CONNECTIONS)
+        host = arguments[0][0]
+        self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
         super().__init__(*arguments)
+
+    def server_bind(self) -> None:
+        """As the base class, which asks DNS for its own name, however long no server answers."""
+        socketserver.TCPServer.server_bind(self)
+        self.server_name, self.server_port = str(self.server_address[0]), self.server_address[1]
 
     def process_request(self, request: Any, client_address: Any) -> None:
         if not self._free.acquire(blocking=False):

@@ -6,6 +6,7 @@ from __future__ import annotations
 import errno
 import json
 import logging
+import socket
 import ssl
 import threading
 from collections.abc import Callable, Mapping
@@ -49,8 +50,8 @@ class StatusServer:
     """Serves from a thread of its own; with tokens only who has one sees more than ok or degraded.
 
     `metrics` and `health` are called in threads of the server. A port that is taken is no reason
-    not to work: it is logged, and `port` is 0 then. Raises `ConfigError` for tokens and
-    certificates that cannot be used.
+    not to work: it is logged, and `port` is 0 then. Raises `ConfigError` for a host that is no
+    address, and for tokens and certificates that cannot be used.
     """
 
     def __init__(
@@ -67,6 +68,11 @@ class StatusServer:
             raise ConfigError(f"{settings.setting}: {error}") from error
         try:
             self._server = _bound(settings, _handler(access, metrics, health), tls)
+        except socket.gaierror as error:
+            raise ConfigError(
+                f"{settings.setting}: '{settings.host}' is no address of this machine "
+                f"({error.strerror}); take 127.0.0.1, or 0.0.0.0 for every network"
+            ) from error
         except OSError as error:
             if error.errno not in _NOT_TO_BE_HAD:
                 raise
@@ -137,7 +143,8 @@ def _handler(
             except ValueError:  # not an address
                 return ""
             asked = query.get("token", [""])[0]
-            return given_token(self.headers.get("Authorization", ""), asked)
+            header = self.headers.get("Authorization", "")  # read as Latin-1, sent as UTF-8
+            return given_token(header.encode("latin-1", "replace").decode(errors="replace"), asked)
 
         def _answer(self, status: int, kind: str, body: bytes) -> None:
             self.send_response(status)

@@ -27,6 +27,7 @@ from worldsystem_core.reconstruction import (
     TrackingState,
 )
 from worldsystem_core.stamp_text import nanoseconds_told
+from worldsystem_core.whole_file import write_whole
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,7 +148,10 @@ class Trajectory:
 
 
 def write_tum(path: Path, poses: StampedPoses) -> None:
-    """Write `timestamp tx ty tz qx qy qz qw`, seconds with nine decimals, one pose a line."""
+    """Write `timestamp tx ty tz qx qy qz qw`, seconds with nine decimals, one pose a line.
+
+    The file is there when it is whole: raises `OSError`, and leaves what was there, where it fails.
+    """
     lines = ["# timestamp[s] tx ty tz qx qy qz qw (world_from_cam, x right y down z forward)"]
     quaternions = quaternion_xyzw_from_matrix(poses.world_from_cam[:, :3, :3])
     stamps = poses.stamps_ns.tolist()
@@ -155,7 +159,7 @@ def write_tum(path: Path, poses: StampedPoses) -> None:
         numbers = (*pose[:3, 3], *quaternion)
         text = " ".join(f"{number:.9g}" for number in numbers)
         lines.append(f"{stamp // 10**9}.{stamp % 10**9:09d} {text}")
-    path.write_text("\n".join(lines) + "\n")
+    write_whole(path, ("\n".join(lines) + "\n").encode())
 
 
 def read_tum(path: Path) -> StampedPoses:
@@ -169,6 +173,8 @@ def read_tum(path: Path) -> StampedPoses:
         if not line.strip() or line.startswith("#"):
             continue
         words = line.split()
+        if len(words) < 8:
+            raise ValueError(f"'{line[:60]}' has {len(words)} words, a pose has 8")
         numbers = np.array([float(word) for word in words[1:8]])
         pose = np.eye(4)
         pose[:3, 3] = numbers[:3]

@@ -140,9 +140,9 @@ def _take_faces(
         raise ProtocolError("damaged mesh code: too many faces at one vertex")
     block = np.repeat(np.arange(len(start) - 1), np.diff(start))
     local = np.arange(int(start[-1])) - start[block]
-    total, face_block = int(counts.sum()), np.repeat(block, counts)
-    lowest = np.repeat(local, counts)
-    steps = [reader.take(total).astype(np.int64) for _ in range(2)]
+    total = int(counts.sum())
+    steps = [reader.take(total).astype(np.int64) for _ in range(2)]  # first: they may not be there
+    face_block, lowest = np.repeat(block, counts), np.repeat(local, counts)
     faces = np.stack([lowest, lowest + steps[0], lowest + steps[1]], axis=-1)
     if (faces >= np.diff(start)[face_block][:, None]).any():
         raise ProtocolError("damaged mesh code: a face of a vertex that is not there")

@@ -108,7 +108,8 @@ class MeshLink:
         vertices = sum(len(block.vertices) for block in parcel.blocks)
         if vertices and not parcel.raw:
             self.sent_blocks[parcel.level] += len(parcel.blocks)
-            each = max(size - _HEAD_BYTES, 1) / vertices
+            other = _HEAD_BYTES + _REMOVED_BYTES * len(parcel.removed)
+            each = max(size - other, 1) / vertices
             # slowly down, at once up: a budget is kept by expecting too much
             before = self._bytes_each[parcel.level]
             self._bytes_each[parcel.level] = max(each, 0.8 * before + 0.2 * each)

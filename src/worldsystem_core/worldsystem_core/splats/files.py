@@ -13,6 +13,7 @@ from jaxtyping import Float32, UInt8, UInt32
 
 from worldsystem_core.errors import ProtocolError
 from worldsystem_core.splats.gaussians import SH_BAND_0, Gaussians
+from worldsystem_core.whole_file import write_whole
 
 _PLY_FIELDS = (
     *("x", "y", "z", "nx", "ny", "nz", "f_dc_0", "f_dc_1", "f_dc_2", "opacity"),
@@ -33,6 +34,8 @@ def save_splats(gaussians: Gaussians, path: Path) -> tuple[bool, str]:
     write = writers.get(path.suffix.lower())
     if write is None:
         return False, f"'{path.name}' must end in .ply or .spz"
+    if not len(gaussians):
+        return False, f"{path} is not written: there are no splats yet"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write(gaussians, path)
@@ -52,7 +55,7 @@ def write_ply(gaussians: Gaussians, path: Path) -> Path:
     rows[:, 13:17] = gaussians.rotations
     lines = ["ply", "format binary_little_endian 1.0", f"element vertex {len(gaussians)}"]
     lines += [f"property float {name}" for name in _PLY_FIELDS]
-    path.write_bytes(("\n".join([*lines, "end_header"]) + "\n").encode() + rows.tobytes())
+    write_whole(path, ("\n".join([*lines, "end_header"]) + "\n").encode() + rows.tobytes())
     return path
 
 
@@ -77,7 +80,7 @@ def write_spz(gaussians: Gaussians, path: Path) -> Path:
         _smallest_three(gaussians.rotations).astype("<u4").view(np.uint8),
     )
     data = gzip.compress(head + b"".join(part.tobytes() for part in body), 6, mtime=0)
-    path.write_bytes(data)
+    write_whole(path, data)
     return path
 
 

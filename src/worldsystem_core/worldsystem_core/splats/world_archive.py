@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import os
 import zipfile
+from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
 
@@ -82,7 +83,8 @@ class WorldArchive:
         except OSError as error:
             log.warning("after a crash the splats would have to be made anew: %s", error)
             self._failed = True
-            self._remove_all()
+            with suppress(OSError):  # nor may anything be removed on a disk that is only read
+                self._remove_all()
 
     def restore(self, world: SplatWorld, told: ToldKeyframes) -> ScaleState:
         """Give `world` and `told`, which are new, what the folder has; returns the root's unit.
@@ -124,7 +126,7 @@ class WorldArchive:
                 return {key: archive[key] for key in archive.files}
         except FileNotFoundError:
             return {}
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
             log.warning("%s is left out: %s", path, error)
             return {}
 

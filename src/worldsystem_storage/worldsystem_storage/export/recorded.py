@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -19,6 +20,8 @@ from worldsystem_core.geometry.se3 import pose_from
 from worldsystem_core.trajectory import StampedPoses, read_tum
 from worldsystem_storage.errors import StorageError
 from worldsystem_storage.foreign_damage import BAG_DAMAGE
+
+log = logging.getLogger(__name__)
 
 KEYFRAME_TYPE = "worldsystem_msgs/msg/Keyframe"
 TRACKS_TYPE = "worldsystem_msgs/msg/TrackArray"
@@ -119,7 +122,13 @@ class RecordedRun:
     def path(self) -> StampedPoses | None:
         """The path that the run left as a file, else the newest one in its bags."""
         left = self.folder / "trajectory.tum"
-        return read_tum(left) if left.is_file() else self._recorded.path
+        if not left.is_file() or not left.stat().st_size:
+            return self._recorded.path
+        try:
+            return read_tum(left)
+        except ValueError as error:  # of a disk that was full
+            log.warning("%s is left out for the path in the bag: %s", left, error)
+            return self._recorded.path
 
     @property
     def _recorded(self) -> Recording:

@@ -187,7 +187,7 @@ class SplatsNode(StageNode):
             self._deltas_out.publish(delta)
 
     def _on_save(self, request: SaveMap.Request, response: SaveMap.Response) -> SaveMap.Response:
-        saved = save_splats(self._world.gaussians(), Path(request.path or "splats.spz"))
+        saved = save_splats(self._world.gaussians(), Path(request.path))
         response.success, response.message = saved
         return response
 
