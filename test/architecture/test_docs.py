@@ -125,6 +125,15 @@ def test_every_room_of_a_package_is_named() -> None:
             assert (folder / word).exists() or (folder / f"{word}.py").exists(), f"{name}: {word}"
 
 
+def test_the_root_holds_what_a_project_is_known_by_alone() -> None:
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
+    if listed.returncode:
+        pytest.skip("not a checkout")
+    known = {"CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "Makefile", "README.md"}
+    known |= {"pyproject.toml", ".dockerignore", ".gitignore", ".pre-commit-config.yaml"}
+    assert {name for name in listed.stdout.splitlines() if "/" not in name} <= known
+
+
 def test_every_dependency_has_its_line() -> None:
     page = (ROOT / "docs" / "dependencies.md").read_text(encoding="utf-8")
     told = re.findall(r"^\| ((?:`[\w.-]+`(?:, )?)+) \|", page, flags=re.MULTILINE)

@@ -7,9 +7,9 @@ from drifting_backend import DriftingBackend
 from test_graph_backend import over, path_error, ring  # noqa: F401
 
 from worldsystem_core.reconstruction import MovedKeyframes
-from worldsystem_slam3r.graph import backend
 from worldsystem_slam3r.maps import keeper
 from worldsystem_slam3r.maps.content import SavedMap
+from worldsystem_slam3r.session import backend
 
 
 def drifting(ring):  # noqa: F811

@@ -203,10 +203,28 @@ def test_the_weights_own_settings_hold_unless_others_are_asked_for():
         suited(Slam3rConfig(), {"trust": 1.0})
 
 
-def test_the_small_networks_come_with_the_package(tiny_folder, monkeypatch):
-    monkeypatch.setattr(weight_files, "TINY_FOLDER", tiny_folder)
-    assert find_weights("slam3r_tiny").i2p.parent == tiny_folder
-    shutil.rmtree(tiny_folder)
+@pytest.mark.parametrize("place", ["variable", "subfolder", "given", "package"])
+def test_small_networks_of_ones_own_are_found(tiny_folder, tmp_path, monkeypatch, place):
+    monkeypatch.delenv("WORLDSYSTEM_WEIGHTS", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    folder = tiny_folder
+    if place == "variable":
+        monkeypatch.setenv("WORLDSYSTEM_WEIGHTS", str(tiny_folder))
+    elif place == "subfolder":
+        folder = tmp_path / "cache" / "worldsystem" / "weights" / "slam3r_tiny"
+        shutil.copytree(tiny_folder, folder)
+    elif place == "package":
+        monkeypatch.setattr(weight_files, "TINY_FOLDER", tiny_folder)
+    given = str(tiny_folder) if place == "given" else ""
+    assert find_weights("slam3r_tiny", given).i2p.parent == folder
+
+
+def test_published_networks_in_the_cache_are_not_taken_for_small_ones(
+    tiny_folder, tmp_path, monkeypatch
+):
+    monkeypatch.delenv("WORLDSYSTEM_WEIGHTS", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    shutil.copytree(tiny_folder, tmp_path / "cache" / "worldsystem" / "weights")
     with pytest.raises(BackendError, match=r"training/README\.md"):
         find_weights("slam3r_tiny")
 

@@ -374,16 +374,16 @@ def test_a_run_whose_recorder_was_begun_anew_is_exported_as_a_whole(tmp_path):
         _ = RecordedRun(tmp_path).keyframes
 
 
-@pytest.mark.parametrize("format", ["ply", "glb", "obj", "tum", "kitti", "mp4"])
+@pytest.mark.parametrize("format", ["ply", "glb", "obj", "tum", "kitti"])
 def test_a_run_that_was_not_recorded_leaves_as_what_it_left(run, tmp_path, format):
     shutil.copy(run / "mesh.ply", tmp_path)
     path = StampedPoses(np.array([STAMP, STAMP + 10**9]), np.array([pose(0), pose(1)]))
     write_tum(tmp_path / "trajectory.tum", path)
-    (tmp_path / "video" / "s").mkdir(parents=True)
-    (tmp_path / "video" / "s" / "video.mp4").write_bytes(b"pictures")
     assert export(tmp_path, format, tmp_path / "out").stat().st_size
     with pytest.raises(StorageError, match="holds no recording; run without --no-record"):
         export(tmp_path, "points", tmp_path / "points.ply")
+    with pytest.raises(StorageError, match="holds no video; run without --no-record"):
+        export(tmp_path, "mp4", tmp_path / "video.mp4")
 
 
 def test_the_path_that_a_run_left_goes_before_that_in_its_bag(run, tmp_path):

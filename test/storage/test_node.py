@@ -136,6 +136,19 @@ def test_a_recording_is_started_and_stopped_by_service_and_counts_its_messages(c
     assert len(messages(tmp_path / "first")["/imu/data"]) == 5
 
 
+def test_a_run_that_is_recorded_anew_goes_on_beside_the_bag_before(context, tmp_path):
+    node, thread = recorder(context, tmp_path)
+    assert node._bag.folder == tmp_path / "bag"
+    for name in ("bag_2", "bag_3"):
+        assert node._on_stop(None, StopRecording.Response()).success
+        begun = node._on_start(StartRecording.Request(), StartRecording.Response())
+        assert begun.folder == str(tmp_path / name)
+    finish_all([thread], 20.0)
+    after_a_crash, thread = recorder(context, tmp_path)
+    assert after_a_crash._bag.folder == tmp_path / "bag_4"
+    finish_all([thread], 20.0)
+
+
 def test_a_full_disk_is_told_by_service_and_diagnostics_and_the_node_keeps_running(
     context, tmp_path, monkeypatch
 ):

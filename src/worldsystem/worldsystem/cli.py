@@ -31,11 +31,12 @@ from worldsystem_core.json_log import FORMS, choose_log, json_handler, logs_json
 from worldsystem_ingest.config import IngestConfig
 from worldsystem_viewer.config import ViewerConfig
 
-_WRONG_USE = 2
+_WRONG_USE, _INTERRUPTED = 2, 130
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command; errors of use are one line on stderr and exit code 2."""
+    """Run one command; errors of use are one line on stderr and exit code 2, and
+    Ctrl-C is 130."""
     options = _parser().parse_args(arguments)
     find_installed_prefix()
     if getattr(options, "log", ""):
@@ -48,6 +49,8 @@ def main(arguments: list[str] | None = None) -> int:
     except WorldSystemError as error:
         print(f"worldsystem: {error}", file=sys.stderr)
         return _WRONG_USE
+    except KeyboardInterrupt:
+        return _INTERRUPTED
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -123,7 +126,7 @@ def _add_common(command: argparse.ArgumentParser) -> None:
     command.add_argument("--focal", type=float, help="focal length, if known [px]")
     command.add_argument("--out", type=Path, help="folder of the run (default: runs/<time>)")
     command.add_argument("--headless", action="store_true", help="no viewers, no servers for them")
-    command.add_argument("--no-record", action="store_true", help="write no MCAP")
+    command.add_argument("--no-record", action="store_true", help="write no bag and no video")
     command.add_argument(
         "--log", choices=FORMS, help="form of the log on stderr (default: WORLDSYSTEM_LOG, or text)"
     )

@@ -189,8 +189,6 @@ class SeparateApp(App):
         further = self._as_before(name)
         if name in _ARE_TOLD_AGAIN:
             further["restore"] = True
-        if name == "recorder":
-            further["name"] = f"bag_{watch.restarts + 2}"
         # one that will hardly run is not worth a process that has done the imports
         spare = None if watch.waits_for_a_person else self._spares.take()
         try:

@@ -58,8 +58,8 @@ def backend_states(config: Slam3rConfig | None = None) -> list[BackendState]:
         ),
         _neural(
             "slam3r_tiny",
-            "the same networks, small, trained by this project",
-            "torch, its own small weights",
+            "the same networks, small ones of your own (training/README.md)",
+            "torch, the weights that you trained",
             config,
         ),
         _da3(config),

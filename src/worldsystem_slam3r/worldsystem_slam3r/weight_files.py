@@ -55,13 +55,13 @@ def find_weights(name: str, given: str = "") -> WeightFiles:
     """The weights of back-end `name` (`slam3r` or `slam3r_tiny`).
 
     They lie in `weights_folder(given)` itself or in its subfolder `name`; those of `slam3r_tiny`
-    come with the package. A file that is not there is `WeightsMissing`, or a `BackendError` for
-    the small ones.
+    are of one's own, and not in the cache itself, where the published ones are. A file that is not
+    there is `WeightsMissing`, or a `BackendError` for the small ones.
     """
     folder = weights_folder(given)
     places = [folder / name, folder]
-    if name == "slam3r_tiny" and not given:
-        places = [TINY_FOLDER]
+    if name == "slam3r_tiny" and not (given or os.environ.get(ENVIRONMENT)):
+        places = [folder / name, TINY_FOLDER]
     for place in places:
         found = [_file(place, net) for net in ("i2p", "l2w")]
         if found[0] is not None and found[1] is not None:
@@ -75,7 +75,8 @@ def find_weights(name: str, given: str = "") -> WeightFiles:
             )
     if name == "slam3r_tiny":
         raise BackendError(
-            f"weights 'slam3r_tiny' not found at {places[0]}; train them: see training/README.md"
+            f"weights 'slam3r_tiny' not found at {places[0]} or {places[1]}; train them (see "
+            "training/README.md) and name their folder as slam3r.weights or WORLDSYSTEM_WEIGHTS"
         )
     raise WeightsMissing(name, places[-1])
 

@@ -26,6 +26,20 @@ from worldsystem_storage.space import MIB, Reserve
 log = logging.getLogger(__name__)
 
 
+def holds_bag(folder: Path) -> bool:
+    """Whether a bag lies there, whole or not."""
+    return (folder / METADATA_FILE).exists() or any(folder.glob("*.mcap"))
+
+
+def free_folder(folder: Path) -> Path:
+    """`folder`, or the first of `folder_2`, `folder_3`, … that holds no bag."""
+    free, number = folder, 1
+    while holds_bag(free):
+        number += 1
+        free = folder.with_name(f"{folder.name}_{number}")
+    return free
+
+
 class BagFolder:
     """`<folder>_0.mcap`, `_1.mcap`, …; for one thread, but `size_bytes` and `grown_bytes`.
 
@@ -44,7 +58,7 @@ class BagFolder:
         try:
             self.reserve.check()
             self.folder.mkdir(parents=True, exist_ok=True)
-            if (self.folder / METADATA_FILE).exists() or any(self.folder.glob("*.mcap")):
+            if holds_bag(self.folder):
                 raise StorageError(f"{self.folder} already holds a bag; choose another folder")
             self.file = self._begin({})
         except OSError as error:

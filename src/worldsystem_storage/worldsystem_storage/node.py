@@ -28,6 +28,7 @@ from worldsystem_core.ros.foreign_topic import ForeignTopic, listen_to_foreign
 from worldsystem_core.ros.latched import is_latched, part_of
 from worldsystem_core.ros.stage_node import StageNode
 from worldsystem_core.ros.topic import Topic
+from worldsystem_storage.bag_folder import free_folder
 from worldsystem_storage.bag_metadata import qos_yaml
 from worldsystem_storage.bag_writer import BagWriter
 from worldsystem_storage.config import StorageConfig
@@ -101,9 +102,8 @@ class RecorderNode(StageNode):
 
     def _start_when_there_is_room(self) -> None:
         """A disk that is full at the start must not keep the rest from running."""
-        name = self.config.name or _date_time()
         try:
-            self._start(name)
+            self._start(self._next_folder())
         except DiskFull as error:
             if not self._waiting_for_room:
                 log.error("%s", error)
@@ -118,8 +118,12 @@ class RecorderNode(StageNode):
         if self._bag is not None:
             self._watchdog.look(self._bag.state())
 
-    def _start(self, name: str) -> None:
-        folder = Path(self.config.folder) / name
+    def _next_folder(self) -> Path:
+        """The configured one, beside those that were recorded into it before."""
+        folder, name = Path(self.config.folder), self.config.name
+        return free_folder(folder / name) if name else folder / _date_time()
+
+    def _start(self, folder: Path) -> None:
         bag = BagWriter(folder, self.config)
         try:
             self._announce_all(bag)
@@ -295,7 +299,8 @@ class RecorderNode(StageNode):
             response.message = f"already recording to {self._bag.folder}; stop that first"
             return response
         try:
-            self._start(request.folder or _date_time())
+            given = Path(self.config.folder) / request.folder
+            self._start(given if request.folder else self._next_folder())
         except StorageError as error:
             response.message = str(error)
             return response

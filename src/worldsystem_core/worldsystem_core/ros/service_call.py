@@ -16,9 +16,12 @@ _ANSWER_S = 120.0
 
 
 def call_service(kind: type, name: str, request: Any, namespace: str = "") -> Any:
-    """The answer to `request`; a `ServiceError` when nobody serves `name` or answers in time."""
+    """The answer to `request`; a `ServiceError` when nobody serves `name` or answers in time.
+
+    Ctrl-C is Python's `KeyboardInterrupt`.
+    """
     use_dds_profile()
-    rclpy.init()
+    rclpy.init(signal_handler_options=rclpy.SignalHandlerOptions.NO)
     node = rclpy.create_node("caller", namespace=namespace)
     try:
         client = node.create_client(kind, name)
@@ -31,9 +34,11 @@ def call_service(kind: type, name: str, request: Any, namespace: str = "") -> An
         end_s = time.monotonic() + _ANSWER_S
         while not future.done() and time.monotonic() < end_s:
             rclpy.spin_once(node, timeout_sec=0.2)
+            if not future.done() and not client.service_is_ready():
+                raise ServiceError(f"who serves {name} went away before it answered")
         if not future.done():
             raise ServiceError(f"{name} gave no answer within {_ANSWER_S:.0f} s; look at its log")
         return future.result()
     finally:
         node.destroy_node()
-        rclpy.shutdown()
+        rclpy.try_shutdown()

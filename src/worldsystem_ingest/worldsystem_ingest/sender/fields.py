@@ -21,6 +21,7 @@ _EPOCH_UNITS_NS = (10**9, 10**6, 10**3, 1)
 _EARLIEST_S, _LATEST_S = 1_577_836_800, 4_102_444_800  # 2020 to 2100
 _TIME_UNITS = {"timestamp_us": 10**3, "timestamp_ms": 10**6, "timestamp_s": 10**9}
 _MOST_NS = 2**64
+_MOST_DIGITS = 20
 _MOST_KEYS = 64
 
 
@@ -115,14 +116,19 @@ def flag(message: Message, names: Sequence[str]) -> bool | None:
 
 def whole_ns(message: Message, name: str) -> int | None:
     """Nanoseconds as a number or, where 64 bits are too many for a sender, as digits."""
-    value = message.get(name)
-    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= 20:
-        value = int(value)
+    value = _number(message.get(name))
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return int(value) if 0 <= value < _MOST_NS else None
+
+
+def _number(value: object) -> object:
+    """Digits as the whole number that they are; anything else as it is."""
+    if isinstance(value, str) and value.isascii() and value.isdigit():
+        return int(value) if len(value) <= _MOST_DIGITS else value
+    return value
 
 
 def sender_ns(message: Message) -> int:
@@ -134,7 +140,7 @@ def sender_ns(message: Message) -> int:
     if (stamp := whole_ns(message, "timestamp_ns")) is not None:
         return stamp
     for name, unit_ns in _TIME_UNITS.items():
-        value = message.get(name)
+        value = _number(message.get(name))
         if isinstance(value, (int, float)) and not isinstance(value, bool):
             return _bounded_ns(value, unit_ns)
     for name in ("timestamp", "time", "ts"):
@@ -150,6 +156,7 @@ def _bounded_ns(value: float, unit_ns: int) -> int:
 
 
 def _since_epoch_ns(value: object) -> int:
+    value = _number(value)
     if isinstance(value, str):
         try:
             parsed = datetime.fromisoformat(value[:40])

@@ -151,7 +151,10 @@ class RecordedRun:
         """The video files, in order; raises `StorageError` when none was recorded."""
         found = sorted(self.video_folder.glob("**/video*.mp4"), key=_by_numbers)
         if not found:
-            raise StorageError(f"{self.folder} holds no video; record with `video_files` on")
+            raise StorageError(
+                f"{self.folder} holds no video; run without --no-record, and with "
+                "recorder.video_files on"
+            )
         return found
 
     def _file(self, name: str, why: str) -> Path:
