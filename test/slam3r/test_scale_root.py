@@ -10,7 +10,7 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from worldsystem_core.frames import Camera
-from worldsystem_core.geometry.se3 import inverse
+from worldsystem_core.geometry.se3 import inverse, look_at
 from worldsystem_core.geometry.sim3 import Sim3
 from worldsystem_core.reconstruction import Keyframe, Pose, ScaleState, TrackingState
 from worldsystem_core.sparing import Sparing
@@ -157,6 +157,25 @@ def test_a_map_that_became_metric_on_its_side_stands_up_when_positions_say_so(se
     survey(flight, 0.0, range(1, 3), seed=seed)
     assert flight.tilt_deg() < 4.0
     assert flight.off_m() < 8.0
+
+
+@pytest.mark.parametrize("nod_deg", [0.0, 35.0])
+@pytest.mark.parametrize(("looks", "scale"), [((1, 0, 0), "METRIC"), ((0, 1, 0), "SCENE")])
+def test_straight_ahead_the_path_says_how_far_the_camera_looks_down_sideways_nothing_does(
+    looks, scale, nod_deg
+):
+    """As a drone films a coast: it never bends, and its camera is level."""
+    rng, flight, nod = np.random.default_rng(5), Flight(), np.deg2rad(nod_deg)
+    view = np.cos(nod) * np.array(looks) - np.sin(nod) * np.array([0.0, 0.0, 1.0])
+    for i, x in enumerate(np.linspace(0.0, 200.0, 66)):
+        place = np.array([x, 0.0, 60.0])
+        truth = look_at(place, place + view, np.array([0.0, 0.0, 1.0]))
+        flight.metric.observe(fix_at(place + rng.normal(size=3), i * STEP_NS, 1.0))
+        scene = inverse(flight.poses[0] if flight.poses else truth) @ truth
+        scene[:3, 3] /= UNIT_M
+        flight.see(truth, scene)
+    assert flight.atlas.scale.name == scale
+    assert scale == "SCENE" or flight.tilt_deg() < 3.0
 
 
 @pytest.mark.parametrize("seed", [0, 3])

@@ -186,3 +186,13 @@ def test_the_server_ends_with_the_sink_though_the_logs_thread_died():
     assert not sink._thread.is_alive()
     sink.stop()
     wait_for(ports, served=False, timeout_s=10.0)
+
+
+def test_what_is_logged_arrives_also_at_a_server_that_has_just_been_started():
+    sink = RerunSink(on_free_ports())
+    sink.start()
+    try:
+        sink._stream.log("world", rerun.TextLog("here"))
+        sink._stream.flush(timeout_sec=30.0)  # raises when nobody took it
+    finally:
+        sink.stop()

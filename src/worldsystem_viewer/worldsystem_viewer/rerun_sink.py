@@ -86,10 +86,15 @@ class RerunSink:
             raise MissingDependency(*MISSING) from error
         server = RerunServer(self._config) if self._config.rerun_serve else None
         self._stream = rerun.RecordingStream("worldsystem")
-        self._open(rerun, server)
-        if server is not None:  # nothing can fail any more and leave it behind
-            server.start()
-            self._server = server
+        if server is not None:
+            server.start()  # first: who comes to a server that is not there yet gives up
+        try:
+            self._open(rerun, server)
+        except BaseException:
+            if server is not None:
+                server.end()
+            raise
+        self._server = server
         server_bytes = self._config.rerun_mb * 2**20
         quality = self._config.jpeg_quality
         self._entities = RerunEntities(rerun, self._stream, quality, server_bytes)

@@ -24,6 +24,8 @@ CLOCK_SIGMA_S = 0.3
 ZERO_SIGMA_M = 1e4
 WEAK_SHIFT_M = 1e4
 WEAK_TURN_RAD = 10.0
+LEAST_LEVEL = 0.5
+"""Share of the cameras' right that has to be level for it to tell about which axis they nod."""
 OUTLIER_SPREADS, OUTLIERS_MOST = 5.0, 0.15
 """Where a larger share of the positions lies so many spreads off, they are not of one path."""
 FAR = 10.0
@@ -89,7 +91,8 @@ class Measured:
 
     `log_scales` are direct measurements of the scale (metres per scene unit, natural logarithm) and
     their standard deviations. `up` is a unit vector of the scene that should point up, believed to
-    within `up_rad`.
+    within `up_rad`; of cameras that all look one way, their common right in the scene and how far
+    `up` may be off about it (`nod`), since a level camera may look up or down.
     """
 
     positions: Positions = field(default_factory=Positions.none)
@@ -97,6 +100,7 @@ class Measured:
     log_scales: tuple[tuple[float, float], ...] = ()
     up: Float64[np.ndarray, "3"]
     up_rad: float
+    nod: tuple[Float64[np.ndarray, "3"], float] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -306,8 +310,9 @@ def _white_heights(
 def _priors(measured: Measured, similarity: Sim3, clock_s: float) -> tuple[np.ndarray, np.ndarray]:
     """What is expected before anything is measured; also what keeps unseen unknowns at rest."""
     up = similarity.rotation @ measured.up
-    residual = [*(up[:2] / measured.up_rad), clock_s / CLOCK_SIGMA_S]
-    rows = [*(-_cross(up[None])[0][:2] / measured.up_rad), np.zeros(3)]
+    white = _white_tilt(measured, similarity)
+    residual = [*(white @ up[:2]), clock_s / CLOCK_SIGMA_S]
+    rows = [*(white @ -_cross(up[None])[0][:2]), np.zeros(3)]
     jacobian = np.zeros((3, _SIZE))
     jacobian[:, :3] = rows
     jacobian[2, 7] = 1.0 / CLOCK_SIGMA_S
@@ -320,6 +325,19 @@ def _priors(measured: Measured, similarity: Sim3, clock_s: float) -> tuple[np.nd
     for row, (_, sigma) in zip(scales, measured.log_scales, strict=True):
         row[6] = 1.0 / sigma
     return np.concatenate([residual, np.zeros(len(weak)), off]), np.vstack([jacobian, weak, scales])
+
+
+def _white_tilt(measured: Measured, similarity: Sim3) -> Float64[np.ndarray, "2 2"]:
+    """From where `up` points in the map's plane to standard deviations of what it should be."""
+    if measured.nod is None:
+        return np.eye(2) / measured.up_rad
+    right, nod_rad = measured.nod
+    x, y = (similarity.rotation @ right)[:2]
+    size = float(np.hypot(x, y))
+    if size < LEAST_LEVEL * float(np.linalg.norm(right)) or size == 0.0:
+        return np.eye(2) / nod_rad
+    along, across = np.array([x, y]) / size, np.array([-y, x]) / size
+    return np.array([along / measured.up_rad, across / nod_rad])
 
 
 def _stepped(similarity: Sim3, step: Float64[np.ndarray, "9"]) -> Sim3:

@@ -242,11 +242,13 @@ class MetricScale:
         up: Float64[np.ndarray, "3"],
         up_rad: float,
         *,
+        nod: tuple[Float64[np.ndarray, "3"], float] | None = None,
         size_sigma: float = math.inf,
         of: set[int] | None = None,
     ) -> MetricFit | None:
-        """`map_from_world` by all that is known; `up` is the world's likely vertical, and
-        `size_sigma` how well its size is known already (standard deviation of its logarithm).
+        """`map_from_world` by all that is known; `up` is the world's likely vertical (with `nod` as
+        `Measured` has it), and `size_sigma` how well its size is known already (standard deviation
+        of its logarithm).
 
         With `of` only what hangs on those keyframes counts.
         """
@@ -257,7 +259,8 @@ class MetricScale:
         if math.isfinite(size_sigma):
             log_scales.append((0.0, size_sigma))
         if source is self._gps and len(self._odometry.hung) >= LEAST_SAMPLES:
-            own = Measured(positions=self._enough(self._odometry, of), up=up, up_rad=up_rad)
+            path = self._enough(self._odometry, of)
+            own = Measured(positions=path, up=up, up_rad=up_rad, nod=nod)
             phone = fit_metric(own)
             if phone is not None:
                 log_scales.append((math.log(phone.map_from_scene.scale), phone.scale_sigma))
@@ -267,6 +270,7 @@ class MetricScale:
             log_scales=tuple(log_scales),
             up=up,
             up_rad=up_rad,
+            nod=nod,
         )
         fit = fit_metric(measured)
         if fit is not None:

@@ -38,9 +38,13 @@ GROWTH_SCENE = 0.2
 GROWTH_METRIC = 0.5
 LEAST_CHANGE = 0.01
 HEADING_KNOWN_RAD = 0.15
-UP_KNOWN_RAD, UP_GUESSED_RAD, UP_UNKNOWN_RAD = 0.1, 0.4, 3.0
+UP_KNOWN_RAD, UP_UNKNOWN_RAD = 0.1, 3.0
+ROLL_GUESSED_RAD, NOD_GUESSED_RAD = 0.2, 0.4
+"""Of cameras that all look the same way: nobody else says whether they are level, and they do not
+say themselves how far they look up or down."""
 TILT_KNOWN_RAD = 0.25
-"""Less than cameras tell that all look the same way (0.4): a path has to bend, or they to turn."""
+"""Less than the last: whoever flies sideways has to bend, or to turn the camera; straight ahead the
+path itself tells how far the camera looks down."""
 SIDEWAYS_SPREAD = 0.02
 LEAST_UPRIGHT = 0.2
 """Where less of the pictures' up lies along the vertical, cameras look straight down or up, and do
@@ -50,6 +54,10 @@ TURNED_SIGMAS, TURNED_RAD = 4.0, 0.05
 DRIFTED_SIGMAS = 1.5
 """Of one position: so far off the map the newest together call for settling."""
 ANCHORED_FOR_NS = 60_000_000_000
+
+
+Vertical = tuple[Float64[np.ndarray, "3"], float, tuple[Float64[np.ndarray, "3"], float] | None]
+"""`up`, `up_rad` and `nod` as `Measured` has them."""
 
 
 class MetricRoot:
@@ -134,8 +142,8 @@ class MetricRoot:
     def _believed(self) -> MetricFit | None:
         """The fit by all that is known, if it knows the scale well enough."""
         of = self._measured_part()
-        up, up_rad = self._up(of)
-        fit = self._metric.fit(up, up_rad, size_sigma=self._size_sigma(), of=of)
+        up, up_rad, nod = self._up(of)
+        fit = self._metric.fit(up, up_rad, nod=nod, size_sigma=self._size_sigma(), of=of)
         if fit is None:
             return None
         self._tell(fit)
@@ -227,10 +235,10 @@ class MetricRoot:
             fit.map_from_scene @ self._map_from_scene, fit.covariance, fit.clock_s, fit.residual_m
         )
 
-    def _up(self, of: set[int] | None) -> tuple[Float64[np.ndarray, "3"], float]:
+    def _up(self, of: set[int] | None) -> Vertical:
         """The world's vertical and how well it is known: z of a map, else from its cameras."""
         if self._atlas.scale is ScaleState.METRIC:
-            return np.array([0.0, 0.0, 1.0]), self._up_rad
+            return np.array([0.0, 0.0, 1.0]), self._up_rad, None
         stacked = np.array(
             [
                 kept.world.pose
@@ -240,7 +248,9 @@ class MetricRoot:
         ).reshape(-1, 4, 4)
         up = estimate_up(stacked)
         if len(stacked) and abs(up @ stacked[:, :3, 1].mean(axis=0)) < LEAST_UPRIGHT:
-            return up, UP_UNKNOWN_RAD
+            return up, UP_UNKNOWN_RAD, None
         right = stacked[:, :3, 0]
         spread = np.linalg.eigvalsh(right.T @ right / max(len(right), 1))[1]
-        return up, UP_KNOWN_RAD if spread > SIDEWAYS_SPREAD else UP_GUESSED_RAD
+        if spread > SIDEWAYS_SPREAD:
+            return up, UP_KNOWN_RAD, None
+        return up, ROLL_GUESSED_RAD, (right.sum(axis=0), NOD_GUESSED_RAD)
