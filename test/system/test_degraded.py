@@ -207,6 +207,20 @@ def test_only_a_file_that_is_not_played_in_a_loop_has_an_end(
     assert Choice(source=source, out=tmp_path, extra={"ingest": {"loop": loop}}).plays_once is once
 
 
+def test_a_recorder_that_is_begun_anew_records_beside_what_is_there(apart):
+    app, reporter = apart
+    reporter.observer = Dead("observer", None)
+    reporter.observer.began_anew = lambda _: None
+    begun: list[str] = []
+    process = Dead("recorder", None)
+    process.start = lambda _, name: begun.append(name)
+    for recorded in ("bag", "bag_2"):  # the second by `recorder/start`
+        (app.choice.out / recorded).mkdir(parents=True)
+        (app.choice.out / recorded / "part.mcap").write_bytes(b"")
+    app._begin_anew("recorder", process, StageWatch(0.0))
+    assert begun == ["bag_3"]
+
+
 def test_the_report_does_not_tell_of_files_that_go_with_their_stages(apart, monkeypatch):
     app, _ = apart
     left = Path(app._archive_of(next(s for s, _ in stages(app.choice) if s.name == "mesher")))

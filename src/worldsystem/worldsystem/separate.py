@@ -28,6 +28,7 @@ from worldsystem_core.errors import WorldSystemError
 from worldsystem_core.ros.node_thread import finish_all
 from worldsystem_core.ros.process import installed_executable
 from worldsystem_core.stale_segments import clean_stale_segments
+from worldsystem_storage.bag_folder import free_folder
 from worldsystem_viewer.config import ViewerConfig
 
 log = logging.getLogger(__name__)
@@ -189,6 +190,8 @@ class SeparateApp(App):
         further = self._as_before(name)
         if name in _ARE_TOLD_AGAIN:
             further["restore"] = True
+        if name == "recorder":
+            further["name"] = free_folder(self.choice.out / "bag").name
         # one that will hardly run is not worth a process that has done the imports
         spare = None if watch.waits_for_a_person else self._spares.take()
         try:

@@ -103,7 +103,7 @@ class RecorderNode(StageNode):
     def _start_when_there_is_room(self) -> None:
         """A disk that is full at the start must not keep the rest from running."""
         try:
-            self._start(self._next_folder())
+            self._start(Path(self.config.folder) / (self.config.name or _date_time()))
         except DiskFull as error:
             if not self._waiting_for_room:
                 log.error("%s", error)
@@ -119,7 +119,7 @@ class RecorderNode(StageNode):
             self._watchdog.look(self._bag.state())
 
     def _next_folder(self) -> Path:
-        """The configured one, beside those that were recorded into it before."""
+        """The configured one, beside what this run has recorded there before."""
         folder, name = Path(self.config.folder), self.config.name
         return free_folder(folder / name) if name else folder / _date_time()
 
