@@ -13,6 +13,8 @@ from worldsystem_core.ros.process import use_dds_profile
 
 _FOUND_S = 5.0
 _ANSWER_S = 120.0
+_AWAY_S = 3.0
+"""So long who serves may be out of sight, as on a machine that is full."""
 
 
 def call_service(kind: type, name: str, request: Any, namespace: str = "") -> Any:
@@ -32,9 +34,12 @@ def call_service(kind: type, name: str, request: Any, namespace: str = "") -> An
             )
         future = client.call_async(request)
         end_s = time.monotonic() + _ANSWER_S
+        seen_s = time.monotonic()
         while not future.done() and time.monotonic() < end_s:
             rclpy.spin_once(node, timeout_sec=0.2)
-            if not future.done() and not client.service_is_ready():
+            if client.service_is_ready():
+                seen_s = time.monotonic()
+            elif not future.done() and time.monotonic() - seen_s > _AWAY_S:
                 raise ServiceError(f"who serves {name} went away before it answered")
         if not future.done():
             raise ServiceError(f"{name} gave no answer within {_ANSWER_S:.0f} s; look at its log")
