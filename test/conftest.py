@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """What tests of several folders share: a ROS context of its own per test, on a domain that no other
-folder or run of tests uses, and a browser."""
+folder or run of tests uses, a browser, and a disk that is full."""
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from dds_domain import own_domain
@@ -17,6 +19,23 @@ def context(request):
     rclpy.init(context=context, domain_id=own_domain(request.path.parent))
     yield context
     rclpy.try_shutdown(context=context)
+
+
+@pytest.fixture
+def full_disk(monkeypatch):
+    """Called, lets what is written to files with `name` in theirs end after its first bytes."""
+    write_bytes = Path.write_bytes
+
+    def fill(name: str = "") -> None:
+        def full(path: Path, content: bytes) -> int:
+            if name not in path.name:
+                return write_bytes(path, content)
+            write_bytes(path, content[:50])
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr(Path, "write_bytes", full)
+
+    return fill
 
 
 @pytest.fixture(scope="module")

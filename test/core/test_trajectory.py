@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -132,17 +131,12 @@ def test_a_stamp_that_is_no_time_is_refused(tmp_path, word):
         read_tum(tmp_path / "odd.tum")
 
 
-def test_a_trajectory_that_cannot_be_written_leaves_the_one_before(tmp_path, monkeypatch):
-    path, write_bytes = tmp_path / "t.tum", Path.write_bytes
+def test_a_trajectory_that_cannot_be_written_leaves_the_one_before(tmp_path, full_disk):
+    path = tmp_path / "t.tum"
     poses = StampedPoses(np.arange(9), np.stack([pose_at(x) for x in range(9)]))
     write_tum(path, poses)
     before = path.read_bytes()
-
-    def full(to: Path, content: bytes) -> int:
-        write_bytes(to, content[:50])
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(Path, "write_bytes", full)
+    full_disk()
     with pytest.raises(OSError, match="No space"):
         write_tum(path, poses)
     assert path.read_bytes() == before

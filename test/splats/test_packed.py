@@ -101,16 +101,11 @@ def test_spz_and_ply_hold_the_same_splats(tmp_path):
 
 
 @pytest.mark.parametrize("form", [".ply", ".spz"])
-def test_splats_that_cannot_be_written_leave_the_file_before(tmp_path, monkeypatch, form):
-    path, write_bytes = tmp_path / f"world{form}", Path.write_bytes
+def test_splats_that_cannot_be_written_leave_the_file_before(tmp_path, full_disk, form):
+    path = tmp_path / f"world{form}"
     assert save_splats(scattered(20), path)[0]
     before = path.read_bytes()
-
-    def full(to: Path, content: bytes) -> int:
-        write_bytes(to, content[:50])
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(Path, "write_bytes", full)
+    full_disk()
     saved, why = save_splats(scattered(40), path)
     assert (saved, path.read_bytes()) == (False, before)
     assert "No space left" in why

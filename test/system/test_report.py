@@ -5,7 +5,6 @@ import base64
 import json
 import re
 import time
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -280,17 +279,10 @@ def test_a_mesh_of_300_000_triangles_is_reported_within_25_seconds(tmp_path):
 
 
 @pytest.mark.parametrize("lost", ["mesh.ply", "mesh.glb", "trajectory.tum"])
-def test_what_cannot_be_written_costs_itself_alone(tmp_path, monkeypatch, lost):
+def test_what_cannot_be_written_costs_itself_alone(tmp_path, full_disk, lost):
     """As on a disk that is full after hours: the report is small, and is what tells of it."""
-    write_bytes, folder = Path.write_bytes, tmp_path / "run"
-
-    def full(path: Path, content: bytes) -> int:
-        if lost in path.name:
-            write_bytes(path, content[:100])
-            raise OSError(28, "No space left on device")
-        return write_bytes(path, content)
-
-    monkeypatch.setattr(Path, "write_bytes", full)
+    folder = tmp_path / "run"
+    full_disk(lost)
     with pytest.raises(StorageError, match="No space left on device"):
         write_outputs(noisy_run(folder, truth=None))
     assert "No space left on device" in (folder / "report.html").read_text()
