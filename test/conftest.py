@@ -1,15 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
 """What tests of several folders share: a ROS context of its own per test, on a domain that no other
-folder or run of tests uses, a browser, and a disk that is full."""
+folder or run of tests uses, a browser, a disk that is full, and Ctrl-C as in a terminal."""
 
 from __future__ import annotations
 
 import errno
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from dds_domain import own_domain
+
+
+def pytest_configure() -> None:
+    """Heed interrupts also where tests run unattended: a script's shell has them ignored there."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
