@@ -25,6 +25,7 @@ def identify(data: bytes) -> None:
             return
     assert 0 < len(text) <= MAX_ANSWER_CHARACTERS
     assert text == text.strip()
+    assert text.encode()  # as a message, which holds UTF-8
 
 
 def prompts(data: bytes) -> None:

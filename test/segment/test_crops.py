@@ -3,13 +3,17 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import cv2
 import numpy as np
 import pytest
 
 from worldsystem_core.objects import Track, TrackFrame, TrackState
+from worldsystem_segment.config import SegmentConfig
 from worldsystem_segment.crops.enhance import enhance
 from worldsystem_segment.crops.history import Crop, CropHistory, cut, sharpness
+from worldsystem_segment.crops.pictures import ObjectPictures
 
 
 def _picture(seed: int, edge: int = 240) -> np.ndarray:
@@ -69,6 +73,18 @@ def test_objects_and_bytes_are_bounded_and_what_was_seen_longest_ago_goes() -> N
         assert small.bytes <= 200_000
     held = sum(c.rgb.nbytes for i in range(5) for c in small.crops(i))
     assert held == small.bytes
+
+
+def test_objects_in_view_that_do_not_fit_together_cost_pictures_and_no_keyframe() -> None:
+    picture, pictures = _picture(7, 720), ObjectPictures(SegmentConfig(crops_mb=1.0))
+    corners = {n: (20 + 138 * (n % 5), 20 + 138 * (n // 5)) for n in range(1, 11)}
+    boxes = {n: (x, y, x + 100, y + 100) for n, (x, y) in corners.items()}
+    for stamp in range(5):  # each longer after the one before than `crop_period_s`
+        frame = _frame(boxes, 3_000_000_000 * stamp, picture.shape)
+        told = pictures.add(SimpleNamespace(rgb=picture), frame)
+        assert all(pictures.history.crops(crop.id) for crop in told)
+        assert pictures.history.bytes <= 1_000_000
+    assert pictures.history.forgotten
 
 
 def test_crops_of_two_objects_that_are_one_go_together() -> None:

@@ -10,6 +10,7 @@ import pytest
 from worldsystem_core.frames import Camera
 from worldsystem_segment.geometric.labels import colour_name, median_lab, shape_name, size_name
 from worldsystem_segment.geometric.tags import find_tags
+from worldsystem_segment.learned.detector import Found, box_iou
 from worldsystem_segment.objects.boxes import oriented_box
 from worldsystem_segment.objects.normals import normals_cam, smooth_depth
 from worldsystem_segment.objects.voxels import dilated, is_in, voxel_keys
@@ -136,3 +137,9 @@ def test_a_printed_marker_is_read() -> None:
     assert number == 7
     assert np.allclose(centre, (79.5, 59.5), atol=1.0)
     assert find_tags(np.full((120, 160, 3), 255, np.uint8)) == []
+
+
+def test_boxes_overlap_as_geometry_says() -> None:
+    assert box_iou((0, 0, 2, 2), (1, 0, 3, 2)) == pytest.approx(1 / 3)
+    assert box_iou((0, 0, 1, 1), (2, 2, 3, 3)) == 0.0
+    assert Found((0, 0, 1, 1), "a", 0.5, ()).label == "a"

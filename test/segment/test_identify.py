@@ -8,113 +8,19 @@ import json
 import socket
 import threading
 import time
-from contextlib import contextmanager
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-import numpy as np
 import pytest
+from vision_service import CHAT, JPEG, held, identifying, seen_often, serving
 
-from worldsystem_core.objects import IdentifyOutcome, MapObject, MapObjects, ObjectCrop
+from worldsystem_core.objects import IdentifyOutcome, MapObjects, ObjectCrop
 from worldsystem_segment.config import SegmentConfig
 from worldsystem_segment.identify import identifier as module
-from worldsystem_segment.identify.asking import SIGHTINGS, Asking
+from worldsystem_segment.identify.asking import Asking
 from worldsystem_segment.identify.client import IdentifyError, Service, ask
-from worldsystem_segment.identify.identifier import QUEUE, Identifier, Inquiry
+from worldsystem_segment.identify.identifier import QUEUE, Inquiry
 from worldsystem_segment.objects.track_ids import IdChanges
 from worldsystem_segment.segmenter import Segmenter
-
-JPEG = b"\xff\xd8 not really a picture \xff\xd9"
-CHAT = {"choices": [{"message": {"content": "  an oak \n chair "}}]}
-
-
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-
-    def __init__(self, answers) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.elsewhere = ""
-        self.answers, self.seen, self.lock = list(answers), [], threading.Lock()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}/v1/chat/completions"
-
-
-class _Handler(BaseHTTPRequestHandler):
-    def do_GET(self) -> None:
-        self.server.seen.append((dict(self.headers), b""))
-        self.send_error(405)
-
-    def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["Content-Length"]))
-        with self.server.lock:
-            self.server.seen.append((dict(self.headers), body))
-            answers = self.server.answers
-            code, content, wait_s = answers.pop(0) if len(answers) > 1 else answers[0]
-        if isinstance(wait_s, threading.Event):
-            wait_s.wait(30.0)
-        else:
-            time.sleep(wait_s)
-        data = content if isinstance(content, bytes) else json.dumps(content).encode()
-        try:
-            self.send_response(code)
-            self.send_header("Content-Length", str(len(data)))
-            if code == 302:
-                self.send_header("Location", self.server.elsewhere)
-            self.end_headers()
-            self.wfile.write(data)
-        except OSError:
-            pass  # the asker has gone
-
-    def log_message(self, *_) -> None:
-        pass
-
-
-@contextmanager
-def held():
-    """Answers wait for this event; it is set at the end at the latest."""
-    event = threading.Event()
-    try:
-        yield event
-    finally:
-        event.set()
-
-
-@contextmanager
-def serving(*answers):
-    server = _Server(answers)
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-    thread.start()
-    try:
-        yield server
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join(5.0)
-
-
-@contextmanager
-def identifying(server, **settings):
-    said, arrived = [], threading.Condition()
-
-    def told(identity) -> None:
-        with arrived:
-            said.append(identity)
-            arrived.notify_all()
-
-    service = Service(url=server.url, timeout_s=settings.pop("timeout_s", 2.0))
-    asker = Identifier(service, told, **settings)
-
-    def wait_for(count: int):
-        with arrived:
-            assert arrived.wait_for(lambda: len(said) >= count, 10.0)
-            return list(said)
-
-    try:
-        yield asker, wait_for
-    finally:
-        asker.close()
 
 
 @pytest.fixture(autouse=True)
@@ -262,13 +168,6 @@ def test_the_queue_is_bounded_each_object_waits_once_and_refusals_are_told() -> 
         assert sorted(s.id for s in answered) == list(range(QUEUE))
 
 
-def _seen_often(number: int) -> MapObject:
-    return MapObject(
-        id=number, label="box", score=0.9, world_from_box=np.eye(4), size=np.ones(3),
-        point_count=9, last_seen_ns=0, sightings=SIGHTINGS,
-    )  # fmt: skip
-
-
 def test_what_finds_no_room_is_neither_fused_nor_told_again_and_again(monkeypatch) -> None:
     fused, said = [], []
 
@@ -281,7 +180,7 @@ def test_what_finds_no_room_is_neither_fused_nor_told_again_and_again(monkeypatc
 
     segmenter = Segmenter()
     monkeypatch.setattr(segmenter, "enhanced", enhanced)
-    seen = MapObjects(stamp_ns=0, objects=tuple(_seen_often(n) for n in range(QUEUE + 8)))
+    seen = MapObjects(stamp_ns=0, objects=tuple(seen_often(n) for n in range(QUEUE + 8)))
     with held() as answer, serving((200, CHAT, answer)) as server:
         config = SegmentConfig(identify_url=server.url, identify_by_itself=True)
         asking = Asking(config, segmenter, said.append)
@@ -314,7 +213,7 @@ def test_what_two_objects_that_are_one_were_identified_as_is_kept_with_their_one
         segmenter.identify(number, identity)
     tracks._joined.extend([(1, 2), (3, 4)])
     segmenter.settle()
-    things = MapObjects(stamp_ns=0, objects=tuple(_seen_often(n) for n in (1, 2, 3, 4)))
+    things = MapObjects(stamp_ns=0, objects=tuple(seen_often(n) for n in (1, 2, 3, 4)))
     known = [thing.identity for thing in segmenter._identified(things).objects]
     assert known == ["a fridge", "", "a stove", ""]
     assert segmenter.id_changes == IdChanges(joined=((1, 2), (3, 4)))
@@ -350,11 +249,11 @@ def test_an_object_is_not_asked_about_again_because_it_was_found_to_be_another(m
         monkeypatch.setattr(asking, "ask", lambda number: (not asked.append(number), ""))
         try:
             for number in (2, 1):
-                asking.look_at(MapObjects(stamp_ns=0, objects=(_seen_often(number),)))
+                asking.look_at(MapObjects(stamp_ns=0, objects=(seen_often(number),)))
                 asking.follow(IdChanges(joined=((1, 2),)))
             assert asked == [2]
             asking.follow(IdChanges(given_again=(1,)))
-            asking.look_at(MapObjects(stamp_ns=0, objects=(_seen_often(1),)))
+            asking.look_at(MapObjects(stamp_ns=0, objects=(seen_often(1),)))
             assert asked == [2, 1]
         finally:
             asking.close()

@@ -12,14 +12,11 @@ import pytest
 from oracle import OracleDetector, OracleMasks, box_around
 from segment_scenes import ROOM_EYE, room
 
-from worldsystem_core.errors import BackendError, WeightsMissing
 from worldsystem_core.faults import MOST_FAULTS
 from worldsystem_core.objects import TrackState
-from worldsystem_segment.backend import create_backend
 from worldsystem_segment.config import SegmentConfig
 from worldsystem_segment.learned.backend import LearnedBackend
 from worldsystem_segment.learned.detection_thread import DetectionThread
-from worldsystem_segment.learned.detector import Found, box_iou
 from worldsystem_segment.learned.mask_tracker import MaskTracker
 
 NAMES = {1: "red box", 2: "table", 3: "lamp", 4: "ball", 5: "tower", 6: "chest", 7: "box", 8: "bin",
@@ -164,6 +161,37 @@ def test_a_keyframe_that_comes_after_its_object_was_retired_is_lifted_without_it
     assert "table" not in labels
 
 
+class _ShrinkingMasks(OracleMasks):
+    """Shows nine pixels of each thing once `is_far`."""
+
+    is_far = False
+
+    def step(self, rgb):
+        masks = super().step(rgb)
+        if not self.is_far:
+            return masks
+        return {i: dataclasses.replace(m, mask=_nine_pixels(m.mask)) for i, m in masks.items()}
+
+
+def _nine_pixels(mask: np.ndarray) -> np.ndarray:
+    few = np.zeros_like(mask)
+    few.flat[np.flatnonzero(mask)[:9]] = True
+    return few
+
+
+def test_an_object_too_small_to_be_lifted_is_told_once(room_film) -> None:
+    film, shots = room_film
+    masks = _ShrinkingMasks(film)
+    backend = LearnedBackend(SegmentConfig(), _tracker(film, every=1, masks=masks))
+    for keyframe, _ in shots[:6]:
+        backend.feed(keyframe, _phrases(backend))
+    masks.is_far = True
+    again = dataclasses.replace(shots[5][0], id=99, frame_id=99)
+    ids = [track.id for track in backend.feed(again, _phrases(backend)).tracks]
+    assert ids
+    assert len(ids) == len(set(ids))
+
+
 def test_without_a_prompt_the_back_end_says_why_nothing_is_found() -> None:
     film, pictures = _moving_squares(2, 3)
     backend = LearnedBackend(SegmentConfig(), _tracker(film, names={1: "a", 2: "b"}))
@@ -179,6 +207,14 @@ def test_phrases_without_a_threshold_of_their_own_have_the_parameters() -> None:
     answer = backend.understand("any thing at all @0.7, zebra")
     assert not answer.refused
     assert [p.threshold for p in answer.phrases] == [0.7, 0.4]
+
+
+def test_a_score_that_is_none_is_refused_and_not_looked_for() -> None:
+    backend = LearnedBackend(SegmentConfig(), _tracker(_Film()))
+    answer = backend.understand("person @60, zebra")
+    assert answer.understood == ["zebra"]
+    assert answer.refused == ("person @60",)
+    assert "[0, 1]" in answer.message
 
 
 def test_without_a_phrase_it_says_that_nothing_will_be_found() -> None:
@@ -355,20 +391,3 @@ def test_a_detector_that_failed_is_asked_again_and_only_many_failures_in_a_row_e
     assert [found() for _ in range(MOST_FAULTS + 2)] == (MOST_FAULTS + 2) * [0]
     assert "no more" in detections.problem
     assert list(fails) == [False]  # nobody asked
-
-
-def test_boxes_overlap_as_geometry_says() -> None:
-    assert box_iou((0, 0, 2, 2), (1, 0, 3, 2)) == pytest.approx(1 / 3)
-    assert box_iou((0, 0, 1, 1), (2, 2, 3, 3)) == 0.0
-    assert Found((0, 0, 1, 1), "a", 0.5, ()).label == "a"
-
-
-@pytest.mark.parametrize("name", ["grounded_sam2", "sam3"])
-def test_a_back_end_without_its_weights_says_which_setting_names_them(name, tmp_path) -> None:
-    with pytest.raises(WeightsMissing, match=r"segmenter\.(detector|masks)"):
-        create_backend(name, SegmentConfig(backend=name))
-    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
-    with pytest.raises(BackendError, match="bert"):
-        create_backend(
-            name, SegmentConfig(backend=name, detector=str(tmp_path), masks=str(tmp_path))
-        )

@@ -75,6 +75,22 @@ def test_a_known_shift_of_pixels_is_a_known_move_sideways(shift_px, flown_px) ->
     assert finder.compare(arrived).motion_of(there) * FOCAL < 0.1  # since the view before alone
 
 
+def test_a_correction_moves_the_view_before_and_not_what_it_shows() -> None:
+    wall, thing = _picture(0), _picture(1)
+    before, after = wall[:, 20 : 20 + W].copy(), wall[:, 26 : 26 + W].copy()
+    before[THING] = thing[THING]
+    after[70:170, 97:217] = thing[THING]  # where the camera went 6 px, this went 3
+    corrected = np.eye(4)
+    corrected[0, 3] = 5.0
+    finder = MoverFinder()
+    finder.compare(_view(before))
+    finder.follow(lambda _: corrected)
+    flow = finder.compare(_view(after, x=5.0 + 6 * DEPTH / FOCAL))
+    assert flow.motion_of(_pixels(np.s_[70:170, 97:217])) * FOCAL == pytest.approx(3, abs=0.5)
+    finder.follow(lambda _: None)  # its keyframe was withdrawn
+    assert finder.compare(_view(after)) is None
+
+
 def test_what_stands_still_nearby_goes_by_faster_and_does_not_move() -> None:
     wall, thing = _picture(0), _picture(1)
     before, after = wall[:, 20 : 20 + W].copy(), wall[:, 26 : 26 + W].copy()

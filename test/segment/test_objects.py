@@ -61,6 +61,17 @@ def test_a_thing_that_drives_keeps_its_id_and_is_called_moving() -> None:
     assert abs(moving[0].world_from_box[0, 3] - 0.4) < 0.2  # where it is, not where it was
 
 
+def test_a_thing_that_drives_is_called_moving_though_each_keyframe_corrects_an_older_one() -> None:
+    segmenter, first = Segmenter(), None
+    for keyframe, _ in _walk(np.arange(-1.4, 0.7, 0.3)):
+        segmenter.feed(keyframe)
+        first = first or keyframe
+        nudged = first.world_from_cam.copy()
+        nudged[0, 3] += 0.001
+        segmenter.move({first.id: nudged})
+    assert [o.label for o in segmenter.objects(0).objects if o.moving] == ["moving blue box"]
+
+
 def test_what_stands_still_is_never_called_moving_while_the_camera_flies() -> None:
     caster = room().caster()
     segmenter = Segmenter()

@@ -344,6 +344,35 @@ def test_an_unknown_backend_is_refused_with_the_known_names() -> None:
         SegmentConfig(voxel=-1.0)
 
 
+def test_a_first_prompt_that_is_not_understood_is_told() -> None:
+    segmenter = Segmenter(SegmentConfig(prompt="red box. zebra"))
+    assert [phrase.text for phrase in segmenter.phrases] == ["red box"]
+    assert "zebra" in segmenter.problem
+    assert "known colours" in segmenter.problem
+    segmenter.set_prompt("blue box")
+    assert segmenter.problem == ""
+
+
+def test_nearest_counts_from_where_the_newest_keyframe_lies_now(room_shots) -> None:
+    segmenter, _ = _fed(room_shots)
+    last, heir = room_shots[-1][0], 500
+
+    def distances() -> np.ndarray:
+        return np.sort([found.distance for found in segmenter.query("").found])
+
+    before, larger = distances(), {k.id: k.world_from_cam.copy() for k, _ in room_shots}
+    assert np.all(before > 0.5)
+    for pose in larger.values():
+        pose[:3, 3] *= 8.0
+    segmenter.move(larger, dict.fromkeys(larger, 8.0), ScaleState.METRIC)
+    assert np.allclose(distances(), 8.0 * before, rtol=0.02)
+    segmenter.remove([last.id], {last.id: Successor(heir, larger[last.id])})
+    shift = pose_from(np.eye(3), np.array([3.0, 0.0, 0.0]))
+    moved = {key: shift @ pose for key, pose in larger.items()}
+    segmenter.move(moved | {heir: moved.pop(last.id)})
+    assert np.allclose(distances(), 8.0 * before, rtol=0.02)
+
+
 def test_the_prompt_in_force_is_told_so_that_it_can_be_set_again() -> None:
     segmenter = Segmenter(SegmentConfig(prompt="red box @0.9. ball"))
     told, phrases = segmenter.prompt, segmenter.phrases

@@ -13,6 +13,7 @@ from segment_scenes import ROOM_EYE, room
 
 rclpy = pytest.importorskip("rclpy", reason="ROS is not set up: run these through `make test`")
 
+from worldsystem_core.objects import IdentifyOutcome, ObjectIdentity  # noqa: E402
 from worldsystem_core.reconstruction import NewKeyframe  # noqa: E402
 from worldsystem_segment import node as node_module  # noqa: E402
 from worldsystem_segment.node import (  # noqa: E402
@@ -94,6 +95,37 @@ def test_live_many_objects_are_told_so_seldom_that_listing_them_takes_little(nod
         time.sleep(0.01)
         node._tell_due_objects()
     assert began_s[1] - began_s[0] > 1.4 * OBJECTS_PERIOD_S
+
+
+def test_what_an_object_was_identified_as_is_told_without_another_keyframe(node, keyframes):
+    _feed(node, keyframes)
+    node.input_ended()
+    number = node.told[-1].objects[0].id
+    said = ObjectIdentity(number, "", 0, IdentifyOutcome.ANSWERED, answer="an oak desk")
+    node._identities.put(said)
+    node._tell_identities()
+    node.input_ended()
+    assert [o.identity for o in node.told[-1].objects if o.id == number] == ["an oak desk"]
+
+
+def test_saving_many_objects_takes_no_more_than_its_share(node, keyframes, monkeypatch):
+    cost_s, saved_s = 0.02, []
+
+    def slowly(*_) -> None:
+        end_s = time.thread_time() + cost_s
+        while time.thread_time() < end_s:
+            pass
+        saved_s.append(time.monotonic())
+
+    monkeypatch.setattr(node._segmenter, "save", slowly)
+    node.config = replace(node.config, map="somewhere")
+    end_s = time.monotonic() + 20.0
+    while len(saved_s) < 3 and time.monotonic() < end_s:
+        node._saving.wanted = True
+        node._keep_due_map()
+        time.sleep(0.005)
+    assert np.diff(saved_s).min() > 0.8 * cost_s / node_module._SAVING_SHARE
+    node.config = replace(node.config, map="")
 
 
 def test_a_box_is_not_worked_out_anew_for_a_hair_of_tilt(node, keyframes, monkeypatch):

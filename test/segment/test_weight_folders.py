@@ -63,3 +63,14 @@ def test_a_folder_without_its_tokenizer_is_named(folders, name, masks) -> None:
 
 def _config(folder, masks="masks") -> SegmentConfig:
     return SegmentConfig(detector=str(folder / "detector"), masks=str(folder / masks), device="cpu")
+
+
+@pytest.mark.parametrize("name", ["grounded_sam2", "sam3"])
+def test_a_back_end_without_its_weights_says_which_setting_names_them(name, tmp_path) -> None:
+    with pytest.raises(WeightsMissing, match=r"segmenter\.(detector|masks)"):
+        create_backend(name, SegmentConfig(backend=name))
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    with pytest.raises(BackendError, match="bert"):
+        create_backend(
+            name, SegmentConfig(backend=name, detector=str(tmp_path), masks=str(tmp_path))
+        )

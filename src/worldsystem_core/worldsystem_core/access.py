@@ -42,7 +42,7 @@ class Access:
 
     def __init__(self, config: ServerSettings) -> None:
         self._tokens = _read_tokens(config.token_file)
-        if not self._tokens and not _only_this_machine(config.host):
+        if not self._tokens and not only_this_machine(config.host):
             _log.warning(
                 "everybody who reaches %s may connect; `token_file` sets tokens", config.host
             )
@@ -157,7 +157,8 @@ def _same(given: str, expected: str) -> bool:
     return hmac.compare_digest(given.encode(errors="replace"), expected.encode())
 
 
-def _only_this_machine(host: str) -> bool:
+def only_this_machine(host: str) -> bool:
+    """Whether an address or a name in an address is this machine's own, whatever its network."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

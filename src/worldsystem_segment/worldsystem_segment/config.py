@@ -71,7 +71,9 @@ class SegmentConfig(Config):
     max_tracks: int = param(500, "tracks kept at most; births beyond it are counted", low=1)
     map: str = param("", "folder whose objects it goes on with, and keeps them saved to")
     map_every_s: float = param(
-        10.0, "time between two saves of `map`; 0 = only at the end [s]", low=0.0
+        10.0,
+        "time between two saves of `map`, longer with many objects; 0 = only at the end [s]",
+        low=0.0,
     )
     restore: bool = param(
         False, "ask at the start for the keyframes of before: after a crash of this stage alone"

@@ -47,6 +47,8 @@ _IDENTITY_PERIOD_S = 0.2
 _ASK_PERIOD_S = 1.0
 _IDS_UNSAVED = 256
 """So many new objects the process before may have told of after it saved the last time."""
+_SAVING_SHARE = 0.1
+"""To save the objects of a large map takes seconds: live, this share of a processor at most."""
 OBJECTS_PERIOD_S, OBJECTS_AT_LEAST_S = 0.5, 4.0
 OBJECTS_SHARE = 0.04
 """Live, the objects of the map are told so often that to list them takes this share of a processor:
@@ -80,7 +82,8 @@ class SegmenterNode(StageNode):
             most_s=OBJECTS_AT_LEAST_S,
             spent=time.thread_time,
         )
-        self._unsaved, self._map_failure = False, ""
+        self._saving = Sparing(_SAVING_SHARE, spent=time.thread_time)
+        self._map_failure = ""
         self._go_on_in_map()
         self._returning = ReturningKeyframes(self._told.ids if self.config.restore else ())
         self._inbox = self.listen_to_keyframes(self._on_keyframe, self._told, self._on_missed)
@@ -95,7 +98,7 @@ class SegmenterNode(StageNode):
         self.create_timer(_ASK_PERIOD_S, self._ask_for_missed)
         self.create_timer(OBJECTS_PERIOD_S, self._tell_due_objects)
         if self.config.map and self.config.map_every_s:
-            self.create_timer(self.config.map_every_s, self._keep_map)
+            self.create_timer(self.config.map_every_s, self._keep_due_map)
 
     def _go_on_in_map(self) -> None:
         if self.config.map and (Path(self.config.map) / NAME).exists():
@@ -122,7 +125,7 @@ class SegmenterNode(StageNode):
             no_news = None
         self._let_go_late()
         self._correct(self._inbox.take_corrections(no_news))
-        self._unsaved = self._telling.wanted = True
+        self._saving.wanted = self._telling.wanted = True
         self._tell_due_objects()
 
     def _correct(self, corrections: Sequence[Correction]) -> None:
@@ -192,7 +195,7 @@ class SegmenterNode(StageNode):
         """Where no keyframe follows a correction, as after the last one."""
         if not paced() and self._segmenter.settle():
             self._asking.follow(self._segmenter.id_changes)
-            self._unsaved = self._telling.wanted = True
+            self._saving.wanted = self._telling.wanted = True
 
     def _let_others_stand_in(self, ids: tuple[int, ...]) -> None:
         """Keyframes of before that were not told again were replaced while this stage was away:
@@ -204,12 +207,13 @@ class SegmenterNode(StageNode):
         successors = {key: Successor(heir, poses[heir]) for key, heir in heirs.items()}
         self._segmenter.remove(tuple(heirs), successors)
         self._told.note(RemovedKeyframes(tuple(heirs)))
-        self._unsaved = self._telling.wanted = True
+        self._saving.wanted = self._telling.wanted = True
 
     def _tell_identities(self) -> None:
         while (said := self._identities.get(timeout_s=0.0)) is not None:
             if said.answer:
                 self._segmenter.identify(said.id, said.answer)
+                self._telling.wanted = True
             self._identities_out.publish(said)
 
     def facts(self) -> dict[str, object]:
@@ -266,8 +270,10 @@ class SegmenterNode(StageNode):
         def load(folder: Path) -> int:
             count = self._segmenter.load(folder, self._told)
             self._asking.forget()
+            self._saving.wanted = True
             return count
 
+        self._tell_identities()  # of the objects until now
         answer = self._answered(response, load, "loaded", request.path)
         self._tell_objects()
         return answer
@@ -283,15 +289,20 @@ class SegmenterNode(StageNode):
             response.message, response.success = str(error), False
         return response
 
+    def _keep_due_map(self) -> None:
+        if self._saving.is_due:
+            self._keep_map()
+
     def _keep_map(self) -> None:
-        if not self.config.map or not self._unsaved:
+        if not self.config.map or not self._saving.wanted:
             return
-        self._unsaved = False
         failure = ""
-        try:
-            self._segmenter.save(Path(self.config.map), self._told)
-        except MapError as error:
-            failure, self._unsaved = str(error), True
+        with self._saving.work():
+            try:
+                self._segmenter.save(Path(self.config.map), self._told)
+            except MapError as error:
+                failure = str(error)
+        self._saving.wanted = bool(failure)
         if failure and failure != self._map_failure:
             self.get_logger().error(failure)
         self._map_failure = failure
@@ -301,8 +312,8 @@ class SegmenterNode(StageNode):
             self._tell_objects()
 
     def close(self) -> None:
-        self._asking.close()
         self._keep_map()
+        self._asking.close()
         self._segmenter.close()
         super().close()
 

@@ -40,14 +40,15 @@ class Segmenter:
         self._pictures = ObjectPictures(self.config)
         self._identities: OrderedDict[int, str] = OrderedDict()
         self._id_changes = IdChanges()
-        self._camera_at: Float64[np.ndarray, "3"] | None = None
+        self._newest: tuple[int, Float64[np.ndarray, "3"]] | None = None  # keyframe, and its place
         self._crops: list[ObjectCrop] = []
         self.phrases: tuple[Phrase, ...] = ()
-        self.set_prompt(self.config.prompt)
+        first = self.set_prompt(self.config.prompt)
+        self._refused_at_first = first.message if first.refused else ""
 
     def feed(self, keyframe: Keyframe) -> TrackFrame:
         """Track the objects of `keyframe`; a keyframe without usable points has no tracks."""
-        self._camera_at = keyframe.world_from_cam[:3, 3].copy()
+        self._newest = keyframe.id, keyframe.world_from_cam[:3, 3].copy()
         frame = self._backend.feed(keyframe, self.phrases)
         self._follow_ids()
         self._crops = self._pictures.add(keyframe, frame)
@@ -83,6 +84,9 @@ class Segmenter:
         grows with its points.
         """
         self._backend.move(world_from_cam, point_scale, scale)
+        if self._newest is not None and self._newest[0] in world_from_cam:
+            keyframe_id = self._newest[0]
+            self._newest = keyframe_id, world_from_cam[keyframe_id][:3, 3].copy()
 
     def settle(self) -> bool:
         """Join objects that corrections have laid on each other, which the next keyframe would do;
@@ -101,6 +105,9 @@ class Segmenter:
         """Forget what hangs on these keyframes (`RemovedKeyframes`), or hang it on their
         successors; empty tracks disappear."""
         self._backend.remove(ids, successors or {})
+        if self._newest is not None and self._newest[0] in ids:
+            heir = (successors or {}).get(self._newest[0])
+            self._newest = None if heir is None else (heir.id, self._newest[1])
 
     def objects(self, stamp_ns: int) -> MapObjects:
         """Every confirmed object that the prompt selects, with its oriented box [world units]."""
@@ -113,7 +120,8 @@ class Segmenter:
 
         Distances are from `near`, or from the newest keyframe's camera [world units].
         """
-        place = self._camera_at if near is None else near
+        newest = None if self._newest is None else self._newest[1]
+        place = newest if near is None else near
         everything = self._identified(self._backend.objects(0, ()))
         return query(everything.objects, text, place, limit)
 
@@ -139,6 +147,7 @@ class Segmenter:
         answer = self._backend.understand(text)
         if thresholds:
             answer = _with(answer, thresholds)
+        self._refused_at_first = ""
         if answer.phrases or not answer.refused:
             self.phrases = answer.phrases
         return answer
@@ -162,6 +171,7 @@ class Segmenter:
         self._backend.map.tracker.take_joined()
         self._pictures, self._crops = ObjectPictures(self.config), []
         self._identities.clear()
+        self._newest = None
         return count
 
     def skip_ids(self, count: int) -> None:
@@ -175,8 +185,11 @@ class Segmenter:
 
     @property
     def problem(self) -> str:
-        """What the back-end cannot do any more, in words; empty while all is well."""
-        return self._backend.problem
+        """What cannot be done, in words; empty while all is well.
+
+        That is also what of the prompt in the settings is not understood, until another is set.
+        """
+        return self._backend.problem or self._refused_at_first
 
     def close(self) -> None:
         """End what runs by itself."""

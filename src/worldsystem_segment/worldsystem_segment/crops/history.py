@@ -44,7 +44,10 @@ class CropHistory:
         self.forgotten = 0
 
     def add(self, rgb: UInt8[np.ndarray, "h w 3"], frame: TrackFrame) -> list[int]:
-        """Keep a crop of each confirmed track in view; ids of those whose best is a new one."""
+        """Keep a crop of each confirmed track in view; ids of those whose best is a new one.
+
+        Those that found no room beside the others are not among them.
+        """
         better = []
         for track in frame.tracks:
             if track.state is not TrackState.CONFIRMED or not track.area_px:
@@ -53,7 +56,7 @@ class CropHistory:
             if crop is not None and self._keep(track.id, crop):
                 better.append(track.id)
         self._bound()
-        return better
+        return [object_id for object_id in better if object_id in self._crops]
 
     def crops(self, object_id: int) -> Sequence[Crop]:
         """The object's crops, oldest first; none for an object without."""

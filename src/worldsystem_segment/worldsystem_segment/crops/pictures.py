@@ -70,7 +70,7 @@ class ObjectPictures:
 
     def _crop(self, object_id: int, label: str) -> ObjectCrop:
         best = self.history.best(object_id)
-        assert best is not None  # it has just been added
+        assert best is not None  # it has just been added, and had room
         return ObjectCrop(
             id=object_id,
             label=label,

@@ -36,7 +36,7 @@ class GeometricBackend:
     def __init__(self, config: SegmentConfig) -> None:
         self.config = config
         self.map = ObjectMap(config)
-        self._structure = StructureFinder(config, self.map.tracker.take_id)
+        self._structure = self._no_structure()
         self.instances = np.zeros((0, 0), np.int32)  # of the last keyframe, thinned, untracked
         self._movers = MoverFinder()
         self._beside = ThreadPoolExecutor(1, "segment-picture")
@@ -56,7 +56,7 @@ class GeometricBackend:
         owner = self.instances.copy()
         for _, _, mask in structure.regions:
             owner[mask & (owner == 0)] = -1
-        needed = self._structure.keyframe_ids
+        needed = self._structure.keyframe_ids | {view.keyframe_id}
         ids = self.map.update(view, detections, keyframe.stamp_ns, owner=owner, needed=needed)
         regions = self._regions(ids, structure, phrases)
         frame = report(keyframe, usable_px, regions, self.map.tracker)
@@ -70,8 +70,8 @@ class GeometricBackend:
         scale: ScaleState | None = None,
     ) -> None:
         """Re-anchor voxels, walls and the up direction of the named keyframes."""
-        self._movers.forget()
         self.map.move(world_from_cam, point_scale, scale)
+        self._movers.follow(self.map.tracker.pose)
 
     def remove(self, ids: Sequence[int], successors: Mapping[int, Successor]) -> None:
         """Forget voxels, walls and up directions that hang on the named keyframes, or hang them on
@@ -82,13 +82,16 @@ class GeometricBackend:
                 self._structure.hang_on(keyframe_id, heir.id, heir_from_keyframe)
         self.map.remove(ids)
         self._structure.forget(set(ids))
+        self._movers.follow(self.map.tracker.pose)
 
     def objects(self, stamp_ns: int, phrases: Sequence[Phrase]) -> MapObjects:
         """Confirmed tracks as oriented boxes [world units], upright where up is known."""
         return self.map.objects(stamp_ns, lambda t: self.name(t, phrases), self._up_world())
 
     def ids_changed(self) -> None:
-        """Nothing here is known by the map's ids."""
+        """Ground and walls get ids of the map anew: those they have may be things' now."""
+        self._structure = self._no_structure()
+        self._movers.forget()
 
     def counters(self) -> dict[str, int]:
         """What was let go and why, since the start."""
@@ -112,6 +115,10 @@ class GeometricBackend:
         total = max(sum(share for _, share in votes), 1e-9)
         shapes = [(replace(described, noun=noun).label, share / total) for noun, share in votes]
         return Named(described.label, tuple(shapes))
+
+    def _no_structure(self) -> StructureFinder:
+        tracker = self.map.tracker
+        return StructureFinder(self.config, tracker.take_id, tracker.give_back_id)
 
     def _find(self, view: View) -> tuple[Structure, list[Detection]]:
         """Structure and instances; the picture is looked at in a thread beside the geometry."""

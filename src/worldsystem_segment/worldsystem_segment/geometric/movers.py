@@ -8,7 +8,7 @@ that stands still.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float32, Int64, UInt8
 
 from worldsystem_core.geometry.se3 import inverse
 from worldsystem_segment.geometric.pixel_kernels import seen_at
+from worldsystem_segment.geometric.up import PoseOf
 from worldsystem_segment.objects.normals import planes_of
 from worldsystem_segment.objects.view import View
 
@@ -75,8 +76,19 @@ class MoverFinder:
         still = np.median(flow[::4, ::4][trusted[::4, ::4]], axis=0) if trusted.any() else 0.0
         return EgoFlow(flow - np.float32(still), trusted, view.camera.fx, view.depth)
 
+    def follow(self, pose_of: PoseOf) -> None:
+        """Poses changed: the view before lies where its keyframe does now, if that is still there.
+
+        Nothing else of it counts: its points are not looked at any more.
+        """
+        if self._before is None:
+            return
+        view, grey = self._before
+        pose = pose_of(view.keyframe_id)
+        self._before = None if pose is None else (replace(view, world_from_cam=pose), grey)
+
     def forget(self) -> None:
-        """Compare the next view with nothing: poses changed in between."""
+        """Compare the next view with nothing."""
         self._before = None
 
 

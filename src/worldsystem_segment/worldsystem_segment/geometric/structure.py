@@ -45,11 +45,16 @@ class Structure:
 
 
 class StructureFinder:
-    """Finds ground and walls and remembers which way is up and where walls stand."""
+    """Finds ground and walls and remembers which way is up and where walls stand.
 
-    def __init__(self, config: SegmentConfig, take_id: Callable[[], int]) -> None:
+    The ids of walls that are forgotten are given back.
+    """
+
+    def __init__(
+        self, config: SegmentConfig, take_id: Callable[[], int], give_back: Callable[[int], None]
+    ) -> None:
         self.config = config
-        self._take_id = take_id
+        self._take_id, self._give_back = take_id, give_back
         self._floor_id = 0
         self._up = UpMemory()
         self._walls = WallMemory()
@@ -66,7 +71,7 @@ class StructureFinder:
     def forget(self, keyframe_ids: set[int]) -> None:
         """Drop what hangs on withdrawn keyframes."""
         self._up.forget(keyframe_ids)
-        self._walls.forget(keyframe_ids)
+        self._free(self._walls.forget(keyframe_ids))
 
     def hang_on(
         self, keyframe_id: int, heir: int, heir_from_keyframe: Float64[np.ndarray, "4 4"]
@@ -123,12 +128,17 @@ class StructureFinder:
             wall = _recalled(view, alike, reach, pose_of)
             if wall is None and closing and is_wall(view, region, self.config.wall_area):
                 wall = Wall(self._take_id(), view.keyframe_id, plane_cam, *reach)
-                self._walls.add(wall)
+                self._free(self._walls.add(wall))
             if wall is not None:
                 found.append((wall.id, region))
         for _, region in found:
             pool = pool & ~region
         return found + self._unseen_walls(view, pool, known, {i for i, _ in found}, pose_of)
+
+    def _free(self, walls: list[Wall]) -> None:
+        for wall in walls:
+            if wall.id:
+                self._give_back(wall.id)
 
     def _unseen_walls(
         self,

@@ -58,10 +58,12 @@ class WallMemory:
         posed = ((wall, pose_of(wall.keyframe_id)) for wall in self.walls)
         return [(w, plane_in(pose, w.plane_cam)) for w, pose in posed if pose is not None]
 
-    def add(self, wall: Wall) -> None:
-        """Remember `wall`, forgetting the oldest one beyond the limit."""
+    def add(self, wall: Wall) -> list[Wall]:
+        """Remember `wall`; which is forgotten for it, the oldest one beyond the limit."""
         self.walls.append(wall)
+        gone = self.walls[:-MAX_WALLS]
         del self.walls[:-MAX_WALLS]
+        return gone
 
     def hang_on(
         self, keyframe_id: int, heir: int, heir_from_keyframe: Float64[np.ndarray, "4 4"]
@@ -73,9 +75,11 @@ class WallMemory:
                 wall.plane_cam = plane_in(heir_from_keyframe, wall.plane_cam)
                 wall.centre_cam = transform(heir_from_keyframe, wall.centre_cam[None])[0]
 
-    def forget(self, keyframe_ids: set[int]) -> None:
-        """Drop walls anchored to withdrawn keyframes."""
+    def forget(self, keyframe_ids: set[int]) -> list[Wall]:
+        """Drop walls anchored to withdrawn keyframes; which those were."""
+        gone = [wall for wall in self.walls if wall.keyframe_id in keyframe_ids]
         self.walls = [wall for wall in self.walls if wall.keyframe_id not in keyframe_ids]
+        return gone
 
 
 def same_plane(

@@ -29,7 +29,7 @@ class Asking:
     ) -> None:
         self._segmenter = segmenter
         self._by_itself = config.identify_by_itself
-        self._asked: set[int] = set()
+        self._again_at: dict[int, int] = {}  # sightings by which to ask again, were there no answer
         self._identifier = None if not config.identify_url else _identifier(config, on_identity)
 
     def ask(self, object_id: int, question: str = "", *, again: bool = False) -> tuple[bool, str]:
@@ -49,27 +49,30 @@ class Asking:
 
     def look_at(self, objects: MapObjects) -> None:
         """Ask about what has newly been seen often enough, if that is wanted; what finds no room
-        waits for a later keyframe."""
+        waits for a later keyframe, what got no answer until it was seen twice as often."""
         if self._identifier is None or not self._by_itself:
             return
         for thing in objects.objects:
-            due = thing.sightings >= SIGHTINGS and thing.id not in self._asked
-            if due and not self._identifier.refuses(thing.id) and self.ask(thing.id)[0]:
-                self._asked.add(thing.id)
+            due = thing.sightings >= self._again_at.get(thing.id, SIGHTINGS)
+            if not due or self.kept(thing.id) or self._identifier.refuses(thing.id):
+                continue
+            if self.ask(thing.id)[0]:
+                self._again_at[thing.id] = 2 * thing.sightings
 
     def follow(self, changes: IdChanges) -> None:
         """Let answers go along with their objects; of two that were one, the kept one's own."""
-        self._asked -= set(changes.given_again)
+        for object_id in changes.given_again:
+            self._again_at.pop(object_id, None)
         for kept_id, gone_id in changes.joined:
-            if gone_id in self._asked:
-                self._asked.remove(gone_id)
-                self._asked.add(kept_id)
+            if gone_id in self._again_at:
+                again_at = self._again_at.pop(gone_id)
+                self._again_at[kept_id] = max(again_at, self._again_at.get(kept_id, 0))
         if self._identifier is not None:
             self._identifier.follow(changes)
 
     def forget(self) -> None:
         """The ids are those of other objects from now on."""
-        self._asked.clear()
+        self._again_at.clear()
         if self._identifier is not None:
             self._identifier.forget()
 

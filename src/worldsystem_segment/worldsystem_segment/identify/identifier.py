@@ -18,6 +18,7 @@ QUEUE = 16
 CACHED = 1000
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 8.0
 _MINUTE_S = 60.0
+_NOBODY = 0  # no object has this id
 
 
 @dataclass(frozen=True)
@@ -64,10 +65,11 @@ class Identifier:
             return self._answers.get(object_id, "")
 
     def forget(self) -> None:
-        """Answers are about other things than those that have their ids from now on; a question
-        under way may still be answered."""
+        """Answers are about other things than those that have their ids from now on; those that are
+        waited for go when they come."""
         with self._lock:
             self._answers.clear()
+            self._waiting = dict.fromkeys(self._waiting, _NOBODY)
 
     def follow(self, changes: IdChanges) -> None:
         """Let kept answers, and those that are waited for, go along with their objects."""
@@ -94,12 +96,12 @@ class Identifier:
         with self._lock:
             kept = "" if again else self._answers.get(inquiry.id, "")
             refusal = "" if kept else self._refusal(inquiry.id)
+            self.dropped += bool(refusal)
             if not kept and not refusal:
                 self._waiting[inquiry.id] = inquiry.id
         if kept:
             self._tell(_told(inquiry, IdentifyOutcome.FROM_CACHE, answer=kept))
         elif refusal:
-            self.dropped += 1
             self._tell(_told(inquiry, IdentifyOutcome.REFUSED, problem=refusal))
         else:
             self._queue.put(inquiry)
@@ -125,9 +127,15 @@ class Identifier:
             inquiry = self._queue.get(timeout_s=0.2)
             if inquiry is None:
                 continue
-            said = self._asked(inquiry)
             with self._lock:
-                said = replace(said, id=self._waiting.pop(inquiry.id, inquiry.id))
+                wanted = self._waiting[inquiry.id] != _NOBODY
+            said = self._asked(inquiry) if wanted else None
+            with self._lock:
+                object_id = self._waiting.pop(inquiry.id)
+                if said is None or object_id == _NOBODY:
+                    self.dropped += 1
+                    continue
+                said = replace(said, id=object_id)
                 if said.outcome is IdentifyOutcome.ANSWERED:
                     self._answers[said.id] = said.answer
                     while len(self._answers) > CACHED:

@@ -34,6 +34,7 @@ NO_PROMPT = (
     "no prompt is set, and networks find what they are asked for alone; set segmenter.prompt, or "
     'say `worldsystem objects prompt "person. red car"`'
 )
+NO_SCORE = "the least score after `@` is a number in [0, 1], as in `person @0.4`"
 DEPTH_SPREAD = 3.0  # times the middle spread: farther points belong to something else
 
 
@@ -69,13 +70,17 @@ class LearnedBackend:
         self._last_id: dict[int, int] = {}  # followed object → id in the map
 
     def understand(self, text: str) -> PromptAnswer:
-        """Any phrase can be looked for; without one there is nothing that networks would find."""
-        least = self.config.prompt_threshold
+        """Any phrase can be looked for, unless what its `@` says is no score; without one there is
+        nothing that networks would find."""
+        least, parts = self.config.prompt_threshold, phrases_of(text)
         phrases = tuple(
             Phrase(part, threshold=least if given is None else given)
-            for part, given in phrases_of(text)
+            for part, given in parts
+            if "@" not in part
         )
-        return PromptAnswer(phrases, (), advice="" if phrases else NO_PROMPT)
+        refused = tuple(part for part, _ in parts if "@" in part)
+        advice = NO_SCORE if refused else "" if phrases else NO_PROMPT
+        return PromptAnswer(phrases, refused, advice=advice)
 
     def look(
         self, frame_id: int, rgb: UInt8[np.ndarray, "h w 3"], phrases: Sequence[Phrase]
@@ -97,11 +102,13 @@ class LearnedBackend:
         flow = self._movers.compare(view)
         found = ((i, self._lifted(view, flow, i, mask)) for i, mask in masks.items())
         lifted = {i: detection for i, detection in found if detection is not None}
-        ids = self.map.update(view, list(lifted.values()), keyframe.stamp_ns)
+        needed = (view.keyframe_id,)
+        ids = self.map.update(view, list(lifted.values()), keyframe.stamp_ns, needed=needed)
         self._last_id |= dict(zip(lifted, ids, strict=True))
         self._last_id = {k: v for k, v in self._last_id.items() if k in self._tracker.followed}
         self._heed_new_names(lifted, phrases)
-        regions = self._regions(view, masks, phrases)
+        shown = {i: masks[i] for i in lifted}  # what is too small is told as unseen
+        regions = self._regions(view, shown, phrases)
         frame = report(keyframe, usable_px, regions, self.map.tracker)
         unseen = unseen_tracks(view, self.map.tracker, lambda track: self.name(track, phrases))
         return replace(frame, tracks=frame.tracks + unseen)
@@ -113,14 +120,15 @@ class LearnedBackend:
         scale: ScaleState | None = None,
     ) -> None:
         """Let what the named keyframes saw follow them."""
-        self._movers.forget()
         self.map.move(world_from_cam, point_scale, scale)
+        self._movers.follow(self.map.tracker.pose)
 
     def remove(self, ids: Sequence[int], successors: Mapping[int, Successor]) -> None:
         """Forget what only the named keyframes saw, or hang it on those that stand in for them."""
         for keyframe_id, heir in successors.items():
             self.map.hang_on(keyframe_id, heir)
         self.map.remove(ids)
+        self._movers.follow(self.map.tracker.pose)
 
     def objects(self, stamp_ns: int, phrases: Sequence[Phrase]) -> MapObjects:
         """Confirmed objects, in boxes that stand upright where the map is metric."""
@@ -131,6 +139,7 @@ class LearnedBackend:
     def ids_changed(self) -> None:
         """What is followed gets an id of the map anew."""
         self._last_id.clear()
+        self._movers.forget()
 
     def name(self, track: WorldTrack, phrases: Sequence[Phrase]) -> Named | None:
         """The phrase most votes are for, among those of the prompt; None when it holds none."""

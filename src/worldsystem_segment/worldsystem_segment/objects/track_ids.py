@@ -68,9 +68,10 @@ class TrackIds:
         else:
             self._never_known.append(track_id)
 
-    def skip(self, count: int) -> None:
-        """Give none of the next `count` ids: a process before may have given them unseen."""
-        self.next_id = min(MAX_ID + 1, self.next_id + count)
+    def skip(self, count: int, feed: int) -> None:
+        """Let the next `count` ids rest: a process before may have given them unseen."""
+        first, self.next_id = self.next_id, min(MAX_ID + 1, self.next_id + count)
+        self._resting.extend((number, feed) for number in range(first, self.next_id))
 
     def unused(self, tentative: Iterable[int]) -> list[int]:
         """Ids that were given and may be given again, in that order, with those of `tentative`

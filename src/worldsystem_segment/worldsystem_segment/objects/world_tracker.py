@@ -111,11 +111,15 @@ class WorldTracker:
 
     def skip_ids(self, count: int) -> None:
         """Give none of the next `count` ids: a process before may have given them unseen."""
-        self._ids.skip(count)
+        self._ids.skip(count, self.feed_count)
 
     def take_id(self) -> int:
         """An id nobody holds, or 0 when there is none (`TrackIds.take`)."""
         return self._ids.take(self.feed_count)
+
+    def give_back_id(self, number: int) -> None:
+        """What had this id of `take_id`, and was told by it, is gone."""
+        self._ids.give_back(number, self.feed_count, was_confirmed=True)
 
     def take_joined(self) -> list[tuple[int, int]]:
         """Ids (kept, gone) of things that turned out to be one since the last call, in order."""
@@ -155,8 +159,7 @@ class WorldTracker:
         self.tracks = {track.id: track for track in tracks}
         for track in self.tracks.values():
             track.first_feed = track.last_feed = self.feed_count - RECENT_FEEDS - 1
-        self._poses |= poses
-        self._sizes |= sizes
+        self._poses, self._sizes = dict(poses), dict(sizes)
         self._ids.restore(next_id, unused_ids, self.tracks)
 
     def move(

@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Ground and walls have ids beside those of objects: none is two things', and they come back."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+from segment_scenes import ROOM_EYE, room
+
+from worldsystem_segment.geometric.walls import MAX_WALLS, Wall, WallMemory
+from worldsystem_segment.objects.track_ids import MAX_ID, REST_FEEDS
+from worldsystem_segment.segmenter import Segmenter
+
+AHEAD = (0.0, 1.5, 0.3)
+
+
+def _fed(count: int = 4, first_id: int = 1) -> Segmenter:
+    segmenter, caster = Segmenter(), room().caster()
+    segmenter._backend.map.tracker._ids.next_id = first_id
+    for k in range(count):
+        segmenter.feed(caster.shot(k, ROOM_EYE, AHEAD)[0])
+    return segmenter
+
+
+def test_walls_and_floor_of_before_hold_no_number_of_a_loaded_object(tmp_path) -> None:
+    saved = _fed()
+    saved.save(tmp_path)
+    lowest = min(thing.id for thing in saved.objects(0).objects)
+    loading = _fed(first_id=lowest)  # so that floor and walls have ids of those
+    loading.load(tmp_path)
+    loading.set_prompt("floor. wall. object")
+    shot = room().caster().shot(50, ROOM_EYE, AHEAD)[0]
+    tracks = loading.feed(shot).tracks
+    assert {"floor", "wall"} < {track.label for track in tracks}
+    ids = [track.id for track in tracks]
+    assert len(ids) == len(set(ids))
+
+
+def test_ids_of_walls_that_are_forgotten_come_back() -> None:
+    segmenter = _fed()
+    walls = {wall.id for wall in segmenter._backend._structure._walls.walls}
+    assert walls
+    segmenter.remove(range(4))
+    assert walls <= set(segmenter._backend.map.tracker.unused_ids)
+
+
+def test_the_oldest_wall_makes_way_and_is_named() -> None:
+    memory, place = WallMemory(), np.zeros(3)
+    walls = [Wall(number, 0, np.zeros(4), place, 1.0) for number in range(MAX_WALLS + 2)]
+    gone = [memory.add(wall) for wall in walls]
+    assert gone == [[]] * MAX_WALLS + [[walls[0]], [walls[1]]]
+    assert memory.walls == walls[2:]
+
+
+def test_ids_that_a_process_before_may_have_given_rest_and_come_back() -> None:
+    tracker = Segmenter()._backend.map.tracker
+    tracker.skip_ids(3)
+    assert tracker.take_id() == 4
+    tracker._ids.next_id = MAX_ID + 1
+    assert tracker.take_id() == 0
+    tracker.feed_count += REST_FEEDS
+    assert [tracker.take_id() for _ in range(4)] == [1, 2, 3, 0]
+
+
+def test_a_keyframe_fed_after_a_load_is_placed_in_the_map_that_was_loaded(tmp_path) -> None:
+    saved = _fed()
+    saved.save(tmp_path)
+    before = {thing.id: thing.world_from_box[:3, 3] for thing in saved.objects(0).objects}
+    other = _fed()
+    for keyframe_id in range(4):  # of the same numbers, elsewhere
+        pose = other._backend.map.tracker.pose(keyframe_id).copy()
+        pose[:3, 3] = 40.0
+        other._backend.map.tracker.move({keyframe_id: pose})
+    other.load(tmp_path)
+    shot = room().caster().shot(50, ROOM_EYE, AHEAD)[0]
+    other.feed(dataclasses.replace(shot, id=50))
+    for thing in other.objects(0).objects:
+        assert np.allclose(thing.world_from_box[:3, 3], before[thing.id], atol=0.05)
