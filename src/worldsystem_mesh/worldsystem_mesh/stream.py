@@ -11,7 +11,7 @@ from worldsystem_core.mesh_stream.streamed import MeshEncoding, StreamedDelta, s
 from worldsystem_core.surface import MeshDelta
 from worldsystem_mesh.config import MeshConfig
 
-_FIRST_BYTES_PER_VERTEX = {MeshEncoding.RAW: 39.0, MeshEncoding.DRACO: 9.0, MeshEncoding.CODE: 2.5}
+_FIRST_BYTES_PER_VERTEX = {MeshEncoding.RAW: 46.0, MeshEncoding.DRACO: 9.0, MeshEncoding.CODE: 2.5}
 
 
 class MeshStreamer:

@@ -39,9 +39,14 @@ class StreamedDelta:
     def bytes(self) -> int:
         """About what the message takes, without the head of the transport."""
         blocks = self.delta.blocks if self.encoding is not MeshEncoding.CODE else ()
-        raw = sum(15 * len(b.vertices) + 12 * len(b.faces) for b in blocks)
-        data = raw if self.encoding is MeshEncoding.RAW else sum(map(len, self.payloads))
+        is_raw = self.encoding is MeshEncoding.RAW
+        data = sum(map(_raw_bytes, blocks)) if is_raw else sum(map(len, self.payloads))
         return 100 + len(self.code) + data + 32 * len(blocks) + 12 * len(self.delta.removed)
+
+
+def _raw_bytes(block: MeshBlock) -> int:
+    lattice = 0 if block.cells is None else 4 * len(block.vertices) + 3 * len(block.cells)
+    return 15 * len(block.vertices) + 12 * len(block.faces) + lattice
 
 
 def streamed(

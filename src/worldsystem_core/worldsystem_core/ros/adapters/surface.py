@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from jaxtyping import UInt8
 from rclpy.serialization import deserialize_message
 from worldsystem_msgs.msg import MeshBlock as MeshBlockMessage
 from worldsystem_msgs.msg import MeshDelta as MeshDeltaMessage
@@ -128,17 +129,30 @@ def _write_raw(writer: CdrWriter, blocks: Sequence[MeshBlock]) -> None:
     parts: list[bytes | memoryview | np.ndarray] = []
     size = 0
     for block in blocks:
-        v, f = len(block.vertices), len(block.faces)
-        octets = 15 * v + 12 * f
+        v, f, lattice = len(block.vertices), len(block.faces), _lattice_form(block)
+        octets = 15 * v + 12 * f + sum(column.nbytes for column in lattice)
         parts += (
             _RAW_HEAD.pack(*block.index, block.version, v, f, octets),
             np.ascontiguousarray(block.vertices, "<f4"),
             np.ascontiguousarray(block.colours, np.uint8),
             np.ascontiguousarray(block.faces, "<i4"),
+            *lattice,
             block.level.to_bytes(1 + -(octets + 1) % 4, "little"),
         )
         size += _RAW_HEAD.size + octets + 1 + -(octets + 1) % 4
     writer.laid_out(parts, size)
+
+
+def _lattice_form(block: MeshBlock) -> tuple[np.ndarray, ...]:
+    """What lies behind the faces, so that another process can code the block, too."""
+    if block.edges is None or block.shares is None or block.cells is None or block.cases is None:
+        return ()
+    return (
+        np.ascontiguousarray(block.edges, "<u2"),
+        np.ascontiguousarray(block.shares, "<u2"),
+        np.ascontiguousarray(block.cells, "<u2"),
+        np.ascontiguousarray(block.cases, np.uint8),
+    )
 
 
 def _index(message: MeshBlockMessage) -> tuple[int, int, int]:
@@ -148,16 +162,42 @@ def _index(message: MeshBlockMessage) -> tuple[int, int, int]:
 
 def _raw_block(message: MeshBlockMessage) -> MeshBlock:
     v, f = message.vertex_count, message.face_count
-    data = np.frombuffer(message.data, np.uint8)
-    if len(data) != 15 * v + 12 * f:
-        raise ProtocolError(f"mesh block of {len(data)} bytes cannot hold {v} vertices, {f} faces")
+    data, end = np.frombuffer(message.data, np.uint8), 15 * v + 12 * f
+    of_cells = len(data) - end - 4 * v
+    if len(data) != end and (of_cells < 0 or of_cells % 3):
+        raise ProtocolError(
+            f"mesh block of {len(data)} bytes cannot hold {v} vertices, {f} faces, "
+            "with or without their lattice form"
+        )
+    edges, shares, cells, cases = _lattice_columns(data[end:], v)
     return MeshBlock(
         index=_index(message),
         version=message.version,
         vertices=data[: 12 * v].view("<f4").reshape(-1, 3),
         colours=data[12 * v : 15 * v].reshape(-1, 3),
-        faces=data[15 * v :].copy().view("<u4").astype(np.int32).reshape(-1, 3),
+        faces=data[15 * v : end].copy().view("<u4").astype(np.int32).reshape(-1, 3),
         level=message.level,
+        edges=edges,
+        shares=shares,
+        cells=cells,
+        cases=cases,
+    )
+
+
+def _lattice_columns(
+    data: UInt8[np.ndarray, "n"], vertices: int
+) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None, np.ndarray | None]:
+    """The inverse of `_lattice_form`; bags of before have nothing behind the faces."""
+    if not len(data):
+        return None, None, None, None
+    data = data.copy()  # behind the colours it may begin at an odd address
+    shares, cells = 2 * vertices, 4 * vertices
+    cases = cells + (len(data) - cells) // 3 * 2
+    return (
+        data[:shares].view("<u2"),
+        data[shares:cells].view("<u2"),
+        data[cells:cases].view("<u2"),
+        data[cases:],
     )
 
 
