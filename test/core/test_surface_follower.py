@@ -125,6 +125,16 @@ def test_blocks_of_another_size_stand_for_other_places_and_replace_all_at_once()
     assert sorted(index[0] for index in assembly.blocks) == [1, 9]
 
 
+def test_a_size_that_a_message_told_is_no_other_than_that_told_in_the_process():
+    """Messages hold it as float32, as the answer to who begins does."""
+    follower, told = SurfaceFollower(), float(np.float32(0.1))
+    answer = delta(40, base=0, stamp_ns=1, places=(1, 2, 3))
+    assert answer.block_size != told
+    follower.catch_up(replace(answer, block_size=told))
+    (anew,) = follower.take(delta(1, base=0, stamp_ns=SILENCE_NS, places=(1, 9)))
+    assert anew.removed == (), "it is given time to tell again what there was"
+
+
 def test_a_mesher_that_begins_anew_is_followed_though_its_first_delta_was_missed():
     follower = SurfaceFollower()
     for n in range(1, 41):

@@ -124,6 +124,21 @@ def test_in_another_unit_all_of_it_comes_again_and_coarse_first(surfaces):
     assert client.levels.index(0) == len(surfaces[1])
 
 
+def test_a_delta_told_by_message_is_in_the_same_unit_as_one_handed_over(surfaces):
+    """Messages hold the size of a block as float32, and one catch-up answer is one."""
+    catalogue = SurfaceCatalogue()
+    catalogue.apply(delta(surfaces[0], 1))
+    client = Client(catalogue, 20 * SLOW_BITS_PER_S)
+    client.settle()
+    told = float(np.float32(8 * VOXEL))
+    assert told != 8 * VOXEL
+    for sequence, block_size in ((2, told), (3, 8 * VOXEL)):
+        some = delta(surfaces[sequence - 1][:1], sequence)
+        catalogue.apply(replace(some, block_size=block_size))
+        assert client.link.missing(catalogue) == 1
+        client.settle()
+
+
 def test_near_blocks_come_before_far_ones(surfaces):
     catalogue = SurfaceCatalogue()
     catalogue.apply(delta(surfaces[0], 1))

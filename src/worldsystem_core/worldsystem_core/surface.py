@@ -129,6 +129,11 @@ class MeshDelta:
         return replace(self, blocks=blocks)
 
 
+def is_same_size(one: float, other: float) -> bool:
+    """Whether two edges of a block are the same [world units]: messages hold them as float32."""
+    return bool(np.float32(one) == np.float32(other))
+
+
 @dataclass
 class MeshAssembly:
     """A client's copy of the surface, kept current by deltas."""

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import replace
 
-from worldsystem_core.surface import BlockIndex, MeshDelta
+from worldsystem_core.surface import BlockIndex, MeshDelta, is_same_size
 
 HELD = 100
 RESTART_NS = 10**9
@@ -125,7 +125,7 @@ class SurfaceFollower:
         told = {block.index for block in delta.blocks}
         self._of_before -= told
         self._of_before.difference_update(delta.removed)
-        another_size = delta.block_size != self._block_size
+        another_size = not is_same_size(delta.block_size, self._block_size)
         if self._of_before and (another_size or delta.stamp_ns - self._anew_ns > REGROWN_NS):
             delta = replace(delta, removed=(*delta.removed, *self._of_before))
             self._of_before = set()

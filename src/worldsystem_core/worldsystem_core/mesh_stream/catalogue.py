@@ -6,7 +6,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Bool, Float32, Int, Int32, Int64
 
-from worldsystem_core.surface import BlockIndex, MeshBlock, MeshDelta
+from worldsystem_core.surface import BlockIndex, MeshBlock, MeshDelta, is_same_size
 
 BLOCK_VOXELS = 8
 _FIRST_CAPACITY = 1024
@@ -61,7 +61,8 @@ class SurfaceCatalogue:
     def apply(self, delta: MeshDelta, change: int = 0) -> None:
         """Take in what changed; `change` (0: the next one) is not less than the last."""
         self.change = max(change, self.change) if change else self.change + 1
-        self.block_size = delta.block_size
+        if not is_same_size(delta.block_size, self.block_size):
+            self.block_size = delta.block_size
         self.totals = (delta.total_vertices, delta.total_faces)
         for index in delta.removed:
             if index in self._number:
