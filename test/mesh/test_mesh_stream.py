@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from block_lab import VOXEL, blocks_of, delta, sphere
@@ -11,7 +13,7 @@ from worldsystem_core.errors import ProtocolError
 from worldsystem_core.mesh_code.code import decode
 from worldsystem_core.mesh_code.draco import decode_draco, encode_draco
 from worldsystem_core.mesh_stream.streamed import MeshEncoding, streamed
-from worldsystem_core.surface import MeshAssembly
+from worldsystem_core.surface import join_blocks
 from worldsystem_mesh.config import MeshConfig
 from worldsystem_mesh.stream import MeshStreamer
 
@@ -111,20 +113,62 @@ def test_who_listens_already_is_told_what_went_just_before_another_came(ball):
     assert messages[-1].delta.sequence == 2
 
 
-def test_a_listener_that_missed_a_part_asks_from_where_it_was_complete(ball):
+def test_a_listener_that_missed_a_part_asks_from_where_it_was_complete(
+    make_mesher, sphere_keyframes, triangle_set
+):
     """Sequences of the stream are those of the surface: `mesh/request` mends every gap."""
-    streamer = MeshStreamer(MeshConfig(stream_mbps=0.2), lambda: delta(ball[:30], 1))
+    mesher = make_mesher(min_weight=0.5)
+    for keyframe in sphere_keyframes(3):
+        mesher.integrate(keyframe)
+    mesher.settle(0)
+    unrounded = MeshConfig(stream_encoding="raw", stream_mbps=4.0)
+    streamer = MeshStreamer(unrounded, lambda: mesher.all_blocks(0, 0))
     streamer.listeners(1)
-    first = run(streamer, 10)
-    assert first[-1].delta.sequence == 1
-    streamer.take(delta(ball[30:], 2))
+    before = run(streamer, 10)
+    assert before[-1].delta.sequence == mesher.surface.sequence
+    mesher.remove([0])
+    streamer.take(mesher.settle(1))
     lost = run(streamer, 10, 20.0)
-    assert lost[0].delta.base_sequence == 1
-    client = MeshAssembly(sequence=first[-1].delta.sequence)
-    client.blocks = {b.index: b for message in first for b in received(message)}
-    caught_up = streamed(delta(ball[30:], 2), MeshEncoding.CODE)
-    client.blocks |= {b.index: b for b in received(caught_up)}
-    assert client.blocks.keys() == {block.index for block in ball}
+    assert any(message.delta.removed for message in lost), "what only that keyframe saw is gone"
+    assert lost[0].delta.base_sequence == before[-1].delta.sequence
+    mesher.integrate(replace(sphere_keyframes(5)[4], id=9))
+    streamer.take(mesher.settle(2))
+    after = run(streamer, 10, 40.0)
+    assert streamer.missing_blocks == 0
+    held: dict = {}
+    for message in (*before, *after):
+        take(held, message.delta.removed, received(message))
+    assert after[0].part > before[-1].part + 1
+    answer = mesher.all_blocks(before[-1].delta.sequence, 3)
+    take(held, answer.removed, answer.blocks)
+    wanted = list(mesher.all_blocks(0, 3).blocks)
+    assert held.keys() == {block.index for block in wanted}
+    assert triangle_set(join_blocks(list(held.values()))) == triangle_set(join_blocks(wanted))
+
+
+def take(held: dict, removed, blocks) -> None:
+    """What a listener does with what it is told."""
+    for index in removed:
+        held.pop(index, None)
+    held.update((block.index, block) for block in blocks)
+
+
+def test_who_listens_again_after_nobody_did_sees_that_a_part_is_missing(ball):
+    gone = ball[0].index
+    newest = [delta(ball, 1)]
+    streamer = MeshStreamer(MeshConfig(), lambda: newest[0])
+    streamer.listeners(0)
+    streamer.listeners(1)
+    before = run(streamer, 10)
+    assert before[0].part == 1
+    for _ in range(3):  # the node looks ten times a second
+        streamer.listeners(0)
+    newest[0] = delta(ball[1:], 2, removed=(gone,))
+    streamer.take(newest[0])
+    streamer.listeners(1)
+    after = run(streamer, 10, 20.0)
+    first = before[-1].part + 2
+    assert [message.part for message in after] == list(range(first, first + len(after)))
 
 
 def test_a_listener_is_never_told_that_it_has_more_than_it_has(ball):

@@ -37,8 +37,10 @@ class MeshStreamer:
 
     def listeners(self, count: int, joins: int = 0) -> None:
         """How many there are now, and ever came, as far as that is known: one may have taken
-        another's place. 0 ends the stream and lets go of what it held."""
+        another's place. 0 ends the stream and lets go of what it held: who comes back sees by a
+        missing part that it was told nothing for a while."""
         if not count:
+            self._part += self._catalogue is not None
             self._catalogue = self._latest = None
         elif count > self._listeners or joins > self._joins:
             self._begin()
