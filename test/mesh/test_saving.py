@@ -71,6 +71,13 @@ def test_a_surface_that_is_empty_is_refused_at_once(make_mesher, make_services, 
         make_services(make_mesher()).save(tmp_path / "nothing.ply")
 
 
+def test_a_folder_that_cannot_be_reached_is_refused_at_once(make_mesher, make_services, tmp_path):
+    services = make_services(make_mesher())
+    for folder in ("nowhere", 300 * "x"):  # that no file system has
+        with pytest.raises(ExportError, match=f"{folder}/a.ply: .* folder that"):
+            services.save(tmp_path / folder / "a.ply")
+
+
 def test_a_snapshot_is_the_blocks_joined(make_mesher, sphere_keyframes):
     mesher = make_mesher()
     for keyframe in sphere_keyframes(6):

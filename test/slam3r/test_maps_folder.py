@@ -195,6 +195,14 @@ def test_another_version_or_kind_is_refused(tmp_path):
         read_manifest(folder)
 
 
+def test_a_folder_that_cannot_be_reached_is_refused(tmp_path):
+    unreachable = tmp_path / (300 * "x")  # that no file system has
+    with pytest.raises(MapError, match="name a folder that can be read"):
+        read_manifest(unreachable)
+    with pytest.raises(MapError, match="name a folder that can be"):
+        write_map(unreachable, {}, two_files(b"graph"), saved_ns=1)
+
+
 def test_a_folder_that_is_no_map_is_refused(tmp_path):
     with pytest.raises(MapError, match="is not a map"):
         read_manifest(tmp_path)

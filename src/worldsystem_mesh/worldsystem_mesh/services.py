@@ -120,12 +120,7 @@ class MeshServices:
         """
         if self._saving is not None and self._saving.is_alive():
             raise ExportError(f"{path} not written: another file is still being written")
-        if path.suffix not in FORMATS or not path.parent.is_dir():
-            raise ExportError(
-                f"{path}: needs a folder that exists, and one of {', '.join(FORMATS)}"
-            )
-        if texture and path.suffix not in TEXTURED_FORMATS:
-            raise ExportError(f"{path}: only {' and '.join(TEXTURED_FORMATS)} can have a texture")
+        _check_place(path, texture=texture)
         surface = self._mesher.snapshot()
         if not surface.face_count:
             raise ExportError(f"{path} not written: there is no surface yet")
@@ -152,6 +147,20 @@ class MeshServices:
         step = max(1, -(-len(ids) // _MAX_PHOTOS))
         views = (self._mesher.views.get(number) for number in ids[::step])
         return [view for view in views if view is not None]
+
+
+def _check_place(path: Path, *, texture: bool) -> None:
+    """Whether a surface can be written to `path`, as far as that is known beforehand."""
+    try:
+        there = path.parent.is_dir()
+    except OSError as error:  # a name that is too long, or a folder that is closed to us
+        raise ExportError(
+            f"{path}: {error.strerror}; name a folder that the mesher can reach"
+        ) from error
+    if path.suffix not in FORMATS or not there:
+        raise ExportError(f"{path}: needs a folder that exists, and one of {', '.join(FORMATS)}")
+    if texture and path.suffix not in TEXTURED_FORMATS:
+        raise ExportError(f"{path}: only {' and '.join(TEXTURED_FORMATS)} can have a texture")
 
 
 def _photo(view: StoredView) -> Photo:

@@ -34,8 +34,11 @@ Part = tuple[str, Callable[[], bytes] | None]
 
 
 def is_map(folder: Path) -> bool:
-    """Whether a folder holds a saved map."""
-    return (folder / MANIFEST).is_file()
+    """Whether a folder holds a saved map; a `MapError` where it cannot be reached."""
+    try:
+        return (folder / MANIFEST).is_file()
+    except OSError as error:  # a name that is too long, or a folder that is closed to us
+        raise MapError(f"{folder}: {error.strerror}; name a folder that can be read") from error
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,7 @@ class Manifest:
 def read_manifest(folder: Path) -> Manifest:
     """Read and check `map.json`; whatever is wrong is a `MapError` that says what to do."""
     path = folder / MANIFEST
-    if not path.is_file():
+    if not is_map(folder):
         raise MapError(f"{folder} is not a map: it has no {MANIFEST}; name the folder of a map")
     try:
         body = json.loads(path.read_text(encoding="utf-8"))
