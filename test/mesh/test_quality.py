@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from itertools import product
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from scipy.spatial import cKDTree
 
 from worldsystem_core.surface import Mesh, MeshAssembly
 from worldsystem_mesh.config import MeshConfig
+from worldsystem_mesh.methods import quality as quality_module
 from worldsystem_mesh.methods.fields import RIM, FieldBlend, RegionField
 from worldsystem_mesh.methods.fused import differing, fused_samples, with_face_counts
 from worldsystem_mesh.methods.quality import QualityPass
@@ -171,14 +174,45 @@ def test_a_small_change_tears_nothing_that_a_method_has_blended(
         quality.take(delta)
         delta = mesher.go_on(1)
     assert mesher.is_settled
-    while (delta := quality.step(1)) is not None:
-        assert client.apply(delta)
+    while quality._fading:
+        if (delta := quality.step(1)) is not None:
+            assert client.apply(delta)
     assert set(edge_uses(welded(mesher.mesh()))) == {2}
     assert triangle_set(client.mesh()) == triangle_set(mesher.mesh())
     stale = set(quality._regions._stale)
     assert 0 < len(stale) < len(quality._regions)
     larger = np.linalg.norm(mesher.mesh().vertices, axis=1) / SETTINGS["voxel"]
     assert (larger - 1.0 / SETTINGS["voxel"] > 0.4).mean() > 0.3, "the others show what was found"
+
+
+def test_regions_that_fade_give_others_their_turn(make_mesher, make_quality, monkeypatch):
+    """A clock of its own says what each takes: 20 ms, and nothing is changed by it."""
+    quality, now_s = make_quality(make_mesher(**SETTINGS), method_still="tsdf"), [0.0]
+    monkeypatch.setattr(quality_module, "time", SimpleNamespace(monotonic=lambda: now_s[0]))
+
+    def shown(region: tuple[int, int, int], stamp_ns: int) -> None:
+        now_s[0] += 0.02
+
+    monkeypatch.setattr(quality, "_shown", shown)
+    quality._fading = {(x, 0, 0) for x in range(100)}
+    while quality._fading:
+        begun_s = now_s[0]
+        assert quality.step(0) is None
+        assert 0.0 < now_s[0] - begun_s < 0.2
+    assert now_s[0] == pytest.approx(100 * 0.02)
+
+
+def test_regions_are_drawn_as_they_are_fused_all_at_once(make_mesher, make_quality, monkeypatch):
+    mesher = make_mesher(**SETTINGS)
+    quality, drawn = make_quality(mesher), []
+    monkeypatch.setattr(mesher, "show_fused", drawn.append)
+    quality._let_fade({(0, 0, 0), (-2, 1, 3)})
+    (index,) = drawn
+    assert sorted(map(tuple, index.tolist())) == sorted(
+        (2 * x + i, 2 * y + j, 2 * z + k)
+        for x, y, z in ((0, 0, 0), (-2, 1, 3))
+        for i, j, k in product((0, 1), repeat=3)
+    )
 
 
 def test_what_lies_on_the_lattice_is_no_other_surface_without_any_field(

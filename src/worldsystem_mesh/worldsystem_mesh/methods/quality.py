@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import logging
 import time
-from itertools import islice
+from itertools import islice, product
 
 import numpy as np
 from jaxtyping import Float64
@@ -26,6 +26,8 @@ MAX_FIELDS = 256
 """Regions whose fields are kept, 0.35 MB each at 4 blocks; older ones stay as they are shown, also
 when a neighbour's field is."""
 _LOOKED_AT = 32
+_FADING_S = 0.05
+"""Of a step, for regions that fade; how long one takes grows with its blocks."""
 
 
 class QualityPass:
@@ -85,10 +87,16 @@ class QualityPass:
         return self._regions.methods()
 
     def step(self, stamp_ns: int) -> MeshDelta | None:
-        """Take in what is done, begin what is next; call it when the mesher is settled and idle."""
-        while self._fading:
+        """Take in what is done, begin what is next; call it when the mesher is settled and idle.
+
+        None does not say that nothing is left: regions fade as far as there is time.
+        """
+        end_s = time.monotonic() + _FADING_S
+        while self._fading and time.monotonic() < end_s:
             if (faded := self._shown(self._fading.pop(), stamp_ns)) is not None:
                 return faded
+        if self._fading:
+            return None
         delta = None
         if (result := self._worker.poll()) is not None and self._job is not None:
             region, method, change = self._job
@@ -144,11 +152,13 @@ class QualityPass:
     def _let_fade(self, regions: set[RegionIndex]) -> None:
         """Show these regions as they are fused. A block that stayed as it was would not meet those
         beside it; what neighbours show fades into the regions again when there is time."""
+        if not regions:
+            return
         self._showing -= regions
         self._fading |= regions
-        for region in regions:
-            blocks = [index for index in self._blend.affected(region) if self._of(index) == region]
-            self._mesher.show_fused(np.array(blocks, np.int32))
+        within = np.array(list(product(range(self._side), repeat=3)), np.int32)
+        corners = self._side * np.array(list(regions), np.int32)
+        self._mesher.show_fused((corners[:, None] + within).reshape(-1, 3))
 
     def _of(self, index: BlockIndex) -> RegionIndex:
         return index[0] // self._side, index[1] // self._side, index[2] // self._side
