@@ -191,6 +191,13 @@ def test_the_surface_can_be_asked_for_at_a_coarser_level(ball, level):
     assert len(coarse) == len(ball)
 
 
+@pytest.mark.parametrize("encoding", list(MeshEncoding))
+@pytest.mark.parametrize("count", [0, 3], ids=["before the first keyframe", "with a surface"])
+def test_a_level_that_is_not_known_is_refused_by_name(ball, encoding, count):
+    with pytest.raises(ValueError, match="level 3 is not known; known: 0, 1, 2"):
+        streamed(delta(ball[:count], 1), encoding, level=3)
+
+
 def test_draco_refuses_what_is_not_draco(ball):
     pytest.importorskip("DracoPy", reason="DracoPy is not installed")
     data = encode_draco(ball[0], 8 * VOXEL)

@@ -139,6 +139,26 @@ def test_a_program_that_comes_late_gets_the_surface_streamed_saved_and_counted(
     assert (health["status"], health["keyframes"], health["method"]) == ("ok", 6, "tsdf")
 
 
+def test_what_mesh_request_cannot_give_it_says_so(context, mesher, outside, monkeypatch):
+    from worldsystem_msgs.srv import MeshRequest
+
+    from worldsystem_mesh.page_file import PagingFailed
+
+    def problem(**fields) -> str:
+        return call(outside, MeshRequest, "mesh/request", **fields).problem
+
+    assert problem() == ""
+    for encoding in range(3):  # before the first keyframe, too
+        assert problem(encoding=encoding, level=3) == "level 3 is not known; known: 0, 1, 2"
+    assert "encoding 99 is not known; known: 0 (raw), 1 (draco)" in problem(encoding=99)
+
+    def damaged(newer_than: int, stamp_ns: int):
+        raise PagingFailed("record 7 of a page file is damaged")
+
+    monkeypatch.setattr(mesher._mesher, "all_blocks", damaged)
+    assert problem() == "record 7 of a page file is damaged"
+
+
 def test_a_mesher_begun_anew_asks_again_for_what_its_inbox_could_not_hold(
     context, outside, sphere_keyframes, monkeypatch
 ):

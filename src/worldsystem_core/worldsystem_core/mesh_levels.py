@@ -20,6 +20,7 @@ from worldsystem_core.surface import Mesh, MeshBlock
 POINTS = 9
 CLUSTERS = {1: 5, 2: 3}
 """Clusters along a block's edge, those on its rims included."""
+LEVELS = (0, *CLUSTERS)
 CLUSTER_VOXELS = {1: 2, 2: 4}
 
 

@@ -23,7 +23,7 @@ from worldsystem_core.keyframe_inbox import (
     is_correction,
     joined,
 )
-from worldsystem_core.mesh_stream.streamed import MeshEncoding, streamed
+from worldsystem_core.mesh_stream.streamed import streamed
 from worldsystem_core.reconstruction import (
     Keyframe,
     MovedKeyframes,
@@ -33,7 +33,7 @@ from worldsystem_core.reconstruction import (
 )
 from worldsystem_core.returning_keyframes import QUIET_S, ReturningKeyframes
 from worldsystem_core.ros import topics
-from worldsystem_core.ros.adapters.surface import statistics_message
+from worldsystem_core.ros.adapters.surface import known_encoding, statistics_message
 from worldsystem_core.ros.container import run_node
 from worldsystem_core.ros.patient_call import PatientCall, log_trigger
 from worldsystem_core.ros.stage_node import StageNode
@@ -246,10 +246,11 @@ class MesherNode(StageNode):
     def _on_request(
         self, request: MeshRequest.Request, response: MeshRequest.Response
     ) -> MeshRequest.Response:
-        delta = self._mesher.all_blocks(request.newer_than, time.time_ns())
         try:
-            answer = streamed(delta, MeshEncoding(request.encoding), level=request.level)
-        except (ValueError, KeyError, WorldSystemError) as error:
+            encoding = known_encoding(request.encoding)
+            delta = self._mesher.all_blocks(request.newer_than, time.time_ns())
+            answer = streamed(delta, encoding, level=request.level)
+        except (ValueError, WorldSystemError) as error:
             response.problem = str(error)
             return response
         (cdr,) = topics.MESH_STREAM.adapter.dump(answer)

@@ -9,7 +9,7 @@ from enum import Enum
 
 from worldsystem_core.mesh_code.code import encode
 from worldsystem_core.mesh_code.draco import encode_draco
-from worldsystem_core.mesh_levels import clustered
+from worldsystem_core.mesh_levels import LEVELS, clustered
 from worldsystem_core.surface import MeshBlock, MeshDelta
 
 
@@ -54,8 +54,11 @@ def streamed(
 ) -> StreamedDelta:
     """Encode `delta`'s level-0 blocks at `level`.
 
-    Raises ValueError when a block lacks the lattice form that the code and coarse levels need.
+    Raises ValueError for a level that is not known, also without blocks, and when a block lacks the
+    lattice form that the code and coarse levels need.
     """
+    if level not in LEVELS:
+        raise ValueError(f"level {level} is not known; known: {', '.join(map(str, LEVELS))}")
     if encoding is MeshEncoding.CODE:
         code = encode(delta.blocks, delta.block_size / 8.0, level) if len(delta.blocks) else b""
         return StreamedDelta(delta=delta, part=part, encoding=encoding, code=code)

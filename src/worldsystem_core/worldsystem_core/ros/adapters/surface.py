@@ -73,7 +73,7 @@ class MeshStreamAdapter:
         return StreamedDelta(
             delta=mesh_delta(message),
             part=message.part,
-            encoding=MeshEncoding(message.encoding),
+            encoding=known_encoding(message.encoding),
             code=bytes(message.code),
         )
 
@@ -96,18 +96,25 @@ def mesh_delta(message: MeshDeltaMessage) -> MeshDelta:
     )
 
 
+def known_encoding(value: int) -> MeshEncoding:
+    """The encoding that a message says or asks for; raises `ProtocolError` for one of no name."""
+    try:
+        return MeshEncoding(value)
+    except ValueError as error:
+        known = ", ".join(f"{one.value} ({one.name.lower()})" for one in MeshEncoding)
+        raise ProtocolError(f"mesh encoding {value} is not known; known: {known}") from error
+
+
 def _blocks(message: MeshDeltaMessage) -> tuple[MeshBlock, ...]:
-    if message.encoding == MeshDeltaMessage.ENCODING_RAW:
+    encoding = known_encoding(message.encoding)
+    if encoding is MeshEncoding.RAW:
         return tuple(_raw_block(block) for block in message.blocks)
-    if message.encoding == MeshDeltaMessage.ENCODING_DRACO:
+    if encoding is MeshEncoding.DRACO:
         return tuple(
             decode_draco(bytes(block.data), _index(block), block.version, block.level)
             for block in message.blocks
         )
-    if message.encoding == MeshDeltaMessage.ENCODING_BLOCK_CODE:
-        return tuple(decode(bytes(message.code))) if len(message.code) else ()
-    known = ", ".join(f"{encoding.value} ({encoding.name.lower()})" for encoding in MeshEncoding)
-    raise ProtocolError(f"mesh encoding {message.encoding} is not known; known: {known}")
+    return tuple(decode(bytes(message.code))) if len(message.code) else ()
 
 
 def _write_encoded(writer: CdrWriter, block: MeshBlock, payload: bytes) -> None:
