@@ -231,6 +231,28 @@ def test_what_lies_on_the_lattice_is_no_other_surface_without_any_field(
     assert not differing(with_face_counts(made), surface.cells_of(ids)).any()
 
 
+def test_samples_are_the_same_however_few_blocks_fit_in_memory(
+    make_mesher, plane_keyframes, tmp_path
+):
+    small = make_mesher(min_weight=0.5, page_dir=str(tmp_path))
+    roomy = make_mesher(min_weight=0.5)
+    for mesher in (small, roomy):
+        for keyframe in plane_keyframes(2):
+            mesher.integrate(keyframe)
+        mesher.extract(0)
+    pool, every = small.volume.pool, np.arange(small.volume.block_count, dtype=np.int32)
+    pool._clock += 1
+    pool._page_out(every[pool.slot[every] >= 0])
+    pool._budget_bytes = 0
+    assert small.volume.slot_limit == 8, "the least"
+    index = roomy.surface.index(roomy.surface.all_ids())
+    assert len(index) > 2 * 8
+    mine, theirs = fused_samples(small.volume, index), fused_samples(roomy.volume, index)
+    assert np.isfinite(theirs.distances).any()
+    np.testing.assert_array_equal(mine.distances, theirs.distances)
+    np.testing.assert_array_equal(mine.colours, theirs.colours)
+
+
 def test_nothing_is_done_while_the_camera_moves(make_mesher, make_quality, sphere_keyframes):
     mesher = make_mesher(**SETTINGS)
     quality = make_quality(mesher)

@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
-from jaxtyping import Bool, Int32
+from jaxtyping import Bool, Int, Int32
 
 from worldsystem_core import mesh_code
 from worldsystem_core.marching_cubes import triangle_count_table
@@ -28,16 +30,21 @@ def fused_samples(volume: BlockVolume, index: Int32[np.ndarray, "b 3"]) -> Fused
         ids = volume.numbers(index + step)
         held = np.flatnonzero(ids >= 0)
         held = held[volume.pool.holds(ids[held])]  # looked at, a forgotten one would get voxels
-        if not len(held):
-            continue
-        raw, rgb = volume.samples(ids[held]), volume.colours(ids[held])
-        steps = np.where(raw == 0, 1, raw).astype(np.float32)  # no known distance is 0
-        known = np.where(raw == _UNKNOWN, np.nan, steps / SDF_UNITS)
         zs, ys, xs = (slice(8, 9) if d else slice(0, 8) for d in step[::-1])
         z, y, x = (slice(0, 1) if d else slice(0, 8) for d in step[::-1])
-        distances[held, zs, ys, xs] = known[:, z, y, x]
-        colours[held, zs, ys, xs] = rgb[:, z, y, x]
+        for some in _fitting(held, volume):
+            raw, rgb = volume.samples(ids[some]), volume.colours(ids[some])
+            steps = np.where(raw == 0, 1, raw).astype(np.float32)  # no known distance is 0
+            known = np.where(raw == _UNKNOWN, np.nan, steps / SDF_UNITS)
+            distances[some, zs, ys, xs] = known[:, z, y, x]
+            colours[some, zs, ys, xs] = rgb[:, z, y, x]
     return FusedSamples(distances, colours)
+
+
+def _fitting(held: Int[np.ndarray, "h"], volume: BlockVolume) -> Iterator[Int[np.ndarray, "n"]]:
+    """So many at a time as may be in memory at once."""
+    for start in range(0, len(held), volume.slot_limit):
+        yield held[start : start + volume.slot_limit]
 
 
 def with_face_counts(cells: mesh_code.cells.SurfaceCells) -> SurfaceCells:
