@@ -298,7 +298,8 @@ def test_a_worker_survives_what_goes_wrong_in_its_process(ball_points):
         assert "KeyError" in finished(worker).problem
         worker.start("tsdf", ball_points)
         worker._process.kill()
-        assert "ended" in finished(worker).problem or not worker.busy
+        result = finished(worker)
+        assert "ended" in result.problem or result.field is not None, "it was killed, or too quick"
         worker.start("tsdf", ball_points)
         assert finished(worker).field is not None
     finally:
