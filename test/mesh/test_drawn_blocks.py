@@ -13,6 +13,7 @@ import pytest
 from block_lab import blocks_of, sphere
 
 from worldsystem_core.surface import MeshBlock, StackedBlocks, join_blocks, stack_blocks
+from worldsystem_mesh import drawing
 from worldsystem_mesh.pile_keeper import PileKeeper
 from worldsystem_viewer.history import History
 from worldsystem_viewer.world import World
@@ -63,6 +64,20 @@ def test_whoever_looks_later_sees_the_same(delta):
 def test_blocks_of_one_pile_are_stacked_as_they_are_one_by_one(delta, step):
     some = list(delta.blocks)[::step]
     assert_same(stack_blocks(some), stack_blocks([plain(block) for block in some]))
+
+
+def test_blocks_of_several_piles_are_the_same_as_those_of_one(delta, monkeypatch):
+    monkeypatch.setattr(drawing, "BATCH_BLOCKS", 16)
+    made = delta.blocks
+    (pile,) = made._piles
+    parted = drawing.BlockMeshes(pile._drawer, made.cells, pile._voxel)
+    assert len(parted) == len(made) > 3 * 16
+    assert len({id(block.pile[0]) for block in parted}) == -(-len(made) // 16)
+    for one, other in zip(parted, made, strict=True):
+        assert (one.index, one.version) == (other.index, other.version)
+        for part in PARTS:
+            np.testing.assert_array_equal(getattr(one, part), getattr(other, part))
+    assert_same(stack_blocks(list(parted)[::3]), stack_blocks(list(made)[::3]))
 
 
 def test_blocks_of_several_origins_keep_their_order(delta):

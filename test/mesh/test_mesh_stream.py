@@ -14,6 +14,7 @@ from worldsystem_core.mesh_code.code import decode
 from worldsystem_core.mesh_code.draco import decode_draco, encode_draco
 from worldsystem_core.mesh_stream.streamed import MeshEncoding, streamed
 from worldsystem_core.surface import join_blocks
+from worldsystem_mesh import drawing
 from worldsystem_mesh.config import MeshConfig
 from worldsystem_mesh.stream import MeshStreamer
 
@@ -169,6 +170,38 @@ def test_who_listens_again_after_nobody_did_sees_that_a_part_is_missing(ball):
     after = run(streamer, 10, 20.0)
     first = before[-1].part + 2
     assert [message.part for message in after] == list(range(first, first + len(after)))
+
+
+def test_a_listener_has_only_those_blocks_drawn_that_it_is_sent(
+    make_mesher, sphere_keyframes, monkeypatch
+):
+    monkeypatch.setattr(drawing, "BATCH_BLOCKS", 16)
+    mesher = make_mesher()
+    for keyframe in sphere_keyframes(6):
+        mesher.integrate(keyframe)
+    mesher.settle(0)
+    whole = mesher.all_blocks(0, 0)
+    streamer = MeshStreamer(MeshConfig(stream_mbps=0.02), lambda: whole)
+    streamer.listeners(1)
+    assert not whole.blocks.is_drawn
+    coarse = received(next(streamer.next(0.0)))
+    assert {block.level for block in coarse} == {2}
+    drawn = {block.index for block in whole.blocks if block.pile[0].is_drawn}
+    assert {block.index for block in coarse} <= drawn
+    assert len(drawn) < len(coarse) + 16 < len(whole.blocks)
+
+
+def test_nothing_is_drawn_for_a_line_that_takes_all_at_full_level(make_mesher, sphere_keyframes):
+    mesher = make_mesher()
+    for keyframe in sphere_keyframes(6):
+        mesher.integrate(keyframe)
+    mesher.settle(0)
+    whole = mesher.all_blocks(0, 0)
+    streamer = MeshStreamer(MeshConfig(stream_mbps=0.0), lambda: whole)
+    streamer.listeners(1)
+    (message,) = run(streamer, 1)
+    assert not whole.blocks.is_drawn
+    assert len(received(message)) == len(whole.blocks) > 50
 
 
 def test_a_listener_is_never_told_that_it_has_more_than_it_has(ball):

@@ -60,13 +60,13 @@ class SurfaceDrawer:
 
 
 class BlockMeshes(Sequence[MeshBlock]):
-    """Meshes of blocks, of which vertices and triangles are drawn, all at once, when those of the
-    first are looked at; read-only, for any thread."""
+    """Meshes of blocks, of which vertices and triangles are drawn when they are looked at, in piles
+    of at most `BATCH_BLOCKS`; read-only, for any thread."""
 
     def __init__(self, drawer: SurfaceDrawer, cells: SurfaceCells, voxel: float) -> None:
         self.cells = cells
         self._keeper = drawer.piles
-        self._pile = _Pile(drawer, cells, voxel)
+        self._piles = [_Pile(drawer, part, voxel) for part in _batches(cells)]
         self._all: Sequence[MeshBlock] | None = None
 
     def __len__(self) -> int:
@@ -87,25 +87,31 @@ class BlockMeshes(Sequence[MeshBlock]):
     @property
     def is_drawn(self) -> bool:
         """Whether somebody looked."""
-        return self._pile.is_drawn
+        return any(pile.is_drawn for pile in self._piles)
 
-    def draw(
-        self,
-    ) -> tuple[Float32[np.ndarray, "v 3"], Int32[np.ndarray, "f 3"], Int32[np.ndarray, "b+1"]]:
-        """Vertices and faces (numbered within their block) of all blocks, and where each block's
-        faces begin."""
-        return self._pile.draw()
+    def draw(self) -> None:
+        """As if somebody looked at all of them."""
+        for pile in self._piles:
+            pile.draw()
 
     def _blocks(self) -> Sequence[MeshBlock]:
         if self._all is None:
-            places = zip(self.cells.index.tolist(), self.cells.version.tolist(), strict=True)
-            blocks = [
-                _DrawnBlock.of(self._pile, at, (x, y, z), version)
-                for at, ((x, y, z), version) in enumerate(places)
-            ]
-            self._keeper.add(blocks)
-            self._all = blocks
+            made: list[MeshBlock] = []
+            for pile in self._piles:
+                blocks = pile.blocks()
+                self._keeper.add(blocks)
+                made += blocks
+            self._all = made
         return self._all
+
+
+def _batches(cells: SurfaceCells) -> Iterator[SurfaceCells]:
+    """Few enough that whoever looks at one block of a large map does not wait long; not copied."""
+    if len(cells) <= BATCH_BLOCKS:
+        yield cells
+        return
+    for first in range(0, len(cells), BATCH_BLOCKS):
+        yield cells.taken(np.arange(first, min(first + BATCH_BLOCKS, len(cells))))
 
 
 class _Pile:
@@ -129,6 +135,14 @@ class _Pile:
             vertices.flags.writeable = faces.flags.writeable = False
             self._drawn = vertices, faces, starts
         return self._drawn
+
+    def blocks(self) -> list[_DrawnBlock]:
+        """All of them, new objects each time."""
+        places = zip(self._cells.index.tolist(), self._cells.version.tolist(), strict=True)
+        return [
+            _DrawnBlock.of(self, at, (x, y, z), version)
+            for at, ((x, y, z), version) in enumerate(places)
+        ]
 
     def part(self, name: str, at: int) -> np.ndarray:
         """What block number `at` has of a column of `MeshBlock`."""

@@ -46,7 +46,7 @@ class SurfaceCells:
         return SurfaceCells(
             index=np.array([block.index for block in blocks], np.int32).reshape(-1, 3),
             version=np.array([block.version for block in blocks], np.int32),
-            vertex_start=_starts([len(block.vertices) for block in blocks]),
+            vertex_start=_starts([block.vertex_count for block in blocks]),
             cell_start=_starts([_size(block.cells) for block in blocks]),
             edges=_joined([block.edges for block in blocks], np.uint16),
             shares=_joined([block.shares for block in blocks], np.uint16),

@@ -105,7 +105,7 @@ class MeshLink:
         self.sent_bytes += size
         if self._rate:
             self._tokens -= size
-        vertices = sum(len(block.vertices) for block in parcel.blocks)
+        vertices = sum(block.vertex_count for block in parcel.blocks)
         if vertices and not parcel.raw:
             self.sent_blocks[parcel.level] += len(parcel.blocks)
             other = _HEAD_BYTES + _REMOVED_BYTES * len(parcel.removed)
