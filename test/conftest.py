@@ -5,6 +5,7 @@ folder or run of tests uses, a browser, a disk that is full, and Ctrl-C as in a 
 from __future__ import annotations
 
 import errno
+import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,12 @@ from dds_domain import own_domain
 
 
 def pytest_configure() -> None:
-    """Heed interrupts also where tests run unattended: a script's shell has them ignored there."""
+    """Heed interrupts also where tests run unattended: a script's shell has them ignored there.
+
+    And ask no proxy of the machine for what is on it.
+    """
+    for name in ("no_proxy", "NO_PROXY"):
+        os.environ[name] = "*"
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

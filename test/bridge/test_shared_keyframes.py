@@ -22,15 +22,16 @@ def shared_content(key: str) -> bytes:
 
 
 def test_shared_memory_holds_the_ten_newest_in_the_packed_form() -> None:
-    ring = SharedKeyframes(capacity=2)
+    ring = SharedKeyframes()
     points = np.array([[1, 2, 3], [4, 5, 6]], np.float32)
     colours = np.array([[1, 2, 3], [4, 5, 6]], np.uint8)
     base = 4_000_000_000
     try:
-        keys = [ring.write(base + i, STAMP_NS, np.eye(4), points, colours) for i in range(3)]
+        keys = [ring.write(base + i, STAMP_NS, np.eye(4), points, colours) for i in range(11)]
         with pytest.raises(FileNotFoundError):
             shared_content(keys[0])
-        content = shared_content(keys[2])
+        assert shared_content(keys[1]), "ten are kept"
+        content = shared_content(keys[10])
     finally:
         ring.close()
     assert struct.unpack_from("<QII", content) == (STAMP_NS, 2, 3)

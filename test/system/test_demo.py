@@ -123,7 +123,6 @@ def test_a_plain_script_in_another_process_saw_pictures_poses_points_and_the_mes
 @pytest.mark.skipif(browser_path() is None, reason="no Chromium on this machine")
 def test_the_web_page_showed_the_mesh_grow(run):
     assert len(run.page_triangles) >= 3, run.page_triangles
-    assert run.page_triangles == sorted(run.page_triangles)
     assert run.page_triangles[-1] > 1000
 
 

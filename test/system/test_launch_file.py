@@ -190,8 +190,9 @@ def test_every_plugin_and_executable_of_the_graph_exists(stage):
     from ament_index_python.packages import get_package_prefix
 
     from worldsystem_core.ros.container import load_class
+    from worldsystem_core.ros.stage_node import StageNode
 
-    assert issubclass(load_class(stage.plugin), object)
+    assert issubclass(load_class(stage.plugin), StageNode)
     prefix = Path(get_package_prefix(stage.package))
     assert (prefix / "lib" / stage.package / stage.executable).exists()
 

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -26,7 +28,7 @@ RUN = """
     from worldsystem.graph import Choice
     from worldsystem.simulator_process import SimulatorProcess
 
-    small = {"simulator": {"width": 160, "height": 96}, "ingest": {"port": 1}}
+    small = {"simulator": {"width": 160, "height": 96, "loop": True}, "ingest": {"port": 1}}
     flight = Choice(out=Path(sys.argv[1]), duration_s=10.0, extra=small)
     simulator = SimulatorProcess(flight)
     while "flying" not in simulator.message:
@@ -42,7 +44,11 @@ def test_a_run_that_is_killed_has_its_simulator_land_and_tell_the_truth(tmp_path
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as run:
         simulator = int(run.stdout.readline())
         run.kill()
-    wait_until(lambda: is_gone(simulator), 20.0)
+    try:
+        wait_until(lambda: is_gone(simulator), 20.0)
+    finally:
+        if not is_gone(simulator):
+            os.kill(simulator, signal.SIGKILL)  # it would fly on for ever
     assert (tmp_path / "truth" / SCENE_FILE).exists()
 
 

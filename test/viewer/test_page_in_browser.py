@@ -238,11 +238,13 @@ def test_no_bar_lies_over_another_at_any_width(page):
 )
 def test_every_tool_can_be_pressed_beside_the_picture(page, page_server, size, shape):
     page.set_viewport_size({"width": size[0], "height": size[1]})
-    for number in range(20):
+    for number in range(200):
         page_server.image(np.full((*shape, 3), 90, np.uint8), number)
         page.wait_for_timeout(100)
         if page.evaluate("window.worldsystem.pictures") > 0:
             break
+    assert page.evaluate("window.worldsystem.pictures") > 0, "there is no picture beside them"
+    assert page.locator("#tools button").count() > 0
     covered = page.evaluate(
         """[...document.querySelectorAll("#tools button")].filter((button) => {
             const { x, y, width, height } = button.getBoundingClientRect();

@@ -105,7 +105,7 @@ def test_a_viewer_on_a_slow_line_does_not_slow_another(browser, page_server):
         quick.goto(f"http://127.0.0.1:{page_server.port}/")
         for each in (slow, quick):
             until(each, "window.worldsystem?.connected")
-        cable.bytes_per_s = 150_000
+        cable.bytes_per_s = 50_000
         for step in growing_ground():
             page_server.mesh(step)
         until(quick, "worldsystem.triangles === 144 * 288")

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
+from dds_domain import own_domain
 
 rclpy = pytest.importorskip("rclpy", reason="ROS is not set up: run these through `make test`")
 
@@ -53,6 +55,10 @@ class Fragile(StageNode):
         return self._diagnostics().status[0]
 
 
+def settled(account):
+    return account.used + sum(account.dropped.values())
+
+
 @pytest.fixture
 def run(context, monkeypatch):
     """Start a `Fragile` and send it frames; returns the node's thread once it took them all."""
@@ -67,7 +73,8 @@ def run(context, monkeypatch):
         for i in range(frames):
             publisher.publish(Frame(id=i, stamp_ns=i, rgb=np.zeros((2, 2, 3), np.uint8)))
         deadline = time.monotonic() + 10.0
-        while thread.node.ledger.state().taken < frames and time.monotonic() < deadline:
+        while settled(thread.node.ledger.state()) < frames:
+            assert time.monotonic() < deadline, "it did not take them all"
             time.sleep(0.01)
         return thread
 
@@ -182,4 +189,12 @@ run_node(Ending)
 
 def test_a_process_whose_stage_ended_by_an_error_ends_too():
     """Whoever watches it begins it anew then."""
-    assert subprocess.run([sys.executable, "-c", STAGE], timeout=60.0).returncode == 1
+    done = subprocess.run(
+        [sys.executable, "-c", STAGE],
+        env=os.environ | {"ROS_DOMAIN_ID": str(own_domain(__file__))},
+        capture_output=True,
+        text=True,
+        timeout=60.0,
+    )
+    assert done.returncode == 1, done.stderr
+    assert "the weights are gone" in done.stdout + done.stderr
