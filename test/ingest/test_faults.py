@@ -178,7 +178,7 @@ def test_a_torn_link_is_used_again_as_soon_as_it_is_mended():
         flying = pool.submit(send_flight, link.url, faults, flight, backoff=Backoff(0.05, 0.4))
         mended_ns = []
         for _ in range(2):
-            time.sleep(0.6)
+            wait_until(lambda enough=len(sink.shown_ns) + 15: len(sink.shown_ns) > enough)
             link.tear()
             time.sleep(0.3)
             link.mend()

@@ -276,14 +276,17 @@ def test_what_ffmpeg_cannot_do_is_said_at_once():
 
 
 def test_the_state_tells_protocol_codec_and_attempts():
+    told = threading.Event()
+
     def answer(handler, connection: int) -> None:
         send_head(handler)
         handler.wfile.write(transport_stream())
-        time.sleep(1.0)
+        told.wait(10.0)
 
     with http_server(answer) as url, running(url) as link:
         link.wait_frames(30)
         facts = link.source.facts()
+        told.set()
     assert (facts["link"], facts["protocol"], facts["codec"]) == ("connected", "http", "h264")
     assert facts["connections"] == 1
     assert link.source.state.state == "ended"

@@ -209,6 +209,7 @@ def test_a_consumer_that_takes_nothing_is_let_go():
         deadline = time.monotonic() + 10
         while server.source.status().consumer_queues and time.monotonic() < deadline:
             await asyncio.sleep(0.05)
+        assert not server.source.status().consumer_queues, "still there after 10 s"
         socket.transport.abort()
 
     with serving(send_timeout_s=0.5, relay_queue_frames=500) as server:

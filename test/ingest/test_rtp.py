@@ -12,7 +12,7 @@ from pathlib import Path
 import av
 import pytest
 from ingest_lab import number_in
-from link_lab import free_port, numbered_units
+from link_lab import free_port, numbered_units, wait_until_bound
 
 from worldsystem_core.byte_stream import parameter_sets
 from worldsystem_ingest.rtsp_push.rtp import (
@@ -123,7 +123,7 @@ def even_port() -> int:
 def send_by_udp(units, port: int, begin_ns: int) -> None:
     stream = RtpStream("h264")
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
-        time.sleep(0.5)
+        wait_until_bound(port, socket.SOCK_DGRAM)
         for at, unit in enumerate(units):
             stamp_ns = begin_ns + at * 33_333_333
             sender.sendto(stream.report(stamp_ns), ("127.0.0.1", port + 1))

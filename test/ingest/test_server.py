@@ -318,7 +318,7 @@ def test_a_sink_that_fails_ends_the_run_with_its_error():
 
 
 def test_what_is_queued_when_the_server_stops_is_settled():
-    sink = MemorySink(on_frame=lambda frame: time.sleep(0.05))
+    sink = MemorySink(on_frame=lambda frame: time.sleep(0.3))
     with serving(sink) as server:
         asyncio.run(send(server.url("/ws/video"), packets_of(video()[:20])))
         wait_until(lambda: len(sink.units) == 20)

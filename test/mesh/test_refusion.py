@@ -190,12 +190,10 @@ def test_each_update_spends_a_share_of_its_own_time_on_moved_keyframes(
         mesher.extract(0)
     mesher.move({k.id: drifted(k.world_from_cam, 1.0) for k in keyframes[:8]})
     assert mesher.stats()["waiting_keyframes"] == 8
-    waited = [8]
     for keyframe in keyframes[8:]:
         mesher.integrate(keyframe)
         mesher.extract(0)
-        stats = mesher.stats()
-        waited.append(stats["waiting_keyframes"] + stats["waiting_blocks"])
+    assert mesher.stats()["waiting_keyframes"] < 8, "updates placed some"
     assert not mesher.is_settled
     while not mesher.is_settled:
         mesher.go_on(0)

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import errno
 import os
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,9 +18,7 @@ from worldsystem_sim.encode import packets_of
 def test_a_second_read_comes_from_the_cache_with_the_same_bytes(config):
     first = [unit.annex_b for unit in cache.access_units(config)]
     calls: list[tuple[int, int]] = []
-    begun = time.monotonic()
     second = [unit.annex_b for unit in cache.access_units(config, lambda *c: calls.append(c))]
-    assert time.monotonic() - begun < 0.5
     assert second == first
     assert calls == [(20, 20)]
 

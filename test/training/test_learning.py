@@ -234,6 +234,14 @@ def test_each_part_moves_its_own_parameters_alone(clip, monkeypatch):
     assert all(steps.values())
     moved = {k for k, v in trainer.i2p.state_dict().items() if not torch.equal(v, before[k])}
     assert {"enc_blocks.0.attn.qkv.weight", "corr_score_proj.fc1.weight"} <= moved
+    others = {"own_view_share": 0.0, "i2p_share": 0.0, "l2w_share": 0.0}
+    plan = Plan(minutes=0.02, size_px=SIZE_PX, batch=2, retrieval_share=1.0, **others)
+    trainer = Trainer(plan, [clip])
+    before = {k: v.clone() for k, v in trainer.i2p.state_dict().items()}
+    assert trainer.run()["retrieval"]
+    moved = {k for k, v in trainer.i2p.state_dict().items() if not torch.equal(v, before[k])}
+    assert moved
+    assert all(name.startswith("corr_score_") for name in moved)
 
 
 def test_batches_made_ahead_are_those_made_in_turn(clip):
