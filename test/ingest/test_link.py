@@ -13,7 +13,8 @@ import av
 import pytest
 
 from worldsystem_core.errors import SourceError
-from worldsystem_ingest.url.link import link_error, parse_link, without_secrets
+from worldsystem_core.shown_url import without_secrets
+from worldsystem_ingest.url.link import link_error, parse_link
 from worldsystem_ingest.url.link_clock import LinkClock, WallLag
 
 SECOND_NS = 10**9
@@ -28,11 +29,25 @@ SECOND_NS = 10**9
         ("rtsp://pilot@cam/live", "rtsp://pilot@cam/live"),
         ("http://h/x?token=abc&q=1&Key=z", "http://h/x?token=***&q=1&Key=***"),
         ("srt://h:9?mode=caller&passphrase=secret", "srt://h:9?mode=caller&passphrase=***"),
+        (
+            "https://h/x?access_token=a&api_key=b&pw=c&X-Amz-Signature=d&q=1",
+            "https://h/x?access_token=***&api_key=***&pw=***&X-Amz-Signature=***&q=1",
+        ),
+        ("http://h/x?q=1&Token=a#b", "http://h/x?q=1&Token=***"),
+        ("rtsp://pilot:12/34@cam/live?pwd=a", "rtsp://***@cam/live?pwd=***"),
+        ("https://h/@pilot/live.m3u8", "https://h/@pilot/live.m3u8"),
     ],
 )
 def test_passwords_and_tokens_are_never_shown(url, shown):
     assert without_secrets(url) == shown
     assert parse_link(url).shown == shown
+
+
+@pytest.mark.parametrize("password", ["12#34", "fr#ed", "fr/ed", "fr?ed"])
+def test_a_password_that_ends_the_address_is_refused_with_how_to_write_it(password):
+    with pytest.raises(SourceError, match=r"rtsp://\*\*\*@cam.*as %23 %2F %3F") as refused:
+        parse_link(f"rtsp://pilot:{password}@cam/live")
+    assert not [part for part in ("12", "34", "fr", "ed@") if part in str(refused.value)]
 
 
 def test_the_transport_of_rtsp_is_tcp_unless_the_url_says_otherwise():
@@ -95,6 +110,8 @@ def test_dash_is_refused_with_what_can_be_read_instead():
 )
 def test_an_error_tells_what_is_wrong_and_no_password(error, words, refused):
     found = link_error(error, parse_link("rtsp://pilot:secret@cam:554/live"), 3.0)
+    odd = link_error(error, parse_link("rtsp://pilot:98/76@cam/live"), 3.0)
+    assert not [part for part in ("98", "76") if part in str(odd)]
     with pytest.raises(type(found), match=words):
         raise found
     assert found.refused == refused

@@ -223,7 +223,16 @@ def test_a_server_that_accepts_and_says_nothing_holds_up_neither_us_nor_close():
 
 
 @pytest.mark.parametrize(
-    "url", ["http://127.0.0.1/x", "rtsp:///x", "rtsp://h:99999/x", "rtsp://[x", "drone", ""]
+    "url",
+    [
+        "http://127.0.0.1/x",
+        "rtsp:///x",
+        "rtsp://h:99999/x",
+        "rtsp://[x",
+        "drone",
+        "",
+        "rtsp://me:1#2@h",
+    ],
 )
 def test_only_an_rtsp_server_can_be_pushed_to(url):
     with pytest.raises(SourceError, match="rtsp://host"):

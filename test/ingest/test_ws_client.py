@@ -225,7 +225,34 @@ def test_the_token_is_sent_and_never_shown():
     assert asked[0] == "/ws/h264_stream?token=secret&stream=a"
     shown = str(client.source.facts()) + client.source.problem()
     assert "secret" not in shown
-    assert "ws://***@127.0.0.1" in shown
+    assert "ws://me:***@127.0.0.1" in shown
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("ws://h/x?key=S&q=1", "ws://h/x?key=***&q=1"),
+        ("ws://h/x?password=S", "ws://h/x?password=***"),
+        ("wss://h/x?q=1&Token=S", "wss://h/x?q=1&Token=***"),
+        ("ws://pilot:1/S@h/x", "ws://***@h/x"),
+    ],
+)
+def test_passwords_and_tokens_are_never_shown(url, shown):
+    assert WsClient(url, IngestConfig()).facts()["url"] == shown
+
+
+@pytest.mark.parametrize("url", ["ws://pilot:12#34@h/x", "ws://pilot:12a#34@h/x"])
+def test_a_password_that_ends_the_address_is_refused_with_how_to_write_it(url):
+    with pytest.raises(SourceError, match=r"ws://\*\*\*@h/x is no address.*%23") as refused:
+        WsClient(url, IngestConfig())
+    assert not [part for part in ("12", "34") if part in str(refused.value)]
+
+
+def test_an_address_that_cannot_be_called_is_named_without_its_token():
+    with Client("ws://pilot@127.0.0.1:1/x?token=s3kret", connect_attempts=1) as client:
+        wait_until(lambda: bool(client.results))
+    assert "username provided without password" in str(client.results[0])
+    assert "s3kret" not in str(client.results[0])
 
 
 @pytest.mark.parametrize(("status", "hint"), [(401, "token"), (404, "path"), (503, "503")])

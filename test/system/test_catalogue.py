@@ -48,6 +48,15 @@ def make_run(base: Path, name: str, *, days_old: float, ate: float = 1.0, size: 
     return folder
 
 
+def test_a_summary_of_before_that_holds_a_password_is_shown_without(tmp_path):
+    path = make_run(tmp_path, "old", days_old=1) / "summary.json"
+    path.write_text(path.read_text().replace("film <1>.mp4", "rtsp://a:s3kret@b"))
+    runs = read_runs(tmp_path)
+    for text in (listing(runs), details(runs[0])):
+        assert "rtsp://a:***@b" in text
+        assert "s3kret" not in text
+
+
 @pytest.fixture
 def base(tmp_path) -> Path:
     make_run(tmp_path, "old", days_old=40, size=600_000)

@@ -262,6 +262,13 @@ def test_names_from_outside_are_escaped(tmp_path):
     assert "<script>" not in page.read_text()
 
 
+def test_a_report_and_its_summary_show_no_password(tmp_path):
+    page = write_report(noisy_run(tmp_path, source="rtsp://a:s3kret@b", **LIGHT), tmp_path)
+    for text in (page.read_text(), (tmp_path / "summary.json").read_text()):
+        assert "rtsp://a:***@b" in text
+        assert "s3kret" not in text
+
+
 def test_a_metric_map_has_metres(tmp_path):
     run = noisy_run(tmp_path, scale=ScaleState.METRIC, **LIGHT)
     notes = " ".join(summarise(run).notes)

@@ -12,7 +12,7 @@ import pytest
 
 pytest.importorskip("rclpy", reason="ROS is not set up: run these through `make test`")
 
-from worldsystem.graph import Choice
+from worldsystem.graph import Choice, stages
 from worldsystem.status_line import StatusLine
 from worldsystem_ingest.config import IngestConfig
 from worldsystem_viewer.config import ViewerConfig
@@ -36,6 +36,17 @@ def test_the_heading_says_the_ports_that_are_listened_on(tmp_path, capsys):
     assert "ws://127.0.0.1:1/" in text
     assert "http://127.0.0.1:2\n" in text
     assert "Rerun" not in text
+
+
+def test_the_heading_and_the_reporter_are_told_no_password(tmp_path, capsys):
+    choice = Choice(out=tmp_path, source="rtsp://a:s3kret@b/live")
+    StatusLine().heading(choice)
+    text = capsys.readouterr().out
+    assert "rtsp://a:***@b/live" in text
+    assert "s3kret" not in text
+    given = {stage.name: parameters for stage, parameters in stages(choice)}
+    assert given["reporter"]["source"] == "rtsp://a:***@b/live"
+    assert given["ingest"]["source"] == choice.source
 
 
 @pytest.mark.parametrize(

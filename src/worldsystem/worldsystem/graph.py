@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from worldsystem_core.errors import ConfigError
+from worldsystem_core.shown_url import without_secrets
 from worldsystem_ingest.config import IngestConfig
 from worldsystem_mesh.config import MeshConfig
 from worldsystem_slam3r.config import Slam3rConfig
@@ -258,7 +259,7 @@ def _parameters(name: str, choice: Choice, *, composed: bool) -> Parameters:
         "recorder": {"folder": str(choice.out), "name": "bag"},
         "reporter": {
             "folder": str(choice.out),
-            "source": choice.source,
+            "source": without_secrets(choice.source),
             "backend": choice.backend,
             "truth": str(choice.truth_folder or ""),
         },

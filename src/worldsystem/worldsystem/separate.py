@@ -27,6 +27,7 @@ from worldsystem.supervision import STARTING_S, Action, StageWatch, chosen
 from worldsystem_core.errors import WorldSystemError
 from worldsystem_core.ros.node_thread import finish_all
 from worldsystem_core.ros.process import installed_executable
+from worldsystem_core.shown_url import without_secrets
 from worldsystem_core.stale_segments import clean_stale_segments
 from worldsystem_storage.bag_folder import free_folder
 from worldsystem_viewer.config import ViewerConfig
@@ -173,7 +174,8 @@ class SeparateApp(App):
             raise WorldSystemError(f"{name} cannot run so; what it printed is above")
         watch.ended(now, by_settings=code == WRONG_SETTINGS)
         if name == "ingest" and self.choice.plays_once:
-            self._broke_off = f"{self.choice.source} broke off: ingest ended ({_in_words(code)})."
+            shown = without_secrets(self.choice.source)
+            self._broke_off = f"{shown} broke off: ingest ended ({_in_words(code)})."
             return
         text = f"{name} ended ({_in_words(code)}) and is begun anew."
         self._line.note(text)

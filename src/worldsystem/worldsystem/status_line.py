@@ -15,6 +15,7 @@ from worldsystem.graph import Choice, stages
 from worldsystem.observer import Live
 from worldsystem.simulator_process import SimulatorProcess
 from worldsystem_core.config import config_from, own_settings
+from worldsystem_core.shown_url import without_secrets
 from worldsystem_ingest.config import IngestConfig
 from worldsystem_viewer.addresses import reached_at
 from worldsystem_viewer.config import ViewerConfig
@@ -36,7 +37,7 @@ class StatusLine:
         if not self._enabled:
             return
         given = {stage.name: parameters for stage, parameters in stages(choice)}
-        lines = [f"WorldSystem: {choice.source} → {choice.backend}"]
+        lines = [f"WorldSystem: {without_secrets(choice.source)} → {choice.backend}"]
         if choice.viewer:
             viewer = config_from(ViewerConfig, own_settings(given["viewer"]))
             host = reached_at(viewer.host)

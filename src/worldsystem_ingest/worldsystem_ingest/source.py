@@ -13,6 +13,7 @@ from typing import Protocol, runtime_checkable
 from urllib.parse import unquote, urlsplit
 
 from worldsystem_core.errors import SourceError
+from worldsystem_core.shown_url import without_secrets
 from worldsystem_ingest.bag import BagSource
 from worldsystem_ingest.bag.recording import is_bag
 from worldsystem_ingest.camera_device import CameraDevice
@@ -24,7 +25,6 @@ from worldsystem_ingest.replay import ReplayedSource, is_replay
 from worldsystem_ingest.server import ServerSource, ServingSource
 from worldsystem_ingest.sink import Sink, Summary
 from worldsystem_ingest.thinning import ThinnedSource
-from worldsystem_ingest.url.link import without_secrets
 from worldsystem_ingest.url.live_url import LiveUrl
 from worldsystem_ingest.url.ws_client import WsClient
 
@@ -144,7 +144,8 @@ def _listening_at(url: str, config: IngestConfig) -> IngestConfig:
         parts = urlsplit(url if "//" in url else url.replace(":", "://", 1))
         port = parts.port
     except ValueError as error:
-        raise SourceError(f"{url}: {error}; write it like server://127.0.0.1:5001") from error
+        shown = without_secrets(url)
+        raise SourceError(f"{shown}: {error}; write it like server://127.0.0.1:5001") from error
     if parts.hostname:
         config = replace(config, host=parts.hostname)
     return config if port is None else replace(config, port=port)
@@ -163,10 +164,7 @@ def _tell_page(config: IngestConfig) -> None:
 
 
 def _unknown(scheme: str, url: str) -> str:
-    try:
-        url = without_secrets(url)
-    except ValueError:
-        url = f"{scheme}:…"
+    url = without_secrets(url)
     if scheme == "sim":
         return (
             f"{url} is the simulated drone, a program of its own that sends to `server:`; "

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from worldsystem_core.errors import WorldSystemError
+from worldsystem_core.shown_url import without_secrets
 from worldsystem_storage.bag_file import is_being_recorded
 
 log = logging.getLogger(__name__)
@@ -86,7 +87,7 @@ def read_run(folder: Path) -> Run:
         folder=folder,
         started=datetime.fromtimestamp(started_ns / 1e9, UTC),
         duration_s=float(summary.get("duration_s") or 0.0),
-        source=str(summary.get("source", "")),
+        source=without_secrets(str(summary.get("source", ""))),
         backend=str(summary.get("backend", "")),
         commit=str(summary.get("commit", "")),
         keyframes=int(summary.get("keyframes") or 0),

@@ -10,6 +10,7 @@ from pathlib import Path
 from worldsystem.evaluation.truth import GroundTruth
 from worldsystem_core.ledger import LedgerState
 from worldsystem_core.reconstruction import ScaleState
+from worldsystem_core.shown_url import without_secrets
 from worldsystem_core.surface import Mesh
 from worldsystem_core.trajectory import StampedPoses
 
@@ -43,12 +44,13 @@ class Targets:
 class RunRecord:
     """One run as it ended; `poses` and `mesh` share the world frame, in metres if METRIC.
 
-    `started_ns` is when the first frame was asked for, `ended_ns` when the last result was out
-    (Unix time). `ledgers` are in the order in which frames flow: the first stage should have taken
-    every frame of `frames_sent` (None: the sender kept no count). `expected` says the same of later
-    stages by name, where it is known. `violations` counts, by stage, frames that its account has
-    taken or settled twice, or settled without having taken them. `latency_counts` are
-    `LatencyHistogram.counts()` by name; `glass_to_map` is the one that is judged.
+    `source` shows no password, whatever it was made with. `started_ns` is when the first frame was
+    asked for, `ended_ns` when the last result was out (Unix time). `ledgers` are in the order in
+    which frames flow: the first stage should have taken every frame of `frames_sent` (None: the
+    sender kept no count). `expected` says the same of later stages by name, where it is known.
+    `violations` counts, by stage, frames that its account has taken or settled twice, or settled
+    without having taken them. `latency_counts` are `LatencyHistogram.counts()` by name;
+    `glass_to_map` is the one that is judged.
     `fscore_threshold_percent` is the F-score's distance in percent of the scene's diameter.
     """
 
@@ -74,6 +76,9 @@ class RunRecord:
     versions: Mapping[str, str] = field(default_factory=dict)
     commit: str = "unknown"
     notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "source", without_secrets(self.source))
 
     @property
     def duration_s(self) -> float:

@@ -9,11 +9,11 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from urllib.parse import urlsplit
 
 from worldsystem_core.byte_stream import parameter_sets
 from worldsystem_core.errors import SourceError
 from worldsystem_core.frames import EncodedFrame
+from worldsystem_core.shown_url import without_secrets
 from worldsystem_ingest.config import IngestConfig
 from worldsystem_ingest.passing import PassingSink
 from worldsystem_ingest.rtsp_push.gop_queue import GopQueue
@@ -21,7 +21,7 @@ from worldsystem_ingest.rtsp_push.rtp import RtpStream, session_description
 from worldsystem_ingest.rtsp_push.rtsp_record import RtspRecording
 from worldsystem_ingest.sink import NO_PARAMETER_SETS, STOPPED, Sink
 from worldsystem_ingest.url.backoff import Backoff, SparseWarnings
-from worldsystem_ingest.url.link import LinkError, without_secrets
+from worldsystem_ingest.url.link import LinkError, address_parts
 
 _log = logging.getLogger(__name__)
 LINK_SLOW, LINK_DOWN = "link_slow", "link_down"
@@ -242,23 +242,10 @@ class PushingSink(PassingSink):
 
 def check_push_url(url: str) -> None:
     """Raise `SourceError` unless `url` is an RTSP server's address."""
-    try:
-        parts = urlsplit(url)
-        is_good = parts.scheme in ("rtsp", "rtsps") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        is_good = False
-    if not is_good:
-        raise SourceError(
-            f"'{_shown(url)}' cannot be pushed to; write it like rtsp://host:8554/drone"
-        )
-
-
-def _shown(url: str) -> str:
-    """What is no URL may still hold a password."""
-    try:
-        return without_secrets(url)
-    except ValueError:
-        return url.split("@")[-1]
+    example = "rtsp://host:8554/drone"
+    parts = address_parts(url, example)
+    if parts.scheme not in ("rtsp", "rtsps") or not parts.hostname or parts.port == 0:
+        raise SourceError(f"'{without_secrets(url)}' cannot be pushed to; write it like {example}")
 
 
 def _now() -> str:

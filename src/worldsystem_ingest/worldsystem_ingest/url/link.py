@@ -4,16 +4,18 @@
 from __future__ import annotations
 
 import errno
+import re
 from dataclasses import dataclass, field
-from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
+from urllib.parse import SplitResult, parse_qsl, quote, urlencode, urlsplit, urlunsplit
 
 import av
 
 from worldsystem_core.errors import SourceError
+from worldsystem_core.shown_url import without_secrets
 
+PASSWORD_HINT = "write # / ? in a password as %23 %2F %3F"
 TRANSPORTS = ("tcp", "udp", "http", "udp_multicast")
 _RTSP = ("rtsp", "rtsps")
-_SECRETS = ("pass", "password", "passphrase", "pwd", "token", "key", "secret", "auth", "streamid")
 # Two seconds tell the codec of any stream; FFmpeg's own five, and its look at the frame rate, only
 # make the first picture late. "nobuffer" would throw the first key frame away.
 _PROBING = {"analyzeduration": "2000000", "fpsprobesize": "0"}
@@ -47,7 +49,8 @@ class Link:
     @property
     def place(self) -> str:
         """Host and port."""
-        return urlsplit(self.url).netloc.rpartition("@")[2] or self.shown
+        place = re.split("[/?#]", self.shown.partition("//")[2], maxsplit=1)[0]
+        return place.rpartition("@")[2] or self.shown
 
     @property
     def is_playlist(self) -> bool:
@@ -60,13 +63,7 @@ def parse_link(url: str) -> Link:
 
     Raises `SourceError` for what is no URL, a parameter with a value that does not exist, or DASH.
     """
-    try:
-        parts, shown = urlsplit(url), without_secrets(url)
-        _ = parts.port
-    except ValueError as error:
-        raise SourceError(
-            f"this is not a URL ({error}); write it like rtsp://host:554/path"
-        ) from error
+    parts, shown = address_parts(url, "rtsp://host:554/path"), without_secrets(url)
     if parts.path.lower().endswith(".mpd") and not _reads("dash"):
         raise SourceError(
             f"{shown}: the FFmpeg in use reads no DASH; ask the server for HLS (…/index.m3u8), "
@@ -91,15 +88,21 @@ def parse_link(url: str) -> Link:
     return Link(url=url, shown=shown, protocol=scheme, listens=listens, options=options)
 
 
-def without_secrets(url: str) -> str:
-    """`url` as it may be logged: passwords and tokens are stars."""
-    parts = urlsplit(url)
-    place = parts.netloc
-    if "@" in place:
-        user, _, host = place.rpartition("@")
-        place = f"{user.split(':')[0]}:***@{host}" if ":" in user else f"{user}@{host}"
-    query = "&".join(_veiled(pair) for pair in parts.query.split("&"))
-    return urlunsplit(parts._replace(netloc=place, query=query))
+def address_parts(url: str, example: str) -> SplitResult:
+    """`url` in its parts, of which the port is a number.
+
+    Raises `SourceError`, without a word of a password, for what is no URL, and when a `#` in the
+    password ends it: `rtsp://pilot:12#34@cam` would be port 12 of the host "pilot".
+    """
+    why = PASSWORD_HINT
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+        if not (":" in parts.netloc and "@" in parts.fragment and "@" not in parts.netloc):
+            return parts
+    except ValueError as error:
+        why = PASSWORD_HINT if "@" in url else str(error)  # it quotes what it takes for the port
+    raise SourceError(f"{without_secrets(url)} is no address; write it like {example} ({why})")
 
 
 def link_error(error: Exception, link: Link, waited_s: float) -> LinkError:
@@ -143,8 +146,3 @@ def _transport(name: str, url: str) -> str:
 
 def _with_query(url: str, query: dict[str, str]) -> str:
     return urlunsplit(urlsplit(url)._replace(query=urlencode(query, quote_via=quote)))
-
-
-def _veiled(pair: str) -> str:
-    name, equals, _ = pair.partition("=")
-    return f"{name}=***" if equals and name.lower() in _SECRETS else pair

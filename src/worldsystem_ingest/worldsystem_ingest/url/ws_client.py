@@ -12,18 +12,20 @@ import threading
 import time
 from dataclasses import replace
 from datetime import UTC, datetime
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlunsplit
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import (
     ConnectionClosed,
     InvalidHandshake,
     InvalidStatus,
+    InvalidURI,
     WebSocketException,
 )
 
 from worldsystem_core.errors import SourceError
 from worldsystem_core.frames import Camera, Frame
+from worldsystem_core.shown_url import without_secrets
 from worldsystem_ingest.codec.live_decoding import LiveDecoding
 from worldsystem_ingest.config import IngestConfig
 from worldsystem_ingest.files.delivery import camera_with_focal
@@ -31,6 +33,7 @@ from worldsystem_ingest.passing import PassingSink
 from worldsystem_ingest.sink import Sink, Summary
 from worldsystem_ingest.stream.counters import CountingSink
 from worldsystem_ingest.url.backoff import Backoff
+from worldsystem_ingest.url.link import address_parts
 from worldsystem_ingest.url.relayed import RelayedVideo
 
 _log = logging.getLogger(__name__)
@@ -44,7 +47,6 @@ _POLL_S = 0.2
 _REFUSED_WAIT_S = 10.0
 _REJOIN_STALLS = 10  # a server that answers but sends nothing is asked anew after so many stalls
 _ERRNO = re.compile(r"\[Errno (\d+)\]")
-_SECRETS = re.compile(r"(token=)[^&#]*|//[^/?#]*@")
 
 
 class WsClient:
@@ -61,7 +63,7 @@ class WsClient:
 
     def __init__(self, url: str, config: IngestConfig) -> None:
         self._url = _full_url(url)
-        self._shown = _without_secrets(self._url)
+        self._shown = without_secrets(self._url)
         self._config = config
         self._state, self._since = "not opened yet", _now()
         self._connections = self._attempts = 0
@@ -221,25 +223,12 @@ class _WithFocal(PassingSink):
         self._sink.frame(frame)
 
 
-def _without_secrets(url: str) -> str:
-    """`url`, also one that is no address, as it may be shown."""
-    return _SECRETS.sub(_hidden, url)
-
-
-def _hidden(secret: re.Match[str]) -> str:
-    return f"{secret.group(1)}***" if secret.group(1) else "//***@"
-
-
 def _full_url(url: str) -> str:
     """`url` with the relay's path when it has none; raises `SourceError` when it is no address."""
-    shown = _without_secrets(url)
-    try:
-        parts = urlsplit(url)
-        valid = bool(parts.hostname) and (parts.port is None or parts.port > 0)
-    except ValueError:
-        valid = False
-    if not valid:
-        raise SourceError(f"{shown} is no address; write it like ws://host:5001{_DEFAULT_PATH}")
+    shown, example = without_secrets(url), f"ws://host:5001{_DEFAULT_PATH}"
+    parts = address_parts(url, example)
+    if not parts.hostname or parts.port == 0:
+        raise SourceError(f"{shown} is no address; write it like {example}")
     path = parts.path if parts.path not in ("", "/") else _DEFAULT_PATH
     if path.rstrip("/") in _SENDERS_PATHS:
         raise SourceError(
@@ -265,6 +254,8 @@ def _explained(error: BaseException, config: IngestConfig) -> str:
         status = error.response.status_code
         hint = {401: "; give ?token=…", 403: "; is the token right?", 404: "; is the path right?"}
         return f"the server refused with status {status}{hint.get(status, '')}"
+    if isinstance(error, InvalidURI):  # which quotes the whole of it
+        return f"it is no address ({error.msg})"
     if isinstance(error, InvalidHandshake):
         return f"it answers, but not as a WebSocket ({error})"
     if isinstance(error, TimeoutError):
