@@ -96,6 +96,32 @@ def test_a_list_of_euroc_gives_stamps_to_the_nanosecond(tmp_path, given):
     assert played(tmp_path / given) == [(0, BEGIN_NS), (1, BEGIN_NS + 49_999_872)]
 
 
+@pytest.mark.parametrize("begin_ns", [0, 999_999_999_950, 123_456_789_012_345])
+def test_a_list_of_euroc_that_counts_from_zero_is_in_nanoseconds(tmp_path, begin_ns):
+    """From zero, or from when the sensor was switched on."""
+    write_images(tmp_path / "data", ["a", "b", "c"])
+    stamps_ns = [begin_ns, begin_ns + 50, begin_ns + 50_000_000]
+    lines = [f"{stamp},{name}.png" for stamp, name in zip(stamps_ns, "abc", strict=True)]
+    (tmp_path / "data.csv").write_text("\n".join(lines))
+    assert played(tmp_path) == list(enumerate(stamps_ns))
+
+
+@pytest.mark.parametrize(
+    ("stamps", "first_ns", "step_ns"),
+    [
+        (["123456789012345", "123456789012395"], 123_456_789_012_345, 50),
+        (["1403636579763555", "1403636579763605"], 1_403_636_579_763_555_000, 50_000),
+        (["1403636579763", "1403636579813"], 1_403_636_579_763_000_000, 50_000_000),
+        ([str(BEGIN_NS), str(BEGIN_NS + 50)], BEGIN_NS, 50),
+        (["7", "8"], 7 * SECOND, SECOND),
+    ],
+)
+def test_stamps_of_a_list_may_count_in_any_unit_that_shows(tmp_path, stamps, first_ns, step_ns):
+    folder = write_images(tmp_path, ["0", "1"])
+    (folder / "times.txt").write_text("\n".join(stamps))
+    assert played(folder) == [(0, first_ns), (1, first_ns + step_ns)]
+
+
 @pytest.mark.parametrize("place", ["image_0/timestamps.txt", "times.txt"])
 def test_one_stamp_a_line_belongs_to_one_image_each(tmp_path, place):
     folder = write_images(tmp_path / "image_0", ["000000", "000001", "000002"])
@@ -110,6 +136,7 @@ def test_one_stamp_a_line_belongs_to_one_image_each(tmp_path, place):
         ("0.1\nhello\n0.3\n", "entry 2: 'hello' is no time"),
         ("0.1\nnan\n0.3\n", "entry 2: 'nan' is no time"),
         ("0.1\n-5\n0.3\n", "entry 2: '-5' is no time"),
+        ("0\n9223372036854775808\n1\n", "entry 2: '9223372036854775808' is no time"),
     ],
 )
 def test_a_list_that_does_not_fit_is_an_error(tmp_path, text, what):

@@ -4,17 +4,21 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from pathlib import Path
 
 from worldsystem_core.errors import SourceError
+from worldsystem_core.stamp_text import nanoseconds_told
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
-_PAIR_LISTS = ("rgb.txt", "data.csv")  # TUM: `seconds name`; EuRoC: `nanoseconds,name`
+_EUROC = "data.csv"
+_PAIR_LISTS = ("rgb.txt", _EUROC)  # TUM: `seconds name`; EuRoC: `nanoseconds,name`
 _STAMP_LISTS = ("timestamps.txt", "times.txt")  # KITTI: one a line, in the order of the images
 _NS_PER_UNIT = (10**9, 10**6, 10**3, 1)
 _YEAR_2000_S, _YEAR_2100_S = 946_684_800, 4_102_444_800
+_MOST_NS = 2**63 - 1
 
 
 @dataclass(frozen=True)
@@ -66,14 +70,14 @@ def _images_in(folder: Path) -> list[Path]:
 
 def _from_pairs(path: Path, wanted: set[Path]) -> ImageList:
     """The images of a list of stamps and names; those of `wanted`, or all when that is empty."""
-    pairs: list[tuple[int, Path]] = []
+    listed: list[tuple[int, str, Path]] = []
     for number, line in enumerate(_lines(path), start=1):
         stamp, _, name = line.replace(",", " ").partition(" ")
         image = _image_named(path.parent, name.strip())
-        if wanted and image not in wanted:
-            continue
-        pairs.append((_stamp_ns(stamp, path, number), image))
-    pairs.sort()
+        if not wanted or image in wanted:
+            listed.append((number, stamp, image))
+    unit_ns = _unit_ns([stamp for _, stamp, _ in listed], path)
+    pairs = sorted((_stamp_ns(stamp, unit_ns, path, number), at) for number, stamp, at in listed)
     missing = sum(not image.is_file() for _, image in pairs)
     if missing:
         raise SourceError(f"{path} names {len(pairs)} images of which {missing} are not there")
@@ -94,7 +98,8 @@ def _from_stamps(path: Path, images: list[Path]) -> ImageList:
             f"{path} has {len(lines)} stamps for {len(images)} images; it needs one for each, or "
             f"another name"
         )
-    stamps_ns = [_stamp_ns(line, path, number) for number, line in enumerate(lines, start=1)]
+    unit_ns = _unit_ns(lines, path)
+    stamps_ns = [_stamp_ns(line, unit_ns, path, at) for at, line in enumerate(lines, start=1)]
     return ImageList(images[0].parent, images, stamps_ns, path.name)
 
 
@@ -106,18 +111,35 @@ def _lines(path: Path) -> list[str]:
     return [line.strip() for line in text.splitlines() if line.strip() and line[0] != "#"]
 
 
-def _stamp_ns(text: str, path: Path, number: int) -> int:
-    """A stamp in a list: nanoseconds when it is a whole number as large as they are, else seconds.
+def _unit_ns(stamps: Sequence[str], path: Path) -> int:
+    """What whole numbers of a list count in; 0: seconds or nanoseconds, as each is written.
 
-    Decimal, because a double keeps a time since 1970 to no more than 0.2 µs.
+    EuRoC counts nanoseconds, also from zero. Milliseconds and microseconds are told by being times
+    since 1970, all of them.
     """
+    if not all(re.fullmatch("[0-9]{1,19}", stamp) for stamp in stamps):
+        return 0
+    if path.name == _EUROC:
+        return 1
+    for unit_ns in (10**6, 10**3):
+        if all(_is_of_this_century(int(stamp) * unit_ns) for stamp in stamps):
+            return unit_ns
+    return 0
+
+
+def _stamp_ns(text: str, unit_ns: int, path: Path, number: int) -> int:
+    """A stamp in a list; raises `SourceError` for what is no time that 64 bits take."""
     try:
-        value = Decimal(text)
-        if value.is_finite() and value >= 0:
-            return int(value) if value >= _YEAR_2100_S * 10**6 else round(value * 10**9)
-    except InvalidOperation:
+        stamp_ns = int(text) * unit_ns if unit_ns else nanoseconds_told(text)
+        if 0 <= stamp_ns <= _MOST_NS:
+            return stamp_ns
+    except ValueError:
         pass
     raise SourceError(f"{path}, entry {number}: '{text[:40]}' is no time in s or ns")
+
+
+def _is_of_this_century(stamp_ns: int) -> bool:
+    return _YEAR_2000_S * 10**9 <= stamp_ns < _YEAR_2100_S * 10**9
 
 
 def _epoch_ns(stem: str) -> int | None:
@@ -126,7 +148,7 @@ def _epoch_ns(stem: str) -> int | None:
         return None
     for ns_per_unit in _NS_PER_UNIT:
         stamp_ns = int(Decimal(stem) * ns_per_unit)
-        if _YEAR_2000_S * 10**9 <= stamp_ns < _YEAR_2100_S * 10**9:
+        if _is_of_this_century(stamp_ns):
             return stamp_ns
     return None
 
