@@ -82,6 +82,23 @@ def test_a_browser_that_connects_holds_its_stream_until_its_session_ends():
         asyncio.run(run(server))
 
 
+def test_a_stream_of_vp8_alone_is_kept_when_another_is_asked_for():
+    """Its ids go on with the next sender: who has seen them takes no lower ones."""
+
+    async def run(server: RunningServer) -> None:
+        async with offering(PicturesTrack(60, 1 / 30), "VP8") as peer:
+            _, session, answer = await post(server, "left", await offer_of(peer))
+            await take_answer(peer, answer)
+            await until(lambda: len(shown(server, "left")) >= 3)
+            await delete(session)
+        assert (await post(server, "right", "v=0\n"))[0] == 400
+        assert "left" in streams_of(server)
+
+    with serving() as server:
+        asyncio.run(run(server))
+    assert server.sink.units == []
+
+
 def test_a_stream_that_was_forgotten_while_its_offer_came_is_made_anew():
     async def run(server: RunningServer) -> None:
         offer = (await any_offer()).encode()

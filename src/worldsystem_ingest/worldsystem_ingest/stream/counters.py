@@ -49,7 +49,8 @@ class CountingSink(PassingSink):
     def untouched(self) -> bool:
         """Whether nothing ever came."""
         with self._lock:
-            return not (self.encoded_frames or self._drops or self._samples)
+            pictures = self.encoded_frames or self.decoded_frames  # VP8 is decoded only
+            return not (pictures or self._drops or self._samples)
 
     def drops(self) -> dict[str, int]:
         """Pictures let go so far, by reason."""
