@@ -129,6 +129,14 @@ def test_one_stamp_a_line_belongs_to_one_image_each(tmp_path, place):
     assert played(folder) == [(0, 0), (1, 103_622_400), (2, 207_294_900)]
 
 
+def test_an_unreadable_image_moves_no_stamp_of_those_after_it(tmp_path):
+    folder = write_images(tmp_path, [str(number) for number in range(10)])
+    (folder / "times.txt").write_text("\n".join(f"{number / 100:.2f}" for number in range(10)))
+    (folder / "5.png").write_bytes(b"no picture")
+    whole = [number for number in range(10) if number != 5]
+    assert played(folder, fps=10.0) == [(number, number * SECOND // 100) for number in whole]
+
+
 @pytest.mark.parametrize(
     ("text", "what"),
     [

@@ -89,8 +89,9 @@ class Delivery:
         self._show(frame_id, stamp, rgb)
 
     def lost(self, reason: str) -> None:
-        """The next picture in display order cannot be had."""
-        frame_id, _ = self._number(None)
+        """The next picture in display order cannot be had; it has an id, and no stamp."""
+        frame_id = self._next_id
+        self._next_id += 1
         self._sink.dropped(frame_id, reason, self._stream)
 
     def _number(self, stamp_ns: int | None) -> tuple[int, int]:
