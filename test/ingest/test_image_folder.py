@@ -177,6 +177,21 @@ def test_the_camera_beside_a_listed_folder_is_found(tmp_path):
     assert sink.frames[0].camera.fx == 150
 
 
+def test_the_camera_beside_images_follows_their_size(tmp_path):
+    bgr = cv2.cvtColor(numbered_picture(0), cv2.COLOR_RGB2BGR)
+    for name, size in (("0", (160, 96)), ("1", (80, 48)), ("2", (96, 160))):
+        cv2.imwrite(str(tmp_path / f"{name}.png"), cv2.resize(bgr, size))
+    np.savetxt(tmp_path / "K.txt", [[150, 0, 80], [0, 151, 48], [0, 0, 1]])
+    sink = MemorySink()
+    ImageFolder(tmp_path, IngestConfig()).run(sink, threading.Event())
+    full, half, turned = (frame.camera for frame in sink.frames)
+    assert (full.fx, full.fy, full.cx, full.cy) == (150, 151, 80, 48)
+    assert half == full.resized(80, 48)
+    assert (half.width, half.height, half.fx, half.fy) == (80, 48, 75, 75.5)
+    assert turned == full.turned()
+    assert (turned.width, turned.height, turned.fx, turned.fy) == (96, 160, 151, 150)
+
+
 def test_realtime_shifts_the_stamps_to_host_time(tmp_path):
     names = [str(BEGIN_NS + number * 100_000_000) for number in range(4)]
     folder, begin_ns = write_images(tmp_path, names), time.time_ns()

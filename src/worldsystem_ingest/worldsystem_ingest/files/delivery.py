@@ -154,15 +154,12 @@ class Delivery:
 def camera_with_focal(focal_px: float) -> CameraOf:
     """For a picture's width and height: a camera with its axis through the centre; 0 = unknown.
 
-    The focal length is that of the first size asked for; other sizes are of the same camera.
+    The focal length is that of the first size asked for.
     """
-    first: Camera | None = None
-
-    def camera(width: int, height: int) -> Camera | None:
-        nonlocal first
-        if not focal_px:
-            return None
-        first = first or Camera(
+    if not focal_px:
+        return lambda width, height: None
+    return camera_of_first_size(
+        lambda width, height: Camera(
             width=width,
             height=height,
             fx=focal_px,
@@ -170,6 +167,16 @@ def camera_with_focal(focal_px: float) -> CameraOf:
             cx=0.5 * (width - 1),
             cy=0.5 * (height - 1),
         )
+    )
+
+
+def camera_of_first_size(camera_of: Callable[[int, int], Camera]) -> CameraOf:
+    """What `camera_of` says of the first size asked for; other sizes are of the same camera."""
+    first: Camera | None = None
+
+    def camera(width: int, height: int) -> Camera:
+        nonlocal first
+        first = first or camera_of(width, height)
         return camera_of_size(first, width, height)
 
     return camera

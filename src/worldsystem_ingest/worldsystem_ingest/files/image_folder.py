@@ -14,14 +14,19 @@ from jaxtyping import Float64
 from worldsystem_core.errors import SourceError
 from worldsystem_core.frames import Camera
 from worldsystem_ingest.config import IngestConfig
-from worldsystem_ingest.files.delivery import CameraOf, Delivery, camera_with_focal
+from worldsystem_ingest.files.delivery import (
+    CameraOf,
+    Delivery,
+    camera_of_first_size,
+    camera_with_focal,
+)
 from worldsystem_ingest.files.image_stamps import list_images
 from worldsystem_ingest.files.video_file import pace_of
 from worldsystem_ingest.sink import CORRUPT, Sink, Summary
 
 
 class ImageFolder:
-    """Every image of a folder; a `K.txt` in it or beside it is the camera.
+    """Every image of a folder; a `K.txt` in it or beside it is the camera, in the first one's size.
 
     Stamps are those that lists beside the images or the images' names give (see `list_images`);
     without any, pictures come at `fps` from zero. With `realtime` they come at the pace of their
@@ -78,7 +83,7 @@ class ImageFolder:
         K = self._K
         if K is None:
             return camera_with_focal(self._config.focal_px)
-        return lambda width, height: Camera.from_K(K, width, height)
+        return camera_of_first_size(lambda width, height: Camera.from_K(K, width, height))
 
 
 def intrinsics_beside(folder: Path) -> Float64[np.ndarray, "3 3"] | None:
