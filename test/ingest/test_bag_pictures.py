@@ -120,6 +120,18 @@ def test_compressed_images_are_decoded_and_a_broken_one_is_dropped(tmp_path, suf
     assert sink.drops == [(2, "corrupt")]
 
 
+def test_a_header_that_claims_too_much_costs_that_picture_alone(tmp_path):
+    of = "sensor_msgs/msg/CompressedImage"
+    messages = [
+        ("/image/compressed", of, stamp_of(n), bag_lab.compressed(numbered_picture(n), 0))
+        for n in range(3)
+    ]
+    messages[1][3].data = np.frombuffer(b"P6 2000000 2 255\n" + bytes(100), np.uint8)
+    sink, _ = played(write_ros2(tmp_path / "run", messages))
+    assert numbers(sink) == sink.ids == [0, 2]
+    assert sink.drops == [(1, "corrupt")]
+
+
 @pytest.mark.parametrize("b_frames", [0, 2])
 def test_h264_is_passed_through_and_decoded(tmp_path, b_frames):
     sink, summary = played(write_ros2(tmp_path / "run", bag_lab.video(25, b_frames=b_frames)))

@@ -36,6 +36,12 @@ def played(folder: Path, **settings) -> list[tuple[int, int]]:
     return [(number_in(frame.rgb), frame.stamp_ns) for frame in sink.frames]
 
 
+def numbers_and_drops(folder: Path) -> tuple[list[int], list[tuple[int, str]]]:
+    sink = MemorySink()
+    ImageFolder(folder, IngestConfig()).run(sink, threading.Event())
+    return [number_in(frame.rgb) for frame in sink.frames], sink.drops
+
+
 @pytest.mark.parametrize(
     ("names", "stamps_ns"),
     [
@@ -135,6 +141,34 @@ def test_an_unreadable_image_moves_no_stamp_of_those_after_it(tmp_path):
     (folder / "5.png").write_bytes(b"no picture")
     whole = [number for number in range(10) if number != 5]
     assert played(folder, fps=10.0) == [(number, number * SECOND // 100) for number in whole]
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png"])
+def test_an_image_that_was_cut_off_is_dropped_as_corrupt(tmp_path, suffix):
+    for number in range(3):
+        bgr = cv2.cvtColor(numbered_picture(number), cv2.COLOR_RGB2BGR)
+        cv2.imwrite(str(tmp_path / f"{number}.{suffix}"), bgr)
+    path = tmp_path / f"1.{suffix}"
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    assert numbers_and_drops(tmp_path) == ([0, 2], [(1, "corrupt")])
+
+
+def test_a_header_that_claims_too_much_costs_that_image_alone(tmp_path):
+    write_images(tmp_path, ["0", "1", "2", "3"])
+    (tmp_path / "1.png").rename(tmp_path / "1.ppm")
+    (tmp_path / "1.ppm").write_bytes(b"P6 2000000 2 255\n" + bytes(100))
+    (tmp_path / "2.png").write_bytes(b"")
+    assert numbers_and_drops(tmp_path) == ([0, 3], [(1, "corrupt"), (2, "corrupt")])
+
+
+def test_a_preview_in_a_jpeg_and_what_is_appended_to_it_are_not_its_end(tmp_path):
+    bgr = cv2.cvtColor(numbered_picture(3), cv2.COLOR_RGB2BGR)
+    jpeg = cv2.imencode(".jpg", bgr)[1].tobytes()
+    preview = b"\xff\xe1" + (2 + len(jpeg)).to_bytes(2) + jpeg
+    (tmp_path / "0.jpg").write_bytes(jpeg[:2] + preview + jpeg[2 : len(jpeg) // 2])
+    (tmp_path / "1.jpg").write_bytes(jpeg[:2] + preview + jpeg[2:])
+    (tmp_path / "2.jpg").write_bytes(jpeg + b"ftypmp42\xff\xda\xff\xd8\xff\xc0")
+    assert numbers_and_drops(tmp_path) == ([3, 3], [(0, "corrupt")])
 
 
 @pytest.mark.parametrize(

@@ -5,11 +5,11 @@ from __future__ import annotations
 
 from typing import Any, Protocol, runtime_checkable
 
-import cv2
 import numpy as np
 from jaxtyping import UInt8
 
 from worldsystem_core.image_encodings import KNOWN_ENCODINGS, is_known, rgb_from
+from worldsystem_ingest.codec.still import rgb_of_still
 from worldsystem_ingest.files.delivery import Delivery
 from worldsystem_ingest.sink import CORRUPT
 
@@ -20,8 +20,6 @@ VIDEO_TYPES = (
     "ffmpeg_image_transport_msgs/msg/FFMPEGPacket",
 )
 PICTURE_TYPES = (IMAGE, COMPRESSED_IMAGE, *VIDEO_TYPES)
-
-_JPEG_BEGIN, _JPEG_END = b"\xff\xd8", b"\xff\xd9"
 
 
 @runtime_checkable
@@ -89,9 +87,7 @@ class CompressedImageReader:
 
         The orientation that a JPEG may ask for is left alone: the intrinsics are of its pixels.
         """
-        data = np.frombuffer(message.data, np.uint8)
-        flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
-        rgb = cv2.imdecode(data, flags) if data.size and _ends(message) else None
+        rgb = rgb_of_still(bytes(message.data), upright=False)
         if rgb is None:
             self._delivery.lost(CORRUPT)
         else:
@@ -112,9 +108,3 @@ def codec_of(message: Any) -> str:
 
 def _video_format(message: Any) -> str:
     return str(getattr(message, "format", "") or getattr(message, "encoding", ""))
-
-
-def _ends(message: Any) -> bool:
-    """Whether the end of a JPEG is there: the decoder would fill what is missing with grey."""
-    data = bytes(message.data).rstrip(b"\0")
-    return not data.startswith(_JPEG_BEGIN) or data.endswith(_JPEG_END)

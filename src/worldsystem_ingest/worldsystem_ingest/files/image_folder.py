@@ -7,12 +7,12 @@ import threading
 import time
 from pathlib import Path
 
-import cv2
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Float64, UInt8
 
 from worldsystem_core.errors import SourceError
 from worldsystem_core.frames import Camera
+from worldsystem_ingest.codec.still import rgb_of_still
 from worldsystem_ingest.config import IngestConfig
 from worldsystem_ingest.files.delivery import (
     CameraOf,
@@ -71,7 +71,7 @@ class ImageFolder:
             if stop.is_set():
                 break
             self._position = at + 1
-            rgb = cv2.imread(str(path), cv2.IMREAD_COLOR_RGB)
+            rgb = _rgb_in(path)
             if rgb is None:
                 delivery.lost(CORRUPT)
             else:
@@ -92,6 +92,13 @@ def intrinsics_beside(folder: Path) -> Float64[np.ndarray, "3 3"] | None:
         if path.is_file():
             return _read_intrinsics(path)
     return None
+
+
+def _rgb_in(path: Path) -> UInt8[np.ndarray, "h w 3"] | None:
+    try:
+        return rgb_of_still(path.read_bytes(), upright=True)
+    except OSError:
+        return None
 
 
 def _read_intrinsics(path: Path) -> Float64[np.ndarray, "3 3"]:
