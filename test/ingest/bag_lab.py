@@ -29,7 +29,7 @@ _DEFINITIONS = {
 for _name, _text in _DEFINITIONS.items():
     ROS2.register(get_types_from_msg(_text, _name))
 
-Message = tuple[str, str, int, Any]  # topic, type, stamp, message
+Message = tuple[str, str, int, Any]  # topic, type, stamp, message (bytes: as they are)
 
 
 def kind(name: str, store: Any = ROS2) -> Any:
@@ -131,7 +131,8 @@ def write_ros2(
         for topic, type_name, at_ns, message in messages:
             if topic not in connections:
                 connections[topic] = writer.add_connection(topic, type_name, typestore=ROS2)
-            data = ROS2.serialize_cdr(message, type_name)
+            is_raw = isinstance(message, bytes)
+            data = message if is_raw else ROS2.serialize_cdr(message, type_name)
             writer.write(connections[topic], at_ns + RECORDING_DELAY_NS, data)
     return folder
 

@@ -141,6 +141,18 @@ def test_h264_is_passed_through_and_decoded(tmp_path, b_frames):
     assert [u.data for u in sink.units] == [u.data for u in encode(25, b_frames=b_frames)]
 
 
+@pytest.mark.parametrize("threads", [1, 4])
+def test_no_picture_that_depends_on_a_message_that_cannot_be_read_is_shown(tmp_path, threads):
+    messages = bag_lab.video(25)
+    topic, of, at_ns, packet = messages[13]
+    whole = bytes(bag_lab.ROS2.serialize_cdr(packet, of))
+    messages[13] = (topic, of, at_ns, whole[:10])  # within its time stamp
+    sink, _ = played(write_ros2(tmp_path / "run", messages), decode_threads=threads)
+    assert numbers(sink) == sink.ids == [*range(13), *range(20, 25)]
+    assert sink.drops == [(13, "corrupt"), *((at, "no_key_frame") for at in range(14, 20))]
+    assert [frame.stamp_ns for frame in sink.frames] == [stamp_of(n) for n in sink.ids]
+
+
 @pytest.mark.parametrize("encoding", ["h264", "libx264", "h264;yuv420p;bgr8;bgr8"])
 def test_packets_of_ffmpeg_image_transport_play(tmp_path, encoding):
     sink, _ = played(write_ros2(tmp_path / "run", bag_lab.packets(12, encoding)))

@@ -29,6 +29,9 @@ class MessageReader(Protocol):
     def feed(self, message: Any, stamp_ns: int) -> None:
         """Take one message; `stamp_ns` is when its picture was taken."""
 
+    def lost(self) -> None:
+        """The next message cannot be read: its picture is dropped as `corrupt`."""
+
     def flush(self) -> None:
         """Deliver what is still under way."""
 
@@ -68,9 +71,13 @@ class ImageReader:
         """Deliver one; an incomplete one is dropped as `corrupt`."""
         rgb = rgb_of_image(message)
         if rgb is None:
-            self._delivery.lost(CORRUPT)
+            self.lost()
         else:
             self._delivery.picture(rgb, stamp_ns)
+
+    def lost(self) -> None:
+        """Others do not depend on it."""
+        self._delivery.lost(CORRUPT)
 
     def flush(self) -> None:
         """Nothing is ever under way."""
@@ -89,9 +96,13 @@ class CompressedImageReader:
         """
         rgb = rgb_of_still(bytes(message.data), upright=False)
         if rgb is None:
-            self._delivery.lost(CORRUPT)
+            self.lost()
         else:
             self._delivery.picture(rgb, stamp_ns)
+
+    def lost(self) -> None:
+        """Others do not depend on it."""
+        self._delivery.lost(CORRUPT)
 
     def flush(self) -> None:
         """Nothing is ever under way."""

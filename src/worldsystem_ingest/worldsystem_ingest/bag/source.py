@@ -39,7 +39,7 @@ from worldsystem_ingest.codec.pictures import camera_of_size
 from worldsystem_ingest.config import IngestConfig
 from worldsystem_ingest.files.delivery import Delivery, camera_with_focal
 from worldsystem_ingest.files.video_file import pace_of
-from worldsystem_ingest.sink import CORRUPT, Sink, Summary
+from worldsystem_ingest.sink import Sink, Summary
 
 _log = logging.getLogger(__name__)
 _READABLE = ("cdr", "ros1")
@@ -108,23 +108,21 @@ class BagSource:
             if stop.is_set():
                 break
             self._position_ns = message.log_ns
-            self._take(message, reader, delivery, sink)
+            self._take(message, reader, sink)
         reader.flush()
         broken = None if stop.is_set() else self._recording.broken
         if broken:
             broken = f"the bag is not whole, {delivery.next_id} pictures are there: {broken}"
         return Summary(frames=delivery.frames, broken=broken)
 
-    def _take(
-        self, message: Recorded, reader: MessageReader, delivery: Delivery, sink: Sink
-    ) -> None:
+    def _take(self, message: Recorded, reader: MessageReader, sink: Sink) -> None:
         is_picture = message.channel.topic == self._channel.topic
         try:
             decoded = self._messages.decode(message)
         except BagBroken as error:
             _log.debug("%s", error)
             if is_picture:
-                delivery.lost(CORRUPT)
+                reader.lost()
             return
         stamp_ns = self._shift_ns + self._stamp_ns(decoded, message)
         if is_picture:

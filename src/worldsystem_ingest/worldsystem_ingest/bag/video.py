@@ -11,6 +11,7 @@ from worldsystem_ingest.codec.decoder import SYNTAX, Decoder, DecoderSettings
 from worldsystem_ingest.codec.entry import Entry
 from worldsystem_ingest.config import IngestConfig
 from worldsystem_ingest.files.delivery import Delivery
+from worldsystem_ingest.sink import CORRUPT
 
 
 class VideoReader:
@@ -36,6 +37,11 @@ class VideoReader:
             data = self._sets.annexb() + with_start_code(data)
         index = self._delivery.coded(data, is_key, stamp_ns)
         self._delivery.settle(self._decoder.feed(index, data, is_key))
+
+    def lost(self) -> None:
+        """The pictures up to the next key frame may depend on it, and are lost, too."""
+        self._delivery.settle(self._decoder.missing())
+        self._delivery.lost(CORRUPT)
 
     def flush(self) -> None:
         """Deliver what is still under way."""
