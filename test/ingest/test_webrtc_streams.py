@@ -99,6 +99,23 @@ def test_a_stream_of_vp8_alone_is_kept_when_another_is_asked_for():
     assert server.sink.units == []
 
 
+def test_an_offer_is_answered_with_the_addresses_of_now(monkeypatch):
+    """A machine that changes its network needs no restart."""
+    now: list[str] = []
+    monkeypatch.setattr("worldsystem_ingest.webrtc.whip.addresses_of", lambda host: list(now))
+
+    async def run(server: RunningServer) -> None:
+        for address in ("127.0.0.1", "127.0.0.2"):
+            now[:] = [address]
+            _, session, answer = await post(server, "left", await any_offer())
+            lines = [line for line in answer.splitlines() if line.startswith("a=candidate")]
+            assert {line.split()[4] for line in lines} == {address}
+            await delete(session)
+
+    with serving() as server:
+        asyncio.run(run(server))
+
+
 def test_a_stream_that_was_forgotten_while_its_offer_came_is_made_anew():
     async def run(server: RunningServer) -> None:
         offer = (await any_offer()).encode()

@@ -9,6 +9,7 @@ import ipaddress
 import logging
 import socket
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from aiohttp import web
@@ -85,6 +86,7 @@ class WhipEndpoint:
         settings = await self._ready()
         if settings is None:
             raise _refused(web.HTTPServiceUnavailable, f"{self._missing}; {_INSTALL}")
+        settings = replace(settings, addresses=await self._addresses())
         stream = self._stream(request, name)  # it may have made room for another since
         try:
             async with asyncio.timeout(_ANSWER_TIMEOUT_S):  # opens at once, as `wait_for` need not
@@ -150,6 +152,15 @@ class WhipEndpoint:
 
         return answer
 
+    async def _addresses(self) -> list[str]:
+        """Those of now, since networks change; in another thread, as a host may be a name."""
+        loop, host = asyncio.get_running_loop(), self._config.host
+        try:
+            return await loop.run_in_executor(None, addresses_of, host)
+        except OSError as error:
+            what = f"'{host}' has no address now ({error.strerror})"
+            raise _refused(web.HTTPServiceUnavailable, what) from error
+
     async def _ready(self) -> ReceiverSettings | None:
         """The settings for receivers; None when aiortc cannot be imported, for which see the log.
 
@@ -166,7 +177,7 @@ class WhipEndpoint:
             return None
         config = self._config
         self._settings = receiver.ReceiverSettings(
-            addresses=addresses_of(config.host),
+            addresses=[],  # each offer gets those of its time
             stun_servers=[url.strip() for url in config.stun_servers.split(",") if url.strip()],
             wait_s=config.webrtc_wait_s,
             silence_s=_SILENCE_S,
