@@ -74,6 +74,42 @@ def test_a_description_that_is_not_understood_changes_nothing():
     assert heard.ids == [0, 1, 2]
 
 
+def test_a_codec_that_is_not_known_is_answered_and_leaves_nothing_of_the_sender_before():
+    heard = Heard()
+    session = heard.session()
+    session.take_control(DESCRIBED)
+    session.connected()
+    with pytest.raises(ProtocolError, match="unknown codec 'av1'; known: h264, h265"):
+        session.take_control(DESCRIBED.replace("h265", "av1"))
+    take_all(session, packets_of(encode(10)))
+    assert [unit.codec for unit, _ in heard.delivered] == ["h264"] * 10
+    assert heard.sink.drops == []
+    assert session.camera is None
+
+
+@pytest.mark.parametrize(
+    ("name", "codec"),
+    [
+        ("avc1.42E01E", "h264"),
+        ("avc3.640028", "h264"),
+        ("H.264", "h264"),
+        ("hev1.1.6.L93.B0", "h265"),
+        ("hvc1.1.6.L93", "h265"),
+        ("video/hevc", "h265"),
+    ],
+)
+def test_codecs_may_be_named_as_browsers_do(name, codec):
+    heard = Heard()
+    session = heard.session()
+    other = {"h264": "h265", "h265": "h264"}[codec]
+    session.take_control(DESCRIBED.replace("h265", other))
+    session.connected()
+    session.take_control(DESCRIBED.replace("h265", name))
+    take_all(session, h265_packets(10) if codec == "h265" else packets_of(encode(10)))
+    assert [unit.codec for unit, _ in heard.delivered] == [codec] * 10
+    assert heard.sink.drops == []
+
+
 def h265_packets(count: int, first: int = 0) -> list[bytes]:
     """The drone app's messages; key frames carry their parameter sets."""
     kinds = {True: PacketType.KEY_FRAME, False: PacketType.FRAME}

@@ -10,15 +10,10 @@ from worldsystem_ingest.codec.entry import Entry
 from worldsystem_ingest.sink import CORRUPT, NO_PARAMETER_SETS
 
 _NAMES = {
-    "h264": "h264",
-    "avc": "h264",
-    "avc1": "h264",
-    "video/avc": "h264",
-    "h265": "h265",
-    "hevc": "h265",
-    "hvc1": "h265",
-    "video/hevc": "h265",
+    "h264": ("h264", "h.264", "avc", "avc1", "avc3", "video/avc", "video/h264"),
+    "h265": ("h265", "h.265", "hevc", "hvc1", "hev1", "video/hevc", "video/h265"),
 }
+_CODECS = {name: codec for codec, names in _NAMES.items() for name in names}
 _SYNTAXES = {"h264": h264, "h265": h265}
 _KEY_TYPES = {"h264": frozenset({h264.IDR_SLICE}), "h265": h265.IRAP_TYPES}
 
@@ -42,6 +37,12 @@ class Assembled:
     is_key: bool
 
 
+def codec_named(name: str) -> str | None:
+    """`h264` or `h265` by any of its names, also as browsers write them (`avc1.42E01E`)."""
+    name = name.lower()
+    return _CODECS.get(name) or _CODECS.get(name.partition(".")[0])
+
+
 class Assembly:
     """Remembers parameter sets and puts them in front of the key frames that lack them."""
 
@@ -51,7 +52,7 @@ class Assembly:
 
     def use_codec(self, name: str) -> None:
         """The sender says what it encodes; names that are not known change nothing."""
-        codec = _NAMES.get(name.lower())
+        codec = codec_named(name)
         if codec and codec != self.codec:
             self.codec = codec
             self._sets = _SYNTAXES[codec].ParameterSets()

@@ -20,6 +20,7 @@ from worldsystem_core.telemetry import (
     Quaternion,
     Telemetry,
 )
+from worldsystem_ingest.codec.assembly import codec_named
 from worldsystem_ingest.sender import fields
 from worldsystem_ingest.sender.fields import Message, Quantity
 
@@ -113,8 +114,14 @@ def camera_from(message: Message) -> Camera | None:
 
 
 def codec_from(message: Message) -> str:
-    """The codec's name in a `video_config`; empty when it holds none."""
-    return str(_config_of(message).get("codec", ""))[:40]
+    """`h264` or `h265`, as a `video_config` names it; empty when it names none."""
+    name = _config_of(message).get("codec")
+    if name in (None, ""):
+        return ""
+    codec = codec_named(str(name))
+    if codec is None:
+        raise ProtocolError(f"unknown codec {str(name)[:40]!r}; known: h264, h265")
+    return codec
 
 
 def _config_of(message: Message) -> Message:
