@@ -149,6 +149,21 @@ def test_a_message_over_the_limit_is_refused_by_its_code(path, caplog):
     assert not caplog.records
 
 
+def test_a_text_beyond_its_bound_is_answered_unread_and_the_connection_goes_on():
+    def ping(name: int, padding: int) -> str:
+        return json.dumps({"type": "ping", "id": name, "padding": "x" * padding})
+
+    with serving() as server:
+        messages = [ping(1, 2**18), ping(2, 2**17)]
+        told = asyncio.run(send(server.url("/ws/video"), messages, answers_wait_s=0.5))
+        bad_messages = server.source.status().streams["camera"].bad_messages
+    said = [json.loads(text) for text in told]
+    assert [message["id"] for message in said if message["type"] == "pong"] == [2]
+    (error,) = [message["message"] for message in said if message["type"] == "error"]
+    assert "262144 are the most" in error
+    assert bad_messages == 1
+
+
 def test_compressed_messages_are_not_taken():
     with serving() as server:
         with connected(server, "/ws/video") as raw:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import time
 import tracemalloc
 from collections import Counter
@@ -197,6 +198,29 @@ def test_a_senders_ping_is_answered_with_our_time():
     (pong,) = heard.said_of("pong")
     assert pong["id"] == "a"
     assert abs(int(str(pong["sent_ns"])) - time.time_ns()) < 10**9
+
+
+@pytest.mark.parametrize("name", [None, 7, -1.5, "x" * 64])
+def test_a_ping_is_answered_by_its_own_name(name):
+    heard = Heard()
+    heard.session().take_control(json.dumps({"type": "ping", "id": name}))
+    (pong,) = heard.said_of("pong")
+    assert pong["id"] == name
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["x" * 65, "x" * 10**6, [1] * 10**5, {"a": 1}, 10**30, math.nan],
+    ids=["long", "huge", "list", "object", "number", "nan"],
+)
+def test_a_ping_with_a_huge_name_is_refused_in_few_words(name):
+    """Answers wait for a sender that may read none."""
+    heard = Heard()
+    session = heard.session()
+    with pytest.raises(ProtocolError, match="up to 64 characters") as refused:
+        session.take_control(json.dumps({"type": "ping", "id": name}))
+    assert len(str(refused.value)) < 200
+    assert heard.said_of("pong") == []
 
 
 def test_key_frames_are_asked_for_ever_more_rarely_until_one_comes():

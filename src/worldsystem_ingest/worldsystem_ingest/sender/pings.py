@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections import OrderedDict
 
 from worldsystem_core.errors import ProtocolError
@@ -11,6 +13,7 @@ from worldsystem_ingest.sender.fields import Message
 from worldsystem_ingest.sender.round_trips import RoundTrip
 
 _MOST_OPEN = 16
+_LONGEST_ID, _LARGEST_ID = 64, 2**64
 _SILENT_AFTER = 10  # a sender that never answered so many does not know pings
 
 
@@ -53,3 +56,24 @@ class Pings:
             return None
         self._unanswered = 0
         return RoundTrip(sent_ns, received_ns, answered_ns, back_ns)
+
+
+def pong_to(ping: Message, received_ns: int) -> dict[str, object]:
+    """The answer to a sender's own ping, with our times.
+
+    Raises `ProtocolError` for an id that is more than a short name: answers wait in memory.
+    """
+    name = ping.get("id")
+    if not _is_short(name):
+        raise ProtocolError(
+            f'the "id" of a ping is a number or text of up to {_LONGEST_ID} characters'
+        )
+    return {"type": "pong", "id": name, "received_ns": received_ns, "sent_ns": time.time_ns()}
+
+
+def _is_short(name: object) -> bool:
+    if isinstance(name, str):
+        return len(name) <= _LONGEST_ID
+    if isinstance(name, float):
+        return math.isfinite(name)
+    return name is None or (isinstance(name, int) and abs(name) < _LARGEST_ID)

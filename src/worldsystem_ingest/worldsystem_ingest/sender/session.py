@@ -17,7 +17,7 @@ from worldsystem_ingest.sender.clock import ClockEstimator
 from worldsystem_ingest.sender.feedback import BitrateControl, KeyFrameRequests, Say
 from worldsystem_ingest.sender.fields import Message
 from worldsystem_ingest.sender.numbering import FrameNumbers, Numbered
-from worldsystem_ingest.sender.pings import Pings
+from worldsystem_ingest.sender.pings import Pings, pong_to
 from worldsystem_ingest.sender.quality import LinkMonitor, LinkQuality
 from worldsystem_ingest.sender.telemetry import TelemetryReader
 from worldsystem_ingest.sender.telemetry_clock import TelemetryClock
@@ -177,8 +177,7 @@ class SenderSession:
         elif message["type"] == "pong":
             self._take_pong(message, arrival_ns)
         elif message["type"] == "ping":
-            answer = {"type": "pong", "id": message.get("id"), "received_ns": arrival_ns}
-            self._say(answer | {"sent_ns": time.time_ns()})
+            self._say(pong_to(message, arrival_ns))
 
     def take_telemetry(self, text: str) -> None:
         """One text message of `/ws/phone`."""

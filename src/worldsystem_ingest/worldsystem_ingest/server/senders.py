@@ -125,6 +125,7 @@ class Senders:
         text = stream.session.take_control if binary else stream.session.take_telemetry
         try:
             if message.type is WSMsgType.TEXT:
+                _check_length(message.data)
                 text(message.data)
             elif message.type is WSMsgType.BINARY and binary:
                 binary(message.data)
@@ -137,3 +138,9 @@ class Senders:
         except Exception as error:  # the edge of the thread: the sink failed, `run` raises it
             self._failed(error)
         return time.thread_time() - began_s
+
+
+def _check_length(text: str) -> None:
+    """Raise `ProtocolError` for more text than anything that is told here takes."""
+    if len(text) > _LARGEST_TEXT_BYTES:
+        raise ProtocolError(f"a text of {len(text)} characters; {_LARGEST_TEXT_BYTES} are the most")
