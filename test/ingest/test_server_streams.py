@@ -5,13 +5,27 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 import time
 from functools import cache
 
 import pytest
 import websockets
-from ingest_lab import AccessUnit, RunningServer, encode, number_in, packets_of, send, serving
+from ingest_lab import (
+    AccessUnit,
+    MemorySink,
+    RunningServer,
+    encode,
+    number_in,
+    packets_of,
+    send,
+    serving,
+)
 from test_server import fetch
+
+from worldsystem_ingest.codec import live_decoding
+from worldsystem_ingest.config import IngestConfig
+from worldsystem_ingest.stream.registry import StreamRegistry, Surroundings
 
 
 @cache
@@ -92,6 +106,23 @@ def test_a_name_that_topics_cannot_have_is_refused(name):
             asyncio.run(connect(server.url(f"/ws/video?stream={name}")))
         assert list(server.source.status().streams) == ["camera"]
     assert "a-z" in json.loads(refused.value.response.body)["error"]
+
+
+def test_forgetting_streams_that_carried_nothing_keeps_nobody_waiting(monkeypatch):
+    """It is done in the network thread, in which all video stands meanwhile."""
+    monkeypatch.setattr(live_decoding, "_POLL_S", 30.0)
+    errors: list[BaseException] = []
+    around = Surroundings(MemorySink(), IngestConfig(), errors.append, lambda action: None)
+    registry = StreamRegistry(around)
+    leases = [registry.stream(f"empty{number}").claim(lambda: None) for number in range(3)]
+    for lease in leases:
+        lease.release()
+    began_s = time.monotonic()
+    registry.stream("next")
+    assert time.monotonic() - began_s < 5.0
+    assert [stream.name for stream in registry] == ["camera", "next"]
+    assert not [t for t in threading.enumerate() if t.name.startswith("ingest-decode-empty")]
+    assert errors == []
 
 
 def test_streams_that_carried_nothing_make_room_and_others_stay():

@@ -94,6 +94,10 @@ class LiveDecoding:
                 self._count_bytes(-len(queued.unit.data))
                 self._decode(queued)
 
+    def take_no_more(self) -> None:
+        """What comes from now on is dropped as `stopped`; `run` need not wait for it."""
+        self._queue.close()
+
     def close(self) -> None:
         """Settle what is left; call when the network has ended and `run` has returned."""
         self._queue.close()

@@ -153,8 +153,9 @@ class VideoStream:
         self.relay.publish(unit)
 
     def close(self) -> None:
-        """End the decoding and settle every picture; call when the network thread has ended."""
+        """End the decoding and settle every picture; call when nothing comes any more."""
         self._stop.set()
+        self.decoding.take_no_more()  # its thread would sleep on, and who closes may be the network
         if self._thread:
             self._thread.join(_JOIN_S)
         self.decoding.close()
