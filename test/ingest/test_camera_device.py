@@ -85,6 +85,21 @@ def test_a_missing_camera_is_an_error_that_lists_those_that_are_there(tmp_path, 
         CameraDevice("/dev/video99", IngestConfig())
 
 
+def test_a_camera_that_is_away_for_long_does_not_fill_the_log(tmp_path, monkeypatch, caplog):
+    (tmp_path / "video0").touch()
+    monkeypatch.setattr(camera_device, "_DEVICES", tmp_path)
+
+    def away(request: CaptureRequest) -> None:
+        raise FileNotFoundError
+
+    monkeypatch.setattr(camera_device, "open_device", away)
+    config = IngestConfig(backoff_first_s=0.01, backoff_max_s=0.01, connect_attempts=20)
+    with pytest.raises(SourceError, match="given up after 20 tries"):
+        CameraDevice("0", config).run(MemorySink(), threading.Event())
+    (warning,) = [record for record in caplog.records if record.levelname == "WARNING"]
+    assert "is not there; was it unplugged?; trying again in" in warning.getMessage()
+
+
 def test_the_kernels_stamp_becomes_host_time():
     now_ns, monotonic_ns = 1_700_000_000 * SECOND, 5_000 * SECOND
     taken_ns = capture_ns(monotonic_ns - 30_000_000, now_ns, monotonic_ns)

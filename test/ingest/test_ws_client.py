@@ -278,6 +278,17 @@ def test_a_server_that_is_not_there_is_given_up_after_so_many_attempts():
     assert isinstance(client.results[0], SourceError)
 
 
+def test_a_server_that_is_away_for_long_does_not_fill_the_log(caplog):
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    pace = {"backoff_first_s": 0.01, "backoff_max_s": 0.01}
+    with Client(f"ws://127.0.0.1:{port}", connect_attempts=20, **pace) as client:
+        wait_until(lambda: bool(client.results))
+    assert "given up after 20 attempts" in str(client.results[0])
+    (warning,) = [record for record in caplog.records if record.levelname == "WARNING"]
+    assert f"127.0.0.1:{port}" in warning.getMessage()
+
+
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tls")

@@ -21,7 +21,7 @@ from worldsystem_ingest.files.delivery import Delivery, camera_with_focal
 from worldsystem_ingest.files.packets import PacketReader, packet_reader
 from worldsystem_ingest.files.video_file import rate_of
 from worldsystem_ingest.sink import Sink, Summary
-from worldsystem_ingest.url.backoff import Backoff
+from worldsystem_ingest.url.backoff import Backoff, SparseWarnings
 
 _log = logging.getLogger(__name__)
 _DEVICES = Path("/dev")
@@ -123,6 +123,7 @@ class CameraDevice:
     def __init__(self, address: str, config: IngestConfig) -> None:
         self._request = capture_request(address)
         self._config = config
+        self._warnings = SparseWarnings(_log)
         self._state = "not opened yet"
         self._since = _now()
         self._attempts = 0
@@ -171,7 +172,7 @@ class CameraDevice:
             self._enter("waiting")
             if config.connect_attempts and backoff.failures >= config.connect_attempts:
                 raise SourceError(f"{device}: {self._error}; given up after {self._attempts} tries")
-            _log.warning("%s: %s; opening it again in %.1f s", device, self._error, wait_s)
+            self._warnings.warn(f"{device}: {self._error}", wait_s)
             stop.wait(wait_s)
         self._enter("ended")
         return Summary(frames=delivery.frames)
@@ -205,6 +206,7 @@ class CameraDevice:
                 stop.wait(_POLL_S)
                 continue
             heard_s = time.monotonic()
+            self._warnings.over(f"{self._request.device}: pictures come")
             arrival_ns = stamp_ns = time.time_ns()
             if packet.pts is not None:
                 kernel_ns = round(packet.pts * packet.time_base * 10**9)

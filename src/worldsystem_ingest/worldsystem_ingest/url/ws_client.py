@@ -32,7 +32,7 @@ from worldsystem_ingest.files.delivery import camera_with_focal
 from worldsystem_ingest.passing import PassingSink
 from worldsystem_ingest.sink import Sink, Summary
 from worldsystem_ingest.stream.counters import CountingSink
-from worldsystem_ingest.url.backoff import Backoff
+from worldsystem_ingest.url.backoff import Backoff, SparseWarnings
 from worldsystem_ingest.url.link import address_parts
 from worldsystem_ingest.url.relayed import RelayedVideo
 
@@ -65,6 +65,7 @@ class WsClient:
         self._url = _full_url(url)
         self._shown = without_secrets(self._url)
         self._config = config
+        self._warnings = SparseWarnings(_log)
         self._state, self._since = "not opened yet", _now()
         self._connections = self._attempts = 0
         self._error = ""
@@ -154,7 +155,7 @@ class WsClient:
                 f"{self._shown}: {self._error}; given up after {backoff.failures} attempts. Is the "
                 f"server running, and the address right?"
             )
-        _log.warning("%s: %s; connecting again in %.1f s", self._shown, self._error, wait_s)
+        self._warnings.warn(f"{self._shown}: {self._error}", wait_s)
         stop.wait(wait_s)
 
     async def _connection(self, video: RelayedVideo, stop: threading.Event) -> None:
@@ -199,6 +200,7 @@ class WsClient:
                 continue
             self._heard_s, self._silent, pong = time.monotonic(), False, None
             self._attempts = 0
+            self._warnings.over(f"{self._shown}: video comes")
             video.take(message)
 
     def _enter(self, state: str) -> None:
