@@ -171,6 +171,11 @@ def test_all_faults_at_once_leave_the_ledger_exact():
     assert expected.decodable <= set(sink.ids)
 
 
+def wait_for_more(sink: TimedSink, pictures: int) -> None:
+    enough = len(sink.shown_ns) + pictures
+    wait_until(lambda: len(sink.shown_ns) >= enough)
+
+
 def test_a_torn_link_is_used_again_as_soon_as_it_is_mended():
     sink, faults = TimedSink(), LinkFaults()
     flight = Flight(count=180, fps=60.0)
@@ -178,7 +183,7 @@ def test_a_torn_link_is_used_again_as_soon_as_it_is_mended():
         flying = pool.submit(send_flight, link.url, faults, flight, backoff=Backoff(0.05, 0.4))
         mended_ns = []
         for _ in range(2):
-            wait_until(lambda enough=len(sink.shown_ns) + 15: len(sink.shown_ns) > enough)
+            wait_for_more(sink, 15)
             link.tear()
             time.sleep(0.3)
             link.mend()
