@@ -86,6 +86,39 @@ def test_the_change_of_the_unit_outlasts_later_moves():
     assert (place(one, 1), one.point_scale, one.scale) == (2.0, {1: 20.0}, ScaleState.METRIC)
 
 
+def test_moves_in_the_old_unit_are_not_joined_with_the_change_of_the_unit():
+    """A reader takes how much the root grew from all sizes that are told with it."""
+    old = moved(2, 1.0, point_scale={2: 1.0})
+    change = moved(1, 20.0, point_scale={1: 20.0}, scale=ScaleState.METRIC)
+    before, after = joined([old, change])
+    assert (before.point_scale, before.scale) == ({2: 1.0}, None)
+    assert (after.point_scale, after.scale) == ({1: 20.0}, ScaleState.METRIC)
+    third = moved(2, 20.0, point_scale={2: 20.0}, scale=ScaleState.METRIC)
+    _, whole = joined([old, change, third])
+    assert whole.point_scale == {1: 20.0, 2: 20.0}
+
+
+def test_moves_of_those_that_the_change_of_the_unit_tells_anew_are_joined_with_it():
+    change = moved(1, 20.0, point_scale={1: 20.0}, scale=ScaleState.METRIC)
+    (one,) = joined([moved(1, 1.0, point_scale={1: 1.0}), change])
+    assert (place(one, 1), one.point_scale, one.scale) == (20.0, {1: 20.0}, ScaleState.METRIC)
+
+
+def test_a_full_inbox_that_hears_the_unit_change_loses_no_correction_and_stays_small():
+    inbox, lost = inbox_of(2)
+    for number in range(30):
+        inbox.put(moved(number, 1.0, point_scale={number: 1.0}))
+    for number in range(30):
+        scale = {"point_scale": {number: 20.0}, "scale": ScaleState.METRIC}
+        inbox.put(moved(number, 20.0, **scale))
+        assert len(inbox) <= 4
+    events = taken(inbox)
+    assert lost == []
+    in_new_unit = [event for event in events if event.scale is not None]
+    assert {key for event in in_new_unit for key in event.world_from_cam} == set(range(30))
+    assert all(set(event.point_scale.values()) == {20.0} for event in in_new_unit)
+
+
 def test_moves_and_removals_keep_their_order():
     heir = Successor(2, pose(3.0))
     inbox, _ = inbox_of(1)

@@ -11,7 +11,8 @@ import pytest
 from voxel_lab import assert_same_voxels
 
 from worldsystem_core.geometry.se3 import pose_from
-from worldsystem_core.reconstruction import ScaleState
+from worldsystem_core.keyframe_inbox import joined
+from worldsystem_core.reconstruction import MovedKeyframes, ScaleState
 
 RATIO = 16.0
 """A power of two, so that lengths are rounded alike in both units."""
@@ -86,6 +87,24 @@ def test_what_waits_to_move_when_the_unit_changes_goes_where_it_was_told(
     new = in_new_unit(poses)
     tell(mesher, new, each, idles=idles)
     mesher.settle(2)
+    assert_same_voxels(mesher, in_the_new_unit_from_the_beginning(make_mesher, keyframes, new))
+
+
+def test_corrections_that_waited_for_a_busy_mesher_do_not_keep_the_unit_from_changing(
+    make_mesher, sphere_keyframes
+):
+    """It takes what waits at once, made one as far as it can be: moves of before the change, and
+    the first few messages of the change."""
+    keyframes = sphere_keyframes(COUNT)
+    mesher = settled(make_mesher, keyframes)
+    poses = moved_aside({k.id: k.world_from_cam for k in keyframes}, range(COUNT))
+    new = in_new_unit(poses)
+    changes = [MovedKeyframes({i: new[i]}, {i: RATIO}, ScaleState.METRIC) for i in range(4)]
+    for event in joined([MovedKeyframes(poses, dict.fromkeys(poses, 1.0)), *changes]):
+        mesher.move(event.world_from_cam, event.point_scale, event.scale)
+    tell(mesher, {i: new[i] for i in range(4, COUNT)}, 1)
+    mesher.settle(2)
+    assert mesher.stats()["voxel"] == VOXEL * RATIO
     assert_same_voxels(mesher, in_the_new_unit_from_the_beginning(make_mesher, keyframes, new))
 
 

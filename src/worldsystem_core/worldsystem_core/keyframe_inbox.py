@@ -119,6 +119,7 @@ def joined(corrections: Iterable[Correction]) -> Sequence[Correction]:
     """The same corrections with neighbours of a kind made one.
 
     Poses and sizes are of now, not steps: who is told only the last ones ends in the same state.
+    Moves in the unit of before are not made one with those that change the unit.
     """
     found: list[Correction] = []
     for correction in corrections:
@@ -133,17 +134,25 @@ def joined(corrections: Iterable[Correction]) -> Sequence[Correction]:
 def _both(first: Told, then: Told) -> Correction | None:
     """One that does what both do, one after the other; None when they are not of a kind."""
     if isinstance(first, MovedKeyframes) and isinstance(then, MovedKeyframes):
-        return MovedKeyframes(
-            first.world_from_cam | then.world_from_cam,
-            first.point_scale | then.point_scale,
-            first.scale if then.scale is None else then.scale,
-        )
+        return _both_moves(first, then)
     if isinstance(first, RemovedKeyframes) and isinstance(then, RemovedKeyframes):
         successors = first.successors | then.successors
         return RemovedKeyframes((*first.ids, *then.ids), successors)
     if isinstance(first, ToldAgain) and isinstance(then, ToldAgain):
         return ToldAgain(first.world_from_cam | then.world_from_cam)
     return None
+
+
+def _both_moves(first: MovedKeyframes, then: MovedKeyframes) -> MovedKeyframes | None:
+    """None where `then` changes the unit, and `first` tells of others in the one of before."""
+    says_unit = then.scale is not None and then.scale is not first.scale
+    if says_unit and not first.world_from_cam.keys() <= then.world_from_cam.keys():
+        return None
+    return MovedKeyframes(
+        first.world_from_cam | then.world_from_cam,
+        first.point_scale | then.point_scale,
+        first.scale if then.scale is None else then.scale,
+    )
 
 
 def _told_again(keyframe: Keyframe) -> ToldAgain:
