@@ -100,9 +100,9 @@ class Run:
             if isinstance(event, NewKeyframe):
                 mesher.integrate(event.keyframe)
             elif isinstance(event, MovedKeyframes):
-                mesher.move(event.world_from_cam)
+                mesher.move(event.world_from_cam, event.point_scale, event.scale)
             elif isinstance(event, RemovedKeyframes):
-                mesher.remove(event.ids)
+                mesher.remove(event.ids, event.heirs)
         mesher.settle(stamp_ns=0)
         mesh = mesher.mesh()
         mesher.close()

@@ -204,6 +204,22 @@ def test_blocks_beside_a_surface_stay_however_old(flown):
     assert mesher.stats()["forgotten_blocks"] < held(there) / 2
 
 
+def test_what_was_not_drawn_yet_is_not_forgotten(flown):
+    """Who fuses a recording draws it once, at the end."""
+    seen = [wall(k) for k in range(3)]
+    away = [replace(wall(k), world_from_cam=at(z=-50.0)) for k in range(3, 63)]
+    found = []
+    for settings in ({}, {"forget_keyframes": 0}):
+        mesher = flown([], **settings)
+        for keyframe in (*seen, *away):
+            mesher.integrate(keyframe)
+        mesher.settle(100)
+        vertices = mesher.mesh().vertices
+        found.append(vertices[vertices[:, 2] > 0])
+    assert len(found[1]) > 100
+    np.testing.assert_array_equal(*found)
+
+
 def test_blocks_on_disk_are_let_go_there(flown, tmp_path):
     away = np.eye(4)
     away[2, 3] = -50.0

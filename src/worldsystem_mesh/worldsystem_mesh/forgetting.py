@@ -34,9 +34,10 @@ class Forgetting:
     """Goes through the blocks of `volume`, some with every fourth view; `surface` says which have
     one.
 
-    A block goes that was in no view's band for `after` views and near which there is no surface.
-    Whoever measures one there gets an empty block of the same number. What is forgotten depends on
-    the views, and on what `refusion` has still to make: blocks that are to get a surface stay.
+    A block goes that was in no view's band for `after` views and near which there is no surface;
+    what is still to be drawn counts as one, as it may be drawn only after the last view. Whoever
+    measures one there gets an empty block of the same number. What is forgotten depends on the
+    views, and on what `refusion` has still to make: blocks that are to get a surface stay.
     """
 
     def __init__(
@@ -69,14 +70,15 @@ class Forgetting:
         self._in_band[band] = np.maximum(self._in_band[band], order)
 
     def _old(self, order: int) -> Int32[np.ndarray, "n"]:
-        """The next blocks in turn that have voxels, no surface, and were not measured for long, nor
-        are about to be."""
+        """The next blocks in turn that have voxels, neither a surface nor one to be drawn, and were
+        not measured for long, nor are about to be."""
         count = self._volume.block_count
         if self._next >= count:
             self._next = 0
         chosen = np.arange(self._next, min(self._next + LOOKED_AT, count), dtype=np.int32)
         chosen = chosen[self._in_band[chosen] < order - self._after]
-        chosen = chosen[self._volume.pool.holds(chosen) & ~self._surface.has_surface(chosen)]
+        chosen = chosen[self._volume.pool.holds(chosen)]
+        chosen = chosen[~self._shows(chosen)]
         chosen = chosen[~self._refusion.is_due(chosen)]
         some: Int32[np.ndarray, "n"] = chosen[:FORGOTTEN_AT_ONCE]
         self._next = int(some[-1]) + 1 if len(chosen) > len(some) else self._next + LOOKED_AT
@@ -88,8 +90,12 @@ class Forgetting:
         numbers = self._volume.numbers(places)
         shown = np.zeros(len(numbers), bool)
         there = numbers >= 0
-        shown[there] = self._surface.has_surface(numbers[there])
+        shown[there] = self._shows(numbers[there])
         return np.asarray(~shown.reshape(len(blocks), -1).any(axis=1))
+
+    def _shows(self, blocks: Int32[np.ndarray, "n"]) -> Bool[np.ndarray, "n"]:
+        """Whether each block has a surface, or may have one once it is drawn."""
+        return np.asarray(self._surface.has_surface(blocks) | self._volume.is_dirty(blocks))
 
     def _reach(self, count: int) -> None:
         more = count - len(self._in_band)

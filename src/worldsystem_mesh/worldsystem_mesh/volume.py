@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import warp as wp
-from jaxtyping import Float32, Int, Int16, Int32, UInt8
+from jaxtyping import Bool, Float32, Int, Int16, Int32, UInt8
 
 from worldsystem_mesh import kernels_changes as changes
 from worldsystem_mesh import kernels_fusion as fusion
@@ -89,6 +89,10 @@ class BlockVolume:
     def change(self, blocks: Int[np.ndarray, "b"]) -> Float32[np.ndarray, "b"]:
         """How far the surface in each block has moved in all [voxels]; never shrinks."""
         return rows(self.state.change, blocks)
+
+    def is_dirty(self, blocks: Int[np.ndarray, "b"]) -> Bool[np.ndarray, "b"]:
+        """Whether each block is to be drawn again."""
+        return np.asarray(rows(self.state.is_dirty, blocks) != 0)
 
     def numbers(self, coords: Int[np.ndarray, "b 3"]) -> Int32[np.ndarray, "b"]:
         """Block numbers at the given block indices, -1 where there is none."""
