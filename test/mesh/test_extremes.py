@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from voxel_lab import assert_same_voxels
 
 from worldsystem_mesh.config import MeshConfig
 from worldsystem_mesh.extraction import SurfaceExtractor
@@ -84,9 +85,27 @@ def test_points_at_a_huge_distance_do_not_reach_back(make_mesher, sphere_keyfram
     mesher = make_mesher(max_depth_ratio=1e9)
     (keyframe, *_) = sphere_keyframes(6)
     pointmap = keyframe.pointmap.copy()
-    pointmap[60, 80] *= np.float32(1e8)
+    pointmap[64, 80] *= np.float32(1e8)  # of the pixels along whose rays free space is looked for
     mesher.integrate(replace(keyframe, pointmap=pointmap))
+    assert mesher.stats()["out_of_reach"] == 1
     assert mesher.stats()["blocks"] < 100_000
+
+
+def test_a_keyframe_told_a_hundred_million_times_as_large_ends_nothing(
+    make_mesher, sphere_keyframes
+):
+    """As a graph that has diverged tells it; what the others showed stays."""
+    keyframes = sphere_keyframes(3)
+    mesher, without = make_mesher(min_weight=0.5), make_mesher(min_weight=0.5)
+    for keyframe in keyframes:
+        mesher.integrate(keyframe)
+        if keyframe.id != 1:
+            without.integrate(keyframe)
+    mesher.move({1: keyframes[1].world_from_cam}, {1: 1e8})
+    for each in (mesher, without):
+        each.settle(0)
+    assert mesher.stats()["out_of_reach"] > 0
+    assert_same_voxels(mesher, without)
 
 
 def test_a_single_known_point_is_fused(make_mesher, sphere_keyframes):

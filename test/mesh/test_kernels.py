@@ -109,6 +109,17 @@ def test_the_blocks_of_a_view_are_those_along_its_rays(launcher):
     assert len(view.band) == len(found) == fused.block_count
 
 
+def test_a_point_that_is_too_far_away_is_in_no_block_and_counted(launcher):
+    view, step = random_view(0), 0.3
+    depth = np.rint(view.depth * (STEP / step)).astype(np.uint16)
+    depth[16, 24] = 60_000  # a ray of every walk, 180,000 voxels long
+    fused = BlockVolume(CONFIG, launcher, VOXEL)
+    view = fused.add(replace(view, depth=depth, depth_step=step))
+    expected = reference.band_blocks(twin_camera(view), volume.band_stride_px(view, VOXEL))
+    assert len(set(indices(fused, view.band)) ^ expected) <= 0.01 * len(expected)
+    assert fused.outside == 1
+
+
 def test_a_view_touches_existing_blocks_in_its_free_space(launcher):
     fused = BlockVolume(CONFIG, launcher, VOXEL)
     fused.add(random_view(0, nearer=20.0))

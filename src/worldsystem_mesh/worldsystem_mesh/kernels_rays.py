@@ -30,6 +30,10 @@ wp.set_module_options({"enable_backward": False, "max_unroll": 1, "fuse_fp": Fal
 RECENT_BLOCKS = 4096
 """Places of the blocks met last, 16 along each axis."""
 
+FARTHEST_VOXELS = 131072.0
+"""Points farther from their camera are left out: their keyframe's size is wrong by far. From 2^26
+voxels on a step along the ray would be rounded away, and the walk never end."""
+
 
 @wp.func
 def is_recent(recent: wp.array[wp.int64], x: wp.int32, y: wp.int32, z: wp.int32) -> wp.bool:
@@ -83,6 +87,9 @@ def touch_band(
     depth = float(view.depth[v, u]) * view.depth_step
     if depth <= 0.0:
         return
+    if depth > FARTHEST_VOXELS:
+        wp.atomic_add(volume.counters, OUTSIDE, 1)
+        return
     direction = ray(view, v, u)
     half = band(depth, view.truncation, view.depth_noise)
     z = depth - half
@@ -118,7 +125,7 @@ def touch_free_space(
     v = row * stride
     u = column * stride
     depth = float(view.depth[v, u]) * view.depth_step
-    if depth <= 0.0:
+    if depth <= 0.0 or depth > FARTHEST_VOXELS:
         return
     direction = ray(view, v, u)
     z = wp.float32(4.0)
@@ -133,8 +140,9 @@ def touch_free_space(
         moved = here - last
         if moved[0] != 0 or moved[1] != 0 or moved[2] != 0:
             last = here
-            inside = not is_outside(here[0], here[1], here[2])
-            if inside and not is_recent(recent, here[0], here[1], here[2]):
+            if is_outside(here[0], here[1], here[2]):
+                z = depth  # whoever leaves the lattice along a ray does not come back
+            elif not is_recent(recent, here[0], here[1], here[2]):
                 key = block_key(here[0], here[1], here[2])
                 block = find_block(volume.keys, volume.block_of_key, key)
                 if block >= 0 and volume.slot[block] != NEVER_IN:

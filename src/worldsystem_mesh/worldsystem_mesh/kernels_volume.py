@@ -46,8 +46,9 @@ UNKNOWN = 0
 
 BLOCKS, DIRTY, TOUCHED, LOST, PAGED, OUTSIDE, IN_BAND = 0, 1, 2, 3, 4, 5, 6
 """Meaning of the entries of `Volume.counters`. `LOST`: keys that found no place in the hash;
-`PAGED`: touches of blocks on disk; `OUTSIDE`: places beyond the lattice; `IN_BAND`: those of
-`TOUCHED` that are in the band. From `TOUCHED` on they begin anew with each view."""
+`PAGED`: touches of blocks on disk; `OUTSIDE`: places beyond the lattice, and points too far from
+their camera; `IN_BAND`: those of `TOUCHED` that are in the band. From `TOUCHED` on they begin anew
+with each view."""
 
 COUNTERS = 7
 

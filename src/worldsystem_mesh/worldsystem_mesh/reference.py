@@ -18,6 +18,7 @@ from worldsystem_core.reconstruction import Keyframe
 from worldsystem_core.surface import BlockIndex
 from worldsystem_mesh.cells import SurfaceCells
 from worldsystem_mesh.kernels_emission import SHARE_MARGIN, SHARE_STEPS
+from worldsystem_mesh.kernels_rays import FARTHEST_VOXELS
 from worldsystem_mesh.kernels_volume import (
     COLOUR_CHANGE,
     COLOUR_MEMORY,
@@ -72,11 +73,12 @@ class Camera:
         return min(max(self.depth_noise * depth, self.truncation), 16.0)
 
     def rays(self, stride: int) -> Iterator[tuple[float, Float64[np.ndarray, "3"]]]:
-        """Depth and world direction (of unit depth) of every known pixel on a grid."""
+        """Depth and world direction (of unit depth) of every known pixel on a grid that is not too
+        far away."""
         height, width = self.view.depth.shape
         camera = self.view.camera
         for v, u in product(range(0, height, stride), range(0, width, stride)):
-            if (depth := self.depth(v, u)) > 0:
+            if 0 < (depth := self.depth(v, u)) <= FARTHEST_VOXELS:
                 ray = np.array([(u - camera.cx) / camera.fx, (v - camera.cy) / camera.fy, 1.0])
                 yield depth, self.view.world_from_cam[:3, :3] @ ray
 
