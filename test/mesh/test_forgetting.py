@@ -233,6 +233,22 @@ def test_blocks_on_disk_are_let_go_there(flown, tmp_path):
     assert len(pool._pages) == int((pool.slot[: mesher.volume.block_count] == PAGED_OUT).sum()) > 0
 
 
+def test_drawing_gives_a_forgotten_block_no_voxels_back_while_others_are_on_disk(flown, tmp_path):
+    away = at(z=-50.0)
+    here = [wall(0), wall(1, noise_m=1.0), wall(2)]
+    there = [replace(wall(k), world_from_cam=away) for k in range(3, 40)]
+    mesher = flown([*here, *there], voxel=0.012, memory_mb=8, page_dir=str(tmp_path))
+    volume, before = mesher.volume, held(mesher)
+    assert volume.pool.is_paging
+    every = np.arange(volume.block_count, dtype=np.int32)
+    assert before < len(every)
+    drawn = list(mesher._extractor.surfaces(volume, every))
+    assert held(mesher) == before
+    counts = np.concatenate([part.cells.face_counts for part in drawn])
+    assert not counts[~volume.pool.holds(every)].any()
+    assert counts.any()
+
+
 def test_few_blocks_are_looked_at_with_each_view(flown, monkeypatch):
     monkeypatch.setattr(forgetting, "LOOKED_AT", 16)
     monkeypatch.setattr(forgetting, "FORGOTTEN_AT_ONCE", 2)

@@ -63,7 +63,8 @@ class SurfaceExtractor:
     def surfaces(self, volume: BlockVolume, blocks: Int32[np.ndarray, "b"]) -> Iterator[Extracted]:
         """Yield the surface of `blocks`, in their order, some at a time; versions are 0.
 
-        While blocks are on disk, so few at a time that they and their neighbours fit in memory.
+        While blocks are on disk, so few at a time that they and their neighbours fit in memory;
+        those that were forgotten stay so, and are unknown.
         """
         paging = volume.pool.is_paging
         most = self._batch_blocks
@@ -71,7 +72,8 @@ class SurfaceExtractor:
         for start in range(0, len(blocks), step):
             batch = blocks[start : start + step]
             if paging:
-                volume.make_resident(volume.with_upper_neighbours(batch))
+                around = volume.with_upper_neighbours(batch)
+                volume.make_resident(around[volume.pool.holds(around)])
             yield self._extract(volume, batch)
 
     def _extract(self, volume: BlockVolume, blocks: Int32[np.ndarray, "b"]) -> Extracted:
