@@ -67,6 +67,32 @@ def test_after_all_keyframes_were_removed_the_next_one_begins_a_surface_of_its_o
     assert surface_of(mesher) == shown(client) == shown(late) == surface_of(fresh)
 
 
+def test_a_map_begun_anew_while_the_old_one_comes_back_has_its_own_voxel(
+    make_mesher, sphere_keyframes, tmp_path
+):
+    """Also in the archive, where nothing of the old one stays."""
+    keyframes = sphere_keyframes(6)
+    settings = {"voxel": 0.0, "min_weight": 0.5}
+    died = make_mesher(archive_dir=str(tmp_path / "surface"), **settings)
+    for keyframe in keyframes:
+        died.integrate(keyframe)
+    died.remove([0], {0: 1})
+    back = make_mesher(archive_dir=str(tmp_path / "surface"), restore=True, **settings)
+    back.restore()
+    assert back.is_restoring
+    back.remove(range(1, 6))
+    larger = np.float32(3.0) * keyframes[2].pointmap
+    first, fresh = replace(keyframes[2], id=50, pointmap=larger), make_mesher(**settings)
+    for each in (back, fresh):
+        each.integrate(first)
+        each.settle(0)
+    assert back.stats()["voxel"] == fresh.stats()["voxel"] > 2.0 * died.stats()["voxel"]
+    assert len(surface_of(fresh)) > 10
+    assert surface_of(back) == surface_of(fresh)
+    (kept,) = back._archive.kept()
+    assert (kept.view.id, kept.voxel) == (50, fresh.stats()["voxel"])
+
+
 def test_the_voxel_of_a_mesher_before_holds_until_all_keyframes_were_removed(
     make_mesher, sphere_keyframes
 ):

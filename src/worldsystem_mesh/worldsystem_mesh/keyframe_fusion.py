@@ -22,7 +22,12 @@ from worldsystem_mesh.refusion import Refusion
 from worldsystem_mesh.restoration import Restoration
 from worldsystem_mesh.sources import NotAPinhole, with_fitting_camera
 from worldsystem_mesh.surface_store import SurfaceStore
-from worldsystem_mesh.view import StoredView, median_depth, view_from_keyframe
+from worldsystem_mesh.view import (
+    StoredView,
+    median_as_fused,
+    median_depth,
+    view_from_keyframe,
+)
 from worldsystem_mesh.view_archive import ViewArchive
 from worldsystem_mesh.view_store import ViewStore
 from worldsystem_mesh.volume import BlockVolume
@@ -138,7 +143,8 @@ class KeyframeFusion:
         held = self._outline(keyframe.id)
         if held is None:
             return None
-        found = held.scale * self._median(keyframe) / held.median
+        median = median_as_fused(keyframe, self._config.min_confidence)
+        found = held.scale * median / held.median
         if math.isfinite(found) and abs(found / size - 1.0) > SAME_SIZE:
             size = found
         self.move({keyframe.id: keyframe.world_from_cam}, {keyframe.id: size}, None)
@@ -173,6 +179,7 @@ class KeyframeFusion:
     def remove(self, ids: Iterable[int], heirs: Mapping[int, int]) -> Correction:
         """As `Mesher.remove`."""
         self._bring_back()
+        had_any = bool(self.ids)
         applied: list[int] = []
         unreachable: list[int] = []
         for number in ids:
@@ -185,6 +192,8 @@ class KeyframeFusion:
                 continue
             self._remove_one(held, self._heir(held, heirs.get(number)))
             applied.append(number)
+        if had_any and not self.ids and self._restoration is not None:
+            self._give_up_restoration()
         self.unreachable += len(unreachable)
         return Correction(tuple(applied), (), tuple(unreachable))
 
@@ -290,14 +299,6 @@ class KeyframeFusion:
         else:
             self._begin_anew(fresh)
 
-    def _median(self, keyframe: Keyframe) -> float:
-        """Median depth of its points as they would be fused; NaN where they cannot be."""
-        try:
-            fitting = with_fitting_camera(keyframe)
-        except NotAPinhole:
-            return math.nan
-        return median_depth(fitting, self._config.min_confidence)
-
     def _outline(self, id: int) -> StoredView | None:
         """The keyframe as it is fused, unless it was withdrawn and has only still to go."""
         return self.views.outline(id) if id in self.ids else None
@@ -327,14 +328,8 @@ class KeyframeFusion:
         the nearest, of those that are about to move only where there is no other."""
         if told is None or self._outline(told) is not None:
             return told
-        eye = gone.world_from_cam[:3, 3]
-
-        def strangeness(other: StoredView) -> tuple[bool, float]:
-            moves = self._made.refusion.planned(other.id) is not None
-            return moves, float(np.linalg.norm(other.world_from_cam[:3, 3] - eye))
-
         others = [view for view in self.views.outlines() if view.id in self.ids]
-        return min(others, key=strangeness).id if others else None
+        return self._made.refusion.best_heir(gone, others)
 
     def _remove_one(self, held: StoredView, heir: int | None) -> None:
         stays = heir is not None and heir in self.views
@@ -382,6 +377,12 @@ class KeyframeFusion:
         """Have the keyframes of before in the store: what follows is about them."""
         if self._restoration is not None:
             self._restoration.bring_back()
+
+    def _give_up_restoration(self) -> None:
+        """All keyframes of before were removed: the next one begins a map of its own."""
+        self._restoration = None
+        if self._archive is not None:
+            self._archive.clear()  # also of what those stood in for that were damaged
 
     def _restore(self, end: float) -> None:
         assert self._restoration is not None  # the caller has looked

@@ -115,6 +115,17 @@ class Refusion:
         self._left_by[heir] = blocks[self._volume.pool.holds(blocks)]
         return True
 
+    def best_heir(self, gone: StoredView, others: list[StoredView]) -> int | None:
+        """Who of the others stands in best: the nearest, one that is about to move only where there
+        is no other."""
+        eye = gone.world_from_cam[:3, 3]
+
+        def strangeness(other: StoredView) -> tuple[bool, float]:
+            moves = self.planned(other.id) is not None
+            return moves, float(np.linalg.norm(other.world_from_cam[:3, 3] - eye))
+
+        return min(others, key=strangeness).id if others else None
+
     def planned(self, id: int) -> StoredView | None:
         """Where a view is to go, when it is not there yet."""
         return self._planned.get(id)

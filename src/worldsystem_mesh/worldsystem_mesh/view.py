@@ -16,6 +16,7 @@ from worldsystem_core.reconstruction import Keyframe
 from worldsystem_mesh.config import MeshConfig
 from worldsystem_mesh.kernels_view import compact_pixels
 from worldsystem_mesh.launcher import over
+from worldsystem_mesh.sources import NotAPinhole, with_fitting_camera
 
 DEPTH_STEPS = 65535
 FINE_RATIO = 8.0
@@ -103,6 +104,14 @@ def median_depth(keyframe: Keyframe, min_confidence: float) -> float:
         if known.any():
             return float(np.median(depth[known]))
     return float("nan")
+
+
+def median_as_fused(keyframe: Keyframe, min_confidence: float) -> float:
+    """Median depth of its points as they would be fused [world units]; NaN where they cannot be."""
+    try:
+        return median_depth(with_fitting_camera(keyframe), min_confidence)
+    except NotAPinhole:
+        return float("nan")
 
 
 def view_from_keyframe(keyframe: Keyframe, config: MeshConfig, order: int) -> StoredView | None:
