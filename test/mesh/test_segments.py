@@ -9,7 +9,9 @@ from dataclasses import replace
 import numpy as np
 
 from worldsystem_mesh.cells import NO_CELLS, joined
+from worldsystem_mesh.extraction import Extracted
 from worldsystem_mesh.segments import SegmentStore, pack, unpack
+from worldsystem_mesh.surface_store import SurfaceStore
 
 
 def test_surface_code_stays_in_memory_where_the_disk_is_full(tmp_path, monkeypatch, caplog):
@@ -57,6 +59,53 @@ def test_stale_surface_code_does_not_pile_up(make_mesher, plane_keyframes):
         mesher.extract(0)
     live = mesher.surface.cells(mesher.surface.all_ids()).bytes
     assert mesher.surface._segments.bytes < 3 * live
+
+
+def surface_in_one_segment(mesher, keyframes) -> tuple[SurfaceStore, Extracted]:
+    """A store of its own with all that the mesher drew of these, as if told at once."""
+    for keyframe in keyframes:
+        mesher.integrate(keyframe)
+    mesher.extract(0)
+    ids = mesher.surface.all_ids()
+    drawn = Extracted(ids, mesher.surface.cells(ids), np.arange(1, len(ids) + 1))
+    store = SurfaceStore(1 << 30)
+    store.update([drawn])
+    return store, drawn
+
+
+def test_what_is_left_of_a_segment_lets_go_of_the_rest(make_mesher, sphere_keyframes):
+    store, drawn = surface_in_one_segment(make_mesher(min_weight=0.5), sphere_keyframes(6))
+    (segment,) = store._members
+    old, gone = store._segments.get(segment), drawn.blocks[5:]
+    starts, counts = np.zeros(len(gone) + 1, np.int32), np.zeros(len(gone), np.int32)
+    empty = replace(
+        NO_CELLS,
+        index=store.index(gone),
+        version=counts,
+        vertex_start=starts,
+        cell_start=starts,
+        face_counts=counts,
+    )
+    store.update([Extracted(gone, empty, np.zeros(len(gone), np.int64))])
+    (left,) = store._members
+    new = store._segments.get(left)
+    assert left != segment
+    assert len(new) == 5
+    assert len(new.edges)
+    assert not np.shares_memory(new.edges, old.edges)
+
+
+def test_the_only_block_that_differs_does_not_keep_what_was_drawn_with_it(
+    make_mesher, sphere_keyframes
+):
+    store, drawn = surface_in_one_segment(make_mesher(min_weight=0.5), sphere_keyframes(6))
+    marks = drawn.fingerprint.copy()
+    marks[7] = -1
+    store.update([replace(drawn, fingerprint=marks)])
+    new = store._segments.get(max(store._members))
+    assert len(new) == 1
+    assert len(new.edges)
+    assert not np.shares_memory(new.edges, drawn.cells.edges)
 
 
 def test_stale_surface_code_does_not_pile_up_on_disk(make_mesher, plane_keyframes):

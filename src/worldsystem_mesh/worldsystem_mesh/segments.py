@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import numpy as np
 from jaxtyping import UInt8
@@ -47,7 +47,7 @@ class SegmentStore:
     def add(self, cells: SurfaceCells, other_bytes: int = 0) -> int:
         """Keep a segment; return its number. Others use `other_bytes` of the budget."""
         number, self._next = self._next, self._next + 1
-        if cells.bytes >= max(LARGE_BYTES, self._budget_bytes // MOST_LARGE):
+        if self.is_large(cells):
             cells = beside_the_heap(cells)
         self._held[number] = cells
         self.bytes += cells.bytes
@@ -55,6 +55,10 @@ class SegmentStore:
             if not self._page_out():
                 break
         return number
+
+    def is_large(self, cells: SurfaceCells) -> bool:
+        """Whether `add` keeps a copy; else it keeps what it is given."""
+        return cells.bytes >= max(LARGE_BYTES, self._budget_bytes // MOST_LARGE)
 
     def get(self, number: int) -> SurfaceCells:
         """The segment, read back when it is on disk."""
@@ -119,6 +123,13 @@ def beside_the_heap(cells: SurfaceCells) -> SurfaceCells:
     names = [field.name for field in fields(cells)]
     copies = in_own_pages(*(np.ascontiguousarray(getattr(cells, name)) for name in names))
     return SurfaceCells(**dict(zip(names, copies, strict=True)))
+
+
+def on_its_own(cells: SurfaceCells) -> SurfaceCells:
+    """The code with copies of columns that are parts of others, which would stay as long."""
+    columns = {field.name: getattr(cells, field.name) for field in fields(cells)}
+    copies = {name: array.copy() for name, array in columns.items() if array.base is not None}
+    return replace(cells, **copies) if copies else cells
 
 
 def _pieces(size: int) -> int:

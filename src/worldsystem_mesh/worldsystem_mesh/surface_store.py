@@ -13,7 +13,7 @@ from jaxtyping import Bool, Int, Int32
 from worldsystem_core.surface import BlockIndex
 from worldsystem_mesh.cells import NO_CELLS, SurfaceCells, joined
 from worldsystem_mesh.extraction import Extracted
-from worldsystem_mesh.segments import SegmentStore
+from worldsystem_mesh.segments import SegmentStore, on_its_own
 
 FIRST_CAPACITY = 1 << 16
 NOWHERE = -1
@@ -202,7 +202,8 @@ class SurfaceStore:
 
     def _place(self, blocks: Int[np.ndarray, "n"], cells: SurfaceCells) -> None:
         """Keep the code as a segment and remember where each block is in it."""
-        segment = self._segments.add(cells, self._highest * INDEX_BYTES)
+        own = cells if self._segments.is_large(cells) else on_its_own(cells)
+        segment = self._segments.add(own, self._highest * INDEX_BYTES)
         self._columns["segment"][blocks] = segment
         self._columns["row"][blocks] = np.arange(len(blocks))
         self._columns["vertices"][blocks] = np.diff(cells.vertex_start)
