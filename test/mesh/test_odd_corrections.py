@@ -91,6 +91,28 @@ def test_one_that_is_about_to_move_stands_in_only_where_no_other_can(fused, plan
     assert mesher._fusion._made.refusion._left_by.keys() == {2}
 
 
+def test_what_it_gave_stays_when_its_successor_had_been_told_to_move_before(
+    fused, plane_keyframes, tmp_path
+):
+    """The successor goes where it had to go anyway, and has not moved since it stands in; its
+    archive says the same. The two see places that are apart."""
+    older, *_, newer = plane_keyframes(6)
+    there = AWAY @ newer.world_from_cam
+    mesher = fused([older, newer], archive_dir=str(tmp_path / "surface"))
+    mesher.move({5: there})
+    mesher.remove([0], {0: 5})
+    mesher.settle(1)
+    back = fused([], archive_dir=str(tmp_path / "surface"), restore=True)
+    back.restore()
+    back.settle(2)
+    for each in (mesher, back):
+        assert list(each.views.ids) == [5]
+        assert_same_voxels(each, fused([older, replace(newer, world_from_cam=there)]))
+    mesher.move({5: newer.world_from_cam})
+    mesher.settle(3)
+    assert_same_voxels(mesher, fused([newer]))
+
+
 @pytest.mark.parametrize("fault", ["nothing known", "no pinhole"])
 def test_the_first_keyframe_that_cannot_be_fused_leaves_the_voxel_of_before(
     make_mesher, sphere_keyframes, fault

@@ -48,6 +48,7 @@ class Refusion:
         self._unentered: dict[int, None] = {}
         self._waiting = WaitingBlocks(volume)
         self._left_by: dict[int, Int32[np.ndarray, "n"]] = {}
+        self._left_before_move: dict[int, Int32[np.ndarray, "n"]] = {}
         self._row = np.zeros(0, np.int32)
         self._on_device: OrderedDict[int, tuple[StoredView, DeviceView]] = OrderedDict()
         self._pairs_per_s = FIRST_GUESS_PAIRS_PER_S
@@ -85,9 +86,14 @@ class Refusion:
             self._waiting.add(view.blocks)
 
     def move(self, view: StoredView) -> None:
-        """`view`, an outline with its new pose or scale, takes the place of the stored one."""
+        """`view`, an outline with its new pose or scale, takes the place of the stored one. What it
+        stands in for so far goes then; what it will stand in for meanwhile stays."""
         self._at_the_end.pop(view.id, None)
         self._planned[view.id] = view
+        left = self._left_by.pop(view.id, None)
+        if left is not None:
+            before = self._left_before_move.get(view.id, left[:0])
+            self._left_before_move[view.id] = np.union1d(before, left)
 
     def move_at_the_end(self, view: StoredView) -> None:
         """As `move`, but only when `finish` is called: it moved too little to count before."""
@@ -101,7 +107,7 @@ class Refusion:
         """The stored view of this id is to leave the volume; whether its share stays.
 
         Where the view of `heir` stands in for it and it was where it belongs, its blocks stay as
-        they are until that view moves or goes.
+        they are until that view is told to move or to go.
         """
         self._at_the_end.pop(id, None)
         if heir is None or id in self._planned or heir not in self._views:
@@ -151,7 +157,8 @@ class Refusion:
         if view is not None:
             self._leave(view)
             self._waiting.add(view.blocks)
-            self._wait_for_left(id)
+            self._wait_for(self._left_before_move, id)
+            self._wait_for(self._left_by, id)
 
     def is_due(self, blocks: Int32[np.ndarray, "b"]) -> Bool[np.ndarray, "b"]:
         """Whether each block waits, and is in the band of a view: it may get a surface."""
@@ -223,7 +230,7 @@ class Refusion:
             return
         self._leave(held)
         self._waiting.add(held.blocks)
-        self._wait_for_left(number)
+        self._wait_for(self._left_before_move, number)
         self._views.update(outline)
         whole = self._views.get(number)
         assert whole is not None  # it was just updated
@@ -244,9 +251,9 @@ class Refusion:
             self._volume.release(np.intersect1d(touched.blocks, forgotten, assume_unique=True))
         return touched
 
-    def _wait_for_left(self, id: int) -> None:
-        """What older views gave for which this one stands in is where this one was."""
-        left = self._left_by.pop(id, None)
+    def _wait_for(self, left_by: dict[int, Int32[np.ndarray, "n"]], id: int) -> None:
+        """What older views gave for which this one stood in is where this one was."""
+        left = left_by.pop(id, None)
         if left is not None:
             self._waiting.add(left)
 
@@ -361,6 +368,7 @@ class Refusion:
         surface stays until its blocks are made anew for another reason."""
         self._planned.pop(view.id, None)
         self._at_the_end.pop(view.id, None)
+        self._left_before_move.pop(view.id, None)
         self._left_by.pop(view.id, None)
         self._leave(view)
 
