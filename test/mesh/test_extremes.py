@@ -178,6 +178,27 @@ def test_pictures_of_one_pixel_and_of_odd_sizes_are_fused(make_mesher, sphere_ke
     np.testing.assert_allclose(kept.depth * kept.depth_step, np.full((3, 37), 2.0), rtol=1e-3)
 
 
+def test_blocks_without_room_are_unknown_to_whoever_looks(sphere_keyframes):
+    """Not what others are, whose voxels lie in the last slots."""
+    config = MeshConfig(voxel=0.5 * VOXEL, memory_mb=8, min_weight=0.5)
+    launcher = Launcher("cpu", 1)
+    volume = BlockVolume(config, launcher, config.voxel)
+    volume.pool._budget_bytes = 0  # the least: eight blocks
+    volume.add(view_from_keyframe(sphere_keyframes(6)[0], config, 1))
+    blocks = np.arange(50, dtype=np.int32)
+    assert volume.block_count > len(blocks)
+    volume.state.voxels.sdf.numpy()[:] = 1234
+    volume.state.voxels.paint.numpy()[:] = 200 << 24 | 0x030201
+    samples, colours = volume.samples(blocks), volume.colours(blocks)
+    here = volume.pool.slot[blocks] >= 0
+    assert here.sum() == 8
+    assert (samples[here] == 1234).all()
+    assert (samples[~here] == -32768).all()
+    assert (colours[here] == (1, 2, 3)).all()
+    assert (colours[~here] == 0).all()
+    launcher.close()
+
+
 def test_the_surface_of_a_single_block_is_not_changed_by_the_next_extraction(sphere_keyframes):
     config = MeshConfig(voxel=VOXEL, redraw_voxels=0.0, min_weight=0.5)
     launcher = Launcher("cpu", 1)

@@ -193,17 +193,20 @@ class BlockVolume:
 
     def samples(self, blocks: Int32[np.ndarray, "b"]) -> Int16[np.ndarray, "b 8 8 8"]:
         """Signed distances [1/2000 voxel] of the blocks' voxels (z, y, x), as last fused; those
-        not seen often enough are -32768. Ask for no more than `slot_limit` blocks at once."""
-        self.make_resident(blocks)
-        slots = self.pool.slot[blocks]
+        not seen often enough are -32768. Ask for no more than `slot_limit` blocks at once: those
+        that memory has no room for are unknown."""
+        slots, is_here = self._slots_of(blocks)
         known = self.pool.rows("paint", slots) >> 24 >= self.state.voxels.min_weight
+        known &= is_here[:, None]
         sdf = np.where(known, self.pool.rows("sdf", slots), np.int16(-32768))
         return np.asarray(sdf.reshape(-1, 8, 8, 8))
 
     def colours(self, blocks: Int32[np.ndarray, "b"]) -> UInt8[np.ndarray, "b 8 8 8 3"]:
-        """Colours of the blocks' voxels (z, y, x); black where none was seen."""
-        self.make_resident(blocks)
-        paint = self.pool.rows("paint", self.pool.slot[blocks]).astype("<u4")
+        """Colours of the blocks' voxels (z, y, x); black where none was seen, and in blocks that
+        memory has no room for."""
+        slots, is_here = self._slots_of(blocks)
+        paint = self.pool.rows("paint", slots).astype("<u4")
+        paint[~is_here] = 0
         return np.ascontiguousarray(paint.view(np.uint8).reshape(-1, 8, 8, 8, 4)[..., :3])
 
     def close(self) -> None:
@@ -292,6 +295,14 @@ class BlockVolume:
         dim = tuple(math.ceil(side / stride) for side in view.depth.shape)
         inputs = [self.state, on_device.alone, self._recently, stride, self._stamp]
         self._launcher.whole(kernel, dim, inputs)
+
+    def _slots_of(
+        self, blocks: Int32[np.ndarray, "b"]
+    ) -> tuple[Int32[np.ndarray, "b"], Bool[np.ndarray, "b"]]:
+        """Where the blocks, brought into memory, lie, and which of them do; others have slot 0."""
+        self.make_resident(blocks)
+        slots = self.pool.slot[blocks]
+        return np.maximum(slots, 0), np.asarray(slots >= 0)
 
     def _list(self, blocks: Int32[np.ndarray, "b"]) -> wp.array:
         return listed(blocks, self._launcher.device)
