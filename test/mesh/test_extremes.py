@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from voxel_lab import assert_same_voxels
 
+from worldsystem_core.errors import ConfigError
 from worldsystem_mesh.config import MeshConfig
 from worldsystem_mesh.extraction import SurfaceExtractor
 from worldsystem_mesh.launcher import Launcher
@@ -106,6 +107,21 @@ def test_a_keyframe_told_a_hundred_million_times_as_large_ends_nothing(
         each.settle(0)
     assert mesher.stats()["out_of_reach"] > 0
     assert_same_voxels(mesher, without)
+
+
+def test_a_weight_that_no_voxel_can_reach_is_refused():
+    with pytest.raises(ConfigError, match=r"min_weight = 16\.0 .* max_weight = 15\.0"):
+        MeshConfig(min_weight=16.0, max_weight=15.0)
+    assert MeshConfig(min_weight=2.1, max_weight=2.1).max_weight == 2.1
+
+
+@pytest.mark.parametrize("weight", [2.0, 2.1, 7.94, 16.0])
+def test_a_voxel_of_the_greatest_weight_counts_where_that_is_also_the_least(weight):
+    """Also as whole numbers of units, in which voxels hold it."""
+    launcher = Launcher("cpu", 1)
+    volume = BlockVolume(MeshConfig(min_weight=weight, max_weight=weight), launcher, VOXEL)
+    assert volume.state.voxels.min_weight == volume.state.voxels.max_weight
+    launcher.close()
 
 
 def test_a_single_known_point_is_fused(make_mesher, sphere_keyframes):

@@ -6,6 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from worldsystem_core.config import Config, param
+from worldsystem_core.errors import ConfigError
 
 VOXELS_SHARE, SURFACE_SHARE = 0.75, 0.1
 """Of `memory_mb`; the rest is for what an update takes while it is worked on, and for lists of all
@@ -43,7 +44,7 @@ class MeshConfig(Config):
     )
     min_weight: float = param(
         1.5,
-        "a voxel counts when seen by this many keyframes of full confidence",
+        "a voxel counts when seen by this many keyframes of full confidence; at most max_weight",
         low=0.0,
         high=16.0,
     )
@@ -144,6 +145,15 @@ class MeshConfig(Config):
     metrics_tls_certificate: str = param("", "certificate chain (PEM) for https; empty: no TLS")
     metrics_tls_key: str = param("", "private key (PEM) of the certificate")
     method_timeout_s: float = param(60.0, "a region that takes longer keeps tsdf [s]", low=1.0)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.min_weight > self.max_weight:
+            raise ConfigError(
+                f"MeshConfig.min_weight = {self.min_weight} is above max_weight = "
+                f"{self.max_weight}, which no voxel gets beyond: there would be no surface; lower "
+                "min_weight or raise max_weight"
+            )
 
     @property
     def voxel_bytes(self) -> int:

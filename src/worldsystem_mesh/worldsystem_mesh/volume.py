@@ -49,7 +49,7 @@ class BlockVolume:
         self._lanes = 1 if launcher.device == "cpu" else ROWS
         self._stamp = 0
         self.state = kernels.Volume()
-        self.state.voxels.max_weight = int(config.max_weight * kernels.WEIGHT_UNITS)
+        self.state.voxels.max_weight = round(config.max_weight * kernels.WEIGHT_UNITS)
         self.state.voxels.min_weight = max(1, round(config.min_weight * kernels.WEIGHT_UNITS))
         self.state.gate = config.redraw_voxels
         watched = WATCHED_VOXELS if config.redraw_voxels > 0 else 20.0
