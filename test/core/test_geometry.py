@@ -18,6 +18,7 @@ from worldsystem_core.geometry.rotation import (
 )
 from worldsystem_core.geometry.se3 import (
     inverse,
+    is_rigid,
     look_at,
     pose_from,
     rotation_angle_rad,
@@ -42,6 +43,18 @@ def some_sim3(seed: int) -> Sim3:
 def test_a_pose_and_its_inverse_cancel(seed):
     pose = some_pose(seed)
     np.testing.assert_allclose(pose @ inverse(pose), np.eye(4), atol=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_pose_is_rigid_unless_it_is_of_another_size_a_mirror_image_or_not_finite(seed):
+    pose = some_pose(seed)
+    assert is_rigid(pose)
+    assert is_rigid(pose.astype(np.float32))
+    for odd in (np.diag([2.0, 2.0, 2.0, 1.0]), np.diag([1.0, 1.0, -1.0, 1.0]), np.zeros((4, 4))):
+        assert not is_rigid(pose @ odd)
+    for value in (np.nan, np.inf):
+        pose[0, 3] = value
+        assert not is_rigid(pose)
 
 
 @pytest.mark.parametrize("angle", [0.0, 1e-9, 1e-4, 1.0, 3.0, np.pi])

@@ -346,11 +346,15 @@ def test_keyframes_that_never_came_are_named_and_counted(make_mesher, sphere_key
 
 
 def test_a_pose_that_is_not_finite_is_refused(make_mesher, sphere_keyframes):
-    mesher = make_mesher()
-    mesher.integrate(sphere_keyframes(4)[0])
+    """Nor one that is not rigid, as of a similarity."""
+    mesher, keyframe = make_mesher(), sphere_keyframes(4)[0]
+    mesher.integrate(keyframe)
     before = voxels_of(mesher)
-    assert mesher.move({0: np.full((4, 4), np.nan)}).unreachable == (0,)
-    assert voxels_of(mesher) == before
+    larger = keyframe.world_from_cam @ np.diag([2.0, 2.0, 2.0, 1.0])
+    for pose in (np.full((4, 4), np.nan), larger):
+        assert mesher.move({0: pose}).unreachable == (0,)
+        mesher.settle(0)
+        assert voxels_of(mesher) == before
 
 
 def test_reset_forgets_everything(make_mesher, sphere_keyframes):

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Float64, Int32
 
+from worldsystem_core.geometry.se3 import is_rigid
 from worldsystem_core.reconstruction import Keyframe, ScaleState
 from worldsystem_mesh.archived_view import ArchivedView, grown
 from worldsystem_mesh.config import MeshConfig
@@ -166,7 +167,7 @@ class KeyframeFusion:
         unreachable: list[int] = []
         for number, pose in world_from_cam.items():
             held = self._outline(number)
-            is_odd = not np.isfinite(pose).all() or number in point_scale.keys() - sized.keys()
+            is_odd = not is_rigid(pose) or number in point_scale.keys() - sized.keys()
             if held is None or is_odd:
                 unreachable.append(number)
                 continue

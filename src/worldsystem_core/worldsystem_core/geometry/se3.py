@@ -23,6 +23,18 @@ def inverse(a_from_b: Float[np.ndarray, "4 4"]) -> Float64[np.ndarray, "4 4"]:
     return pose_from(rotation, -rotation @ a_from_b[:3, 3])
 
 
+def is_rigid(a_from_b: Float[np.ndarray, "4 4"]) -> bool:
+    """Whether it is finite, and its rotation one: neither a mirror image nor of another size.
+
+    Up to 1e-4, which is more than poses in 32-bit floats are off.
+    """
+    rotation = a_from_b[:3, :3]
+    if not np.isfinite(a_from_b).all():
+        return False
+    is_of_unit_size = np.allclose(rotation @ rotation.T, np.eye(3), rtol=0.0, atol=1e-4)
+    return bool(is_of_unit_size and np.linalg.det(rotation) > 0.0)
+
+
 def transform(
     a_from_b: Float[np.ndarray, "4 4"], points_b: Float[np.ndarray, "... 3"]
 ) -> Float[np.ndarray, "... 3"]:
