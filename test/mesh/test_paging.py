@@ -68,6 +68,18 @@ def test_a_file_left_behind_is_found_with_its_newest_records(tmp_path):
     np.testing.assert_array_equal(again.read(19), body(19))
 
 
+def test_a_record_forgotten_after_a_kill_between_two_headers_stays_forgotten(pages, monkeypatch):
+    """Killed when the newer one was whole and the older one's place not free yet."""
+    pages.write(7, body(1))
+    monkeypatch.setattr(pages, "_release", lambda _place: None)
+    pages.write(7, body(2))
+    again = PageFile.open_existing(pages.path, SIZE)
+    np.testing.assert_array_equal(again.read(7), body(2))
+    again.forget(7)
+    again.close(delete=False)
+    assert list(PageFile.open_existing(pages.path, SIZE).keys) == []
+
+
 def test_a_damaged_record_is_an_error_and_no_record_after_a_restart(tmp_path, pages):
     pages.write(1, body(1))
     pages.write(2, body(2))

@@ -168,9 +168,12 @@ class PageFile:
             self.path.unlink(missing_ok=True)
 
     def _release(self, place: int) -> None:
+        self._void(place)
+        heapq.heappush(self._free, place)
+
+    def _void(self, place: int) -> None:
         """Void the place's header, so that a recovery does not take it for a record."""
         HEADER.pack_into(self._pages(), place * self._stride, 0, 0, 0, 0)
-        heapq.heappush(self._free, place)
 
     def _let_go_of_pages(self) -> None:
         """Called for each record that was touched."""
@@ -217,16 +220,22 @@ class PageFile:
         self._map = mmap.mmap(self._file, size)
         self._places = size // self._stride
         newest: dict[int, int] = {}
+        whole_places: list[int] = []
         for place in range(self._places):
             at = place * self._stride
             magic, checksum, key, sequence = HEADER.unpack_from(self._map, at)
             body = self._map[at + HEADER.size : at + HEADER.size + self._payload_bytes]
             whole = magic == MAGIC and checksum == _checksum(key, sequence, body)
-            self._sequence = max(self._sequence, sequence if whole else 0)
-            if whole and sequence > newest.get(key, 0):
+            if not whole:
+                continue
+            whole_places.append(place)
+            self._sequence = max(self._sequence, sequence)
+            if sequence > newest.get(key, 0):
                 newest[key] = sequence
                 self._place_of_key[key] = place
         used = set(self._place_of_key.values())
+        for place in set(whole_places) - used:  # else it comes back once the newer one is forgotten
+            self._void(place)
         self._free = [place for place in range(self._places) if place not in used]
 
 
