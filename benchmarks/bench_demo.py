@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 import tempfile
@@ -21,7 +22,8 @@ def main() -> None:
     summaries = [fly() for _ in range(RUNS)]
     note = f"{DURATION_S} s at 15 fps, 640×360, all viewers on"
     for entry in summaries[0]:
-        values = [e["value"] for summary in summaries for e in summary if e["id"] == entry["id"]]
+        same = [e["value"] for summary in summaries for e in summary if e["id"] == entry["id"]]
+        values = [math.nan if value is None else value for value in same]  # could not be measured
         bench.add(entry["id"].removeprefix("demo."), values, entry["unit"], note=note)
     bench.write()
 

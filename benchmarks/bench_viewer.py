@@ -80,6 +80,9 @@ def main() -> None:
     bench = Benchmark(name, id_prefix="viewer")
     for part in parts:
         PARTS[part](bench, moments)
+    if sys.argv[1:]:
+        given = f'make bench NAME=viewer ARGS="{" ".join(parts)}"'
+        os.environ.setdefault("BENCH_COMMAND", given)
     bench.write()
 
 

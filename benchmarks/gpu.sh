@@ -9,7 +9,8 @@ set -uo pipefail
 cd "$(dirname "$0")/.."
 export BENCH_SUFFIX="_${1:-gpu}"
 shift || true
-parts="${*:-tests cuda mesh slam3r segment splats}"
+known="tests cuda mesh slam3r segment splats"
+parts="${*:-$known}"
 for package in src/worldsystem*/; do PYTHONPATH="$PWD/$package:${PYTHONPATH-}"; done
 export PYTHONPATH
 python3 -c 'import torch; assert torch.cuda.is_available(), "no CUDA device answers"' || exit 1
@@ -35,7 +36,10 @@ splats() { run python3 benchmarks/bench_splats_da3.py small base large giant; }
 
 for part in $parts; do
   export BENCH_COMMAND="benchmarks/gpu.sh ${BENCH_SUFFIX#_} $part"
-  "$part"
+  case " $known " in
+    *" $part "*) "$part" ;;
+    *) failed+=("$part, which is none of: $known") ;;
+  esac
 done
 if ((${#failed[@]})); then
   printf 'failed: %s\n' "${failed[@]}"

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 import statistics
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 QUICK = os.environ.get("QUICK") == "1"
+QUICK_MARK, _QUICKLY = "QUICK=1", ", QUICK=1"
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -56,14 +58,17 @@ class Benchmark:
         note: str = "",
         id_prefix: str = "",
     ) -> None:
-        """Add a figure; of several values the median is reported, with the extremes as spread.
+        """Add a figure; of several values the median is reported, with the extremes as spread, and
+        nothing (NaN) where one of them is that.
 
         `id_prefix`: one that has another than the file's others.
         """
         runs = [float(v) for v in (values if isinstance(values, Sequence) else [values])]
-        spread = (min(runs), max(runs)) if len(runs) > 1 else ()
+        whole = not any(map(math.isnan, runs))  # one that gave nothing is no run to leave out
+        spread = (min(runs), max(runs)) if whole and len(runs) > 1 else ()
+        value = statistics.median(runs) if whole else math.nan
         full_id = f"{id_prefix or self.id_prefix or self.name}.{id}"
-        figure = Figure(full_id, statistics.median(runs), unit, len(runs), spread, note)
+        figure = Figure(full_id, value, unit, len(runs), spread, note)
         self.figures.append(figure)
         print(f"{figure.id:45s} {figure.value:12.4g} {unit:10s} {note}", flush=True)
 
@@ -79,7 +84,8 @@ class Benchmark:
             return
         content = json.loads(self.path.read_text())
         of = _origin(content["commit"], content["date"], content["machine"])
-        if of == _origin(commit(), today(), machine()):
+        of += _QUICKLY if QUICK_MARK in content["command"] else ""
+        if of == _origin(commit(), today(), machine()) + (_QUICKLY if QUICK else ""):
             of = ""
         measured = {figure.id for figure in self.figures}
         before = [Figure(**{"of": of} | result) for result in content["results"]]
@@ -127,7 +133,7 @@ def machine() -> str:
 def command(name: str) -> str:
     """What makes this file again; a script that runs several benchmarks names itself."""
     given = os.environ.get("BENCH_COMMAND", f"make bench NAME={name}")
-    return given + (" QUICK=1" if QUICK else "")
+    return given + (f" {QUICK_MARK}" if QUICK else "")
 
 
 def commit() -> str:

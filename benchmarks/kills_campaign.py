@@ -80,7 +80,8 @@ class Campaign:
         at_s = kill(pid)
         self._forget(stage)
         told.back_s = self._wait_for_return(stage, pid, at_s)
-        self._follow(told, compare, at_s)
+        if not math.isnan(told.back_s):
+            self._follow(told, compare, at_s)
         time.sleep(max(self._pause_s, at_s + APART_S - time.monotonic()))
         back_s = BACK_S if math.isnan(told.back_s) else told.back_s
         end_s = at_s + back_s + AFTERWARDS_S
@@ -117,6 +118,8 @@ class Campaign:
     def _forget(self, stage: str) -> None:
         if stage == "mesher":
             self._witness.forget_blocks()
+        elif stage == "segmenter":
+            self._witness.forget_objects()
         elif stage in ("slam3r", "worker"):
             self._witness.forget_keyframes()
 
@@ -161,7 +164,7 @@ class Campaign:
                 told.lost_s = at_s - min(lost, default=at_s)
             else:
                 return
-            told.kept_percent = 100.0 * kept / told.before if told.before else 100.0
+            told.kept_percent = 100.0 * kept / told.before if told.before else math.nan
 
         before = sets[stage]() if stage in sets else set()
         count = witness.fact(*counts[stage]) if stage in counts else 0

@@ -206,6 +206,11 @@ class Witness:
         with self._lock:
             return set(self._objects)
 
+    def forget_objects(self) -> None:
+        """What is told from now on is of another segmenter."""
+        with self._lock:
+            self._objects = set()
+
     def keyframes(self) -> dict[int, tuple[float, int]]:
         """When each keyframe came [s] and was captured [ns]; of all that are not withdrawn."""
         with self._lock:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
 import zlib
@@ -17,7 +18,7 @@ import numpy as np
 from jaxtyping import Float64
 from mesh_room import CAMERA, keyframe
 
-from worldsystem_core.freed_memory import hand_back_freed_memory, keep_freed_memory
+from worldsystem_core.freed_memory import EVERY_S, hand_back_freed_memory, keep_freed_memory
 from worldsystem_core.geometry.se3 import look_at
 from worldsystem_core.reconstruction import Keyframe
 from worldsystem_mesh.config import MeshConfig
@@ -119,8 +120,11 @@ def _flown(config: MeshConfig, blocks: int, keyframes: int) -> _Flight:
     warmed = Mesher(config)
     _fly(warmed, 0)
     warmed.close()
-    mesher, count, peak, seconds = Mesher(config), 0, 0, 0.0
+    del warmed
+    gc.collect()
+    time.sleep(2 * EVERY_S)  # what the warm-up freed has gone back: it is not held already
     with _watched() as held_mb:
+        mesher, count, peak, seconds = Mesher(config), 0, 0, 0.0
         while count < keyframes or mesher.stats()["blocks"] < blocks:
             seconds += _fly(mesher, count)
             peak = max(peak, mesher.stats()["memory_bytes"] - mesher.views.bytes)

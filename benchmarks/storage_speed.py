@@ -6,7 +6,10 @@ from __future__ import annotations
 import os
 import random
 import shutil
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +22,7 @@ from worldsystem_storage.config import StorageConfig
 
 MB = 1_000_000
 QUEUE_BYTES = 128 * MB
+_SYNC_S = 0.5
 TYPE, SCHEMA = "bench_msgs/msg/Bytes", "uint8[] data\n"
 HASH = "RIHS01_" + 64 * "0"
 Messages = list[tuple[str, bytes]]
@@ -75,19 +79,48 @@ def write_bag(
     return written / (time.perf_counter() - start) / MB
 
 
-def write_file(path: Path, messages: Messages, size: float, seconds: float = float("inf")) -> float:
+def write_file(
+    path: Path,
+    messages: Messages,
+    size: float,
+    seconds: float = float("inf"),
+    *,
+    synced: bool = False,
+) -> float:
     """MB/s of the same bytes into one bare file, in writes of a second's messages.
 
-    So many bytes, or for so long; synced once, at the end, which is the least that can be asked.
+    So many bytes, or for so long; synced at the end, which is the least that can be asked, and
+    where it is `synced` also meanwhile, which a disk may be quicker by.
     """
     second = b"".join(data for _, data in messages)
     start = time.perf_counter()
     written = 0
-    with path.open("wb", buffering=0) as stream:
+    with (
+        path.open("wb", buffering=0) as stream,
+        _syncing(stream.fileno()) if synced else nullcontext(),
+    ):
         while written < size and time.perf_counter() - start < seconds:
             written += stream.write(second)
         os.fsync(stream.fileno())
     return written / (time.perf_counter() - start) / MB
+
+
+@contextmanager
+def _syncing(descriptor: int) -> Iterator[None]:
+    """Twice a second, in a thread, as the recorder's files are."""
+    over = threading.Event()
+
+    def sync() -> None:
+        while not over.wait(_SYNC_S):
+            os.fdatasync(descriptor)
+
+    thread = threading.Thread(target=sync)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 def cpu_per_mb(folder: Path, messages: Messages, size: int) -> tuple[float, float]:

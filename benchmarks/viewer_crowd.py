@@ -36,6 +36,8 @@ def watch(port: int, count: int) -> int:
     while True:
         for key, _ in selector.select(_PERIOD_S):
             if not isinstance(key.fileobj, socket.socket):
+                if len(pages) < count:
+                    raise ConnectionError(f"{count - len(pages)} of {count} pages were shut out")
                 return taken
             size = _taken(key.fileobj, scrap)
             taken += size

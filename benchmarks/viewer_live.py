@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 import tempfile
@@ -45,7 +46,8 @@ def flight(viewers: int) -> dict[str, float]:
                     process.kill()
                     process.wait(10.0)
         results = json.loads((out / "summary.json").read_text())["results"]
-    return {entry["id"]: float(entry["value"]) for entry in results}
+    values = {entry["id"]: entry["value"] for entry in results}
+    return {key: math.nan if value is None else float(value) for key, value in values.items()}
 
 
 def _crowd(port: int, viewers: int, demo: subprocess.Popen[bytes]) -> subprocess.Popen[bytes]:

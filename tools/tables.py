@@ -29,8 +29,8 @@ Figure = dict[str, Any]  # numbers, texts and lists
 class FigureMissing(Exception):
     """No result has a figure that the README shows; the message names both and says what to do."""
 
-    def __init__(self, id: str, file: Path) -> None:
-        there = "does not have it" if file.is_file() else "is not there"
+    def __init__(self, id: str, file: Path, what: str = "") -> None:
+        there = what or ("does not have it" if file.is_file() else "is not there")
         super().__init__(
             f"the README shows the figure '{id}' of {file}, which {there}; measure it again with "
             "what its benchmark reads (WORLDSYSTEM_DATA: folder of recordings, "
@@ -90,7 +90,10 @@ def _room(room: dict[str, Any], results: Path) -> str:  # as read from TOML
 
 
 def _figure(id: str, file: Path) -> Figure:
-    results: list[Figure] = _read(file)["results"] if file.is_file() else []
+    content = _read(file) if file.is_file() else {"results": []}
+    if "QUICK=1" in content.get("command", ""):
+        raise FigureMissing(id, file, "is of a quick run")
+    results: list[Figure] = content["results"]
     measured = {result["id"]: result for result in results}
     if id not in measured:
         raise FigureMissing(id, file)
