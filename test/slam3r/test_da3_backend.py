@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,11 +22,13 @@ from tiny_da3 import (
 )
 
 from worldsystem_core.errors import BackendError, WeightsMissing
+from worldsystem_core.frames import Frame
 from worldsystem_core.geometry.sim3 import fit_sim3
 from worldsystem_core.reconstruction import NewKeyframe, Pose, TrackingState
 from worldsystem_slam3r.backend import open_backend
 from worldsystem_slam3r.catalogue import backend_states
 from worldsystem_slam3r.config import Slam3rConfig
+from worldsystem_slam3r.da3 import backend as da3_backend
 from worldsystem_slam3r.da3.backend import Da3Backend
 from worldsystem_slam3r.da3.pace import Pace
 from worldsystem_slam3r.da3.package import described, package_problem
@@ -94,6 +98,34 @@ def test_a_slow_network_looks_at_fewer_frames():
     fixed = Pace(3, 1, 30)
     fixed.learn(window_s=9.0, fresh=4, frame_s=0.1)
     assert fixed.step == 3
+
+
+class Slowed(TruthfulNetwork):
+    """Takes 1.9 s for each window, by a clock of its own."""
+
+    now_s = 0.0
+
+    def see(self, pictures):
+        self.now_s += 1.9
+        return super().see(pictures)
+
+
+def test_the_pace_is_that_of_the_pictures_that_come_however_they_are_numbered(monkeypatch):
+    """Across processes the id is the stamp; in one, pictures that were let go leave gaps."""
+
+    def step(number_of: Callable[[Frame], int]) -> int:
+        network = Slowed()
+        clock = SimpleNamespace(perf_counter=lambda: network.now_s)
+        monkeypatch.setattr(da3_backend, "time", clock)
+        backend = Da3Backend(network, Slam3rConfig(backend="da3", da3_window=8, da3_overlap=4))
+        for n in range(40):
+            backend.feed(replace(frame(n), id=number_of(frame(n))))
+        return backend.pace.step
+
+    # 4 new pictures in 1.9 s, frames every 0.1 s: each fifth
+    assert step(lambda seen: seen.id) == 5
+    assert step(lambda seen: seen.stamp_ns) == 5
+    assert step(lambda seen: 3 * seen.id) == 5
 
 
 def test_a_window_that_fits_nowhere_begins_a_new_submap():

@@ -62,6 +62,7 @@ class Da3Backend:
         self._before: list[_Placed] = []
         self._fresh: list[Frame] = []
         self._unposed: deque[Frame] = deque()
+        self._stamps_ns: deque[int] = deque(maxlen=2 * _MOST_STEP)
         self._untold: list[Event] = []
         self._since_taken = _MOST_STEP  # the first frame is taken
         self._next_keyframe = 0
@@ -83,6 +84,7 @@ class Da3Backend:
         if self._shape not in (None, frame.rgb.shape):
             self._untold += self._ended_submap()
         self._shape = frame.rgb.shape
+        self._stamps_ns.append(frame.stamp_ns)
         self._unposed.append(frame)
         self._since_taken += 1
         if self._since_taken < self.pace.step:
@@ -109,6 +111,7 @@ class Da3Backend:
     def forget_order(self) -> None:
         """See `KeepsOrder`."""
         self._order.forget()
+        self._stamps_ns.clear()
 
     def _told(self) -> list[Event]:
         events, self._untold = self._untold, []
@@ -148,8 +151,7 @@ class Da3Backend:
             now.append(_Placed(frame, view, placement.world_from_window, number))
         for placed in now[len(self._before) :]:
             events += self._tell(placed)
-        interval_s = self._interval_s(frames)
-        self.pace.learn(time.perf_counter() - begun, len(fresh), interval_s)
+        self.pace.learn(time.perf_counter() - begun, len(fresh), self._interval_s())
         self._before = now[-self._overlap :]
         return events
 
@@ -174,12 +176,13 @@ class Da3Backend:
         found = place_window(shared)
         return found if found and found.disagreement < _WORST_DISAGREEMENT else None
 
-    def _interval_s(self, frames: list[Frame]) -> float:
-        """Time from one frame of the video to the next."""
-        if len(frames) < 2:
+    def _interval_s(self) -> float:
+        """Time from one frame that comes to the next, of the newest; their ids do not count them,
+        and may be stamps. 0 where that is not known."""
+        if len(self._stamps_ns) < 2:
             return 0.0
-        passed_ns = frames[-1].stamp_ns - frames[0].stamp_ns
-        return passed_ns / 1e9 / max(frames[-1].id - frames[0].id, 1)
+        passed_ns = self._stamps_ns[-1] - self._stamps_ns[0]
+        return passed_ns / 1e9 / (len(self._stamps_ns) - 1)
 
     def _tell(self, placed: _Placed) -> list[Event]:
         """The picture's keyframe, its pose, and the poses of frames before it."""
