@@ -3,17 +3,25 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from drifting_backend import DriftingBackend, Film, film, ring_poses
 
 from worldsystem_core.errors import MapError
-from worldsystem_slam3r.maps import autosave
+from worldsystem_slam3r.config import Slam3rConfig
+from worldsystem_slam3r.maps import autosave, claim
 from worldsystem_slam3r.maps.autosave import MapSaver
 from worldsystem_slam3r.maps.claim import LOCK, MapClaim
-from worldsystem_slam3r.maps.folder import read_manifest, write_map
+from worldsystem_slam3r.maps.content import SavedMap
+from worldsystem_slam3r.maps.folder import Manifest, read_manifest, write_map
+from worldsystem_slam3r.session.backend import GraphBackend
+from worldsystem_slam3r.session.restartable import RenewableBackend
 
 ANOTHER_RUN = """
 import sys
@@ -22,6 +30,24 @@ from worldsystem_slam3r.maps.claim import MapClaim
 MapClaim(Path(sys.argv[1])).take()
 print("has it", flush=True)
 sys.stdin.read()
+"""
+
+A_RUN_THAT_SAVES_AS_IT_ENDS = """
+import shutil, sys
+from pathlib import Path
+from worldsystem_slam3r.maps.claim import MapClaim
+folder, newest = map(Path, sys.argv[1:])
+MapClaim(folder).take()
+print("has it", flush=True)
+sys.stdin.read()
+shutil.rmtree(folder / "keyframes")
+shutil.copytree(newest, folder, dirs_exist_ok=True)
+"""
+A_RUN_THAT_SAVES_FOR_THE_FIRST_TIME = """
+import sys
+from pathlib import Path
+from worldsystem_slam3r.maps.folder import write_map
+write_map(Path(sys.argv[1]), {}, [("graph-1.npz", lambda: b"graph")], saved_ns=1)
 """
 
 
@@ -79,3 +105,84 @@ def test_nothing_is_made_where_no_map_is_yet(tmp_path):
     saver = MapSaver(tmp_path / "map")
     saver.close()
     assert not (tmp_path / "map").exists()
+
+
+@pytest.fixture(scope="module")
+def ring() -> Film:
+    return film(ring_poses(17)[:8])
+
+
+def graph_over(of: Film, **settings: object) -> GraphBackend:
+    backend = RenewableBackend(DriftingBackend([of]), None)
+    return GraphBackend(backend, Slam3rConfig(**settings))  # type: ignore[arg-type]
+
+
+def test_who_begins_while_another_run_still_saves_goes_on_in_what_that_saved(
+    ring, tmp_path, monkeypatch
+):
+    """Half of the way is saved, all of it once the other run is told to end."""
+    folder, newest = tmp_path / "map", tmp_path / "newest"
+    graph = graph_over(ring)
+    for n, frame in enumerate(ring.frames):
+        graph.feed(frame)
+        if n == 3:
+            graph.save_map(folder)
+    shutil.copytree(folder, newest)
+    graph.save_map(newest)
+    command = [sys.executable, "-c", A_RUN_THAT_SAVES_AS_IT_ENDS, str(folder), str(newest)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as run:
+        assert run.stdout.readline() == b"has it\n"
+
+        def told_to_end(_: float) -> None:
+            run.stdin.close()
+            assert run.wait(30.0) == 0
+
+        meanwhile = SimpleNamespace(monotonic=time.monotonic, sleep=told_to_end)
+        monkeypatch.setattr(claim, "time", meanwhile)
+        began = graph_over(ring, map=str(folder), map_every_s=60.0)
+    assert set(began.atlas.keyframes) == set(range(8))
+    began.finish()
+    saved = SavedMap(folder)
+    saved.check()
+    assert (saved.manifest.generation, len(saved.nodes)) == (3, 8)
+
+
+def test_a_map_that_cannot_be_loaded_is_left_to_others(ring, tmp_path):
+    folder = tmp_path / "map"
+    session = graph_over(ring)
+    session.feed(ring.frames[0])
+    session.save_map(folder)
+    next(folder.glob("keyframes/*-place.npz")).unlink()
+    with pytest.raises(MapError, match="damaged"):
+        graph_over(ring, map=str(folder), map_every_s=60.0)
+    assert not (folder / LOCK).exists()
+    assert read_manifest(folder).generation == 1
+
+
+class Empty:
+    """A map of a graph alone (`MapContent`)."""
+
+    def save(self, folder: Path, saved_ns: int, *, begun_from: int | None = None) -> Manifest:
+        parts = [(f"graph-{saved_ns}.npz", lambda: b"graph")]
+        return write_map(folder, {}, parts, saved_ns=saved_ns, begun_from=begun_from)
+
+
+def test_a_map_that_another_run_saved_first_after_this_one_had_begun_is_not_replaced(tmp_path):
+    folder = tmp_path / "map"
+    saver = MapSaver(folder)  # there is nothing yet to be claimed
+    command = [sys.executable, "-c", A_RUN_THAT_SAVES_FOR_THE_FIRST_TIME, str(folder)]
+    subprocess.run(command, check=True, timeout=60.0)
+    saver.save(Empty(), 2)
+    saver.close()
+    assert "another run saved after this one had begun" in saver.failure
+    assert read_manifest(folder).saved_ns == 1
+
+
+def test_what_this_run_was_asked_to_save_in_its_own_folder_is_gone_on_from(tmp_path):
+    folder = tmp_path / "map"
+    saver = MapSaver(folder)
+    save(folder, 1)
+    saver.save(Empty(), 2)
+    saver.close()
+    assert saver.failure == ""
+    assert (read_manifest(folder).generation, read_manifest(folder).saved_ns) == (2, 2)

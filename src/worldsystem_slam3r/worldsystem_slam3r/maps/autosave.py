@@ -10,7 +10,7 @@ from pathlib import Path
 from worldsystem_core.errors import MapError
 from worldsystem_slam3r.maps.claim import PATIENCE_S, MapClaim
 from worldsystem_slam3r.maps.content import MapContent
-from worldsystem_slam3r.maps.folder import Manifest
+from worldsystem_slam3r.maps.folder import Manifest, generation_of
 
 log = logging.getLogger(__name__)
 
@@ -21,12 +21,15 @@ class MapSaver:
     """A thread that writes what it is given; `failure` is the last save's error, if it failed.
 
     No other process may write there meanwhile: where one does, at the start, that is a `MapError`.
+    Where no folder was there to be had, and another run has saved there since, saves fail: they
+    would replace a map that this one does not go on from.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._claim = MapClaim(folder)
         self._claim.take(PATIENCE_S)
+        self._begun_from = generation_of(folder)
         self.failure = ""
         self.saves = 0
         self._changed = threading.Condition()
@@ -62,7 +65,7 @@ class MapSaver:
 
     def _write(self, content: MapContent, saved_ns: int) -> Manifest | None:
         try:
-            manifest = content.save(self.folder, saved_ns)
+            manifest = content.save(self.folder, saved_ns, begun_from=self._begun_from)
             self._claim.take()  # had already, unless it is the first save there
         except MapError as error:
             if str(error) != self.failure:

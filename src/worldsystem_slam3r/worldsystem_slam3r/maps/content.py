@@ -117,8 +117,8 @@ class MapContent:
             tuple(parts),
         )
 
-    def save(self, folder: Path, saved_ns: int) -> Manifest:
-        """Write it as the folder's newest generation."""
+    def save(self, folder: Path, saved_ns: int, *, begun_from: int | None = None) -> Manifest:
+        """Write it as the folder's newest generation; `begun_from` as `write_map` has it."""
         graph = io.BytesIO()
         np.savez_compressed(graph, nodes=self.nodes, edges=self.edges)
         data = graph.getvalue()
@@ -127,6 +127,7 @@ class MapContent:
             self._facts(),
             [(f"graph-{saved_ns}.npz", lambda: data), *self.parts],
             saved_ns=saved_ns,
+            begun_from=begun_from,
         )
 
     def _facts(self) -> dict[str, object]:

@@ -27,6 +27,8 @@ BESIDE = ("objects.npz",)
 """What others keep in the folder, perhaps before the first map: it is neither refused nor swept."""
 _WRITING = threading.Lock()
 """One save sweeps what the manifest of another, half written, is about to name."""
+_WRITTEN: dict[Path, int] = {}
+"""Of this process: the generation of each map that it wrote last."""
 
 
 Part = tuple[str, Callable[[], bytes] | None]
@@ -107,6 +109,14 @@ def read_manifest(folder: Path) -> Manifest:
     return Manifest(int(body.pop("generation")), int(body.pop("saved_ns")), body, files)
 
 
+def generation_of(folder: Path) -> int:
+    """Of the map that lies there; 0 where none does, or one whose manifest is damaged."""
+    try:
+        return read_manifest(folder).generation if is_map(folder) else 0
+    except MapError:
+        return 0
+
+
 def read_file(folder: Path, entry: FileEntry) -> bytes:
     """The bytes of one file, checked against the manifest."""
     path = folder / entry.name
@@ -129,28 +139,43 @@ def write_map(
     contents: Iterable[Part],
     *,
     saved_ns: int,
+    begun_from: int | None = None,
 ) -> Manifest:
     """Write a new generation; contents whose name the old manifest has are not written again.
 
     What is no content any more is removed. A folder with other things in it, and no map, is
-    refused, and so is one that another process keeps saved. One save at a time: another one waits.
+    refused, and so is one that another process keeps saved, or has saved since the generation that
+    the map was `begun_from` (None: whatever lies there). One save at a time: another one waits.
     """
     try:
         with _WRITING:
-            return _written(folder, facts, contents, saved_ns)
+            before = _before(folder)
+            if before is not None and begun_from is not None:
+                _check_is_own(folder, before, begun_from)
+            manifest = _written(folder, before, facts, contents, saved_ns)
+            _WRITTEN[folder.resolve()] = manifest.generation
+            return manifest
     except OSError as error:
         raise MapError(
             f"{folder} cannot be written ({error}); free space, or name a folder that can be"
         ) from error
 
 
+def _check_is_own(folder: Path, before: Manifest, begun_from: int) -> None:
+    if before.generation not in (begun_from, _WRITTEN.get(folder.resolve())):
+        raise MapError(
+            f"{folder} holds a map that another run saved after this one had begun; save this one "
+            "elsewhere (`worldsystem map save FOLDER`)"
+        )
+
+
 def _written(
     folder: Path,
+    before: Manifest | None,
     facts: Mapping[str, object],
     contents: Iterable[Part],
     saved_ns: int,
 ) -> Manifest:
-    before = _before(folder)
     (folder / KEYFRAMES).mkdir(parents=True, exist_ok=True)
     with claimed(folder):
         return _next_generation(folder, before, facts, contents, saved_ns)

@@ -63,6 +63,12 @@ class MapKeeper:
         self._saver = MapSaver(folder)
         self._every_s = every_s
 
+    def let_go(self) -> None:
+        """Save no more by itself, and leave what lies there to others."""
+        if self._saver is not None:
+            self._saver.close()
+            self._saver = None
+
     @property
     def failure(self) -> str:
         """Why the last save by itself failed; empty when it did not."""

@@ -34,13 +34,13 @@ from worldsystem_slam3r.graph.atlas import Atlas, Kept
 from worldsystem_slam3r.graph.lookup import Lookup
 from worldsystem_slam3r.graph.loops import LoopFinder
 from worldsystem_slam3r.graph.verify import Station
-from worldsystem_slam3r.maps.folder import is_map
 from worldsystem_slam3r.maps.keeper import MapKeeper
 from worldsystem_slam3r.scale.fit import MetricFit
 from worldsystem_slam3r.scale.metric import MetricScale
 from worldsystem_slam3r.scale.root import MetricRoot
 from worldsystem_slam3r.session.account import GraphCounts, graph_facts
 from worldsystem_slam3r.session.held import HeldSubmap
+from worldsystem_slam3r.session.opening import open_map
 from worldsystem_slam3r.session.restartable import Make, RenewableBackend
 from worldsystem_slam3r.session.succession import Succession
 
@@ -79,14 +79,7 @@ class GraphBackend:
         self._unlinked: list[tuple[Kept, Keyframe]] = []
         self._settling = Sparing(share)
         if config.map:
-            self._open_map(Path(config.map))
-
-    def _open_map(self, folder: Path) -> None:
-        """Go on in the map that lies there, if one does, and keep it saved."""
-        if is_map(folder):
-            self.load_map(folder)
-        if self._config.map_every_s:
-            self.maps.save_by_itself(folder, self._config.map_every_s)
+            open_map(self, Path(config.map), config.map_every_s)
 
     def number_from(self, first_id: int) -> None:
         """Number keyframes on from here; only before the first frame."""

@@ -1,0 +1,28 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How a graph begins in a folder that may hold a map."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from worldsystem_slam3r.maps.folder import is_map
+
+if TYPE_CHECKING:
+    from worldsystem_slam3r.session.backend import GraphBackend
+
+
+def open_map(graph: GraphBackend, folder: Path, every_s: float) -> None:
+    """Go on in the map that lies there, if one does, and keep it saved (0 = not).
+
+    It is loaded once no other run writes there: one that was told to end may still be at its last
+    save. One that cannot be loaded is a `MapError`, and is left to others.
+    """
+    if every_s:
+        graph.maps.save_by_itself(folder, every_s)
+    try:
+        if is_map(folder):
+            graph.load_map(folder)
+    except BaseException:
+        graph.maps.let_go()
+        raise
