@@ -12,7 +12,13 @@ import tiny_da3
 
 from worldsystem_core.errors import BackendError
 from worldsystem_core.frames import Frame
-from worldsystem_core.reconstruction import Event, NewKeyframe, Pose, ReconstructionBackend
+from worldsystem_core.reconstruction import (
+    Event,
+    NewKeyframe,
+    Pose,
+    ReconstructionBackend,
+    TrackingState,
+)
 from worldsystem_slam3r import backend as backends
 from worldsystem_slam3r.backend import OpenedBackend, begin_anew, open_backend
 from worldsystem_slam3r.config import Slam3rConfig
@@ -71,6 +77,21 @@ def test_after_a_reset_pictures_of_an_earlier_clock_are_taken(kind, graph, film,
     answered = {event.frame_id for event in events if isinstance(event, Pose)}
     assert answered == {frame.id for frame in frames}
     assert any(isinstance(event, NewKeyframe) for event in events)
+
+
+@pytest.mark.parametrize("graph", [True, False])
+def test_a_reset_before_the_start_lets_go_of_the_pictures_before_it(graph, film, monkeypatch):
+    """A camera that stands still begins no map; the same picture is the first of the new one."""
+    running, config = opened("geometric", monkeypatch, graph=graph)
+    still = [replace(film[0], id=frame.id, stamp_ns=frame.stamp_ns) for frame in film[:10]]
+    assert not [event for frame in later(still) for event in running.backend.feed(frame)]
+    running = begin_anew(running, config, next_id=100)
+    events = [event for frame in film for event in running.backend.feed(frame)]
+    events += running.backend.finish()
+    poses = [event for event in events if isinstance(event, Pose)]
+    assert any(pose.state is TrackingState.TRACKED for pose in poses)
+    assert {pose.frame_id for pose in poses} == {frame.id for frame in film}
+    assert max(pose.stamp_ns for pose in poses) == film[-1].stamp_ns
 
 
 @pytest.mark.parametrize("kind", ["geometric", "da3"])

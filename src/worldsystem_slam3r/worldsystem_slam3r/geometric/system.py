@@ -147,8 +147,10 @@ class GeometricBackend:
         return events
 
     def forget_order(self) -> None:
-        """The next frame may have any id and stamp (`KeepsOrder`); only after a `restart`."""
-        self._last = None
+        """The next frame may have any id and stamp (`KeepsOrder`); only after a `restart`. Frames
+        that wait for a start are of the clock before, and let go."""
+        self._last = self._bootstrap = None
+        self._untold = []
         self._monitor = HealthMonitor()
 
     def _forget_start(self) -> list[Event]:
