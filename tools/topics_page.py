@@ -16,7 +16,7 @@ from worldsystem.graph import RAW_OUTSIDE_MAX_PX, STAGES
 # What the types do not say. A topic without a line here fails the page, and so the test.
 MEANINGS = {
     "IMAGE": "decoded picture, rgb8, as taken (not undistorted), `camera_optical_frame`",
-    "CAMERA_INFO": "its camera, same stamp; only when the source knows it",
+    "CAMERA_INFO": "its camera, same stamp, when the source knows it; zeros once where that ends",
     "VIDEO": "one H.264 or H.265 access unit (Annex B), as received; `format` says which",
     "IMU": "acceleration [m/s²] and angular velocity [rad/s], `base_link`",
     "ATTITUDE": "orientation of the body in an east-north-up frame; all else marked unknown",

@@ -219,6 +219,30 @@ def test_a_source_that_broke_off_says_where_in_the_nodes_facts(context, monkeypa
         node.close()
 
 
+def test_a_picture_without_a_camera_after_one_with_says_once_that_none_is_known(
+    context, monkeypatch
+):
+    """Another sender sends it: `sensor_msgs/CameraInfo` prescribes zeros for what is not known."""
+    from worldsystem_core.frames import Camera, Frame
+    from worldsystem_ingest import node as node_module
+
+    monkeypatch.setattr(node_module, "open_source", lambda url, config: Breaking())
+    node, told = node_module.IngestNode(context=context), []
+    try:
+        assert node.ended.wait(10.0)
+        stream, phone = node.config.stream, Camera.from_horizontal_fov(32, 24, 1.2)
+        monkeypatch.setattr(node._out(stream).camera, "publish", told.append)
+        for n, camera in enumerate([None, phone, None, None, phone]):
+            rgb = np.zeros((24, 32, 3), np.uint8)
+            node.frame(Frame(id=n, stamp_ns=n, rgb=rgb, camera=camera, stream=stream))
+        assert [info.stamp_ns for info in told] == [1, 2, 4]
+        assert [info.camera.fx for info in told] == [phone.fx, 0.0, phone.fx]
+        assert (told[1].camera.width, told[1].camera.fy) == (32, 0.0)
+    finally:
+        node.input_ended()
+        node.close()
+
+
 class Busy:
     """A stage after ingest that works on its first picture until `go`."""
 

@@ -111,5 +111,7 @@ def test_a_camera_that_says_it_is_not_calibrated_counts_as_unknown(context):
             assert stage._camera is None
         stage._on_camera(StampedCamera(stamp_ns=0, camera=known))
         assert stage._camera == known
+        stage._on_camera(StampedCamera(stamp_ns=1, camera=replace(known, fx=0.0, fy=0.0)))
+        assert stage._camera is None
     finally:
         stage.close()

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from worldsystem_core.errors import ShapeChanged
-from worldsystem_core.frames import Camera, Frame
+from worldsystem_core.frames import Camera, Frame, StampedCamera
 from worldsystem_core.reconstruction import Event, NewKeyframe, Pose, TrackingState
 from worldsystem_slam3r.backend import open_backend
 from worldsystem_slam3r.config import Slam3rConfig
@@ -165,3 +165,21 @@ def test_a_back_end_knows_its_lens_once_that_was_told_or_found_out():
     intake.picture(a_frame(0, None))
     intake.adopt(told(240.0))
     assert intake.known_camera == told(240.0)
+
+
+@pytest.mark.ros
+def test_pictures_of_a_sender_that_tells_no_camera_are_not_given_that_of_the_one_before(
+    context, monkeypatch
+):
+    """The topic's camera is for pictures from other processes, which bring none."""
+    from worldsystem_slam3r.node import Slam3rNode
+
+    stage, fed = Slam3rNode(context=context), []
+    monkeypatch.setattr(stage._running, "feed", lambda frame: fed.append(frame.camera) or [])
+    try:
+        stage._on_camera(StampedCamera(stamp_ns=0, camera=CAMERA))
+        for number, camera in enumerate([None, CAMERA, None]):
+            stage._on_frame(a_frame(number, camera))
+        assert fed == [CAMERA, CAMERA, None]
+    finally:
+        stage.close()

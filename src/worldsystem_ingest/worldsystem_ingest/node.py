@@ -57,9 +57,21 @@ class StreamOut:
         self.numbering = begin_numbering(node.context, name)
         self.raw_outside = RawOutside(node.config.raw_outside_max_px)
         self.camera = advertise(topics.CAMERA_INFO)
+        self._camera_is_told = False
         self.video = advertise(topics.VIDEO)
         self.telemetry = {kind: advertise(topic) for kind, topic in _TELEMETRY.items()}
         self.ledger = node.further_ledger(namespace) if namespace else node.ledger
+
+    def tell_camera(self, frame: Frame) -> None:
+        """That of each picture; where one comes without, as of another sender, zeros say so once
+        (`sensor_msgs/CameraInfo`: not calibrated)."""
+        camera = frame.camera
+        if camera is None and self._camera_is_told:
+            unknown = Camera(width=frame.width, height=frame.height, fx=0.0, fy=0.0, cx=0.0, cy=0.0)
+            self.camera.publish(StampedCamera(stamp_ns=frame.stamp_ns, camera=unknown))
+        elif camera is not None:
+            self.camera.publish(StampedCamera(stamp_ns=frame.stamp_ns, camera=camera))
+        self._camera_is_told = camera is not None
 
 
 class IngestNode(StageNode):
@@ -113,8 +125,7 @@ class IngestNode(StageNode):
             out.image.offer_outside()
         if self._clock_out is not None:
             self._clock_out.publish(Clock(clock=time_message(frame.stamp_ns)))
-        if frame.camera is not None:
-            out.camera.publish(StampedCamera(stamp_ns=frame.stamp_ns, camera=frame.camera))
+        out.tell_camera(frame)
         out.image.publish(frame, patience_s=self._patience_s)
         self.frames_published += 1
         self.measure_latency(frame.stamp_ns)

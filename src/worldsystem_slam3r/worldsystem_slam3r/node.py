@@ -75,6 +75,7 @@ class Slam3rNode(StageNode):
         self._refusal: Refusal | None = None
         self._refusal_said_s = -_REFUSAL_PERIOD_S
         self._camera: Camera | None = None
+        self._frames_tell_camera = False  # then one without is not of the camera told before
         self._state = TrackingState.INITIALISING
         self._scale = ScaleState.SCENE
         self._keyframes = 0
@@ -118,8 +119,8 @@ class Slam3rNode(StageNode):
         """A camera that is not calibrated says so with zeros (`sensor_msgs/CameraInfo`)."""
         camera = stamped.camera
         told = np.array([camera.fx, camera.fy, camera.width, camera.height], np.float64)
-        if np.isfinite([*told, camera.cx, camera.cy]).all() and (told > 0).all():
-            self._camera = camera
+        usable = np.isfinite([*told, camera.cx, camera.cy]).all() and (told > 0).all()
+        self._camera = camera if usable else None
 
     def _on_measured(self, sample: Telemetry) -> None:
         self._running.observe(sample)
@@ -191,7 +192,8 @@ class Slam3rNode(StageNode):
             self.ledger.drop_untaken("skipped")
             return
         self.ledger.take(frame.id)
-        if frame.camera is None and self._camera is not None:
+        self._frames_tell_camera |= frame.camera is not None
+        if self._camera is not None and not self._frames_tell_camera:
             frame = replace(frame, camera=self._camera)
         self._take(self._running.feed(frame))
 
