@@ -110,7 +110,7 @@ def stage_in(context, monkeypatch):
     def made(**settings: object):
         given = [Parameter(name, value=value) for name, value in settings.items()]
         stage, heard = Slam3rNode(context=context, parameter_overrides=given), []
-        monkeypatch.setattr(stage._keyframe_out, "publish", heard.append)
+        monkeypatch.setattr(stage._keyframe_out, "publish", lambda told, **_: heard.append(told))
         stages.append(stage)
         return stage, heard
 

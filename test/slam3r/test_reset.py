@@ -258,7 +258,7 @@ def test_a_keyframe_that_came_in_the_last_moment_goes_with_the_old_map(context, 
     try:
         told: list[Event] = []
         slam3r._publish([NewKeyframe(a_keyframe(key, 600)) for key in range(3)])
-        slam3r._keyframe_out.publish = told.append
+        slam3r._keyframe_out.publish = lambda event, **_: told.append(event)
         late = running_module.Answer(running_module.OF_NO_FRAME, [NewKeyframe(a_keyframe(3, 600))])
         monkeypatch.setattr(slam3r._running, "begin_anew", lambda _: [late])
         assert slam3r._on_reset(Reset.Request(), Reset.Response()).success

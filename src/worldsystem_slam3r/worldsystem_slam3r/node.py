@@ -9,7 +9,6 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from geometry_msgs.msg import TransformStamped
 from std_srvs.srv import Trigger
 from tf2_msgs.msg import TFMessage
 from worldsystem_msgs.srv import LoadMap, Reset, SaveMap
@@ -28,8 +27,7 @@ from worldsystem_core.reconstruction import (
 from worldsystem_core.ros import topics
 from worldsystem_core.ros.adapters.messages import (
     CAMERA_FRAME,
-    pose_message,
-    time_message,
+    transform_message,
     world_frame,
 )
 from worldsystem_core.ros.container import run_node
@@ -46,6 +44,7 @@ from worldsystem_slam3r.running import OF_NO_FRAME, Answer, WorkerEnded, reserve
 _PATH_PERIOD_S = 1.0
 _RESERVE_PERIOD_S = 2.0
 _REFUSAL_PERIOD_S = 30.0
+_READER_S = 60.0
 # REP-103: the body is x forward, y left, z up; the optical frame x right, y down, z forward.
 _BODY_FROM_OPTICAL = np.array(
     [[0.0, 0.0, 1.0, 0.0], [-1.0, 0.0, 0.0, 0.0], [0.0, -1.0, 0.0, 0.0], [0.0, 0.0, 0.0, 1.0]]
@@ -65,6 +64,7 @@ class Slam3rNode(StageNode):
         self._running = start_backend(self._opened_with, self._told, alive=self._stay_alive)
         self._reserve = reserve_for(self.config)
         self._ending = False
+        self._patience_s = 0.0
         self._trajectory = Trajectory(self.config.path_poses)
         self._cloud = BoundedCloud(self.config.cloud_points, seed=self.config.seed)
         self._cloud_told = (0, 0)
@@ -279,7 +279,7 @@ class Slam3rNode(StageNode):
             if isinstance(event, Pose):
                 self._publish_pose(event)
                 continue
-            self._keyframe_out.publish(event)
+            self._tell(event)
             if self._scale is not self._trajectory.scale:
                 self._scale = self._trajectory.scale
                 self._tf_static_out.publish(_static_transforms(self._scale))
@@ -288,17 +288,23 @@ class Slam3rNode(StageNode):
                 self._newest_id = max(self._newest_id, event.keyframe.id)
                 self._points_out.publish(event.keyframe)
 
+    def _tell(self, event: Event) -> None:
+        """At the end readers are waited for, which nobody tells again what they had no room for;
+        not where a person wants the end, nor any more where one takes nothing for a minute."""
+        begun_s = time.monotonic()
+        patience_s = 0.0 if self.hurried.is_set() else self._patience_s
+        self._keyframe_out.publish(event, patience_s=patience_s)
+        if time.monotonic() - begun_s > 0.9 * _READER_S:
+            self._patience_s = 0.0
+
     def _publish_pose(self, pose: Pose) -> None:
         self._state, self._newest_ns = pose.state, pose.stamp_ns
         self.measure_latency(pose.stamp_ns)
         self._pose_out.publish(pose)
         if pose.state is TrackingState.TRACKED:
             odom_from_base = pose.world_from_cam @ inverse(_BODY_FROM_OPTICAL)
-            self._tf_out.publish(
-                TFMessage(
-                    transforms=[_transform(pose.stamp_ns, "odom", "base_link", odom_from_base)]
-                )
-            )
+            link = transform_message(pose.stamp_ns, "odom", "base_link", odom_from_base)
+            self._tf_out.publish(TFMessage(transforms=[link]))
 
     def _publish_path_when_due(self) -> None:
         if self._path_pace.is_due(len(self._trajectory)):
@@ -350,7 +356,7 @@ class Slam3rNode(StageNode):
         return "" if as_asked else self._running.note
 
     def input_ended(self) -> None:
-        self._ending = True
+        self._ending, self._patience_s = True, _READER_S
         self._end_reserve()
         self._take(self._running.finish())
         self._publish_path()
@@ -372,21 +378,7 @@ def _static_transforms(scale: ScaleState) -> TFMessage:
         ("base_link", "camera_link", np.eye(4)),
         ("camera_link", CAMERA_FRAME, _BODY_FROM_OPTICAL),
     ]
-    return TFMessage(transforms=[_transform(0, *link) for link in links])
-
-
-def _transform(
-    stamp_ns: int, parent: str, child: str, parent_from_child: np.ndarray
-) -> TransformStamped:
-    message = TransformStamped(child_frame_id=child)
-    message.header.stamp = time_message(stamp_ns)
-    message.header.frame_id = parent
-    pose, target = pose_message(parent_from_child), message.transform
-    target.rotation = pose.orientation
-    target.translation.x = pose.position.x
-    target.translation.y = pose.position.y
-    target.translation.z = pose.position.z
-    return message
+    return TFMessage(transforms=[transform_message(0, *link) for link in links])
 
 
 def main() -> None:

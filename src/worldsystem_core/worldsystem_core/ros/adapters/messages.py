@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 
 import numpy as np
 from builtin_interfaces.msg import Time
-from geometry_msgs.msg import Point, Pose, Quaternion
+from geometry_msgs.msg import Point, Pose, Quaternion, TransformStamped
 from jaxtyping import Float, Float64
 from rclpy.serialization import deserialize_message, serialize_message
 
@@ -81,3 +81,18 @@ def pose_matrix(pose: Pose) -> Float64[np.ndarray, "4 4"]:
     parent_from_child[:3, :3] = matrix_from_quaternion_xyzw(np.array([q.x, q.y, q.z, q.w]))
     parent_from_child[:3, 3] = (p.x, p.y, p.z)
     return parent_from_child
+
+
+def transform_message(
+    stamp_ns: int, parent: str, child: str, parent_from_child: Float[np.ndarray, "4 4"]
+) -> TransformStamped:
+    """Where a child frame lies in its parent, for the transform tree."""
+    message = TransformStamped(child_frame_id=child)
+    message.header.stamp = time_message(stamp_ns)
+    message.header.frame_id = parent
+    pose, target = pose_message(parent_from_child), message.transform
+    target.rotation = pose.orientation
+    target.translation.x = pose.position.x
+    target.translation.y = pose.position.y
+    target.translation.z = pose.position.z
+    return message
