@@ -294,3 +294,49 @@ def test_known_ground_is_located_while_a_sub_map_is_held_back(ring, monkeypatch)
     assert graph.counts.submaps == 2
     located = {p.frame_id for p in poses_of(events) if 0 <= p.keyframe_id < 8}
     assert max(located) >= 812, "late pictures were compared with the held sub-map alone"
+
+
+class TwoSubmaps:
+    """A back-end that begins a sub-map, with a unit of its own, and finds back to the first."""
+
+    def __init__(self, films: list[Film], second: set[int]) -> None:
+        self._inner = [DriftingBackend(films), DriftingBackend(films, unit=2.2)]
+        self._second = second
+        self._next = 0
+
+    def feed(self, frame) -> list[Event]:
+        submap = int(frame.id in self._second)
+        self._inner[submap].skip_ids(self._next)
+        self._next += 1  # each frame is a keyframe
+        keyframe, pose = self._inner[submap].feed(frame)
+        told = replace(keyframe.keyframe, submap=submap)
+        return [NewKeyframe(told), replace(pose, submap=submap)]
+
+    def finish(self) -> list[Event]:
+        return []
+
+
+def again(of: Film, rows: list[int], first_id: int) -> Film:
+    """Some of the pictures once more, later."""
+    frames = [
+        replace(of.frames[row], id=first_id + i, stamp_ns=(first_id + i) * PERIOD_NS)
+        for i, row in enumerate(rows)
+    ]
+    return Film(frames, [of.depths[row] for row in rows], [of.poses[row] for row in rows])
+
+
+def test_a_placed_keyframe_that_sees_a_held_sub_map_says_where_it_lies(ring):
+    """Nothing that the held one shows was seen before; then the first one's camera comes there."""
+    films = [part(ring, 0, 4), part(ring, 8, 11), again(ring, [9], 50)]
+    backend = RenewableBackend(TwoSubmaps([ring, films[2]], {8, 9, 10}), None)
+    graph = GraphBackend(backend, Slam3rConfig())
+    events = [event for each in films[:2] for frame in each.frames for event in graph.feed(frame)]
+    assert {e.keyframe.frame_id for e in events if isinstance(e, NewKeyframe)} == {0, 1, 2, 3}
+    events += (met := graph.feed(films[2].frames[0]))
+    told = [event.keyframe.frame_id for event in met if isinstance(event, NewKeyframe)]
+    assert told == [50, 8, 9, 10]
+    events += graph.finish()
+    assert (graph.counts.merged, graph.counts.guessed) == (1, 0)
+    assert sorted(pose.frame_id for pose in poses_of(events)) == [0, 1, 2, 3, 8, 9, 10, 50]
+    assert path_error(events, *films) < 0.05
+    assert graph.atlas.keyframes[5].world.scale == pytest.approx(1 / 2.2, rel=0.02)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from worldsystem_core.errors import MapError
-from worldsystem_core.reconstruction import Keyframe
+from worldsystem_core.reconstruction import Event, Keyframe, NewKeyframe
 from worldsystem_core.sparing import Sparing
 from worldsystem_slam3r.graph.atlas import Atlas, Kept
 from worldsystem_slam3r.graph.loops import LoopFinder
@@ -156,6 +156,13 @@ class MapKeeper:
         self._loading = dense_keyframes(placed, self.dense, Path("memory"))
         self._tells_all = True
         return len(placed)
+
+    def told_again(self, *, everything: bool) -> list[Event]:
+        """Keyframes of a loaded map, where they lie now; when all are told, first where they do."""
+        moved = self._atlas.changed(everything=True) if self.begins_to_tell_all() else None
+        found = self.loaded_keyframes(everything=everything)
+        told = [NewKeyframe(self._atlas.told_again(keyframe)) for keyframe in found]
+        return [*([] if moved is None else [moved]), *told]
 
     def begins_to_tell_all(self) -> bool:
         """Whether `tell_again` was called since this was asked last."""

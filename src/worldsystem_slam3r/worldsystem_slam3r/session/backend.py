@@ -100,7 +100,7 @@ class GraphBackend:
 
     def feed(self, frame: Frame) -> list[Event]:
         """Take the next frame; see the back-end's own `feed` for what is refused."""
-        events = self._told_again(everything=False)
+        events = self.maps.told_again(everything=False)
         events += self._taken(self._backend.feed(frame)) + self._linked()
         if not self._located:
             events = self._looked_up(frame, events)
@@ -116,7 +116,7 @@ class GraphBackend:
 
     def finish(self) -> list[Event]:
         """The stream has ended: what was held back, sub-maps without a place by dead reckoning."""
-        events = self._told_again(everything=True)
+        events = self.maps.told_again(everything=True)
         events += self._taken(self._backend.finish()) + self._linked()
         if self._held is not None:
             events += self._guess_place()
@@ -124,13 +124,6 @@ class GraphBackend:
         events += self._measured(last=True)
         self.maps.close()
         return events
-
-    def _told_again(self, *, everything: bool) -> list[Event]:
-        """Keyframes of a loaded map, where they lie now; when all are told, first where they do."""
-        moved = self.atlas.changed(everything=True) if self.maps.begins_to_tell_all() else None
-        found = self.maps.loaded_keyframes(everything=everything)
-        told = [NewKeyframe(self.atlas.told_again(keyframe)) for keyframe in found]
-        return [*([] if moved is None else [moved]), *told]
 
     def observe(self, observation: Telemetry) -> None:
         """Take a measurement from beside the video (`MetricScale.observe`)."""
@@ -222,7 +215,7 @@ class GraphBackend:
         events = self._hold(NewKeyframe(keyframe))
         if not self.atlas.is_placed(keyframe.submap):
             return events + self._merged(kept)
-        self._link_loops(kept)  # it was one too many, and the place of all was guessed
+        events += self._link_loops(kept)  # one too many: the place of all was guessed
         return events + self._settled_when_due()
 
     def _measured(self, *, last: bool = False) -> list[Event]:
@@ -244,8 +237,7 @@ class GraphBackend:
         for kept, keyframe in due:
             if kept.id in self.atlas.keyframes:
                 self._look_at(kept, keyframe)
-                self._link_loops(kept)
-                events += self._settled_when_due()
+                events += self._link_loops(kept) + self._settled_when_due()
         return [*(events or self._settled_when_due()), *self._succession.take_due()]
 
     def _look_at(self, kept: Kept, keyframe: Keyframe) -> None:
@@ -253,14 +245,20 @@ class GraphBackend:
         if self._config.replace_views:
             self._succession.note(kept)
 
-    def _link_loops(self, kept: Kept) -> None:
-        """Links to earlier keyframes; where they say so, everything has to move."""
+    def _link_loops(self, kept: Kept) -> list[Event]:
+        """Links to earlier keyframes; where they say so, everything has to move. One to a sub-map
+        that is held back says where that lies."""
         links = self.finder.find(kept)
         joined = [self.atlas.join(link) for link in links]
         self.counts.loops += len(links)
         self.counts.merged += sum(joined)
         misfit = any(self.atlas.misfit(link) > 1.0 for link in links)
         self._settling.wanted |= misfit or any(joined)
+        ends = {self.atlas.keyframes[key].submap for link in links for key in (link.a, link.b)}
+        if self._held is None or self._held.number not in ends:
+            return []
+        log.info("sub-map %d is seen by keyframe %d: merged", self._held.number, kept.id)
+        return self._release(self.atlas.correction(self._held.number)) + self._settled()
 
     def _settled_when_due(self) -> list[Event]:
         return self._settled() if self._settling.is_due else []
