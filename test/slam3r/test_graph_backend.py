@@ -340,3 +340,23 @@ def test_a_placed_keyframe_that_sees_a_held_sub_map_says_where_it_lies(ring):
     assert sorted(pose.frame_id for pose in poses_of(events)) == [0, 1, 2, 3, 8, 9, 10, 50]
     assert path_error(events, *films) < 0.05
     assert graph.atlas.keyframes[5].world.scale == pytest.approx(1 / 2.2, rel=0.02)
+
+
+def test_a_guessed_sub_map_lies_where_it_began_though_pictures_were_located_since(
+    ring, monkeypatch
+):
+    """It begins where the camera was lost, and goes back over known ground all the way."""
+    monkeypatch.setattr(loops, "is_strong", lambda _: False)
+    monkeypatch.setattr(loops, "_agree", lambda *_: False)
+    noise = [frame.rgb for frame in strange(4).frames]
+    blind = [replace(f, rgb=rgb) for f, rgb in zip(ring.frames[8:12], noise, strict=True)]
+    back = again(ring, [7, 6, 5, 4, 3, 2, 1, 0], 800)
+    films = [part(ring, 0, 8), Film(blind, ring.depths[8:12], ring.poses[8:12]), back]
+    backend = DriftingBackend([ring, back], lost={8, 9, 10, 11})
+    events, graph = over(backend, films, submap_after_s=0.2, submap_keyframes=40)
+    assert (graph.counts.guessed, graph.counts.merged) == (1, 0)
+    located = {p.frame_id for p in poses_of(events) if 0 <= p.keyframe_id < 8}
+    assert max(located) >= 804, "no late picture was located"
+    for kept in list(graph.atlas.keyframes.values())[8:]:
+        truth = np.linalg.inv(ring.poses[0]) @ back.poses[kept.frame_id - 800]
+        assert np.allclose(kept.world.translation, truth[:3, 3], atol=0.02)

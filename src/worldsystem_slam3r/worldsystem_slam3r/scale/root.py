@@ -172,10 +172,10 @@ class MetricRoot:
             return None
         return {key for key, part in part_of.items() if part in parts}
 
-    def moved(self, world_from_cam: Float64[np.ndarray, "4 4"]) -> Float64[np.ndarray, "4 4"]:
-        """A pose of before the last update, after it."""
-        pose, self._step = self._step.apply_pose(world_from_cam), Sim3.identity()
-        return pose
+    def taken_step(self) -> Sim3:
+        """From the world of before the last update to the one after it; told once."""
+        step, self._step = self._step, Sim3.identity()
+        return step
 
     def _is_level(self, fit: MetricFit) -> bool:
         """Whether z of the map would be up, as far as positions tell: a straight path leaves the

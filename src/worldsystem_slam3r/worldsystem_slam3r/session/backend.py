@@ -173,10 +173,15 @@ class GraphBackend:
         if not self._located:
             return self._hold(pose)
         told = self.atlas.told_pose(pose)
-        self._last, self._is_seen = told.world_from_cam, True
+        self._see_at(told)
         self._lookup.tracked(told)
         self._note(told)
         return [told]
+
+    def _see_at(self, told: Pose) -> None:
+        if self._held is not None and not self._is_seen:
+            self._held.begun_at = told.world_from_cam  # the nearest to it that is known
+        self._last, self._is_seen = told.world_from_cam, True
 
     def _note(self, told: Pose) -> None:
         """Let measurements be compared with it; poses before the first keyframe wait for that."""
@@ -223,7 +228,10 @@ class GraphBackend:
         changed = self._root.update(last=last)
         if changed is None:
             return []
-        self._last = self._root.moved(self._last)
+        step = self._root.taken_step()
+        self._last = step.apply_pose(self._last)
+        if self._held is not None:
+            self._held.begun_at = step.apply_pose(self._held.begun_at)
         return [changed]
 
     def _world_of(self, keyframe_id: int) -> Sim3 | None:
@@ -297,7 +305,7 @@ class GraphBackend:
         if self._held is not None and self._held.number != submap:
             events = self._guess_place()
         if self._held is None:
-            self._held = HeldSubmap(submap)
+            self._held = HeldSubmap(submap, self._last)
             self.counts.submaps += 1
             log.info("sub-map %d begins; it is held back until it overlaps the map", submap)
         self._held.add(event)
@@ -324,11 +332,11 @@ class GraphBackend:
         return self._release(place) + self._settled()
 
     def _guess_place(self) -> list[Event]:
-        """No overlap was found: the sub-map goes where the camera was last seen, level with the map
-        where that was in an earlier session."""
+        """No overlap was found: the sub-map goes where the camera was last seen before it began,
+        level with the map where that was in an earlier session."""
         assert self._held is not None
         unit = self.atlas.likely_unit(self._held.number)
-        place = self._held.dead_reckoned(self._last, unit)
+        place = self._held.dead_reckoned(unit)
         if not self._is_seen:
             place = self.atlas.levelled(self._held.number, place)
         self.counts.guessed += 1
@@ -361,7 +369,7 @@ class GraphBackend:
         if pose is None:
             return events
         self.counts.relocalised += 1
-        self._last, self._is_seen = pose.world_from_cam, True
+        self._see_at(pose)
         others = [e for e in events if not (isinstance(e, Pose) and e.frame_id == frame.id)]
         if len(others) == len(events):
             self._answered.add(frame.id)

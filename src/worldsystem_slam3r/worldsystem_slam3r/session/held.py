@@ -19,10 +19,14 @@ from worldsystem_core.reconstruction import (
 
 
 class HeldSubmap:
-    """The events of one sub-map in their order, the keyframes as they were last refined."""
+    """The events of one sub-map in their order, the keyframes as they were last refined.
 
-    def __init__(self, number: int) -> None:
+    `begun_at` is `world_from_cam` where the camera was seen before it began, or else first since.
+    """
+
+    def __init__(self, number: int, begun_at: Float64[np.ndarray, "4 4"]) -> None:
         self.number = number
+        self.begun_at = begun_at
         self._events: list[Event] = []
 
     @property
@@ -59,8 +63,8 @@ class HeldSubmap:
                 return event.world_from_cam
         return None
 
-    def dead_reckoned(self, world_from_cam: Float64[np.ndarray, "4 4"], unit: float) -> Sim3:
-        """`world_from_submap` if it began where the camera was last seen, with a unit of `unit`."""
+    def dead_reckoned(self, unit: float) -> Sim3:
+        """`world_from_submap` if it began at `begun_at`, with a unit of `unit`."""
         first = self.first_pose()
         begin = np.eye(4) if first is None else first
-        return Sim3.from_pose(world_from_cam, unit) @ Sim3.from_pose(inverse(begin))
+        return Sim3.from_pose(self.begun_at, unit) @ Sim3.from_pose(inverse(begin))
