@@ -22,6 +22,7 @@ from worldsystem_core.trajectory import Trajectory
 from worldsystem_sim.telemetry import geodetic_from_map
 from worldsystem_slam3r.config import Slam3rConfig
 from worldsystem_slam3r.graph.atlas import Atlas
+from worldsystem_slam3r.graph.verify import Link
 from worldsystem_slam3r.scale.enu import ENU
 from worldsystem_slam3r.scale.hanging import HangingSamples, PositionSample
 from worldsystem_slam3r.scale.marker import MarkerRuler
@@ -97,6 +98,23 @@ def test_gps_turns_the_scene_into_a_map(walk):
     assert fit_sim3(truth, path.positions).scale == pytest.approx(1.0, abs=0.02)
     # points grew with the poses: one unit of the told pointmaps is now METRES / 0.4 metres
     assert change.point_scale[0] == pytest.approx(METRES / 0.4, rel=0.05)
+
+
+def test_a_false_loop_that_positions_rule_out_is_counted(walk, caplog):
+    """It says that the camera came sixty metres beside where it was."""
+    _, graph = run(walk, fixes(walk, 0.5))
+    first, last = (graph.atlas.keyframes[key].world for key in (0, 11))
+    true = first.inverse() @ last
+    aside = np.array([0.4 * 60.0 / METRES, 0.0, 0.0])
+    beside = replace(true, translation=true.translation + aside)
+    sure = {"turn_rad": 0.003, "shift": 0.005, "log_scale": 0.005, "inliers": 200}
+    graph.atlas.link(Link(0, 11, beside, **sure, overlap=1.0, same=1.0, likeness=1.0))
+    graph._root._anchored()
+    assert len(graph.atlas.graph.anchors) >= 3
+    assert graph.finder.refused["graph"] == 1
+    assert graph.facts()["refused.graph"] == 1
+    assert "the loop between keyframes 0 and 11 does not fit: dropped" in caplog.text
+    assert not graph.atlas.graph.loops
 
 
 def test_without_a_source_the_scene_stays_a_scene(walk):

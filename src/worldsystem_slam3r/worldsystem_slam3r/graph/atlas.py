@@ -8,6 +8,7 @@ keyframe has a similarity `world_from_keyframe`, whose scale is the size of the 
 from __future__ import annotations
 
 import secrets
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -73,7 +74,7 @@ class Atlas:
     """Keyframes, sub-maps and the graph between them.
 
     `axes` are those of positions that were measured (`scale.enu`), empty where none turned the
-    world into theirs.
+    world into theirs. `on_rejected` is called with the ends of each loop that settling drops.
     """
 
     def __init__(self) -> None:
@@ -81,6 +82,7 @@ class Atlas:
         self.graph = PoseGraph()
         self.scale = ScaleState.SCENE
         self.axes = ""
+        self.on_rejected: Callable[[tuple[int, int]], None] = lambda key: None
         self.newest: dict[int, int] = {}
         self._placed: dict[int, Sim3] = {}
         self._session = secrets.token_hex(4)
@@ -260,6 +262,8 @@ class Atlas:
         solution = self.graph.optimise()
         for key, world in self.graph.nodes.items():
             self.keyframes[key].world = world
+        for rejected in solution.rejected:
+            self.on_rejected(rejected)
         return solution
 
     def transform(self, new_from_old: Sim3) -> None:

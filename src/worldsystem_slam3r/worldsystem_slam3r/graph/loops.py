@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ from worldsystem_core.geometry.sim3 import Sim3
 from worldsystem_slam3r.graph.atlas import Atlas, Kept
 from worldsystem_slam3r.graph.places import PlaceIndex
 from worldsystem_slam3r.graph.verify import Link, Refusal, Station, verify
+
+log = logging.getLogger(__name__)
 
 CANDIDATES = 3
 LINKS = 2
@@ -93,6 +96,11 @@ class LoopFinder:
         kept = self._atlas.keyframes.get(id)
         if kept is not None and kept.station is not None:
             self.index.remove(id, kept.station.features)
+
+    def rejected(self, key: tuple[int, int]) -> None:
+        """The graph does not believe a loop that was found, and has dropped it."""
+        log.warning("the loop between keyframes %d and %d does not fit: dropped", *key)
+        self.refused["graph"] += 1
 
     def _remember(self, kept: Kept) -> None:
         if kept.station is not None:

@@ -61,6 +61,7 @@ class GraphBackend:
         self._config = config
         self.atlas = Atlas()
         self.finder = LoopFinder(self.atlas, backend.similar_keyframes)
+        self.atlas.on_rejected = self.finder.rejected
         self._lookup = Lookup(self.atlas, self.finder)
         self.counts = GraphCounts()
         self.metric = MetricScale(self._world_of, marker_m=config.marker_m)
@@ -273,10 +274,7 @@ class GraphBackend:
 
     def _settled(self) -> list[Event]:
         with self._settling.work():
-            solution = self.atlas.optimise()
-        for key in solution.rejected:
-            log.warning("the loop between keyframes %d and %d does not fit: dropped", *key)
-            self.finder.refused["graph"] += 1
+            self.atlas.optimise()
         changed = self.atlas.changed()
         if changed is None:
             return []
