@@ -311,6 +311,36 @@ def test_weights_on_disk_are_loaded_by_path_and_foreign_ones_refused(tmp_path, m
 
 
 @needs_package
+@pytest.mark.parametrize("damage", ["cut short", "of another size"])
+def test_da3_weights_cut_short_or_of_another_size_are_refused_with_advice(
+    tmp_path, monkeypatch, damage
+):
+    import torch
+    from safetensors.torch import save_file
+
+    from worldsystem_slam3r.da3 import create, network
+
+    monkeypatch.setattr(network, "build", lambda _: tiny_network())
+    monkeypatch.setattr(create, "free_memory_bytes", lambda: None)
+    state = {f"model.{key}": value.clone() for key, value in tiny_network().state_dict().items()}
+    if damage == "of another size":
+        state[next(iter(state))] = torch.zeros(3, 5, 7, 11)
+    path = tmp_path / "da3" / "small.safetensors"
+    path.parent.mkdir()
+    save_file(state, path)
+    if damage == "cut short":
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    config = Slam3rConfig(backend="da3", device="cpu", weights=str(tmp_path))
+    with pytest.raises(BackendError, match=r"cannot be read as 'small'.*\"--da3 small\"") as raised:
+        open_backend("da3", config)
+    assert str(raised.value).startswith(str(path))
+    opened = open_backend("da3", replace(config, fallback=True))
+    assert opened.name == "geometric"
+    assert str(path) in opened.note
+    opened.backend.close()
+
+
+@needs_package
 @pytest.mark.parametrize("variant", VARIANTS.values(), ids=VARIANTS)
 def test_every_variant_can_be_built(variant, monkeypatch):
     import torch

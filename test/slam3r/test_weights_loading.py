@@ -195,6 +195,16 @@ def test_a_file_cut_short_is_refused_with_advice(tmp_path: Path, name: str) -> N
         read_checkpoint(path)
 
 
+@pytest.mark.parametrize("sizes", ["large", "null", '{"encoder_dim": 64}'])
+def test_a_file_that_says_other_things_for_its_sizes_is_refused_with_advice(
+    tmp_path: Path, sizes: str
+) -> None:
+    path = tmp_path / "odd.safetensors"
+    save_file({"a": torch.zeros(3)}, path, {METADATA_KEY: sizes})
+    with pytest.raises(BackendError, match=r"odd\.safetensors cannot be read.*make weights"):
+        read_checkpoint(path)
+
+
 def test_a_checkpoint_without_tensors_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "empty.pth"
     torch.save({"model": {"epoch": 3}}, path)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from textwrap import shorten
 from typing import Any
 
 import cv2
@@ -53,16 +54,24 @@ class Da3Network:
     @staticmethod
     def load(weights: Da3Weights, *, device: str, long_side_px: int) -> Da3Network:
         """Build the variant and read its weights; `BackendError` where they are not its own."""
+        from safetensors import SafetensorError
         from safetensors.torch import load_file
 
-        network = build(weights.variant.configuration)
-        state = {
-            key.removeprefix("model."): value for key, value in load_file(weights.path).items()
-        }
-        missing, unknown = network.load_state_dict(state, strict=False)
+        network, name = build(weights.variant.configuration), weights.variant.name
+        try:
+            found = load_file(weights.path)
+            state = {key.removeprefix("model."): value for key, value in found.items()}
+            missing, unknown = network.load_state_dict(state, strict=False)
+        except torch.OutOfMemoryError:
+            raise
+        except (OSError, SafetensorError, RuntimeError) as error:
+            raise BackendError(
+                f"{weights.path} cannot be read as '{name}' ({shorten(str(error), 200)}); remove "
+                f'it and get it again with `make weights ARGS="--da3 {name}"`'
+            ) from error
         if missing or unknown:
             raise BackendError(
-                f"{weights.path} does not hold '{weights.variant.name}': {len(missing)} values are "
+                f"{weights.path} does not hold '{name}': {len(missing)} values are "
                 f"missing ({', '.join(missing[:3])}), {len(unknown)} are unknown"
             )
         return Da3Network(

@@ -45,7 +45,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
             f"{path} holds other things than tensors, which are not loaded ({error}); "
             "save the tensors alone, under the key 'model'"
         ) from error
-    except (OSError, SafetensorError, RuntimeError, EOFError) as error:
+    except (OSError, SafetensorError, RuntimeError, EOFError, ValueError, TypeError) as error:
         raise BackendError(
             f"{path} cannot be read as a checkpoint ({error}); it may be damaged or not fully "
             "downloaded: get it again with `make weights`"
