@@ -25,12 +25,13 @@ CONTENT = np.random.default_rng(0).bytes(3_000_000)
 class Shelf(ThreadingHTTPServer):
     """Serves CONTENT; `breaks_after` cuts the next answer, `resumes` says whether ranges work.
 
-    `tells_length` says whether it tells how much is coming.
+    `tells_length` says whether it tells how much is coming. A `page` is given to all who ask.
     """
 
     breaks_after: int | None = None
     resumes = True
     tells_length = True
+    page: bytes | None = None
     asked_from: list[int]
     asked_for: list[str]
 
@@ -41,6 +42,12 @@ class Clerk(BaseHTTPRequestHandler):
         first = int(self.headers.get("Range", "bytes=0-")[6:-1])
         shelf.asked_from.append(first)
         shelf.asked_for.append(self.path)
+        if shelf.page is not None:
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(shelf.page)))
+            self.end_headers()
+            self.wfile.write(shelf.page)
+            return
         if first >= len(CONTENT) and shelf.resumes:
             self.send_error(416)
             return
@@ -120,6 +127,22 @@ def test_a_longer_file_is_refused_without_reading_it_all(shelf: Shelf, tmp_path:
     with pytest.raises(FetchError, match="expected 1000 bytes"):
         fetch(wanted(shelf, content=CONTENT[:1000]), tmp_path / "model.safetensors")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_answer_of_another_length_leaves_what_was_fetched(shelf: Shelf, tmp_path: Path) -> None:
+    """A network that wants a login answers with a page; a file that was replaced is longer."""
+    target, part = tmp_path / "model.safetensors", tmp_path / "model.safetensors.part"
+    part.write_bytes(CONTENT[:2_000_000])
+    shelf.page = b"<html>log in first</html>"
+    with pytest.raises(FetchError, match=r"of 25 bytes, expected 3000000 bytes.* is kept"):
+        fetch(wanted(shelf), target)
+    shelf.page = None
+    with pytest.raises(FetchError, match="of 3000000 bytes, expected 2500000 bytes"):
+        fetch(wanted(shelf, content=CONTENT[:2_500_000]), target)
+    assert part.read_bytes() == CONTENT[:2_000_000]
+    assert fetch(wanted(shelf), target)
+    assert shelf.asked_from == 3 * [2_000_000]
+    assert target.read_bytes() == CONTENT
 
 
 def test_a_damaged_file_at_the_target_is_replaced(shelf: Shelf, tmp_path: Path) -> None:

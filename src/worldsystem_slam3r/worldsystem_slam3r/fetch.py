@@ -43,7 +43,7 @@ def fetch(
 
     What arrives is collected in `<target>.part`, which the next call goes on from. A file of
     another size or checksum is removed and a `FetchError`, so that nothing wrong ever bears the
-    target's name.
+    target's name; an answer that tells another size is one, too, and removes nothing.
     """
     if target.is_file():
         if _is_as_wanted(wanted, target):
@@ -122,16 +122,26 @@ def _answer(url: str, part: Path, timeout_s: float) -> HTTPResponse:
 
 
 def _total(wanted: Wanted, answer: HTTPResponse, begin: int) -> int:
-    """Length of the whole [bytes] of which `answer` gives what comes from `begin` on."""
-    if wanted.size_bytes is not None:
-        return wanted.size_bytes
+    """Length of the whole [bytes] of which `answer` gives what comes from `begin` on.
+
+    Where that is not what is wanted, as of a page that asks to log in, what is there stays.
+    """
     length = answer.headers.get("Content-Length", "")
-    if not (length.isascii() and length.isdigit() and len(length) <= _MOST_DIGITS):
+    is_told = length.isascii() and length.isdigit() and len(length) <= _MOST_DIGITS
+    total = begin + int(length) if is_told else wanted.size_bytes
+    if total is None:
         raise FetchError(
             f"{wanted.url}: the server does not say how long the file is, so nobody could tell "
             "whether it is whole; fetch it with another program, or from a mirror (--origin)"
         )
-    return begin + int(length)
+    if wanted.size_bytes not in (None, total):
+        raise FetchError(
+            f"{wanted.url} answers with a file of {total} bytes, expected {wanted.size_bytes} "
+            "bytes; what was fetched before is kept. Either something on the way answers in its "
+            "place (run the command again, from another network), or the file was replaced at its "
+            "origin: use a mirror (--origin)"
+        )
+    return total
 
 
 def _check(wanted: Wanted, part: Path) -> None:
