@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import threading
 from fractions import Fraction
+from pathlib import Path
 
 import av
 import bag_lab
