@@ -8,6 +8,7 @@ import dataclasses
 import numpy as np
 from segment_scenes import ROOM_EYE, room
 
+from worldsystem_core.reconstruction import Successor
 from worldsystem_segment.geometric.walls import MAX_WALLS, Wall, WallMemory
 from worldsystem_segment.objects.track_ids import MAX_ID, REST_FEEDS
 from worldsystem_segment.segmenter import Segmenter
@@ -63,17 +64,17 @@ def test_ids_that_a_process_before_may_have_given_rest_and_come_back() -> None:
     assert [tracker.take_id() for _ in range(4)] == [1, 2, 3, 0]
 
 
-def test_a_keyframe_fed_after_a_load_is_placed_in_the_map_that_was_loaded(tmp_path) -> None:
+def test_what_stands_in_for_a_loaded_keyframe_lies_where_it_is_told_to(tmp_path) -> None:
     saved = _fed()
     saved.save(tmp_path)
     before = {thing.id: thing.world_from_box[:3, 3] for thing in saved.objects(0).objects}
-    other = _fed()
-    for keyframe_id in range(4):  # of the same numbers, elsewhere
-        pose = other._backend.map.tracker.pose(keyframe_id).copy()
-        pose[:3, 3] = 40.0
-        other._backend.map.tracker.move({keyframe_id: pose})
+    other, shot = _fed(), room().caster().shot(50, ROOM_EYE, AHEAD)[0]
+    other.feed(dataclasses.replace(shot, id=77))
+    pose = other._backend.map.tracker.pose(77).copy()
+    pose[:3, 3] = 40.0  # what the saved map knows nothing of lay elsewhere
+    other._backend.map.tracker.move({77: pose})
     other.load(tmp_path)
-    shot = room().caster().shot(50, ROOM_EYE, AHEAD)[0]
-    other.feed(dataclasses.replace(shot, id=50))
+    other.remove([0], {0: Successor(77, shot.world_from_cam)})
+    other.move({77: shot.world_from_cam})
     for thing in other.objects(0).objects:
         assert np.allclose(thing.world_from_box[:3, 3], before[thing.id], atol=0.05)

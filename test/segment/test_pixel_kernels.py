@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import ast
 import subprocess
 import sys
 from dataclasses import replace
@@ -16,6 +15,7 @@ import pytest
 from numba.core.dispatcher import Dispatcher
 from segment_scenes import ROOM_EYE, room
 
+from worldsystem_segment import precompile
 from worldsystem_segment.config import SegmentConfig
 from worldsystem_segment.geometric import (
     ground_kernels,
@@ -36,6 +36,10 @@ FEW = 1e-4  # share of pixels at which float32 rounds a comparison to the other 
 
 @pytest.fixture(scope="module")
 def keyframe():
+    return _keyframe()
+
+
+def _keyframe():
     target = (ROOM_EYE[0] + 3.0, ROOM_EYE[1] + 2.0, 0.3)
     shot, _ = room().caster().shot(0, ROOM_EYE, target, noise=0.01)
     pointmap, confidence = shot.pointmap.copy(), shot.confidence.copy()
@@ -188,19 +192,18 @@ def _compiled() -> dict[str, list[str]]:
     }
 
 
-def test_a_keyframe_needs_no_loop_that_was_not_compiled_before(keyframe) -> None:
-    code = (
-        "import test_pixel_kernels as tests; from worldsystem_segment import precompile; "
-        "precompile.warm_up(); print(tests._compiled())"
-    )
+def test_a_keyframe_needs_no_loop_that_was_not_compiled_before() -> None:
+    """In a process of its own: in this one other tests have compiled loops, too."""
+    code = "import test_pixel_kernels; test_pixel_kernels.segment_a_keyframe()"
     here = Path(__file__).parent
-    warm = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=here, check=True, capture_output=True, text=True, timeout=250.0,
-    )  # fmt: skip
-    ready = ast.literal_eval(warm.stdout)  # in this process other tests compile, too
+    subprocess.run([sys.executable, "-c", code], cwd=here, check=True, timeout=250.0)
+
+
+def segment_a_keyframe() -> None:
+    precompile.warm_up()
+    ready = _compiled()
     assert all(ready.values())
-    backend = GeometricBackend(SegmentConfig())
+    backend, keyframe = GeometricBackend(SegmentConfig()), _keyframe()
     for number in range(2):
         backend.feed(replace(keyframe, id=number), ())
     assert _compiled() == ready

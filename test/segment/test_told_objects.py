@@ -101,7 +101,9 @@ def test_what_an_object_was_identified_as_is_told_without_another_keyframe(node,
     _feed(node, keyframes)
     node.input_ended()
     number = node.told[-1].objects[0].id
-    said = ObjectIdentity(number, "", 0, IdentifyOutcome.ANSWERED, answer="an oak desk")
+    said = ObjectIdentity(
+        id=number, label="", stamp_ns=0, outcome=IdentifyOutcome.ANSWERED, answer="an oak desk"
+    )
     node._identities.put(said)
     node._tell_identities()
     node.input_ended()
@@ -112,10 +114,10 @@ def test_saving_many_objects_takes_no_more_than_its_share(node, keyframes, monke
     cost_s, saved_s = 0.02, []
 
     def slowly(*_) -> None:
+        saved_s.append(time.monotonic())
         end_s = time.thread_time() + cost_s
         while time.thread_time() < end_s:
             pass
-        saved_s.append(time.monotonic())
 
     monkeypatch.setattr(node._segmenter, "save", slowly)
     node.config = replace(node.config, map="somewhere")

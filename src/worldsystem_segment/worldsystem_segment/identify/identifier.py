@@ -18,7 +18,7 @@ QUEUE = 16
 CACHED = 1000
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 8.0
 _MINUTE_S = 60.0
-_NOBODY = 0  # no object has this id
+_NOBODY = -1  # no object has this id
 
 
 @dataclass(frozen=True)
