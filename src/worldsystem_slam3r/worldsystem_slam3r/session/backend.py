@@ -72,7 +72,7 @@ class GraphBackend:
         self._succession = Succession(*parts, after=config.window_keyframes)
         self._held: HeldSubmap | None = None
         self._last = np.eye(4)
-        self._is_seen = True
+        self._is_seen, self._seen_ns = True, -(1 << 63)
         self._located = True
         self._lost_since_ns: int | None = None
         self._answered: set[int] = set()
@@ -182,7 +182,9 @@ class GraphBackend:
     def _see_at(self, told: Pose) -> None:
         if self._held is not None and not self._is_seen:
             self._held.begun_at = told.world_from_cam  # the nearest to it that is known
-        self._last, self._is_seen = told.world_from_cam, True
+        self._is_seen = True
+        if told.stamp_ns >= self._seen_ns:  # older ones come when a sub-map is released
+            self._last, self._seen_ns = told.world_from_cam, told.stamp_ns
 
     def _note(self, told: Pose) -> None:
         """Let measurements be compared with it; poses before the first keyframe wait for that."""

@@ -18,6 +18,7 @@ def open_map(graph: GraphBackend, folder: Path, every_s: float) -> None:
     It is loaded once no other run writes there: one that was told to end may still be at its last
     save. One that cannot be loaded is a `MapError`, and is left to others.
     """
+    is_map(folder)  # a `MapError` where it cannot be reached, which the claim would not tell
     if every_s:
         graph.maps.save_by_itself(folder, every_s)
     try:
