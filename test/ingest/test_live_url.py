@@ -280,7 +280,7 @@ def test_the_state_tells_protocol_codec_and_attempts():
 
     def answer(handler, connection: int) -> None:
         send_head(handler)
-        handler.wfile.write(transport_stream())
+        handler.wfile.write(transport_stream(150))  # more than FFmpeg looks at before it begins
         told.wait(10.0)
 
     with http_server(answer) as url, running(url) as link:

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A small interface package, a bag of it, and a short H.264 stream."""
+"""A small interface package, a bag of it, and a short H.264 stream; finds what lies beside it."""
 
 from __future__ import annotations
 
 import io
 import json
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,8 @@ from worldsystem_core.frames import EncodedFrame
 from worldsystem_core.message_definitions import message_definition, type_hash
 from worldsystem_storage.bag_writer import BagWriter
 from worldsystem_storage.config import StorageConfig
+
+sys.path.insert(0, str(Path(__file__).parent))
 
 STAMP_NS = 1_700_000_000_000_000_000
 DEFINITIONS = {
