@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import array
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -129,4 +130,16 @@ def test_a_raw_block_of_a_wrong_length_is_refused(ball, wrong):
     plain = 15 * block.vertex_count + 12 * block.face_count
     block.data = block.data[: wrong(plain, len(block.data))]
     with pytest.raises(ProtocolError, match=f"cannot hold {block.vertex_count} vertices"):
+        topics.MESH.adapter.load(serialize_message(message))
+
+
+@pytest.mark.parametrize("column", ["edges", "cells"])
+def test_a_raw_block_with_an_edge_or_a_cell_that_no_block_has_is_refused(ball, column):
+    (cdr,) = topics.MESH.adapter.dump(delta(ball, 1))
+    message = deserialize_message(cdr, MeshDeltaMessage)
+    block = message.blocks[0]
+    at = 15 * block.vertex_count + 12 * block.face_count
+    at += 0 if column == "edges" else 4 * block.vertex_count
+    block.data[at : at + 2] = array.array("B", [255, 255])
+    with pytest.raises(ProtocolError, match="that no block has"):
         topics.MESH.adapter.load(serialize_message(message))

@@ -15,6 +15,7 @@ from worldsystem_msgs.msg import MeshDelta as MeshDeltaMessage
 from worldsystem_msgs.msg import MeshStatistics
 
 from worldsystem_core.errors import ProtocolError
+from worldsystem_core.mesh_code.cells import EDGES, POINTS
 from worldsystem_core.mesh_code.code import decode
 from worldsystem_core.mesh_code.draco import decode_draco
 from worldsystem_core.mesh_stream.streamed import MeshEncoding, StreamedDelta
@@ -198,14 +199,12 @@ def _lattice_columns(
     if not len(data):
         return None, None, None, None
     data = data.copy()  # behind the colours it may begin at an odd address
-    shares, cells = 2 * vertices, 4 * vertices
-    cases = cells + (len(data) - cells) // 3 * 2
-    return (
-        data[:shares].view("<u2"),
-        data[shares:cells].view("<u2"),
-        data[cells:cases].view("<u2"),
-        data[cases:],
-    )
+    of_shares, of_cells = 2 * vertices, 4 * vertices
+    of_cases = of_cells + (len(data) - of_cells) // 3 * 2
+    edges, cells = data[:of_shares].view("<u2"), data[of_cells:of_cases].view("<u2")
+    if edges.max(initial=0) >= EDGES or cells.max(initial=0) >= POINTS**3:
+        raise ProtocolError("mesh block with an edge or a cell that no block has")
+    return edges, data[of_shares:of_cells].view("<u2"), cells, data[of_cases:]
 
 
 def statistics_message(
