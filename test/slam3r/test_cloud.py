@@ -165,3 +165,14 @@ def test_settled_points_stay_where_all_keyframes_are_told_once_more():
     moved = np.linalg.norm(cloud.points().points - before, axis=1)
     assert np.count_nonzero(moved > 0.5) == 3
     assert np.count_nonzero(moved > 1e-3) == 3
+
+
+def test_keyframes_that_have_settled_are_not_put_in_twice_when_all_are_told_again():
+    cloud = BoundedCloud(100_000)
+    count = 2 * MOVABLE_KEYFRAMES + 1
+    for _ in range(2):
+        for key in range(count):
+            cloud.add(a_keyframe(key, 3))
+    assert len(cloud) == 3 * count
+    x = np.sort(cloud.points().points[:, 0])
+    np.testing.assert_allclose(x, np.repeat(np.arange(count), 3))

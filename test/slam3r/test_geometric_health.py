@@ -142,3 +142,22 @@ def test_a_wrong_focal_length_is_noticed_and_overruled():
     backend.close()
     assert "told wrong" in backend.health.problem
     assert backend.focal_px == pytest.approx(525.0, rel=0.06)
+
+
+def test_each_start_has_its_own_seconds_before_it_is_missed():
+    monitor = HealthMonitor()
+    for number in range(100):
+        stamp_ns = number * SECOND_NS // 10
+        monitor.picture(stamp_ns, PICTURE)
+        if number < 2:
+            monitor.waiting(stamp_ns, 0.05, 0.05)
+        else:
+            monitor.followed(200, 0.9)
+    for number in range(100, 140):  # a new sub-map is begun
+        stamp_ns = number * SECOND_NS // 10
+        monitor.picture(stamp_ns, PICTURE)
+        monitor.waiting(stamp_ns, 0.05, 0.05)
+        if number < 129:
+            assert monitor.health == Health(GOOD)
+    assert monitor.health.score == 0.0
+    assert "no start yet" in monitor.health.problem

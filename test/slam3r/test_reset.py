@@ -268,3 +268,18 @@ def test_a_keyframe_that_came_in_the_last_moment_goes_with_the_old_map(context, 
         assert len(slam3r._cloud) == 0
     finally:
         slam3r.close()
+
+
+@pytest.mark.ros
+def test_keyframes_told_again_count_once_and_withdrawn_ones_not_at_all(context):
+    from worldsystem_slam3r.node import Slam3rNode
+
+    stage = Slam3rNode(context=context)
+    try:
+        for _ in range(2):
+            stage._publish([NewKeyframe(a_keyframe(key, 9)) for key in range(3)])
+        assert stage.facts()["keyframes"] == 3
+        stage._publish([RemovedKeyframes((2,))])
+        assert stage.facts()["keyframes"] == 2
+    finally:
+        stage.close()

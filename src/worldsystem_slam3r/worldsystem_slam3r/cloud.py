@@ -54,6 +54,7 @@ class BoundedCloud:
         self._most = most
         self._rng = np.random.default_rng(seed)
         self._blocks: dict[int, _Block] = {}
+        self._settled: set[int] = set()
         self._share = 1.0
         self._count = 0
         self._scale = ScaleState.SCENE
@@ -71,9 +72,12 @@ class BoundedCloud:
             self.remove(event.ids)
 
     def add(self, keyframe: Keyframe) -> None:
-        """Put in the known points of a keyframe, in the place of the one with its id."""
+        """Put in the known points of a keyframe, in the place of the one with its id; one that has
+        settled is there already."""
         self.remove((keyframe.id,))
         self._scale = keyframe.scale
+        if keyframe.id in self._settled:
+            return
         block = self._sampled(keyframe)
         while self._count + len(block.points_cam) > self._most:
             self._halve(block)
@@ -145,6 +149,7 @@ class BoundedCloud:
         joined = list(self._blocks)[:-MOVABLE_KEYFRAMES]
         if _SETTLED in self._blocks and _SETTLED not in joined:
             joined.append(_SETTLED)
+        self._settled.update(key for key in joined if key != _SETTLED)
         blocks = [self._blocks.pop(key) for key in joined]
         points = [block.placed() for block in blocks]
         rgb = np.concatenate([block.rgb for block in blocks])

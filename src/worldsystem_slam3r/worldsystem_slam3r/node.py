@@ -78,7 +78,6 @@ class Slam3rNode(StageNode):
         self._frames_tell_camera = False  # then one without is not of the camera told before
         self._state = TrackingState.INITIALISING
         self._scale = ScaleState.SCENE
-        self._keyframes = 0
         self._frames_seen = 0
         self._pose_out = self.advertise(topics.POSE)
         self._keyframe_out = self.advertise(topics.KEYFRAME)
@@ -163,7 +162,7 @@ class Slam3rNode(StageNode):
         # a new one: of the old, points that have settled stay, and the share that keyframes give
         self._cloud = BoundedCloud(self.config.cloud_points, seed=self.config.seed)
         self._cloud_told = (0, 0)
-        self._keyframes, self._state = 0, TrackingState.INITIALISING
+        self._state = TrackingState.INITIALISING
         self._path_out.publish(self._trajectory.poses())
         if self._scale is not ScaleState.SCENE:
             self._scale = ScaleState.SCENE
@@ -284,7 +283,6 @@ class Slam3rNode(StageNode):
                 self._scale = self._trajectory.scale
                 self._tf_static_out.publish(_static_transforms(self._scale))
             if isinstance(event, NewKeyframe):
-                self._keyframes += 1
                 self._newest_id = max(self._newest_id, event.keyframe.id)
                 self._points_out.publish(event.keyframe)
 
@@ -333,7 +331,7 @@ class Slam3rNode(StageNode):
         facts: dict[str, object] = {
             "backend": self._running.name,
             "state": self._state.name.lower(),
-            "keyframes": self._keyframes,
+            "keyframes": len(self._trajectory.keyframe_ids),
             "cloud_points": len(self._cloud),
             **condition.facts,
         }

@@ -30,6 +30,7 @@ from worldsystem_slam3r.slam3r.order import FrameOrder
 
 _WORST_DISAGREEMENT = 0.15
 _MOST_STEP = 30
+_NO_PICTURE = np.zeros((0, 0, 3), np.uint8)
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,7 +86,7 @@ class Da3Backend:
             self._untold += self._ended_submap()
         self._shape = frame.rgb.shape
         self._stamps_ns.append(frame.stamp_ns)
-        self._unposed.append(frame)
+        self._unposed.append(replace(frame, rgb=_NO_PICTURE))  # hundreds may wait
         self._since_taken += 1
         if self._since_taken < self.pace.step:
             self.pace.skipped += 1
@@ -139,7 +140,7 @@ class Da3Backend:
         if placement is None:
             self._submap += 1
             placement = Placement(Sim3.identity(), 0.0)
-            self._before = []
+            self._before, self._last_pose = [], None  # that one is of the old sub-map's frame
             views, frames = views[-len(fresh) :], fresh
         now: list[_Placed] = []
         for frame, view in zip(frames, views, strict=True):
@@ -255,7 +256,7 @@ class Da3Backend:
         lost: list[Event] = [
             replace(self._pose(frame, last, 0.0, keyframe), state=TrackingState.LOST)
             for frame in self._unposed
-            if frame is not at_hand
+            if at_hand is None or frame.id != at_hand.id
         ]
         self._unposed.clear()
         return lost

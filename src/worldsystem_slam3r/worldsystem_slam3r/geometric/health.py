@@ -75,7 +75,7 @@ class HealthMonitor:
 
     def followed(self, inliers: int, share: float) -> None:
         """A picture was located by so many known points, a `share` of those followed."""
-        self._started = True
+        self._started, self._waiting_since_ns = True, None
         known = min(_ramp(inliers, FEW_INLIERS, MANY_INLIERS), _ramp(share, 0.3, 0.7))
         self._follow = _average(self._follow, max(known, 0.1))
 

@@ -116,7 +116,8 @@ class SceneTracker:
         if not lost_before:
             outcome.told += [Told(shot, _state(shot in placed)) for shot in ordered]
         self._set_state(_state(bool(outcome.keyframes)))
-        self._bootstrap.held = []
+        self._bootstrap.give_up()  # the next scene is tried from the least stride again
+        self._bootstrap.given_up = []
         log.info("scene %d starts with %d key frames", self.scene.segment, len(keys))
 
     def _place_of_new_scene(self) -> Sim3:
