@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 import weakref
 
 import numpy as np
@@ -30,9 +31,7 @@ def test_pictures_before_the_first_of_a_new_submap_are_not_placed_by_the_old_one
     poses = {event.frame_id: event for event in events if isinstance(event, Pose)}
     keyframes = [event.keyframe for event in events if isinstance(event, NewKeyframe)]
     begun = [
-        now.frame_id
-        for before, now in zip(keyframes, keyframes[1:], strict=False)
-        if now.submap != before.submap
+        now.frame_id for before, now in itertools.pairwise(keyframes) if now.submap != before.submap
     ]
     assert begun
     for first in begun:

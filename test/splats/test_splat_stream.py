@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import struct
 import time
@@ -14,6 +15,7 @@ import pytest
 from splat_scenes import CAMERA, rounds, wall_seen_from
 from websockets.sync.client import connect
 
+from worldsystem_core.errors import ConfigError, PortInUse
 from worldsystem_core.reconstruction import ScaleState
 from worldsystem_core.splats.delta import SplatAssembly, SplatDelta, SplatOperation
 from worldsystem_core.splats.packed import pack
@@ -225,3 +227,21 @@ def test_a_client_that_comes_late_gets_the_newest_frame_only(frames):
         assert abs(np.median(means[:, 0]) - 4.0) < 0.1
         with pytest.raises(TimeoutError):
             client.recv(timeout=0.2)
+
+
+@pytest.mark.parametrize("host", ["203.0.113.7", "host..name"])
+def test_a_host_of_frames_that_is_none_of_this_machine_is_named(host):
+    server = FrameServer(SplatsConfig(frames=True, host=host, frames_port=0))
+    with pytest.raises(ConfigError, match=rf"{re.escape(host)}:0.*splats\.host"):
+        server.start()
+    server.stop()
+
+
+def test_a_taken_port_of_frames_is_named():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        server = FrameServer(SplatsConfig(frames=True, frames_port=taken.getsockname()[1]))
+        with pytest.raises(PortInUse, match="frames_port"):
+            server.start()
+        server.stop()

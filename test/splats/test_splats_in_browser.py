@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from headless_browser import needs_browser, until
+from headless_browser import WAIT_S, needs_browser, until
 from splat_scenes import plane_pointmap
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "viewer"))
@@ -271,5 +272,27 @@ def test_chunks_move_are_replaced_and_go(browser, page_server):
     until(page, "worldsystem.splats.count === 10 && worldsystem.splats.chunks === 1")
     show(page, "mesh")  # instead of splats: no byte more comes
     until(page, "worldsystem.splats.socket === null")
+    assert page.complaints == []
+    page.close()
+
+
+STREAM_KBITS = r"""(() => {
+  const cell = [...document.querySelectorAll("#status div")]
+    .find((each) => each.querySelector("small").textContent === "Stream");
+  const told = cell?.querySelector("b").textContent.match(/^([\d.]+)(.*)$/);
+  return told ? Number(told[1]) * (told[2] === "Mbit/s" ? 1000 : 1) : 0;
+})()"""
+
+
+def test_what_the_page_takes_of_its_line_has_the_splats_in_it(browser, page_server):
+    discs = coloured_wall()
+    page = opened(browser, page_server)
+    show(page, "splats")
+    deadline, number = time.monotonic() + WAIT_S, 0
+    while page.evaluate(STREAM_KBITS) < 100:  # all else on an empty world takes a few
+        assert time.monotonic() < deadline, "the splats are not counted"
+        number += 1
+        page_server.splats(put(discs, sequence=number))
+        page.wait_for_timeout(100)
     assert page.complaints == []
     page.close()

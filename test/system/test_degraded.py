@@ -232,3 +232,25 @@ def test_the_report_does_not_tell_of_files_that_go_with_their_stages(apart, monk
     )
     app._end()
     assert seen == []
+
+
+@pytest.mark.parametrize(
+    ("named", "recorded", "then"),
+    [({}, "bag", "bag_2"), ({"name": "flight"}, "flight", "flight_2"), ({"name": ""}, "x", "")],
+)
+def test_a_recorder_that_is_begun_anew_goes_on_in_the_folder_that_it_was_given(
+    apart, tmp_path, named, recorded, then
+):
+    app, reporter = apart
+    disk = tmp_path / "disk"
+    extra = {"recorder": {"folder": str(disk)} | named}
+    app.choice = replace(app.choice, extra=extra)
+    reporter.observer = Dead("observer", None)
+    reporter.observer.began_anew = lambda _: None
+    begun: list[str] = []
+    process = Dead("recorder", None)
+    process.start = lambda _, name: begun.append(name)
+    (disk / recorded).mkdir(parents=True)
+    (disk / recorded / "part.mcap").write_bytes(b"")
+    app._begin_anew("recorder", process, StageWatch(0.0))
+    assert begun == [then]

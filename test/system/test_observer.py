@@ -138,3 +138,17 @@ def test_keyframes_told_by_several_threads_are_all_counted():
         sys.setswitchinterval(usual_s)
     assert counted == sorted(counted)
     assert observer.keyframes == observer.keyframes_told == count
+
+
+def test_the_rate_is_found_again_after_the_clock_was_set_back(monkeypatch):
+    observer, now = Observer(), [0.0]
+    monkeypatch.setattr("worldsystem.observer.time.time_ns", lambda: int(now[0] * SECOND_NS))
+    rates = []
+    for second in range(60):
+        now[0] = 10_000.0 + second - (3_600.0 if second >= 30 else 0.0)
+        frames = 1 + 10 * second
+        observer.stage(report("slam3r", int(now[0]), frames, frames))
+        rates.append(observer.tick().fps)
+    assert rates[1:30] == pytest.approx([10.0] * 29)
+    assert rates[31:] == pytest.approx([10.0] * 29)
+    assert len(observer._used_at) < 10

@@ -75,3 +75,14 @@ def test_a_reader_that_goes_away_ends_nothing(monkeypatch, tmp_path):
     line.heading(Choice(out=tmp_path))
     line.note("the mesher ended")
     line.end()
+
+
+def test_a_terminal_without_our_letters_is_told_all_the_same(monkeypatch, tmp_path):
+    shown = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(shown, encoding="latin-1"))
+    line = StatusLine()
+    line.heading(Choice(out=tmp_path))
+    line.note("clip\udcff.mp4 → ended")
+    text = shown.getvalue().decode("latin-1")
+    assert "web page" in text
+    assert "note: clip?.mp4 ? ended" in text

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -19,6 +20,8 @@ from dds_domain import own_domain
 from demo_run import free_ports
 
 pytest.importorskip("rclpy", reason="ROS is not set up: run these through `make test`")
+
+from worldsystem.cli import main
 
 
 def worldsystem(*words, out, timeout_s=120.0):
@@ -180,3 +183,11 @@ def test_a_recording_that_does_not_exist_is_said_so(tmp_path):
     assert done.returncode == 2
     assert "none" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_source_that_cannot_even_be_looked_at_is_named_with_the_reason(tmp_path, capsys):
+    """As in another user's folder; a name that is too long is refused to root, too."""
+    name = "x" * 300
+    assert main(["run", name, "--headless", "--out", str(tmp_path / "out")]) == 2
+    assert f"worldsystem: {name}: {os.strerror(errno.ENAMETOOLONG)}" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

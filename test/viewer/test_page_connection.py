@@ -139,3 +139,43 @@ def test_a_line_on_which_messages_take_long_is_not_lively(given_up):
 def test_a_server_that_was_renewed_asks_for_the_page_to_be_loaded_again(given_up):
     """Once, and it is not tried again; also where the browser keeps no data of sites."""
     assert given_up([], "renewed.js") == [1, "connecting", "lost", "version"]
+
+
+# Looks at a line on which no greeting comes, then hears that the network is back; prints how many
+# lines were opened and closed after each.
+_UNGREETED = """
+const nothing = () => {};
+const heard = {};
+let [opened, closed] = [0, 0];
+Object.assign(globalThis, {
+  location: { search: "", protocol: "http:", host: "here" },
+  sessionStorage: { getItem: () => null },
+  document: { hidden: false, addEventListener: nothing },
+  addEventListener: (name, act) => { heard[name] = act; },
+  setInterval: nothing,
+  setTimeout: (later) => later(),
+  fetch: async () => ({ status: 204 }),
+  WebSocket: class {
+    static CONNECTING = 0;
+    static OPEN = 1;
+    readyState = 1;
+    constructor() { opened += 1; }
+    send() {}
+    close() { closed += 1; }
+  },
+});
+const { Connection } = await import("./connection.js");
+const connection = new Connection({ onMessage: nothing, onState: nothing, onRefused: nothing });
+const looks = JSON.parse(process.argv[3]);
+for (const _ of looks.slice(1)) connection.listen();
+const told = [opened, closed];
+connection.listen();
+told.push(opened, closed);
+heard.online();
+console.log(JSON.stringify([...told, opened, closed]));
+"""
+
+
+def test_a_line_on_which_no_greeting_comes_is_given_up_and_holds_no_place(given_up, tmp_path):
+    (tmp_path / "ungreeted.js").write_text(_UNGREETED)
+    assert given_up([0] * (PATIENCE + 1), "ungreeted.js") == [1, 0, 2, 1, 3, 2]

@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "mesh"))
 from block_lab import blocks_of, sphere
 from block_lab import delta as lattice_delta
 from headless_browser import needs_browser, until
+from page_reader import PageReader
 from world_for_viewers import (
     delta,
     ground_block,
@@ -306,4 +307,36 @@ def test_lengths_of_another_unit_are_cleared_and_the_card_of_a_thing_that_is_gon
     until(page, "!document.getElementById('card').hidden")
     page_server.objects(dataclasses.replace(map_objects(), objects=()))
     until(page, "document.getElementById('card').hidden")
+    assert page.complaints == []
+
+
+def test_a_page_that_is_let_in_late_no_longer_says_that_it_is_not(browser, page_server):
+    others = [PageReader(page_server.port) for _ in range(3)]  # as many as may look
+    for other in others:
+        other.read_one()
+    late = browser.new_page()
+    late.goto(f"http://127.0.0.1:{page_server.port}/")
+    hint = "document.getElementById('hint-text').textContent"
+    until(late, f"window.worldsystem && {hint}.startsWith('As many people')")
+    others.pop().close()
+    until(late, "worldsystem.connected")
+    assert late.evaluate(hint) == "Waiting for the first pictures …"
+    late.close()
+    for other in others:
+        other.close()
+
+
+def test_the_first_point_of_each_length_asks_for_its_second(page, page_server):
+    for step in growing_ground():
+        page_server.mesh(step)
+    until(page, "worldsystem.triangles === 144 * 288 && worldsystem.mesh.dirty.size === 0")
+    page.wait_for_timeout(1500)  # the view is fitted once a second
+    page.keyboard.press("m")
+    told = []
+    for x in (440, 520, 480):
+        page.mouse.click(x, 330)
+        page.wait_for_timeout(200)
+        told.append(page.evaluate("document.getElementById('toast').textContent"))
+    length = page.evaluate("worldsystem.distances[0]")
+    assert told == ["Now the second point", f"{length:.2f} u", "Now the second point"]
     assert page.complaints == []

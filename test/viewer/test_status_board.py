@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 
 from worldsystem_core.latency import LatencyHistogram
-from worldsystem_core.ledger import StageLedger, StageReport
+from worldsystem_core.ledger import LedgerState, StageLedger, StageReport
 from worldsystem_core.told_keyframes import TOLD_AGAIN
 from worldsystem_viewer.status_board import StatusBoard
 
@@ -50,3 +50,18 @@ def test_what_was_let_go_is_pictures_and_keyframes_each_once():
                 ledger.drop_untaken(reason)
         board.take(StageReport(stamp_ns=1, ledger=ledger.state(), violations=0, latency_counts=()))
     assert board.values()["dropped"] == 5
+
+
+def test_a_tracker_begun_anew_has_no_rate_below_nothing_and_what_was_let_go_stays_counted():
+    board = StatusBoard()
+
+    def told(second: int, taken: int, used: int, dropped: int) -> dict[str, object]:
+        ledger = LedgerState("slam3r", taken, used, {"queue_full": dropped})
+        stamp_ns = second * 10**9
+        board.take(StageReport(stamp_ns=stamp_ns, ledger=ledger, violations=0, latency_counts=()))
+        return board.values()
+
+    told(1, 300, 290, 10)
+    assert told(2, 320, 305, 15) == {"fps": 15.0, "dropped": 15}
+    assert told(12, 8, 6, 2) == {"fps": 0.0, "dropped": 17}
+    assert told(13, 20, 18, 2) == {"fps": 12.0, "dropped": 17}

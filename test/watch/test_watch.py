@@ -236,3 +236,11 @@ def test_prometheus_scrapes_the_ports_that_are_the_defaults() -> None:
         "ingest": IngestConfig().port,
         "mesher": MeshConfig().metrics_port,
     }
+
+
+@pytest.mark.parametrize("text", ["nan", "inf", "-inf"])
+def test_figures_that_are_not_finite_count_as_nothing(system, text) -> None:
+    diagnose(system, "mesher", process_memory_mb=text, process_pid=text, queue=text)
+    (node,) = system.nodes()
+    assert (node.queue, node.pid, node.memory_mb) == (0, 0, 0.0)
+    assert samples(exposition([node]))["worldsystem_queue_size", "mesher"] == 0

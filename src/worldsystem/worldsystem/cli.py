@@ -100,7 +100,7 @@ def _add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         help="a plain loop in one process: no ROS, no viewers, no MCAP",
     )
     _add_common(run)
-    run.set_defaults(command=_run)
+    run.set_defaults(command=with_disk_errors_told(_run))
 
 
 def _add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -109,7 +109,8 @@ def _add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         "--duration", type=float, default=SIMULATED_S, help="length of the flight [s]"
     )
     _add_common(demo)
-    demo.set_defaults(command=_run, source="sim", realtime=True, truth="", no_ros=False)
+    told = with_disk_errors_told(_run)
+    demo.set_defaults(command=told, source="sim", realtime=True, truth="", no_ros=False)
 
 
 def _add_common(command: argparse.ArgumentParser) -> None:

@@ -170,6 +170,8 @@ class Observer:
     def _rate(self, t_s: float, used: int) -> float:
         """Frames a second over the last five: accounts come about once a second, and late when
         the machine is busy, so that over one second it would jump between none and many."""
+        if self._used_at and t_s < self._used_at[-1][0]:  # a clock may be set back
+            self._used_at.clear()
         self._used_at.append((t_s, used))
         while len(self._used_at) > 2 and t_s - self._used_at[1][0] >= _RATE_OVER_S:
             self._used_at.popleft()

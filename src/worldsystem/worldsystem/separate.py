@@ -193,7 +193,7 @@ class SeparateApp(App):
         if name in _ARE_TOLD_AGAIN:
             further["restore"] = True
         if name == "recorder":
-            further["name"] = free_folder(self.choice.out / "bag").name
+            further["name"] = self._free_bag()
         # one that will hardly run is not worth a process that has done the imports
         spare = None if watch.waits_for_a_person else self._spares.take()
         try:
@@ -212,6 +212,12 @@ class SeparateApp(App):
         if sign is not None:
             kept |= chosen(name, sign.facts)
         return dict(kept)
+
+    def _free_bag(self) -> str:
+        """The name of a bag beside those that there are; empty where the time names them."""
+        given = self.choice.extra.get("recorder", {})
+        folder, name = given.get("folder", self.choice.out), str(given.get("name", "bag"))
+        return free_folder(Path(str(folder)) / name).name if name else ""
 
     def _end(self) -> None:
         self._line.end()

@@ -85,7 +85,11 @@ class StatusLine:
 def say(text: str, *, end: str = "\n") -> None:
     """Print `text`. Whoever reads may go away before the run ends: then nobody is told any more."""
     try:
-        print(text, end=end, flush=True)
+        try:
+            print(text, end=end, flush=True)
+        except UnicodeEncodeError as error:  # a terminal without all of our letters
+            known = text.encode(error.encoding, "replace").decode(error.encoding)
+            print(known, end=end, flush=True)
     except (OSError, ValueError):
         _print_nowhere()
 

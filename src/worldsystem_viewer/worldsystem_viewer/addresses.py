@@ -31,12 +31,14 @@ def reached_at(host: str) -> str:
     return host if address.version == 4 else f"[{host}]"
 
 
-def cannot_listen(host: str, port: int, option: str, error: Exception) -> ConfigError:
-    """What to raise when a server of the viewer cannot listen at `host` for another reason than
-    that somebody has the port, which is the setting `option`."""
+def cannot_listen(
+    host: str, port: int, option: str, error: Exception, *, stage: str = "viewer"
+) -> ConfigError:
+    """What to raise when a server of `stage` cannot listen at `host` for another reason than that
+    somebody has the port, which is the setting `option`."""
     reason = getattr(error, "strerror", None) or error
     return ConfigError(
-        f"cannot listen on {host}:{port}: {reason}; `viewer.host` must be an address of this "
-        f"machine (127.0.0.1, or 0.0.0.0 for every network) and `viewer.{option}` a port that "
+        f"cannot listen on {host}:{port}: {reason}; `{stage}.host` must be an address of this "
+        f"machine (127.0.0.1, or 0.0.0.0 for every network) and `{stage}.{option}` a port that "
         f"may be taken"
     )

@@ -19,27 +19,29 @@ class StatusBoard:
 
     def __init__(self) -> None:
         self._reports: dict[str, StageReport] = {}
+        self._dropped_before = 0
         self._fps = 0.0
 
     def take(self, report: StageReport) -> None:
-        """A stage's newest account; the rate of frames comes from two in a row."""
+        """A stage's newest account; the rate of frames comes from two in a row of one process."""
         stage = report.ledger.stage
         before = self._reports.get(stage)
         self._reports[stage] = report
-        if stage == _TRACKING_STAGE and before is not None:
+        if before is not None and report.ledger.taken < before.ledger.taken:
+            self._dropped_before += _dropped(before)  # it was begun anew and counts from nothing
+            before = None
+        if stage != _TRACKING_STAGE:
+            return
+        if before is None:
+            self._fps = 0.0
+        else:
             since_s = (report.stamp_ns - before.stamp_ns) / 1e9
             if since_s > 0:
                 self._fps = (report.ledger.used - before.ledger.used) / since_s
 
     def values(self) -> dict[str, object]:
         """Frames per second, frames let go, and the median time from capture to map."""
-        dropped = sum(
-            count
-            for stage, report in self._reports.items()
-            if stage != _COUNTS_POSTINGS
-            for reason, count in report.ledger.dropped.items()
-            if reason != TOLD_AGAIN
-        )
+        dropped = self._dropped_before + sum(map(_dropped, self._reports.values()))
         values: dict[str, object] = {"fps": round(self._fps, 1), "dropped": dropped}
         mapped = self._reports.get(_MAP_STAGE)
         if mapped is not None and any(mapped.latency_counts):
@@ -47,3 +49,10 @@ class StatusBoard:
             if math.isfinite(median_s):  # a replayed recording is older than what is measured
                 values["latency_ms"] = round(1e3 * median_s)
         return values
+
+
+def _dropped(report: StageReport) -> int:
+    """What the stage let go of that counts: pictures and keyframes, each once."""
+    if report.ledger.stage == _COUNTS_POSTINGS:
+        return 0
+    return sum(count for reason, count in report.ledger.dropped.items() if reason != TOLD_AGAIN)

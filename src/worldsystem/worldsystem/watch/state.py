@@ -174,7 +174,8 @@ def _numbers(facts: Mapping[str, str]) -> dict[str, float]:
 
 
 def _number(facts: Mapping[str, str], key: str) -> float:
-    try:
-        return float(facts.get(key, 0))
-    except ValueError:
-        return 0.0
+    """0 where there is no finite number."""
+    with suppress(ValueError):
+        value = float(facts.get(key, 0))
+        return value if math.isfinite(value) else 0.0
+    return 0.0

@@ -72,6 +72,8 @@ class RemoteControl:
                 values = self._ask(GetParameters, f"/{node}/get_parameters", asked, None).values
             except ServiceError:
                 continue
+            if len(values) != len(names):  # one of them has no value: it tells none then
+                continue
             found |= {
                 f"{node}.{name}": parameter_value_to_python(value)
                 for name, value in zip(names, values, strict=True)

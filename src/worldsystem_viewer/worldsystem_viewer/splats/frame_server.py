@@ -9,6 +9,7 @@ A frame replaces the one before it. Keys: `type` ("gaussians"), `timestamp` (ISO
 
 from __future__ import annotations
 
+import errno
 import logging
 import socket
 import struct
@@ -26,6 +27,7 @@ from worldsystem_core.geometry.sim3 import Sim3
 from worldsystem_core.reconstruction import Keyframe
 from worldsystem_core.splats.discs import discs_from_pointmap
 from worldsystem_core.splats.gaussians import SH_BAND_0, Gaussians
+from worldsystem_viewer.addresses import cannot_listen
 from worldsystem_viewer.splats.config import SplatsConfig
 
 log = logging.getLogger(__name__)
@@ -76,7 +78,8 @@ def frame_gaussians(keyframe: Keyframe, most: int) -> Gaussians:
 class FrameServer:
     """Serves the newest frame to every client; a slow one skips frames, which are counted.
 
-    Frames are encoded once for all, and not at all without a client. `start` raises `PortInUse`.
+    Frames are encoded once for all, and not at all without a client. `start` raises `PortInUse`, or
+    `ConfigError` for a host that is none of this machine.
     """
 
     def __init__(self, config: SplatsConfig) -> None:
@@ -108,8 +111,11 @@ class FrameServer:
         port = self._config.frames_port
         try:
             self._server = serve(self._attend, self._config.host, port, compression=None)
-        except OSError as error:
-            raise PortInUse("splat frames", port, "--set splats.frames_port=…") from error
+        except (OSError, UnicodeError) as error:
+            if getattr(error, "errno", None) == errno.EADDRINUSE:
+                raise PortInUse("splat frames", port, "--set splats.frames_port=…") from error
+            host = self._config.host
+            raise cannot_listen(host, port, "frames_port", error, stage="splats") from error
         self._thread = threading.Thread(
             target=self._server.serve_forever, name="splat_frames", daemon=True
         )

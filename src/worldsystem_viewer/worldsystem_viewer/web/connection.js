@@ -35,6 +35,7 @@ export class Connection {
     this.session = "";
     this.change = 0;
     this.connected = false;
+    this.trying = false; // whether a line is there or on its way
     this.bytes = 0;
     this.waitMs = FIRST_WAIT_MS;
     this.silence = 0;
@@ -53,6 +54,8 @@ export class Connection {
 
   open() {
     clearTimeout(this.retrying);
+    this.trying = true;
+    this.silence = 0;
     this.onState("connecting");
     const scheme = location.protocol === "https:" ? "wss" : "ws";
     const socket = new WebSocket(`${scheme}://${location.host}/ws${this.query()}`);
@@ -103,7 +106,7 @@ export class Connection {
       if (!(error instanceof OtherVersion)) throw error;
       this.socket.onmessage = this.socket.onclose = null;
       this.socket.close();
-      this.connected = false;
+      this.connected = this.trying = false;
       this.onState("lost");
       this.onRefused("version");
       return null;
@@ -111,9 +114,10 @@ export class Connection {
   }
 
   // A line may die without a word. A long message on a thin line is silence, too: so each time the
-  // page waits longer before it tries another, until the line was lively for long.
+  // page waits longer before it tries another, until the line was lively for long. One on which no
+  // greeting comes is silent, too.
   listen() {
-    if (!this.connected || document.hidden) return;
+    if (!this.trying || document.hidden) return;
     this.silence += 1;
     this.calm = this.silence > 1 ? 0 : this.calm + 1;
     if (this.calm >= CALM) this.patience = PATIENCE;
@@ -128,7 +132,7 @@ export class Connection {
   // Where the server is there and lets the page not in, it says why; a lost line says nothing.
   async retry() {
     const never = !this.connected;
-    this.connected = false;
+    this.connected = this.trying = false;
     this.onState("lost");
     this.retrying = setTimeout(() => this.open(), this.waitMs * (0.75 + 0.5 * Math.random()));
     this.waitMs = Math.min(2 * this.waitMs, LONGEST_WAIT_MS);
@@ -150,6 +154,9 @@ export class Connection {
   hurry() {
     if (this.connected || this.socket.readyState === WebSocket.CONNECTING) return;
     this.waitMs = FIRST_WAIT_MS;
+    const ungreeted = this.socket;
+    ungreeted.onmessage = ungreeted.onclose = null;
+    ungreeted.close(); // else it would hold a place at the server for ever
     this.open();
   }
 

@@ -22,6 +22,7 @@ import { TrajectoryLayer } from "./trajectory.js";
 import { VideoInset } from "./video.js";
 
 const element = (id) => document.getElementById(id);
+const WAITING = element("hint-text").textContent;
 
 const stage = openStage();
 document.body.dataset.software = stage.software;
@@ -124,7 +125,10 @@ const timeline = new Timeline(
 );
 const connection = new Connection({
   onMessage: (message) => show[message.kind]?.(message),
-  onState: (state) => status.connection(state),
+  onState: (state) => {
+    status.connection(state);
+    if (state === "connected") element("hint-text").textContent = WAITING; // it was let in
+  },
   onRefused: (reason) => {
     if (reason === "version") toast("The server was renewed: reload this page", Infinity);
     else if (reason === 503) hint("As many people as the server allows are watching already. Trying again …");
@@ -136,7 +140,7 @@ element("token").addEventListener("close", () => connection.useToken(element("to
 new Picker(stage, {
   mesh, objects, measure,
   onChoose: (id) => choose(id),
-  onMeasured: () => toast(measure.distances.length ? status.length(measure.distances.at(-1)) : "Now the second point"),
+  onMeasured: () => toast(measure.points.length % 2 ? "Now the second point" : status.length(measure.distances.at(-1))),
 });
 
 const toggles = {
@@ -339,7 +343,7 @@ function everySecond() {
     drawn: stage.frames,
     triangles: mesh.triangles,
     objects: objects.count,
-    bytes: connection.bytes,
+    bytes: connection.bytes + splats.bytes,
     keyframes: camera.poses.size,
     grid: grid.square,
     ...counts,
