@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
+from websockets.asyncio.server import ServerConnection, serve
 
 from worldsystem_core.wire import unpack
 from worldsystem_sim import sender
@@ -160,3 +161,27 @@ def test_what_is_noted_of_a_flight_of_days_is_bounded_and_all_of_it_counted():
         faults.note("lost", number)
     assert faults.counts() == {"lost": 30_000}
     assert list(faults.done["lost"]) == list(range(20_000, 30_000))
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["hello", "[1]", "null", '{"type": "set_bitrate"}', '{"type": "set_bitrate", "kbps": "much"}'],
+)
+def test_what_a_server_says_that_is_none_of_ours_does_not_end_the_listening(text):
+    async def talk(socket: ServerConnection) -> None:
+        await socket.send(text)
+        await socket.send('{"type": "request_key_frame", "reason": "lost"}')
+        await socket.wait_closed()
+
+    async def listen() -> list[str]:
+        async with serve(talk, "127.0.0.1", 0) as server:
+            port = server.sockets[0].getsockname()[1]
+            drone = Sender(f"ws://127.0.0.1:{port}", {}, LinkFaults())
+            assert await drone._video.open("{}")
+            async with asyncio.timeout(5.0):
+                while not drone.stats.key_frames_asked:
+                    await asyncio.sleep(0.01)
+            await drone.close()
+            return drone.stats.key_frames_asked
+
+    assert asyncio.run(listen()) == ["lost"]

@@ -167,3 +167,32 @@ def test_the_index_links_every_report_and_escapes_what_runs_are_called(base):
     assert "film &lt;1&gt;.mp4" in page
     assert "new/pictures/mesh_a.png" in page
     assert not re.search(r"(src|href)=.https?:", page)
+
+
+@pytest.mark.parametrize("limit", ["--keep", "--older-than"])
+@pytest.mark.parametrize("amount", ["nan", "-1", "inf", "some"])
+def test_a_limit_that_is_no_amount_is_wrong_use_and_removes_nothing(base, limit, amount, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(["runs", "--folder", str(base), "prune", f"{limit}={amount}", "--yes"])
+    assert limit in capsys.readouterr().err
+    assert len(read_runs(base)) == 3
+
+
+def test_nothing_is_older_than_the_calendar(base):
+    assert to_prune(read_runs(base), older_than_days=1e9, now=NOW) == []
+
+
+def test_a_file_that_goes_while_runs_are_listed_is_left_out(base, monkeypatch):
+    beside = base / "new" / ".mesh.ply.new"
+    beside.write_bytes(bytes(10))
+    really = Path.is_file
+
+    def is_file(path: Path) -> bool:
+        there = really(path)
+        if path == beside:
+            path.unlink(missing_ok=True)  # renamed by the run, right after
+        return there
+
+    monkeypatch.setattr(Path, "is_file", is_file)
+    assert [run.name for run in read_runs(base)] == ["new", "middle", "old"]
+    assert not beside.exists()

@@ -317,3 +317,33 @@ def test_depth_pictures_give_the_true_surface(tmp_path, layout):
     off = np.abs(truth.seen_points[:, 1])
     assert np.percentile(off, 95) < 0.003  # depth in whole millimetres, or finer
     assert (truth.mesh is not None) == (layout is _replica)
+
+
+@pytest.mark.parametrize("as_mesh", [True, False])
+def test_a_point_of_the_true_surface_without_a_place_is_left_out(tmp_path, as_mesh):
+    wall, path = _wall(), tmp_path / "scan.ply"
+    marked = Mesh(
+        vertices=np.vstack([wall.vertices, np.full((1, 3), 123.0, np.float32)]),
+        colours=np.full((5, 3), 200, np.uint8),
+        faces=wall.faces if as_mesh else wall.faces[:0],
+    )
+    write_ply(path, marked)
+    mark, unknown = (np.full(3, value, "<f4").tobytes() for value in (123.0, np.nan))
+    path.write_bytes(path.read_bytes().replace(mark, unknown))
+    write_tum(tmp_path / "truth.tum", orbit())
+    truth = truth_at(tmp_path / "truth.tum", mesh=path)
+    assert truth.scene_diameter == pytest.approx(8**0.5)
+    found = evaluate(orbit(), wall, truth)
+    if as_mesh:
+        assert found.surfaces[0].fscore == pytest.approx(1.0)
+    else:
+        assert found.cloud is not None
+        assert found.cloud.recall == (1.0,)
+
+
+def test_the_scale_beside_a_camera_that_truly_stood_still_is_not_known():
+    estimated = orbit()
+    still = StampedPoses(estimated.stamps_ns, np.tile(np.eye(4), (len(estimated), 1, 1)))
+    found = evaluate(estimated, Mesh.empty(), GroundTruth(poses=still))
+    assert np.isnan(found.scale_error_percent)
+    assert found.path.ate_se3 > 1.0

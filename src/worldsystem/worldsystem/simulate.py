@@ -11,6 +11,7 @@ import time
 from worldsystem.settings_text import config_words
 from worldsystem.status_line import say
 from worldsystem_core.config import config_from, settings_of
+from worldsystem_core.shown_url import without_secrets
 from worldsystem_sim.config import SimConfig
 from worldsystem_sim.simulator import SimStatus, Simulator
 
@@ -26,7 +27,7 @@ def simulate(words: list[str]) -> int:
     if stats.reached:
         return 0
     why = stats.link_error or "the flight ended before the first"
-    server = config.url.partition("?")[0]  # what follows may be a token
+    server = without_secrets(config.url.partition("?")[0])  # what follows may be a token
     say(f"no picture reached {server}: {why}; set simulator.url, or `worldsystem sim URL`")
     return 1
 

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import websockets
 from websockets.asyncio.client import ClientConnection, connect
 
+from worldsystem_core.shown_url import without_secrets
+
 _log = logging.getLogger(__name__)
 _SEND_TIMEOUT_S = 5.0
 _GONE = (OSError, websockets.WebSocketException, TimeoutError)
@@ -50,6 +52,7 @@ class Link:
         receive: Receive | None = None,
     ) -> None:
         self._url = url
+        self._shown = without_secrets(url)
         self._backoff = backoff or Backoff()
         self._rng = random.Random(seed)
         self._receive = receive
@@ -108,7 +111,7 @@ class Link:
                 if isinstance(message, str):
                     await receive(message)
         except _GONE as error:
-            _log.debug("%s: %s", self._url, error)
+            _log.debug("%s: %s", self._shown, error)
 
     async def _end_listening(self) -> None:
         listening, self._listening = self._listening, None
@@ -123,6 +126,6 @@ class Link:
             self._listening = None
         wait_s = self._backoff.wait_s(self._attempt, self._rng)
         self._attempt += 1
-        self.error = str(error) or type(error).__name__
+        self.error = str(error).replace(self._url, self._shown) or type(error).__name__
         self._not_before_s = time.monotonic() + wait_s
-        _log.warning("%s: %s; trying again in %.1f s", self._url, self.error, wait_s)
+        _log.warning("%s: %s; trying again in %.1f s", self._shown, self.error, wait_s)

@@ -10,7 +10,9 @@ import json
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import Any
 
 from worldsystem_core.frames import Camera
 from worldsystem_core.wire import pack
@@ -186,7 +188,7 @@ class Sender:
     async def _receive(self, text: str) -> None:
         """What the server says on the video's connection; pings are answered."""
         received_ns = self._clock.of(time.time_ns())
-        message = json.loads(text)
+        message = _told(text)
         kind = message.get("type")
         if kind == "ping":
             answer = {"type": "pong", "id": message.get("id"), "received_ns": received_ns}
@@ -195,7 +197,8 @@ class Sender:
         elif kind == "request_key_frame":
             self.stats.key_frames_asked.append(str(message.get("reason")))
         elif kind == "set_bitrate":
-            self.stats.asked_kbps.append(int(message["kbps"]))
+            with suppress(KeyError, TypeError, ValueError, OverflowError):
+                self.stats.asked_kbps.append(int(message["kbps"]))
         elif kind == "error":
             self.stats.errors.append(str(message.get("message")))
 
@@ -238,6 +241,15 @@ def _damaged(
         faults.note(link_faults.FLIPPED, number)
         return faults.flip(message, number, _PICTURE_HEADER_BYTES), link_faults.FLIPPED
     return message, "sent"
+
+
+def _told(text: str) -> dict[str, Any]:  # JSON of any server
+    """What the server says; empty where it is nothing of our protocol, as others say."""
+    try:
+        message = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    return message if isinstance(message, dict) else {}
 
 
 async def _ignore(text: str) -> None:

@@ -25,6 +25,7 @@ from worldsystem_core.errors import SourceError
 from worldsystem_core.frames import Camera
 from worldsystem_core.geometry.pinhole import pointmap_from_depth
 from worldsystem_core.geometry.se3 import transform
+from worldsystem_core.shown_url import without_secrets
 from worldsystem_core.surface import Mesh
 from worldsystem_core.trajectory import StampedPoses, read_tum, write_tum
 from worldsystem_sim.config import SimConfig
@@ -67,7 +68,7 @@ def write_truth(
         table.writerow(["frame_number", "stamp_ns", "fate"])
         table.writerows([record.number, record.stamp_ns, record.fate] for record in records)
     content = {
-        "settings": asdict(config),
+        "settings": asdict(config) | {"url": without_secrets(config.url)},
         "camera": asdict(config.camera),
         "scene_diameter_m": scene.diameter_m,
         "frames": dict(Counter(record.fate for record in records)),

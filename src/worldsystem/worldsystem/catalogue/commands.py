@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from pathlib import Path
 
 from worldsystem.catalogue.index_page import write_index
@@ -29,13 +30,20 @@ def add_runs(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     compare.add_argument("runs", nargs="+", metavar="RUN")
     compare.set_defaults(command=_compare)
     prune = actions.add_parser("prune", help="remove the oldest; shows what would go")
-    prune.add_argument("--older-than", type=float, metavar="DAYS")
-    prune.add_argument("--keep", type=float, metavar="GB", help="the oldest go until it fits")
+    prune.add_argument("--older-than", type=_amount, metavar="DAYS")
+    prune.add_argument("--keep", type=_amount, metavar="GB", help="the oldest go until it fits")
     prune.add_argument("--yes", action="store_true", help="really remove them")
     prune.set_defaults(command=_prune)
     actions.add_parser("index", help="write index.html").set_defaults(
         command=with_disk_errors_told(_index)
     )
+
+
+def _amount(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is no number of at least 0")
+    return value
 
 
 def _list(options: argparse.Namespace) -> int:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import shutil
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 from worldsystem.catalogue.runs import Run
 
@@ -26,8 +26,12 @@ def to_prune(
     going: list[Run] = []
     staying = list(runs)
     if older_than_days is not None:
-        limit = now - timedelta(days=older_than_days)
-        going = [run for run in staying[1:] if run.started < limit and not run.going_on]
+        limit_s = 86_400.0 * older_than_days  # in seconds: no calendar goes back so far as some ask
+        going = [
+            run
+            for run in staying[1:]
+            if (now - run.started).total_seconds() > limit_s and not run.going_on
+        ]
         staying = [run for run in staying if run not in going]
     if larger_than_gb is not None:
         for run in reversed(staying[1:]):

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -94,10 +96,21 @@ def read_run(folder: Path) -> Run:
         triangles=int(summary.get("triangles") or 0),
         figures=_figures(summary),
         dropped=_dropped(summary),
-        size_bytes=sum(f.stat().st_size for f in folder.rglob("*") if f.is_file()),
+        size_bytes=_size_bytes(folder),
         unfinished=not summary,
         going_on=any(map(is_being_recorded, folder.glob("*/*.mcap"))),
     )
+
+
+def _size_bytes(folder: Path) -> int:
+    """Of all files below; those of a run that goes on come and go meanwhile."""
+    size_bytes = 0
+    for place, _, names in os.walk(folder):  # which passes over folders that are gone
+        for name in names:
+            with suppress(OSError):
+                path = Path(place, name)
+                size_bytes += path.stat().st_size if path.is_file() else 0
+    return size_bytes
 
 
 def _is_run(folder: Path) -> bool:

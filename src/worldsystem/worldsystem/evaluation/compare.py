@@ -117,9 +117,10 @@ def _surface(
 
 
 def _scale_error_percent(path: TrajectoryError) -> float:
-    if not path.aligned:
+    scale = path.truth_from_estimate.scale
+    if not path.aligned or scale <= 0:  # a camera that truly stood still has no size
         return float("nan")
-    return 100.0 * abs(1.0 / path.truth_from_estimate.scale - 1.0)
+    return 100.0 * abs(1.0 / scale - 1.0)
 
 
 def _taken(poses: StampedPoses, at: np.ndarray) -> StampedPoses:

@@ -44,12 +44,21 @@ def truth_at(place: Path, *, mesh: Path | None = None) -> GroundTruth:
     what is known when it is nothing of the kind.
     """
     truth = _truth(place)
-    if mesh is None:
-        return truth
-    surface = read_surface(mesh)
+    return truth if mesh is None else _with_surface(truth, mesh)
+
+
+def _with_surface(truth: GroundTruth, path: Path) -> GroundTruth:
+    """`truth` with the mesh or the cloud in `path`; points without a place, as in scans, are none.
+
+    What the camera saw stays where it is known, unless there is a cloud alone.
+    """
+    surface = read_surface(path)
+    known = surface.vertices[np.isfinite(surface.vertices).all(axis=1)]
+    if not len(known):
+        raise SourceError(f"no point of {path} has a position")
     if not len(surface.faces):
-        return replace(truth, mesh=None, seen_points=surface.vertices)
-    seen = surface.vertices if truth.seen_points is None else truth.seen_points
+        return replace(truth, mesh=None, seen_points=known)
+    seen = known if truth.seen_points is None else truth.seen_points
     return replace(truth, mesh=surface, seen_points=seen)
 
 
@@ -82,11 +91,7 @@ def _of_dataset(dataset: Dataset, folder: Path) -> GroundTruth:
         frame_count=len(dataset.pictures),
     )
     mesh = replica_mesh(folder)
-    if mesh is None:
-        return truth
-    surface = read_surface(mesh)
-    seen = surface.vertices if truth.seen_points is None else truth.seen_points
-    return replace(truth, mesh=surface, seen_points=seen)
+    return truth if mesh is None else _with_surface(truth, mesh)
 
 
 def surface_from_depth(dataset: Dataset) -> Float32[np.ndarray, "n 3"] | None:
