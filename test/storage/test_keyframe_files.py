@@ -80,3 +80,28 @@ def test_what_cannot_be_written_is_counted_and_told_once(files, tmp_path, caplog
         files.take(NewKeyframe(keyframe(number)))
     assert files.dropped == {"keyframe_not_written": 3}
     assert len(caplog.records) == 1
+
+
+def test_a_keyframe_whose_picture_cannot_be_written_leaves_no_pose_alone(files, tmp_path):
+    (tmp_path / ".keyframe_3.jpg.new").mkdir()  # in the way of the picture
+    assert files.take(NewKeyframe(keyframe(3))) == "keyframe_not_written"
+    assert not (tmp_path / "pose_3.npy").exists()
+    (tmp_path / ".keyframe_3.jpg.new").rmdir()
+    assert files.take(NewKeyframe(keyframe(3))) == ""
+    assert (tmp_path / "pose_3.npy").exists()
+    assert (tmp_path / "keyframe_3.jpg").exists()
+
+
+def test_a_write_that_fails_leaves_nothing_beside_what_was_there(files, tmp_path):
+    (tmp_path / "pose_1.npy").unlink()
+    (tmp_path / "pose_1.npy").mkdir()  # in the way of the new one
+    files.take(MovedKeyframes({1: pose(7.5)}))
+    assert not list(tmp_path.glob(".*.new"))
+
+
+def test_a_pose_that_cannot_be_written_keeps_no_other_from_it(files, tmp_path):
+    (tmp_path / ".pose_0.npy.new").mkdir()
+    moved = MovedKeyframes({0: pose(5), 1: pose(7.5)})
+    assert files.take(moved) == "keyframe_not_written"
+    assert np.array_equal(np.load(tmp_path / "pose_1.npy"), pose(7.5))
+    assert files.dropped == {"keyframe_not_written": 1}

@@ -348,3 +348,14 @@ def test_no_pictures_are_recorded_where_video_is_not_wanted(context, tmp_path):
         assert node._pictures[""].take(picture(number)) == []
     assert node._pictures[""].rest() == []
     finish_all([thread], 20.0)
+
+
+def test_two_recordings_begun_in_one_second_lie_beside_each_other(context, tmp_path, monkeypatch):
+    monkeypatch.setattr("worldsystem_storage.node._date_time", lambda: "20260101_120000")
+    node, thread = recorder(context, tmp_path, name="")
+    assert node._bag.folder == tmp_path / "20260101_120000"
+    assert node._on_stop(None, StopRecording.Response()).success
+    begun = node._on_start(StartRecording.Request(), StartRecording.Response())
+    assert begun.success, begun.message
+    assert begun.folder == str(tmp_path / "20260101_120000_2")
+    finish_all([thread], 20.0)

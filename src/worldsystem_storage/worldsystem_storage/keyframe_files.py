@@ -7,6 +7,8 @@ import io
 import logging
 import threading
 from collections import Counter
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 
 import cv2
@@ -48,12 +50,11 @@ class KeyframeFiles:
             if isinstance(event, NewKeyframe):
                 self._add(event.keyframe)
             elif isinstance(event, MovedKeyframes):
-                for number, world_from_cam in event.world_from_cam.items():
-                    if number in self._known:
-                        self._write_pose(number, world_from_cam)
+                poses = event.world_from_cam
+                known = [number for number in poses if number in self._known]
+                _for_each(known, lambda number: self._write_pose(number, poses[number]))
             else:
-                for number in event.ids:
-                    self._remove(number)
+                _for_each(event.ids, self._remove)
         except DiskFull as error:
             return self._lost("disk_full", str(error))
         except (OSError, cv2.error) as error:
@@ -76,8 +77,13 @@ class KeyframeFiles:
         self._reserve.check()
         bgr = cv2.cvtColor(keyframe.rgb, cv2.COLOR_RGB2BGR)
         _, jpeg = cv2.imencode(".jpg", bgr, self._quality)
-        self._write_pose(keyframe.id, keyframe.world_from_cam)
-        self._replace(f"keyframe_{keyframe.id}.jpg", jpeg.tobytes())
+        try:
+            self._write_pose(keyframe.id, keyframe.world_from_cam)
+            self._replace(f"keyframe_{keyframe.id}.jpg", jpeg.tobytes())
+        except OSError:
+            if keyframe.id not in self._known:  # else its picture of before is there
+                self._remove(keyframe.id)
+            raise
         self._known.add(keyframe.id)
 
     def _write_pose(self, number: int, world_from_cam: Float64[np.ndarray, "4 4"]) -> None:
@@ -88,10 +94,27 @@ class KeyframeFiles:
     def _replace(self, name: str, content: bytes) -> None:
         """A crash leaves the old or the new; not synced, since a loop closure moves hundreds."""
         beside = self._folder / f".{name}.new"
-        beside.write_bytes(content)
-        beside.replace(self._folder / name)
+        try:
+            beside.write_bytes(content)
+            beside.replace(self._folder / name)
+        except OSError:
+            with suppress(OSError):
+                beside.unlink()
+            raise
 
     def _remove(self, number: int) -> None:
         self._known.discard(number)
         for name in (f"keyframe_{number}.jpg", f"pose_{number}.npy"):
             (self._folder / name).unlink(missing_ok=True)
+
+
+def _for_each(numbers: Iterable[int], change: Callable[[int], None]) -> None:
+    """Change all that can be; raises the last `OSError` after that."""
+    failure: OSError | None = None
+    for number in numbers:
+        try:
+            change(number)
+        except OSError as error:
+            failure = error
+    if failure is not None:
+        raise failure

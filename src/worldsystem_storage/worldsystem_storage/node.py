@@ -103,7 +103,8 @@ class RecorderNode(StageNode):
     def _start_when_there_is_room(self) -> None:
         """A disk that is full at the start must not keep the rest from running."""
         try:
-            self._start(Path(self.config.folder) / (self.config.name or _date_time()))
+            name = self.config.name  # a bag of that name is another run's, which must not be mixed
+            self._start(Path(self.config.folder) / name if name else self._next_folder())
         except DiskFull as error:
             if not self._waiting_for_room:
                 log.error("%s", error)
@@ -120,8 +121,7 @@ class RecorderNode(StageNode):
 
     def _next_folder(self) -> Path:
         """The configured one, beside what this run has recorded there before."""
-        folder, name = Path(self.config.folder), self.config.name
-        return free_folder(folder / name) if name else folder / _date_time()
+        return free_folder(Path(self.config.folder) / (self.config.name or _date_time()))
 
     def _start(self, folder: Path) -> None:
         bag = BagWriter(folder, self.config)

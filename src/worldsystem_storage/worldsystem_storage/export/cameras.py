@@ -20,6 +20,8 @@ from worldsystem_storage.export.recorded import RecordedKeyframe, RecordedRun
 
 _PINHOLE = 1
 _COLMAP_POINTS = 100_000
+_MODEL_PARTS = ("cameras", "images", "points3D", "rigs", "frames")
+_MODEL_FILES = tuple(part + ending for part in _MODEL_PARTS for ending in (".bin", ".txt"))
 _OPENGL_FROM_OPENCV = np.diag([1.0, -1.0, -1.0, 1.0])
 _USUAL_DEPTH_UNIT = 0.001  # nerfstudio's own, unless it is told another one
 _MOST_DEPTH_STEPS = 65535
@@ -36,6 +38,8 @@ def export_colmap(run: RecordedRun, out: Path, *, binary: bool = True) -> Path:
     cloud = merged_cloud(run.keyframes, most=_COLMAP_POINTS, cells=256)
     model = out / "sparse" / "0"
     model.mkdir(parents=True, exist_ok=True)
+    for earlier in _MODEL_FILES:  # readers take the binary ones first, whichever are newer
+        (model / earlier).unlink(missing_ok=True)
     if binary:
         _write_colmap_binary(model, run.keyframes, cloud)
     else:

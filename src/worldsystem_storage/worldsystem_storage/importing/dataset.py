@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -55,8 +56,15 @@ class Layout:
 
     name: str
     fits: Callable[[Path], bool]
-    read: Callable[[Path], Dataset]
+    reader: Callable[[Path], Dataset]
     meaning: str
+
+    def read(self, folder: Path) -> Dataset:
+        """What lies in `folder`; raises `StorageError` where a file of it is damaged."""
+        try:
+            return self.reader(folder)
+        except (ValueError, LookupError, TypeError) as error:  # of rows, YAML and numbers
+            raise StorageError(f"{folder} cannot be read as {self.meaning}: {error!r}") from error
 
 
 def numbers(
@@ -75,21 +83,26 @@ def numbers(
     return np.asarray(rows)
 
 
-def stamps_and_words(path: Path, *, delimiter: str | None = None) -> list[tuple[int, list[str]]]:
+def stamps_and_words(
+    path: Path, *, delimiter: str | None = None, whole_ns: bool = False
+) -> list[tuple[int, list[str]]]:
     """Rows of a time stamp and words, by the stamps; these are read as `nanoseconds` does."""
     rows = []
     for line in path.read_text().splitlines():
         words = [word.strip() for word in line.split(delimiter)]
         if len(words) >= 2 and not line.lstrip().startswith("#"):
-            rows.append((nanoseconds(words[0], path), words[1:]))
+            rows.append((nanoseconds(words[0], path, whole_ns=whole_ns), words[1:]))
     return sorted(rows)
 
 
-def nanoseconds(text: str, path: Path) -> int:
+def nanoseconds(text: str, path: Path, *, whole_ns: bool = False) -> int:
     """A stamp in `path`, of seconds or nanoseconds, with or without an exponent, to the nanosecond.
 
-    Raises `StorageError` naming the file when it is none, or beyond 64 bits.
+    With `whole_ns` all whole numbers are nanoseconds, also small ones, as of a clock that began at
+    zero. Raises `StorageError` naming the file when it is none, or beyond 64 bits.
     """
+    if whole_ns and re.fullmatch("[0-9]{1,12}", text):  # longer ones are taken so anyway
+        return int(text)
     try:
         return nanoseconds_told(text)
     except ValueError as error:

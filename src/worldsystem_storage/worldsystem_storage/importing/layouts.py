@@ -12,6 +12,7 @@ import numpy as np
 import yaml
 from jaxtyping import Float
 
+from worldsystem_core.distortion import plumb_bob
 from worldsystem_core.frames import Camera
 from worldsystem_core.geometry.rotation import matrix_from_quaternion_xyzw
 from worldsystem_core.geometry.se3 import pose_from
@@ -37,6 +38,7 @@ _TUM_DEPTH_UNIT_M = 1 / 5000
 _TUM_LONGEST_GAP_NS = 20_000_000
 _SEVEN_SCENES_CAMERA = Camera(width=640, height=480, fx=585.0, fy=585.0, cx=320.0, cy=240.0)
 _SEVEN_SCENES_FPS = 30
+_EUROC_DISTORTION = "radial-tangential"  # ROS calls it plumb_bob
 _KITTI_IMAGES = ("image_2", "image_0")
 
 
@@ -80,12 +82,14 @@ def read_euroc(folder: Path) -> Dataset:
     root = folder / "mav0" if (folder / "mav0").is_dir() else folder
     pictures = [
         DatasetPicture(stamp_ns, root / "cam0" / "data" / words[0])
-        for stamp_ns, words in stamps_and_words(root / "cam0" / "data.csv", delimiter=",")
+        for stamp_ns, words in _euroc_rows(root / "cam0" / "data.csv")
     ]
     sensor = _yaml(root / "cam0" / "sensor.yaml")
     fx, fy, cx, cy = (float(v) for v in sensor["intrinsics"])
     width, height = (int(v) for v in sensor["resolution"])
-    distortion = tuple(float(v) for v in sensor["distortion_coefficients"])
+    model = str(sensor.get("distortion_model", _EUROC_DISTORTION))
+    told = "" if model == _EUROC_DISTORTION else model
+    distortion = plumb_bob(told, sensor["distortion_coefficients"])
     body_from_cam = np.array(sensor["T_BS"]["data"], dtype=np.float64).reshape(4, 4)
     return Dataset(
         folder.name,
@@ -151,11 +155,16 @@ def _tum_camera(name: str) -> Camera | None:
     return Camera(width=640, height=480, fx=fx, fy=fy, cx=cx, cy=cy, distortion=distortion)
 
 
+def _euroc_rows(path: Path) -> list[tuple[int, list[str]]]:
+    """EuRoC counts nanoseconds, also from zero."""
+    return stamps_and_words(path, delimiter=",", whole_ns=True)
+
+
 def _euroc_truth(path: Path, body_from_cam: Float[np.ndarray, "4 4"]) -> StampedPoses | None:
     """Rows of time, position and quaternion w x y z of the body."""
     if not path.is_file():
         return None
-    rows = stamps_and_words(path, delimiter=",")
+    rows = _euroc_rows(path)
     poses = []
     for _, words in rows:
         x, y, z, qw, qx, qy, qz = (float(word) for word in words[:7])
@@ -171,7 +180,7 @@ def _euroc_imu(path: Path) -> list[ImuSample]:
     if not path.is_file():
         return []
     samples = []
-    for stamp_ns, words in stamps_and_words(path, delimiter=","):
+    for stamp_ns, words in _euroc_rows(path):
         wx, wy, wz, ax, ay, az = (float(word) for word in words[:6])
         samples.append(
             ImuSample(stamp_ns=stamp_ns, acceleration=(az, -ay, ax), angular_velocity=(wz, -wy, wx))
@@ -181,9 +190,8 @@ def _euroc_imu(path: Path) -> list[ImuSample]:
 
 def _kitti_projection(path: Path, number: int) -> Float[np.ndarray, "3 4"]:
     """From camera 0 to the pixels of camera `number`, both rectified: turned in the same way."""
-    rows = {
-        line.split(":")[0]: line.split(":")[1].split() for line in path.read_text().splitlines()
-    }
+    lines = (line.partition(":") for line in path.read_text().splitlines())
+    rows = {name.strip(): words.split() for name, _, words in lines}
     try:
         return np.array(rows[f"P{number}"], dtype=np.float64).reshape(3, 4)
     except (KeyError, ValueError) as error:
@@ -200,9 +208,12 @@ def _kitti_camera(P: Float[np.ndarray, "3 4"], picture: Path) -> Camera:
 
 
 def _kitti_truth(path: Path, times_ns: list[int], P: Float[np.ndarray, "3 4"]) -> StampedPoses:
-    """Poses of the camera that `P` projects into; P = K [1 t], and t leads there from camera 0."""
+    """Poses of the camera that `P` projects into; P = K [1 t], and t leads there from camera 0.
+
+    Of a sequence that was cut to its first pictures the file of poses may be whole.
+    """
     cam0_from_cam = pose_from(np.eye(3), -np.linalg.solve(P[:, :3], P[:, 3]))
-    rows = numbers(path, 12)[:, :12].reshape(-1, 3, 4)
+    rows = numbers(path, 12)[: len(times_ns), :12].reshape(-1, 3, 4)
     poses = np.tile(np.eye(4), (len(rows), 1, 1))
     poses[:, :3] = rows
     return StampedPoses(np.array(times_ns[: len(rows)], dtype=np.int64), poses @ cam0_from_cam)
