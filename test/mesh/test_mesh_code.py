@@ -246,3 +246,18 @@ def test_faces_that_are_not_there_are_refused_before_room_is_made_for_them():
         assert tracemalloc.get_traced_memory()[1] < 200e6
     finally:
         tracemalloc.stop()
+
+
+@pytest.mark.skipif(NODE is None, reason="node is not installed")
+def test_blocks_outside_the_world_and_versions_that_are_none_are_refused_by_both(tmp_path):
+    rows = [(1 << 28, 0, 0, 0), (0, 0, -(1 << 28), 0), (0, 0, 0, -1), (0, 0, 0, 1 << 31)]
+    codes = []
+    for row in rows:
+        steps = np.array(row, np.int64)
+        numbers = numbers_section((steps << 1) ^ (steps >> 63))
+        sections = [numbers, np.zeros(1, np.uint8), np.zeros(64, np.uint8)]
+        codes.append(packed(Head(level=0, block_count=1, voxel=0.1), sections))
+    for code in codes:
+        with pytest.raises(ProtocolError, match="far outside the world"):
+            decode(code)
+    assert list(read_by_node(codes, tmp_path)) == ["refused"] * len(rows)

@@ -12,7 +12,7 @@ from splat_scenes import CAMERA, rounds, wall_seen_from
 
 from worldsystem_core.geometry.sim3 import Sim3
 from worldsystem_core.reconstruction import Successor
-from worldsystem_core.splats.coverage import Coverage
+from worldsystem_core.splats.coverage import Coverage, areas, widths
 from worldsystem_core.splats.raster import draw
 from worldsystem_core.splats.voxel_kernels import LEVELS
 from worldsystem_core.splats.world import SplatWorld
@@ -284,3 +284,26 @@ def test_what_went_into_a_chunk_that_goes_into_another_is_that_ones():
     assert world.removed == {1: 3, 2: 3}
     world._forget(3)
     assert world.removed == {1: 3, 2: 3, 3: None}
+
+
+def test_what_hangs_on_a_keyframe_without_splats_keeps_its_size_when_that_moves_without_one():
+    world, keyframe = SplatWorld(), wall_seen_from([0, 0, 0], 0)
+    world.add(keyframe)
+    world.hang_on({0: Successor(1, keyframe.world_from_cam, 1.0)})
+    world.move({1: keyframe.world_from_cam}, {1: 2.0})
+    grown = world.gaussians().means
+    world.move({1: at(keyframe, 10.0)})
+    assert world.chunks[0].world_from_chunk.scale == pytest.approx(2.0)
+    np.testing.assert_allclose(world.gaussians().means, grown + np.array([10, 0, 0]), atol=1e-4)
+
+
+def test_the_splats_that_thinning_left_count_for_what_they_cover_now():
+    """They are wider: else what they show would be added once more."""
+    world = SplatWorld(most_splats=4000)
+    for i in range(6):
+        world.add(wall_seen_from([6.0 * i, 0, 0], i))
+    assert world.thinned > 0
+    levels = Coverage(world.voxel).levels
+    for chunk in world.chunks.values():
+        np.testing.assert_allclose(chunk.area, areas(chunk.gaussians), rtol=1e-4)
+        np.testing.assert_array_equal(chunk.levels, levels(widths(chunk.gaussians)))

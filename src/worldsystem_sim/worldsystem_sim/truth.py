@@ -87,7 +87,8 @@ def load_truth(folder: Path) -> Truth:
             rows = list(csv.DictReader(file))
     except (OSError, ValueError) as error:
         raise SourceError(f"{folder} holds no simulator ground truth: {error}") from error
-    config = config_from(SimConfig, content["settings"])
+    settings = content["settings"] | {"url": SimConfig.url}  # what was told may be no address now
+    config = config_from(SimConfig, settings)
     if not isinstance(config, SimConfig):
         raise SourceError(f"{folder}: settings of an unknown kind")
     records = tuple(

@@ -144,7 +144,9 @@ def take_blocks(
     """Inverse of `blocks_section`."""
     coded = reader.take_numbers(4 * count)
     rows = np.cumsum(((coded >> 1) ^ -(coded & 1)).reshape(-1, 4), axis=0)
-    if count and (np.abs(rows[:, :3]).max() >= 1 << 28 or rows[:, 3].min() < 0):
+    versions = rows[:, 3]
+    is_odd = (np.abs(rows[:, :3]).max(axis=1) >= 1 << 28) | (versions < 0) | (versions >= 1 << 31)
+    if is_odd.any():
         raise ProtocolError("damaged mesh code: a block far outside the world")
     return rows[:, :3].astype(np.int32), rows[:, 3].astype(np.int32)
 

@@ -55,17 +55,23 @@ class Heirs:
         the one that it has since it was told."""
         found: dict[int, Sim3] = {}
         for number, pose in world_from_cam.items():
-            chunk = self._chunks.get(number)
-            known = 1.0 if chunk is None else chunk.world_from_chunk.scale
-            if (own := self._hanging.get(number, {}).get(number)) is not None:
-                known /= own.scale  # it was told again, with points as large as it was by then
-            place = Sim3.from_pose(pose, point_scale.get(number, known))
-            if chunk is not None:
+            place = Sim3.from_pose(pose, point_scale.get(number, self._size(number)))
+            if number in self._chunks:
                 found[number] = place
             for hanging, heir_from_chunk in self._hanging.get(number, {}).items():
                 if hanging in self._chunks:
                     found[hanging] = place @ heir_from_chunk
         return found
+
+    def _size(self, id: int) -> float:
+        """How much keyframe `id` has grown since it was told, by how its chunk lies, or any that
+        hangs on it: it may have none of its own."""
+        hanging = self._hanging.get(id, {})
+        for chunk in (id, *hanging):
+            if chunk in self._chunks:
+                size = self._chunks[chunk].world_from_chunk.scale
+                return size / hanging[chunk].scale if chunk in hanging else size
+        return 1.0
 
     def with_predecessors(self, ids: Iterable[int]) -> list[int]:
         """These keyframes and what hangs on them; nothing does from now on."""

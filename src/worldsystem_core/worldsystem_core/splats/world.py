@@ -300,6 +300,8 @@ class SplatWorld:
             wider = chunk.gaussians.scales * np.array([np.sqrt(2), np.sqrt(2), 1], np.float32)
             kept = chunk.gaussians
             chunk.gaussians = Gaussians(kept.means, wider, kept.rotations, kept.rgb, kept.opacities)
+            if chunk.id in self.chunks:
+                self._recount(chunk, 0.0)
 
     def _drop(self, chunk: Chunk, goes: Bool[np.ndarray, "n"]) -> None:
         if not goes.any():
@@ -362,9 +364,8 @@ class SplatWorld:
     def _count_first(self, chunk: Chunk) -> None:
         """Count the voxels of a chunk of which none are counted."""
         assert self._coverage is not None
-        growth = chunk.world_from_chunk.scale / chunk.counted_at.scale
-        chunk.area = chunk.area * np.float32(growth**2)
         size = np.float32(chunk.world_from_chunk.scale)
+        chunk.area = areas(chunk.gaussians) * size**2
         chunk.levels = self._coverage.levels(size * widths(chunk.gaussians))
         means, place = chunk.gaussians.means, chunk.world_from_chunk
         chunk.keys = self._coverage.keys(means, place, chunk.levels)

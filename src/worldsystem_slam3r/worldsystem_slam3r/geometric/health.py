@@ -81,7 +81,7 @@ class HealthMonitor:
 
     def lost(self) -> None:
         """A picture could not be located."""
-        self._started = True
+        self._started, self._waiting_since_ns = True, None
         self._follow = 0.0
 
     def fitted(self, error_widths: float) -> None:

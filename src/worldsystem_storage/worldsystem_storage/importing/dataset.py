@@ -63,7 +63,7 @@ class Layout:
         """What lies in `folder`; raises `StorageError` where a file of it is damaged."""
         try:
             return self.reader(folder)
-        except (ValueError, LookupError, TypeError) as error:  # of rows, YAML and numbers
+        except (ValueError, LookupError, TypeError, ArithmeticError) as error:
             raise StorageError(f"{folder} cannot be read as {self.meaning}: {error!r}") from error
 
 

@@ -78,7 +78,10 @@ class Reader {
     const last = [0, 0, 0, 0];
     return Array.from({ length: count }, () => {
       for (let i = 0; i < 4; i += 1) last[i] += this.step();
-      return { index: last.slice(0, 3), version: last[3] };
+      const [index, version] = [last.slice(0, 3), last[3]];
+      const isFar = index.some((k) => Math.abs(k) >= 2 ** 28);
+      if (isFar || version < 0 || version >= 2 ** 31) throw new Error("mesh code has a block far outside the world");
+      return { index, version };
     });
   }
 
