@@ -86,3 +86,12 @@ def test_a_terminal_without_our_letters_is_told_all_the_same(monkeypatch, tmp_pa
     text = shown.getvalue().decode("latin-1")
     assert "web page" in text
     assert "note: clip?.mp4 ? ended" in text
+
+
+def test_the_heading_says_https_and_wss_where_there_is_a_certificate(tmp_path, capsys):
+    tls = {"tls_certificate": "cert.pem", "tls_key": "key.pem"}
+    StatusLine().heading(Choice(out=tmp_path, extra={"viewer": tls, "ingest": tls}))
+    text, viewer = capsys.readouterr().out, ViewerConfig()
+    assert f"https://127.0.0.1:{viewer.web_port}\n" in text
+    assert f"wss://127.0.0.1:{viewer.foxglove_port}\n" in text
+    assert f"wss://127.0.0.1:{IngestConfig().port}/ws/video" in text

@@ -6,19 +6,20 @@ import json
 import re
 import socket
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import trimesh
 from websockets.sync.client import connect
-from world_for_viewers import delta, ground_block, growing_ground
+from world_for_viewers import delta, ground_block, growing_ground, map_objects
 
 from worldsystem_core.errors import ConfigError, PortInUse
 from worldsystem_core.surface import Mesh
 from worldsystem_viewer.config import ViewerConfig
 from worldsystem_viewer.foxglove_scene import chunk_update
 from worldsystem_viewer.foxglove_second_sending import SecondSending
-from worldsystem_viewer.foxglove_sink import MESH_TOPIC, FoxgloveSink
+from worldsystem_viewer.foxglove_sink import MESH_TOPIC, OBJECTS_TOPIC, FoxgloveSink
 
 foxglove = pytest.importorskip("foxglove", reason="foxglove-sdk is not installed")
 SCHEMA = "string data"
@@ -220,3 +221,29 @@ def test_a_number_that_is_no_port_is_refused(port):
 def test_half_of_tls_is_refused_without_the_page_too():
     with pytest.raises(ConfigError, match="tls_certificate"):
         FoxgloveSink(ViewerConfig(web=False, tls_key="key.pem"))
+
+
+def test_objects_of_a_time_before_1970_are_shown_and_end_nothing(sink, client):
+    subscribe(client, channels_of(client, {OBJECTS_TOPIC})[OBJECTS_TOPIC])
+    deadline = time.monotonic() + 5
+    while not sink._boxes.has_sinks():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    for stamp_ns in (-(10**9), 5):
+        sink.objects(replace(map_objects(), stamp_ns=stamp_ns))
+        log_time, payload = next_data(client)
+        assert log_time == max(0, stamp_ns)
+        assert b"mound" in payload
+
+
+def test_a_thread_that_failed_is_told_of_and_stop_still_ends_the_server(sink, monkeypatch, caplog):
+    def fail() -> None:
+        raise ValueError("not of this world")
+
+    monkeypatch.setattr(sink, "_log_objects", fail)
+    sink._changed.set()
+    sink._thread.join(5)
+    assert "not of this world" in caplog.text
+    sink.stop()
+    with socket.socket() as probe:
+        assert probe.connect_ex(("127.0.0.1", sink.port)) != 0

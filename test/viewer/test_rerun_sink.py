@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """The Rerun log: a file that Rerun's own tool finds whole, and a server that may go away."""
 
+from __future__ import annotations
+
 import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -25,6 +28,7 @@ from worldsystem_core.errors import MissingDependency
 from worldsystem_core.frames import EncodedFrame
 from worldsystem_core.objects import MapObjects
 from worldsystem_core.reconstruction import MovedKeyframes, RemovedKeyframes
+from worldsystem_core.surface import Mesh
 from worldsystem_viewer.chunks import ChunkedSurface
 from worldsystem_viewer.config import ViewerConfig
 from worldsystem_viewer.rerun_entities import RerunEntities
@@ -328,3 +332,36 @@ def test_a_missing_library_is_named_with_the_command_that_installs_it(monkeypatc
     monkeypatch.setitem(sys.modules, "rerun", None)
     with pytest.raises(MissingDependency, match="pip install rerun-sdk"):
         RerunSink(ViewerConfig()).start()
+
+
+class MeshType:
+    """Stands for `rerun.Mesh3D`; cleared when it was made of nothing."""
+
+    def __init__(self, **columns: object) -> None:
+        self.cleared = not columns
+
+    @classmethod
+    def from_fields(cls, *, clear_unset: bool) -> MeshType:
+        assert clear_unset
+        return cls()
+
+
+@pytest.mark.parametrize(
+    ("corner", "face", "cleared", "said"),
+    [
+        (0.0, 2, False, ""),
+        (np.nan, 2, True, "not finite"),
+        (0.0, -1, True, "vertices that it lacks"),
+    ],
+)
+def test_a_chunk_that_is_no_mesh_is_cleared_in_rerun(caplog, corner, face, cleared, said):
+    logged = []
+    stream = SimpleNamespace(log=lambda path, shown, static: logged.append((path, shown)))
+    entities = RerunEntities(SimpleNamespace(Mesh3D=MeshType), stream, 80, server_bytes=2**20)
+    vertices = np.array([[corner, 0, 0], [1, 0, 0], [0, 1, 0]], np.float32)
+    colours, faces = np.zeros((3, 3), np.uint8), np.array([[0, 1, face]], np.int32)
+    entities.chunk((0, 0, 0), Mesh(vertices=vertices, colours=colours, faces=faces))
+    ((path, shown),) = logged
+    assert path == "world/mesh/0_0_0"
+    assert shown.cleared is cleared
+    assert said in caplog.text

@@ -94,4 +94,4 @@ def _object(messages: Any, item: MapObject, stamp: Any, frame_id: str) -> Any:
 
 
 def _stamp(messages: Any, stamp_ns: int) -> Any:
-    return messages.Timestamp(*divmod(stamp_ns, 10**9))
+    return messages.Timestamp(*divmod(max(0, stamp_ns), 10**9))  # it knows none before 1970

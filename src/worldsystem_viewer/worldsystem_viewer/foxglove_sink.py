@@ -103,7 +103,8 @@ class FoxgloveSink:
         self._log_handler = LogHandler(foxglove.messages, self._log_channel)
         logging.getLogger().addHandler(self._log_handler)
         self._thread.start()
-        log.info("Foxglove server on ws://%s:%d", self._config.host, self.port)
+        scheme = "wss" if self._config.tls_certificate else "ws"
+        log.info("Foxglove server on %s://%s:%d", scheme, self._config.host, self.port)
 
     def _serve(self, foxglove: Any) -> Any:
         controlled = self._config.control and self._remote is not None
@@ -131,8 +132,11 @@ class FoxgloveSink:
         )
 
     def stop(self) -> None:
-        """Disconnect everybody and join the thread; does nothing when not started."""
-        if not self._thread.is_alive():
+        """Disconnect everybody and join the thread; does nothing when not started, or twice.
+
+        The thread may have ended before, by an error.
+        """
+        if self._thread.ident is None or self._stopping.is_set():
             return
         logging.getLogger().removeHandler(self._log_handler)
         self._stopping.set()
@@ -202,12 +206,15 @@ class FoxgloveSink:
 
     def _run(self) -> None:
         lower_thread_priority(_NICENESS)
-        while not self._stopping.is_set():
-            self._changed.wait(_WAIT_S)
-            self._changed.clear()
-            self._log_latched()
-            self._log_objects()
-            self._log_surface()
+        try:
+            while not self._stopping.is_set():
+                self._changed.wait(_WAIT_S)
+                self._changed.clear()
+                self._log_latched()
+                self._log_objects()
+                self._log_surface()
+        except Exception:  # the edge of a thread: the pipeline goes on without it
+            log.exception("surface and objects come to Foxglove no more")
 
     def _log_latched(self) -> None:
         """What latched topics told before somebody subscribed to them."""
@@ -220,7 +227,7 @@ class FoxgloveSink:
         objects = self._objects.get(0.0)
         if objects is not None and self._boxes.has_sinks():
             update = objects_update(self._foxglove.messages, objects)
-            self._boxes.log(update, log_time=objects.stamp_ns)
+            self._boxes.log(update, log_time=max(0, objects.stamp_ns))
 
     def _log_surface(self) -> None:
         """A burst of what changed, and a pause behind a whole one; then one chunk once more."""
@@ -246,7 +253,7 @@ class FoxgloveSink:
         update = chunk_update(
             self._foxglove.messages, chunk, mesh, frame_id=self._frame_id, stamp_ns=self._stamp_ns
         )
-        self._mesh.log(update, log_time=self._stamp_ns)
+        self._mesh.log(update, log_time=max(0, self._stamp_ns))
 
 
 def _tls_files(config: ViewerConfig) -> dict[str, bytes]:

@@ -7,6 +7,7 @@ static data: a viewer holds its newest state alone, and its memory follows the m
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from typing import Any
@@ -20,10 +21,11 @@ from worldsystem_core.geometry.rotation import quaternion_xyzw_from_matrix
 from worldsystem_core.mesh_normals import vertex_normals
 from worldsystem_core.objects import MapObjects, TrackFrame, TrackState
 from worldsystem_core.reconstruction import Keyframe, Pose, ScaleState, TrackingState
-from worldsystem_core.surface import Mesh
+from worldsystem_core.surface import Mesh, fault_of
 from worldsystem_viewer.chunks import ChunkIndex
 from worldsystem_viewer.rerun_statics import Name, Statics
 
+log = logging.getLogger(__name__)
 _PATH_PERIOD_S = 0.5
 _PATH_CENTRES_PER_S = 5_000  # it is logged whole
 _WORLD, _PICTURE = "world", "world/camera/picture"
@@ -129,9 +131,13 @@ class RerunEntities:
         )
 
     def chunk(self, chunk: ChunkIndex, mesh: Mesh) -> None:
-        """One chunk of the surface, replacing what was there."""
+        """One chunk of the surface, replacing what was there; cleared where it is empty, or no
+        mesh: its normals are made without a check of what the faces name."""
         path, mesh_type = "world/mesh/" + "_".join(map(str, chunk)), self._rr.Mesh3D
-        if len(mesh.faces) == 0:
+        fault = fault_of(mesh.vertices, mesh.faces)
+        if fault is not None:
+            log.warning("%s is not shown: %s", path, fault)
+        if fault is not None or len(mesh.faces) == 0:
             self._statics.gone(chunk, _MESSAGE_BYTES)
             self._stream.log(path, mesh_type.from_fields(clear_unset=True), static=True)
             return

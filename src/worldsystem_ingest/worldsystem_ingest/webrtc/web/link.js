@@ -80,7 +80,6 @@ export class Link {
     connection.onconnectionstatechange = () => this.changed(attempt, connection);
     try {
       await this.offer(connection, attempt);
-      this.timer = setTimeout(() => this.lost(attempt), CONNECT_MS);
     } catch (error) {
       if (attempt === this.attempt) this.failed(error);
     }
@@ -100,17 +99,24 @@ export class Link {
       signal: within(CONNECT_MS),
     });
     const text = await response.text();
-    if (attempt !== this.attempt) return;
-    if (response.status !== 201) throw new Refused(response.status, text.trim());
-    this.session = response.headers.get("Location").split("/").pop();
+    const session = response.status === 201 ? response.headers.get("Location").split("/").pop() : "";
+    if (attempt !== this.attempt) {
+      if (session) this.release(session);
+      return;
+    }
+    if (!session) throw new Refused(response.status, text.trim());
+    this.session = session;
+    // before the answer is taken: it may be connected while the rest is still awaited
+    this.timer = setTimeout(() => this.lost(attempt), CONNECT_MS);
     await connection.setRemoteDescription({ type: "answer", sdp: text });
     await tune(transceiver.sender, track);
   }
 
   changed(attempt, connection) {
     if (attempt !== this.attempt) return;
-    clearTimeout(this.timer);
     const state = connection.connectionState;
+    if (state === "new" || state === "connecting") return; // the time for it goes on
+    clearTimeout(this.timer);
     if (state === "connected") {
       this.waitMs = FIRST_WAIT_MS;
       this.onState("sending");
@@ -178,9 +184,12 @@ export class Link {
     if (this.connection) this.connection.onconnectionstatechange = null;
     this.connection?.close();
     this.connection = null;
-    if (!this.session) return;
-    const path = `/whip/session/${this.session}`;
+    if (this.session) this.release(this.session);
     this.session = "";
+  }
+
+  release(session) {
+    const path = `/whip/session/${session}`;
     fetch(path, { method: "DELETE", headers: this.authorization(), keepalive: true }).catch(() => {});
   }
 
