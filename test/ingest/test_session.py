@@ -347,3 +347,12 @@ def test_a_clock_that_is_set_is_no_jitter():
     session.tick()
     assert session.quality.clock.steps == 1
     assert session.quality.jitter_ms == pytest.approx(0.0, abs=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["error", "ack", "imu", "video-config"])
+def test_an_unknown_word_on_the_videos_connection_is_passed_over_in_silence(kind):
+    heard = Heard()
+    session = heard.session()
+    before = list(heard.said)
+    session.take_control(json.dumps({"type": kind, "codec": "h265"}))
+    assert heard.said == before

@@ -323,3 +323,19 @@ def test_a_phone_with_the_clock_of_the_video_shares_its_estimate(monkeypatch):
         sender.take_telemetry(json.dumps({"type": "imu", "timestamp_ns": now_ns, **IMU}))
     stamps_ns = np.array([sample.stamp_ns for sample in sink.samples[10:]])
     assert np.allclose(stamps_ns - T - np.arange(10, 100) * 20_000_000, 5_000_000, atol=1000)
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [
+        {"data": {"type": "takeoff"}},
+        {"data": "armed"},
+        {"samples": ["armed", "flying"]},
+        {f"field_{number}": number for number in range(70)},
+    ],
+    ids=["type", "word", "words", "many"],
+)
+def test_a_status_is_taken_whatever_it_holds(rest):
+    sink = MemorySink()
+    session(sink).take_telemetry(json.dumps({"type": "status"} | rest))
+    assert not sink.telemetry

@@ -322,3 +322,12 @@ def test_the_command_says_what_it_wrote(tum, tmp_path, capsys):
     assert main(["import", str(tum), "--out", str(tmp_path / "bag")]) == 0
     assert "5  /camera/image/compressed" in capsys.readouterr().out
     assert main(["import", str(tum), "--out", str(tmp_path / "bag")]) == 2
+
+
+def test_a_bag_that_a_crash_left_without_metadata_is_imported(tum, tmp_path):
+    from worldsystem.cli import main
+
+    counts = import_path(tum, tmp_path / "first").messages
+    (tmp_path / "first" / "metadata.yaml").unlink()
+    assert main(["import", str(tmp_path / "first"), "--out", str(tmp_path / "again")]) == 0
+    assert {topic: len(found) for topic, found in messages(tmp_path / "again").items()} == counts

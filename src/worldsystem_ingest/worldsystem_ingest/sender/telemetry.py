@@ -161,6 +161,8 @@ class TelemetryReader:
         Batches, nested `data`, and a `telemetry` message with a part for each sensor are taken
         apart. `status`, `ping` and `pong` hold none.
         """
+        if message.get("type") == "status":  # taken and not looked at, whatever it holds
+            return []
         found: list[Telemetry] = []
         for single in _singles(message):
             found += self._of(single)

@@ -50,7 +50,6 @@ class HealthMonitor:
         self._waiting_since_ns: int | None = None
         self._motion = Motion.UNKNOWN
         self.lens_problem = ""
-        self.dense_problem = ""
 
     def picture(self, stamp_ns: int, grey: UInt8[np.ndarray, "h w"]) -> None:
         """A picture came in."""
@@ -122,7 +121,6 @@ class HealthMonitor:
             (1.0 - max(0.0, missing - MISSING_ALLOWED) * 2.0, gaps),
             (self._fit, "the map does not fit the pictures: is the focal length right?"),
             (0.5 if self.lens_problem else 1.0, self.lens_problem),
-            (0.6 if self.dense_problem else 1.0, self.dense_problem),
         ]
         if self._started:
             words = "few points are followed: move more slowly" if self._follow > 0 else LOST

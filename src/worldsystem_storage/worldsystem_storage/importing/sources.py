@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from worldsystem_storage.bag_folder import holds_bag
 from worldsystem_storage.errors import StorageError
 from worldsystem_storage.importing.bags import copy_bag
 from worldsystem_storage.importing.dataset import Imported, Layout
@@ -17,8 +18,8 @@ _BAGS = (".bag", ".mcap", ".db3")
 def import_path(path: Path, out: Path) -> Imported:
     """Write what lies at `path` to a new bag `out`.
 
-    Data sets are known by their files, bags by their ending or `metadata.yaml`. Raises
-    `StorageError` when it is nothing known, or `out` exists.
+    Data sets are known by their files, bags by their ending, `metadata.yaml`, or the MCAP files of
+    a folder, as a crash leaves it. Raises `StorageError` when it is nothing known, or `out` exists.
     """
     path = Path(path)
     layout = _layout_of(path)
@@ -41,4 +42,4 @@ def _layout_of(path: Path) -> Layout | None:
 
 
 def _is_bag(path: Path) -> bool:
-    return path.suffix in _BAGS or (path / "metadata.yaml").is_file()
+    return path.suffix in _BAGS or (path.is_dir() and holds_bag(path))
