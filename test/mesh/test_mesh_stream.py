@@ -172,15 +172,23 @@ def test_who_listens_again_after_nobody_did_sees_that_a_part_is_missing(ball):
     assert [message.part for message in after] == list(range(first, first + len(after)))
 
 
-def test_a_listener_has_only_those_blocks_drawn_that_it_is_sent(
-    make_mesher, sphere_keyframes, monkeypatch
-):
+@pytest.fixture
+def whole_sphere(make_mesher, sphere_keyframes):
+    """The whole surface that a mesher has of a ball, which nobody has looked at."""
+
+    def fused():
+        mesher = make_mesher()
+        for keyframe in sphere_keyframes(6):
+            mesher.integrate(keyframe)
+        mesher.settle(0)
+        return mesher.all_blocks(0, 0)
+
+    return fused
+
+
+def test_a_listener_has_only_those_blocks_drawn_that_it_is_sent(whole_sphere, monkeypatch):
     monkeypatch.setattr(drawing, "BATCH_BLOCKS", 16)
-    mesher = make_mesher()
-    for keyframe in sphere_keyframes(6):
-        mesher.integrate(keyframe)
-    mesher.settle(0)
-    whole = mesher.all_blocks(0, 0)
+    whole = whole_sphere()
     streamer = MeshStreamer(MeshConfig(stream_mbps=0.02), lambda: whole)
     streamer.listeners(1)
     assert not whole.blocks.is_drawn
@@ -191,12 +199,8 @@ def test_a_listener_has_only_those_blocks_drawn_that_it_is_sent(
     assert len(drawn) < len(coarse) + 16 < len(whole.blocks)
 
 
-def test_nothing_is_drawn_for_a_line_that_takes_all_at_full_level(make_mesher, sphere_keyframes):
-    mesher = make_mesher()
-    for keyframe in sphere_keyframes(6):
-        mesher.integrate(keyframe)
-    mesher.settle(0)
-    whole = mesher.all_blocks(0, 0)
+def test_nothing_is_drawn_for_a_line_that_takes_all_at_full_level(whole_sphere):
+    whole = whole_sphere()
     streamer = MeshStreamer(MeshConfig(stream_mbps=0.0), lambda: whole)
     streamer.listeners(1)
     (message,) = run(streamer, 1)
