@@ -62,7 +62,9 @@ def write_truth(
     path = flight(config.flight, config.seed, config.duration_s, scene)
     numbers = np.array([record.number % config.frame_count for record in records], dtype=np.int64)
     stamps = np.array([record.stamp_ns for record in records], dtype=np.int64)
-    write_tum(folder / TRAJECTORY_FILE, StampedPoses(stamps, path.poses(numbers / config.fps)))
+    seen, which = np.unique(numbers, return_inverse=True)  # a flight that loops has them often
+    poses = path.poses(seen / config.fps)[which]
+    write_tum(folder / TRAJECTORY_FILE, StampedPoses(stamps, poses))
     with (folder / FRAMES_FILE).open("w", newline="") as file:
         table = csv.writer(file)
         table.writerow(["frame_number", "stamp_ns", "fate"])
