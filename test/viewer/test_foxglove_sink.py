@@ -7,6 +7,7 @@ import re
 import socket
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from world_for_viewers import delta, ground_block, growing_ground, map_objects
 from worldsystem_core.errors import ConfigError, PortInUse
 from worldsystem_core.surface import Mesh
 from worldsystem_viewer.config import ViewerConfig
+from worldsystem_viewer.foxglove_control import Listener
 from worldsystem_viewer.foxglove_scene import chunk_update
 from worldsystem_viewer.foxglove_second_sending import SecondSending
 from worldsystem_viewer.foxglove_sink import MESH_TOPIC, OBJECTS_TOPIC, FoxgloveSink
@@ -253,3 +255,23 @@ def test_a_thread_that_failed_is_told_of_and_stop_still_ends_the_server(sink, mo
                 break
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+def test_a_password_in_a_parameter_is_told_to_nobody():
+    websocket = SimpleNamespace(Parameter=lambda name, value: (name, value))
+    values = {
+        "ingest.source": "rtsp://pilot:s3kret@cam/live",
+        "bridge.url": "amqp://me:s3kret@host:5672/",
+        "viewer.web_port": 8080,
+    }
+    listening = Listener(
+        SimpleNamespace(websocket=websocket),
+        SimpleNamespace(parameters=lambda: values),
+        may_set=False,
+        on_subscribe=lambda topic: None,
+    )
+    assert dict(listening.on_get_parameters(None, [])) == {
+        "ingest.source": "rtsp://pilot:***@cam/live",
+        "bridge.url": "amqp://me:***@host:5672/",
+        "viewer.web_port": 8080,
+    }

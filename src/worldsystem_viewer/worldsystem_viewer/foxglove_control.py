@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from worldsystem_core.errors import WorldSystemError
+from worldsystem_core.shown_url import without_secrets
 
 log = logging.getLogger(__name__)
 _OURS = "worldsystem"
@@ -78,7 +79,8 @@ class Listener:
         return self.on_get_parameters(client, [parameter.name for parameter in parameters])
 
     def _told(self, name: str, value: Any) -> Any:
-        plain = value if isinstance(value, bool | int | float | str) else str(value)
+        """As it may be shown: whoever reaches the port may ask for it."""
+        plain = value if isinstance(value, bool | int | float) else without_secrets(str(value))
         return self._websocket.Parameter(name, value=plain)
 
 
