@@ -244,3 +244,9 @@ def test_a_proxy_of_the_host_is_not_asked_how_the_container_is(monkeypatch) -> N
     with HTTPServer(("127.0.0.1", 0), Well) as server:
         threading.Thread(target=server.handle_request, daemon=True).start()
         assert healthy.main([f"http://127.0.0.1:{server.server_port}/health"]) == 0
+
+
+@pytest.mark.parametrize("profile", ["prometheus", "grafana", "mediamtx"])
+def test_what_is_started_beside_any_run_brings_no_second_stage_of_it(profile: str) -> None:
+    beside = [name for name, service in OURS.items() if profile in service["profiles"]]
+    assert not beside, "the simulator has that stage already, under the same name and port"
