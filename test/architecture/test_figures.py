@@ -122,3 +122,26 @@ def test_a_missing_result_is_named_with_what_to_do_and_no_page_is_changed(
     assert "WORLDSYSTEM_DATA" in said
     assert f"git checkout benchmarks/results/{file}.json" in said
     assert [page.read_bytes() for page in pages] == before
+
+
+@pytest.mark.parametrize(
+    ("command", "of", "shown"),
+    [
+        ("make bench NAME=a", "", True),
+        ("make bench NAME=a QUICK=1", "", False),
+        ("make bench NAME=a", "commit aaaa, 2026-01-01, a machine, QUICK=1", False),
+        ("make bench NAME=a QUICK=1", "commit aaaa, 2026-01-01, a machine", True),
+    ],
+)
+def test_a_figure_of_a_quick_run_is_not_shown_whoever_kept_it(
+    tmp_path: Path, command: str, of: str, shown: bool
+) -> None:
+    results = results_with(tmp_path, 12.0)
+    content = json.loads((results / "a.json").read_text()) | {"command": command}
+    content["results"][0] |= {"of": of} if of else {}
+    (results / "a.json").write_text(json.dumps(content))
+    if shown:
+        assert "| 12 ms |" in tables.headlines(room(), results)
+    else:
+        with pytest.raises(tables.FigureMissing, match="is of a quick run"):
+            tables.headlines(room(), results)
