@@ -41,3 +41,9 @@ def test_no_letter_of_a_password_is_shown_however_it_is_made(scheme, end):
 def test_no_value_of_a_secret_s_name_is_shown(name, before):
     shown = without_secrets(f"https://host/x{before}{name}=s3k;r#e?t&z=2")
     assert shown == f"https://host/x{before}{name}=***&z=2"
+
+
+@pytest.mark.parametrize("value", ["s3k@ret", "@s3kret", "s3k:@ret@"])
+def test_a_secret_in_a_query_is_hidden_whole_though_it_holds_an_at(value):
+    shown = without_secrets(f"rtsp://cam:554/live?user=me&password={value}&channel=1")
+    assert shown == "rtsp://cam:554/live?user=me&password=***&channel=1"

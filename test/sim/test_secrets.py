@@ -8,6 +8,7 @@ from collections import Counter
 
 import pytest
 
+from worldsystem_core.errors import ConfigError
 from worldsystem_sim.config import SimConfig
 from worldsystem_sim.link import Link
 from worldsystem_sim.truth import FrameRecord, load_truth, write_truth
@@ -28,3 +29,10 @@ def test_the_ground_truth_holds_no_secret_of_the_address_and_is_read_back(tmp_pa
     write_truth(tmp_path, config, [FrameRecord(0, 10**18, "sent")], Counter())
     assert "s3kret" not in (tmp_path / "scene.json").read_text()
     assert load_truth(tmp_path).config.seed == config.seed
+
+
+@pytest.mark.parametrize("url", ["ws://me:s3/kret@host", "ws://me:12#s3kret@host"])
+def test_an_address_that_a_password_ends_is_refused_without_it(url):
+    with pytest.raises(ConfigError, match=r"ws://\*\*\*@host.*write it as") as refused:
+        SimConfig(url=url)
+    assert not [part for part in ("s3", "kret", "12#") if part in str(refused.value)]

@@ -55,3 +55,9 @@ def test_a_place_where_no_truth_can_be_written_is_said_before_the_flight(tmp_pat
     told = capsys.readouterr()
     assert "file" in told.err
     assert "preparing" not in told.out
+
+
+def test_no_part_of_a_password_is_told_where_nothing_arrived(flown, capsys):
+    assert flown([], "ws://me:12?34@10.0.0.9:5001") == 1
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.startswith("no picture reached ws://***@10.0.0.9:5001: ")

@@ -27,7 +27,7 @@ def simulate(words: list[str]) -> int:
     if stats.reached:
         return 0
     why = stats.link_error or "the flight ended before the first"
-    server = without_secrets(config.url.partition("?")[0])  # what follows may be a token
+    server = without_secrets(config.url).partition("?")[0]  # a password may hold a ?, too
     say(f"no picture reached {server}: {why}; set simulator.url, or `worldsystem sim URL`")
     return 1
 

@@ -19,7 +19,7 @@ def without_secrets(url: str) -> str:
     A password that holds `/`, `?` or `#` ends the address before its host does, so all that stands
     before the last `@` may be one. Rather too much is hidden than too little. Paths stay.
     """
-    return _SECRET.sub(r"\1***", _without_password(url))
+    return _without_password(_SECRET.sub(r"\1***", url))  # a secret of a query may hold an @, too
 
 
 def _without_password(url: str) -> str:

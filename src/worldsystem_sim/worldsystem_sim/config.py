@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from worldsystem_core.config import Config, param
 from worldsystem_core.errors import ConfigError
 from worldsystem_core.frames import Camera
+from worldsystem_core.shown_url import without_secrets
 
 FLIGHTS = ("demo", "orbit", "survey", "facade", "flythrough", "hover", "yaw")
 
@@ -87,6 +88,7 @@ def _check_url(url: str) -> None:
         usable = parts.scheme in ("ws", "wss") and parts.hostname and parts.port != 0
         why = "" if usable and not parts.fragment else "names no server"
     except ValueError as error:
-        why = str(error)
+        why = "names no server" if "@" in url else str(error)  # it quotes what it takes for a port
     if why:
-        raise ConfigError(f"SimConfig.url = {url!r}: {why}; write it as ws://127.0.0.1:5001")
+        shown = without_secrets(url)
+        raise ConfigError(f"SimConfig.url = {shown!r}: {why}; write it as ws://127.0.0.1:5001")
