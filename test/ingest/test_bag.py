@@ -315,3 +315,13 @@ def test_whatever_is_in_a_damaged_bag_it_plays_or_is_refused_in_words(tmp_path, 
         except SourceError:
             continue
         assert sink.settled == list(range(len(sink.settled)))
+
+
+def test_a_camera_info_of_zeros_lets_go_of_the_camera_that_was_told_before(tmp_path):
+    """So ingest tells that a sender without intrinsics took over."""
+    topic, of, shown = "/camera/camera_info", "sensor_msgs/msg/CameraInfo", pictures(4)
+    known = (topic, of, stamp_of(0) - 1, camera_info(stamp_of(0)))
+    ended = (topic, of, stamp_of(2) - 1, camera_info(stamp_of(2), 0.0))
+    sink, _ = played(write_ros2(tmp_path / "run", [known, *shown[:2], ended, *shown[2:]]))
+    focal = [frame.camera and frame.camera.fx for frame in sink.frames]
+    assert focal == [150.0, 150.0, None, None]

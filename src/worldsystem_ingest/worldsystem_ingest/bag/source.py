@@ -168,8 +168,9 @@ class BagSource:
                 _log.warning("%s", error)
 
     def _take_camera(self, info: Any) -> None:
-        camera = camera_of(info, rectified="rect" in self._channel.topic.rpartition("/")[2])
-        self._camera = camera or self._camera
+        """One of zeros says that no camera is known any more."""
+        rectified = "rect" in self._channel.topic.rpartition("/")[2]
+        self._camera = camera_of(info, rectified=rectified)
 
     def _camera_for(self, width: int, height: int) -> Camera | None:
         camera = self._camera
