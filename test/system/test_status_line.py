@@ -12,6 +12,7 @@ import pytest
 
 pytest.importorskip("rclpy", reason="ROS is not set up: run these through `make test`")
 
+from worldsystem.cli import main
 from worldsystem.graph import Choice, stages
 from worldsystem.status_line import StatusLine
 from worldsystem_ingest.config import IngestConfig
@@ -95,3 +96,12 @@ def test_the_heading_says_https_and_wss_where_there_is_a_certificate(tmp_path, c
     assert f"https://127.0.0.1:{viewer.web_port}\n" in text
     assert f"wss://127.0.0.1:{viewer.foxglove_port}\n" in text
     assert f"wss://127.0.0.1:{IngestConfig().port}/ws/video" in text
+
+
+def test_every_command_s_words_reach_a_terminal_without_our_letters(monkeypatch):
+    shown = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(shown, encoding="latin-1"))
+    with pytest.raises(SystemExit, match="0"):
+        main(["--help"])
+    sys.stdout.flush()
+    assert "COCO" in shown.getvalue().decode("latin-1")

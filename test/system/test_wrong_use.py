@@ -191,3 +191,20 @@ def test_a_source_that_cannot_even_be_looked_at_is_named_with_the_reason(tmp_pat
     assert main(["run", name, "--headless", "--out", str(tmp_path / "out")]) == 2
     assert f"worldsystem: {name}: {os.strerror(errno.ENAMETOOLONG)}" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["replay"], ["reprocess"], ["runs", "show"], ["runs", "compare"], ["runs", "--folder"]],
+    ids=" ".join,
+)
+def test_a_place_that_no_command_can_look_at_is_named_with_the_reason(
+    words, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    name = "x" * 300
+    assert main([*words, name]) == 2
+    told = capsys.readouterr().err
+    assert f"worldsystem: {name}" in told
+    assert os.strerror(errno.ENAMETOOLONG) in told
+    assert not list(tmp_path.iterdir())

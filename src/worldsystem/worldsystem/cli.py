@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import logging
 import math
 import sys
@@ -37,6 +38,8 @@ _WRONG_USE, _INTERRUPTED = 2, 130
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; errors of use are one line on stderr and exit code 2, and
     Ctrl-C is 130."""
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="replace")  # a terminal may lack some of our letters
     options = _parser().parse_args(arguments)
     find_installed_prefix()
     if getattr(options, "log", ""):

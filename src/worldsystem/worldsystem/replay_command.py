@@ -9,6 +9,7 @@ import logging
 import math
 from pathlib import Path
 
+from worldsystem.disk_errors import with_disk_errors_told
 from worldsystem.graph import STAGES, Choice, Parameters
 from worldsystem.run_folder import new_run_folder
 from worldsystem.settings_text import parse_settings
@@ -47,7 +48,7 @@ def add_replay(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     replay.add_argument("--record", action="store_true", help="record the replay, too")
     replay.add_argument("--out", type=Path, help="folder of the run (default: runs/<time>)")
     replay.add_argument("--set", nargs="+", action="extend", default=[], metavar="NODE.NAME=VALUE")
-    replay.set_defaults(command=_replay)
+    replay.set_defaults(command=with_disk_errors_told(_replay))
 
 
 def _replay(options: argparse.Namespace) -> int:

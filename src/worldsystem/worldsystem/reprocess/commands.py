@@ -15,6 +15,7 @@ from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
+from worldsystem.disk_errors import with_disk_errors_told
 from worldsystem.graph import Choice, check_names
 from worldsystem.reprocess.outcome import table, write_results
 from worldsystem.reprocess.plan import (
@@ -61,7 +62,7 @@ def add_reprocess(commands: argparse._SubParsersAction[argparse.ArgumentParser])
     command.add_argument("--focal", type=float, default=0.0, help="focal length, if known [px]")
     command.add_argument("--record", action="store_true", help="record each run, too")
     command.add_argument("--set", nargs="+", action="extend", default=[], metavar="NODE.NAME=VALUE")
-    command.set_defaults(command=_reprocess)
+    command.set_defaults(command=with_disk_errors_told(_reprocess))
 
 
 def _reprocess(options: argparse.Namespace) -> int:
