@@ -57,6 +57,7 @@ class Mesher(StageNode):
     """Answers as one that has come to a delta."""
 
     reached = 35
+    problem = ""
 
     def __init__(self, context):
         super().__init__("mesher", NoSettings, context=context)
@@ -65,6 +66,9 @@ class Mesher(StageNode):
 
     def _on_request(self, request, response):
         self.asked.append(request.newer_than)
+        if self.problem:
+            response.problem = self.problem
+            return response
         (cdr,) = topics.MESH.adapter.dump(delta(self.reached, request.newer_than, stamp_ns=100))
         response.delta = deserialize_message(cdr, topics.MESH.adapter.ros_type)
         return response
@@ -108,6 +112,33 @@ def test_a_mesher_that_begins_anew_is_not_asked_with_the_number_of_the_one_befor
             assert time.monotonic() < deadline, f"asked {mesher.asked}, shown {follower.shown}"
             time.sleep(0.02)
         assert mesher.asked == [0]
+    finally:
+        for thread in threads:
+            thread.stop()
+            thread.node.close()
+
+
+def test_what_the_mesher_cannot_give_keeps_nothing_else_from_being_shown(context, caplog):
+    """As where a record of its page file is damaged."""
+    follower = Follower(context)
+    with follower.turn:
+        follower.surface.take(delta(30, 0, stamp_ns=30))
+        follower.surface.take(delta(32, 31, stamp_ns=32))
+    mesher = Mesher(context)
+    mesher.problem = "record 7 of a page file is damaged"
+    threads = [NodeThread(follower), NodeThread(mesher)]
+    for thread in threads:
+        thread.start()
+    try:
+        deadline = time.monotonic() + TIMEOUT_S
+        while follower.shown != [30, 32]:
+            assert time.monotonic() < deadline, f"asked {mesher.asked}, shown {follower.shown}"
+            time.sleep(0.02)
+        with follower.turn:
+            follower.surface.take(delta(33, 32, stamp_ns=33))
+        assert follower.shown == [30, 32, 33]
+        assert mesher.asked == [30]
+        assert "record 7 of a page file is damaged" in caplog.text
     finally:
         for thread in threads:
             thread.stop()

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 
 from worldsystem_msgs.srv import MeshRequest
@@ -13,13 +14,16 @@ from worldsystem_core.ros.stage_node import StageNode
 from worldsystem_core.surface import MeshDelta
 from worldsystem_core.surface_follower import SurfaceFollower
 
+log = logging.getLogger(__name__)
+
 
 class FollowedSurface:
     """Hands the deltas given to `take` to `show`, in order and in the node's turn.
 
     The mesher may have been there before this stage, and be at rest, or deltas came too fast for
     the line between two processes: then `mesh/request` is asked, and what comes meanwhile is shown
-    after the answer.
+    after the answer. Where the mesher cannot give it, that is logged, and what comes is shown
+    without it.
     """
 
     def __init__(self, node: StageNode, show: Callable[[MeshDelta], None]) -> None:
@@ -40,7 +44,10 @@ class FollowedSurface:
         self._hand_over(self._follower.give_up())
 
     def _on_answer(self, answer: MeshRequest.Response) -> None:
-        if not answer.problem:
+        if answer.problem:
+            log.warning("a part of the surface is not shown: %s", answer.problem)
+            self._hand_over(self._follower.give_up())
+        else:
             self._hand_over(self._follower.catch_up(mesh_delta(answer.delta)))
         self._ask_for_missing()
 
