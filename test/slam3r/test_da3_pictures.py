@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import itertools
 import weakref
+from dataclasses import replace
 
 import numpy as np
 from test_da3_backend import run
@@ -13,6 +14,8 @@ from tiny_da3 import TruthfulNetwork, frame
 from worldsystem_core.reconstruction import NewKeyframe, Pose
 from worldsystem_slam3r.config import Slam3rConfig
 from worldsystem_slam3r.da3.backend import Da3Backend
+from worldsystem_slam3r.session.backend import GraphBackend
+from worldsystem_slam3r.session.restartable import RenewableBackend
 
 
 def test_pictures_before_the_first_of_a_new_submap_are_not_placed_by_the_old_one():
@@ -52,3 +55,19 @@ def test_pictures_that_no_window_looks_at_are_let_go_at_once():
         backend.feed(seen)
     del seen
     assert [n for n, picture in enumerate(pictures) if picture() is not None] == [0, 10, 20]
+
+
+def test_a_window_that_takes_longer_than_a_loss_may_is_waited_for_after_a_change_of_size():
+    """Eight pictures take 3.5 s to come, and a sub-map is begun when the camera is lost for 3."""
+    config = Slam3rConfig(
+        backend="da3", synchronous=True, keyframe_stride=5, da3_window=8, replace_views=False
+    )
+    backend = RenewableBackend(Da3Backend(TruthfulNetwork(), config), None)
+    graph = GraphBackend(backend, config)
+    frames = [frame(n) for n in range(130)]
+    turned = [replace(each, rgb=np.swapaxes(each.rgb, 0, 1).copy()) for each in frames[58:]]
+    events = [event for each in [*frames[:58], *turned] for event in graph.feed(each)]
+    events += graph.finish()
+    poses = [event for event in events if isinstance(event, Pose)]
+    assert sorted(pose.frame_id for pose in poses) == list(range(130))
+    assert graph.counts.submaps == 2

@@ -14,12 +14,14 @@ import pytest
 from drifting_backend import DriftingBackend, Film, film, ring_poses
 
 from worldsystem_core.errors import MapError
+from worldsystem_slam3r import backend as backends
 from worldsystem_slam3r.config import Slam3rConfig
 from worldsystem_slam3r.maps import autosave, claim
 from worldsystem_slam3r.maps.autosave import MapSaver
 from worldsystem_slam3r.maps.claim import LOCK, MapClaim
 from worldsystem_slam3r.maps.content import SavedMap
 from worldsystem_slam3r.maps.folder import Manifest, read_manifest, write_map
+from worldsystem_slam3r.maps.next_life import end_map
 from worldsystem_slam3r.session.backend import GraphBackend
 from worldsystem_slam3r.session.restartable import RenewableBackend
 
@@ -186,3 +188,34 @@ def test_what_this_run_was_asked_to_save_in_its_own_folder_is_gone_on_from(tmp_p
     saver.close()
     assert saver.failure == ""
     assert (read_manifest(folder).generation, read_manifest(folder).saved_ns) == (2, 2)
+
+
+def test_who_begins_while_a_run_saves_its_first_map_after_a_reset_goes_on_in_that(
+    ring, tmp_path, monkeypatch
+):
+    """Half of the way was ended by a reset; all of it is saved once that run is told to end."""
+    folder, newest = tmp_path / "map", tmp_path / "newest"
+    graph = graph_over(ring)
+    for n, frame in enumerate(ring.frames):
+        graph.feed(frame)
+        if n == 3:
+            graph.save_map(folder)
+    shutil.copytree(folder, newest)
+    graph.save_map(newest)
+    end_map(folder)
+    monkeypatch.setitem(backends._MAKERS, "geometric", lambda _: DriftingBackend([ring]))
+    command = [sys.executable, "-c", A_RUN_THAT_SAVES_AS_IT_ENDS, str(folder), str(newest)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as run:
+        assert run.stdout.readline() == b"has it\n"
+
+        def told_to_end(_: float) -> None:
+            run.stdin.close()
+            assert run.wait(30.0) == 0
+
+        meanwhile = SimpleNamespace(monotonic=time.monotonic, sleep=told_to_end)
+        monkeypatch.setattr(claim, "time", meanwhile)
+        config = Slam3rConfig(map=str(folder), map_every_s=60.0)
+        began = backends.open_backend("geometric", config).backend
+    assert set(began.atlas.keyframes) == set(range(8))
+    began.finish()
+    assert len(SavedMap(folder).nodes) == 8

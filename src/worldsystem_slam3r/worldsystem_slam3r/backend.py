@@ -16,7 +16,7 @@ from worldsystem_core.errors import BackendError, WorldSystemError
 from worldsystem_core.frames import Frame
 from worldsystem_core.reconstruction import ReconstructionBackend
 from worldsystem_slam3r.config import Slam3rConfig
-from worldsystem_slam3r.maps.next_life import end_map, is_ended
+from worldsystem_slam3r.maps.next_life import end_map
 
 if TYPE_CHECKING:
     from worldsystem_slam3r.session.backend import GraphBackend
@@ -183,10 +183,6 @@ def open_backend(name: str, config: Slam3rConfig | None = None) -> OpenedBackend
         if error.name != "gtsam":
             raise
         return _without_graph(opened)
-    if config.map and is_ended(Path(config.map)):
-        log.info("the map in %s was ended by a reset: a new one begins", config.map)
-        graph = GraphBackend(backend, replace(config, map=""))
-        return replace(opened, backend=_kept_saved(graph, config))
     return replace(opened, backend=GraphBackend(backend, config))
 
 

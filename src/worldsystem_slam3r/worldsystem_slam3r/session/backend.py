@@ -74,7 +74,7 @@ class GraphBackend:
         self._last = np.eye(4)
         self._is_seen, self._seen_ns = True, -(1 << 63)
         self._located = True
-        self._lost_since_ns: int | None = None
+        self._lost_ns: tuple[int, int] | None = None  # stamps of the first picture and the newest
         self._answered: set[int] = set()
         self._early: list[Pose] = []
         self._unlinked: list[tuple[Kept, Keyframe]] = []
@@ -105,8 +105,8 @@ class GraphBackend:
         events += self._taken(self._backend.feed(frame)) + self._linked()
         if not self._located:
             events = self._looked_up(frame, events)
-        if self._lost_for_s(frame.stamp_ns) >= self._config.submap_after_s:
-            self._lost_since_ns = None
+        if self._lost_for_s >= self._config.submap_after_s:
+            self._lost_ns = None
             events += self._taken(self._backend.restart())
         self.maps.tick()
         return events
@@ -169,7 +169,7 @@ class GraphBackend:
         if pose.state is not TrackingState.TRACKED:
             return [self._unlocated(pose)]
         self._settle_place(pose.submap)
-        self._lost_since_ns = None
+        self._lost_ns = None
         self._located = self.atlas.is_placed(pose.submap)
         if not self._located:
             return self._hold(pose)
@@ -196,8 +196,8 @@ class GraphBackend:
     def _unlocated(self, pose: Pose) -> Pose:
         if pose.state is TrackingState.LOST:
             self._located = False
-            if self._lost_since_ns is None:
-                self._lost_since_ns = pose.stamp_ns
+            first_ns = pose.stamp_ns if self._lost_ns is None else self._lost_ns[0]
+            self._lost_ns = first_ns, pose.stamp_ns
         elif self.atlas.keyframes:
             self._located = False
         return replace(pose, world_from_cam=self._last, scale=self.atlas.scale)
@@ -375,8 +375,11 @@ class GraphBackend:
             self._answered.add(frame.id)
         return [*others, pose]
 
-    def _lost_for_s(self, stamp_ns: int) -> float:
-        return 0.0 if self._lost_since_ns is None else (stamp_ns - self._lost_since_ns) / 1e9
+    @property
+    def _lost_for_s(self) -> float:
+        """As far as the back-end has told: one tells nothing until a window is full."""
+        first_ns, newest_ns = self._lost_ns or (0, 0)
+        return (newest_ns - first_ns) / 1e9
 
     @property
     def health(self) -> object:
