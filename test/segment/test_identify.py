@@ -257,3 +257,17 @@ def test_an_object_is_not_asked_about_again_because_it_was_found_to_be_another(m
             assert asked == [2, 1]
         finally:
             asking.close()
+
+
+def test_an_answer_that_is_on_its_way_while_its_object_joins_another_is_shown_on_that() -> None:
+    segmenter = Segmenter()
+    config = SegmentConfig(identify_url="http://127.0.0.1:9/")
+    asking = Asking(config, segmenter, lambda identity: None)
+    try:
+        asking._identifier._answers[2] = "a fridge"
+        asking.follow(IdChanges(joined=((1, 2),)))
+        segmenter.identify(2, "a fridge")  # which was on its way
+        things = MapObjects(stamp_ns=0, objects=(seen_often(1),))
+        assert [o.identity for o in segmenter._identified(things).objects] == ["a fridge"]
+    finally:
+        asking.close()

@@ -3,8 +3,15 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
+import numpy as np
 import pytest
 
+from worldsystem_core.frames import Frame
+from worldsystem_segment.backend import BACKENDS
+from worldsystem_segment.config import SegmentConfig
+from worldsystem_segment.learned.backend import LearnedBackend
 from worldsystem_segment.prompt import (
     COLOURS,
     NOUNS,
@@ -98,3 +105,15 @@ def test_a_prompt_refused_as_a_whole_leaves_the_one_before_in_force() -> None:
     assert segmenter.set_prompt("ball").understood == ["ball"]
     assert segmenter.set_prompt("zebra").refused == ("zebra",)
     assert [phrase.text for phrase in segmenter.phrases] == ["ball"]
+
+
+def test_a_first_prompt_that_networks_refuse_is_told_while_nothing_is_found(monkeypatch) -> None:
+    idle = SimpleNamespace(followed={}, problem="", step=lambda rgb, phrases: {})
+    monkeypatch.setitem(BACKENDS, "sam3", lambda config: LearnedBackend(config, idle))
+    segmenter = Segmenter(SegmentConfig(backend="sam3", prompt="person @60"))
+    rgb = np.zeros((48, 64, 3), np.uint8)
+    segmenter.look(Frame(id=0, stamp_ns=0, rgb=rgb))
+    assert "not understood: person @60" in segmenter.problem
+    segmenter.set_prompt("person")
+    segmenter.look(Frame(id=1, stamp_ns=1, rgb=rgb))
+    assert segmenter.problem == ""

@@ -13,6 +13,8 @@ from segment_scenes import ROOM_EYE, room
 
 rclpy = pytest.importorskip("rclpy", reason="ROS is not set up: run these through `make test`")
 
+from worldsystem_msgs.srv import LoadMap  # noqa: E402
+
 from worldsystem_core.objects import IdentifyOutcome, ObjectIdentity  # noqa: E402
 from worldsystem_core.reconstruction import NewKeyframe  # noqa: E402
 from worldsystem_segment import node as node_module  # noqa: E402
@@ -152,3 +154,30 @@ def test_a_box_is_not_worked_out_anew_for_a_hair_of_tilt(node, keyframes, monkey
     assert not made
     assert not np.array_equal(boxes_with([0.02, 0.0, 1.0]), upright)
     assert len(made) == len(upright)
+
+
+def test_an_answer_that_comes_while_objects_are_loaded_names_none_of_them(
+    node, keyframes, monkeypatch, tmp_path
+):
+    _feed(node, keyframes)
+    node._segmenter.save(tmp_path)
+    said = ObjectIdentity(
+        id=node._segmenter.objects(0).objects[0].id,
+        label="",
+        stamp_ns=0,
+        outcome=IdentifyOutcome.ANSWERED,
+        answer="an oak desk",
+    )
+    load, heard = node._segmenter.load, []
+
+    def answered_meanwhile(*given) -> int:
+        count = load(*given)
+        node._identities.put(said)
+        return count
+
+    monkeypatch.setattr(node._segmenter, "load", answered_meanwhile)
+    monkeypatch.setattr(node._identities_out, "publish", heard.append)
+    assert node._on_load(LoadMap.Request(path=str(tmp_path)), LoadMap.Response()).success
+    node._tell_identities()  # as its timer does
+    assert heard == [said]
+    assert {thing.identity for thing in node._segmenter.objects(0).objects} == {""}

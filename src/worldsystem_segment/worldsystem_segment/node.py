@@ -209,9 +209,10 @@ class SegmenterNode(StageNode):
         self._told.note(RemovedKeyframes(tuple(heirs)))
         self._saving.wanted = self._telling.wanted = True
 
-    def _tell_identities(self) -> None:
+    def _tell_identities(self, *, of_before: bool = False) -> None:
+        """What was said; that of objects `of_before` a load is told and names none of now."""
         while (said := self._identities.get(timeout_s=0.0)) is not None:
-            if said.answer:
+            if said.answer and not of_before:
                 self._segmenter.identify(said.id, said.answer)
                 self._telling.wanted = True
             self._identities_out.publish(said)
@@ -270,6 +271,7 @@ class SegmenterNode(StageNode):
         def load(folder: Path) -> int:
             count = self._segmenter.load(folder, self._told)
             self._asking.forget()
+            self._tell_identities(of_before=True)  # came while it was loaded
             self._saving.wanted = True
             return count
 

@@ -189,7 +189,7 @@ class Segmenter:
 
         That is also what of the prompt in the settings is not understood, until another is set.
         """
-        return self._backend.problem or self._refused_at_first
+        return "; ".join(filter(None, (self._refused_at_first, self._backend.problem)))
 
     def close(self) -> None:
         """End what runs by itself."""

@@ -69,6 +69,9 @@ class Asking:
                 self._again_at[kept_id] = max(again_at, self._again_at.get(kept_id, 0))
         if self._identifier is not None:
             self._identifier.follow(changes)
+            for kept_id, _ in changes.joined:  # an answer on its way bears the id that is gone
+                if answer := self._identifier.answer_of(kept_id):
+                    self._segmenter.identify(kept_id, answer)
 
     def forget(self) -> None:
         """The ids are those of other objects from now on."""
