@@ -250,3 +250,11 @@ def test_a_proxy_of_the_host_is_not_asked_how_the_container_is(monkeypatch) -> N
 def test_what_is_started_beside_any_run_brings_no_second_stage_of_it(profile: str) -> None:
     beside = [name for name, service in OURS.items() if profile in service["profiles"]]
     assert not beside, "the simulator has that stage already, under the same name and port"
+
+
+def test_a_process_killed_for_want_of_memory_does_not_end_the_service() -> None:
+    """By default systemd then stops all the others, and nobody is left to begin it anew."""
+    unit = configparser.ConfigParser(strict=False, interpolation=None)
+    unit.optionxform = str  # type: ignore[assignment,method-assign]
+    unit.read(ROOT / "docker/worldsystem.service")
+    assert unit["Service"].get("OOMPolicy") == "continue"
