@@ -14,6 +14,7 @@ from worldsystem.observer import Observer, welded
 from worldsystem.report.summary import summarise
 from worldsystem_core.latency import LatencyHistogram
 from worldsystem_core.ledger import LedgerState, StageLedger, StageReport
+from worldsystem_core.reconstruction import ScaleState
 from worldsystem_core.surface import Mesh
 from worldsystem_core.trajectory import StampedPoses
 
@@ -152,3 +153,25 @@ def test_the_rate_is_found_again_after_the_clock_was_set_back(monkeypatch):
     assert rates[1:30] == pytest.approx([10.0] * 29)
     assert rates[31:] == pytest.approx([10.0] * 29)
     assert len(observer._used_at) < 10
+
+
+def test_the_path_of_a_life_before_goes_with_the_map_that_is_forgotten():
+    observer = Observer(delivered_by_reference=False)
+    observer.path(path_at(1, 2))
+    observer.began_anew("slam3r")
+    observer.path(path_at(3))
+    assert observer.poses.stamps_ns.tolist() == [1, 2, 3]
+    observer.path(StampedPoses(np.zeros(0, np.int64), np.zeros((0, 4, 4))))
+    assert len(observer.poses) == 0
+    observer.path(path_at(5, 6))
+    assert observer.poses.stamps_ns.tolist() == [5, 6]
+
+
+def test_a_path_of_before_is_not_joined_with_one_in_another_unit():
+    observer = Observer(delivered_by_reference=False)
+    observer.path(path_at(1, 2))
+    observer.began_anew("slam3r")
+    observer.path(path_at(3))
+    observer.path(replace(path_at(3, 4), scale=ScaleState.METRIC))
+    assert observer.poses.scale is ScaleState.METRIC
+    assert observer.poses.stamps_ns.tolist() == [3, 4]

@@ -135,10 +135,12 @@ class Observer:
         self.scale = delta.scale
 
     def path(self, poses: StampedPoses) -> None:
-        """The camera's path as it stands now."""
+        """The camera's path as it stands now; an empty one says that its map was forgotten."""
+        if not len(poses):
+            self._poses_before = None
         before = self._poses_before
-        if before is None or not len(before) or not len(poses):
-            self.poses = poses if len(poses) or before is None else before
+        if before is None or before.scale is not poses.scale:  # it has no place in this frame
+            self.poses = poses
             return
         older = before.stamps_ns < poses.stamps_ns[0]
         self.poses = StampedPoses(
