@@ -254,3 +254,51 @@ def test_a_recorder_that_is_begun_anew_goes_on_in_the_folder_that_it_was_given(
     (disk / recorded / "part.mcap").write_bytes(b"")
     app._begin_anew("recorder", process, StageWatch(0.0))
     assert begun == [then]
+
+
+class Ending(Living):
+    """Stands for the process of a stage that ends with this exit code once it is told to."""
+
+    def __init__(self, stage, ends_with):
+        self.stage, self._ends_with = stage, ends_with
+
+    def end(self):
+        self.exit_code = self._ends_with
+
+
+@pytest.mark.parametrize(("code", "said"), [(1, "exit code 1"), (-9, "signal 9")])
+def test_a_stage_that_fails_as_it_ends_fails_the_run_and_is_told_in_the_report(
+    apart, monkeypatch, code, said
+):
+    app, reporter = apart
+    codes = {"slam3r": 0, "recorder": code}
+    for stage, _ in stages(app.choice):
+        if stage.name in codes:
+            app._processes[stage.name] = Ending(stage, codes[stage.name])
+            app._watches[stage.name] = StageWatch(0.0, heard_s=0.0)
+    monkeypatch.setattr(separate, "finish_all", lambda *_: None)
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        app._end()
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert reporter.notes == [f"recorder failed as it ended ({said}); what it held back is lost."]
+    with pytest.raises(WorldSystemError, match="recorder failed as it ended"):
+        app._raise_failure()
+
+
+def test_a_recorder_whose_disk_cannot_be_looked_at_is_tried_again_and_ends_no_run(
+    apart, monkeypatch
+):
+    app, reporter = apart
+    reporter.observer = Dead("observer", None)
+    reporter.observer.began_anew = lambda _: None
+
+    def fails(folder):
+        raise OSError(5, "Input/output error", str(folder))
+
+    monkeypatch.setattr(separate, "free_folder", fails)
+    watch = StageWatch(0.0, ended_s=1.0)
+    app._begin_anew("recorder", Dead("recorder", None), watch)
+    assert (watch.state, watch.restarts) == ("restarting", 0)
+    assert watch.ended_s > 1.0, "the next attempt comes later"

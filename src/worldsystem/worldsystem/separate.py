@@ -58,6 +58,7 @@ class SeparateApp(App):
         self._state: TemporaryDirectory[str] | None = None
         self._looked_s = time.monotonic()
         self._broke_off = ""
+        self._failed_ends: list[str] = []
 
     def _start(self) -> None:
         """The reporter here, then the others in the opposite order of the flow; the source last."""
@@ -144,6 +145,8 @@ class SeparateApp(App):
         sign = self._sign_of_the_source()
         if sign is not None and self._source_has_failed():
             raise WorldSystemError(sign.message)
+        if self._failed_ends:
+            raise WorldSystemError(f"{'; '.join(self._failed_ends)}; what it printed is above")
 
     def _supervise(self) -> None:
         """Take every sign of life and of death, and do what is due."""
@@ -192,11 +195,11 @@ class SeparateApp(App):
         further = self._as_before(name)
         if name in _ARE_TOLD_AGAIN:
             further["restore"] = True
-        if name == "recorder":
-            further["name"] = self._free_bag()
         # one that will hardly run is not worth a process that has done the imports
         spare = None if watch.waits_for_a_person else self._spares.take()
         try:
+            if name == "recorder":
+                further["name"] = self._free_bag()
             process.start(spare, **further)
         except OSError as error:
             log.warning("%s could not be begun anew: %s", name, error)
@@ -230,11 +233,21 @@ class SeparateApp(App):
                 if process.stage.name == "viewer":
                     self._linger(process)
                 process.end()
+                self._note_failed_end(process)
             else:
                 process.kill()
         self._forget_states()  # and before the report tells what the folder holds
         finish_all(self._threads, REPORTER_S)
         self._close()
+
+    def _note_failed_end(self, process: StageProcess) -> None:
+        """Nobody begins it anew any more: the run has failed, and the report says so."""
+        if process.exit_code == 0:
+            return
+        text = f"{process.stage.name} failed as it ended ({_in_words(process.exit_code)})"
+        self._failed_ends.append(text)
+        self._line.note(f"{text}.")
+        self._node("reporter").notes.append(f"{text}; what it held back is lost.")
 
     def _linger(self, viewer: StageProcess) -> None:
         """Let pages that are open go on looking; the viewer itself ends at once when it is told."""
@@ -277,6 +290,8 @@ def _counted(text: str, times: int) -> str:
 
 
 def _in_words(exit_code: int | None) -> str:
-    if exit_code is not None and exit_code < 0:
+    if exit_code is None:
+        return "killed, and still there"
+    if exit_code < 0:
         return f"signal {-exit_code}"
     return f"exit code {exit_code}"
