@@ -365,3 +365,18 @@ def test_what_a_sample_does_not_know_is_marked_as_unknown():
     )
     assert np.isnan([message.voltage, message.current, message.temperature]).all()
     assert message.power_supply_status == message.POWER_SUPPLY_STATUS_UNKNOWN
+
+
+@pytest.mark.parametrize("errors_m", [(65.0, np.nan), (np.nan, 8.0)])
+def test_a_fix_that_tells_one_of_its_errors_keeps_it_on_the_way_to_ros_and_back(errors_m):
+    fix = GpsFix(
+        stamp_ns=STAMP,
+        latitude_deg=46.0,
+        longitude_deg=7.0,
+        altitude_m=561.0,
+        horizontal_error_m=errors_m[0],
+        vertical_error_m=errors_m[1],
+    )
+    (cdr,) = topics.GPS.adapter.dump(fix)
+    found = topics.GPS.adapter.load(cdr)
+    np.testing.assert_allclose((found.horizontal_error_m, found.vertical_error_m), errors_m)

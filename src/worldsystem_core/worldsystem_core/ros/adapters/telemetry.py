@@ -18,6 +18,7 @@ from worldsystem_core.telemetry import (
 )
 
 _LEVEL_FRAME = "sender_level"
+_UNKNOWN = -1.0  # a variance that is not known, beside one that is
 _CHARGING = {
     None: BatteryState.POWER_SUPPLY_STATUS_UNKNOWN,
     True: BatteryState.POWER_SUPPLY_STATUS_CHARGING,
@@ -35,7 +36,8 @@ def _fix(item: GpsFix) -> list[NavSatFix]:
     message.status.service = NavSatStatus.SERVICE_GPS
     east = item.horizontal_error_m**2 / 2
     up = item.vertical_error_m**2
-    if math.isfinite(east) and math.isfinite(up):
+    if math.isfinite(east) or math.isfinite(up):
+        east, up = (value if math.isfinite(value) else _UNKNOWN for value in (east, up))
         message.position_covariance[0] = message.position_covariance[4] = east
         message.position_covariance[8] = up
         message.position_covariance_type = NavSatFix.COVARIANCE_TYPE_APPROXIMATED
@@ -48,14 +50,13 @@ def _gps_fix(message: NavSatFix) -> GpsFix:
         raise ValueError("the receiver has no fix")
     east, up = message.position_covariance[0], message.position_covariance[8]
     told = message.position_covariance_type != NavSatFix.COVARIANCE_TYPE_UNKNOWN
-    told = told and east >= 0 and up >= 0
     return GpsFix(
         stamp_ns=nanoseconds(message.header.stamp),
         latitude_deg=message.latitude,
         longitude_deg=message.longitude,
         altitude_m=message.altitude,
-        horizontal_error_m=math.sqrt(2 * east) if told else math.nan,
-        vertical_error_m=math.sqrt(up) if told else math.nan,
+        horizontal_error_m=math.sqrt(2 * east) if told and east >= 0 else math.nan,
+        vertical_error_m=math.sqrt(up) if told and up >= 0 else math.nan,
     )
 
 
