@@ -200,3 +200,17 @@ def test_over_sockets_too_only_another_sender_has_to_describe_itself(monkeypatch
         server.sink.wait_settled(30)
     assert [unit.codec for unit in server.sink.units] == ["h265"] * 20 + ["h264"] * 10
     assert [frame.camera is None for frame in server.sink.frames] == [False] * 20 + [True] * 10
+
+
+def test_a_sender_from_another_address_has_lost_nothing_and_begins_at_its_key_frame():
+    heard = Heard()
+    session = heard.session()
+    session.connected("10.0.0.1")
+    take_all(session, packets_of(encode(10)))
+    session.disconnected()
+    session.connected("10.0.0.2")
+    in_a_group = packets_of(encode(30), first=1000)[7:]  # from picture 1005 on
+    take_all(session, in_a_group)
+    assert heard.sink.drops == [(number, "no_key_frame") for number in range(10, 15)]
+    assert heard.ids == [*range(10), *range(15, 35)]
+    assert heard.said_of("request_key_frame")

@@ -85,6 +85,7 @@ class SenderSession:
         if replaces or peer != self._peer:
             self._described = False
         if peer != self._peer:
+            self.numbers.restart()  # it counts, and its pictures refer to others, on its own
             self._bitrate.forget()
             self.quality = replace(self.quality, asked_kbps=None)
         self._connected, self._peer, self._heard_s = True, peer, now_s
