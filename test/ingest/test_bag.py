@@ -19,7 +19,12 @@ from mcap.writer import Writer as McapWriter
 from rosbags.rosbag2 import StoragePlugin
 
 from worldsystem_core.errors import SourceError
-from worldsystem_core.telemetry import AttitudeSample, BatterySample, PressureSample
+from worldsystem_core.telemetry import (
+    AttitudeSample,
+    BatterySample,
+    OdometrySample,
+    PressureSample,
+)
 from worldsystem_ingest.bag import BagSource
 from worldsystem_ingest.bag.mcap_file import McapFile
 from worldsystem_ingest.config import IngestConfig
@@ -325,3 +330,53 @@ def test_a_camera_info_of_zeros_lets_go_of_the_camera_that_was_told_before(tmp_p
     sink, _ = played(write_ros2(tmp_path / "run", [known, *shown[:2], ended, *shown[2:]]))
     focal = [frame.camera and frame.camera.fx for frame in sink.frames]
     assert focal == [150.0, 150.0, None, None]
+
+
+def odometry_message(topic: str, east_m: float) -> bag_lab.Message:
+    of, still = "nav_msgs/msg/Odometry", kind("geometry_msgs/msg/Vector3")(0.0, 0.0, 0.0)
+    at = kind("geometry_msgs/msg/Point")(east_m, -2.0, 0.5)
+    pose = kind("geometry_msgs/msg/Pose")(at, kind("geometry_msgs/msg/Quaternion")(0, 0, 0.6, 0.8))
+    twist = kind("geometry_msgs/msg/Twist")(still, still)
+    message = kind(of)(
+        header(START_NS),
+        "base_link",
+        kind("geometry_msgs/msg/PoseWithCovariance")(pose, np.full(36, 0.0625)),
+        kind("geometry_msgs/msg/TwistWithCovariance")(twist, np.zeros(36)),
+    )
+    return topic, of, START_NS, message
+
+
+def test_a_senders_own_odometry_is_played_and_that_of_other_programs_is_not(tmp_path):
+    messages = [odometry_message("/odom", 7.0), odometry_message("/odometry/level", 1.0)]
+    sink, _ = played(write_ros2(tmp_path / "run", [*pictures(1), *messages]))
+    found = [sample for sample, _ in sink.telemetry]
+    assert found == [
+        OdometrySample(
+            stamp_ns=START_NS,
+            position_m=(1.0, -2.0, 0.5),
+            level_from_body=(0.0, 0.0, 0.6, 0.8),
+            position_error_m=0.25,
+        )
+    ]
+
+
+def fix_message(topic: str, latitude_deg: float, covariance=(0.0,) * 9) -> bag_lab.Message:
+    of, status = "sensor_msgs/msg/NavSatFix", kind("sensor_msgs/msg/NavSatStatus")(0, 1)
+    fix = kind(of)(header(START_NS), status, latitude_deg, 2.0, 3.0, np.array(covariance), 1)
+    return topic, of, START_NS, fix
+
+
+@pytest.mark.parametrize(("own", "other"), [("", "/drone2"), ("/drone2", "")])
+def test_of_two_drones_in_a_recording_each_plays_with_its_own_telemetry(tmp_path, own, other):
+    fixes = [fix_message(f"{other}/gps/fix", 1.0), fix_message(f"{own}/gps/fix", 2.0)]
+    videos = [m for space in (own, other) for m in bag_lab.video(3, f"{space}/camera/video")]
+    bag = write_ros2(tmp_path / "run", [*fixes, *videos])
+    sink, _ = played(bag, topic=f"{own}/camera/video")
+    assert [fix.latitude_deg for fix in sink.fixes] == [2.0]
+
+
+def test_a_recorded_fix_keeps_the_one_error_that_it_tells(tmp_path):
+    spread = np.diag([2112.5, 2112.5, -1.0]).ravel()
+    bag = write_ros2(tmp_path / "run", [*pictures(1), fix_message("/gps/fix", 1.0, spread)])
+    (fix,) = played(bag)[0].fixes
+    np.testing.assert_allclose((fix.horizontal_error_m, fix.vertical_error_m), (65.0, np.nan))

@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+import re
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -16,11 +17,15 @@ from worldsystem_core.telemetry import (
     BatterySample,
     GpsFix,
     ImuSample,
+    OdometrySample,
     PressureSample,
     Telemetry,
 )
 
 CAMERA_INFO = "sensor_msgs/msg/CameraInfo"
+_ODOMETRY = "nav_msgs/msg/Odometry"
+_LEVEL = "/odometry/level"  # others' may be of any frame, or the truth that is to be found out
+_PICTURES = re.compile(r"(.*)/camera/(?:video|image/compressed)")  # as our recorder names them
 _UNKNOWN = -1.0  # in the first covariance: this is not measured (REP-145)
 _NO_FIX = -1
 _CHARGING, _DISCHARGING, _NOT_CHARGING, _FULL = 1, 2, 3, 4
@@ -54,9 +59,31 @@ def camera_of(info: Any, *, rectified: bool) -> Camera | None:
     )
 
 
+def telemetry_topics(picture_topic: str, types: Mapping[str, str]) -> list[str]:
+    """The topics, of those with these `types`, that tell of the camera of `picture_topic`.
+
+    What was measured beside another stream of a recording of ours is not among them.
+    """
+    streams = [found[1] for topic in types if (found := _PICTURES.fullmatch(topic))]
+    stream = _stream_of(picture_topic, streams)
+    return sorted(
+        topic
+        for topic, name in types.items()
+        if name in TELEMETRY_TYPES
+        and (name != _ODOMETRY or topic.endswith(_LEVEL))
+        and _stream_of(topic, streams) in (None, stream)
+    )
+
+
 def samples_of(type_name: str, message: Any, stamp_ns: int) -> list[Telemetry]:
     """The measurements in a message of a type in `TELEMETRY_TYPES`; none where it says nothing."""
     return _CONVERSIONS[type_name](message, stamp_ns)
+
+
+def _stream_of(topic: str, streams: Iterable[str]) -> str | None:
+    """The namespace of the stream that a topic belongs to; None where it is of none."""
+    around = [stream for stream in streams if topic.startswith(f"{stream}/")]
+    return max(around, key=len, default=None)
 
 
 def _namespace(topic: str) -> str:
@@ -96,15 +123,15 @@ def _fix(message: Any, stamp_ns: int) -> list[Telemetry]:
     if message.status.status <= _NO_FIX or not all(map(math.isfinite, place)):
         return []
     east, up = message.position_covariance[0], message.position_covariance[8]
-    known = message.position_covariance_type != 0 and east >= 0 and up >= 0
+    known = message.position_covariance_type != 0
     return [
         GpsFix(
             stamp_ns=stamp_ns,
             latitude_deg=float(message.latitude),
             longitude_deg=float(message.longitude),
             altitude_m=float(message.altitude),
-            horizontal_error_m=math.sqrt(2 * east) if known else math.nan,
-            vertical_error_m=math.sqrt(up) if known else math.nan,
+            horizontal_error_m=math.sqrt(2 * east) if known and east >= 0 else math.nan,
+            vertical_error_m=math.sqrt(up) if known and up >= 0 else math.nan,
         )
     ]
 
@@ -128,10 +155,24 @@ def _battery(message: Any, stamp_ns: int) -> list[Telemetry]:
     ]
 
 
+def _odometry(message: Any, stamp_ns: int) -> list[Telemetry]:
+    at, to = message.pose.pose.position, message.pose.pose.orientation
+    variance = float(message.pose.covariance[0])
+    return [
+        OdometrySample(
+            stamp_ns=stamp_ns,
+            position_m=(at.x, at.y, at.z),
+            level_from_body=(to.x, to.y, to.z, to.w),
+            position_error_m=math.sqrt(variance) if variance > 0 else math.nan,
+        )
+    ]
+
+
 _CONVERSIONS: dict[str, Callable[[Any, int], list[Telemetry]]] = {
     "sensor_msgs/msg/Imu": _imu,
     "sensor_msgs/msg/NavSatFix": _fix,
     "sensor_msgs/msg/FluidPressure": _pressure,
     "sensor_msgs/msg/BatteryState": _battery,
+    _ODOMETRY: _odometry,
 }
 TELEMETRY_TYPES = tuple(_CONVERSIONS)

@@ -69,6 +69,7 @@ _FIELDS = {
         "percentage",
         "power_supply_status",
     ),
+    "nav_msgs/msg/Odometry": ("header", "pose"),
 }
 
 

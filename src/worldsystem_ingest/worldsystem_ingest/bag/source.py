@@ -16,7 +16,7 @@ from worldsystem_core.errors import SourceError
 from worldsystem_core.frames import Camera
 from worldsystem_core.telemetry import Telemetry
 from worldsystem_ingest.bag import measurements
-from worldsystem_ingest.bag.measurements import CAMERA_INFO, TELEMETRY_TYPES, camera_of
+from worldsystem_ingest.bag.measurements import CAMERA_INFO, camera_of
 from worldsystem_ingest.bag.messages import (
     BagBroken,
     Channel,
@@ -53,8 +53,9 @@ class BagSource:
     messages' headers, or the time of recording where a header has none; with `realtime` pictures
     come at that pace and all stamps are shifted so that the first picture's is now, but those of a
     clock that is years off the pictures', whose telemetry is left out. The intrinsics come from the
-    nearest `CameraInfo` above the topic, telemetry of each kind from the first topic that has it. A
-    bag that broke off is delivered up to the break, which the summary tells.
+    nearest `CameraInfo` above the topic, telemetry of each kind from the first topic that has it,
+    other streams' left out. A bag that broke off is delivered up to the break, which the summary
+    tells.
     """
 
     live = False
@@ -103,7 +104,7 @@ class BagSource:
         self._counts_from_zero = self._stamps_count_from_zero()
         self._began_ns = time.time_ns()
         self._shift_ns = self._shift_to(self._began_ns) if config.realtime else 0
-        topics = {self._channel.topic, self._info_topic, *self._topics_of(TELEMETRY_TYPES)} - {""}
+        topics = {self._channel.topic, self._info_topic, *self._telemetry_topics()} - {""}
         for message in self._recording.messages(topics):
             if stop.is_set():
                 break
@@ -207,6 +208,11 @@ class BagSource:
         """Those of these types, among the topics that are to be played."""
         found = [c.topic for c in self._recording.channels.values() if c.type_name in types]
         return sorted(topic for topic in found if self._wanted.search(topic))
+
+    def _telemetry_topics(self) -> list[str]:
+        types = {topic: channel.type_name for topic, channel in self._recording.channels.items()}
+        found = measurements.telemetry_topics(self._channel.topic, types)
+        return [topic for topic in found if self._wanted.search(topic)]
 
     def _why_not(self, topic: str) -> str:
         channel = self._recording.channels[topic]
