@@ -238,3 +238,11 @@ def test_raw_h265_is_stamped_by_the_rate_of_the_settings(tmp_path):
     assert sink.ids == list(range(20))
     assert {unit.codec for unit in sink.units} == {"h265"}
     assert source.facts()["video"] == f"hevc {WIDTH}x{HEIGHT}"
+
+
+def test_a_file_that_is_named_by_the_time_of_day_is_a_file(tmp_path, monkeypatch):
+    name = "2026-01-02T12:30:00.mp4"
+    write_video(tmp_path / name, 5)
+    monkeypatch.chdir(tmp_path)
+    sink, _ = played(Path(name))
+    assert [number_in(frame.rgb) for frame in sink.frames] == list(range(5))

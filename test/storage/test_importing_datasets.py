@@ -106,3 +106,20 @@ def test_a_damaged_path_of_tum_is_told_in_words(tmp_path):
     (folder / "groundtruth.txt").write_text("1305031102.175304 1.0 2.0\n")
     with pytest.raises(StorageError, match="desk cannot be read as TUM RGB-D"):
         import_path(folder, tmp_path / "bag")
+
+
+@pytest.mark.parametrize(
+    ("here", "path"), [("sequences", "07"), ("sequences/07", "."), ("poses", "../sequences/07")]
+)
+def test_a_sequence_of_kitti_has_its_true_poses_wherever_it_is_named_from(
+    tmp_path, monkeypatch, here, path
+):
+    folder = tmp_path / "sequences" / "07"
+    save(folder / "image_2/000000.png")
+    (folder / "times.txt").write_text("0.000000e+00\n")
+    (folder / "calib.txt").write_text("P2: 60 0 30 0 0 60 10 0 0 0 1 0\n")
+    (tmp_path / "poses").mkdir()
+    np.savetxt(tmp_path / "poses" / "07.txt", np.eye(4)[:3].reshape(1, 12))
+    monkeypatch.chdir(tmp_path / here)
+    counts = import_path(Path(path), tmp_path / "bag").messages
+    assert counts.get("/truth/pose") == 1

@@ -347,3 +347,10 @@ def test_the_scale_beside_a_camera_that_truly_stood_still_is_not_known():
     found = evaluate(estimated, Mesh.empty(), GroundTruth(poses=still))
     assert np.isnan(found.scale_error_percent)
     assert found.path.ate_se3 > 1.0
+
+
+def test_an_estimate_without_rotations_is_refused_by_name(tmp_path, capsys):
+    path = tmp_path / "gps.csv"
+    path.write_text("t_s,n_m,e_m,d_m\n0,0,0,0\n1,1,0,0\n2,1,1,0\n3,0,1,0\n")
+    assert main(["eval", str(path), str(path)]) == 2
+    assert "gps.csv tells no rotations" in capsys.readouterr().err

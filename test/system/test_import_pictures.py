@@ -11,6 +11,7 @@ import av
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 from rosbags.highlevel import AnyReader
 
 from worldsystem.cli import main
@@ -142,3 +143,18 @@ def test_pictures_stamped_by_a_list_of_times_are_no_kitti_sequence(tmp_path):
     assert main(["import", str(tmp_path / "pictures"), "--out", str(tmp_path / "bag")]) == 0
     stamps_s = [frame.stamp_ns / 1e9 for frame in played(tmp_path / "bag")]
     np.testing.assert_allclose(stamps_s, times_s, atol=1e-9)
+
+
+def test_photos_that_ask_to_be_turned_are_as_upright_as_in_their_folder(tmp_path):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for number, orientation in enumerate((6, 1, 3)):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        photo = Image.fromarray(picture(number))
+        photo.save(folder / f"p{number}.jpg", quality=95, exif=exif)
+    assert main(["import", str(folder), "--out", str(tmp_path / "bag")]) == 0
+    ours, theirs = played(tmp_path / "bag"), played(folder)
+    assert [f.rgb.shape for f in ours] == [(128, 96, 3), (96, 128, 3), (96, 128, 3)]
+    for a, b in zip(ours, theirs, strict=True):
+        assert np.abs(a.rgb.astype(int) - b.rgb).mean() < 1

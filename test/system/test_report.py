@@ -297,3 +297,10 @@ def test_what_cannot_be_written_costs_itself_alone(tmp_path, full_disk, lost):
     for name in {"mesh.ply", "mesh.glb", "trajectory.tum"} - {lost}:
         assert (folder / name).exists()
     assert not list(folder.glob(f"*{lost}*")) + list(folder.glob(f".*{lost}*"))
+
+
+def test_a_run_without_a_surface_leaves_none_of_an_earlier_run_in_its_folder(tmp_path):
+    write_outputs(noisy_run(tmp_path, subdivisions=0, truth=None), report=False)
+    assert {path.name for path in tmp_path.glob("mesh.*")} == {"mesh.ply", "mesh.glb"}
+    write_outputs(noisy_run(tmp_path, **LIGHT), report=False)
+    assert not list(tmp_path.glob("mesh.*"))

@@ -35,8 +35,12 @@ def write_outputs(run: RunRecord, *, report: bool = True) -> None:
         try:
             if len(run.mesh.faces):
                 write(run.folder / name, run.mesh)
+            else:  # what an earlier run left in this folder is not of this one
+                (run.folder / name).unlink(missing_ok=True)
         except StorageError as error:
             failures.append(error)
+        except OSError as error:
+            failures.append(StorageError(f"{name} of before cannot be removed: {error}"))
     if report:
         notes = (*run.notes, *(f"{error}." for error in failures))
         write_report(replace(run, notes=notes), run.folder)

@@ -237,7 +237,8 @@ class _Track:
                 "frag_duration": str(round(1e6 * fragment_s)),
                 "flush_packets": "1",
             }
-            self._container = av.open(str(path), "w", format="mp4", options=options)
+            whole = str(path.absolute())  # FFmpeg takes `12:30/` for a protocol
+            self._container = av.open(whole, "w", format="mp4", options=options)
             self._stream: Any = self._container.add_stream_from_template(source)  # PyAV's union
             depth = source.codec_context.reorder_depth
         self._stream.time_base = _TICK

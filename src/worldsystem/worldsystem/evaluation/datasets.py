@@ -25,7 +25,7 @@ from worldsystem_core.geometry.pinhole import pointmap_from_depth
 from worldsystem_core.geometry.se3 import transform
 from worldsystem_core.trajectory import StampedPoses
 from worldsystem_sim.truth import SCENE_FILE
-from worldsystem_storage.importing.dataset import Dataset
+from worldsystem_storage.importing.dataset import Dataset, in_full
 from worldsystem_storage.importing.layouts import LAYOUTS
 
 DATASETS = (REPLICA, *LAYOUTS)
@@ -71,7 +71,7 @@ def _truth(place: Path) -> GroundTruth:
         return from_simulator(place)
     for layout in DATASETS:
         if layout.fits(place):
-            return _of_dataset(layout.read(place), place)
+            return _of_dataset(layout.read(place), in_full(place))
     for name in ("groundtruth.txt", "ground_truth.tum", "trajectory.log", "poses.txt"):
         if (place / name).is_file():
             return GroundTruth(poses=load_truth_trajectory(place / name))

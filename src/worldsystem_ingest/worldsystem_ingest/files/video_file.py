@@ -113,7 +113,8 @@ class VideoFile:
 
     def _open(self) -> av.container.InputContainer:
         try:
-            container = av.open(str(self._path), metadata_errors="replace")
+            whole = str(self._path.absolute())  # FFmpeg takes `12:30.mp4` for a protocol
+            container = av.open(whole, metadata_errors="replace")
         except av.FFmpegError as error:
             raise SourceError(
                 f"{self._path} is not a video that FFmpeg can read ({error.strerror}); if it is an "

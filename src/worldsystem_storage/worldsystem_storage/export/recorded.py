@@ -214,6 +214,8 @@ class _Collector:
     def __init__(self) -> None:
         self._found = Recording()
         self._keyframes: dict[int, RecordedKeyframe] = {}
+        self._frames: dict[int, int] = {}  # of each keyframe, as it was told last
+        self._tracks: dict[int, tuple[int, RecordedTracks]] = {}  # of which frame, by keyframe
         self._newest_path: Any = None  # a nav_msgs/Path as rosbags reads it
 
     def take_all(self, reader: AnyReader) -> None:
@@ -221,13 +223,21 @@ class _Collector:
             if kind == KEYFRAME_TYPE:
                 self._keyframe(message)
             elif kind == TRACKS_TYPE:
-                self._found.tracks.append(_tracks(message))
+                self._tracks[int(message.keyframe_id)] = int(message.frame_id), _tracks(message)
             else:
                 self._newest_path = message
 
     def recording(self) -> Recording:
-        """What all of them hold together."""
+        """What all of them hold together.
+
+        A stage begun anew may tell tracks once more, and give a keyframe's number to another frame.
+        """
         self._found.keyframes = sorted(self._keyframes.values(), key=lambda k: k.stamp_ns)
+        self._found.tracks = [
+            tracks
+            for number, (frame, tracks) in self._tracks.items()
+            if self._frames.get(number, frame) == frame
+        ]
         if self._newest_path is not None:
             self._found.path = _path(self._newest_path)
         return self._found
@@ -235,6 +245,7 @@ class _Collector:
     def _keyframe(self, message: Any) -> None:  # a worldsystem_msgs/Keyframe as rosbags reads it
         if message.event == _NEW:
             self._keyframes[message.id] = _keyframe(message)
+            self._frames[int(message.id)] = int(message.frame_id)
             self._found.metric = bool(message.scale_state)
         elif message.event == _UPDATE and message.id in self._keyframes:
             self._keyframes[message.id] = _moved(self._keyframes[message.id], message)

@@ -62,9 +62,14 @@ class Layout:
     def read(self, folder: Path) -> Dataset:
         """What lies in `folder`; raises `StorageError` where a file of it is damaged."""
         try:
-            return self.reader(folder)
+            return self.reader(in_full(folder))
         except (ValueError, LookupError, TypeError, ArithmeticError) as error:
             raise StorageError(f"{folder} cannot be read as {self.meaning}: {error!r}") from error
+
+
+def in_full(folder: Path) -> Path:
+    """`folder` with its own name and those above it: cameras and true poses are found by them."""
+    return folder.resolve() if ".." in folder.parts else folder.absolute()
 
 
 def numbers(

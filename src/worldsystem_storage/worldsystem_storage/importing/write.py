@@ -113,7 +113,8 @@ class Messages:
         return self._make("std_msgs/msg/Header", stamp=time, frame_id=frame)
 
     def _picture(self, header: Any, picture: Path | bytes) -> Any:
-        """A picture file as it is, anew as PNG where readers of ROS would not know its kind."""
+        """A picture file as it is; upright as PNG where its Exif turns it, and as PNG where readers
+        of ROS would not know its kind."""
         if isinstance(picture, Path):
             picture = _file_content(picture)
         return self._make(
@@ -206,12 +207,25 @@ def _file_content(path: Path) -> bytes:
         content = path.read_bytes()
     except OSError as error:
         raise StorageError(f"{path} cannot be read: {error.strerror}") from error
-    if content.startswith((PNG_BEGIN, JPEG_BEGIN)):
+    if content.startswith((PNG_BEGIN, JPEG_BEGIN)) and not _is_to_be_turned(content):
         return content
     pixels = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
     if pixels is None:
         raise StorageError(f"{path} is no picture that can be read")
     return bytes(cv2.imencode(".png", pixels)[1].tobytes())
+
+
+def _is_to_be_turned(content: bytes) -> bool:
+    """Whether its Exif asks to show it turned, which who plays a bag leaves alone."""
+    if b"Exif" not in content and b"eXIf" not in content:
+        return False
+    coded, small = np.frombuffer(content, np.uint8), cv2.IMREAD_REDUCED_GRAYSCALE_8
+    try:
+        shown = cv2.imdecode(coded, small)
+        lies = cv2.imdecode(coded, small | cv2.IMREAD_IGNORE_ORIENTATION)
+    except cv2.error:  # it claims more than can be decoded
+        return False
+    return shown is not None and not np.array_equal(shown, lies)
 
 
 def topic_of_type(store: Typestore, name: str, kind: str) -> Topic:
