@@ -12,6 +12,7 @@ import time
 import urllib.error
 import urllib.request
 
+import numpy as np
 import pytest
 from page_reader import PageReader
 from websockets.asyncio.client import connect as asyncio_connect
@@ -20,9 +21,17 @@ from websockets.sync.client import connect
 from world_for_viewers import keyframe, map_objects, picture, pose_event
 
 from worldsystem_core.errors import ConfigError
+from worldsystem_core.geometry.sim3 import Sim3
+from worldsystem_core.splats.delta import SplatDelta, SplatOperation
 from worldsystem_viewer.config import ViewerConfig
 from worldsystem_viewer.page_server import PageServer
-from worldsystem_viewer.protocol import FoundUpdate, ImageUpdate, PointsUpdate, PoseUpdate
+from worldsystem_viewer.protocol import (
+    FoundUpdate,
+    ImageUpdate,
+    PointsUpdate,
+    PoseUpdate,
+    decode,
+)
 
 
 @pytest.fixture
@@ -185,3 +194,26 @@ def test_half_a_character_that_is_looked_for_comes_back_as_a_question_mark(start
     page.read_until(lambda p: FoundUpdate in p.newest)
     assert page.newest[FoundUpdate].text == "? box"
     page.close()
+
+
+@pytest.mark.parametrize("header", ["X-Forwarded-For", "Forwarded"])
+def test_a_page_for_which_a_proxy_here_asks_is_on_a_line_to_another_machine(started, header):
+    server = started()
+    server.splats(
+        SplatDelta(
+            stamp_ns=1,
+            sequence=1,
+            chunk=1,
+            operation=SplatOperation.PUT,
+            world_from_chunk=Sim3.identity(),
+            words=np.ones((3, 4), np.uint32),
+            total=3,
+        )
+    )
+    url, told = f"ws://127.0.0.1:{server.port}/ws", []
+    for headers in ({}, {header: "for=203.0.113.7"}):
+        given = {"proxy": None, "close_timeout": 0.2, "additional_headers": headers}
+        with connect(url, **given) as page, connect(f"{url}/splats", **given) as splats:
+            page.send("{}")
+            told.append((decode(page.recv(5)).mesh, decode(splats.recv(5)).deflated))
+    assert told == [("raw", False), ("code", True)]

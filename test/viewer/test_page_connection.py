@@ -179,3 +179,42 @@ console.log(JSON.stringify([...told, opened, closed]));
 def test_a_line_on_which_no_greeting_comes_is_given_up_and_holds_no_place(given_up, tmp_path):
     (tmp_path / "ungreeted.js").write_text(_UNGREETED)
     assert given_up([0] * (PATIENCE + 1), "ungreeted.js") == [1, 0, 2, 1, 3, 2]
+
+
+# Lines that are lost, opened before (1) or not (0), to a server that would let the page in; prints
+# how often the page was told why after each.
+_SHUT = """
+const nothing = () => {};
+const told = [];
+Object.assign(globalThis, {
+  location: { search: "", protocol: "https:", host: "here" },
+  sessionStorage: { getItem: () => null },
+  document: { hidden: false, addEventListener: nothing },
+  addEventListener: nothing,
+  setInterval: nothing,
+  setTimeout: nothing,
+  fetch: async () => ({ status: 204 }),
+  WebSocket: class {
+    send() {}
+    close() {}
+  },
+});
+const { Connection } = await import("./connection.js");
+const onRefused = (reason) => told.push(reason);
+const connection = new Connection({ onMessage: nothing, onState: nothing, onRefused });
+const counts = [];
+for (const opens of JSON.parse(process.argv[3])) {
+  if (opens) connection.socket.onopen();
+  await connection.retry();
+  counts.push(told.filter((reason) => reason === "line").length);
+  connection.open();
+}
+console.log(JSON.stringify(counts));
+"""
+
+
+def test_a_line_that_never_opens_to_a_page_that_may_look_is_told(given_up, tmp_path):
+    """But not one that opens and is slow, nor one that is shut once, as while a server comes."""
+    (tmp_path / "shut.js").write_text(_SHUT)
+    assert given_up([0, 0, 0], "shut.js") == [0, 1, 2]
+    assert given_up([1, 1, 0, 1, 0], "shut.js") == [0, 0, 0, 0, 0]

@@ -27,7 +27,7 @@ from world_for_viewers import (
     track_frame,
 )
 
-from worldsystem_core.reconstruction import ScaleState
+from worldsystem_core.reconstruction import RemovedKeyframes, ScaleState
 
 pytestmark = needs_browser
 
@@ -339,4 +339,28 @@ def test_the_first_point_of_each_length_asks_for_its_second(page, page_server):
         told.append(page.evaluate("document.getElementById('toast').textContent"))
     length = page.evaluate("worldsystem.distances[0]")
     assert told == ["Now the second point", f"{length:.2f} u", "Now the second point"]
+    assert page.complaints == []
+
+
+def test_lengths_of_a_map_that_was_reset_are_cleared_and_its_size_is_not_said_to_be_known(
+    page, page_server
+):
+    for step in growing_ground():
+        page_server.mesh(step)
+    page_server.keyframe(keyframe(1, 0.1))
+    before = pose_event(1, 0.1, stamp_ns=time.time_ns())
+    page_server.pose(dataclasses.replace(before, scale=ScaleState.METRIC))
+    until(page, "worldsystem.triangles === 144 * 288 && worldsystem.mesh.dirty.size === 0")
+    until(page, "worldsystem.keyframes === 1 && worldsystem.stage.gliding === null")
+    until(page, "document.getElementById('scale').innerText === 'metres'")
+    page.keyboard.press("m")
+    for x in (440, 520):
+        page.mouse.click(x, 330)
+    until(page, "worldsystem.distances.length === 1")
+    page_server.removed(RemovedKeyframes((1,)))
+    until(page, "worldsystem.distances.length === 0")
+    page_server.pose(pose_event(2, 0.2, stamp_ns=time.time_ns()))
+    until(page, "document.getElementById('scale').innerText === 'scale unknown'")
+    toast = page.evaluate("document.getElementById('toast').textContent")
+    assert toast == "The map begins anew: measure again"
     assert page.complaints == []

@@ -65,3 +65,16 @@ def test_a_tracker_begun_anew_has_no_rate_below_nothing_and_what_was_let_go_stay
     assert told(2, 320, 305, 15) == {"fps": 15.0, "dropped": 15}
     assert told(12, 8, 6, 2) == {"fps": 0.0, "dropped": 17}
     assert told(13, 20, 18, 2) == {"fps": 12.0, "dropped": 17}
+
+
+def test_a_tracker_that_is_silent_has_no_rate():
+    now_s = [100.0]
+    board = StatusBoard(clock=lambda: now_s[0])
+    for second, used in ((1, 10), (2, 25)):
+        ledger = LedgerState("slam3r", used, used)
+        stamp_ns = second * 10**9
+        board.take(StageReport(stamp_ns=stamp_ns, ledger=ledger, violations=0, latency_counts=()))
+    now_s[0] += 5.0
+    assert board.values()["fps"] == 15.0, "a busy stage may be late"
+    now_s[0] += 6.0
+    assert board.values()["fps"] == 0.0

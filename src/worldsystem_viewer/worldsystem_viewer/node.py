@@ -15,7 +15,7 @@ from worldsystem_core.frames import Frame
 from worldsystem_core.geometry.vertical import estimate_up
 from worldsystem_core.message_definitions import message_definition, service_definitions
 from worldsystem_core.objects import MapObjects, TrackFrame
-from worldsystem_core.reconstruction import MovedKeyframes, NewKeyframe, Pose
+from worldsystem_core.reconstruction import MovedKeyframes, NewKeyframe, Pose, ScaleState
 from worldsystem_core.ros import topics
 from worldsystem_core.ros.adapters.slam import KeyframeEvent
 from worldsystem_core.ros.container import run_node
@@ -54,6 +54,7 @@ class ViewerNode(StageNode):
         self._rerun = RerunSink(self.config) if self.config.rerun else None
         self._board = StatusBoard()
         self._keyframe_poses: dict[int, np.ndarray] = {}
+        self._scale = ScaleState.SCENE
         self._labels: np.ndarray | None = None
         self._keyframes_before = PatientCall(self, Trigger, "slam3r/tell_again", log_trigger)
         self._splats_before = PatientCall(self, Trigger, "splats/tell_again", lambda _: None)
@@ -150,8 +151,10 @@ class ViewerNode(StageNode):
     def _remember_poses(self, event: KeyframeEvent) -> None:
         if isinstance(event, NewKeyframe):
             self._keyframe_poses[event.keyframe.id] = event.keyframe.world_from_cam
+            self._scale = event.keyframe.scale
         elif isinstance(event, MovedKeyframes):
             self._keyframe_poses.update(event.world_from_cam)
+            self._scale = event.scale or self._scale
         else:
             for keyframe_id in event.ids:
                 self._keyframe_poses.pop(keyframe_id, None)
@@ -178,9 +181,14 @@ class ViewerNode(StageNode):
 
     def _publish_status(self) -> None:
         if self._page is not None:
-            poses = np.array(list(self._keyframe_poses.values())).reshape(-1, 4, 4)
-            self._page.status(self._board.values() | {"up": estimate_up(poses).tolist()})
+            self._page.status(self._board.values() | {"up": self._up().tolist()})
             self._ask_for_splats(self._page)
+
+    def _up(self) -> np.ndarray:
+        """The world's vertical: z of a map, else estimated from the keyframes."""
+        if self._keyframe_poses and self._scale is ScaleState.METRIC:
+            return np.array([0.0, 0.0, 1.0])
+        return estimate_up(np.array(list(self._keyframe_poses.values())).reshape(-1, 4, 4))
 
     def _ask_for_splats(self, page: PageServer) -> None:
         """Those told before this stage began, or too fast for it, are told again."""
@@ -196,6 +204,8 @@ class ViewerNode(StageNode):
     def input_ended(self) -> None:
         self._surface.close()
         if self._page is not None:
+            at_rest = {"fps": 0.0, "up": self._up().tolist()}
+            self._page.status(self._board.values() | at_rest)
             self._page.wait_until_alone(self.config.linger_s, self.hurried)
         for viewer in self._viewers():
             viewer.stop()

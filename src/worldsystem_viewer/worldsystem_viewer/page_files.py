@@ -42,3 +42,10 @@ def same_origin(request: web.Request) -> bool:
     """
     origin = request.headers.get("Origin")
     return origin is None or origin.split("://", 1)[-1] == request.host
+
+
+def asked_from(request: web.Request) -> str | None:
+    """The address of who asks; None where a proxy says that it asks for somebody: its own address,
+    often one of this machine, tells nothing of the line to the page."""
+    passed_on = any(name in request.headers for name in ("Forwarded", "X-Forwarded-For"))
+    return None if passed_on else request.remote

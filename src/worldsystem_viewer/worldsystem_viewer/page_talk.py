@@ -15,6 +15,7 @@ from aiohttp import WSMsgType, web
 
 from worldsystem_viewer.config import ViewerConfig
 from worldsystem_viewer.line_share import LineShare
+from worldsystem_viewer.page_files import asked_from
 from worldsystem_viewer.page_line import PageLine, framed
 from worldsystem_viewer.page_mesh import (
     CodeFeed,
@@ -83,7 +84,7 @@ class PageTalk:
                 await sending
 
     def _greet(self, wish: dict[str, Any]) -> Hello:
-        form = mesh_form(self._config, wish, self._request.remote)
+        form = mesh_form(self._config, wish, asked_from(self._request))
         self._coded = form == "code"
         self._mbps = mesh_budget_mbps(self._config, wish)
         self._rest = LineShare(self._config.rest_mbps if self._coded else 0.0)

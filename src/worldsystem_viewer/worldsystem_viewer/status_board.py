@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import math
+import time
+from collections.abc import Callable
 
 from worldsystem_core.latency import percentile_s
 from worldsystem_core.ledger import StageReport
@@ -12,12 +14,16 @@ from worldsystem_core.told_keyframes import TOLD_AGAIN
 _TRACKING_STAGE = "slam3r"
 _MAP_STAGE = "mesher"
 _COUNTS_POSTINGS = "bridge"
+_SILENT_S = 10.0
+"""A stage reports each second: one that has not for so long is dead, or hangs."""
 
 
 class StatusBoard:
     """Takes stage reports; one thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._heard_s = -math.inf  # of the stage that tracks
         self._reports: dict[str, StageReport] = {}
         self._dropped_before = 0
         self._fps = 0.0
@@ -32,6 +38,7 @@ class StatusBoard:
             before = None
         if stage != _TRACKING_STAGE:
             return
+        self._heard_s = self._clock()
         if before is None:
             self._fps = 0.0
         else:
@@ -42,7 +49,8 @@ class StatusBoard:
     def values(self) -> dict[str, object]:
         """Frames per second, frames let go, and the median time from capture to map."""
         dropped = self._dropped_before + sum(map(_dropped, self._reports.values()))
-        values: dict[str, object] = {"fps": round(self._fps, 1), "dropped": dropped}
+        fps = 0.0 if self._clock() - self._heard_s > _SILENT_S else round(self._fps, 1)
+        values: dict[str, object] = {"fps": fps, "dropped": dropped}
         mapped = self._reports.get(_MAP_STAGE)
         if mapped is not None and any(mapped.latency_counts):
             median_s = percentile_s(mapped.latency_counts, 50.0)

@@ -23,6 +23,7 @@ from worldsystem_core.geometry.sim3 import Sim3
 from worldsystem_core.splats.delta import SplatDelta, SplatOperation
 from worldsystem_core.splats.packed import deflate
 from worldsystem_core.web_socket import HEARTBEAT_S, accept
+from worldsystem_viewer.page_files import asked_from
 from worldsystem_viewer.protocol import SplatsUpdate, encode
 
 log = logging.getLogger(__name__)
@@ -166,7 +167,7 @@ class SplatPages:
         return socket
 
     async def _talk(self, socket: web.WebSocketResponse, request: web.Request) -> None:
-        near = request.remote in _LOOPBACK and request.query.get("splats") != "deflated"
+        near = asked_from(request) in _LOOPBACK and request.query.get("splats") != "deflated"
         sending = asyncio.create_task(self._send(socket, deflated=not near))
         try:
             async for message in socket:

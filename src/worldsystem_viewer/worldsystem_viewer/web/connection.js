@@ -29,7 +29,7 @@ export function remember(store, key, value) {
 
 export class Connection {
   // `onMessage(message)` for each message, `onState("connected" | "connecting" | "lost")`,
-  // `onRefused(reason)` when the server lets this page not in: 401, 503, or "version".
+  // `onRefused(reason)` when the server lets this page not in: 401, 503, "version" or "line".
   constructor({ onMessage, onState, onRefused }) {
     Object.assign(this, { onMessage, onState, onRefused });
     this.session = "";
@@ -41,6 +41,8 @@ export class Connection {
     this.silence = 0;
     this.patience = PATIENCE;
     this.calm = 0;
+    this.opened = false; // whether the line of now was
+    this.shut = 0; // lines in a row that did not open, to a page that may look
     this.given = new URLSearchParams(location.search);
     this.token = this.given.get("token") ?? recall("sessionStorage", "token") ?? "";
     document.addEventListener("visibilitychange", () => {
@@ -56,12 +58,14 @@ export class Connection {
     clearTimeout(this.retrying);
     this.trying = true;
     this.silence = 0;
+    this.opened = false;
     this.onState("connecting");
     const scheme = location.protocol === "https:" ? "wss" : "ws";
     const socket = new WebSocket(`${scheme}://${location.host}/ws${this.query()}`);
     this.socket = socket;
     socket.binaryType = "arraybuffer";
     socket.onopen = () => {
+      this.opened = true;
       this.tell({ session: this.session, change: this.change, ...this.meshWish() });
       this.tell({ visible: !document.hidden });
     };
@@ -89,6 +93,7 @@ export class Connection {
     if (message.kind === "Hello") {
       this.connected = true;
       this.waitMs = FIRST_WAIT_MS;
+      this.shut = 0;
       this.session = message.session;
       if (!message.resumed) this.change = 0;
       this.onState("connected");
@@ -131,7 +136,7 @@ export class Connection {
 
   // Where the server is there and lets the page not in, it says why; a lost line says nothing.
   async retry() {
-    const never = !this.connected;
+    const [never, opened] = [!this.connected, this.opened];
     this.connected = this.trying = false;
     this.onState("lost");
     this.retrying = setTimeout(() => this.open(), this.waitMs * (0.75 + 0.5 * Math.random()));
@@ -139,9 +144,11 @@ export class Connection {
     if (!never) return;
     try {
       const { status } = await fetch(`/access${this.query()}`, { cache: "no-store" });
+      this.shut = status === 204 && !opened ? this.shut + 1 : 0;
       if (status === 401 || status === 503) this.onRefused(status);
+      else if (this.shut > 1) this.onRefused("line"); // once may be a server that just came
     } catch {
-      // nobody is there: the next try will tell
+      this.shut = 0; // nobody is there: the next try will tell
     }
   }
 

@@ -23,6 +23,7 @@ import { VideoInset } from "./video.js";
 
 const element = (id) => document.getElementById(id);
 const WAITING = element("hint-text").textContent;
+const ANEW = "The map begins anew: measure again";
 
 const stage = openStage();
 document.body.dataset.software = stage.software;
@@ -75,14 +76,14 @@ const show = {
     camera.pose(message);
     const metric = status.metric;
     status.pose(message);
-    if (status.metric !== metric && measure.points.length) {
-      measure.clear(); // the world has grown and turned away from under it
-      toast("The size is known now: measure again");
-    }
+    if (status.metric === metric) return; // else the world has grown and turned away from under them
+    forgetLengths(status.metric ? "The size is known now: measure again" : ANEW);
   },
   KeyframesUpdate: (message) => {
+    const before = camera.poses.size;
     camera.frames(message);
     points.frames(message);
+    if (before > 0 && camera.poses.size === 0) forgetLengths(ANEW); // what comes is another world
   },
   PointsUpdate: (message) => points.update(message),
   ImageUpdate: (message) => video.image(message),
@@ -132,6 +133,7 @@ const connection = new Connection({
   onRefused: (reason) => {
     if (reason === "version") toast("The server was renewed: reload this page", Infinity);
     else if (reason === 503) hint("As many people as the server allows are watching already. Trying again …");
+    else if (reason === "line") hint("The server is there, but no line to it opens: a proxy in between must hand on WebSockets and the Host. Trying again …");
     else if (!element("token").open) element("token").showModal();
   },
 });
@@ -185,6 +187,12 @@ function toast(text, forMs = 2500) {
   element("toast").hidden = false;
   clearTimeout(toast.timer);
   if (forMs < Infinity) toast.timer = setTimeout(() => { element("toast").hidden = true; }, forMs);
+}
+
+function forgetLengths(why) {
+  if (!measure.points.length) return;
+  measure.clear();
+  toast(why);
 }
 
 function tellLayers() {
@@ -365,6 +373,7 @@ window.worldsystem = {
   get pictures() { return video.pictures; },
   get drawnObjects() { return mesh.group.children.length; },
   get points() { return points.count; },
+  get keyframes() { return camera.poses.size; },
   get matches() { return objects.matches && objects.matches.size; },
   get chosen() { return objects.chosen; },
   get distances() { return measure.distances; },
