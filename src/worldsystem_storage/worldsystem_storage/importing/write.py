@@ -225,7 +225,7 @@ def _is_to_be_turned(content: bytes) -> bool:
         lies = cv2.imdecode(coded, small | cv2.IMREAD_IGNORE_ORIENTATION)
     except cv2.error:  # it claims more than can be decoded
         return False
-    return shown is not None and not np.array_equal(shown, lies)
+    return shown is not None and lies is not None and not np.array_equal(shown, lies)
 
 
 def topic_of_type(store: Typestore, name: str, kind: str) -> Topic:
