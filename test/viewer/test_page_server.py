@@ -7,6 +7,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from contextlib import ExitStack
 
 import numpy as np
 import pytest
@@ -308,3 +309,18 @@ def test_stopping_ends_every_thread():
     assert not [
         t for t in set(threading.enumerate()) - before if t.name in ("page_server", "picture")
     ]
+
+
+def test_connections_that_ask_for_nothing_are_bounded_and_shut_no_page_out(page_server):
+    page = PageReader(page_server.port)
+    page.read_one()
+    place = ("127.0.0.1", page_server.port)
+    with ExitStack() as held:
+        first = held.enter_context(socket.create_connection(place, timeout=5.0))
+        for _ in range(page_server._gate._most):
+            held.enter_context(socket.create_connection(place, timeout=5.0))
+        assert first.recv(1) == b""
+        url = f"http://127.0.0.1:{page_server.port}/"
+        assert urllib.request.urlopen(url, timeout=5).status == 200
+        page.read_one()
+    page.close()

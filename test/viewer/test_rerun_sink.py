@@ -365,3 +365,25 @@ def test_a_chunk_that_is_no_mesh_is_cleared_in_rerun(caplog, corner, face, clear
     assert path == "world/mesh/0_0_0"
     assert shown.cleared is cleared
     assert said in caplog.text
+
+
+def test_a_reset_takes_the_path_out_of_the_log_before_the_new_map_is_tracked():
+    import rerun
+
+    logged: list = []
+    stream = SimpleNamespace(
+        log=lambda path, shown, static=False: logged.append((path, type(shown))),
+        set_time=lambda *_, **__: None,
+        disable_timeline=lambda _: None,
+    )
+    sink = RerunSink(ViewerConfig(rerun_serve=False))
+    sink._entities = RerunEntities(rerun, stream, 80, 2**20)
+    sink.keyframe(keyframe(4, 0.0))
+    for n in range(3):
+        sink.pose(pose_event(n, n / 10, keyframe_id=4))
+    log_all(sink)
+    assert ("world/path", rerun.LineStrips3D) in logged
+    logged.clear()
+    sink.removed(RemovedKeyframes((4,)))
+    log_all(sink)
+    assert logged == [("world/path", rerun.Clear)]

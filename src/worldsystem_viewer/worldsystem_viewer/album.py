@@ -6,7 +6,7 @@ from __future__ import annotations
 import threading
 from array import array
 from collections import OrderedDict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import cv2
 import numpy as np
@@ -16,6 +16,7 @@ from worldsystem_core.objects import MapObjects, Track, TrackFrame, TrackState
 from worldsystem_core.reconstruction import Keyframe
 from worldsystem_core.thinning import rows_that_stay
 from worldsystem_viewer.protocol import FoundUpdate, ObjectDetail
+from worldsystem_viewer.whole_picture import whole_tracks
 
 _MOST_SIGHTINGS = 256
 _ENTRY_BYTES = 1000
@@ -175,7 +176,9 @@ class Album:
         value = track.score * track.area_px / (height * width)
         value *= 0.5 if _touches_rim(track, width, height) else 1.0
         if value > _BETTER * entry.value:
-            entry.value, entry.jpeg = value, _jpeg(_cut(rgb, track, (width, height)))
+            whole = whole_tracks(replace(frame, tracks=(track,)), rgb.shape)
+            height, width = whole.labels.shape
+            entry.value, entry.jpeg = value, _jpeg(_cut(rgb, whole.tracks[0], (width, height)))
 
 
 def _touches_rim(track: Track, width: int, height: int) -> bool:

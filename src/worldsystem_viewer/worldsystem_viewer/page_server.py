@@ -30,6 +30,7 @@ from worldsystem_viewer.config import ViewerConfig
 from worldsystem_viewer.history import History
 from worldsystem_viewer.page_client import PageClients, Shown
 from worldsystem_viewer.page_files import add_page
+from worldsystem_viewer.page_gate import PageGate
 from worldsystem_viewer.page_mesh import SurfaceRounds
 from worldsystem_viewer.page_messages import (
     objects_message,
@@ -40,10 +41,12 @@ from worldsystem_viewer.page_steps import StateSteps
 from worldsystem_viewer.picture import PictureEncoder
 from worldsystem_viewer.protocol import ImageUpdate, Message, StatusUpdate
 from worldsystem_viewer.splats.page_feed import SplatPages
+from worldsystem_viewer.whole_picture import whole_tracks
 from worldsystem_viewer.world import World
 
 log = logging.getLogger(__name__)
 _START_TIMEOUT_S = 10.0
+_TLS_S, _BACKLOG = 5.0, 256
 _STATUS_PERIOD_S = 1.0
 _LOOK_PERIOD_S = 0.1
 _NICENESS = 10  # those who map go before those who look
@@ -76,6 +79,7 @@ class PageServer:
             steps=StateSteps(self._world, config.update_hz),
         )
         self._clients = PageClients(config, shown)
+        self._gate = PageGate(config.max_clients)
         self._tls = tls_context(config)
         self._splats = SplatPages(self._clients.admit, config.splats_mbps, most=config.max_clients)
         self._picture = PictureEncoder(
@@ -85,6 +89,7 @@ class PageServer:
             remembered=self._history is not None,
         )
         self._values: dict[str, Any] = {}
+        self._film: tuple[int, ...] | None = None  # (h, w) of the newest picture
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="page_server", daemon=True)
         self._ready = threading.Event()
@@ -194,12 +199,14 @@ class PageServer:
         labels: UInt16[np.ndarray, "h2 w2"] | None = None,
     ) -> None:
         """The newest picture, and the track ids in it; encoded later, when a page wants it."""
+        self._film = rgb.shape[:2]
         self._album.picture(rgb, stamp_ns)
         self._picture.put(rgb, stamp_ns, labels)
 
     def tracks(self, frame: TrackFrame) -> None:
         """What is seen in the newest segmented frame."""
-        self._put("tracks", frame.stamp_ns, tracks_message(frame))
+        shown = frame if self._film is None else whole_tracks(frame, self._film)
+        self._put("tracks", frame.stamp_ns, tracks_message(shown))
         self._album.tracks(frame)
 
     def objects(self, objects: MapObjects) -> None:
@@ -236,7 +243,7 @@ class PageServer:
             self._loop.close()
 
     def _application(self) -> web.Application:
-        app = web.Application()
+        app = web.Application(middlewares=[self._gate.middleware])
         add_page(app)
         app.router.add_get("/ws", self._clients.connect)
         if self._config.website_mesh:
@@ -250,12 +257,19 @@ class PageServer:
             self._application(), access_log=None, shutdown_timeout=1.0, logger=http_log(__name__)
         )
         await runner.setup()
+        assert runner.server is not None
+        self._gate.opens(runner.server)
+        listener: asyncio.Server | None = None
         try:
-            site = web.TCPSite(
-                runner, self._config.host, self._config.web_port, ssl_context=self._tls
+            listener = await self._loop.create_server(
+                self._gate,
+                self._config.host,
+                self._config.web_port,
+                backlog=_BACKLOG,
+                ssl=self._tls,
+                ssl_handshake_timeout=_TLS_S if self._tls else None,
             )
-            await site.start()
-            self.port = runner.addresses[0][1]
+            self.port = listener.sockets[0].getsockname()[1]
             scheme = "https" if self._tls else "http"
             log.info("web page on %s://%s:%d", scheme, self._config.host, self.port)
             self._ready.set()
@@ -263,6 +277,8 @@ class PageServer:
             await self._clients.close()
             await self._splats.close()
         finally:
+            if listener is not None:
+                listener.close()
             await runner.cleanup()
 
     async def _report_until_stopped(self) -> None:

@@ -16,6 +16,7 @@ from worldsystem_core.handoff import Handoff
 from worldsystem_core.priority import lower_thread_priority
 from worldsystem_viewer.config import ViewerConfig
 from worldsystem_viewer.protocol import ImageUpdate
+from worldsystem_viewer.whole_picture import whole_labels
 
 log = logging.getLogger(__name__)
 _POLL_S = 0.2
@@ -90,7 +91,8 @@ class PictureEncoder:
         size = (max(1, round(width * scale)), max(1, round(height * scale)))
         bgr = cv2.cvtColor(cv2.resize(rgb, size, interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2BGR)
         if labels is not None:
-            bgr = _tinted(bgr, cv2.resize(labels, size, interpolation=cv2.INTER_NEAREST))
+            whole = whole_labels(labels, rgb.shape)
+            bgr = _tinted(bgr, cv2.resize(whole, size, interpolation=cv2.INTER_NEAREST))
         done, jpeg = cv2.imencode(
             ".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, self._config.jpeg_quality]
         )

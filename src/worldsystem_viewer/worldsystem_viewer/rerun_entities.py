@@ -24,6 +24,7 @@ from worldsystem_core.reconstruction import Keyframe, Pose, ScaleState, Tracking
 from worldsystem_core.surface import Mesh, fault_of
 from worldsystem_viewer.chunks import ChunkIndex
 from worldsystem_viewer.rerun_statics import Name, Statics
+from worldsystem_viewer.whole_picture import whole_camera, whole_tracks
 
 log = logging.getLogger(__name__)
 _PATH_PERIOD_S = 0.5
@@ -47,6 +48,7 @@ class RerunEntities:
         self._picture_size = (0, 0)
         self._scale: ScaleState | None = None
         self._path_due_s = 0.0
+        self._shows_path = False
         self._codec = ""
         self._statics = Statics(server_bytes)
 
@@ -65,9 +67,14 @@ class RerunEntities:
 
     def path(self, length: int, positions: Callable[[], Float32[np.ndarray, "n 3"]]) -> None:
         """Where the camera was, at the time of what was logged last: twice a second, where it is
-        long more seldom; then `positions` tells it [world units]."""
+        long more seldom; then `positions` tells it [world units]. One that began anew goes at once.
+        """
+        if length < 2 and self._shows_path:
+            self._shows_path = False
+            self._log("world/path", self._rr.Clear(recursive=False))
         if length < 2 or time.monotonic() < self._path_due_s:
             return
+        self._shows_path = True
         period_s = max(_PATH_PERIOD_S, length / _PATH_CENTRES_PER_S)
         self._path_due_s = time.monotonic() + period_s
         strip = self._rr.LineStrips3D([positions()], colors=[[255, 122, 26]])
@@ -112,8 +119,11 @@ class RerunEntities:
     def tracks(self, frame: TrackFrame) -> None:
         """Boxes around what is seen, over the picture."""
         self._at(frame.stamp_ns, frame.frame_id)
+        size = self._picture_size
+        if size != (0, 0):
+            frame = whole_tracks(frame, size[::-1])
         height, width = frame.labels.shape
-        shown = self._picture_size if self._picture_size != (0, 0) else (width, height)
+        shown = size if size != (0, 0) else (width, height)
         scale = np.array([shown[0] / width, shown[1] / height] * 2)
         seen = [track for track in frame.tracks if track.state is not TrackState.LOST]
         if not seen:
@@ -178,7 +188,7 @@ class RerunEntities:
     def _log_pinhole(self, size: tuple[int, int]) -> None:
         if self._camera is None:
             return
-        camera = self._camera if size == (0, 0) else self._camera.resized(*size)
+        camera = self._camera if size == (0, 0) else whole_camera(self._camera, size)
         resolution = [camera.width, camera.height]
         self._log(_PICTURE, self._rr.Pinhole(image_from_camera=camera.K, resolution=resolution))
 

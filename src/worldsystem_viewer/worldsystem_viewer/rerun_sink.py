@@ -158,9 +158,11 @@ class RerunSink:
             self._path.move(moved.world_from_cam, moved.point_scale)
 
     def removed(self, removed: RemovedKeyframes) -> None:
-        """Keyframes were withdrawn; the path goes on with those that stand in for them."""
+        """Keyframes were withdrawn; the path goes on with those that stand in for them, and goes
+        with the last one."""
         with self._path_lock:
             self._path.remove(removed)
+        self._inbox.put(lambda entities: entities.path(len(self._path), self._positions))
 
     def mesh(self, delta: MeshDelta) -> None:
         """What changed on the surface."""

@@ -12,6 +12,7 @@ export class CameraLayer {
     this.stage = stage;
     this.shape = { x: 0.5, y: 0.3 }; // half picture at depth 1
     this.size = 0.2;
+    this.film = this.proportions = NaN; // width by height of the pictures, and of keyframes
     this.following = false;
     this.showKeyframes = true;
     this.pictureShown = true;
@@ -41,6 +42,7 @@ export class CameraLayer {
 
   frames({ width, height, fx, fy, removed, id, world_from_cam }) {
     if (fx > 0) this.shape = { x: (0.5 * width) / fx, y: (0.5 * height) / fy };
+    if (fx > 0) this.proportions = width / height;
     for (const gone of removed) this.poses.delete(gone);
     for (let at = 0; at < id.length; at += 1) this.poses.set(id[at], world_from_cam.slice(16 * at, 16 * at + 16));
     this.touch();
@@ -58,6 +60,10 @@ export class CameraLayer {
     const first = !this.picture.material.map;
     this.picture.material.map = texture;
     if (first) this.picture.material.needsUpdate = true;
+    if (this.film !== bitmap.width / bitmap.height) {
+      this.film = bitmap.width / bitmap.height;
+      this.shapePicture();
+    }
     this.picture.visible = this.pictureShown;
     if (!this.stage.software) this.stage.redraw();
   }
@@ -104,7 +110,10 @@ export class CameraLayer {
   }
 
   shapePicture() {
-    const corners = CORNERS.map(([x, y]) => [x * this.shape.x * this.size, y * this.shape.y * this.size, this.size]);
+    const wider = this.film / this.proportions; // a keyframe may show the middle of its picture alone
+    const [across, down] = Math.max(wider, 1 / wider) > 1.1 ? [Math.max(1, wider), Math.max(1, 1 / wider)] : [1, 1];
+    const [wide, high] = [across * this.shape.x * this.size, down * this.shape.y * this.size];
+    const corners = CORNERS.map(([x, y]) => [x * wide, y * high, this.size]);
     const geometry = new THREE.BufferGeometry();
     geometry.setAttribute("position", new THREE.Float32BufferAttribute(corners.flat(), 3));
     geometry.setAttribute("uv", new THREE.Float32BufferAttribute([0, 0, 1, 0, 1, 1, 0, 1], 2));
