@@ -181,3 +181,15 @@ def test_what_is_no_news_is_taken_up_to_the_next_news():
     assert inbox.is_news(news)
     assert inbox.take_corrections(moved(1, 0.0))[1].world_from_cam.keys() == {1}
     assert len(inbox) == 0
+
+
+def test_a_keyframe_that_is_told_again_behind_its_removal_is_news():
+    """As of a map that is loaded after a reset, while the reader was at an older keyframe."""
+    inbox, _ = inbox_of(9, known=(1, 2))
+    for event in (RemovedKeyframes((1,)), new(2, 3.0), new(1, 1.0)):
+        inbox.put(event)
+    gone, again = inbox.take_corrections()
+    assert gone.ids == (1,)
+    assert place(again, 2) == 3.0
+    assert len(inbox) == 1, "it waits to be taken as a new one"
+    assert inbox.take_corrections(RemovedKeyframes((1,)))[1:] == []

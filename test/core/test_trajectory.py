@@ -282,3 +282,15 @@ def test_a_keyframe_of_an_earlier_session_takes_no_poses():
     trajectory.add(NewKeyframe(replace(keyframe(2, 9.0).keyframe, id=7)))
     trajectory.add(MovedKeyframes({7: pose_at(-9.0), 50: pose_at(2.0)}))
     assert trajectory.poses().positions[0, 0] == pytest.approx(2.5)
+
+
+def test_poses_from_before_the_first_keyframe_of_a_later_sub_map_hang_on_it():
+    """As of a start after a loss: poses are told at once, dense depth comes later."""
+    trajectory = Trajectory()
+    for event in (keyframe(1, 1.0), tracked(2, 1.5, 1)):
+        trajectory.add(event)
+    trajectory.add(replace(tracked(10, 4.0, -1), submap=1))
+    trajectory.add(NewKeyframe(replace(keyframe(11, 5.0).keyframe, submap=1)))
+    grown = {1: 2.0, 11: 2.0}
+    trajectory.add(MovedKeyframes({1: pose_at(2.0), 11: pose_at(10.0)}, grown, ScaleState.METRIC))
+    assert trajectory.poses().positions[:, 0] == pytest.approx([3.0, 8.0])

@@ -14,6 +14,7 @@ from drifting_backend import DriftingBackend, Film, film, ring_poses
 from test_scale_metric import fixes, run, turned_odometry, walk  # noqa: F401
 
 from worldsystem_core.errors import MapError
+from worldsystem_core.geometry.sim3 import Sim3
 from worldsystem_core.reconstruction import (
     Event,
     MovedKeyframes,
@@ -355,3 +356,22 @@ def test_a_stage_that_began_anew_is_told_every_keyframe_again(first):
 
 def is_new(event: Event) -> bool:
     return isinstance(event, NewKeyframe)
+
+
+def test_a_correction_that_no_keyframe_follows_is_saved_too(first, tmp_path):
+    """As of a loop that is settled late, while the camera rests."""
+    config = Slam3rConfig(map=str(tmp_path / "map"), map_every_s=0.001)
+    graph = GraphBackend(RenewableBackend(DriftingBackend([first]), None), config)
+
+    def is_handed_on() -> bool:
+        graph.maps.tick()
+        return graph.maps._handed_on == graph.maps._state()
+
+    for frame in first.frames:
+        graph.feed(frame)
+    until(is_handed_on)
+    graph.atlas.transform(Sim3(2.0, np.eye(3), np.zeros(3)))
+    assert graph.atlas.changed(everything=True) is not None
+    until(is_handed_on)
+    graph.maps.let_go()  # what waits is written, and nothing else
+    assert SavedMap(tmp_path / "map").nodes["world"][:, 0] == pytest.approx(2.0, rel=0.02)

@@ -58,8 +58,17 @@ class KeyframeInbox(Handoff[Told]):
 
     def take_corrections(self, first: Told | None = None) -> list[Correction]:
         """Take what waits before the first news, as corrections; `first`, which was got before
-        and is no news either, leads them when given."""
-        taken = self.take_first(lambda event: not self.is_news(event))
+        and is no news either, leads them when given. A keyframe that one of them withdraws is news
+        when it is told again behind it."""
+        gone = set(first.ids) if isinstance(first, RemovedKeyframes) else set()
+
+        def is_no_news(event: Told) -> bool:
+            if isinstance(event, NewKeyframe):
+                return event.keyframe.id not in gone and not self.is_news(event)
+            gone.update(event.ids if isinstance(event, RemovedKeyframes) else ())
+            return True
+
+        taken = self.take_first(is_no_news)
         return [self._as_correction(event) for event in [first, *taken] if event is not None]
 
     def is_news(self, event: Told) -> bool:

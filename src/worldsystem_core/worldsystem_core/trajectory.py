@@ -96,8 +96,9 @@ class Trajectory:
     def _add_keyframe(self, keyframe: Keyframe) -> None:
         """Keyframes come late: poses since its picture hang on it from now on.
 
-        Poses from before the first keyframe hang on that. So do poses whose keyframe was withdrawn
-        on the next one. A keyframe from an earlier session takes no pose from a later one.
+        Poses from before the first keyframe of their sub-map hang on that. So do poses whose
+        keyframe was withdrawn on the next one. A keyframe from an earlier session takes no pose
+        from a later one.
         """
         first = not self._stamp_of
         self._scale = keyframe.scale
@@ -116,8 +117,9 @@ class Trajectory:
             own = anchors[start:] == anchor
             if not first and since is not None:
                 own &= (since <= keyframe.stamp_ns) & (keyframe.stamp_ns <= stamps[start:])
-            if first or since is not None or anchor != NOTHING:
+            if first or since is not None or anchor > NOTHING:
                 takes[start:] |= own
+        takes |= anchors == _loose_in(keyframe.submap)
         self._hang(takes, keyframe.id)
 
     def _hang_on_successor(self, id: int, successor: Successor) -> None:
@@ -135,7 +137,10 @@ class Trajectory:
         self._poses.hang(which, anchor, places)
 
     def _add_pose(self, pose: Pose) -> None:
-        anchor = pose.keyframe_id if pose.keyframe_id in self._place_of else NOTHING
+        anchor = pose.keyframe_id
+        if anchor == NOTHING or anchor not in self._place_of:
+            anchor = _loose_in(pose.submap)
+            self._place_of.setdefault(anchor, Sim3.identity())
         local = self._place_of[anchor].inverse().apply_pose(pose.world_from_cam)
         self._poses.append(pose.stamp_ns, anchor, local)
 
@@ -145,6 +150,11 @@ class Trajectory:
     def poses(self) -> StampedPoses:
         """The path as it stands now, with every keyframe correction applied."""
         return StampedPoses(*self._poses.in_world(self._place_of), self._scale)
+
+
+def _loose_in(submap: int) -> int:
+    """What a pose hangs on, in the world itself, until a keyframe of its sub-map comes."""
+    return NOTHING - submap
 
 
 def write_tum(path: Path, poses: StampedPoses) -> None:

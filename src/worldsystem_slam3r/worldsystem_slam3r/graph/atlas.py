@@ -84,6 +84,7 @@ class Atlas:
         self.axes = ""
         self.on_rejected: Callable[[tuple[int, int]], None] = lambda key: None
         self.newest: dict[int, int] = {}
+        self.corrections = 0  # that were told
         self._placed: dict[int, Sim3] = {}
         self._session = secrets.token_hex(4)
 
@@ -284,6 +285,7 @@ class Atlas:
                     scales[kept.id] = kept.point_scale
         if not poses:
             return None
+        self.corrections += 1
         return MovedKeyframes(poses, scales, self.scale if everything else None)
 
     def told_keyframe(self, keyframe: Keyframe) -> Keyframe:
@@ -298,7 +300,9 @@ class Atlas:
         kept = self.keyframes[keyframe.id]
         ratio = kept.world.scale / kept.first_unit
         kept.told, kept.first_unit, kept.is_told = kept.world, kept.world.scale, True
-        told = replace(keyframe, world_from_cam=kept.world.pose, scale=self.scale)
+        told = replace(
+            keyframe, world_from_cam=kept.world.pose, scale=self.scale, submap=kept.submap
+        )
         return _grown(told, ratio)
 
     def told_pose(self, pose: Pose) -> Pose:

@@ -53,7 +53,7 @@ class MapKeeper:
         self._saver: MapSaver | None = None
         self._every_s = 0.0
         self._saved_s = time.monotonic()
-        self._handed_on: tuple[int, int] = (0, -1)
+        self._handed_on: tuple[int, int, int] = (0, -1, 0)
         self._loading: Iterator[Keyframe] = iter(())
         self._tells_all = False
         self._gathering = Sparing(SAVING_SHARE, spent=time.thread_time)
@@ -105,9 +105,10 @@ class MapKeeper:
                 content = self._content()
             saver.save(content, time.time_ns())
 
-    def _state(self) -> tuple[int, int]:
-        """How many keyframes there are, and the one that came last."""
-        return len(self._atlas.keyframes), next(reversed(self._atlas.keyframes), -1)
+    def _state(self) -> tuple[int, int, int]:
+        """How many keyframes there are, the one that came last, and how often they moved."""
+        newest = next(reversed(self._atlas.keyframes), -1)
+        return len(self._atlas.keyframes), newest, self._atlas.corrections
 
     def _content(self) -> MapContent:
         enu = self._metric.enu if self._atlas.axes == ENU else None
