@@ -148,3 +148,13 @@ def test_fused_pictures_are_of_bounded_size(edge) -> None:
     picture = _picture(7, 240)
     crop = Crop(cv2.resize(picture, (edge, edge)), 0, (0, 0, edge, edge), 1.0, True)
     assert max(enhance(crop, [crop]).rgb.shape) <= max(512, edge)
+
+
+def test_a_best_crop_that_came_too_soon_is_told_when_its_time_has_come() -> None:
+    sharp, pictures = _picture(8), ObjectPictures(SegmentConfig())
+    blurred, second_ns = cv2.GaussianBlur(sharp, (0, 0), 3.0), 1_000_000_000
+    told = []
+    for at_s, picture in ((0, blurred), (1, sharp), (3, blurred), (6, blurred)):
+        frame = _frame({1: (60, 60, 160, 160)}, at_s * second_ns, picture.shape)
+        told += pictures.add(SimpleNamespace(rgb=picture), frame)
+    assert [crop.stamp_ns // second_ns for crop in told] == [0, 1]

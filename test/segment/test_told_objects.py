@@ -16,7 +16,7 @@ rclpy = pytest.importorskip("rclpy", reason="ROS is not set up: run these throug
 from worldsystem_msgs.srv import LoadMap  # noqa: E402
 
 from worldsystem_core.objects import IdentifyOutcome, ObjectIdentity  # noqa: E402
-from worldsystem_core.reconstruction import NewKeyframe  # noqa: E402
+from worldsystem_core.reconstruction import NewKeyframe, ScaleState  # noqa: E402
 from worldsystem_segment import node as node_module  # noqa: E402
 from worldsystem_segment.node import (  # noqa: E402
     OBJECTS_AT_LEAST_S,
@@ -26,6 +26,7 @@ from worldsystem_segment.node import (  # noqa: E402
 )
 from worldsystem_segment.objects import object_map  # noqa: E402
 from worldsystem_segment.objects.boxes import oriented_box  # noqa: E402
+from worldsystem_segment.segmenter import Segmenter  # noqa: E402
 
 
 @pytest.fixture
@@ -181,3 +182,34 @@ def test_an_answer_that_comes_while_objects_are_loaded_names_none_of_them(
     node._tell_identities()  # as its timer does
     assert heard == [said]
     assert {thing.identity for thing in node._segmenter.objects(0).objects} == {""}
+
+
+def test_a_map_without_objects_takes_those_of_the_map_before_away(node, keyframes, tmp_path):
+    other = Segmenter()
+    assert other.save(tmp_path / "empty") == 0
+    for keyframe in keyframes:
+        other.feed(keyframe)
+    assert other.save(tmp_path / "full") > 0
+    other.close()
+    for name in ("full", "empty"):
+        request = LoadMap.Request(path=str(tmp_path / name))
+        assert node._on_load(request, LoadMap.Response()).success
+    assert [bool(told.objects) for told in node.told] == [True, False]
+
+
+def test_an_answer_names_the_world_that_its_object_is_in(node, keyframes, monkeypatch):
+    from rclpy.serialization import deserialize_message
+
+    from worldsystem_core.ros import topics
+
+    heard: list[ObjectIdentity] = []
+    monkeypatch.setattr(node._identities_out, "publish", heard.append)
+    _feed(node, [replace(keyframes[0], scale=ScaleState.METRIC)])
+    assert node.told[-1].scale is ScaleState.METRIC
+    said = ObjectIdentity(id=1, label="", stamp_ns=0, outcome=IdentifyOutcome.FAILED)
+    node._identities.put(said)
+    node._tell_identities()
+    adapter = topics.IDENTITIES.adapter
+    (cdr,) = adapter.dump(heard[0])
+    assert deserialize_message(cdr, adapter.ros_type).header.frame_id == "map"
+    assert adapter.load(cdr) == heard[0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import time
 import weakref
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -16,9 +17,12 @@ from test_cloud import a_keyframe
 from worldsystem_core.errors import BackendError
 from worldsystem_core.reconstruction import (
     Event,
+    MovedKeyframes,
     NewKeyframe,
     Pose,
     RemovedKeyframes,
+    ScaleState,
+    Successor,
     TrackingState,
 )
 from worldsystem_slam3r import backend as backends
@@ -283,3 +287,29 @@ def test_keyframes_told_again_count_once_and_withdrawn_ones_not_at_all(context):
         assert stage.facts()["keyframes"] == 2
     finally:
         stage.close()
+
+
+@pytest.mark.ros
+def test_each_change_to_a_metric_map_says_that_it_is_one(context):
+    from rclpy.serialization import deserialize_message
+    from worldsystem_msgs.msg import Keyframe as KeyframeMessage
+
+    from worldsystem_core.ros import topics
+    from worldsystem_core.ros.reference_topic import BytesSubscription
+    from worldsystem_slam3r.node import Slam3rNode
+
+    stage = Slam3rNode(context=context)
+    heard: list[bytes] = []
+    link = BytesSubscription(stage, topics.KEYFRAME, heard.append, direct=True)
+    metric = [replace(a_keyframe(key, 9), scale=ScaleState.METRIC) for key in (1, 2, 3)]
+    heir = Successor(3, metric[2].world_from_cam)
+    try:
+        stage._publish([NewKeyframe(keyframe) for keyframe in metric])
+        stage._publish([MovedKeyframes({1: metric[1].world_from_cam})])
+        stage._publish([RemovedKeyframes((1, 2), {2: heir})])
+    finally:
+        link.destroy()
+        stage.close()
+    told = [deserialize_message(cdr, KeyframeMessage) for cdr in heard]
+    assert [message.event for message in told] == [0, 0, 0, 1, 2, 2]
+    assert {(message.header.frame_id, message.scale_state) for message in told} == {("map", 1)}

@@ -129,3 +129,4 @@ class ObjectIdentity:
     problem: str = ""
     latency_s: float = 0.0
     attempts: int = 0
+    scale: ScaleState = ScaleState.SCENE

@@ -96,12 +96,14 @@ class MovedKeyframes:
 
     `point_scale` is the factor from a keyframe's pointmap as it was last told to the one of now;
     a keyframe without one keeps the size it has. `scale` is given where the root itself changed
-    from `scene` to `map`: then all keyframes are in the event.
+    from `scene` to `map`: then all keyframes are in the event. `world`, which whoever publishes it
+    fills in, is what the root is where it did not change.
     """
 
     world_from_cam: dict[int, Float64[np.ndarray, "4 4"]]
     point_scale: dict[int, float] = field(default_factory=dict)
     scale: ScaleState | None = None
+    world: ScaleState = ScaleState.SCENE
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,11 +126,12 @@ class RemovedKeyframes:
     """Keyframes withdrawn: whoever baked them must take them out again.
 
     One with a successor was not wrong: a newer keyframe shows the same from the same place. What
-    was made of it may stay, and hangs on the successor from now on.
+    was made of it may stay, and hangs on the successor from now on. `world` as in `MovedKeyframes`.
     """
 
     ids: tuple[int, ...]
     successors: dict[int, Successor] = field(default_factory=dict)
+    world: ScaleState = field(default=ScaleState.SCENE, compare=False)
 
     @property
     def wrong(self) -> tuple[int, ...]:

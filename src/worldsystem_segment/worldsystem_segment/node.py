@@ -27,6 +27,7 @@ from worldsystem_core.reconstruction import (
     Keyframe,
     NewKeyframe,
     RemovedKeyframes,
+    ScaleState,
     Successor,
 )
 from worldsystem_core.returning_keyframes import ReturningKeyframes
@@ -73,6 +74,8 @@ class SegmenterNode(StageNode):
         self._markers_out = self.advertise(topics.MARKERS)
         self._identities_out = self.advertise(topics.IDENTITIES)
         self._newest_ns: int | None = None
+        self._world = ScaleState.SCENE
+        self._loaded_ns: int | None = None  # when what was told of maps that were loaded was seen
         self._told = ToldKeyframes()
         self._keyframes_before = PatientCall(self, Trigger, "slam3r/tell_again", log_trigger)
         self._lacks_a_correction = self.config.restore
@@ -175,10 +178,12 @@ class SegmenterNode(StageNode):
     def _publish_objects(self) -> None:
         objects = self._segmenter.objects(self._newest_ns or 0)
         if self._newest_ns is None:  # of a map that was loaded
-            if not objects.objects:
+            seen_ns = [thing.last_seen_ns for thing in objects.objects]
+            if not seen_ns and self._loaded_ns is None:
                 return
-            seen_ns = max(thing.last_seen_ns for thing in objects.objects)
-            objects = replace(objects, stamp_ns=seen_ns)
+            self._loaded_ns = max(seen_ns, default=self._loaded_ns or 0)
+            objects = replace(objects, stamp_ns=self._loaded_ns)
+        self._world = objects.scale
         self._objects_out.publish(objects)
         self._markers_out.publish(objects)
         self._asking.look_at(objects)
@@ -215,7 +220,7 @@ class SegmenterNode(StageNode):
             if said.answer and not of_before:
                 self._segmenter.identify(said.id, said.answer)
                 self._telling.wanted = True
-            self._identities_out.publish(said)
+            self._identities_out.publish(replace(said, scale=self._world))
 
     def facts(self) -> dict[str, object]:
         return {**self._segmenter.counters(), "prompt": self._segmenter.prompt}

@@ -18,6 +18,7 @@ from worldsystem_core.frames import Camera, Frame, StampedCamera
 from worldsystem_core.geometry.se3 import inverse
 from worldsystem_core.reconstruction import (
     Event,
+    MovedKeyframes,
     NewKeyframe,
     Pose,
     RemovedKeyframes,
@@ -289,6 +290,8 @@ class Slam3rNode(StageNode):
     def _tell(self, event: Event) -> None:
         """At the end readers are waited for, which nobody tells again what they had no room for;
         not where a person wants the end, nor any more where one takes nothing for a minute."""
+        if isinstance(event, MovedKeyframes | RemovedKeyframes):
+            event = replace(event, world=self._trajectory.scale)
         begun_s = time.monotonic()
         patience_s = 0.0 if self.hurried.is_set() else self._patience_s
         self._keyframe_out.publish(event, patience_s=patience_s)

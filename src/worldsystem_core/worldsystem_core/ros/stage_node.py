@@ -27,6 +27,7 @@ from worldsystem_core.process_figures import process_figures
 from worldsystem_core.reconstruction import NewKeyframe
 from worldsystem_core.ros import topics
 from worldsystem_core.ros.adapters.messages import time_message
+from worldsystem_core.ros.diagnostic_names import diagnostic_name
 from worldsystem_core.ros.made_whole import MadeWhole
 from worldsystem_core.ros.parameters import declare_config
 from worldsystem_core.ros.reference_topic import (
@@ -354,7 +355,7 @@ class StageNode(Node, metaclass=MadeWhole):
             facts["refused"] = refused
         status = DiagnosticStatus(
             level=DiagnosticStatus.ERROR if self._ended_by else level,
-            name=f"worldsystem: {self.get_name()}",
+            name=diagnostic_name(self.get_fully_qualified_name()),
             message=problem or RUNNING,
             values=[KeyValue(key=key, value=str(value)) for key, value in facts.items()],
         )

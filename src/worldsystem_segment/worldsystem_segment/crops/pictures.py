@@ -24,28 +24,33 @@ class ObjectPictures:
         self.history = CropHistory(config.crops_per_object, config.max_tracks, config.crops_mb)
         self._period_ns = int(1e9 * config.crop_period_s)
         self._told_ns: dict[int, int] = {}
+        self._owed: dict[int, str] = {}  # labels of those whose best picture is not told yet
 
     def follow(self, changes: IdChanges) -> None:
         """Crops go along with their objects."""
         for object_id in changes.given_again:
             self.history.forget(object_id)
             self._told_ns.pop(object_id, None)
+            self._owed.pop(object_id, None)
         for kept_id, gone_id in changes.joined:
             self.history.rename(gone_id, kept_id)
             self._told_ns.pop(gone_id, None)
+            if gone_id in self._owed:
+                self._owed.setdefault(kept_id, self._owed.pop(gone_id))
 
     def add(self, keyframe: Keyframe, frame: TrackFrame) -> list[ObjectCrop]:
         """Keep crops of a keyframe's tracks; those that are the best of their object so far.
 
-        At most one of each object in `crop_period_s`.
+        At most one of each object in `crop_period_s`; one that comes too soon is told after that.
         """
         labels = {track.id: track.label for track in frame.tracks}
+        self._owed |= {i: labels[i] for i in self.history.add(keyframe.rgb, frame)}
         due = []
-        for object_id in self.history.add(keyframe.rgb, frame):
-            last = self._told_ns.get(object_id)
-            if last is None or frame.stamp_ns - last >= self._period_ns:
+        for object_id in [i for i in self._owed if self._may_be_told(i, frame.stamp_ns)]:
+            label = self._owed.pop(object_id)
+            if self.history.crops(object_id):  # else it has made way for others
                 self._told_ns[object_id] = frame.stamp_ns
-                due.append(self._crop(object_id, labels[object_id]))
+                due.append(self._crop(object_id, label))
         if len(self._told_ns) > 4 * max(1, len(self.history)):
             known = self._told_ns.items()
             self._told_ns = {i: t for i, t in known if self.history.crops(i)}
@@ -68,9 +73,14 @@ class ObjectPictures:
             data=jpeg(fused.rgb),
         )
 
+    def _may_be_told(self, object_id: int, now_ns: int) -> bool:
+        """Whether its last picture was told long enough ago, or by another clock."""
+        last_ns = self._told_ns.get(object_id)
+        return last_ns is None or not 0 <= now_ns - last_ns < self._period_ns
+
     def _crop(self, object_id: int, label: str) -> ObjectCrop:
         best = self.history.best(object_id)
-        assert best is not None  # it has just been added, and had room
+        assert best is not None  # only those with crops are told
         return ObjectCrop(
             id=object_id,
             label=label,

@@ -21,13 +21,13 @@ from worldsystem_core.objects import (
     ShownTracks,
 )
 from worldsystem_core.overlay import draw_tracks, id_colour
-from worldsystem_core.reconstruction import ScaleState
 from worldsystem_core.ros.adapters.camera import image_cdr
 from worldsystem_core.ros.adapters.messages import (
     CAMERA_FRAME,
     MessageAdapter,
     nanoseconds,
     pose_message,
+    scale_of,
     time_message,
     world_frame,
 )
@@ -116,7 +116,7 @@ def _identity_message(said: ObjectIdentity) -> list[ObjectIdentityMessage]:
         attempts=said.attempts,
     )
     message.header.stamp = time_message(said.stamp_ns)
-    message.header.frame_id = world_frame(ScaleState.SCENE)
+    message.header.frame_id = world_frame(said.scale)
     return [message]
 
 
@@ -130,6 +130,7 @@ def _identity(message: ObjectIdentityMessage) -> ObjectIdentity:
         problem=message.problem,
         latency_s=message.latency_s,
         attempts=message.attempts,
+        scale=scale_of(message.header.frame_id),
     )
 
 

@@ -78,9 +78,7 @@ class KeyframeAdapter:
             return [_new_keyframe_cdr(item.keyframe)]
         if isinstance(item, MovedKeyframes):
             return [_moved_cdr(item, keyframe_id) for keyframe_id in item.world_from_cam]
-        return [
-            _removed_cdr(keyframe_id, item.successors.get(keyframe_id)) for keyframe_id in item.ids
-        ]
+        return [_removed_cdr(item, keyframe_id) for keyframe_id in item.ids]
 
     def load(self, cdr: bytes) -> KeyframeEvent:
         message = _keyframe_message(cdr)
@@ -106,7 +104,7 @@ def _moved_cdr(moved: MovedKeyframes, id: int) -> bytes:
         0,
         KeyframeMessage.UPDATE,
         moved.world_from_cam[id],
-        scale=moved.scale or ScaleState.SCENE,
+        scale=moved.scale or moved.world,
         point_scale=moved.point_scale.get(id, 0.0),
         root_changed=moved.scale is not None,
     )
@@ -115,23 +113,26 @@ def _moved_cdr(moved: MovedKeyframes, id: int) -> bytes:
 def _moved(message: KeyframeMessage) -> MovedKeyframes:
     factors = {message.id: message.point_scale} if message.point_scale else {}
     scale = ScaleState(message.scale_state) if message.root_changed else None
-    return MovedKeyframes({message.id: pose_matrix(message.pose)}, factors, scale)
+    world = ScaleState(message.scale_state)
+    return MovedKeyframes({message.id: pose_matrix(message.pose)}, factors, scale, world)
 
 
-def _removed_cdr(id: int, successor: Successor | None) -> bytes:
-    kind = KeyframeMessage.REMOVE
+def _removed_cdr(removed: RemovedKeyframes, id: int) -> bytes:
+    kind, world = KeyframeMessage.REMOVE, removed.world
+    successor = removed.successors.get(id)
     if successor is None:
-        return _keyframe_cdr(0, id, 0, kind, np.eye(4))
-    pose, size = successor.world_from_cam, successor.point_scale
-    return _keyframe_cdr(0, id, 0, kind, pose, point_scale=size, successor=successor.id)
+        return _keyframe_cdr(0, id, 0, kind, np.eye(4), scale=world)
+    pose, size, heir = successor.world_from_cam, successor.point_scale, successor.id
+    return _keyframe_cdr(0, id, 0, kind, pose, scale=world, point_scale=size, successor=heir)
 
 
 def _removed(message: KeyframeMessage) -> RemovedKeyframes:
+    world = ScaleState(message.scale_state)
     if not message.has_successor:
-        return RemovedKeyframes((message.id,))
+        return RemovedKeyframes((message.id,), world=world)
     pose, size = pose_matrix(message.pose), message.point_scale
     successor = Successor(message.successor, pose, size)
-    return RemovedKeyframes((message.id,), {message.id: successor})
+    return RemovedKeyframes((message.id,), {message.id: successor}, world)
 
 
 def _new_keyframe_cdr(keyframe: Keyframe) -> bytes:
