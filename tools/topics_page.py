@@ -74,7 +74,8 @@ offers every topic to Foxglove and makes a message only while somebody has subsc
 `ingest.raw_outside_max_px` allows (the longer side); where each stage is a process (`--separate`,
 `composed:=false`, compose) that is up to {raw_outside_px} px. When others listen for larger
 pictures, ingest warns and names the parameter. Every further video stream has the topics that
-ingest publishes once more, in a namespace of the stream's name.
+ingest publishes once more, in a namespace of the stream's name. Their frames are named as those of
+the first stream, and `/tf` has only the first one's place.
 """
 
 

@@ -209,3 +209,22 @@ def wait_until(holds: Callable[[], bool], timeout_s: float = 20.0) -> None:
     while not holds():
         assert time.monotonic() < deadline, f"nothing after {timeout_s} s"
         time.sleep(0.05)
+
+
+@pytest.mark.ros
+def test_a_drone_among_several_as_the_page_starts_it_has_transforms_of_its_own(context) -> None:
+    """Two that tell `odom` → `base_link` on one topic make every listener's frames jump."""
+    rclpy = pytest.importorskip("rclpy")
+    pytest.importorskip("worldsystem_msgs")
+    from worldsystem_core.ros import topics
+
+    page = (ROOT / "docs" / "deploy.md").read_text(encoding="utf-8")
+    (given,) = re.findall(r"Several drones on one graph: `(--ros-args [^`]+)`", page)
+    node = rclpy.create_node(
+        "slam3r", context=context, cli_args=given.split(), use_global_arguments=False
+    )
+    try:
+        for topic in (topics.TF, topics.TF_STATIC):
+            assert node.resolve_topic_name(topic.name) == f"/drone1{topic.name}"
+    finally:
+        node.destroy_node()

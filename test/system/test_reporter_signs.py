@@ -16,10 +16,10 @@ from worldsystem.watch.state import SILENT_AFTER_S, SystemState  # noqa: E402
 from worldsystem_core.ros.node_thread import NodeThread  # noqa: E402
 
 
-def made(context, tmp_path) -> ReporterNode:
+def made(context, tmp_path, **given_to_it) -> ReporterNode:
     given = {"folder": str(tmp_path / "run"), "backend": "auto", "report": False}
     overrides = [rclpy.parameter.Parameter(name, value=value) for name, value in given.items()]
-    return ReporterNode(context=context, parameter_overrides=overrides)
+    return ReporterNode(context=context, parameter_overrides=overrides, **given_to_it)
 
 
 @pytest.fixture
@@ -88,3 +88,23 @@ def test_the_report_names_the_back_end_that_ran(reporter, monkeypatch, heard):
 
 def test_status_listens_for_longer_than_a_node_may_be_silent():
     assert _LISTEN_S > SILENT_AFTER_S
+
+
+def test_of_several_systems_on_one_graph_each_hears_its_own_stages(context, tmp_path):
+    spaces = ("", "drone1", "drone2")
+    reporters = [made(context, tmp_path, namespace=space) for space in spaces]
+    try:
+        arrays = [reporter._diagnostics() for reporter in reporters]
+        for space, array in zip(spaces, arrays, strict=True):
+            array.status[0].level, array.status[0].message = b"\x01", f"of '{space}'"
+        for space, reporter in zip(spaces, reporters, strict=True):
+            state = SystemState()
+            for array in arrays:
+                reporter._on_diagnostics(array)
+                take_diagnostics(state, array, reporter.get_namespace())
+            assert [node.problem for node in state.nodes()] == [f"of '{space}'"]
+            signs = {name: sign.message for name, sign in reporter.signs.items()}
+            assert signs == {"reporter": f"of '{space}'"}
+    finally:
+        for reporter in reporters:
+            reporter.close()

@@ -20,6 +20,7 @@ from worldsystem_core.reconstruction import NewKeyframe
 from worldsystem_core.ros import topics
 from worldsystem_core.ros.adapters.slam import KeyframeEvent
 from worldsystem_core.ros.container import run_node
+from worldsystem_core.ros.diagnostic_names import stage_of
 from worldsystem_core.ros.followed_surface import FollowedSurface
 from worldsystem_core.ros.stage_node import RUNNING, StageNode
 
@@ -61,8 +62,7 @@ class ReporterNode(StageNode):
     def _on_diagnostics(self, told: DiagnosticArray) -> None:
         """Every stage tells about once a second how it is: its sign of life."""
         for status in told.status:
-            prefix, _, stage = status.name.partition("worldsystem: ")
-            if stage and not prefix:
+            if stage := stage_of(status.name, self.get_namespace()):
                 facts = {value.key: value.value for value in status.values}
                 self.signs[stage] = Sign(time.monotonic(), status.message, facts)
 

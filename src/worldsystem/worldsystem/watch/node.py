@@ -17,11 +17,10 @@ from worldsystem.watch.state import SystemState
 from worldsystem_core.lost_wakes import watch_for_lost_wakes
 from worldsystem_core.ros import topics
 from worldsystem_core.ros.container import run_node
+from worldsystem_core.ros.diagnostic_names import stage_of
 from worldsystem_core.ros.process import use_dds_profile
 from worldsystem_core.ros.reference_topic import ReferenceSubscription
 from worldsystem_core.ros.stage_node import StageNode
-
-_PREFIX = "worldsystem: "
 
 
 class MonitorNode(StageNode):
@@ -34,7 +33,8 @@ class MonitorNode(StageNode):
         self.state = SystemState()
         self._server = watch_server(self.config, self.state)
         self.listen(topics.LEDGER, self.state.report)
-        self.listen(topics.DIAGNOSTICS, lambda array: take_diagnostics(self.state, array))
+        space = self.get_namespace()
+        self.listen(topics.DIAGNOSTICS, lambda array: take_diagnostics(self.state, array, space))
 
     def facts(self) -> dict[str, object]:
         return {"port": self._server.port}
@@ -44,12 +44,12 @@ class MonitorNode(StageNode):
         super().close()
 
 
-def take_diagnostics(state: SystemState, array: DiagnosticArray) -> None:
-    """Hand on what our nodes say; other diagnostics are left alone."""
+def take_diagnostics(state: SystemState, array: DiagnosticArray, namespace: str = "/") -> None:
+    """Hand on what our nodes in `namespace` say; other diagnostics are left alone."""
     for status in array.status:
-        if status.name.startswith(_PREFIX):
+        if stage := stage_of(status.name, namespace):
             state.diagnostics(
-                status.name.removeprefix(_PREFIX),
+                stage,
                 warned=_level(status) > _level(DiagnosticStatus),
                 message=status.message,
                 facts={value.key: value.value for value in status.values},
@@ -68,10 +68,11 @@ def watch(namespace: str, show: Callable[[SystemState], bool], period_s: float) 
     watch_for_lost_wakes()
     rclpy.init(signal_handler_options=rclpy.SignalHandlerOptions.NO)
     node, state = Node("watcher", namespace=namespace), SystemState()
+    space = node.get_namespace()
     links = [
         ReferenceSubscription(node, topics.LEDGER, state.report),
         ReferenceSubscription(
-            node, topics.DIAGNOSTICS, lambda array: take_diagnostics(state, array)
+            node, topics.DIAGNOSTICS, lambda array: take_diagnostics(state, array, space)
         ),
     ]
     try:
