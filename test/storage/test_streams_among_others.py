@@ -81,3 +81,16 @@ def test_a_recording_that_cannot_begin_lets_go_of_its_bag(context, tmp_path, mon
     assert verify(tmp_path / "first") == []
     assert node._on_start(StartRecording.Request(folder="next"), StartRecording.Response()).success
     finish_all([thread], 20.0)
+
+
+def test_a_further_stream_s_topic_is_left_out_by_its_own_name(context, tmp_path):
+    node, thread = recorder(context, tmp_path, exclude="/drone2/imu")
+    drone = Node("drone", context=context)
+    drone.create_publisher(topics.VIDEO.adapter.ros_type, "/drone2/camera/video", topics.VIDEO.qos)
+    wait_until(lambda: thread.failure or "drone2" in node._namespaces)
+    names = {node.resolve_topic_name(topic.name) for topic in node._topics}
+    finish_all([thread], 20.0)
+    drone.destroy_node()
+    assert thread.failure is None
+    assert {"/imu/data", "/drone2/camera/video"} <= names
+    assert "/drone2/imu/data" not in names

@@ -196,7 +196,7 @@ class RecorderNode(StageNode):
         if not taken:
             return
         name = self.resolve_topic_name(f"{namespace}/{PICTURES}" if namespace else PICTURES)
-        if self._bag is None or name in self._foreign:
+        if self._bag is None or name in self._foreign or name in self._unwanted:
             return
         if name not in self._picture_topics:
             log.info("recording %s, since no encoded video comes", name)
@@ -255,11 +255,13 @@ class RecorderNode(StageNode):
                 log.info("recording stream %s too", namespace)
                 chosen = filter(self._chosen, topics.OF_A_STREAM)
                 named = (topics.in_namespace(topic, namespace) for topic in chosen)
-                self._record(tuple(topic for topic in named if not self._is_foreign(topic)))
+                self._record(tuple(topic for topic in named if not self._is_left_out(topic)))
                 self._record_video(namespace)
 
-    def _is_foreign(self, topic: Topic[Any]) -> bool:
-        return self.resolve_topic_name(topic.name) in self._foreign
+    def _is_left_out(self, topic: Topic[Any]) -> bool:
+        """By its own name, in the stream's namespace; or since it is recorded already."""
+        name = self.resolve_topic_name(topic.name)
+        return name in self._foreign or name in self._unwanted
 
     def _look_for_foreign_topics(self) -> None:
         """Topics of other nodes that were asked for are recorded as they come."""
