@@ -14,13 +14,22 @@ pytest.importorskip("rclpy", reason="ROS is not set up: run these through `make 
 from worldsystem.app import App
 from worldsystem.cli import main
 from worldsystem.foreseen import check
-from worldsystem.graph import SIMULATOR, STAGES, Choice
+from worldsystem.graph import SIMULATOR, STAGES, Choice, simulator_parameters
 from worldsystem.pipeline import run_pipeline
 from worldsystem.separate import SeparateApp
 from worldsystem_core.config import Config
 from worldsystem_core.errors import WorldSystemError
 
 WRONG = {
+    "a token and a certificate that the drone does not have": (
+        {"extra": {"ingest": {"token_file": "t.json", "tls_certificate": "c.pem"}}},
+        r"past ingest\.tls_certificate and ingest\.token_file; .*wss://NAME:5001\?token=TOKEN",
+    ),
+    "a host that is empty": ({"extra": {"ingest": {"host": ""}}}, "host is empty"),
+    "a time without end": (
+        {"extra": {"ingest": {"stall_s": float("inf")}}},
+        "stall_s = inf is not a number",
+    ),
     "an unknown setting": ({"extra": {"mesher": {"voxl": 0.1}}}, "did you mean voxel?"),
     "a value out of its limits": ({"extra": {"mesher": {"threads": 0}}}, "threads = 0 is outside"),
     "text for a number": ({"extra": {"mesher": {"voxel": "fine"}}}, "must be float, not str"),
@@ -152,3 +161,11 @@ def test_a_stages_settings_are_those_that_its_node_reads(stage):
     assert issubclass(settings, Config)
     source = inspect.getsource(resolve_name(stage.plugin))
     assert re.search(rf'__init__\(\s*"{stage.name}", {settings.__name__},', source)
+
+
+@pytest.mark.parametrize(
+    ("host", "reached"), [("0.0.0.0", "127.0.0.1"), ("::1", "[::1]"), ("10.0.0.2", "10.0.0.2")]
+)
+def test_the_drone_is_told_the_host_that_the_server_listens_at(host, reached, tmp_path):
+    choice = Choice(out=tmp_path, extra={"ingest": {"host": host}})
+    assert simulator_parameters(choice)["url"] == f"ws://{reached}:5001"

@@ -105,3 +105,11 @@ def test_every_command_s_words_reach_a_terminal_without_our_letters(monkeypatch)
         main(["--help"])
     sys.stdout.flush()
     assert "COCO" in shown.getvalue().decode("latin-1")
+
+
+@pytest.mark.parametrize(("viewer", "name"), [("web", "web page"), ("foxglove", "Foxglove")])
+def test_the_heading_names_no_viewer_that_is_off(tmp_path, capsys, viewer, name):
+    StatusLine().heading(Choice(out=tmp_path))
+    assert name in capsys.readouterr().out
+    StatusLine().heading(Choice(out=tmp_path, extra={"viewer": {viewer: False}}))
+    assert name not in capsys.readouterr().out

@@ -9,6 +9,7 @@ from pkgutil import resolve_name
 from worldsystem.graph import SIMULATOR, Choice, is_served, simulator_parameters, stages
 from worldsystem_core.config import config_from, own_settings
 from worldsystem_core.errors import ConfigError
+from worldsystem_ingest.config import IngestConfig
 from worldsystem_ingest.source import check_address
 from worldsystem_slam3r.backend import check_name
 
@@ -19,7 +20,7 @@ def check(choice: Choice, *, composed: bool = True) -> None:
     ground truth that is not there, and another run's map where this one's is to be."""
     chosen = stages(choice, composed=composed)
     if choice.simulated:
-        _check_port(choice)
+        _check_server(choice)
         chosen.append((SIMULATOR, simulator_parameters(choice)))
     settings = {
         stage.name: config_from(resolve_name(stage.settings), own_settings(parameters))
@@ -50,13 +51,26 @@ def check_truth(choice: Choice, place: str) -> None:
         )
 
 
-def _check_port(choice: Choice) -> None:
-    """The simulator is told where to send to before the server has taken a port."""
-    told = choice.extra.get(SIMULATOR.name, {})
-    if choice.extra.get("ingest", {}).get("port") == 0 and "url" not in told:
+def _check_server(choice: Choice) -> None:
+    """The simulator is told where to send to before the server has taken a port, and has neither
+    a token nor the name that a certificate is for."""
+    if "url" in choice.extra.get(SIMULATOR.name, {}):
+        return
+    ingest = choice.extra.get("ingest", {})
+    port = ingest.get("port", IngestConfig.port)
+    if port == 0:
         raise ConfigError(
             "ingest.port=0 is any free port, which the simulator would not know; choose one, as "
             "ingest.port=5002"
+        )
+    guards = [name for name in ("tls_certificate", "token_file") if ingest.get(name)]
+    if guards:
+        place = f"wss://NAME:{port}" if "tls_certificate" in guards else f"ws://127.0.0.1:{port}"
+        token = "?token=TOKEN" if "token_file" in guards else ""
+        raise ConfigError(
+            f"the simulator does not get past {' and '.join(f'ingest.{name}' for name in guards)}; "
+            f"tell it how, as --set 'simulator.url={place}{token}' (NAME: the certificate's, which "
+            "SSL_CERT_FILE=cert.pem has trusted if it is one of your own)"
         )
 
 

@@ -16,6 +16,7 @@ from worldsystem_core.shown_url import without_secrets
 from worldsystem_ingest.config import IngestConfig
 from worldsystem_mesh.config import MeshConfig
 from worldsystem_slam3r.config import Slam3rConfig
+from worldsystem_viewer.addresses import reached_at
 
 SIMULATOR_SOURCE = "sim"
 SIMULATED_S = 60.0
@@ -218,11 +219,12 @@ def stages(choice: Choice, *, composed: bool = True) -> list[tuple[Stage, Parame
 
 def simulator_parameters(choice: Choice) -> Parameters:
     """Parameters of the simulator, which is always a process of its own, as a drone would be."""
-    port = choice.extra.get("ingest", {}).get("port", IngestConfig.port)
+    ingest = choice.extra.get("ingest", {})
+    host = reached_at(str(ingest.get("host", IngestConfig.host)))
     given: Parameters = {
         "flight": choice.flight,
         "duration_s": choice.duration_s,
-        "url": f"ws://127.0.0.1:{port}",
+        "url": f"ws://{host}:{ingest.get('port', IngestConfig.port)}",
         "out": str(choice.truth_folder),
     }
     return given | choice.extra.get(SIMULATOR.name, {})

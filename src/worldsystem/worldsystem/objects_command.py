@@ -12,6 +12,7 @@ from worldsystem.namespace_option import add_namespace
 from worldsystem_segment.query import Answer
 
 _NOTHING = 1
+_MOST = 2**32 - 1  # what the services' fields hold
 
 
 def add_objects(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -26,18 +27,25 @@ def add_objects(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     )
     find.add_argument("text", nargs="*", metavar="TEXT")
     find.add_argument("--near", type=float, nargs=3, metavar=("X", "Y", "Z"), help="from here")
-    find.add_argument("--limit", type=int, default=0, help="at most so many")
+    find.add_argument("--limit", type=_amount, default=0, help="at most so many")
     find.add_argument("--map", type=Path, help="a saved map instead of the system that runs")
     find.set_defaults(command=_find)
     prompt = actions.add_parser("prompt", help="report only what these phrases ask for")
     prompt.add_argument("text", nargs="*", metavar="TEXT", help="as 'red box @0.6. ball'")
     prompt.set_defaults(command=_prompt)
     identify = actions.add_parser("identify", help="ask the configured service what one is")
-    identify.add_argument("id", type=int)
+    identify.add_argument("id", type=_amount)
     identify.add_argument("--again", action="store_true", help="even where an answer is kept")
     identify.set_defaults(command=_identify)
     for action in (find, prompt, identify):
         add_namespace(action)
+
+
+def _amount(text: str) -> int:
+    number = int(text)
+    if not 0 <= number <= _MOST:
+        raise argparse.ArgumentTypeError(f"{number} is no number from 0 to {_MOST}")
+    return number
 
 
 def _find(options: argparse.Namespace) -> int:

@@ -41,15 +41,17 @@ class StatusLine:
         if choice.viewer:
             viewer = config_from(ViewerConfig, own_settings(given["viewer"]))
             host, s = reached_at(viewer.host), "s" if viewer.tls_certificate else ""
-            lines.append(f"  web page   http{s}://{host}:{viewer.web_port}")
-            lines.append(f"  Foxglove   ws{s}://{host}:{viewer.foxglove_port}")
+            if viewer.web:
+                lines.append(f"  web page   http{s}://{host}:{viewer.web_port}")
+            if viewer.foxglove:
+                lines.append(f"  Foxglove   ws{s}://{host}:{viewer.foxglove_port}")
             if viewer.rerun and viewer.rerun_serve:
                 proxy = quote(f"rerun+http://{host}:{viewer.rerun_port}/proxy", safe="")
                 lines.append(f"  Rerun      http://{host}:{viewer.rerun_web_port}/?url={proxy}")
         if choice.simulated:
             ingest = config_from(IngestConfig, own_settings(given["ingest"]))
             s = "s" if ingest.tls_certificate else ""
-            lines.append(f"  video      ws{s}://127.0.0.1:{ingest.port}/ws/video")
+            lines.append(f"  video      ws{s}://{reached_at(ingest.host)}:{ingest.port}/ws/video")
         if domain:
             lines.append(f"  DDS domain {domain}: put ROS_DOMAIN_ID={domain} before other commands")
         lines.append(f"  run        {choice.out}    (Ctrl-C ends it in order)")

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from difflib import get_close_matches
@@ -52,8 +53,13 @@ class Config:
 
     def _check_limits(self, name: str, value: Any, meta: Any) -> None:
         low, high, choices = meta.get("low"), meta.get("high"), meta.get("choices")
-        if value != value:  # NaN, which lies outside no limits
+        if isinstance(value, float) and not math.isfinite(value):  # NaN lies outside no limits
             raise ConfigError(f"{type(self).__name__}.{name} = {value!r} is not a number; set one")
+        if name.endswith("host") and not value:
+            raise ConfigError(
+                f"{type(self).__name__}.{name} is empty, which would be every network; set "
+                "127.0.0.1, or 0.0.0.0 for every network"
+            )
         if (low is not None and value < low) or (high is not None and value > high):
             raise ConfigError(
                 f"{type(self).__name__}.{name} = {value!r} is outside [{low}, {high}]"
