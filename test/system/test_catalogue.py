@@ -196,3 +196,15 @@ def test_a_file_that_goes_while_runs_are_listed_is_left_out(base, monkeypatch):
     monkeypatch.setattr(Path, "is_file", is_file)
     assert [run.name for run in read_runs(base)] == ["new", "middle", "old"]
     assert not beside.exists()
+
+
+def test_what_a_run_without_a_summary_came_to_is_not_known_and_not_nothing(base):
+    (base / "killed" / "bag").mkdir(parents=True)
+    killed = find_run(base, "killed")
+    text = comparison([find_run(base, "middle"), killed])
+    for name in ("duration_s", "keyframes", "triangles", "dropped"):
+        assert re.search(rf"^{name} +\S+ +– *$", text, re.MULTILINE)
+    assert "-100" not in text
+    for told in (text, details(killed)):
+        assert "bag recover" in told
+    assert "keyframes" not in details(killed)

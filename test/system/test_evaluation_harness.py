@@ -14,7 +14,7 @@ from evo.core import metrics
 from evo.core.trajectory import PoseTrajectory3D
 
 from worldsystem.cli import main
-from worldsystem.evaluation import selfcheck
+from worldsystem.evaluation import outcome, selfcheck
 from worldsystem.evaluation.cloud import evaluate_cloud, read_surface
 from worldsystem.evaluation.compare import evaluate
 from worldsystem.evaluation.datasets import truth_at
@@ -354,3 +354,30 @@ def test_an_estimate_without_rotations_is_refused_by_name(tmp_path, capsys):
     path.write_text("t_s,n_m,e_m,d_m\n0,0,0,0\n1,1,0,0\n2,1,1,0\n3,0,1,0\n")
     assert main(["eval", str(path), str(path)]) == 2
     assert "gps.csv tells no rotations" in capsys.readouterr().err
+
+
+def test_a_true_mesh_of_few_triangles_is_asked_for_all_over_and_not_at_its_corners(tmp_path):
+    write_ply(tmp_path / "wall.ply", _wall())
+    write_tum(tmp_path / "truth.tum", orbit())
+    truth = truth_at(tmp_path / "truth.tum", mesh=tmp_path / "wall.ply")
+    found = evaluate(orbit(), _wall(0.5), truth, thresholds=(0.05,))
+    assert found.surfaces[0].recall == pytest.approx(0.302, abs=0.01)  # a quarter, and 5 cm more
+
+
+def test_the_plots_of_errors_are_of_the_path_as_it_was_placed(tmp_path, monkeypatch):
+    shown = []
+
+    def chart(_, errors, unit):
+        shown.append(errors)
+        return b""
+
+    monkeypatch.setattr(outcome, "error_chart", chart)
+    monkeypatch.setattr(outcome, "error_path_chart", chart)
+    truth, half = orbit(), orbit()
+    half.world_from_cam[:, :3, 3] *= 0.5
+    found = evaluate(half, Mesh.empty(), GroundTruth(poses=truth), alignment="se3")
+    outcome.write_evaluation(found, tmp_path)
+    assert found.path.ate_se3 > 0.1
+    for errors in shown:
+        assert np.sqrt(np.mean(errors**2)) == pytest.approx(found.path.ate_se3)
+    assert len(shown) == 2

@@ -175,3 +175,16 @@ def test_a_path_of_before_is_not_joined_with_one_in_another_unit():
     observer.path(replace(path_at(3, 4), scale=ScaleState.METRIC))
     assert observer.poses.scale is ScaleState.METRIC
     assert observer.poses.stamps_ns.tolist() == [3, 4]
+
+
+def test_the_latency_over_the_run_is_of_what_came_last_and_not_of_all_before():
+    observer, mapped = Observer(), LatencyHistogram()
+    for delay_s, count in ((0.1, 100), (5.0, 10)):
+        for _ in range(count):
+            mapped.add(delay_s)
+        told = replace(report("mesher", 1, 110, 110), latency_counts=tuple(mapped.counts()))
+        observer.stage(told)
+        observer.tick()
+    observer.tick()  # nothing came since
+    shown = [sample.latency_s for sample in observer.samples]
+    assert shown == pytest.approx([0.1, 5.0, 5.0], rel=0.25)

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from plain_keyframe import plain_keyframe
 
@@ -41,3 +43,17 @@ def test_keyframes_that_a_slow_reporter_lost_are_expected_of_the_mesher_too(cont
         thread.stop()
         reporter.close()
         stage.destroy_node()
+
+
+def test_a_named_truth_that_cannot_be_read_is_told_in_the_report(context, tmp_path):
+    place = tmp_path / "no_data_set"
+    place.mkdir()
+    given = {"folder": str(tmp_path / "run"), "truth": str(place)}
+    parameters = [rclpy.parameter.Parameter(name, value=value) for name, value in given.items()]
+    reporter = ReporterNode(context=context, parameter_overrides=parameters)
+    try:
+        reporter.input_ended()
+        notes = json.loads((tmp_path / "run" / "summary.json").read_text())["notes"]
+        assert any("no_data_set" in note and "cannot be read" in note for note in notes)
+    finally:
+        reporter.close()

@@ -107,13 +107,14 @@ class ReporterNode(StageNode):
 
         self._surface.close()
         log.info("writing the report to %s", self.folder)
+        truth, problem = read_truth(self.config.truth)
         run = self.observer.record(
             self.folder,
             source=self.config.source,
             backend=self._backend(),
-            truth=read_truth(self.config.truth),
+            truth=truth,
             frames_sent=frames_sent(self.config.truth, self.config.source),
-            notes=tuple(self.notes),
+            notes=(*self.notes, *filter(None, (problem,))),
         )
         write_outputs(run, report=self.config.report)
 

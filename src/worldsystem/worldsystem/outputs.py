@@ -48,12 +48,15 @@ def write_outputs(run: RunRecord, *, report: bool = True) -> None:
         raise failures[0]
 
 
-def read_truth(place: str) -> GroundTruth | None:
-    """Ground truth from any place that `worldsystem eval` knows; None when there is none."""
+def read_truth(place: str) -> tuple[GroundTruth | None, str]:
+    """Ground truth from any place that `worldsystem eval` knows; None when there is none.
+
+    With it a sentence for the report: why what was named cannot be read, or nothing.
+    """
     if not place:
-        return None
+        return None, ""
     try:
-        return truth_at(Path(place))
+        return truth_at(Path(place)), ""
     except (OSError, ValueError, KeyError, WorldSystemError) as error:
         log.warning("no ground truth from %s: %s", place, error)
-        return None
+        return None, f"The ground truth that was named cannot be read: {error}."

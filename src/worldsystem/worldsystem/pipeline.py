@@ -246,13 +246,14 @@ def _run(choice: Choice, pipeline: Pipeline, truth: str) -> None:
 
 def _write(choice: Choice, pipeline: Pipeline, truth: str, broken: str | None) -> None:
     place = truth or str(choice.truth_folder or "")
+    known, problem = read_truth(place)
     run = pipeline.observer.record(
         choice.out,
         source=choice.source,
         backend=pipeline.backend_name,
-        truth=read_truth(place),
+        truth=known,
         frames_sent=frames_sent(place, choice.source),
-        notes=tuple(note for note in (pipeline.backend_note, broken) if note),
+        notes=tuple(note for note in (pipeline.backend_note, broken, problem) if note),
     )
     write_outputs(run)
 

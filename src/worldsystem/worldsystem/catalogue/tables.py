@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from worldsystem.catalogue.runs import Run
 
@@ -17,10 +17,8 @@ def listing(runs: list[Run]) -> str:
     width = max(len(run.name) for run in runs)
     lines = []
     for run in runs:
-        if run.going_on:
-            how = "being recorded now"
-        elif run.unfinished:
-            how = "unfinished: no summary; try `worldsystem bag recover` on its bag"
+        if run.going_on or run.unfinished:
+            how = _pending(run)
         else:
             tracked = run.figures.get("tracked_percent")
             share = "" if tracked is None else f"{tracked:4.0f} % tracked, "
@@ -31,9 +29,13 @@ def listing(runs: list[Run]) -> str:
 
 def details(run: Run) -> str:
     """Everything known of one run."""
+    started = f"{run.started:%Y-%m-%d %H:%M:%S} UTC"
+    if run.unfinished:
+        known = [("folder", run.folder), ("started", started), ("size", _size(run))]
+        return _lines([*known, ("state", _pending(run))])
     rows: list[tuple[str, object]] = [
         ("folder", run.folder),
-        ("started", f"{run.started:%Y-%m-%d %H:%M:%S} UTC"),
+        ("started", started),
         ("duration", f"{run.duration_s:.1f} s"),
         ("source", run.source),
         ("back-end", run.backend),
@@ -44,17 +46,21 @@ def details(run: Run) -> str:
         *((name, f"{value:.4g}") for name, value in run.figures.items()),
         *((f"dropped {reason}", count) for reason, count in run.dropped.items()),
     ]
+    return _lines(rows)
+
+
+def _lines(rows: Iterable[tuple[str, object]]) -> str:
     return "\n".join(f"{name:24s} {value}" for name, value in rows)
 
 
 def comparison(runs: list[Run]) -> str:
     """Figures side by side; the last column is the last run's change against the first."""
     readers: dict[str, Callable[[Run], float | None]] = {
-        "duration_s": lambda run: run.duration_s,
-        "keyframes": lambda run: float(run.keyframes),
-        "triangles": lambda run: float(run.triangles),
+        "duration_s": _of_summary(lambda run: run.duration_s),
+        "keyframes": _of_summary(lambda run: float(run.keyframes)),
+        "triangles": _of_summary(lambda run: float(run.triangles)),
         **{name: _figure(name) for name in _FIGURES},
-        "dropped": lambda run: float(sum(run.dropped.values())),
+        "dropped": _of_summary(lambda run: float(sum(run.dropped.values()))),
     }
     width = max(12, *(len(run.name) for run in runs))
     lines = [f"{'':22s}" + "".join(f"{run.name:>{width + 2}s}" for run in runs) + "    change"]
@@ -62,7 +68,20 @@ def comparison(runs: list[Run]) -> str:
         values = [read(run) for run in runs]
         cells = "".join(f"{_number(value):>{width + 2}s}" for value in values)
         lines.append(f"{name:22s}{cells}{_change(values[0], values[-1]):>10s}")
+    lines += [f"{run.name}: {_pending(run)}" for run in runs if run.unfinished]
     return "\n".join(lines)
+
+
+def _pending(run: Run) -> str:
+    """Why a run has no summary yet, or never will."""
+    if run.going_on:
+        return "being recorded now"
+    return "unfinished: no summary; try `worldsystem bag recover` on its bag"
+
+
+def _of_summary(read: Callable[[Run], float]) -> Callable[[Run], float | None]:
+    """What a run without a summary does not tell."""
+    return lambda run: None if run.unfinished else read(run)
 
 
 def _figure(name: str) -> Callable[[Run], float | None]:

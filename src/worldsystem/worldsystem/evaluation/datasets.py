@@ -12,6 +12,7 @@ from jaxtyping import Float32
 
 from worldsystem.evaluation.cloud import read_surface
 from worldsystem.evaluation.replica import REPLICA, replica_mesh
+from worldsystem.evaluation.surface import area_samples
 from worldsystem.evaluation.truth import GroundTruth
 from worldsystem.evaluation.truth_files import (
     from_simulator,
@@ -34,6 +35,7 @@ DEPTH_FRAMES = 120
 DEPTH_STRIDE = 2
 FAR_M = 10.0
 TRUTH_CELL_M = 0.01
+SEEN_SAMPLES = 200_000
 STAMP_REACH_NS = 20_000_000
 
 
@@ -50,7 +52,8 @@ def truth_at(place: Path, *, mesh: Path | None = None) -> GroundTruth:
 def _with_surface(truth: GroundTruth, path: Path) -> GroundTruth:
     """`truth` with the mesh or the cloud in `path`; points without a place, as in scans, are none.
 
-    What the camera saw stays where it is known, unless there is a cloud alone.
+    What the camera saw stays where it is known, unless there is a cloud alone. Where it is not, all
+    of a mesh counts, each piece by its area, however large its triangles are.
     """
     surface = read_surface(path)
     known = surface.vertices[np.isfinite(surface.vertices).all(axis=1)]
@@ -58,8 +61,11 @@ def _with_surface(truth: GroundTruth, path: Path) -> GroundTruth:
         raise SourceError(f"no point of {path} has a position")
     if not len(surface.faces):
         return replace(truth, mesh=None, seen_points=known)
-    seen = known if truth.seen_points is None else truth.seen_points
-    return replace(truth, mesh=surface, seen_points=seen)
+    if truth.seen_points is not None:
+        return replace(truth, mesh=surface)
+    samples, diameter = area_samples(surface, SEEN_SAMPLES), np.linalg.norm(np.ptp(known, axis=0))
+    seen = samples if len(samples) else known  # of triangles without area
+    return replace(truth, mesh=surface, seen_points=seen, diameter=float(diameter))
 
 
 def _truth(place: Path) -> GroundTruth:

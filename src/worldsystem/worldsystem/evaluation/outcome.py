@@ -18,6 +18,7 @@ from worldsystem.charts.figures import (
 )
 from worldsystem.charts.views import upright_from_world, vertical
 from worldsystem.evaluation.compare import Evaluation
+from worldsystem.evaluation.protocols import nearest
 from worldsystem.evaluation.surface import SurfaceDistance
 from worldsystem.measured_json import write_measured
 from worldsystem_core.surface import Mesh
@@ -131,11 +132,14 @@ def _charts(evaluation: Evaluation) -> dict[str, bytes]:
     origin = truth.positions[0]
     estimate = (evaluation.aligned.positions - origin) @ upright.T
     at = np.searchsorted(evaluation.aligned.stamps_ns, path.stamps_ns)
+    true_positions = truth.positions[nearest(truth.stamps_ns, path.stamps_ns)]
+    # of the path as it is drawn: `path.errors` are those with the scale fitted
+    errors = np.linalg.norm(evaluation.aligned.positions[at] - true_positions, axis=1)
     t_s = ((path.stamps_ns - path.stamps_ns[0]) * 1e-9).tolist()
     return {
         "trajectory.png": trajectory_chart(estimate, (truth.positions - origin) @ upright.T, "u"),
-        "error_over_time.png": error_chart(t_s, path.errors, "u"),
-        "error_along_path.png": error_path_chart(estimate[at], path.errors, "u"),
+        "error_over_time.png": error_chart(t_s, errors, "u"),
+        "error_along_path.png": error_path_chart(estimate[at], errors, "u"),
         **_heat_chart(evaluation),
     }
 

@@ -147,7 +147,7 @@ def _notes(
             "A metric source (GPS, a phone's odometry, a printed marker) would fix it."
         )
     if record.truth is None:
-        notes.append("There is no ground truth for this run: the path and the mesh are not judged.")
+        notes.append("Without ground truth the path and the mesh are not judged.")
     if trajectory is not None:
         notes += _trajectory_notes(trajectory)
     if surface is not None:
