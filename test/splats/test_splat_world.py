@@ -13,6 +13,8 @@ from splat_scenes import CAMERA, rounds, wall_seen_from
 from worldsystem_core.geometry.sim3 import Sim3
 from worldsystem_core.reconstruction import Successor
 from worldsystem_core.splats.coverage import Coverage, areas, widths
+from worldsystem_core.splats.discs import discs_from_pointmap
+from worldsystem_core.splats.gaussians import matrices_of, quaternions_wxyz
 from worldsystem_core.splats.raster import draw
 from worldsystem_core.splats.voxel_kernels import LEVELS
 from worldsystem_core.splats.world import SplatWorld
@@ -307,3 +309,24 @@ def test_the_splats_that_thinning_left_count_for_what_they_cover_now():
     for chunk in world.chunks.values():
         np.testing.assert_allclose(chunk.area, areas(chunk.gaussians), rtol=1e-4)
         np.testing.assert_array_equal(chunk.levels, levels(widths(chunk.gaussians)))
+
+
+def thin_along(discs, axis):
+    """The same Gaussians with their axes in another order, as a network may tell them."""
+    order = (np.arange(3) + 2 - axis) % 3
+    rotations = quaternions_wxyz(matrices_of(discs.rotations)[:, :, order])
+    return replace(discs, scales=discs.scales[:, order], rotations=rotations)
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_a_networks_gaussians_may_be_thin_along_any_of_their_axes(axis):
+    """They cover as much as discs do, and thinning makes none of them thicker."""
+    world, other = SplatWorld(most_splats=2000), SplatWorld(most_splats=2000)
+    for number, x in enumerate([0.0, 0.02, 20.0]):
+        keyframe = wall_seen_from([x, 0, 0.5 * x], number)
+        discs = discs_from_pointmap(keyframe.pointmap, keyframe.rgb, keyframe.confidence)
+        added = world.add_gaussians(keyframe, discs)
+        assert other.add_gaussians(keyframe, thin_along(discs, axis)) == added
+    assert other.thinned == world.thinned > 0
+    scales, others = (np.sort(each.gaussians().scales, axis=1) for each in (world, other))
+    np.testing.assert_allclose(others, scales, rtol=1e-6)

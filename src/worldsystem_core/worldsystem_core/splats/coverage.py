@@ -8,6 +8,8 @@ look-up tells whether a new splat shows anything that is not there as finely alr
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int64
 
@@ -97,10 +99,28 @@ def _placed(
 
 def areas(gaussians: Gaussians) -> Float32[np.ndarray, "n"]:
     """The surface that each disc stands for [square units]."""
-    return np.asarray(gaussians.scales[:, 0] * gaussians.scales[:, 1] / np.float32(WIDTH**2))
+    narrow, wide = _ways_across(gaussians)
+    return np.asarray(narrow * wide / np.float32(WIDTH**2))
 
 
 def widths(gaussians: Gaussians) -> Float32[np.ndarray, "n"]:
     """The narrower way across the pixel that each disc stands for."""
-    narrow = np.minimum(gaussians.scales[:, 0], gaussians.scales[:, 1])
+    narrow, _ = _ways_across(gaussians)
     return np.asarray(narrow / np.float32(WIDTH))
+
+
+def widened(gaussians: Gaussians) -> Gaussians:
+    """The same discs with twice the area; none is thicker."""
+    thin = gaussians.scales.argmin(axis=1)[:, None] == np.arange(3)
+    wider = np.float32(np.sqrt(2)) * gaussians.scales
+    return replace(gaussians, scales=np.where(thin, gaussians.scales, wider))
+
+
+def _ways_across(
+    gaussians: Gaussians,
+) -> tuple[Float32[np.ndarray, "n"], Float32[np.ndarray, "n"]]:
+    """The two larger standard deviations, narrower first. The least is the thickness: our discs'
+    third, but a network's any."""
+    a, b, c = gaussians.scales.T
+    low, high = np.minimum(a, b), np.maximum(a, b)
+    return np.maximum(low, np.minimum(high, c)), np.maximum(high, c)

@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float32, Float64, Int64
 from worldsystem_core.geometry.sim3 import Sim3
 from worldsystem_core.reconstruction import Keyframe, Successor
 from worldsystem_core.splats.chunk import Chunk
-from worldsystem_core.splats.coverage import Coverage, areas, widths
+from worldsystem_core.splats.coverage import Coverage, areas, widened, widths
 from worldsystem_core.splats.discs import SurfacePoints, discs_at
 from worldsystem_core.splats.gaussians import Gaussians
 from worldsystem_core.splats.heirs import Heirs
@@ -297,9 +297,7 @@ class SplatWorld:
             goes = _every_second(chunk.gaussians)
             self.thinned += int(goes.sum())
             self._drop(chunk, goes)
-            wider = chunk.gaussians.scales * np.array([np.sqrt(2), np.sqrt(2), 1], np.float32)
-            kept = chunk.gaussians
-            chunk.gaussians = Gaussians(kept.means, wider, kept.rotations, kept.rgb, kept.opacities)
+            chunk.gaussians = widened(chunk.gaussians)
             if chunk.id in self.chunks:
                 self._recount(chunk, 0.0)
 
