@@ -321,3 +321,17 @@ def test_a_disk_that_fills_up_is_left_without_half_a_file(tmp_path, monkeypatch)
     with pytest.raises(ExportError, match="No space left"):
         save_mesh(tmp_path / "a.glb", plane(2))
     assert not list(tmp_path.iterdir())
+
+
+def test_an_obj_appears_after_what_it_refers_to(tmp_path, monkeypatch):
+    """Whoever waits for the file finds its material and its picture."""
+    written, write_whole = [], files.write_whole
+
+    def noted(path: Path, content: bytes) -> None:
+        written.append(path.name)
+        write_whole(path, content)
+
+    monkeypatch.setattr(files, "write_whole", noted)
+    save_mesh(tmp_path / "a.obj", plane(8), photos=PHOTOS)
+    assert sorted(written) == ["a.mtl", "a.obj", "a.png"]
+    assert written[-1] == "a.obj"

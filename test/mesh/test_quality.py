@@ -273,3 +273,16 @@ def test_a_camera_that_was_never_seen_is_still(make_mesher, make_quality):
     assert quality.method == "ball_pivoting"
     assert quality.camera_speed == 0.0
     assert quality.step(0) is None
+
+
+@pytest.mark.parametrize(("side", "kept"), [(4, 256), (8, 51), (16, 27)])
+def test_of_larger_regions_fewer_fields_are_kept(make_mesher, monkeypatch, side, kept):
+    """At 16 blocks an edge a field takes 12.9 MB."""
+    field = RegionField(np.zeros((1, 1, 1), np.float16), np.zeros((1, 1, 1, 3), np.uint8))
+    config = MeshConfig(**SETTINGS, method_region_blocks=side)
+    quality = QualityPass(config, make_mesher(**SETTINGS))
+    monkeypatch.setattr(quality, "_shown", lambda region, stamp_ns: None)
+    for x in range(300):
+        quality._finished((x, 0, 0), "poisson", MethodResult(field, 0.0), 0)
+    assert len(quality._blend.fields) == kept
+    quality.close()

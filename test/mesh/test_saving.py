@@ -148,3 +148,17 @@ def test_surface_that_finds_no_room_is_a_problem_while_it_lasts(
         monkeypatch.undo()
     assert [bool(problem) for problem in problems] == [False, True, False, True]
     assert "memory_mb" in problems[1]
+
+
+def test_a_glb_of_a_scene_has_the_first_cameras_up_for_up(
+    make_mesher, make_services, plane_keyframes, tmp_path
+):
+    """`scene` is that camera's frame, y down and z ahead; glTF has y up and z behind."""
+    mesher = make_mesher(min_weight=0.5)
+    mesher.integrate(plane_keyframes(1)[0])
+    mesher.extract(0)
+    services, path = make_services(mesher), tmp_path / "plane.glb"
+    services.save(path)
+    services._saving.join(30.0)
+    read = trimesh.load(path, process=False, force="mesh")
+    np.testing.assert_array_equal(read.vertices, mesher.mesh().vertices * [1, -1, -1])

@@ -13,7 +13,7 @@ from worldsystem_core.frames import Camera
 from worldsystem_core.surface import Mesh
 from worldsystem_mesh.export.files import FORMATS, save_mesh
 from worldsystem_mesh.export.textured import Photo
-from worldsystem_storage.export.place import output_file
+from worldsystem_storage.export.place import surface_file
 from worldsystem_storage.export.recorded import RecordedKeyframe, RecordedRun
 
 MOST_PHOTOS = 64
@@ -29,6 +29,7 @@ def export_surface(run: Path, format: str, out: Path, *, max_faces: int, texture
     if f".{format}" not in FORMATS:
         known = ", ".join(ending.removeprefix(".") for ending in FORMATS)
         raise WorldSystemError(f"--faces and --texture are for {known}, not for '{format}'")
+    path = surface_file(out, format)
     recorded = RecordedRun(run)
     loaded = trimesh.load(recorded.mesh_file, process=False)
     mesh = Mesh(
@@ -42,8 +43,8 @@ def export_surface(run: Path, format: str, out: Path, *, max_faces: int, texture
         photos = [_photo(keyframe) for keyframe in recorded.keyframes[::step]]
         if not photos:
             raise WorldSystemError(f"{run} holds no keyframes to make a texture of; drop --texture")
-    path = output_file(out, f"mesh.{format}")
-    return save_mesh(path, mesh, max_faces=max_faces, photos=photos).files[0]
+    scale = recorded.mesh_scale
+    return save_mesh(path, mesh, max_faces=max_faces, photos=photos, scale=scale).files[0]
 
 
 def _photo(keyframe: RecordedKeyframe) -> Photo:

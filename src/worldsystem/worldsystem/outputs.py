@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from worldsystem.evaluation.datasets import truth_at
@@ -12,6 +14,7 @@ from worldsystem.evaluation.truth import GroundTruth
 from worldsystem.report.page import write_report
 from worldsystem.report.record import RunRecord
 from worldsystem_core.errors import WorldSystemError
+from worldsystem_core.surface import Mesh
 from worldsystem_core.trajectory import write_tum
 from worldsystem_storage.errors import StorageError
 from worldsystem_storage.mesh_files import write_glb, write_ply
@@ -31,7 +34,11 @@ def write_outputs(run: RunRecord, *, report: bool = True) -> None:
         write_tum(run.folder / "trajectory.tum", run.poses)
     except OSError as error:
         failures.append(StorageError(f"trajectory.tum cannot be written: {error}"))
-    for name, write in (("mesh.ply", write_ply), ("mesh.glb", write_glb)):
+    writers: dict[str, Callable[[Path, Mesh], None]] = {
+        "mesh.ply": write_ply,
+        "mesh.glb": partial(write_glb, scale=run.scale),
+    }
+    for name, write in writers.items():
         try:
             if len(run.mesh.faces):
                 write(run.folder / name, run.mesh)

@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32, Float64, Int32, UInt8
 
+from worldsystem_core.reconstruction import ScaleState
+
 _JSON, _BIN = 0x4E4F534A, 0x004E4942
 _FLOAT, _U16, _U32 = 5126, 5123, 5125
 _ARRAY_BUFFER, _ELEMENT_ARRAY_BUFFER = 34962, 34963
@@ -124,6 +126,16 @@ def y_up_from_z_up(vertices: Float32[np.ndarray, "v 3"]) -> Float32[np.ndarray, 
     """glTF's axes from the map's, -90° about x: `(x, y, z)` becomes `(x, z, -y)`."""
     turned = np.stack([vertices[:, 0], vertices[:, 2], -vertices[:, 1]], axis=-1)
     return turned.astype(np.float32, copy=False)
+
+
+def y_up_from_world(
+    vertices: Float32[np.ndarray, "v 3"], scale: ScaleState
+) -> Float32[np.ndarray, "v 3"]:
+    """glTF's axes from the world's. `map` is z up; `scene` is the first camera's frame, y down and
+    z ahead, which is turned by 180° about x: `(x, y, z)` becomes `(x, -y, -z)`."""
+    if scale is ScaleState.METRIC:
+        return y_up_from_z_up(vertices)
+    return np.asarray(vertices * np.array([1.0, -1.0, -1.0], np.float32), np.float32)
 
 
 def linear_from_srgb(colours: UInt8[np.ndarray, "v 3"]) -> Float64[np.ndarray, "v 3"]:

@@ -124,11 +124,11 @@ class MeshServices:
         surface = self._mesher.snapshot()
         if not surface.face_count:
             raise ExportError(f"{path} not written: there is no surface yet")
-        views = self._views_of_photos() if texture else None
+        views, scale = self._views_of_photos() if texture else None, self._mesher.scale
 
         def write() -> None:
             photos = None if views is None else [_photo(view) for view in views]
-            save_mesh(path, surface.mesh(), max_faces=max_faces, photos=photos)
+            save_mesh(path, surface.mesh(), max_faces=max_faces, photos=photos, scale=scale)
 
         self._saving = threading.Thread(target=_logged, args=(write, path), name="mesh_saving")
         self._saving.start()

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from worldsystem_core.gltf import UNLIT, GlbArrays, y_up_from_z_up
+from worldsystem_core.gltf import UNLIT, GlbArrays, y_up_from_world
+from worldsystem_core.reconstruction import ScaleState
 from worldsystem_core.surface import Mesh, fault_of
 from worldsystem_core.whole_file import write_whole
 from worldsystem_storage.errors import StorageError
@@ -40,11 +41,12 @@ def write_ply(path: Path, mesh: Mesh) -> None:
     _save(path, header.encode() + vertices.tobytes() + faces.tobytes())
 
 
-def write_glb(path: Path, mesh: Mesh) -> None:
+def write_glb(path: Path, mesh: Mesh, scale: ScaleState = ScaleState.METRIC) -> None:
     """Write `mesh` as binary glTF 2.0.
 
-    glTF is y-up and the map z-up, so the vertices are turned by -90° about x:
-    `(x, y, z)` becomes `(x, z, -y)`. glTF's colours are linear, a picture's are sRGB: they are
+    glTF is y-up: vertices of `map`, which is z-up, are turned by -90° about x, `(x, y, z)` becomes
+    `(x, z, -y)`; those of `scene`, the first camera's frame, by 180°: `(x, -y, -z)`. `scale` says
+    which it is. glTF's colours are linear, a picture's are sRGB: they are
     converted and kept in 16 bits. The material is unlit and double-sided: the colours already hold
     the light. Raises `StorageError` for an empty mesh, which glTF cannot express, for a vertex
     that is not finite, and when the file cannot be written.
@@ -54,7 +56,7 @@ def write_glb(path: Path, mesh: Mesh) -> None:
     _check(mesh)
     arrays = GlbArrays()
     attributes = {
-        "POSITION": arrays.positions(y_up_from_z_up(mesh.vertices)),
+        "POSITION": arrays.positions(y_up_from_world(mesh.vertices, scale)),
         "COLOR_0": arrays.colours(mesh.colours),
     }
     primitive = {"attributes": attributes, "indices": arrays.triangles(mesh.faces)}

@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from worldsystem_core.errors import BackendError, WorldSystemError
+from worldsystem_core.reconstruction import ScaleState
 from worldsystem_core.surface import Mesh, fault_of
 from worldsystem_core.whole_file import write_whole
 from worldsystem_mesh.export.atlas import textured
@@ -36,14 +37,20 @@ class Written:
 
 
 def save_mesh(
-    path: Path, mesh: Mesh, *, max_faces: int = 0, photos: Sequence[Photo] | None = None
+    path: Path,
+    mesh: Mesh,
+    *,
+    max_faces: int = 0,
+    photos: Sequence[Photo] | None = None,
+    scale: ScaleState = ScaleState.METRIC,
 ) -> Written:
     """Write `mesh` to `path`, decimated to `max_faces` (0: as it is), textured from `photos`.
 
-    Vertices are in the map's frame and unit, but in glb, which is y-up. Without `photos` colours
-    are at the vertices. A file appears whole or not at all. Raises `ExportError` for an unknown
-    ending, a mesh that is empty, not finite or not whole, a texture in ply, when decimation fails
-    or leaves no face, and when a file cannot be written.
+    Vertices are in the world's frame and unit, but in glb, which is y-up: `scale` says whether the
+    world is `map` or `scene`. Without `photos` colours are at the vertices. A file appears whole or
+    not at all. Raises `ExportError` for an unknown ending, a mesh that is empty, not finite or not
+    whole, a texture in ply, when decimation fails or leaves no face, and when a file cannot be
+    written.
     """
     _check(path, mesh, with_texture=photos is not None)
     try:
@@ -55,8 +62,9 @@ def save_mesh(
             f"{path} not written: max_faces = {max_faces} leaves no surface; allow more"
         )
     made = mesh if photos is None else textured(mesh, photos)
-    contents = {path: glb_bytes(made)} if path.suffix == ".glb" else _by_trimesh(path, made)
-    for name, content in contents.items():
+    is_glb = path.suffix == ".glb"
+    contents = {path: glb_bytes(made, scale)} if is_glb else _by_trimesh(path, made)
+    for name, content in reversed(contents.items()):  # `path` last: it refers to the others
         _save(name, content)
     return Written(tuple(contents), len(made.vertices), len(made.faces))
 

@@ -6,17 +6,18 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from worldsystem_core.gltf import UNLIT, GlbArrays, y_up_from_z_up
+from worldsystem_core.gltf import UNLIT, GlbArrays, y_up_from_world
+from worldsystem_core.reconstruction import ScaleState
 from worldsystem_core.surface import Mesh
 from worldsystem_mesh.export.textured import TexturedMesh
 
 _JPEG_QUALITY = 92
 
 
-def glb_bytes(mesh: Mesh | TexturedMesh) -> bytes:
+def glb_bytes(mesh: Mesh | TexturedMesh, scale: ScaleState = ScaleState.METRIC) -> bytes:
     """The file's bytes for a mesh with at least one face, y up, as glTF is."""
     arrays, material, more = GlbArrays(), UNLIT, {}
-    attributes = {"POSITION": arrays.positions(y_up_from_z_up(mesh.vertices))}
+    attributes = {"POSITION": arrays.positions(y_up_from_world(mesh.vertices, scale))}
     if isinstance(mesh, TexturedMesh):
         attributes["TEXCOORD_0"] = arrays.texture_places(mesh.uv)
         texture = {"baseColorTexture": {"index": 0}, "metallicFactor": 0.0, "roughnessFactor": 1.0}

@@ -14,7 +14,7 @@ from worldsystem_core.surface import BlockIndex, MeshDelta
 from worldsystem_mesh.config import MeshConfig
 from worldsystem_mesh.mesher import Mesher
 from worldsystem_mesh.methods.choice import CameraSpeed, MethodChooser, world_per_metre
-from worldsystem_mesh.methods.fields import FieldBlend, RegionIndex
+from worldsystem_mesh.methods.fields import RIM, FieldBlend, RegionIndex
 from worldsystem_mesh.methods.fused import differing, fused_samples, with_face_counts
 from worldsystem_mesh.methods.regions import RegionMap, fused_points
 from worldsystem_mesh.methods.worker import MethodResult, MethodWorker
@@ -22,9 +22,10 @@ from worldsystem_mesh.methods.worker import MethodResult, MethodWorker
 log = logging.getLogger(__name__)
 SILENCE_S = 2.0
 """A camera of which nothing was heard for so long is still."""
-MAX_FIELDS = 256
-"""Regions whose fields are kept, 0.35 MB each at 4 blocks; older ones stay as they are shown, also
-when a neighbour's field is."""
+MAX_FIELDS, LEAST_FIELDS, MOST_FIELD_BYTES = 256, 27, 100_000_000
+"""Regions whose fields are kept, 0.35 MB each at 4 blocks: fewer where they are larger, but always
+as many as a region and those around it. Older ones stay as they are shown, also when a neighbour's
+field is."""
 _LOOKED_AT = 32
 _FADING_S = 0.05
 """Of a step, for regions that fade; how long one takes grows with its blocks."""
@@ -42,6 +43,8 @@ class QualityPass:
         self._chooser = MethodChooser(config)
         self._regions = RegionMap(config)
         self._side = config.method_region_blocks
+        field_bytes = 5 * (8 * self._side + 2 * RIM + 1) ** 3
+        self._most_fields = max(min(MAX_FIELDS, MOST_FIELD_BYTES // field_bytes), LEAST_FIELDS)
         self._blend = FieldBlend(self._side, only_fill=config.method_only_fill)
         self._worker = MethodWorker(config.method_timeout_s, self._side)
         self._only_fill = config.method_only_fill
@@ -145,7 +148,7 @@ class QualityPass:
         self._regions.mark(region, method)
         self._blend.fields[region] = result.field
         self._showing.add(region)
-        while len(self._blend.fields) > MAX_FIELDS:
+        while len(self._blend.fields) > self._most_fields:
             del self._blend.fields[next(iter(self._blend.fields))]
         return self._shown(region, stamp_ns)
 

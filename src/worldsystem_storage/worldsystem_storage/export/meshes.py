@@ -10,28 +10,28 @@ import numpy as np
 import trimesh
 
 from worldsystem_core.surface import Mesh
-from worldsystem_storage.export.place import output_file
+from worldsystem_storage.export.place import surface_file
 from worldsystem_storage.export.recorded import RecordedRun
 from worldsystem_storage.mesh_files import write_glb
 
 
 def export_ply(run: RecordedRun, out: Path) -> Path:
     """The run's own `mesh.ply`: vertex colours, world frame."""
-    out = output_file(out, "mesh.ply")
+    out = surface_file(out, "ply")
     shutil.copyfile(run.mesh_file, out)
     return out
 
 
 def export_glb(run: RecordedRun, out: Path) -> Path:
     """Binary glTF, y up, colours unlit."""
-    out = output_file(out, "mesh.glb")
-    write_glb(out, _mesh_of(run))
+    out = surface_file(out, "glb")
+    write_glb(out, _mesh_of(run), run.mesh_scale)
     return out
 
 
 def export_obj(run: RecordedRun, out: Path) -> Path:
     """Wavefront OBJ; each `v` line carries its colour (0 … 1) behind the coordinates."""
-    out = output_file(out, "mesh.obj")
+    out = surface_file(out, "obj")
     mesh = _mesh_of(run)
     with out.open("w") as file:
         rows = np.hstack([mesh.vertices, mesh.colours / 255.0])

@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +19,7 @@ from rosbags.highlevel import AnyReader
 
 from worldsystem_core.geometry.rotation import matrix_from_quaternion_xyzw
 from worldsystem_core.geometry.se3 import pose_from
+from worldsystem_core.reconstruction import ScaleState
 from worldsystem_core.trajectory import StampedPoses, read_tum
 from worldsystem_storage.errors import StorageError
 from worldsystem_storage.foreign_damage import BAG_DAMAGE
@@ -140,6 +143,17 @@ class RecordedRun:
     def mesh_file(self) -> Path:
         """The mesh that the run left; raises `StorageError` when it left none."""
         return self._file("mesh.ply", "the run ended before a surface was there")
+
+    @property
+    def mesh_scale(self) -> ScaleState:
+        """The unit of `mesh_file`: as the run's summary says, else its bags; metric where neither
+        can be read."""
+        with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+            told = json.loads((self.folder / "summary.json").read_text(encoding="utf-8"))["scale"]
+            return ScaleState[told.upper()]
+        with suppress(StorageError):
+            return ScaleState.METRIC if self.metric else ScaleState.SCENE
+        return ScaleState.METRIC
 
     @property
     def video_folder(self) -> Path:

@@ -1,0 +1,25 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where an export goes, and under which name."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from worldsystem.cli import main
+from worldsystem_core.surface import Mesh
+from worldsystem_storage.mesh_files import write_ply
+
+
+@pytest.mark.parametrize("more", [[], ["--faces", "100"]])
+def test_a_surface_is_not_written_under_the_name_of_another_format(tmp_path, capsys, more):
+    mesh = Mesh(
+        vertices=np.eye(3, dtype=np.float32),
+        colours=np.full((3, 3), 9, np.uint8),
+        faces=np.array([[0, 1, 2]], np.int32),
+    )
+    write_ply(tmp_path / "mesh.ply", mesh)
+    out = tmp_path / "house.obj"
+    assert main(["export", str(tmp_path), "--to", "glb", "--out", str(out), *more]) == 2
+    assert "house.obj is to be glb" in capsys.readouterr().err
+    assert not out.exists()
