@@ -47,3 +47,10 @@ def test_no_value_of_a_secret_s_name_is_shown(name, before):
 def test_a_secret_in_a_query_is_hidden_whole_though_it_holds_an_at(value):
     shown = without_secrets(f"rtsp://cam:554/live?user=me&password={value}&channel=1")
     assert shown == "rtsp://cam:554/live?user=me&password=***&channel=1"
+
+
+@pytest.mark.parametrize("password", ["s3k?token=ret", "s3k&key=ret", "s3k#pw=ret", "s3k;sig=ret"])
+@pytest.mark.parametrize("scheme", ["rtsp:", "rtsp://", "wss://"])
+def test_a_password_that_looks_like_a_secret_of_a_query_is_hidden_whole(scheme, password):
+    shown = without_secrets(f"{scheme}pilot:{password}@cam:554/live")
+    assert not [part for part in ("s3k", "ret") if part in shown]

@@ -15,8 +15,13 @@ rclpy = pytest.importorskip("rclpy", reason="ROS is not set up: run these throug
 
 from worldsystem_msgs.srv import LoadMap  # noqa: E402
 
+from worldsystem_core.keyframe_inbox import ToldAgain  # noqa: E402
 from worldsystem_core.objects import IdentifyOutcome, ObjectIdentity  # noqa: E402
-from worldsystem_core.reconstruction import NewKeyframe, ScaleState  # noqa: E402
+from worldsystem_core.reconstruction import (  # noqa: E402
+    NewKeyframe,
+    RemovedKeyframes,
+    ScaleState,
+)
 from worldsystem_segment import node as node_module  # noqa: E402
 from worldsystem_segment.node import (  # noqa: E402
     OBJECTS_AT_LEAST_S,
@@ -213,3 +218,13 @@ def test_an_answer_names_the_world_that_its_object_is_in(node, keyframes, monkey
     (cdr,) = adapter.dump(heard[0])
     assert deserialize_message(cdr, adapter.ros_type).header.frame_id == "map"
     assert adapter.load(cdr) == heard[0]
+
+
+def test_a_keyframe_told_again_behind_its_removal_that_found_no_room_is_asked_for(node, keyframes):
+    """A full inbox takes it for known: its removal waits before it."""
+    _feed(node, keyframes)
+    one = keyframes[0]
+    node._correct([ToldAgain({one.id: one.world_from_cam})])
+    assert not node._lacks_a_correction
+    node._correct([RemovedKeyframes((one.id,)), ToldAgain({one.id: one.world_from_cam})])
+    assert node._lacks_a_correction

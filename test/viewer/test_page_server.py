@@ -324,3 +324,20 @@ def test_connections_that_ask_for_nothing_are_bounded_and_shut_no_page_out(page_
         assert urllib.request.urlopen(url, timeout=5).status == 200
         page.read_one()
     page.close()
+
+
+def test_connections_that_all_come_while_the_server_is_busy_are_bounded_too(page_server):
+    """Those that come at once cannot be ended yet when the next one of them comes."""
+    most, go_on = page_server._gate._most, threading.Event()
+    place = ("127.0.0.1", page_server.port)
+    page_server._loop.call_soon_threadsafe(go_on.wait, 10.0)
+    with ExitStack() as held:
+        connections = [
+            held.enter_context(socket.create_connection(place, timeout=5.0))
+            for _ in range(most + 20)
+        ]
+        go_on.set()
+        for connection in connections[:20]:
+            assert connection.recv(1) == b""
+        url = f"http://127.0.0.1:{page_server.port}/"
+        assert urllib.request.urlopen(url, timeout=5).status == 200

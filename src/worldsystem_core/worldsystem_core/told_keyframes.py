@@ -29,6 +29,10 @@ class ToldKeyframes:
         """Those that were told and not withdrawn."""
         return tuple(self._frames)
 
+    def lacks(self, ids: Iterable[int]) -> bool:
+        """Whether one of these was not told, or was withdrawn before it was told again."""
+        return any(key not in self._frames for key in ids)
+
     def knows(self, keyframe: Keyframe) -> bool:
         """Whether this very keyframe was told before, wherever it lay."""
         return self._frames.get(keyframe.id) == keyframe.frame_id

@@ -173,6 +173,7 @@ class MesherNode(StageNode):
                 self._mesher.remove(event.ids, event.heirs)
                 self._sizes.forget(event.ids)
             elif isinstance(event, ToldAgain):
+                self._missed |= self._told.lacks(event.world_from_cam)
                 self._note_told_again(event.world_from_cam)
                 sizes = {key: self._sizes.now(key) for key in event.world_from_cam}
                 self._mesher.move(event.world_from_cam, sizes)

@@ -138,6 +138,7 @@ class SegmenterNode(StageNode):
             if isinstance(event, RemovedKeyframes):
                 self._segmenter.remove(event.ids, event.successors)
             elif isinstance(event, ToldAgain):
+                self._lacks_a_correction |= self._told.lacks(event.world_from_cam)
                 self._returning.told_again(event.world_from_cam)
                 self._segmenter.told_again(event.world_from_cam)
                 self._segmenter.move(self._told.moved(event.world_from_cam))

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 
 from aiohttp import web
@@ -15,45 +14,49 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class PageGate:
-    """Makes the protocol of each new connection; where there are too many, the oldest goes.
+    """Makes the protocol of each new connection; where there are too many, the oldest go.
 
     aiohttp waits an hour for a request, and for ever for one who takes no answer. WebSockets have
-    limits of their own and do not count.
+    limits of their own and do not count. One that has just come, or has yet to shake hands (TLS),
+    cannot be ended: it counts as soon as it can.
     """
 
     def __init__(self, most_pages: int) -> None:
         self._most = max(_LEAST, _FOR_EACH_PAGE * most_pages)
-        self._server: Callable[[], asyncio.Protocol] | None = None
-        self._open: dict[asyncio.Protocol, None] = {}
+        self._server: web.Server | None = None
+        self._sockets: set[web.RequestHandler] = set()
 
-    def opens(self, server: Callable[[], asyncio.Protocol]) -> None:
+    def opens(self, server: web.Server) -> None:
         """From now on `server` makes the protocols."""
         self._server = server
 
-    def __call__(self) -> asyncio.Protocol:
+    def __call__(self) -> web.RequestHandler:
         """The protocol of a connection that begins."""
-        while len(self._open) >= self._most:
-            self._end(next(iter(self._open)))
         assert self._server is not None
-        protocol = self._server()
-        self._open[protocol] = None
-        return protocol
+        self.thin_out(coming=1)
+        return self._server()
+
+    def thin_out(self, coming: int = 0) -> None:
+        """End the oldest where there are too many, with those that are `coming`; to be called now
+        and then, too, since many may come at once."""
+        assert self._server is not None
+        transports = [
+            protocol.transport
+            for protocol in self._server.connections
+            if protocol not in self._sockets
+        ]
+        held = [each for each in transports if each is not None and not each.is_closing()]
+        for transport in held[: max(0, len(held) + coming - self._most)]:
+            transport.abort()
 
     @web.middleware
     async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Around every request: a connection does not count while it is a WebSocket."""
         if request.headers.get("Upgrade", "").lower() != "websocket":
             return await handler(request)
-        counted = request.protocol in self._open
-        self._open.pop(request.protocol, None)
+        protocol = request.protocol
+        self._sockets.add(protocol)
         try:
             return await handler(request)
         finally:
-            if counted and request.transport and not request.transport.is_closing():
-                self._open[request.protocol] = None
-
-    def _end(self, protocol: asyncio.Protocol) -> None:
-        del self._open[protocol]
-        transport = getattr(protocol, "transport", None)
-        if transport:
-            transport.abort()
+            self._sockets.discard(protocol)

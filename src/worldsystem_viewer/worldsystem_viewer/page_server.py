@@ -285,6 +285,7 @@ class PageServer:
         while not self._stop.is_set():
             due = time.monotonic() + _STATUS_PERIOD_S
             self._put_status()
+            self._gate.thin_out()
             try:
                 await asyncio.wait_for(self._stop.wait(), max(0.0, due - time.monotonic()))
             except TimeoutError:

@@ -161,8 +161,11 @@ class RerunSink:
         """Keyframes were withdrawn; the path goes on with those that stand in for them, and goes
         with the last one."""
         with self._path_lock:
+            had_one = len(self._path) > 0
             self._path.remove(removed)
-        self._inbox.put(lambda entities: entities.path(len(self._path), self._positions))
+            has_gone = had_one and not len(self._path)
+        if has_gone:  # once: removals come by the hundred, and would crowd out what is shown
+            self._inbox.put(lambda entities: entities.path(len(self._path), self._positions))
 
     def mesh(self, delta: MeshDelta) -> None:
         """What changed on the surface."""

@@ -128,6 +128,7 @@ class SplatsNode(StageNode):
                 for gone in event.ids:
                     self._sizes.pop(gone, None)
             elif isinstance(event, ToldAgain):
+                self._lacks_a_correction |= self._told.lacks(event.world_from_cam)
                 self._world.tell_again(self._told.poses(event.world_from_cam))
                 self._world.move(self._told.moved(event.world_from_cam))
                 self._note_told(event.world_from_cam)
