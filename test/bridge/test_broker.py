@@ -18,6 +18,7 @@ from worldsystem_bridge.broker import Broker
 from worldsystem_bridge.config import BridgeConfig
 from worldsystem_bridge.exchanges import KEYFRAMES, SLAM_RESULTS, Message
 from worldsystem_bridge.outbox import Outbox
+from worldsystem_core.errors import ConfigError
 from worldsystem_core.ledger import StageLedger
 
 # The server itself: the program of that name on the PATH would change to a user of its own.
@@ -252,3 +253,11 @@ def test_an_error_that_nobody_foresaw_is_told_and_the_connection_tried_again(mon
     outbox.post(list)
     broker.stop()
     assert outbox.ledger.state().dropped == {"broker_away": 1}
+
+
+@pytest.mark.parametrize("options", ["{'cafile': '/nowhere/ca.pem'}", "{'cafile'", "[1]"])
+def test_tls_options_that_cannot_be_used_are_refused_in_words(options) -> None:
+    url = f"amqps://me:secret@box/?ssl_options={options}"
+    with pytest.raises(ConfigError, match=r"bridge\.url") as error:
+        Broker(url, BridgeConfig(), Outbox(1, StageLedger("bridge")), lambda: None)
+    assert "secret" not in str(error.value)

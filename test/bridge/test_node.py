@@ -134,3 +134,20 @@ def test_a_bridge_that_comes_late_asks_for_the_surface_before_it_tells_of_it(bri
     )
     bridge._surface.take(late)
     assert bridge.ledger.taken == 0
+
+
+@pytest.mark.ros
+def test_what_stands_is_told_again_though_newer_frames_always_wait(bridge, monkeypatch) -> None:
+    told: list[int] = []
+    monkeypatch.setattr(bridge._translation, "tell_again", lambda: told.append(1))
+    monkeypatch.setattr(bridge, "_outbox", Outbox(4, bridge.ledger))  # one that is open
+    bridge._outbox.post(list)
+    bridge._broker.connects, bridge._broker.connected = 1, True
+    bridge._look_for_connections()
+    assert not told, "an older one still waits"
+    bridge._outbox.post(list, passing=True)
+    assert bridge._outbox.get(0.0) is not None
+    for _ in range(2):
+        bridge._look_for_connections()
+    assert len(bridge._outbox) == 1, "the newer one"
+    assert told == [1]

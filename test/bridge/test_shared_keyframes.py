@@ -9,6 +9,7 @@ from multiprocessing.shared_memory import SharedMemory
 import numpy as np
 import pytest
 
+from worldsystem_bridge import shared_keyframes
 from worldsystem_bridge.shared_keyframes import SharedKeyframes
 
 STAMP_NS = 1_700_000_000_500_000_000
@@ -51,3 +52,30 @@ def test_shared_memory_left_by_a_killed_process_is_replaced() -> None:
         shared_content(key)
     first.close()
     assert struct.unpack_from("<QII", content) == (2, 0, 3)
+
+
+def test_a_name_that_another_user_holds_costs_the_key_and_not_the_keyframe(monkeypatch) -> None:
+    class Theirs:
+        def __init__(self, name: str, create: bool = False, size: int = 0) -> None:
+            if create:
+                raise FileExistsError(17, "File exists", name)
+            raise PermissionError(13, "Permission denied", name)
+
+    monkeypatch.setattr(shared_keyframes, "SharedMemory", Theirs)
+    ring, nothing = SharedKeyframes(), np.zeros((0, 3))
+    assert ring.write(4_000_000_200, STAMP_NS, np.eye(4), nothing, nothing) == ""
+    ring.close()
+
+
+def test_a_keyframe_that_is_written_again_does_not_outlast_newer_ones() -> None:
+    ring, nothing = SharedKeyframes(capacity=3), np.zeros((0, 3))
+    base = 4_000_000_300
+    try:
+        for number in (0, 1, 2, 0, 3):  # the first one moved before the last came
+            ring.write(base + number, STAMP_NS, np.eye(4), nothing, nothing)
+        with pytest.raises(FileNotFoundError):
+            shared_content(f"/slam3r_keyframe_{base}")
+        for number in (1, 2, 3):
+            assert shared_content(f"/slam3r_keyframe_{base + number}")
+    finally:
+        ring.close()

@@ -258,3 +258,11 @@ def test_a_process_killed_for_want_of_memory_does_not_end_the_service() -> None:
     unit.optionxform = str  # type: ignore[assignment,method-assign]
     unit.read(ROOT / "docker/worldsystem.service")
     assert unit["Service"].get("OOMPolicy") == "continue"
+
+
+def test_the_bridge_can_be_had_without_a_broker_of_ours() -> None:
+    """Who moves here has a broker, which may hold the port that ours would take."""
+    bridge = SERVICES["bridge"]
+    assert set(bridge["profiles"]) == {"rabbitmq", "bridge"}
+    assert "depends_on" not in bridge
+    assert [name for name, s in SERVICES.items() if "bridge" in s["profiles"]] == ["bridge"]

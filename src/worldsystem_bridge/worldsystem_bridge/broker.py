@@ -70,7 +70,11 @@ class Broker:
     def _parameters_of(self, url: str) -> Any:  # a type of the library
         try:
             parameters = self._pika.URLParameters(url)
-        except (ValueError, TypeError) as error:
+        except OSError as error:
+            raise ConfigError(
+                f"bridge.url: a certificate or key of its ssl_options cannot be used ({error})"
+            ) from error
+        except (ValueError, TypeError, SyntaxError, AttributeError) as error:
             raise ConfigError(f"bridge.url is no AMQP address ({type(error).__name__})") from error
         parameters.socket_timeout = parameters.stack_timeout = _PATIENCE_S
         parameters.blocked_connection_timeout = _BLOCKED_S

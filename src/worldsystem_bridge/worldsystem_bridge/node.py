@@ -36,6 +36,7 @@ class BridgeNode(StageNode):
         self._broker = Broker(url, self.config, self._outbox, self._on_restart_message)
         self._restarts, self._restarts_done = 0, 0
         self._connects, self._crowded_out, self._has_to_tell_again = 0, 0, False
+        self._tell_behind = 0
         self._reset = self.create_client(Reset, "slam3r/reset")
         self.listen(topics.POSE, self._translation.pose, self._on_inbox_full)
         self.listen(topics.KEYFRAME, self._translation.keyframe, self._on_inbox_full)
@@ -65,13 +66,16 @@ class BridgeNode(StageNode):
 
     def _look_for_connections(self) -> None:
         """What was to be told before a connection may be lost, and what found no room is: it is
-        told again, once nothing waits that is older."""
+        told again, once nothing waits that is older; newer frames may always wait."""
         if self._broker.connects > self._connects:
             self._connects = self._broker.connects
             self._has_to_tell_again = self.ledger.taken > 0
+            self._tell_behind = self._outbox.newest
         if self._outbox.crowded_out > self._crowded_out:
             self._crowded_out, self._has_to_tell_again = self._outbox.crowded_out, True
-        if self._has_to_tell_again and self._broker.connected and not len(self._outbox):
+            self._tell_behind = self._outbox.newest
+        older_wait = self._outbox.holds_up_to(self._tell_behind)
+        if self._has_to_tell_again and self._broker.connected and not older_wait:
             self._has_to_tell_again = False
             self._translation.tell_again()
 

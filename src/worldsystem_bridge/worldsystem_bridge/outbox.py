@@ -43,6 +43,11 @@ class _Waiting(Handoff[Posting]):
                 return [posting]
         return super()._make_room()
 
+    def oldest_number(self) -> int | None:
+        """Of the posting that has waited longest; None when none waits."""
+        with self._changed:
+            return self._items[0][2].number if self._items else None
+
 
 class Outbox:
     """Bounded; when full, the oldest posting goes, if any is passing the oldest of those, and is
@@ -51,6 +56,7 @@ class Outbox:
     def __init__(self, capacity: int, ledger: StageLedger) -> None:
         self.ledger = ledger
         self.crowded_out = 0
+        self.newest = 0
         self._numbers = itertools.count(1)
         self._waiting = _Waiting(capacity, self._crowded_out)
 
@@ -60,8 +66,14 @@ class Outbox:
     def post(self, job: Job, *, passing: bool = False) -> None:
         """Queue `job`; never blocks."""
         posting = Posting(next(self._numbers), job, passing)
+        self.newest = posting.number
         self.ledger.take(posting.number)
         self._waiting.put(posting)
+
+    def holds_up_to(self, number: int) -> bool:
+        """Whether posting `number`, or one before it, still waits."""
+        oldest = self._waiting.oldest_number()
+        return oldest is not None and oldest <= number
 
     def get(self, timeout_s: float) -> Posting | None:
         """The oldest posting, or None after `timeout_s`."""

@@ -7,6 +7,7 @@ pose[16] row-major, f32 bbox[6] (min xyz, max xyz), f32 points[3 n], u8 colors[3
 
 from __future__ import annotations
 
+import logging
 import struct
 from collections import OrderedDict
 from contextlib import suppress
@@ -16,6 +17,8 @@ from typing import Any
 import numpy as np
 
 from worldsystem_bridge.bodies import bounds
+
+log = logging.getLogger(__name__)
 
 HEADER = struct.Struct("<QII16f6f")
 _PREFIX = "slam3r_keyframe_"
@@ -33,18 +36,30 @@ class SharedKeyframes:
     def __init__(self, capacity: int = 10) -> None:
         self._capacity = capacity
         self._segments: OrderedDict[int, SharedMemory] = OrderedDict()
+        self._told = False
 
     def write(self, id: int, timestamp_ns: int, pose: Array, points: Array, colours: Array) -> str:
-        """Write keyframe `id` with world `points` (n, 3) and `colours` (n, 3); its key."""
+        """Write keyframe `id` with world `points` (n, 3) and `colours` (n, 3); its key, empty where
+        the system refuses. One that is written again keeps its place in the ring."""
+        order = list(self._segments)
+        behind = order[order.index(id) + 1 :] if id in order else []
         self.remove(id)
         while len(self._segments) >= self._capacity:
             self.remove(next(iter(self._segments)))
         head = HEADER.pack(timestamp_ns, len(points), _RGB, *pose.ravel(), *bounds(points).ravel())
         content = head + points.astype("<f4").tobytes() + colours.astype(np.uint8).tobytes()
-        segment = _created(f"{_PREFIX}{id}", len(content))
+        try:
+            segment = _created(f"{_PREFIX}{id}", len(content))
+        except OSError as error:  # such as another user's, whom the system before ran as
+            if not self._told:
+                log.warning("keyframe %d is not in shared memory: %s; told once", id, error)
+                self._told = True
+            return ""
         assert segment.buf is not None  # it was just made
         segment.buf[: len(content)] = content
         self._segments[id] = segment
+        for later in behind:
+            self._segments.move_to_end(later)
         return f"/{_PREFIX}{id}"
 
     def remove(self, id: int) -> None:
