@@ -11,7 +11,7 @@ from worldsystem_storage.mesh_files import write_ply
 
 pipeline = Pipeline()
 for frame, _ in frames(SimConfig(flight="orbit", duration_s=6.0)):
-    pipeline.feed(frame)  # any Frame(id, stamp_ns, rgb): rgb is a uint8 array (h, w, 3)
+    pipeline.feed(frame)  # any Frame(id=…, stamp_ns=…, rgb=…): rgb is a uint8 array (h, w, 3)
 pipeline.finish()
 mesh = pipeline.mesher.mesh()
 write_tum(Path("trajectory.tum"), pipeline.trajectory.poses())

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import os
 import re
 import signal
@@ -228,3 +229,17 @@ def test_a_drone_among_several_as_the_page_starts_it_has_transforms_of_its_own(c
             assert node.resolve_topic_name(topic.name) == f"/drone1{topic.name}"
     finally:
         node.destroy_node()
+
+
+def test_the_example_names_a_frame_s_fields_as_they_have_to_be_given() -> None:
+    from worldsystem_core.frames import Frame
+
+    example = (ROOT / "examples" / "without_ros.py").read_text(encoding="utf-8")
+    shown = re.search(r"any Frame\(([^)]*)\)", example)
+    assert shown is not None
+    needed = [
+        parameter.name
+        for parameter in inspect.signature(Frame).parameters.values()
+        if parameter.default is parameter.empty
+    ]
+    assert shown.group(1) == ", ".join(f"{name}=…" for name in needed)

@@ -23,3 +23,14 @@ def test_reconstruction_takes_every_third_picture_and_counts_the_others():
     assert account.taken == 10
     assert account.dropped["skipped"] == 6
     assert pipeline.ledgers["slam3r"].violations == 0
+
+
+def test_the_loop_shows_the_segmentation_every_picture(monkeypatch):
+    pipeline = Pipeline(Slam3rConfig(synchronous=True, frame_step=2))
+    seen = []
+    monkeypatch.setattr(pipeline.segmenter, "look", lambda frame: seen.append(frame.id))
+    for number in range(4):
+        rgb = np.full((120, 160, 3), 100, np.uint8)
+        pipeline.feed(Frame(id=number, stamp_ns=number * 10**8, rgb=rgb))
+    pipeline.finish()
+    assert seen == [0, 1, 2, 3]

@@ -6,8 +6,10 @@ Tests, benchmarks and examples use it; `worldsystem run --no-ros` is its command
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
+from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,7 +37,7 @@ from worldsystem_core.reconstruction import (
     RemovedKeyframes,
 )
 from worldsystem_core.surface import MeshDelta
-from worldsystem_core.telemetry import Telemetry
+from worldsystem_core.telemetry import GpsFix, OdometrySample, PressureSample, Telemetry
 from worldsystem_core.trajectory import Trajectory
 from worldsystem_ingest.config import IngestConfig
 from worldsystem_ingest.source import Source, open_source
@@ -43,13 +45,17 @@ from worldsystem_mesh.config import MeshConfig
 from worldsystem_mesh.mesher import Mesher
 from worldsystem_segment.config import SegmentConfig
 from worldsystem_segment.segmenter import Segmenter
-from worldsystem_slam3r.backend import open_backend
+from worldsystem_slam3r.backend import open_backend, refusal_of
 from worldsystem_slam3r.config import Slam3rConfig
+
+log = logging.getLogger(__name__)
 
 C = TypeVar("C", bound=Config)
 
 _PLAUSIBLE_LATENCY_S = 3600.0
 _LINK_GRACE_S = 1.0
+_MOST_MEASURED = 6000
+"""A minute of a hundred measurements a second; of more the newest count."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +77,7 @@ class Pipeline:
         mesh: MeshConfig | None = None,
         segment: SegmentConfig | None = None,
     ) -> None:
-        config = reconstruction or Slam3rConfig(synchronous=True)
+        config = self.config = reconstruction or Slam3rConfig(synchronous=True)
         self.trajectory = Trajectory()
         self.mesher = Mesher(mesh or MeshConfig())
         self.segmenter = Segmenter(segment or SegmentConfig())
@@ -89,6 +95,7 @@ class Pipeline:
 
     def feed(self, frame: Frame) -> Step:
         """Work one frame through all stages; with `frame_step` every so many."""
+        self.segmenter.look(frame)  # networks follow objects through every picture
         self._frames_seen += 1
         if (self._frames_seen - 1) % self._frame_step:
             self.ledgers["slam3r"].drop_untaken("skipped")
@@ -175,21 +182,49 @@ class Pipeline:
 
 
 class _PipelineSink:
-    """Feeds a pipeline from a source, in the source's own thread."""
+    """Feeds a pipeline from the first stream of a source, in the thread that decodes it.
 
-    def __init__(self, pipeline: Pipeline) -> None:
+    Pictures of further streams, which a server may carry, end as `other_stream`. Measurements wait
+    for the next picture: a server's network thread must not wait until one is worked through.
+    """
+
+    def __init__(self, pipeline: Pipeline, stream: str) -> None:
         self._pipeline = pipeline
+        self._stream = stream
         self._ledger = pipeline.ledgers["ingest"]
-        self._lock = threading.Lock()
+        self._last: tuple[int, int] | None = None
+        self._said: set[str] = set()
+        self._waiting: deque[Telemetry] = deque(maxlen=_MOST_MEASURED)
 
     def frame(self, frame: Frame) -> None:
+        if frame.stream != self._stream:
+            self._ledger.drop_untaken("other_stream")
+            words = f"pictures of further streams are let go: --no-ros takes '{self._stream}' alone"
+            self._say_once("other_stream", words)
+            return
+        self.observe_waiting()
         self._ledger.take(frame.id)
-        with self._lock:
+        refusal = refusal_of(frame, self._last, self._pipeline.config)
+        if refusal is None:
+            self._last = (frame.id, frame.stamp_ns)
             self._pipeline.feed(frame)
+        else:  # it costs itself alone, as in the node
+            self._pipeline.ledgers["slam3r"].drop_untaken(refusal.reason)
+            self._say_once(refusal.reason, refusal.words)
         self._ledger.use(frame.id)
 
+    def _say_once(self, what: str, words: str) -> None:
+        if what not in self._said:
+            self._said.add(what)
+            log.warning("%s", words)
+
+    def observe_waiting(self) -> None:
+        """Let the pipeline have what was measured since the last picture."""
+        while self._waiting:
+            self._pipeline.observe(self._waiting.popleft())
+
     def dropped(self, frame_id: int, reason: str, stream: str) -> None:
-        self._ledger.drop_untaken(reason)
+        self._ledger.drop_untaken(reason if stream == self._stream else "other_stream")
 
     def encoded(self, unit: EncodedFrame) -> None:
         """Not kept: this loop does not record."""
@@ -198,8 +233,8 @@ class _PipelineSink:
         """Not needed: each frame carries its camera."""
 
     def measured(self, sample: Telemetry, stream: str) -> None:
-        with self._lock:
-            self._pipeline.observe(sample)
+        if stream == self._stream and isinstance(sample, GpsFix | PressureSample | OdometrySample):
+            self._waiting.append(sample)
 
 
 def run_pipeline(choice: Choice, *, truth: str = "") -> Path:
@@ -237,7 +272,9 @@ def _run(choice: Choice, pipeline: Pipeline, truth: str) -> None:
         opened = open_source(config.source, config)
         if choice.simulated:
             simulator = SimulatorProcess(choice)
-        broken = _run_source(choice, opened, simulator, pipeline, stop)
+        sink = _PipelineSink(pipeline, config.stream)
+        broken = _run_source(choice, opened, simulator, sink, stop)
+        sink.observe_waiting()
         pipeline.finish()
         _write(choice, pipeline, truth, broken)
     if simulator is not None:  # what it sent before it failed is kept
@@ -262,7 +299,7 @@ def _run_source(
     choice: Choice,
     source: Source,
     simulator: SimulatorProcess | None,
-    pipeline: Pipeline,
+    sink: _PipelineSink,
     stop: threading.Event,
 ) -> str | None:
     """Run the source to its end, the choice's time or `stop`; return where it broke off, if so."""
@@ -274,7 +311,7 @@ def _run_source(
     else:
         threading.Thread(target=_stop_after, args=(simulator, stop), daemon=True).start()
     try:
-        broken = source.run(_PipelineSink(pipeline), stop).broken
+        broken = source.run(sink, stop).broken
     finally:
         timer.cancel()
         if simulator is not None:
