@@ -188,3 +188,17 @@ def test_the_latency_over_the_run_is_of_what_came_last_and_not_of_all_before():
     observer.tick()  # nothing came since
     shown = [sample.latency_s for sample in observer.samples]
     assert shown == pytest.approx([0.1, 5.0, 5.0], rel=0.25)
+
+
+def test_a_mesher_that_was_begun_anew_by_hand_costs_no_sample():
+    """Nobody says so there: its histogram is empty at first, and then counts from nothing."""
+    observer = Observer()
+    for delays_s in ([0.1] * 100, [], [5.0]):
+        mapped = LatencyHistogram()
+        for delay_s in delays_s:
+            mapped.add(delay_s)
+        told = replace(report("mesher", 1, 110, 110), latency_counts=tuple(mapped.counts()))
+        observer.stage(told)
+        observer.tick()
+    shown = [sample.latency_s for sample in observer.samples]
+    assert shown == pytest.approx([0.1, 0.1, 5.0], rel=0.25)

@@ -7,6 +7,7 @@ import threading
 import time
 from collections import deque
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -197,9 +198,10 @@ class Observer:
 
     def _newest_latency_s(self) -> float:
         """The median of what reached the map since the last sample; as there, where nothing did."""
-        counts = self._latency(GLASS_TO_MAP)
-        before = self._mapped_before or [0] * len(counts)
-        newest = [max(0, now - then) for now, then in zip(counts, before, strict=True)]
+        counts, before = self._latency(GLASS_TO_MAP), self._mapped_before
+        if sum(counts) < sum(before):  # a mesher begun by hand counts from nothing, untold
+            before = []
+        newest = [max(0, now - then) for now, then in zip_longest(counts, before, fillvalue=0)]
         if any(newest):
             self._mapped_before, self._newest_s = counts, percentile_s(newest, 50.0)
         return self._newest_s

@@ -9,14 +9,15 @@ from worldsystem_storage.errors import StorageError
 
 
 def output_file(out: Path, name: str) -> Path:
-    """`out` itself when it names a file, else `name` in that folder, which is made."""
-    path = out if out.suffix else out / name
+    """`out` itself when it names a file, else `name` in that folder, which is made. A folder that
+    is there is one, whatever its name."""
+    path = out if out.suffix and not out.is_dir() else out / name
     path.parent.mkdir(parents=True, exist_ok=True)
     return path
 
 
 def surface_file(out: Path, format: str) -> Path:
     """As `output_file`; raises `StorageError` for a file that ends otherwise: readers go by it."""
-    if out.suffix.lower() not in ("", f".{format}"):
+    if not out.is_dir() and out.suffix.lower() not in ("", f".{format}"):
         raise StorageError(f"{out} is to be {format}: let it end in .{format}, or name a folder")
     return output_file(out, f"mesh.{format}")
