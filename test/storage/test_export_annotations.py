@@ -94,3 +94,11 @@ def test_videos_of_one_session_lie_flat_and_in_the_order_of_their_numbers(tmp_pa
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(
         name.removeprefix("s/") for name in names
     )
+
+
+def test_videos_go_into_a_folder_that_is_there_also_where_its_name_has_a_dot(tmp_path: Path):
+    run = record_videos(tmp_path / "run", ["s/video.mp4", "s/video_2.mp4"])
+    out = tmp_path / "site.v2"
+    out.mkdir()
+    assert export_mp4(run, out) == out / "video.mp4"
+    assert sorted(path.name for path in out.iterdir()) == ["video.mp4", "video_2.mp4"]

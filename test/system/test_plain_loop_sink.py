@@ -8,11 +8,14 @@ import threading
 from types import SimpleNamespace
 
 import numpy as np
+import pytest
 
 from worldsystem import pipeline
 from worldsystem.graph import Choice
+from worldsystem.observer import Observer
 from worldsystem_core.frames import Frame
-from worldsystem_core.ledger import StageLedger
+from worldsystem_core.latency import LatencyHistogram
+from worldsystem_core.ledger import StageLedger, StageReport
 from worldsystem_core.telemetry import GpsFix
 from worldsystem_ingest.sink import Summary
 from worldsystem_slam3r.config import Slam3rConfig
@@ -85,3 +88,21 @@ def test_without_ros_a_measurement_waits_for_no_picture_to_be_worked_through():
     sink.measured(FIX, "tail")
     sink.observe_waiting()
     assert observed == [FIX]
+
+
+@pytest.mark.parametrize("sent", [None, 3])
+def test_pictures_of_further_streams_are_none_that_should_have_been_tracked(tmp_path, sent):
+    ledger = StageLedger("ingest")
+    for number in range(3):
+        ledger.take(number)
+        ledger.use(number)
+        ledger.drop_untaken("other_stream")
+    observer = Observer()
+    counts = tuple(LatencyHistogram().counts())
+    observer.stage(
+        StageReport(stamp_ns=1, ledger=ledger.state(), violations=0, latency_counts=counts)
+    )
+    run = observer.record(tmp_path, source="server:", backend="geometric", frames_sent=sent)
+    assert run.frame_count == 3
+    assert run.unexplained_frames == 0
+    assert run.adds_up(run.ledgers[0])

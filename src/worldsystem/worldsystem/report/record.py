@@ -89,12 +89,12 @@ class RunRecord:
     def frame_count(self) -> int:
         """Frames that should have been tracked: sent, else taken by the first stage, else posed.
 
-        Those that a `frame_step` leaves out are none of them.
+        Those that a `frame_step` leaves out are none of them, nor those of further streams.
         """
         skipped = sum(ledger.dropped.get("skipped", 0) for ledger in self._until_tracking())
         if self.frames_sent is not None:
             return self.frames_sent - skipped
-        return self.ledgers[0].taken - skipped if self.ledgers else len(self.poses)
+        return _own(self.ledgers[0]) - skipped if self.ledgers else len(self.poses)
 
     def _until_tracking(self) -> tuple[LedgerState, ...]:
         stages = [ledger.stage for ledger in self.ledgers]
@@ -119,7 +119,7 @@ class RunRecord:
         expected = self.expected.get(ledger.stage)
         if expected is None and self.ledgers and ledger is self.ledgers[0]:
             expected = self.frames_sent
-        return None if expected is None else expected - ledger.taken
+        return None if expected is None else expected - _own(ledger)
 
     def adds_up(self, ledger: LedgerState) -> bool:
         """Whether the stage took what it should have, and settled each frame once."""
@@ -138,3 +138,8 @@ class RunRecord:
         vanished = sum(abs(self.missing_at(ledger) or 0) for ledger in self.ledgers)
         settled_untaken = sum(max(0, -ledger.in_flight) for ledger in self.ledgers)
         return vanished + settled_untaken + sum(self.violations.values())
+
+
+def _own(ledger: LedgerState) -> int:
+    """What the stage took of the stream that is worked through; `--no-ros` lets others go."""
+    return ledger.taken - ledger.dropped.get("other_stream", 0)

@@ -53,7 +53,7 @@ def export_mp4(run: RecordedRun, out: Path) -> Path:
     sessions' folders, since each session calls its first file `video.mp4`.
     """
     videos = run.videos
-    if out.suffix:
+    if out.suffix and not out.is_dir():
         out.parent.mkdir(parents=True, exist_ok=True)
         return Path(shutil.copyfile(videos[0], out))
     is_one_session = len({video.parent for video in videos}) == 1
