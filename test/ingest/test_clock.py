@@ -303,3 +303,17 @@ def test_pings_answered_by_another_clock_or_nonsense_change_nothing():
     assert clock.steps == 0
     assert clock.state.round_trip_ms is None
     assert clock.mapped_ns(true) == true + 50 * MS
+
+
+@pytest.mark.parametrize("before", [2, 4, 30])
+def test_a_sender_whose_clock_is_behind_is_not_stamped_by_that_of_the_one_before(before):
+    """Two senders may take turns so quickly that each is heard for a few pictures."""
+    clock, arrival_ns, stamps = ClockEstimator(30.0), T0_NS, []
+    for behind_s in (0, 40, 0, 40, 0):
+        clock.connected()
+        for _ in range(before):
+            arrival_ns += 33 * MS
+            stamp_ns = clock.host_ns(arrival_ns - 5 * MS - behind_s * 10**9, arrival_ns)
+            assert arrival_ns - 10**9 < stamp_ns <= arrival_ns
+            stamps.append(stamp_ns)
+    assert stamps == sorted(set(stamps))

@@ -66,6 +66,7 @@ class ClockEstimator:
         self._set_back: list[_Sample] = []
         self._recent_ns: deque[int] = deque(maxlen=_REORDERED)  # the sender's times
         self._steps = 0
+        self._begins = False  # whether the next picture is the first of a connection
         self.implausible = 0
 
     @property
@@ -106,6 +107,7 @@ class ClockEstimator:
     def connected(self) -> None:
         """A new connection begins, perhaps of another sender with another clock."""
         self._least.suspect_a_step()
+        self._begins = True
 
     def usable(self, sender_ns: int, arrival_ns: int) -> bool:
         """Whether that time tells anything: plausible, or of a clock that has proved steady."""
@@ -175,6 +177,7 @@ class ClockEstimator:
         A jam makes packets late but leaves the sender's times in their order, and none arrives
         earlier than the path allows: these two give a clock away that was set back, or forward.
         """
+        begins, self._begins = self._begins, False
         if self._last is None or not self._least.known:
             return False
         early_ns = self._least.at(sample.sender_ns) - sample.delay_ns
@@ -184,7 +187,7 @@ class ClockEstimator:
                 return False
         else:
             went_ahead = early_ns > _STEP_NS and not self._least.young
-            if not went_ahead and not self._went_back(sample):
+            if not went_ahead and not self._went_back(sample, begins=begins):
                 self._watch_for_small_steps(sample)
                 self._recent_ns.append(sample.sender_ns)
                 return False
@@ -194,8 +197,11 @@ class ClockEstimator:
         self._restart(self._candidates, sample.arrival_ns)
         return False
 
-    def _went_back(self, sample: _Sample) -> bool:
-        """Whether its time lies behind more than come before a B picture that is shown first."""
+    def _went_back(self, sample: _Sample, *, begins: bool) -> bool:
+        """Whether its time lies behind more than come before a B picture that is shown first; where
+        a connection begins, behind the newest: no picture refers to one of another connection."""
+        if begins and self._last is not None:
+            return sample.sender_ns <= self._last.sender_ns - _STEP_NS
         newer = sum(time_ns > sample.sender_ns for time_ns in self._recent_ns)
         return newer > _MOST_AHEAD and sample.sender_ns <= max(self._recent_ns) - _STEP_NS
 
