@@ -317,3 +317,15 @@ def test_a_sender_whose_clock_is_behind_is_not_stamped_by_that_of_the_one_before
             assert arrival_ns - 10**9 < stamp_ns <= arrival_ns
             stamps.append(stamp_ns)
     assert stamps == sorted(set(stamps))
+
+
+def test_the_first_picture_of_a_sender_that_is_back_is_stamped_after_those_of_the_other():
+    """Though it was late on its way, and captured before the other's last came."""
+    clock, arrival_ns, stamps = ClockEstimator(30.0), T0_NS, []
+    for behind_s, count, path_ms in ((0, 2, 5), (40, 300, 5), (0, 3, 5), (40, 2, 25)):
+        clock.connected()
+        for _ in range(count):
+            arrival_ns += 10 * MS
+            sender_ns = arrival_ns - path_ms * MS - behind_s * 10**9
+            stamps.append(clock.host_ns(sender_ns, arrival_ns))
+    assert stamps == sorted(set(stamps))

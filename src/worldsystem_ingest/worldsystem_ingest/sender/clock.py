@@ -121,17 +121,19 @@ class ClockEstimator:
         return sender_ns >= _EARLIEST_NS and abs(sender_ns - arrival_ns) <= _DAY_NS
 
     def host_ns(self, sender_ns: int, arrival_ns: int) -> int:
-        """Host time of `sender_ns`; never later than `arrival_ns`, grows with the sender's time."""
+        """Host time of `sender_ns`; never later than `arrival_ns`, grows with the sender's time and
+        where a connection begins."""
         if self._epoch and not self.plausible(sender_ns, arrival_ns):
             self._own_time.add(sender_ns, arrival_ns)
         if not self.usable(sender_ns, arrival_ns):
             self.implausible += 1
             return arrival_ns
-        stamp_ns, last = self._learn(_Sample(sender_ns, arrival_ns, 0)), self._last
+        begins, last = self._begins, self._last
+        stamp_ns = self._learn(_Sample(sender_ns, arrival_ns, 0))
         if stamp_ns < arrival_ns - _OLDEST_NS:
             self.implausible += 1
             stamp_ns = arrival_ns
-        if last and sender_ns > last.sender_ns:
+        if last and (begins or sender_ns > last.sender_ns):
             stamp_ns = max(stamp_ns, last.stamp_ns + 1)
         self._last = _Sample(sender_ns, arrival_ns, stamp_ns)
         return stamp_ns
