@@ -11,12 +11,12 @@ import pytest
 from segment_scenes import ROOM_EYE, room
 
 from worldsystem_core.frames import Camera
+from worldsystem_core.middle_parts import amid_black, middle_of
 from worldsystem_core.reconstruction import Keyframe
 from worldsystem_segment.config import SegmentConfig
 from worldsystem_segment.learned.backend import LearnedBackend
 from worldsystem_segment.learned.mask_sessions import ObjectMask
 from worldsystem_segment.learned.mask_tracker import Followed
-from worldsystem_segment.learned.middle_parts import amid_black, middle_of
 
 MIDDLE = slice(70, 250)  # of 320 columns: a square of 180
 

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int64, UInt8
 
 from worldsystem_core.geometry.se3 import transform
+from worldsystem_core.middle_parts import amid_black, middle_of
 from worldsystem_core.objects import MapObjects, TrackFrame
 from worldsystem_core.reconstruction import Keyframe, ScaleState, Successor
 from worldsystem_segment.config import SegmentConfig
@@ -20,7 +21,6 @@ from worldsystem_segment.geometric.movers import EgoFlow, MoverFinder
 from worldsystem_segment.learned.kept_masks import KeptMasks
 from worldsystem_segment.learned.mask_sessions import ObjectMask
 from worldsystem_segment.learned.mask_tracker import Followed
-from worldsystem_segment.learned.middle_parts import amid_black, middle_of
 from worldsystem_segment.objects.object_map import Named, ObjectMap
 from worldsystem_segment.objects.report import Region, empty_report, report, unseen_tracks
 from worldsystem_segment.objects.view import View

@@ -28,17 +28,29 @@ def amid_black(
 ) -> UInt8[np.ndarray, "c d 3"]:
     """A keyframe's picture where it lies in one of the film's proportions, `shape` (h, w), so that
     what is followed is found where it was; `middle_of` gives it back."""
-    height, width = rgb.shape[:2]
-    wider = _wider(shape, rgb.shape)
-    size = round(height / min(1.0, wider)), round(width * max(1.0, wider))
+    size = size_around(rgb.shape, shape)
     whole = np.zeros((*size, 3), np.uint8)
-    whole[_centred(size[0], height), _centred(size[1], width)] = rgb
+    whole[centred(size, rgb.shape)] = rgb
     return whole
+
+
+def size_around(part: tuple[int, ...], film: tuple[int, ...]) -> tuple[int, int]:
+    """The size (h, w) of the whole picture, in pixels of the part of it that a keyframe shows, when
+    the film's pictures have the shape `film`."""
+    wider = _wider(film, part)
+    return round(part[0] / min(1.0, wider)), round(part[1] * max(1.0, wider))
+
+
+def centred(whole: tuple[int, ...], part: tuple[int, ...]) -> tuple[slice, slice]:
+    """Rows and columns of the whole that its middle part takes."""
+    return _centred(whole[0], part[0]), _centred(whole[1], part[1])
 
 
 def _wider(shape: tuple[int, ...], other: tuple[int, ...]) -> float:
     """How many times as wide as `other` a picture is at the same height; 1 where that is but
-    rounding."""
+    rounding, or where one has no pixels."""
+    if 0 in (*shape[:2], *other[:2]):
+        return 1.0
     share = (shape[1] * other[0]) / (shape[0] * other[1])
     return share if max(share, 1 / share) > 1 + SQUEEZED else 1.0
 
