@@ -7,6 +7,8 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -119,11 +121,9 @@ def graph_over(of: Film, **settings: object) -> GraphBackend:
     return GraphBackend(backend, Slam3rConfig(**settings))  # type: ignore[arg-type]
 
 
-def test_who_begins_while_another_run_still_saves_goes_on_in_what_that_saved(
-    ring, tmp_path, monkeypatch
-):
-    """Half of the way is saved, all of it once the other run is told to end."""
-    folder, newest = tmp_path / "map", tmp_path / "newest"
+def half_and_all_of(ring: Film, place: Path) -> tuple[Path, Path]:
+    """Two saved maps: of half of the way, and of all of it as the next generation."""
+    folder, newest = place / "map", place / "newest"
     graph = graph_over(ring)
     for n, frame in enumerate(ring.frames):
         graph.feed(frame)
@@ -131,6 +131,14 @@ def test_who_begins_while_another_run_still_saves_goes_on_in_what_that_saved(
             graph.save_map(folder)
     shutil.copytree(folder, newest)
     graph.save_map(newest)
+    return folder, newest
+
+
+@contextmanager
+def a_run_that_ends_when_waited_for(
+    folder: Path, newest: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[None]:
+    """Another process has the map in `folder`, and saves the newest there once somebody waits."""
     command = [sys.executable, "-c", A_RUN_THAT_SAVES_AS_IT_ENDS, str(folder), str(newest)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as run:
         assert run.stdout.readline() == b"has it\n"
@@ -141,6 +149,15 @@ def test_who_begins_while_another_run_still_saves_goes_on_in_what_that_saved(
 
         meanwhile = SimpleNamespace(monotonic=time.monotonic, sleep=told_to_end)
         monkeypatch.setattr(claim, "time", meanwhile)
+        yield
+
+
+def test_who_begins_while_another_run_still_saves_goes_on_in_what_that_saved(
+    ring, tmp_path, monkeypatch
+):
+    """Half of the way is saved, all of it once the other run is told to end."""
+    folder, newest = half_and_all_of(ring, tmp_path)
+    with a_run_that_ends_when_waited_for(folder, newest, monkeypatch):
         began = graph_over(ring, map=str(folder), map_every_s=60.0)
     assert set(began.atlas.keyframes) == set(range(8))
     began.finish()
@@ -194,26 +211,10 @@ def test_who_begins_while_a_run_saves_its_first_map_after_a_reset_goes_on_in_tha
     ring, tmp_path, monkeypatch
 ):
     """Half of the way was ended by a reset; all of it is saved once that run is told to end."""
-    folder, newest = tmp_path / "map", tmp_path / "newest"
-    graph = graph_over(ring)
-    for n, frame in enumerate(ring.frames):
-        graph.feed(frame)
-        if n == 3:
-            graph.save_map(folder)
-    shutil.copytree(folder, newest)
-    graph.save_map(newest)
+    folder, newest = half_and_all_of(ring, tmp_path)
     end_map(folder)
     monkeypatch.setitem(backends._MAKERS, "geometric", lambda _: DriftingBackend([ring]))
-    command = [sys.executable, "-c", A_RUN_THAT_SAVES_AS_IT_ENDS, str(folder), str(newest)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as run:
-        assert run.stdout.readline() == b"has it\n"
-
-        def told_to_end(_: float) -> None:
-            run.stdin.close()
-            assert run.wait(30.0) == 0
-
-        meanwhile = SimpleNamespace(monotonic=time.monotonic, sleep=told_to_end)
-        monkeypatch.setattr(claim, "time", meanwhile)
+    with a_run_that_ends_when_waited_for(folder, newest, monkeypatch):
         config = Slam3rConfig(map=str(folder), map_every_s=60.0)
         began = backends.open_backend("geometric", config).backend
     assert set(began.atlas.keyframes) == set(range(8))

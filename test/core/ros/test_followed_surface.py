@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import pytest
@@ -74,15 +76,33 @@ class Mesher(StageNode):
         return response
 
 
+@contextmanager
+def running(*nodes: StageNode) -> Iterator[None]:
+    """Each in a thread of its own, until the test is through with them."""
+    threads = [NodeThread(node) for node in nodes]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        for thread in threads:
+            thread.stop()
+            thread.node.close()
+
+
+def wait_until_shown(expected: list[int], follower: Follower, mesher: Mesher) -> None:
+    deadline = time.monotonic() + TIMEOUT_S
+    while follower.shown != expected:
+        assert time.monotonic() < deadline, f"asked {mesher.asked}, shown {follower.shown}"
+        time.sleep(0.02)
+
+
 @pytest.mark.parametrize("reached", [35, 0])
 def test_a_surface_at_rest_is_shown_to_one_that_begins(context, reached):
     """As to a viewer that is begun anew after the landing; before the first, there is nothing."""
     follower, mesher = Follower(context), Mesher(context)
     mesher.reached = reached
-    threads = [NodeThread(follower), NodeThread(mesher)]
-    for thread in threads:
-        thread.start()
-    try:
+    with running(follower, mesher):
         deadline = time.monotonic() + TIMEOUT_S
         while not mesher.asked or len(follower.shown) < bool(reached):
             assert time.monotonic() < deadline, f"asked {mesher.asked}, shown {follower.shown}"
@@ -90,10 +110,6 @@ def test_a_surface_at_rest_is_shown_to_one_that_begins(context, reached):
         time.sleep(0.5)
         assert mesher.asked == [0]
         assert follower.shown == [reached] * bool(reached)
-    finally:
-        for thread in threads:
-            thread.stop()
-            thread.node.close()
 
 
 def test_a_mesher_that_begins_anew_is_not_asked_with_the_number_of_the_one_before(context):
@@ -103,19 +119,9 @@ def test_a_mesher_that_begins_anew_is_not_asked_with_the_number_of_the_one_befor
         follower.surface.take(delta(32, 31, stamp_ns=32))
         follower.surface.take(delta(3, 2, stamp_ns=50))
     mesher = Mesher(context)
-    threads = [NodeThread(follower), NodeThread(mesher)]
-    for thread in threads:
-        thread.start()
-    try:
-        deadline = time.monotonic() + TIMEOUT_S
-        while follower.shown != [30, 35]:
-            assert time.monotonic() < deadline, f"asked {mesher.asked}, shown {follower.shown}"
-            time.sleep(0.02)
+    with running(follower, mesher):
+        wait_until_shown([30, 35], follower, mesher)
         assert mesher.asked == [0]
-    finally:
-        for thread in threads:
-            thread.stop()
-            thread.node.close()
 
 
 def test_what_the_mesher_cannot_give_keeps_nothing_else_from_being_shown(context, caplog):
@@ -126,20 +132,10 @@ def test_what_the_mesher_cannot_give_keeps_nothing_else_from_being_shown(context
         follower.surface.take(delta(32, 31, stamp_ns=32))
     mesher = Mesher(context)
     mesher.problem = "record 7 of a page file is damaged"
-    threads = [NodeThread(follower), NodeThread(mesher)]
-    for thread in threads:
-        thread.start()
-    try:
-        deadline = time.monotonic() + TIMEOUT_S
-        while follower.shown != [30, 32]:
-            assert time.monotonic() < deadline, f"asked {mesher.asked}, shown {follower.shown}"
-            time.sleep(0.02)
+    with running(follower, mesher):
+        wait_until_shown([30, 32], follower, mesher)
         with follower.turn:
             follower.surface.take(delta(33, 32, stamp_ns=33))
         assert follower.shown == [30, 32, 33]
         assert mesher.asked == [30]
         assert "record 7 of a page file is damaged" in caplog.text
-    finally:
-        for thread in threads:
-            thread.stop()
-            thread.node.close()
