@@ -66,3 +66,21 @@ def test_thresholds_come_in_the_text_or_beside_it() -> None:
         segmenter.set_prompt("ball", thresholds=[0.1, 0.2])
     with pytest.raises(PromptError, match=r"\[0, 1\]"):
         segmenter.set_prompt("ball", thresholds=[1.5])
+
+
+def test_a_saved_map_does_not_hold_what_drove_off_where_it_was(tmp_path) -> None:
+    segmenter, again = Segmenter(), Segmenter()
+    caster = room().caster()
+    for k in range(4):
+        segmenter.feed(caster.shot(k, ROOM_EYE, AHEAD)[0])
+    gone = min(found.thing.id for found in segmenter.query("").found)
+    track = segmenter._backend.map.tracker.tracks[gone]
+    track.moving, track.motion = True, 1.0  # slower than what begins to move
+    track.empty_views = segmenter.config.vanish_keyframes
+    live = {found.thing.id for found in segmenter.query("").found}
+    assert live
+    assert gone not in live
+    segmenter.save(tmp_path)
+    again.load(tmp_path)
+    assert {found.thing.id for found in again.query("").found} == live
+    assert again._backend.map.tracker.tracks[gone].moving, "it has its id when it comes back"

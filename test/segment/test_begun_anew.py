@@ -13,7 +13,7 @@ from segment_scenes import ROOM_EYE, room
 
 rclpy = pytest.importorskip("rclpy", reason="ROS is not set up: run these through `make test`")
 
-from worldsystem_msgs.srv import LoadMap, SaveMap  # noqa: E402
+from worldsystem_msgs.srv import LoadMap, QueryObjects, SaveMap  # noqa: E402
 
 from worldsystem_core import returning_keyframes  # noqa: E402
 from worldsystem_core.errors import MapError  # noqa: E402
@@ -238,3 +238,16 @@ def test_objects_of_a_loaded_map_are_told_as_of_when_they_were_seen_last(begin, 
     empty._tell_objects()
     # what was told as it was loaded goes from the displays
     assert [(each.stamp_ns, each.objects) for each in told] == [(keyframes[-1].stamp_ns, ())]
+
+
+def test_distances_are_empty_while_no_camera_is_known(begin, keyframes):
+    node = begin()
+    for keyframe in keyframes:
+        node._on_keyframe(NewKeyframe(keyframe))
+    seen = node._on_query(QueryObjects.Request(), QueryObjects.Response())
+    assert len(seen.distances) == len(seen.objects) > 5
+    node._keep_map()
+    again = begin()
+    answer = again._on_query(QueryObjects.Request(), QueryObjects.Response())
+    assert len(answer.objects) == len(seen.objects)
+    assert len(answer.distances) == 0

@@ -4,11 +4,14 @@
 from __future__ import annotations
 
 import dataclasses
+from types import SimpleNamespace
 
 import numpy as np
 from segment_scenes import ROOM_EYE, room
 
 from worldsystem_core.reconstruction import Successor
+from worldsystem_segment.config import SegmentConfig
+from worldsystem_segment.geometric import structure
 from worldsystem_segment.geometric.walls import MAX_WALLS, Wall, WallMemory
 from worldsystem_segment.objects.track_ids import MAX_ID, REST_FEEDS
 from worldsystem_segment.segmenter import Segmenter
@@ -79,3 +82,21 @@ def test_what_stands_in_for_a_loaded_keyframe_lies_where_it_is_told_to(tmp_path)
     for thing in other.objects(0).objects:
         # boxes are fitted anew, with another vertical; poses of before were 40 away
         assert np.allclose(thing.world_from_box[:3, 3], before[thing.id], atol=0.2)
+
+
+def test_two_planes_of_one_wall_are_one_region(monkeypatch) -> None:
+    labels = np.full((4, 6), 255, np.uint8)
+    labels[:, :2], labels[:, 4:] = 0, 1
+    planes = np.array([[0.0, 0.0, -1.0, 2.0], [0.0, 0.0, -1.0, 2.03]])
+    monkeypatch.setattr(structure, "find_planes", lambda *_: (labels, planes))
+    monkeypatch.setattr(structure, "closes_scene", lambda *_: np.zeros(2, bool))
+    monkeypatch.setattr(structure, "reach_of", lambda *_: (np.zeros(3), 1.0))
+    nowhere = np.full(labels.shape, -1, np.int16)
+    monkeypatch.setattr(structure, "first_surface", lambda *_: nowhere)
+    finder = structure.StructureFinder(SegmentConfig(), lambda: 9, lambda number: None)
+    finder._walls.add(Wall(7, 0, planes[0], np.zeros(3), 1.0))
+    view = SimpleNamespace(world_from_cam=np.eye(4))
+    pool = np.ones(labels.shape, bool)
+    ((number, region),) = finder._find_walls(view, pool, None, lambda keyframe_id: np.eye(4))
+    assert number == 7
+    np.testing.assert_array_equal(region, labels != 255)

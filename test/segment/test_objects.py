@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,6 +15,8 @@ from worldsystem_core.objects import TrackState
 from worldsystem_segment.config import SegmentConfig
 from worldsystem_segment.geometric.colour_split import split_by_colour
 from worldsystem_segment.objects.object_file import NAME
+from worldsystem_segment.objects.object_map import Named
+from worldsystem_segment.objects.report import unseen_tracks
 from worldsystem_segment.objects.track_ids import MAX_ID, REST_FEEDS
 from worldsystem_segment.objects.track_points import TrackPoints
 from worldsystem_segment.objects.voxels import voxel_keys
@@ -379,3 +382,13 @@ def test_a_damaged_or_missing_file_of_objects_changes_nothing(tmp_path) -> None:
         with pytest.raises(MapError, match="damaged"):
             segmenter.load(tmp_path)
     assert len(segmenter.objects(0).objects) == count
+
+
+def test_what_has_driven_off_is_not_told_as_occluded_where_it_was() -> None:
+    known = {"hits": 5, "moving": True}
+    behind = _track(1, [0.5], empty_views=2, **known)
+    away = _track(2, [9.5], empty_views=3, **known)
+    tracker = _tracker(behind, away, feed=8)
+    view = SimpleNamespace(box_of=lambda points: (0, 0, 4, 4))
+    told = unseen_tracks(view, tracker, lambda track: Named("moving blue box"))
+    assert {track.id: track.state for track in told} == {1: TrackState.OCCLUDED}

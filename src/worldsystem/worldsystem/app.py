@@ -224,7 +224,8 @@ def ask_for_objects(
     if near is not None:
         request.near = Point(x=float(near[0]), y=float(near[1]), z=float(near[2]))
     answer = call_service(QueryObjects, "segment/query", request, namespace)
-    rows = zip(answer.objects, answer.scores, answer.distances, strict=True)
+    distances = list(answer.distances) or [np.nan] * len(answer.objects)
+    rows = zip(answer.objects, answer.scores, distances, strict=True)
     found = (Found(map_object(thing), float(s), float(d)) for thing, s, d in rows)
     return Answer(tuple(found), str(answer.message))
 

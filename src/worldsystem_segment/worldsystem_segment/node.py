@@ -256,7 +256,8 @@ class SegmenterNode(StageNode):
         response.message = answer.message
         response.objects = [object_message(found.thing) for found in answer.found]
         response.scores = [found.score for found in answer.found]
-        response.distances = [found.distance for found in answer.found]
+        distances = [found.distance for found in answer.found]
+        response.distances = [] if np.isnan(distances).any() else distances
         response.scale_state = self._segmenter.objects(0).scale.value
         return response
 

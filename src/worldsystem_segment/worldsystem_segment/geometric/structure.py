@@ -113,7 +113,7 @@ class StructureFinder:
         known = self._walls.in_world(pose_of)
         planes_known = np.array([plane for _, plane in known]).reshape(-1, 4)
         labels, planes = find_planes(view, pool)
-        found: list[tuple[int, Bool[np.ndarray, "h w"]]] = []
+        found: dict[int, Bool[np.ndarray, "h w"]] = {}  # a wall may be seen as several planes
         closes = closes_scene(view, planes, up_cam)
         for index, (plane_cam, closing) in enumerate(zip(planes, closes, strict=True)):
             plane_world = plane_in(view.world_from_cam, plane_cam)
@@ -130,10 +130,10 @@ class StructureFinder:
                 wall = Wall(self._take_id(), view.keyframe_id, plane_cam, *reach)
                 self._free(self._walls.add(wall))
             if wall is not None:
-                found.append((wall.id, region))
-        for _, region in found:
+                found[wall.id] = found[wall.id] | region if wall.id in found else region
+        for region in found.values():
             pool = pool & ~region
-        return found + self._unseen_walls(view, pool, known, {i for i, _ in found}, pose_of)
+        return [*found.items(), *self._unseen_walls(view, pool, known, set(found), pose_of)]
 
     def _free(self, walls: list[Wall]) -> None:
         for wall in walls:

@@ -152,11 +152,12 @@ class MaskTracker:
             if row in matched:
                 self._vote(self.followed[ids[matched[row]]], found, phrases)
                 self._confirm(self.followed[ids[matched[row]]], found, float(overlap[row].max()))
-            elif not self._covered(found, [boxes[i] for i in ids]):
-                self._propose(found, sighting.frame)
         seen = {ids[column] for column in matched.values()}
         for object_id in set(ids) - seen:
             self.followed[object_id].missed += 1
+        for row, found in enumerate(sighting.found):
+            if row not in matched and not self._covered(found, [boxes[i] for i in ids]):
+                self._propose(found, sighting.frame, phrases)
         self._candidates = [
             c for c in self._candidates
             if sighting.frame - c.frames[-1] <= BIRTH_WINDOW * self._every
@@ -189,7 +190,7 @@ class MaskTracker:
             box_iou(found.box, box) > SAME or _inside(found.box, box) > INSIDE for box in boxes
         )
 
-    def _propose(self, found: Found, frame: int) -> None:
+    def _propose(self, found: Found, frame: int, phrases: Collection[str]) -> None:
         """A birth needs two sightings of the last three: one is often wrong."""
         for candidate in self._candidates:
             if box_iou(candidate.found.box, found.box) > SAME:
@@ -201,9 +202,17 @@ class MaskTracker:
             self._candidates.append(candidate)
         if len(candidate.frames) >= BIRTH_SIGHTINGS:
             self._candidates.remove(candidate)
-            self._bear(found)
+            self._bear(found, phrases)
 
-    def _bear(self, found: Found) -> None:
+    def _make_room(self, phrases: Collection[str]) -> None:
+        """Of what is followed and not asked for any more, the one longest unseen makes way."""
+        unasked = [f for f in self.followed.values() if f.label not in phrases]
+        if unasked:
+            self.forget(max(unasked, key=lambda f: (f.unseen, f.missed)).id)
+
+    def _bear(self, found: Found, phrases: Collection[str]) -> None:
+        if len(self.followed) >= self._max and found.label in phrases:
+            self._make_room(phrases)
         object_id = self._take_id() if len(self.followed) < self._max else 0
         if not object_id:
             self.refused += 1

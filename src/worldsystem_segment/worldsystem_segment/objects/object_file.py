@@ -125,6 +125,8 @@ def _facts(track: WorldTrack) -> dict[str, Any]:
         "misses": track.misses,
         "extent": track.extent,
         "motion": track.motion,
+        "moving": bool(track.moving),
+        "empty_views": track.empty_views,
         "votes": dict(track.nouns),
         "tags": sorted(track.tags),
     }
@@ -146,7 +148,8 @@ def _track(facts: dict[str, Any], content: dict[str, np.ndarray], objects: Objec
         misses=int(facts["misses"]),
         extent=float(facts["extent"]),
         motion=float(facts["motion"]),
-        moving=float(facts["motion"]) >= 1.5,
+        moving=bool(facts.get("moving", float(facts["motion"]) >= 1.5)),
+        empty_views=int(facts.get("empty_views", 0)),
         nouns=Counter(facts["votes"]),
         tags=set(facts["tags"]),
         was_confirmed=True,  # no other is saved

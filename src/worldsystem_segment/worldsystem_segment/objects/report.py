@@ -81,7 +81,7 @@ def unseen_tracks(
     for track in tracker.tracks.values():
         if track.last_feed == tracker.feed_count or not len(track.points):
             continue
-        if not tracker.confirmed(track):
+        if not (tracker.confirmed(track) and tracker.present(track)):
             continue
         box = view.box_of(track.points.solid)
         just_left = track.last_feed == tracker.feed_count - 1
