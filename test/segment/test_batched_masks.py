@@ -210,3 +210,19 @@ def test_objects_followed_together_on_cuda_are_what_each_is_alone_on_the_cpu(sam
         for index, one in ours.items():
             difference = one.presence.flatten().cpu() - twins[index].presence.flatten()
             assert abs(difference.item()) < 5e-2  # TF32 keeps ten bits of a product
+
+
+def test_the_benchmarks_library_sees_a_picture_once_for_all_objects(monkeypatch) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks"))
+    import bench_segment_gpu
+
+    setting, runs = bench_segment_gpu._tiny(), []
+    encode = setting.masks.get_image_features
+
+    def counted(*args, **given):
+        runs.append(1)
+        return encode(*args, **given)
+
+    monkeypatch.setattr(setting.masks, "get_image_features", counted)
+    assert len(bench_segment_gpu._naive_ms(setting, 3)) == setting.frames
+    assert len(runs) == setting.frames + setting.warm_up
