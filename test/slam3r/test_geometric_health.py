@@ -161,3 +161,23 @@ def test_each_start_has_its_own_seconds_before_it_is_missed():
             assert monitor.health == Health(GOOD)
     assert monitor.health.score == 0.0
     assert "no start yet" in monitor.health.problem
+
+
+@pytest.mark.parametrize(
+    ("seen", "words"),
+    [("dark", "lens covered"), ("wall", "texture"), ("unlike", "no start yet")],
+)
+def test_pictures_in_which_nothing_can_be_followed_are_not_said_to_be_of_a_camera_at_rest(
+    film, seen, words
+):
+    size = (16, CAMERA.height, CAMERA.width, 3)
+    ramp = np.linspace(90, 160, CAMERA.width).astype(np.uint8)
+    shown = {
+        "dark": np.full(size, 3, np.uint8),
+        "wall": np.broadcast_to(ramp[:, None], size),
+        "unlike": np.random.default_rng(4).integers(0, 255, size, dtype=np.uint8),
+    }[seen]
+    pairs = zip(film[:16], shown, strict=True)
+    told = _fed([replace(f, rgb=rgb.copy(), stamp_ns=4 * f.stamp_ns) for f, rgb in pairs])
+    assert any(words in health.problem for health in told if health.score == 0.0)
+    assert not any("does not move" in health.problem for health in told)

@@ -10,8 +10,9 @@ import pytest
 from drifting_backend import CAMERA, film, ring_poses
 from filmed_room import bent, render
 
+from worldsystem_core.frames import Frame
 from worldsystem_core.geometry.pinhole import pointmap_from_depth
-from worldsystem_core.geometry.se3 import inverse, pose_from
+from worldsystem_core.geometry.se3 import inverse, look_at, pose_from
 from worldsystem_core.reconstruction import Keyframe
 from worldsystem_slam3r.graph.features import Features, matches
 from worldsystem_slam3r.graph.places import PlaceIndex, votes_by_comparison
@@ -174,3 +175,17 @@ def test_a_picture_of_nowhere_is_not_located(stations):
     noise = replace(shot, rgb=rng.integers(0, 255, shot.rgb.shape, dtype=np.uint8))
     kept = {station.id: station for station in stations}
     assert Relocaliser(index).locate(noise, kept, CAMERA) is None
+
+
+def test_a_picture_of_a_turned_phone_is_located_where_nobody_tells_its_camera():
+    """A flat wall fits any focal length, at another distance."""
+    eye, target = np.array([0.0, 0.0, 2.0]), np.array([0.0, 0.0, 5.0])
+    pose = look_at(eye, target, np.array([0.0, -1.0, 0.0]))
+    wall, index = Station.of(keyframe(0, pose), 0), PlaceIndex()
+    index.add(0, wall.features)
+    quarter = np.array([[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
+    rgb, _ = render(pose @ pose_from(quarter, np.zeros(3)), CAMERA.turned())
+    upright = Frame(id=1, stamp_ns=1, rgb=rgb)
+    found = Relocaliser(index).locate(upright, {0: wall}, CAMERA)
+    assert found is not None
+    assert np.linalg.norm(found.keyframe_from_cam[:3, 3]) < 0.1  # of 3 to the wall

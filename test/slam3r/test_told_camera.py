@@ -183,3 +183,10 @@ def test_pictures_of_a_sender_that_tells_no_camera_are_not_given_that_of_the_one
         assert fed == [CAMERA, CAMERA, None]
     finally:
         stage.close()
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_distortion_that_is_no_number_is_none(number):
+    camera = replace(CAMERA, distortion=(-0.1, number, 0.0, 0.0, 0.0))
+    assert with_known_distortion(camera) == CAMERA
+    assert Intake(320, 0.0).picture(a_frame(0, camera)).grey.mean() > 50

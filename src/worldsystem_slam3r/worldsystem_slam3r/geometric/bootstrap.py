@@ -108,6 +108,7 @@ class Bootstrap:
 
     Frames that a start can no longer begin with are `passed`; the older of them are `given_up`.
     `moved_px` is the median flow since the reference picture; no turn explains `beyond_turn_px`.
+    Both are NaN where not even the next picture shows what the reference does.
     """
 
     def __init__(self, tracker: FeatureTracker, *, estimate_focal: bool) -> None:
@@ -119,8 +120,7 @@ class Bootstrap:
         self._pictures: deque[Passed] = deque(maxlen=MOST_FRAMES)
         self.given_up: list[Held] = []
         self.passed: list[Passed] = []
-        self.moved_px = 0.0
-        self.beyond_turn_px = 0.0
+        self.moved_px = self.beyond_turn_px = np.nan
 
     @property
     def waiting(self) -> list[Held]:
@@ -141,6 +141,8 @@ class Bootstrap:
         if len(self._held) % REBASE_EVERY == 0 or kept < REBASE_KEPT:
             self._tracker.rebase()
         if len(self._tracker.current) < max(MIN_MATCHES, 0.35 * self._reference_count):
+            if len(self._held) == 2:  # the reference and this one: nothing was followed at all
+                self.moved_px = self.beyond_turn_px = np.nan
             self._restart(picture)
             return None
         start = self._attempt(picture)

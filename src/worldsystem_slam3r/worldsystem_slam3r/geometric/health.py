@@ -28,6 +28,7 @@ STILL_S = 3.0
 """Time without a start after which the camera's lack of motion is said."""
 STILL_WIDTHS = 0.004
 LOST = "tracking is lost: move back to what was seen before"
+NO_START = "no start yet: move the camera sideways, slowly"
 MEMORY = 0.8
 """Share of the last average that the next one keeps."""
 
@@ -62,7 +63,8 @@ class HealthMonitor:
         self._corners = _average(self._corners, _ramp(count, FEW_CORNERS, MANY_CORNERS))
 
     def waiting(self, stamp_ns: int, moved_widths: float, beyond_turn_widths: float) -> None:
-        """There is no start yet: median flow since a reference, and what no turn explains of it."""
+        """There is no start yet: median flow since a reference, and what no turn explains of it;
+        NaN where nothing could be followed."""
         self._started = False
         if self._waiting_since_ns is None:
             self._waiting_since_ns = stamp_ns
@@ -101,14 +103,15 @@ class HealthMonitor:
 
     @property
     def health(self) -> Health:
-        """The worst part, and its words when it is bad; a loss tells its likely cause as well.
+        """The worst part, and its words when it is bad; a loss, and a start that does not come,
+        tell their likely cause as well.
 
         The parts are in the order in which one causes the next.
         """
         parts = self._parts()
         score, problem = min(parts, key=lambda part: part[0])
         causes = [words for each, words in parts if each < GOOD and words != problem]
-        if problem == LOST and causes:
+        if problem in (LOST, NO_START) and causes:
             problem = f"{problem} ({causes[0]})"
         return Health(score, problem if score < GOOD else "")
 
@@ -136,7 +139,7 @@ class HealthMonitor:
         waited_s = (self._stamps_ns[-1] - self._waiting_since_ns) * 1e-9
         if waited_s < STILL_S:
             return GOOD, ""
-        return 0.0, self._motion.value or "no start yet: move the camera sideways, slowly"
+        return 0.0, self._motion.value or NO_START
 
 
 def _average(before: float, now: float) -> float:

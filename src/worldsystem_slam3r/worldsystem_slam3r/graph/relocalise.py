@@ -78,7 +78,10 @@ def _looked_at(frame: Frame, like: Camera) -> tuple[Features, Float64[np.ndarray
 
 
 def _guess(frame: Frame, like: Camera) -> Camera:
-    """The camera of a keyframe, for the whole picture: keyframes may be its middle square."""
+    """The camera of a keyframe, for the whole picture: keyframes may be its middle square, or of
+    before the phone was turned."""
+    if (frame.width < frame.height) != (like.width < like.height):
+        like = like.turned()
     zoom = min(frame.width / like.width, frame.height / like.height)
     return Camera(
         width=frame.width,
