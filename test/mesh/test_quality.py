@@ -14,6 +14,9 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
+from worldsystem_core.frames import Camera
+from worldsystem_core.geometry.pinhole import pointmap_from_depth
+from worldsystem_core.reconstruction import Keyframe
 from worldsystem_core.surface import Mesh, MeshAssembly
 from worldsystem_mesh.config import MeshConfig
 from worldsystem_mesh.methods import quality as quality_module
@@ -286,3 +289,61 @@ def test_of_larger_regions_fewer_fields_are_kept(make_mesher, monkeypatch, side,
         quality._finished((x, 0, 0), "poisson", MethodResult(field, 0.0), 0)
     assert len(quality._blend.fields) == kept
     quality.close()
+
+
+def wall(id: int, voxels_away: float) -> Keyframe:
+    """A wall straight ahead of a camera at the origin."""
+    camera = Camera.from_horizontal_fov(96, 96, 1.0)
+    depth = np.full((96, 96), voxels_away * SETTINGS["voxel"])
+    return Keyframe(
+        id=id,
+        frame_id=id,
+        stamp_ns=id,
+        world_from_cam=np.eye(4),
+        camera=camera,
+        pointmap=pointmap_from_depth(depth, camera),
+        confidence=np.ones((96, 96), np.float32),
+        rgb=np.full((96, 96, 3), 128, np.uint8),
+    )
+
+
+def filled_behind_the_wall() -> RegionField:
+    """A plane 28.5 voxels away, in the region from 16 to 32."""
+    z = np.arange(-RIM, 2 * 8 + RIM + 1.0)
+    near = np.where(np.abs(12.5 - z) <= 2.5, 12.5 - z, np.nan)
+    shape = (len(z),) * 3
+    distances = np.broadcast_to(near[:, None, None], shape).astype(np.float16)
+    return RegionField(distances, np.full((*shape, 3), 9, np.uint8))
+
+
+@pytest.mark.parametrize("vanishes", [True, False], ids=["no surface left", "too few vertices"])
+def test_what_was_filled_goes_where_no_method_sees_the_region_again(
+    make_mesher, make_quality, vanishes
+):
+    """The wall is in blocks 1 and 2 along z. One keyframe alone, which is too few to count, reached
+    block 3, which is filled and not fused into again."""
+    mesher, client = make_mesher(**{**SETTINGS, "min_weight": 1.5}), MeshAssembly()
+    quality = make_quality(mesher, method_min_points=1 << 20)
+    for keyframe in (wall(0, 18.0), wall(1, 18.0), wall(2, 29.0)):
+        mesher.integrate(keyframe)
+    fused = mesher.settle(0)
+    assert client.apply(fused)
+    quality.take(fused)
+    result = MethodResult(filled_behind_the_wall(), 0.0)
+    assert client.apply(quality._finished((0, 0, 1), "poisson", result, 0))
+    assert {z for _, _, z in client.blocks} == {2, 3}
+    if vanishes:
+        mesher.remove([0, 1])
+        delta = mesher.settle(1)
+    else:
+        quality.take(fused)  # as when fusion changes the region
+        assert quality.step(1) is None
+        delta = mesher.go_on(1)
+    while delta is not None:  # as the node does when nothing comes
+        assert client.apply(delta)
+        quality.take(delta)
+        delta = mesher.go_on(1)
+    while quality._fading:
+        if (delta := quality.step(1)) is not None:
+            assert client.apply(delta)
+    assert {z for _, _, z in client.blocks} == (set() if vanishes else {2})

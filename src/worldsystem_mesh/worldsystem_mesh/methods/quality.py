@@ -67,9 +67,8 @@ class QualityPass:
         changed = self._regions.take(delta, time.monotonic())
         for region in changed:
             self._blend.fields.pop(region, None)
-        if not self._only_fill:
-            self._let_fade(changed & self._showing)
-        self._showing -= {region for region in changed if region not in self._regions}
+        lost = {region for region in changed if region not in self._regions}
+        self._let_fade(self._showing & (lost if self._only_fill else changed))
 
     @property
     def method(self) -> str:
@@ -125,7 +124,7 @@ class QualityPass:
         for region in list(islice(self._regions.settled(time.monotonic()), _LOOKED_AT)):
             chosen = self._chooser.for_region(method, *self._regions.size(region))
             if chosen == "tsdf":
-                self._regions.mark(region, "tsdf")
+                self._keep_fused(region)
                 continue
             self._start(region, chosen)
             return
@@ -143,7 +142,7 @@ class QualityPass:
         if result.field is None:
             self.failures += 1
             log.warning("region %s keeps tsdf, %s failed: %s", region, method, result.problem)
-            self._regions.mark(region, "tsdf")
+            self._keep_fused(region)
             return None
         self._regions.mark(region, method)
         self._blend.fields[region] = result.field
@@ -151,6 +150,11 @@ class QualityPass:
         while len(self._blend.fields) > self._most_fields:
             del self._blend.fields[next(iter(self._blend.fields))]
         return self._shown(region, stamp_ns)
+
+    def _keep_fused(self, region: RegionIndex) -> None:
+        """No method meshes the region as it is now; what one filled in before goes."""
+        self._regions.mark(region, "tsdf")
+        self._let_fade({region} & self._showing)
 
     def _let_fade(self, regions: set[RegionIndex]) -> None:
         """Show these regions as they are fused. A block that stayed as it was would not meet those
