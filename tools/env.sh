@@ -7,7 +7,7 @@ if [ ! -f "$_worldsystem_root/.venv/worldsystem-env.sh" ]; then
   echo "WorldSystem is not set up yet: run 'make setup' first" >&2
   return 1 2>/dev/null || exit 1
 fi
-. "$_worldsystem_root/.venv/worldsystem-env.sh"
+. "$_worldsystem_root/.venv/worldsystem-env.sh" || { return 1 2>/dev/null || exit 1; }
 # rclpy serves loopback only, through the shipped Fast DDS profile (docs/decisions/002).
 export FASTRTPS_DEFAULT_PROFILES_FILE="${FASTRTPS_DEFAULT_PROFILES_FILE:-$_worldsystem_root/config/fastdds.xml}"
 export FASTDDS_DEFAULT_PROFILES_FILE="${FASTDDS_DEFAULT_PROFILES_FILE:-$_worldsystem_root/config/fastdds.xml}"

@@ -44,3 +44,13 @@ def without_another_ros(environment: Path) -> str:
     names = " ".join(name for name in PATHS_OF_ROS if name != "PATH")
     other = f'[ -n "${{ROS_DISTRO-}}" ] && [ "${{VIRTUAL_ENV-}}" != {own} ]'
     return f"if {other}; then unset {names}; fi"
+
+
+def only_beside(ros: str) -> str:
+    """A line of shell that ends what is sourced unless the ROS of the set-up is sourced already:
+    its paths are not among ours."""
+    told = f"WorldSystem was set up beside ROS 2 {ros}: source its setup.bash first"
+    return (
+        f'[ "${{ROS_DISTRO-}}" = {ros} ] || '
+        f"{{ echo \"{told}, or run 'make setup' here\" >&2; return 1; }}"
+    )

@@ -154,6 +154,21 @@ def made_elsewhere(environment: Path) -> bool:
     return place is not None and is_another(Path(place[1]), environment)
 
 
+def built_with_another_ros(build: Path, places: list[str]) -> bool:
+    """Whether an earlier build found its ROS in none of `places`: CMake keeps what it found once,
+    and a message package that this ROS had was not built."""
+    try:
+        told = (build / "worldsystem_msgs/CMakeCache.txt").read_text(errors="replace")
+    except OSError:
+        return False
+    found = re.search(r"^ament_cmake_DIR:PATH=(/.*)$", told, re.MULTILINE)
+    if found is None:
+        return False
+    names = {Path(found[1]), Path(found[1]).resolve()}
+    known = {Path(place) for place in places} | {Path(place).resolve() for place in places}
+    return not any(name.is_relative_to(place) for name in names for place in known)
+
+
 def told_of(environment: Path) -> str:
     """What a virtual environment tells of itself; '' for none."""
     try:

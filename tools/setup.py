@@ -25,7 +25,7 @@ from tempfile import TemporaryDirectory
 
 import preconditions
 from downloads import UnlistedFile, check_downloads, listed, own_folders
-from exports import PATHS_OF_ROS, export_lines, without_another_ros
+from exports import PATHS_OF_ROS, export_lines, only_beside, without_another_ros
 from preconditions import SetupError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -50,13 +50,13 @@ def main() -> int:
     forget_own_environment(os.environ)
     try:
         with preconditions.alone(ROOT, lambda: say("another set-up works here; waiting")):
+            if not step_is_current("all", everything()):
+                set_up()
             if "--with-browser" in sys.argv:
                 ensure_browser()
             if "--with-test-peers" in sys.argv:
                 ensure_test_peers()
-            if not step_is_current("all", everything()):
-                set_up()
-    except SetupError as error:
+    except (SetupError, OSError) as error:  # as of a full disk, or what `sudo make` left
         print(f"setup: {error}", file=sys.stderr)
         return 1
     return 0
@@ -87,7 +87,7 @@ def set_up() -> None:
     ensure_system_packages()
     ros = sourced_ros()
     preconditions.check_machine(ros)
-    forget_another_place()
+    forget_another_place(ros)
     say(f"ROS 2 {ros} is sourced: using it" if ros else "no ROS sourced: using ROS 2 Jazzy wheels")
     run_step("environment", [ROOT / "tools/setup.py"], lambda: make_venv(ros))
     libraries = [*requirement_files(ros), BARE_REQUIREMENTS, CONSTRAINTS]
@@ -165,21 +165,21 @@ def sourced_ros() -> str:
     return distro
 
 
-def forget_another_place() -> None:
-    """What was made in another place or by another Python cannot be built upon."""
-    if not preconditions.made_elsewhere(VENV):
+def forget_another_place(ros: str) -> None:
+    """What was made in another place, by another Python or with another ROS is not built upon."""
+    places = os.environ["AMENT_PREFIX_PATH"].split(os.pathsep) if ros else [str(VENV)]
+    with_another = preconditions.built_with_another_ros(ROOT / "build", places)
+    if not with_another and not preconditions.made_elsewhere(VENV):
         return
-    say("the checkout was moved, or is set up with another Python now: making everything anew")
-    for made in (VENV, ROOT / "build", ROOT / "install"):
+    say("the checkout was moved, or is set up with another Python or ROS now: making all anew")
+    own = [VENV] if (STAMPS / "environment").exists() else []  # else it is somebody's
+    for made in (*own, ROOT / "build", ROOT / "install"):
         shutil.rmtree(made, ignore_errors=True)
 
 
 def make_venv(ros: str) -> None:
     say("making .venv")
-    keep = {path: path.read_bytes() for path in (LOG,) if path.exists()}
     venv.EnvBuilder(with_pip=True, system_site_packages=bool(ros), symlinks=True).create(VENV)
-    for path, content in keep.items():
-        path.write_bytes(content)
 
 
 def requirement_files(ros: str) -> list[Path]:
@@ -291,7 +291,7 @@ def write_environment(ros: str) -> None:
     script = shlex.quote(str(ROOT / "install/local_setup.bash"))
     after = output(["bash", "-c", f". {script} && env -0"], base)
     lines = ["# Made by tools/setup.py; sourced by tools/env.sh."]
-    lines += [] if ros else [without_another_ros(VENV)]
+    lines += [only_beside(ros) if ros else without_another_ros(VENV)]
     lines += export_lines(os.environ, after)
     ENV_FILE.write_text("\n".join(lines) + "\n")
 

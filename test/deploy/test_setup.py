@@ -190,10 +190,11 @@ def test_a_checkout_that_another_set_up_may_work_in_is_held_alone(setup, checkou
 def test_what_was_made_in_another_place_is_removed_and_nothing_else(
     setup, checkout, monkeypatch, moved
 ):
-    for name in ("build", "install", "runs"):
+    for name in ("build", "install", "runs", ".venv/stamps"):
         (checkout / name).mkdir()
+    (checkout / ".venv/stamps/environment").touch()
     monkeypatch.setattr(setup.preconditions, "made_elsewhere", lambda environment: moved)
-    setup.forget_another_place()
+    setup.forget_another_place("")
     left = {path.name for path in checkout.iterdir()}
     assert left == ({"runs"} if moved else {".venv", "build", "install", "runs"})
 
@@ -351,3 +352,34 @@ def test_the_wheels_are_not_mixed_with_a_ros_that_is_sourced_later(written, chec
     assert found["ROS_DISTRO"] == ["jazzy"]
     assert set(found["AMENT_PREFIX_PATH"]) == {str(checkout / ".venv")}
     assert "PYTHONPATH" not in found
+
+
+@pytest.mark.usefixtures("checkout")
+def test_where_it_cannot_set_up_it_installs_nothing_for_the_tests_either(setup, monkeypatch):
+    def refuse() -> None:
+        raise setup.SetupError("another Python")
+
+    installed = []
+    monkeypatch.setattr(setup, "forget_own_environment", lambda environment: None)
+    monkeypatch.setattr(setup, "everything", list)
+    monkeypatch.setattr(setup.preconditions, "check_room", lambda *_: None)
+    monkeypatch.setattr(setup.preconditions, "check_python", refuse)
+    monkeypatch.setattr(setup, "ensure_browser", lambda: installed.append("browser"))
+    monkeypatch.setattr(setup, "ensure_test_peers", lambda: installed.append("peers"))
+    monkeypatch.setattr("sys.argv", ["setup.py", "--with-browser", "--with-test-peers"])
+    assert setup.main() == 1
+    assert installed == []
+
+
+@pytest.mark.usefixtures("checkout")
+def test_what_the_disk_refuses_is_told_in_one_line(setup, monkeypatch, capsys):
+    def refuse() -> None:
+        raise PermissionError(13, "Permission denied", "/of/root/.venv/worldsystem-env.sh")
+
+    monkeypatch.setattr(setup, "forget_own_environment", lambda environment: None)
+    monkeypatch.setattr(setup, "everything", list)
+    monkeypatch.setattr(setup, "set_up", refuse)
+    monkeypatch.setattr("sys.argv", ["setup.py"])
+    assert setup.main() == 1
+    told = "setup: [Errno 13] Permission denied: '/of/root/.venv/worldsystem-env.sh'\n"
+    assert capsys.readouterr().err == told
