@@ -10,6 +10,7 @@ import pytest
 from voxel_lab import assert_same_voxels
 
 from worldsystem_core.errors import ConfigError
+from worldsystem_mesh.block_pool import BlockPool
 from worldsystem_mesh.config import MeshConfig
 from worldsystem_mesh.extraction import SurfaceExtractor
 from worldsystem_mesh.launcher import Launcher
@@ -264,3 +265,30 @@ def test_a_cpu_and_a_cuda_device_build_the_same_surface(sphere_keyframes):
     assert len(both) >= 0.999 * max(len(cpu), len(cuda))
     gap = np.array([np.abs(cpu[key] - cuda[key]).max() for key in both])
     assert (gap <= 1e-4).mean() >= 0.999
+
+
+def test_where_a_device_has_no_memory_for_more_blocks_older_ones_go_to_disk(
+    sphere_keyframes, monkeypatch, tmp_path
+):
+    config = MeshConfig(voxel=VOXEL, min_weight=0.5, page_dir=str(tmp_path))
+    launcher = Launcher("cpu", 1)
+    whole, short = (BlockVolume(config, launcher, VOXEL) for _ in range(2))
+    views = [view_from_keyframe(one, config, one.id + 1) for one in sphere_keyframes(6)]
+    most = max(len(whole.add(view).blocks) for view in views)
+    assert most < whole.block_count
+
+    def no_memory(self, slots):
+        raise RuntimeError(f"Failed to allocate {slots} slots on device 'cuda:0'")
+
+    monkeypatch.setattr(BlockPool, "_allocate", no_memory)
+    short.pool._slots = most
+    for view in views:
+        short.add(view)
+    assert (short.slot_limit, short.refused_blocks) == (most, 0)
+    assert short.pool.paged_out > 0
+    for first in range(0, whole.block_count, 8):
+        some = np.arange(first, min(first + 8, whole.block_count), dtype=np.int32)
+        np.testing.assert_array_equal(short.samples(some), whole.samples(some))
+    for each in (whole, short):
+        each.close()
+    launcher.close()

@@ -6,11 +6,13 @@ from __future__ import annotations
 import shutil
 
 import pytest
+import torch
 from tiny_networks import tiny_dino, tiny_sam2, tiny_sam3
 
-from worldsystem_core.errors import BackendError, WeightsMissing
+from worldsystem_core.errors import BackendError, ConfigError, WeightsMissing
 from worldsystem_segment.backend import create_backend
 from worldsystem_segment.config import SegmentConfig
+from worldsystem_segment.learned import loading
 
 PAGES = {"grounded_sam2": "IDEA-Research/grounding-dino-tiny", "sam3": "facebook/sam3"}
 
@@ -74,3 +76,22 @@ def test_a_back_end_without_its_weights_says_which_setting_names_them(name, tmp_
         create_backend(
             name, SegmentConfig(backend=name, detector=str(tmp_path), masks=str(tmp_path))
         )
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:1"])
+def test_a_device_that_networks_cannot_run_on_is_refused_with_those_they_can(device) -> None:
+    """Recordings of kernels are of the first GPU; CUDA_VISIBLE_DEVICES says which that is."""
+    with pytest.raises(ConfigError, match=r"device = .*known: auto, cpu, cuda"):
+        SegmentConfig(device=device)
+
+
+@pytest.mark.parametrize(("name", "masks"), [("grounded_sam2", "masks"), ("sam3", "sam3")])
+def test_a_gpu_without_memory_for_the_networks_is_told_with_what_to_do(
+    folders, name, masks, monkeypatch
+) -> None:
+    def no_memory(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(loading, "_network", no_memory)
+    with pytest.raises(BackendError, match=r"too little memory.*segmenter\.device=cpu"):
+        create_backend(name, _config(folders, masks))

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import importlib.util
+import threading
 from pathlib import Path
 from types import ModuleType
 
@@ -191,3 +192,31 @@ def test_the_plain_twin_of_the_benchmark_computes_the_same(naive: ModuleType) ->
     assert_as_golden(moved[2], confidence[3:].numpy())
     scores = networks.retrieval_scores(tokens[:1], tokens[1:])
     assert_as_golden(scores, twin.retrieval_scores(tokens[:1], tokens[1:]).numpy())
+
+
+def test_while_one_thread_records_another_runs_plainly_and_records_later(
+    replayed: graphs.Replayed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorded = graphs.Replayed._recorded
+    begun, go_on = threading.Event(), threading.Event()
+
+    def slowly(self: graphs.Replayed, setting: object, tensors: tuple[torch.Tensor, ...]) -> object:
+        begun.set()
+        assert go_on.wait(3.0), "two record at once"
+        return recorded(self, setting, tensors)
+
+    monkeypatch.setattr(graphs.Replayed, "_recorded", slowly)
+    other = graphs.Replayed(lambda setting, a: (2 * a,))
+    first = threading.Thread(target=replayed, args=("x", torch.ones(3), torch.ones(3)))
+    first.start()
+    try:
+        assert begun.wait(3.0)
+        [meanwhile] = other("x", torch.ones(3))
+    finally:
+        go_on.set()
+        first.join(10.0)
+    assert float(meanwhile[0]) == 2.0
+    assert len(other._recordings) == 0
+    [later] = other("x", torch.full((3,), 4.0))
+    assert float(later[0]) == 8.0
+    assert len(other._recordings) == len(replayed._recordings) == 1

@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 import socket
 from pathlib import Path
 
-from worldsystem.doctor import _PORTS, _ports, _weights
+import pytest
+
+from worldsystem.doctor import _PORTS, _gpu, _ports, _weights
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -45,3 +48,14 @@ def test_a_port_that_is_taken_is_said_with_who_holds_it(monkeypatch):
         (finding,) = _ports()
     assert not finding.well
     assert str(port) in finding.cure
+
+
+@pytest.mark.parametrize(("driver", "well"), [("560.35.03", False), ("580.65.06", True)])
+def test_a_driver_that_is_too_old_for_our_cuda_is_said(tmp_path, monkeypatch, driver, well):
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text(f"#!/bin/sh\necho 'NVIDIA GeForce RTX 3060, 12288 MiB, {driver}'\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    (finding,) = _gpu()
+    assert (finding.well, finding.required) == (well, False)
+    assert "driver 580" in finding.cure

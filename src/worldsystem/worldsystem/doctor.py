@@ -47,6 +47,8 @@ _OPTIONAL = {
     "torch": ("torch==2.13.0", "the learned back-ends"),
 }
 _NEED_FREE_GB = 5.0
+_LEAST_DRIVER = 580
+"""Of NVIDIA's, for CUDA 13, which the wheels of torch and Warp bring."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +121,10 @@ def _gpu() -> Iterator[Finding]:
         yield Finding(False, "GPU", f"nvidia-smi failed: {error}", "check the driver", False)
         return
     for line in done.stdout.splitlines():
-        yield Finding(True, "GPU", line.strip())
+        driver = line.rpartition(",")[2].strip().partition(".")[0]
+        well = not driver.isdigit() or int(driver) >= _LEAST_DRIVER
+        cure = f"install NVIDIA's driver {_LEAST_DRIVER} or later; with this one all is on the CPU"
+        yield Finding(well, "GPU", line.strip(), cure, required=False)
 
 
 def _weights() -> Iterator[Finding]:

@@ -7,6 +7,7 @@ Needs torch; for the networks of any stage.
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Hashable
 from typing import Any, NamedTuple
 
@@ -18,6 +19,8 @@ LOG = logging.getLogger(__name__)
 MOST_SHAPES = 24
 """Shapes recorded per computation; any further one runs unrecorded, so that memory is bounded."""
 WARM_UP_RUNS = 2
+_RECORDING = threading.Lock()
+"""torch bears one recording at a time in a process, and has them all on one stream."""
 
 Computation = Callable[..., tuple[Tensor, ...]]
 
@@ -89,11 +92,15 @@ class Replayed:
         """Whether there is a recording for `key` now."""
         if not self._usable or len(self._recordings) >= MOST_SHAPES:
             return False
+        if not _RECORDING.acquire(blocking=False):
+            return False  # nobody waits for another thread's; a later call records
         try:
             self._recordings[key] = self._recorded(setting, tensors)
         except RuntimeError as error:
             self._usable = False
             LOG.warning("CUDA graphs cannot be recorded here (%s); running without them", error)
+        finally:
+            _RECORDING.release()
         return self._usable
 
     def _recorded(self, setting: Hashable, tensors: tuple[Tensor, ...]) -> Recording:
@@ -107,6 +114,11 @@ class Replayed:
         torch.cuda.current_stream().wait_stream(beside)
         graph = torch.cuda.CUDAGraph()
         # other threads use the device meanwhile: only what this one does is recorded and judged
-        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"), constants:
+        with (
+            # torch itself leaves its own stream current where a recording fails
+            torch.cuda.stream(torch.cuda.current_stream()),
+            torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"),
+            constants,
+        ):
             outputs = self._computation(setting, *inputs)
         return Recording(graph, inputs, outputs, constants)

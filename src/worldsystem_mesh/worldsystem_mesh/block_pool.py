@@ -105,6 +105,7 @@ class BlockPool:
         if not len(missing):
             return 0
         missing = missing[np.argsort(self.slot[missing] != PAGED_OUT, kind="stable")]
+        self._grow(min(self._used + len(missing), self.limit(other_bytes)))
         limit = self.limit(other_bytes)
         over, evicted = self._used + len(missing) - limit, missing[:0]
         if over > 0:
@@ -164,6 +165,17 @@ class BlockPool:
         if self._pages is not None:
             self._pages.close(delete=True)
             self._pages = None
+
+    def _grow(self, slots: int) -> None:
+        """Have so many slots at least, before anything is moved; where a device has no memory for
+        more, those that there are stay all, and older blocks go to disk."""
+        if slots <= self._slots:
+            return
+        try:
+            self._allocate(min(max(2 * self._slots, slots), len(self._owner)))
+        except RuntimeError as error:  # Warp's, of a device that is full
+            log.warning("more of the surface goes to disk from now on: %s", error)
+            self._owner = self._owner[: self._slots]
 
     def _allocate(self, slots: int) -> None:
         """Make the voxel arrays; on a CPU zero pages, which take memory when they are written."""
@@ -265,8 +277,6 @@ class BlockPool:
         that were on disk, else unknown ones."""
         recycled = min(len(self._free), len(blocks))
         fresh = len(blocks) - recycled
-        if self._high_water + fresh > self._slots:
-            self._allocate(min(max(2 * self._slots, self._high_water + fresh), len(self._owner)))
         reused = np.array(self._free[len(self._free) - recycled :], np.int32)
         del self._free[len(self._free) - recycled :]
         new = np.arange(self._high_water, self._high_water + fresh, dtype=np.int32)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
@@ -14,6 +15,8 @@ from jaxtyping import Int
 from worldsystem_core.errors import BackendError
 from worldsystem_core.pages import unwritten_zeros
 from worldsystem_mesh.kernels_turns import Turns as TurnsStruct
+
+log = logging.getLogger(__name__)
 
 STEP = 8
 LEAST_STEPS = 8
@@ -31,6 +34,13 @@ def start_warp() -> None:
     """Initialise Warp without its banner; safe to call again."""
     wp.config.log_level = wp.LOG_ERROR
     wp.init()
+
+
+def cuda_devices() -> list[str]:
+    """CUDA devices that kernels can run on: Warp's compiler leaves out what is too old for it."""
+    start_warp()
+    oldest = min(wp.get_cuda_supported_archs(), default=0)
+    return [card.alias for card in wp.get_cuda_devices() if card.arch >= oldest]
 
 
 def head(array: wp.array, count: int) -> np.ndarray:
@@ -114,10 +124,15 @@ class Launcher:
 
     def __init__(self, device: str, threads: int) -> None:
         start_warp()
-        if device == "cuda" and not wp.is_cuda_available():
-            raise BackendError("device = 'cuda', but no CUDA device answers; use 'cpu' or 'auto'")
-        use_cuda = device != "cpu" and wp.is_cuda_available()
-        self.device = "cuda:0" if use_cuda else "cpu"
+        cards = cuda_devices() if device != "cpu" else []
+        too_old = device != "cpu" and not cards and wp.is_cuda_available()
+        problem = "the GPU is too old for Warp" if too_old else "no CUDA device answers"
+        if device == "cuda" and not cards:
+            raise BackendError(f"device = 'cuda', but {problem}; use 'cpu' or 'auto'")
+        if too_old:
+            log.warning("%s: the mesh is made on the processor", problem)
+        use_cuda = bool(cards)
+        self.device = cards[0] if use_cuda else "cpu"
         if use_cuda and wp.get_device(self.device).is_mempool_supported:
             wp.set_mempool_release_threshold(self.device, KEPT_ON_DEVICE_BYTES)
         self._threads = 1 if use_cuda else threads

@@ -19,7 +19,7 @@ from worldsystem_mesh import (
     kernels_view,
     kernels_volume,
 )
-from worldsystem_mesh.launcher import start_warp
+from worldsystem_mesh.launcher import cuda_devices, start_warp
 
 MODULES = (
     kernels_view,
@@ -36,11 +36,13 @@ MODULES = (
 
 
 def precompile() -> float:
-    """Compile (or load from the cache) every kernel for every device; return the seconds taken."""
+    """Compile (or load from the cache) every kernel for every device that can run it;
+    return the seconds taken."""
     start = time.perf_counter()
     start_warp()
+    devices = ["cpu", *cuda_devices()]
     for module in MODULES:
-        wp.load_module(module)
+        wp.load_module(module, device=devices)
     return time.perf_counter() - start
 
 

@@ -31,7 +31,9 @@ class SegmentConfig(Config):
         "", "folder of Grounding DINO, MM-Grounding-DINO or LLMDet weights (grounded_sam2)"
     )
     masks: str = param("", "folder of SAM 2.1, EdgeTAM or SAM 3 weights")
-    device: str = param("auto", "where networks run: auto, cpu or cuda")
+    device: str = param(
+        "auto", "where networks run; auto: the GPU if there is one", choices=("auto", "cpu", "cuda")
+    )
     max_followed: int = param(20, "objects followed at once (networks)", low=1, high=200)
     lost_frames: int = param(150, "pictures after which an unseen one is no longer followed", low=1)
     max_wait_s: float = param(

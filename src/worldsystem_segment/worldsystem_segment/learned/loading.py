@@ -107,6 +107,11 @@ def _whole(folder: str, setting: str, files: str) -> Iterator[None]:
 
     try:
         yield
+    except torch.OutOfMemoryError as error:
+        raise BackendError(
+            f"the GPU has too little memory for '{folder}' ({error}); end other programs on it, "
+            "or set segmenter.device=cpu"
+        ) from error
     except (OSError, ValueError, SafetensorError) as error:
         raise BackendError(
             f"segmenter.{setting}: '{folder}' is not whole ({error}); it needs all files of a "
