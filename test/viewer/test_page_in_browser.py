@@ -364,3 +364,27 @@ def test_lengths_of_a_map_that_was_reset_are_cleared_and_its_size_is_not_said_to
     toast = page.evaluate("document.getElementById('toast').textContent")
     assert toast == "The map begins anew: measure again"
     assert page.complaints == []
+
+
+def test_lengths_of_a_map_that_was_reset_behind_a_hidden_page_are_cleared(page, page_server):
+    for step in growing_ground():
+        page_server.mesh(step)
+    page_server.keyframe(keyframe(1, 0.1))
+    until(page, "worldsystem.triangles === 144 * 288 && worldsystem.mesh.dirty.size === 0")
+    until(page, "worldsystem.keyframes === 1 && worldsystem.stage.gliding === null")
+    page.keyboard.press("m")
+    for x in (440, 520):
+        page.mouse.click(x, 330)
+    until(page, "worldsystem.distances.length === 1")
+    page.evaluate("worldsystem.connection.tell({ visible: false })")
+    (talk,) = page_server._clients._talks
+    deadline = time.monotonic() + 10.0
+    while talk._visible.is_set():
+        assert time.monotonic() < deadline, "the server was not told"
+        page.wait_for_timeout(10)
+    page_server.removed(RemovedKeyframes((1,)))
+    page_server.keyframe(keyframe(2, 0.9))  # news of both come in one message
+    page.evaluate("worldsystem.connection.tell({ visible: true })")
+    until(page, "worldsystem.distances.length === 0")
+    assert page.evaluate("worldsystem.keyframes") == 1
+    assert page.complaints == []

@@ -1,17 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
 """The page in a headless browser, on lines that break, die without a word, are slow or guarded."""
 
+import dataclasses
+import time
 import zlib
 
+import cv2
 import numpy as np
 import pytest
 from cable import Cable
 from headless_browser import needs_browser, until
 from test_page_in_browser import triangles
-from world_for_viewers import delta, ground_block, growing_ground
+from world_for_viewers import delta, ground_block, growing_ground, picture, pose_event
 
+from worldsystem_core.reconstruction import ScaleState
 from worldsystem_viewer.config import ViewerConfig
 from worldsystem_viewer.page_server import PageServer
+from worldsystem_viewer.protocol import ImageUpdate
 
 pytestmark = needs_browser
 
@@ -173,5 +178,28 @@ def test_a_page_asks_for_the_token_that_changed_while_it_was_open(browser, tmp_p
     assert not page.evaluate("document.getElementById('token').open"), "nobody asks for one"
     server = guarded_server(tmp_path, "new", port)
     type_token(page, "new")
+    page.close()
+    server.stop()
+
+
+def test_what_a_server_told_is_not_said_of_the_next_one(browser):
+    server = PageServer(ViewerConfig(web_port=0))
+    server.start()
+    port = server.port
+    pose = pose_event(1, 0.1, stamp_ns=time.time_ns())
+    server.pose(dataclasses.replace(pose, scale=ScaleState.METRIC))
+    jpeg = cv2.imencode(".jpg", picture(0.5))[1].reshape(-1)
+    server._put_picture(ImageUpdate(stamp_ns=1, full_width=640, full_height=360, jpeg=jpeg))
+    page = browser.new_page()
+    page.goto(f"http://127.0.0.1:{port}/")
+    until(page, "document.getElementById('scale').innerText === 'metres'")
+    until(page, "!document.getElementById('video').hidden")
+    server.stop()
+    until(page, "!worldsystem.connected")
+    server = PageServer(ViewerConfig(web_port=port))
+    server.start()
+    until(page, "worldsystem.connected")
+    for name in ("tracking", "scale", "video"):
+        assert page.evaluate(f"document.getElementById('{name}').hidden"), name
     page.close()
     server.stop()

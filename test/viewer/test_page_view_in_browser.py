@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 import time
 
+import pytest
 from headless_browser import needs_browser, until
 from test_page_in_browser import page  # noqa: F401  (a fixture)
 from world_for_viewers import growing_ground, picture, pose_event
@@ -74,3 +75,28 @@ def test_no_picture_stays_in_the_frustum_when_video_is_off(page, page_server):  
     video.click()
     until(page, f"{PICTURES_SEEN} === 1")
     assert page.complaints == []
+
+
+# Refuses the page, and counts the seconds after it: each ends with a look at what is nearest.
+REFUSED = """(reason) => {
+  const { mesh, connection } = worldsystem;
+  const keep = mesh.keepNearest;
+  window.seconds = 0;
+  mesh.keepNearest = () => {
+    window.seconds += 1;
+    keep.call(mesh);
+  };
+  connection.onRefused(reason);
+}"""
+
+
+@pytest.mark.parametrize(
+    ("reason", "said"), [(503, "As many people"), ("version", "The server was")]
+)
+def test_why_a_page_with_a_map_is_not_let_in_stays_in_sight(page, page_server, reason, said):  # noqa: F811
+    page_server.mesh(growing_ground()[0])
+    until(page, "worldsystem.triangles > 0")
+    page.evaluate(REFUSED, reason)
+    until(page, "window.seconds > 1")
+    assert page.locator("#hint").is_visible()
+    assert page.locator("#hint-text").inner_text().startswith(said)

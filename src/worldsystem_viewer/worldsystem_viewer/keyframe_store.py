@@ -56,6 +56,7 @@ class KeyframeStore:
         self._points = 0
         self._change = 0
         self._camera: Camera | None = None
+        self._worlds = 0
 
     def __len__(self) -> int:
         return len(self._poses)
@@ -82,12 +83,15 @@ class KeyframeStore:
                 self._put(keyframe_id, pose, size)
 
     def remove(self, ids: tuple[int, ...]) -> None:
-        """Keyframes that are withdrawn."""
+        """Keyframes that are withdrawn; after the last of them, what comes is another world."""
+        held_any = bool(self._poses)
         for keyframe_id in ids:
             if self._poses.pop(keyframe_id, None) is not None:
                 self._change += 1
                 self._gone[keyframe_id] = self._change
                 self._forget_cloud(keyframe_id)
+        if held_any and not self._poses:
+            self._worlds += 1
         while len(self._gone) > _MOST_GONE:
             _, self._forgotten_change = self._gone.popitem(last=False)
 
@@ -107,6 +111,7 @@ class KeyframeStore:
             height=camera.height if camera else 0,
             fx=float(camera.fx) if camera else 0.0,
             fy=float(camera.fy) if camera else 0.0,
+            worlds=self._worlds,
             removed=np.array(gone, np.int32),
             id=np.array([i for i, _ in new], np.int32),
             world_from_cam=np.array([at[1] for _, at in new], np.float32).reshape(-1, 4, 4),

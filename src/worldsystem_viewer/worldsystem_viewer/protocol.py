@@ -100,12 +100,14 @@ class KeyframesUpdate:
     """Keyframes that are new or corrected, ids that are gone, and the camera [px] of the newest.
 
     `point_scale` is the size of a keyframe's points, relative to that in which they were sent.
+    `worlds` grows when all keyframes were withdrawn: what comes then is another world.
     """
 
     width: int
     height: int
     fx: float
     fy: float
+    worlds: int
     removed: Int32[np.ndarray, "r"]
     id: Int32[np.ndarray, "k"]
     world_from_cam: Float32[np.ndarray, "k 4 4"]

@@ -24,6 +24,7 @@ import { VideoInset } from "./video.js";
 const element = (id) => document.getElementById(id);
 const WAITING = element("hint-text").textContent;
 const ANEW = "The map begins anew: measure again";
+let refused = false; // the hint says why, and stays until the page is let in
 
 const stage = openStage();
 document.body.dataset.software = stage.software;
@@ -53,6 +54,7 @@ const card = new Card({
 const surfaces = { mesh: mesh.group, points: points.group, splats: splats.group };
 const counts = { poses: 0 };
 let surface = "mesh";
+let worlds = 0; // that the server told of before this one
 let framedRadius = 0;
 let userMoved = false;
 let theme = "auto";
@@ -62,8 +64,11 @@ const show = {
     const chosen = objects.chosen;
     for (const layer of [camera, points, objects, video]) layer.clear();
     objects.chosen = chosen; // until the new list shows whether it is still there
-    if (!resumed) for (const layer of [mesh, path, measure]) layer.clear();
-    if (!resumed) splats.forget();
+    if (!resumed) {
+      for (const layer of [mesh, path, measure]) layer.clear();
+      for (const layer of [splats, status, video]) layer.forget();
+      framedRadius = 0; // what comes may lie elsewhere
+    }
     tellLayers();
     timeline.refresh();
     search.refresh();
@@ -80,10 +85,11 @@ const show = {
     forgetLengths(status.metric ? "The size is known now: measure again" : ANEW);
   },
   KeyframesUpdate: (message) => {
-    const before = camera.poses.size;
     camera.frames(message);
     points.frames(message);
-    if (before > 0 && camera.poses.size === 0) forgetLengths(ANEW); // what comes is another world
+    if (message.worlds === worlds) return;
+    worlds = message.worlds; // keyframes of this one may have come with the end of the one before
+    forgetLengths(ANEW);
   },
   PointsUpdate: (message) => points.update(message),
   ImageUpdate: (message) => video.image(message),
@@ -128,10 +134,12 @@ const connection = new Connection({
   onMessage: (message) => show[message.kind]?.(message),
   onState: (state) => {
     status.connection(state);
-    if (state === "connected") element("hint-text").textContent = WAITING; // it was let in
+    if (state !== "connected") return;
+    refused = false; // it was let in
+    element("hint-text").textContent = WAITING;
   },
   onRefused: (reason) => {
-    if (reason === "version") toast("The server was renewed: reload this page", Infinity);
+    if (reason === "version") hint("The server was renewed: reload this page");
     else if (reason === 503) hint("As many people as the server allows are watching already. Trying again …");
     else if (reason === "line") hint("The server is there, but no line to it opens: a proxy in between must hand on WebSockets and the Host. Trying again …");
     else if (!element("token").open) element("token").showModal();
@@ -178,15 +186,16 @@ function openStage() {
 }
 
 function hint(text) {
+  refused = true;
   element("hint").hidden = false;
   element("hint-text").textContent = text;
 }
 
-function toast(text, forMs = 2500) {
+function toast(text) {
   element("toast").textContent = text;
   element("toast").hidden = false;
   clearTimeout(toast.timer);
-  if (forMs < Infinity) toast.timer = setTimeout(() => { element("toast").hidden = true; }, forMs);
+  toast.timer = setTimeout(() => { element("toast").hidden = true; }, 2500);
 }
 
 function forgetLengths(why) {
@@ -344,7 +353,7 @@ function keepInView() {
 
 function everySecond() {
   if (document.hidden) return;
-  element("hint").hidden = mesh.triangles > 0 || path.length > 0;
+  element("hint").hidden = !refused && (mesh.triangles > 0 || path.length > 0);
   mesh.keepNearest();
   keepInView();
   status.show({

@@ -40,6 +40,14 @@ export class StatusBar {
     this.latencyMs = Date.now() - Number(stamp_ns) / 1e6;
   }
 
+  // What a server told that may be gone.
+  forget() {
+    this.values = {};
+    this.metric = false;
+    this.latencyMs = undefined;
+    for (const element of [this.chips.tracking, this.chips.scale]) element.hidden = true;
+  }
+
   // A length in words; without `unit` the number alone, and of null the unit alone.
   length(value, unit = true) {
     const name = this.metric ? " m" : " u";

@@ -26,7 +26,10 @@ export class Timeline {
 
   take({ first_ns, last_ns, at_ns }) {
     const answered = performance.now() - this.sought > PATIENCE_MS;
-    if (this.at !== null && at_ns < 0 && answered) this.look(null); // it remembers nothing of then
+    if (this.at !== null && answered) {
+      if (at_ns < 0) this.look(null); // it remembers nothing of then
+      else this.at = Number(at_ns); // the nearest to what was asked: another server has other times
+    }
     this.span = [Number(first_ns), Number(last_ns)];
     this.panel.hidden = this.span[1] - this.span[0] < SHORTEST_NS;
     this.draw();
@@ -61,7 +64,7 @@ export class Timeline {
     if (this.at === null || this.at > end) this.look(this.span[0]);
     this.playing = setInterval(() => {
       const now = performance.now();
-      const next = this.at + 1e6 * (now - last);
+      const next = Math.max(this.at, this.span[0]) + 1e6 * (now - last); // before it nothing is known
       last = now;
       this.look(next >= this.span[1] ? null : next);
     }, 200);

@@ -117,6 +117,13 @@ export class VideoInset {
     }
   }
 
+  // The picture of a server that may be gone.
+  forget() {
+    this.bitmap?.close();
+    this.bitmap = null;
+    this.figure.hidden = true;
+  }
+
   clear() {
     this.tracks = null;
     this.caption.textContent = "";
