@@ -8,11 +8,23 @@ import itertools
 import threading
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
-from coding_lab import AccessUnit, Coding, coded, cut, encode, moving_scene
+from coding_lab import (
+    AccessUnit,
+    Coding,
+    coded,
+    cut,
+    decode,
+    encode,
+    moving_scene,
+    pictures_in,
+)
 from ingest_lab import MemorySink, number_in, wait_until
 
 from worldsystem_core.frames import Camera, EncodedFrame
+from worldsystem_ingest.codec.entry import Entry
+from worldsystem_ingest.codec.h264 import entry_of
 from worldsystem_ingest.codec.live_decoding import LiveDecoding
 from worldsystem_ingest.codec.unit_intake import UnitIntake
 from worldsystem_ingest.config import IngestConfig
@@ -198,3 +210,23 @@ def test_each_id_ends_once_when_a_picture_is_broken_that_others_are_shown_before
     assert "corrupt" in {reason for _, reason in decoding.sink.drops}
     assert strictly_grow(decoding.sink.ids)
     assert strictly_grow([frame.stamp_ns for frame in decoding.sink.frames])
+
+
+def test_a_new_connection_at_a_recovery_point_does_not_refer_to_the_old():
+    units = coded(moving_scene(80), Coding(gop=12, params="intra-refresh=1"))
+    clean = pictures_in(decode(units))
+    entry = next(n for n in range(30, 80) if entry_of(units[n].data) is Entry.RECOVERY)
+    came = [*range(10), *range(entry, 80)]
+    decoding = Decoding(decode_queue_frames=100)
+    intake = UnitIntake(decoding.sink, decoding.live.put, "camera")
+    with decoding.running():
+        for at, n in enumerate(came):
+            if at == 10:
+                intake.connected()
+            intake.take(units[n].data, "h264", T0_NS + at * PICTURE_NS)
+        decoding.sink.wait_settled(len(came))
+    assert (10, "no_key_frame") in decoding.sink.drops
+    assert {reason for _, reason in decoding.sink.drops} == {"no_key_frame"}
+    assert decoding.sink.settled == list(range(len(came)))
+    last = decoding.sink.frames[-1]
+    np.testing.assert_array_equal(last.rgb, clean[came[last.id]])

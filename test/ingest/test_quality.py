@@ -5,7 +5,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from ingest_lab import encode
+from test_session import Heard
 
+from worldsystem_ingest.sender.feedback import trouble_of
 from worldsystem_ingest.sender.quality import Bandwidth, Jitter, Loss
 
 
@@ -88,3 +91,21 @@ def test_loss_is_the_share_of_the_last_five_seconds_and_of_all():
     for _ in range(10):
         loss.add(1)
     assert loss.recent == pytest.approx(0.18, abs=0.05)
+
+
+def test_b_pictures_of_a_steady_link_are_neither_jitter_nor_delay():
+    session, data = Heard().session(), encode(1)[0].data
+    began_ns, picture_ns = 1_780_000_000 * 10**9, 50_000_000
+    for number in range(200):
+        group, at = divmod(number, 4)
+        session.take_access_unit(
+            data=data,
+            is_key=False,
+            sender_ns=began_ns + (4 * group + (4, 2, 1, 3)[at]) * picture_ns,
+            number=number,
+            arrival_ns=began_ns + (number + 6) * picture_ns,
+        )
+    session.tick()
+    assert trouble_of(session.quality) == ""
+    assert session.quality.jitter_ms == pytest.approx(0.0, abs=5.0)  # of the first group
+    assert session.quality.queue_delay_ms == pytest.approx(0.0, abs=5.0)

@@ -10,9 +10,10 @@ import time
 
 import pytest
 import websockets
-from ingest_lab import RunningServer, encode, serving
+from ingest_lab import RunningServer, encode, packets_of, serving
 from test_session import Clock, Heard
 
+from worldsystem_ingest.sender.feedback import trouble_of
 from worldsystem_ingest.sender.session import SenderSession
 
 T = 1_780_000_000 * 10**9
@@ -135,3 +136,43 @@ def test_a_phone_that_takes_the_place_of_another_is_soon_stamped_by_its_own_cloc
     newest_ns = [sample.stamp_ns for sample in server.sink.samples[-5:]]
     late_s = [(now_ns[0] - stamp) / 1e9 - 4 + at for at, stamp in enumerate(newest_ns)]
     assert max(map(abs, late_s)) < 1.0
+
+
+def test_the_jitter_of_a_sender_is_not_that_of_the_next_whose_times_cannot_be_used():
+    session, data = Heard().session(), encode(1)[0].data
+
+    def sends(numbers: range, sender_ns: int) -> None:
+        for number in numbers:
+            at_ns = number * 200_000_000
+            session.take_access_unit(
+                data=data,
+                is_key=False,
+                sender_ns=sender_ns and sender_ns + at_ns,
+                number=number,
+                arrival_ns=T + at_ns + number % 2 * 190_000_000,
+            )
+        session.tick()
+
+    sends(range(60), T)
+    assert trouble_of(session.quality) == "jitter"
+    session.connected("another")
+    sends(range(60, 120), 0)
+    assert session.quality.jitter_ms is None
+    assert session.quality.queue_delay_ms is None
+    assert trouble_of(session.quality) == ""
+
+
+def test_a_key_frame_is_not_given_the_parameter_sets_of_another_sender():
+    heard = Heard()
+    session = heard.session()
+    for packet in packets_of(encode(1)):
+        session.take_packet(packet)
+    session.connected("another")
+    session.take_packet(packets_of(encode(1))[-1])
+    session.take_packet(packets_of(encode(2))[-1])
+    assert heard.ids == [0]
+    assert heard.sink.drops == [(1, "no_parameter_sets"), (2, "no_key_frame")]
+    assert heard.said_of("request_key_frame")[0]["reason"] == "no_parameter_sets"
+    for packet in packets_of(encode(1), first=2):
+        session.take_packet(packet)
+    assert heard.ids == [0, 3]

@@ -356,3 +356,17 @@ def test_an_unknown_word_on_the_videos_connection_is_passed_over_in_silence(kind
     before = list(heard.said)
     session.take_control(json.dumps({"type": kind, "codec": "h265"}))
     assert heard.said == before
+
+
+def test_after_a_key_frame_came_the_next_one_is_asked_for_within_a_second():
+    clock, said = Clock(), []
+    requests = KeyFrameRequests(said.append, clock)
+    for _ in range(8):
+        requests.needed("no_key_frame")
+        clock.now_s += 1.0
+    assert len(said) == 4
+    requests.came()
+    requests.needed("corrupt")
+    clock.now_s += 1.0
+    requests.tick()
+    assert [message["reason"] for message in said] == ["no_key_frame"] * 4 + ["corrupt"]

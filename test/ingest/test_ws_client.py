@@ -366,3 +366,19 @@ def test_an_address_without_a_host_is_an_error(url):
 def test_the_senders_side_of_a_server_is_an_error_that_names_the_other(path):
     with pytest.raises(SourceError, match=r"where senders connect.*/ws/h264_stream.*server://"):
         WsClient(f"ws://127.0.0.1:5001{path}", IngestConfig())
+
+
+def test_a_path_that_is_not_there_yet_is_tried_like_a_sender_that_is_away():
+    asked = []
+
+    def refuse(connection, request):
+        asked.append(request.path)
+        return connection.respond(404, "not yet") if len(asked) < 3 else None
+
+    messages = [unit.data for unit in encode(20)]
+    with (
+        other_server(sending(messages), process_request=refuse) as url,
+        Client(url) as client,
+    ):
+        wait_until(lambda: bool(client.sink.frames), 5.0)
+    assert len(asked) == 3

@@ -122,7 +122,8 @@ class LiveDecoding:
             self._codec = unit.codec
             self._decoder = self._open_decoder()
         began_late = self._last_id is None and self._queue.dropped > 0
-        if began_late or (self._last_id is not None and unit.id != self._last_id + 1):
+        has_gap = self._last_id is not None and unit.id != self._last_id + 1
+        if began_late or has_gap or queued.after_loss:
             reason = NO_KEY_FRAME if queued.after_loss else DECODER_BUSY
             self._settle(self._decoder.missing(reason))
         self._last_id = unit.id

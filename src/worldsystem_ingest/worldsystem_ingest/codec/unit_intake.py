@@ -18,7 +18,8 @@ class UnitIntake:
 
     A key frame without parameter sets gets those that came before. A connection that does not begin
     at a key frame has lost at least one picture, which is counted as one `lost_on_link`. As in
-    `Assembly`, a recovery point counts as a key frame: some encoders never send a whole one.
+    `Assembly`, a recovery point counts as a key frame: some encoders never send a whole one. Where
+    a connection begins at one, the decoder must begin there, too, which `after_loss` says.
     """
 
     def __init__(self, sink: Sink, deliver: Deliver, stream: str) -> None:
@@ -48,6 +49,7 @@ class UnitIntake:
         is_key = entry is Entry.KEY or (entry is Entry.RECOVERY and self._sets.complete)
         if self._rejoined and not is_key:
             self._lose(LOST_ON_LINK)
+        self._gap |= self._rejoined and entry is not Entry.KEY
         self._rejoined = False
         if not kinds & self._syntax.PICTURE_TYPES:
             self._lose(CORRUPT)

@@ -40,6 +40,7 @@ class KeyFrameRequests:
         """A key frame arrived."""
         self._reason = ""
         self._wait_s = _KEY_FRAME_FIRST_S
+        self._not_before_s = min(self._not_before_s, self._now_s() + _KEY_FRAME_FIRST_S)
 
     def connected(self) -> None:
         """Another connection: what was asked before may not have arrived."""

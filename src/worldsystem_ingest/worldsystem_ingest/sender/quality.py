@@ -18,6 +18,7 @@ _BANDWIDTH_SAMPLES = 10
 _LOSS_WINDOW_S = 5
 _JITTER_GAIN, _QUEUE_GAIN = 1 / 16, 1 / 30
 _JITTER_MOST_NS = 10 * 10**9  # more is a clock that was set or a link that broke
+_REORDERED_NS = 10**9  # 16 pictures at 16 Hz; what is further back is a clock that was set
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,11 +178,16 @@ class LinkMonitor:
         self._first = True
         self._steps = 0
         self._queue_ms: float | None = None
+        self._newest_ns = 0
         self.bandwidth = Bandwidth(low_mbps=low_mbps)
 
     def connected(self) -> None:
-        """A new connection begins: what never came before its first picture, the break cost."""
+        """A new connection begins: what never came before its first picture, the break cost.
+
+        Its sender may be another one, of whose delays nothing is known, and may stay so.
+        """
         self._first = True
+        self._jitter, self._queue_ms, self._newest_ns = Jitter(), None, 0
 
     def came(self, lost: int) -> None:
         """One picture came, and `lost` before it never did."""
@@ -189,13 +195,19 @@ class LinkMonitor:
         self._first = False
 
     def delayed(self, sender_ns: int, arrival_ns: int) -> None:
-        """Times of a picture that the clock has taken; those it does not trust count nothing."""
+        """Times of a picture that the clock has taken; those it does not trust count nothing.
+
+        Nor does a B picture: on any link it is sent after one that is shown later.
+        """
         waited_ns = self._clock.queue_delay_ns(sender_ns, arrival_ns)
         if waited_ns is None:
             return
         if self._clock.steps != self._steps:
-            self._steps = self._clock.steps
+            self._steps, self._newest_ns = self._clock.steps, 0
             self._jitter.clock_was_set()
+        if 0 < self._newest_ns - sender_ns < _REORDERED_NS:
+            return
+        self._newest_ns = sender_ns
         self._jitter.add(sender_ns, arrival_ns)
         before_ms = self._queue_ms or 0.0
         self._queue_ms = before_ms + (waited_ns * 1e-6 - before_ms) * _QUEUE_GAIN

@@ -86,6 +86,7 @@ class SenderSession:
             self._described = False
         if peer != self._peer:
             self.numbers.restart()  # it counts, and its pictures refer to others, on its own
+            self._assembly = Assembly()  # whose parameter sets were the other's
             self._bitrate.forget()
             self.quality = replace(self.quality, asked_kbps=None)
         self._connected, self._peer, self._heard_s = True, peer, now_s
@@ -241,6 +242,7 @@ class SenderSession:
     def _deliver_unit(self, numbered: Numbered, data: bytes, is_key: bool, arrival_ns: int) -> None:
         assembled = self._assembly.take(data, is_key)
         if isinstance(assembled, Refused):
+            self._begins_anew = self._begins_anew or numbered.restarted
             self._refuse(numbered.id, assembled.reason)
             return
         if self._refuses(numbered, assembled.is_key):

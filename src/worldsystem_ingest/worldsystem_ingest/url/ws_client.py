@@ -241,7 +241,7 @@ def _full_url(url: str) -> str:
 
 
 def _is_refusal(error: BaseException) -> bool:
-    return isinstance(error, InvalidStatus) and error.response.status_code in (401, 403, 404)
+    return isinstance(error, InvalidStatus) and error.response.status_code in (401, 403)
 
 
 def _explained(error: BaseException, config: IngestConfig) -> str:
