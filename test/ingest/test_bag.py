@@ -107,7 +107,8 @@ def test_a_rectified_topic_has_the_projection_as_its_camera(tmp_path):
     assert (camera.fx, camera.cx, camera.cy, camera.distortion) == (300, 81, 49, ())
 
 
-def test_a_distortion_that_is_not_known_is_left_out_with_a_warning(tmp_path, caplog):
+def test_a_distortion_that_is_not_known_is_left_out_with_a_warning(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr("worldsystem_core.distortion._told", set())  # it is said once
     fisheye = camera_info(START_NS, model="equidistant", d=np.full(4, 0.1))
     info = ("/camera_info", "sensor_msgs/msg/CameraInfo", START_NS, fisheye)
     sink, _ = played(write_ros2(tmp_path / "run", [*pictures(1, "/image"), info]))

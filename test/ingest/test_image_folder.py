@@ -241,3 +241,16 @@ def test_facts_say_what_gave_the_stamps_and_how_far_it_is(tmp_path):
     assert source.facts()["stamps from"] == "their names"
     source.run(MemorySink(), threading.Event())
     assert source.facts()["position"] == "1 of 1 images"
+
+
+@pytest.mark.parametrize(
+    ("colour", "depth"),
+    [("frame-{:06}.color", "frame-{:06}.depth"), ("frame{:06}", "depth{:06}")],
+)
+def test_depth_pictures_beside_those_in_colour_are_left_out(tmp_path, caplog, colour, depth):
+    write_images(tmp_path, [colour.format(number) for number in range(3)])
+    for number in range(3):
+        counts = np.full((96, 160), 1000, np.uint16)
+        cv2.imwrite(str(tmp_path / f"{depth.format(number)}.png"), counts)
+    assert played(tmp_path, fps=10.0) == [(n, n * SECOND // 10) for n in range(3)]
+    assert "3 depth pictures" in caplog.text

@@ -182,3 +182,8 @@ def test_an_address_that_is_refused_is_told_without_its_secrets(url):
         open_source(url, IngestConfig())
     assert "hidden" not in str(error.value)
     assert "***" in str(error.value)
+
+
+def test_a_device_is_not_said_to_be_missing():
+    with pytest.raises(SourceError, match=r"no file; a camera is `v4l2:/dev/null`"):
+        open_source("/dev/null", IngestConfig())

@@ -24,8 +24,9 @@ _UNREADABLE = (McapError, *DAMAGE)
 class McapFile:
     """The messages of one MCAP, in the order of their log times; with video, of the file.
 
-    A file that was cut off has no index: it is read once to learn its topics, and its messages come
-    in the order of the file, up to the break, also out of the chunk that was being written.
+    A file that was cut off has no index, and that of others leads not to all (`is_whole` is False
+    for both): it is read once to learn its topics, and its messages come in the order of the file,
+    up to the break, also out of the chunk that was being written.
     """
 
     def __init__(self, path: Path) -> None:
@@ -58,7 +59,7 @@ class McapFile:
             summary = make_reader(stream).get_summary()
         except _UNREADABLE:
             return False
-        if summary is None or summary.statistics is None:
+        if summary is None or summary.statistics is None or not _leads_to_all(summary):
             return False
         counts: Counter[str] = Counter()
         for number, channel in summary.channels.items():
@@ -122,6 +123,15 @@ class McapFile:
                 "and it has no index"
             )
         return BagBroken(f"{self._path.name} is damaged at byte {found.at}: {found.reason}")
+
+
+def _leads_to_all(summary: Any) -> bool:
+    """Whether messages can be read by this index: its readers sort a file without chunks in memory,
+    and trip over channels and schemas that are not repeated in it."""
+    counts, channels = summary.statistics.channel_message_counts, summary.channels
+    used = {channel.schema_id for channel in channels.values()}
+    is_repeated = counts.keys() <= channels.keys() and used <= {0, *summary.schemas}
+    return is_repeated and bool(summary.chunk_indexes or not summary.statistics.message_count)
 
 
 def _channel(channel: Any, schema: Any) -> Channel:

@@ -26,6 +26,8 @@ CAMERA_INFO = "sensor_msgs/msg/CameraInfo"
 _ODOMETRY = "nav_msgs/msg/Odometry"
 _LEVEL = "/odometry/level"  # others' may be of any frame, or the truth that is to be found out
 _PICTURES = re.compile(r"(.*)/camera/(?:video|image/compressed)")  # as our recorder names them
+_TRANSPORT = re.compile(r"/(?:compressed|ffmpeg|foxglove)$")  # image_transport puts it last
+_RECTIFIED = re.compile(r"(?<![a-z])rect")  # not `direct`, nor `unrectified`
 _UNKNOWN = -1.0  # in the first covariance: this is not measured (REP-145)
 _NO_FIX = -1
 _CHARGING, _DISCHARGING, _NOT_CHARGING, _FULL = 1, 2, 3, 4
@@ -35,6 +37,12 @@ def camera_info_topic(picture_topic: str, info_topics: Iterable[str]) -> str:
     """The intrinsics that belong to a topic of pictures: the nearest above it; empty if none."""
     above = [topic for topic in info_topics if picture_topic.startswith(_namespace(topic))]
     return max(above, key=lambda topic: len(_namespace(topic)), default="")
+
+
+def is_rectified(picture_topic: str) -> bool:
+    """Whether a topic's name says so, as image_proc names it, whatever transport it came by."""
+    name = _TRANSPORT.sub("", picture_topic).rpartition("/")[2]
+    return bool(_RECTIFIED.search(name.lower()))
 
 
 def camera_of(info: Any, *, rectified: bool) -> Camera | None:

@@ -18,13 +18,13 @@ from worldsystem_ingest.bag.rosbags_file import IndexedFile
 
 SUFFIXES = (".mcap", ".bag", ".db3")
 _METADATA = "metadata.yaml"
+_PACKED = tuple(f"{suffix}.zstd" for suffix in SUFFIXES)
 
 
 def is_bag(path: Path) -> bool:
-    """Whether `path` is a file of a bag, or a folder that holds some."""
-    if path.is_dir():
-        return any(child.suffix in SUFFIXES for child in path.iterdir())
-    return path.suffix in SUFFIXES
+    """Whether `path` is a file of a bag, packed or not, or a folder that holds some."""
+    inside = path.iterdir() if path.is_dir() else [path]
+    return any(file.name.endswith((*SUFFIXES, *_PACKED)) for file in inside)
 
 
 class Recording:
@@ -78,9 +78,15 @@ class Recording:
         path = self.path
         if not path.exists():
             raise SourceError(f"{path} does not exist; give a bag: a folder, .mcap, .bag or .db3")
+        inside = list(path.iterdir()) if path.is_dir() else [path]
+        here = {p.name: p for p in inside if p.suffix in SUFFIXES}
+        if not here and any(p.name.endswith(_PACKED) for p in inside):
+            raise SourceError(
+                f"{path} is packed file by file, which cannot be played; "
+                "`worldsystem import FOLDER --out BAG` makes a bag of its folder that can"
+            )
         if not path.is_dir():
             return [path]
-        here = {p.name: p for p in path.iterdir() if p.suffix in SUFFIXES}
         if not here:
             raise SourceError(f"{path} holds no bag; give the folder of its {', '.join(SUFFIXES)}")
         named = _named_in_metadata(path / _METADATA)

@@ -170,7 +170,7 @@ class BagSource:
 
     def _take_camera(self, info: Any) -> None:
         """One of zeros says that no camera is known any more."""
-        rectified = "rect" in self._channel.topic.rpartition("/")[2]
+        rectified = measurements.is_rectified(self._channel.topic)
         self._camera = camera_of(info, rectified=rectified)
 
     def _camera_for(self, width: int, height: int) -> Camera | None:

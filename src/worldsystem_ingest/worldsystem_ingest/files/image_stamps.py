@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +13,8 @@ from pathlib import Path
 from worldsystem_core.errors import SourceError
 from worldsystem_core.stamp_text import nanoseconds_told
 
+_log = logging.getLogger(__name__)
+_DEPTH = re.compile(r"(?<![a-z])depth(?![a-z])")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
 _EUROC = "data.csv"
 _PAIR_LISTS = ("rgb.txt", _EUROC)  # TUM: `seconds name`; EuRoC: `nanoseconds,name`
@@ -35,13 +38,13 @@ class ImageList:
 
 
 def list_images(folder: Path) -> ImageList:
-    """The images of `folder`, or those that a list in it names.
+    """The images of `folder`, but depth beside colour, or those that a list in it names.
 
     Stamps come from `rgb.txt`, `data.csv`, `timestamps.txt` or `times.txt` in the folder or beside
     it, else from names that are times since 1970 in seconds down to nanoseconds. Raises
     `SourceError` when there are no images, or when a list does not fit them.
     """
-    paths = sorted(_images_in(folder), key=lambda path: _natural_order(path.name))
+    paths = sorted(_in_colour(folder), key=lambda path: _natural_order(path.name))
     for place in (folder, folder.parent) if paths else (folder,):
         for name in _PAIR_LISTS:
             if (place / name).is_file():
@@ -66,6 +69,17 @@ def list_images(folder: Path) -> ImageList:
 
 def _images_in(folder: Path) -> list[Path]:
     return [path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES]
+
+
+def _in_colour(folder: Path) -> list[Path]:
+    """Without the depth pictures that 7-Scenes, ScanNet and Replica keep in the same folder."""
+    found = _images_in(folder)
+    colours = [path for path in found if not _DEPTH.search(path.stem.lower())]
+    if not colours or len(colours) == len(found):
+        return found
+    left_out = len(found) - len(colours)
+    _log.warning("%d depth pictures in %s are left out, by their names", left_out, folder)
+    return colours
 
 
 def _from_pairs(path: Path, wanted: set[Path]) -> ImageList:

@@ -57,8 +57,13 @@ class VideoFile:
     live = False
 
     def __init__(self, path: Path, config: IngestConfig) -> None:
-        if not path.is_file():
+        if not path.exists():
             raise missing(path)
+        if not path.is_file():
+            raise SourceError(
+                f"{path} is a device or a pipe, no file; a camera is `v4l2:{path}`, and what comes "
+                "through a pipe must be in a file first"
+            )
         self._path = path
         self._config = config
         self._position_s = 0.0
