@@ -11,6 +11,7 @@ import urllib.request
 from dataclasses import replace
 
 import pytest
+from segment_scenes import ROOM_EYE, room
 from vision_service import CHAT, JPEG, held, identifying, seen_often, serving
 
 from worldsystem_core.objects import MapObjects
@@ -18,7 +19,7 @@ from worldsystem_segment.config import SegmentConfig
 from worldsystem_segment.identify.asking import SIGHTINGS, Asking
 from worldsystem_segment.identify.client import IdentifyError, Service, ask
 from worldsystem_segment.identify.identifier import Inquiry
-from worldsystem_segment.segmenter import Segmenter
+from worldsystem_segment.segmenter import MAX_IDENTITIES, Segmenter
 
 
 def test_an_answer_cut_amid_a_character_can_be_published() -> None:
@@ -108,3 +109,16 @@ def test_an_object_without_an_answer_is_asked_about_when_it_was_seen_twice_as_of
             assert len(asked) == 2
         finally:
             asking.close()
+
+
+def test_what_is_in_the_map_keeps_its_answer_however_many_others_came_and_went() -> None:
+    segmenter, caster = Segmenter(), room().caster()
+    for k in range(4):
+        segmenter.feed(caster.shot(k, ROOM_EYE, (0.0, 1.5, 0.3))[0])
+    number = min(thing.id for thing in segmenter.objects(0).objects)
+    segmenter.identify(number, "an oak chair")
+    for gone in range(10_000, 10_000 + MAX_IDENTITIES):
+        segmenter.identify(gone, "something that has gone")
+    said = {thing.id: thing.identity for thing in segmenter.objects(0).objects}
+    assert said[number] == "an oak chair"
+    assert len(segmenter._identities) == MAX_IDENTITIES

@@ -202,3 +202,29 @@ def test_a_mesher_that_was_begun_anew_by_hand_costs_no_sample():
         observer.tick()
     shown = [sample.latency_s for sample in observer.samples]
     assert shown == pytest.approx([0.1, 0.1, 5.0], rel=0.25)
+
+
+def test_frames_of_a_path_that_was_thinned_out_or_begun_anew_count_as_tracked(tmp_path):
+    observer = Observer()
+    for stage in ("ingest", "slam3r"):
+        observer.stage(report(stage, 1, 12, 12))
+    observer.path(path_at(1, 2, 3, 4))
+    observer.path(path_at(1, 3, 4, 5, 6))  # too long: the second has gone
+    observer.path(StampedPoses(np.zeros(0, np.int64), np.zeros((0, 4, 4))))  # a reset
+    observer.path(path_at(7, 8, 9, 10, 11, 12))
+    run = observer.record(tmp_path, source="x", backend="geometric")
+    (share,) = [v.value for v in summarise(run).verdicts if v.id == "demo.tracked_percent"]
+    assert share == 100.0
+
+
+def test_the_samples_of_a_run_of_hours_leave_none_of_its_hours_out(monkeypatch):
+    observer, now = Observer(), [100.0]
+    monkeypatch.setattr("worldsystem.observer.time.time_ns", lambda: int(now[0] * SECOND_NS))
+    monkeypatch.setattr("worldsystem.observer._MAX_SAMPLES", 400)
+    observer.stage(report("slam3r", 100, 1, 1))
+    for second in range(8_000):
+        now[0] = 100.0 + second
+        observer.tick()
+    t_s = np.array([sample.t_s for sample in observer.samples])
+    assert len(t_s) <= 400
+    assert np.diff(t_s).max() < 0.1 * t_s[-1]

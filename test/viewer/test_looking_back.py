@@ -381,3 +381,12 @@ def test_objects_are_found_by_their_words(page_server, text, found):
     assert page.newest[FoundUpdate].id.tolist() == found
     page_server.objects(MapObjects(stamp_ns=2, objects=()))
     page.close()
+
+
+def test_states_of_long_ago_are_thinned_out_evenly():
+    history, message = History(2**30), pose_message(pose_event(0, 0.0))
+    for n in range(20_000):
+        history.state("pose", n * SECOND_NS, dataclasses.replace(message, frame_id=n))
+    late = [at - history.states_at(at * SECOND_NS)["pose"].frame_id for at in range(0, 20_000, 250)]
+    assert late[0] == 0
+    assert max(late) <= 100, "seconds: of the older half about a thousand states stay"

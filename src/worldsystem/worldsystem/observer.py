@@ -20,6 +20,7 @@ from worldsystem_core.latency import percentile_s
 from worldsystem_core.ledger import LedgerState, StageReport
 from worldsystem_core.reconstruction import ScaleState
 from worldsystem_core.surface import Mesh, MeshAssembly, MeshDelta
+from worldsystem_core.thinning import rows_that_stay
 from worldsystem_core.trajectory import StampedPoses
 
 FRAME_STAGES = ("ingest", "slam3r")
@@ -90,8 +91,10 @@ class Observer:
     triangles: int = 0
     samples: list[RunSample] = field(default_factory=list)
     delivered_by_reference: bool = True
+    tracked: int = 0  # frames that the path has, or had before it was thinned out or begun anew
     _accounts: dict[str, StageAccount] = field(default_factory=dict)
     _poses_before: StampedPoses | None = None
+    _path_ns: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     _used_at: deque[tuple[float, int]] = field(default_factory=deque)
     _mapped_before: list[int] = field(default_factory=list)
     _newest_s: float = float("nan")
@@ -139,6 +142,7 @@ class Observer:
 
     def path(self, poses: StampedPoses) -> None:
         """The camera's path as it stands now; an empty one says that its map was forgotten."""
+        self._count_tracked(poses.stamps_ns)
         if not len(poses):
             self._poses_before = None
         before = self._poses_before
@@ -151,6 +155,13 @@ class Observer:
             np.concatenate([before.world_from_cam[older], poses.world_from_cam]),
             poses.scale,
         )
+
+    def _count_tracked(self, stamps_ns: np.ndarray) -> None:
+        """A long path is thinned out and a reset begins another: what came counts, not what is
+        left. Late poses make a path longer without being newer."""
+        before, self._path_ns = self._path_ns, stamps_ns
+        newer = np.count_nonzero(stamps_ns > before[-1]) if len(before) else len(stamps_ns)
+        self.tracked += max(len(stamps_ns) - len(before), int(newer))
 
     def tick(self) -> Live:
         """The state now; call about once a second, each call is one sample of the report."""
@@ -185,7 +196,8 @@ class Observer:
 
     def _sample(self, live: Live) -> None:
         if len(self.samples) >= _MAX_SAMPLES:
-            self.samples = self.samples[::2]
+            at_ns = np.array([round(1e9 * sample.t_s) for sample in self.samples], np.int64)
+            self.samples = [self.samples[row] for row in rows_that_stay(at_ns).tolist()]
         self.samples.append(
             RunSample(
                 t_s=live.t_s,
@@ -248,6 +260,7 @@ class Observer:
             started_ns=self.started_ns or time.time_ns(),
             ended_ns=self.ended_ns or time.time_ns(),
             poses=self.poses,
+            tracked=self.tracked,
             mesh=welded(self.surface.mesh()),
             keyframe_count=self.keyframes,
             scale=self.scale,

@@ -132,10 +132,13 @@ class Segmenter:
         return self._pictures.enhanced(object_id, named.label if named else "")
 
     def identify(self, object_id: int, identity: str) -> None:
-        """Remember what an identify service said of an object."""
+        """Remember what an identify service said of an object; of too many, what was said of those
+        that are gone makes way first."""
         self._identities[object_id] = identity
+        there = self._backend.map.tracker.tracks
         while len(self._identities) > MAX_IDENTITIES:
-            self._identities.popitem(last=False)
+            gone = (number for number in self._identities if number not in there)
+            del self._identities[next(gone, next(iter(self._identities)))]
 
     def set_prompt(self, text: str, thresholds: Sequence[float] = ()) -> PromptAnswer:
         """Report only what the understood phrases of `text` ask for; an empty text reports all.

@@ -16,6 +16,7 @@ import numpy as np
 
 from worldsystem_core.reconstruction import ScaleState
 from worldsystem_core.surface import BlockIndex, MeshBlock, MeshDelta
+from worldsystem_core.thinning import rows_that_stay
 from worldsystem_viewer.protocol import Message
 
 _BACK_NS = 10**9  # stamps of one kind that go back by more: a recording begins again
@@ -197,13 +198,15 @@ class History:
                 self._bytes -= _size(messages.popleft())
 
     def _thin_out(self, stamps: deque[int], messages: deque[Message]) -> None:
-        kept = list(zip(stamps, messages, strict=True))
-        self._bytes -= sum(_size(message) for _, message in kept[1::2])
+        held = list(zip(stamps, messages, strict=True))
+        stay = rows_that_stay(np.array(stamps, np.int64)).tolist()
+        self._bytes -= sum(_size(message) for message in messages)
         stamps.clear()
         messages.clear()
-        for stamp_ns, message in kept[::2]:
+        for stamp_ns, message in (held[row] for row in stay):
             stamps.append(stamp_ns)
             messages.append(message)
+            self._bytes += _size(message)
 
 
 def _size_of_place(block: MeshBlock | None) -> int:

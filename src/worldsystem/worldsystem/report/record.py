@@ -75,6 +75,7 @@ class RunRecord:
     fscore_threshold_percent: float = 1.0
     versions: Mapping[str, str] = field(default_factory=dict)
     commit: str = "unknown"
+    tracked: int | None = None  # frames; of a long path, or after a reset, more than `poses` has
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -70,6 +70,7 @@ def summarise(record: RunRecord) -> RunSummary:
     mesh = record.mesh
     if record.truth is not None:
         trajectory = evaluate_trajectory(record.poses, record.truth.poses, record.frame_count)
+        trajectory = replace(trajectory, tracked_share=_tracked_share(record))
         truth_from_world = trajectory.truth_from_estimate
         mesh = transformed(record.mesh, truth_from_world)
         surface = _surface_error(record, mesh, trajectory)
@@ -133,7 +134,9 @@ def _verdicts(
 
 
 def _tracked_share(record: RunRecord) -> float:
-    tracked = int(np.isfinite(record.poses.world_from_cam).all(axis=(1, 2)).sum())
+    tracked = record.tracked
+    if tracked is None:
+        tracked = int(np.isfinite(record.poses.world_from_cam).all(axis=(1, 2)).sum())
     return min(1.0, tracked / record.frame_count) if record.frame_count else NAN
 
 

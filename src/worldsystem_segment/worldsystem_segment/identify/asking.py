@@ -54,7 +54,9 @@ class Asking:
             return
         for thing in objects.objects:
             due = thing.sightings >= self._again_at.get(thing.id, SIGHTINGS)
-            if not due or self.kept(thing.id) or self._identifier.refuses(thing.id):
+            if not due or thing.identity or self.kept(thing.id):
+                continue
+            if self._identifier.refuses(thing.id):
                 continue
             if self.ask(thing.id)[0]:
                 self._again_at[thing.id] = 2 * thing.sightings

@@ -309,9 +309,14 @@ class WorldTracker:
             self.vanished += 1
 
     def _drop_unbelieved(self) -> None:
-        """Tentative things go when unseen for a while, hidden ones when new ones need the room."""
+        """Tentative things go when unseen for a while; hidden ones, and movers that drove off, when
+        new ones need the room."""
         oldest = self.feed_count - self.config.tentative_keyframes
-        unseen = [t for t in self.tracks.values() if t.last_feed < oldest and not self.confirmed(t)]
+        unseen = [
+            track
+            for track in self.tracks.values()
+            if track.last_feed < oldest and not (self.confirmed(track) and self.present(track))
+        ]
         for track in unseen:
             if not track.was_confirmed:
                 self._let_go(track)
