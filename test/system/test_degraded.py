@@ -17,9 +17,11 @@ from worldsystem import separate
 from worldsystem.app import App
 from worldsystem.graph import Choice, stages
 from worldsystem.node import Sign
+from worldsystem.observer import Observer
 from worldsystem.separate import SeparateApp
 from worldsystem.supervision import StageWatch
 from worldsystem_core.errors import WorldSystemError
+from worldsystem_core.ledger import LedgerState, StageReport
 
 
 class Dead:
@@ -53,6 +55,7 @@ def apart(tmp_path):
     app = SeparateApp(Choice(out=tmp_path, source="server:"), status=False)
     reporter = Dead("reporter", None)
     reporter.signs = {}
+    reporter.observer = Observer(delivered_by_reference=False)
     app._threads = [reporter]
     yield app, reporter
     app._settings.cleanup()
@@ -302,3 +305,25 @@ def test_a_recorder_whose_disk_cannot_be_looked_at_is_tried_again_and_ends_no_ru
     app._begin_anew("recorder", Dead("recorder", None), watch)
     assert (watch.state, watch.restarts) == ("restarting", 0)
     assert watch.ended_s > 1.0, "the next attempt comes later"
+
+
+def test_pictures_that_a_dead_reader_passed_on_after_its_last_account_are_explained(
+    apart, tmp_path
+):
+    """Of its last second nobody tells but the tracker, which took them."""
+    app, reporter = apart
+    clip = tmp_path / "clip.mp4"
+    clip.touch()
+    app.choice = replace(app.choice, source=str(clip))
+    for stage, frames in (("ingest", 30), ("slam3r", 42)):
+        ledger = LedgerState(stage, frames, frames, {})
+        reporter.observer.stage(
+            StageReport(stamp_ns=10**9, ledger=ledger, violations=0, latency_counts=())
+        )
+    now_s = time.monotonic()
+    app._processes = {"ingest": Ended()}
+    app._watches = {"ingest": StageWatch(now_s - 9.0, heard_s=now_s)}
+    app._supervise()
+    run = reporter.observer.record(tmp_path, source=str(clip), backend="geometric")
+    assert run.unexplained_frames == 0
+    assert run.ledgers == tuple(LedgerState(name, 42, 42, {}) for name in ("ingest", "slam3r"))

@@ -70,10 +70,11 @@ class StageAccount:
         """Frames settled twice or never taken."""
         return self._violations_before + (0 if self.newest is None else self.newest.violations)
 
-    def closed(self, expected: int | None) -> LedgerState:
+    def closed(self, expected: int | None, untold: int = 0) -> LedgerState:
         """The account at the end: of the frames that it should have taken, those that nobody took
-        were `not_delivered`."""
+        were `not_delivered`; it passed on `untold` more than it came to tell of."""
         ledger = self.ledger
+        ledger = replace(ledger, taken=ledger.taken + untold, used=ledger.used + untold)
         missing = 0 if expected is None else expected - ledger.taken
         if missing <= 0:
             return ledger

@@ -99,6 +99,7 @@ class Observer:
     _mapped_before: list[int] = field(default_factory=list)
     _newest_s: float = float("nan")
     _keyframe_ids: Numbers = field(default_factory=Numbers)
+    _died: set[str] = field(default_factory=set)
 
     def stage(self, report: StageReport) -> None:
         """A stage's newest account.
@@ -111,6 +112,10 @@ class Observer:
         self._accounts.setdefault(report.ledger.stage, StageAccount()).add(report)
         if self._used("slam3r") > tracked:
             self.ended_ns = report.stamp_ns
+
+    def died(self, stage: str) -> None:
+        """A stage's process ended of itself: nobody tells what it did since its last account."""
+        self._died.add(stage)
 
     def began_anew(self, stage: str) -> None:
         """A stage's process was started again: what it tells from now on comes after the rest."""
@@ -232,7 +237,10 @@ class Observer:
         names = [n for n in (*FRAME_STAGES, *KEYFRAME_STAGES) if n in self._accounts]
         if self.delivered_by_reference:
             return tuple(self._accounts[name].ledger for name in names)
-        return tuple(self._accounts[name].closed(expected.get(name)) for name in names)
+        untold = {"ingest": self._passed_on() - self._used("ingest")}
+        return tuple(
+            self._accounts[name].closed(expected.get(name), untold.get(name, 0)) for name in names
+        )
 
     def violations(self) -> dict[str, int]:
         """By stage, frames taken or settled twice or never taken: its accounting is at fault."""
@@ -280,8 +288,16 @@ class Observer:
         """What later stages should have taken: what the stages before them passed on."""
         expected = {name: self.keyframes_told for name in KEYFRAME_STAGES if name in self._accounts}
         if "ingest" in self._accounts:
-            expected["slam3r"] = self._used("ingest")
+            expected["slam3r"] = self._passed_on()
         return expected
+
+    def _passed_on(self) -> int:
+        """Frames that ingest handed on: of those since the last account of one that died, the
+        tracker tells, which took them."""
+        told = self._used("ingest")
+        if "ingest" not in self._died or "slam3r" not in self._accounts:
+            return told
+        return max(told, self._accounts["slam3r"].ledger.taken)
 
     def _used(self, stage: str) -> int:
         return self._accounts[stage].ledger.used if stage in self._accounts else 0

@@ -25,7 +25,7 @@ from worldsystem.simulator_process import SimulatorProcess
 from worldsystem_core.config import Config, config_from
 from worldsystem_core.ending_signals import ended_by_signals
 from worldsystem_core.frames import Camera, EncodedFrame, Frame
-from worldsystem_core.latency import LatencyHistogram
+from worldsystem_core.latency import LatencyHistogram, live_latency_s
 from worldsystem_core.ledger import StageLedger, StageReport
 from worldsystem_core.objects import MapObjects, TrackFrame
 from worldsystem_core.reconstruction import (
@@ -52,7 +52,6 @@ log = logging.getLogger(__name__)
 
 C = TypeVar("C", bound=Config)
 
-_PLAUSIBLE_LATENCY_S = 3600.0
 _LINK_GRACE_S = 1.0
 _MOST_MEASURED = 6000
 """A minute of a hundred measurements a second; of more the newest count."""
@@ -86,6 +85,7 @@ class Pipeline:
             name: StageLedger(name) for name in ("ingest", "slam3r", "mesher", "segmenter")
         }
         self._latencies = {name: LatencyHistogram() for name in self.ledgers}
+        self._begun_s = time.monotonic()
         opened = open_backend(config.backend, config)
         self._backend = opened.backend
         self.backend_name, self.backend_note = opened.name, opened.note
@@ -158,8 +158,8 @@ class Pipeline:
         return tracks
 
     def _measure(self, stage: str, capture_ns: int) -> None:
-        age_s = (time.time_ns() - capture_ns) / 1e9
-        if abs(age_s) < _PLAUSIBLE_LATENCY_S:
+        age_s = live_latency_s(capture_ns, self._begun_s)
+        if age_s is not None:
             self._latencies[stage].add(age_s)
 
     def _tick(self) -> None:

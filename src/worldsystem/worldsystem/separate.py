@@ -176,6 +176,7 @@ class SeparateApp(App):
         if code == WRONG_SETTINGS and watch.heard_s is None and not watch.restarts:
             raise WorldSystemError(f"{name} cannot run so; what it printed is above")
         watch.ended(now, by_settings=code == WRONG_SETTINGS)
+        self._node("reporter").observer.died(name)
         if name == "ingest" and self.choice.plays_once:
             shown = without_secrets(self.choice.source)
             self._broke_off = f"{shown} broke off: ingest ended ({_in_words(code)})."

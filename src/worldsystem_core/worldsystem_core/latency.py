@@ -4,11 +4,22 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Sequence
 
 import numpy as np
 
 BUCKETS_S = tuple(float(edge) for edge in np.geomspace(0.001, 60.0, 60))
+_PLAUSIBLE_S = 3600.0
+
+
+def live_latency_s(capture_ns: int, begun_s: float) -> float | None:
+    """The time from capture to now; None for what was captured before `begun_s`
+    (`time.monotonic`), as a recording and a map that was loaded, and for stamps that are not
+    wall-clock time."""
+    age_s = (time.time_ns() - capture_ns) / 1e9
+    longest_s = min(time.monotonic() - begun_s, _PLAUSIBLE_S)
+    return age_s if -_PLAUSIBLE_S < age_s < longest_s else None
 
 
 class LatencyHistogram:

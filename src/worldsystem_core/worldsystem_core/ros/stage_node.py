@@ -20,7 +20,7 @@ from worldsystem_core.faults import FaultRecord
 from worldsystem_core.handoff import Handoff
 from worldsystem_core.json_log import is_thread_of, working_on
 from worldsystem_core.keyframe_inbox import KeyframeInbox, Told
-from worldsystem_core.latency import LatencyHistogram
+from worldsystem_core.latency import LatencyHistogram, live_latency_s
 from worldsystem_core.ledger import StageLedger, StageReport
 from worldsystem_core.priority import make_urgent
 from worldsystem_core.process_figures import process_figures
@@ -53,7 +53,6 @@ _LATE, _EARLY = 1.2, 0.5
 _FIRST_REPORT_S, _FIRST_REPORTS, _MOST_EARLY = 0.1, 10, 100
 """A stage tells of itself at once: whoever waits for its return sees it as soon as DDS has linked
 them, not up to a second later. While nobody is linked, it counts for nothing."""
-_PLAUSIBLE_LATENCY_S = 3600.0
 
 
 class StageNode(Node, metaclass=MadeWhole):
@@ -83,6 +82,7 @@ class StageNode(Node, metaclass=MadeWhole):
         self.config = declare_config(self, config_type)
         self.ledger = StageLedger(name)
         self.latency = LatencyHistogram()
+        self._begun_s = time.monotonic()
         self.faults = FaultRecord()
         self.hurried = threading.Event()
         self._ended_by = ""
@@ -268,9 +268,9 @@ class StageNode(Node, metaclass=MadeWhole):
         return [self.ledger, *self._further_ledgers]
 
     def measure_latency(self, capture_ns: int) -> None:
-        """Count the time from capture to now; stamps that are not wall-clock time are left out."""
-        age_s = (time.time_ns() - capture_ns) / 1e9
-        if abs(age_s) < _PLAUSIBLE_LATENCY_S:
+        """Count the time from capture to now; what was not captured live is left out."""
+        age_s = live_latency_s(capture_ns, self._begun_s)
+        if age_s is not None:
             self.latency.add(age_s)
 
     def facts(self) -> dict[str, object]:
