@@ -83,3 +83,15 @@ def test_a_run_keeps_out_of_a_domain_with_a_source_that_no_run_started(monkeypat
         source.close()
     with own_domain() as domain:
         assert domain == 900
+
+
+def test_a_domain_that_is_none_is_one_line_and_leaves_no_folder(monkeypatch, tmp_path, capsys):
+    pytest.importorskip("rclpy", reason="ROS is not set up: run these through `make test`")
+    from worldsystem.cli import main
+
+    monkeypatch.setenv(VARIABLE, "one")
+    out = tmp_path / "out"
+    for words in (["status"], ["map", "save"], ["run", __file__, "--out", str(out)]):
+        assert main(words) == 2
+        assert "ROS_DOMAIN_ID=one is no DDS domain" in capsys.readouterr().err
+    assert not out.exists()

@@ -21,6 +21,8 @@ from worldsystem_core.config import Config
 from worldsystem_core.errors import WorldSystemError
 
 WRONG = {
+    "a file at nobody's home": ({"source": "~nobody_here/clip.mp4"}, "clip.mp4 does not exist"),
+    "a name of other bytes": ({"source": "clip\udcff.mp4"}, r"clip\?\.mp4 is no name in UTF-8"),
     "a token and a certificate that the drone does not have": (
         {"extra": {"ingest": {"token_file": "t.json", "tls_certificate": "c.pem"}}},
         r"past ingest\.tls_certificate and ingest\.token_file; .*wss://NAME:5001\?token=TOKEN",

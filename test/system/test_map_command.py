@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from worldsystem.cli import main
+from worldsystem_core.errors import ServiceError
 from worldsystem_core.geometry.sim3 import Sim3
 from worldsystem_core.reconstruction import ScaleState
 from worldsystem_slam3r.graph.atlas import Atlas, Kept
@@ -86,3 +87,19 @@ def test_a_map_is_saved_when_its_objects_are(monkeypatch, service, objects, well
         well,
         f"slam3r/{service}, site; segment/{service.replace('map', 'objects')}, site",
     )
+
+
+@pytest.mark.ros
+@pytest.mark.parametrize(("service", "well"), [("save_map", False), ("load_map", True)])
+def test_what_became_of_a_map_is_told_where_nobody_serves_objects(monkeypatch, service, well):
+    from worldsystem import app
+
+    def answer(kind, name, request, namespace):
+        if name.startswith("segment"):
+            raise ServiceError(f"nobody serves {name}")
+        return kind.Response(success=True, message="3 keyframes")
+
+    monkeypatch.setattr(app, "call_service", answer)
+    done, told = app.ask_map_service(service, "site", "")
+    assert done is well
+    assert told.startswith("3 keyframes; not its objects: nobody serves segment/")

@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from worldsystem.cli import _choice, _parser
-from worldsystem.graph import stages
+from worldsystem.graph import Choice, stages
 from worldsystem.sent import FRAMES_FILE, frames_sent
 from worldsystem_ingest.config import IngestConfig
 from worldsystem_mesh.config import MeshConfig
@@ -71,3 +73,48 @@ def test_what_a_simulator_sent_is_awaited_of_its_flight_and_not_of_a_recording(
     (tmp_path / FRAMES_FILE).write_text("frame_id,sent\n0,1\n1,1\n")
     assert frames_sent(str(tmp_path), source) == sent
     assert frames_sent("", source) is None
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "file://{}/my%20clip.mp4",
+        "FILE:{}/my%20clip.mp4",
+        "bag:{}/my%20clip.mp4",
+        "file:~/my%20clip.mp4",
+        "~/my clip.mp4",
+    ],
+)
+def test_a_file_is_worked_through_whole_however_it_is_named(source, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "my clip.mp4").touch()
+    choice = Choice(source=source.format(tmp_path), out=tmp_path / "out")
+    assert choice.offline
+    assert choice.plays_once
+
+
+def test_a_home_is_written_out_behind_the_equals_sign_of_an_option(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/ann")
+    choice = _choice(_parser().parse_args(["run", "server:", "--out=~/flight", "--truth=~/gt"]))
+    assert choice.out == Path("/home/ann/flight")
+    assert choice.extra["reporter"]["truth"] == "/home/ann/gt"
+    for command in ("bag cut", "bag merge", "import", "export", "eval a", "reprocess", "replay"):
+        words = [*command.split(), "a", "--out=~/b"]
+        assert _parser().parse_args(words).out == Path("/home/ann/b"), command
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "run a --duration nan",
+        "run a --duration -1",
+        "bag cut a --out b --start nan",
+        "bag cut a --out b --end nan",
+        "eval a b --offset inf",
+        "reprocess a --cpus nan",
+    ],
+)
+def test_a_number_that_is_none_is_wrong_use(words, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        _parser().parse_args(words.split())
+    assert "is no number" in capsys.readouterr().err

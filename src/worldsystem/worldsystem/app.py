@@ -26,7 +26,7 @@ from worldsystem.run_folder import in_its_folder
 from worldsystem.simulator_process import SimulatorProcess
 from worldsystem.status_line import StatusLine
 from worldsystem_core.ending_signals import ended_by_signals
-from worldsystem_core.errors import WorldSystemError
+from worldsystem_core.errors import ServiceError, WorldSystemError
 from worldsystem_core.installed import find_installed_prefix
 from worldsystem_core.json_log import is_thread_of
 from worldsystem_core.ros.adapters.objects import map_object
@@ -211,9 +211,12 @@ def ask_map_service(service: str, path: str, namespace: str) -> tuple[bool, str]
     if not answer.success:
         return False, str(answer.message)
     beside = f"segment/{service.replace('_map', '_objects')}"
-    said = call_service(kind, beside, kind.Request(path=path), namespace)
-    saved = bool(said.success) or service == "load_map"  # a map need not have objects
-    return saved, f"{answer.message}; {said.message}"
+    try:
+        said = call_service(kind, beside, kind.Request(path=path), namespace)
+        well, words = bool(said.success), str(said.message)
+    except ServiceError as error:
+        well, words = False, f"not its objects: {error}"
+    return well or service == "load_map", f"{answer.message}; {words}"  # it need not have objects
 
 
 def ask_for_objects(

@@ -11,9 +11,10 @@ import argparse
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 
+from worldsystem.amounts import number
 from worldsystem.disk_errors import with_disk_errors_told
+from worldsystem.settings_text import written_path
 
 _DAMAGED = 1
 
@@ -28,21 +29,23 @@ def add_bag(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         ("verify", _verify, "check every chunk, index and count; exit code 1 when damaged"),
     ):
         action = actions.add_parser(name, help=meaning)
-        action.add_argument("path", type=Path, metavar="BAG", help="a bag's folder or .mcap file")
+        action.add_argument(
+            "path", type=written_path, metavar="BAG", help="a bag's folder or .mcap file"
+        )
         action.set_defaults(command=with_disk_errors_told(run))
     _add_cut(actions)
     merge = actions.add_parser("merge", help="several recordings as one, by time")
-    merge.add_argument("bags", type=Path, nargs="+", metavar="BAG")
-    merge.add_argument("--out", type=Path, required=True, help="folder of the new bag")
+    merge.add_argument("bags", type=written_path, nargs="+", metavar="BAG")
+    merge.add_argument("--out", type=written_path, required=True, help="folder of the new bag")
     merge.set_defaults(command=with_disk_errors_told(_merge))
 
 
 def _add_cut(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     cut = actions.add_parser("cut", help="a part of a recording, by time and topics")
-    cut.add_argument("path", type=Path, metavar="BAG")
-    cut.add_argument("--out", type=Path, required=True, help="folder of the new bag")
-    cut.add_argument("--start", type=float, default=0.0, help="after the bag's start [s]")
-    cut.add_argument("--end", type=float, default=float("inf"), help="after the bag's start [s]")
+    cut.add_argument("path", type=written_path, metavar="BAG")
+    cut.add_argument("--out", type=written_path, required=True, help="folder of the new bag")
+    cut.add_argument("--start", type=number, default=0.0, help="after the bag's start [s]")
+    cut.add_argument("--end", type=number, default=float("inf"), help="after the bag's start [s]")
     cut.add_argument("--topics", default="", help="regular expression of topics to keep")
     cut.set_defaults(command=with_disk_errors_told(_cut))
 

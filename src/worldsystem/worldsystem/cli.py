@@ -10,6 +10,7 @@ import math
 import sys
 from pathlib import Path
 
+from worldsystem.amounts import amount
 from worldsystem.backends_command import add_backends
 from worldsystem.bag_commands import add_bag
 from worldsystem.catalogue.commands import add_runs
@@ -23,7 +24,7 @@ from worldsystem.objects_command import add_objects
 from worldsystem.replay_command import add_replay
 from worldsystem.reprocess.commands import add_reprocess
 from worldsystem.run_folder import new_run_folder
-from worldsystem.settings_text import parse_settings
+from worldsystem.settings_text import parse_settings, written_out, written_path
 from worldsystem.status_line import say
 from worldsystem.watch.commands import add_watch
 from worldsystem_core.errors import ConfigError, WorldSystemError
@@ -92,11 +93,13 @@ def _add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     run.add_argument("source", metavar="SOURCE")
     run.add_argument(
         "--duration",
-        type=float,
+        type=amount,
         help=f"stop after so long [s] (default: when the source ends; sim: after {SIMULATED_S:g})",
     )
     run.add_argument("--realtime", action="store_true", help="play files at their own pace")
-    run.add_argument("--truth", default="", help="ground-truth trajectory to compare with")
+    run.add_argument(
+        "--truth", type=written_out, default="", help="ground-truth trajectory to compare with"
+    )
     run.add_argument(
         "--no-ros",
         action="store_true",
@@ -128,7 +131,9 @@ def _add_common(command: argparse.ArgumentParser) -> None:
         help="where the mesh lives: auto, cpu, cuda (default: %(default)s)",
     )
     command.add_argument("--focal", type=float, help="focal length, if known [px]")
-    command.add_argument("--out", type=Path, help="folder of the run (default: runs/<time>)")
+    command.add_argument(
+        "--out", type=written_path, help="folder of the run (default: runs/<time>)"
+    )
     command.add_argument("--headless", action="store_true", help="no viewers, no servers for them")
     command.add_argument("--no-record", action="store_true", help="write no bag and no video")
     command.add_argument(

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from worldsystem.disk_errors import with_disk_errors_told
+from worldsystem.settings_text import written_path
 
 _DAMAGED = 1
 _WRONG_USE = 2
@@ -22,8 +23,8 @@ def add_import(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "or 2; what it is, its files tell. `worldsystem run BAG` then plays it. Exit code 1: "
         "imported, but not all of it could be read.",
     )
-    command.add_argument("path", type=Path, metavar="PATH")
-    command.add_argument("--out", type=Path, required=True, help="folder of the new bag")
+    command.add_argument("path", type=written_path, metavar="PATH")
+    command.add_argument("--out", type=written_path, required=True, help="folder of the new bag")
     command.add_argument("--fps", type=float, default=30.0, help="of pictures without stamps [Hz]")
     command.add_argument("--focal", type=float, default=0.0, help="focal length, if known [px]")
     command.set_defaults(command=with_disk_errors_told(_import))
@@ -37,11 +38,11 @@ def add_export(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         description="RUN is a run's folder, as runs/<time>, or a bag. Without --to the formats are "
         "listed.",
     )
-    command.add_argument("run", type=Path, nargs="?", metavar="RUN")
+    command.add_argument("run", type=written_path, nargs="?", metavar="RUN")
     command.add_argument("--to", default="", metavar="FORMAT", help="which format")
     command.add_argument(
         "--out",
-        type=Path,
+        type=written_path,
         help="folder or file to write (default: RUN/export/FORMAT; of a file, beside it)",
     )
     command.add_argument(

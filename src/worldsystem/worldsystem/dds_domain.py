@@ -11,13 +11,12 @@ import logging
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
-from worldsystem_core.dds_domain import claim, is_marked
+from worldsystem_core.dds_domain import VARIABLE, asked_domain, claim, is_marked
 
 log = logging.getLogger(__name__)
 
-VARIABLE = "ROS_DOMAIN_ID"
 _DOMAINS = range(101)
 """`reprocess` takes them from the other end; above 101 there may be no ports for them."""
 
@@ -27,8 +26,8 @@ def own_domain() -> Iterator[int]:
     """The domain of this process and of those that it starts meanwhile: the first that no other
     system has, from 0 on. One that the user has set is taken as it is, with a warning if one is in
     it."""
-    asked = os.environ.get(VARIABLE, "")
-    if asked:
+    asked = asked_domain()
+    if asked is not None:
         yield from _asked_for(asked)
         return
     for domain in _DOMAINS:
@@ -46,16 +45,13 @@ def own_domain() -> Iterator[int]:
     yield 0
 
 
-def _asked_for(asked: str) -> Iterator[int]:
-    domain = 0
-    with suppress(ValueError):  # ROS itself says what is wrong with it
-        domain = int(asked)
+def _asked_for(domain: int) -> Iterator[int]:
     held = _claimed(domain)
     if held is None:
         log.warning(
             "another run on this machine has DDS domain %s, too: each will count the other's "
             "stages as its own; set another %s, or none",
-            asked,
+            domain,
             VARIABLE,
         )
     try:

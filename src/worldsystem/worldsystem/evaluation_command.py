@@ -5,10 +5,11 @@ from __future__ import annotations
 
 import argparse
 import math
-from pathlib import Path
 
+from worldsystem.amounts import number
 from worldsystem.disk_errors import with_disk_errors_told
 from worldsystem.evaluation.alignment import ALIGNMENTS
+from worldsystem.settings_text import written_path
 
 _WRONG_USE = 2
 
@@ -22,10 +23,10 @@ def add_eval(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         "folder, that of a sequence of TUM RGB-D, 7-Scenes, Replica, EuRoC or KITTI odometry, or a "
         "trajectory file. The protocols are in docs/evaluation.md.",
     )
-    command.add_argument("estimate", type=Path, nargs="?", metavar="ESTIMATE")
-    command.add_argument("truth", type=Path, nargs="?", metavar="TRUTH")
-    command.add_argument("--mesh", type=Path, help="estimated surface (default: the run's)")
-    command.add_argument("--truth-mesh", type=Path, help="true surface, as PLY, OBJ or GLB")
+    command.add_argument("estimate", type=written_path, nargs="?", metavar="ESTIMATE")
+    command.add_argument("truth", type=written_path, nargs="?", metavar="TRUTH")
+    command.add_argument("--mesh", type=written_path, help="estimated surface (default: the run's)")
+    command.add_argument("--truth-mesh", type=written_path, help="true surface, as PLY, OBJ or GLB")
     command.add_argument(
         "--threshold",
         type=_positive,
@@ -40,10 +41,12 @@ def add_eval(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         help="how the surface is placed: with the scale fitted, or as estimated",
     )
     command.add_argument(
-        "--offset", type=float, default=0.0, help="added to the estimate's stamps [s]"
+        "--offset", type=number, default=0.0, help="added to the estimate's stamps [s]"
     )
     command.add_argument("--frames", type=int, default=0, help="frames that were to be tracked")
-    command.add_argument("--out", type=Path, help="folder for JSON, plots and the coloured cloud")
+    command.add_argument(
+        "--out", type=written_path, help="folder for JSON, plots and the coloured cloud"
+    )
     command.add_argument(
         "--self-check", action="store_true", help="only check the evaluation on known answers"
     )

@@ -18,6 +18,7 @@ def check(choice: Choice, *, composed: bool = True) -> None:
     """Raise the `WorldSystemError` with which a stage would end its start: for an unknown setting
     or one out of its limits, a back-end of no such name, or a source that is no address; and for
     ground truth that is not there, and another run's map where this one's is to be."""
+    _check_text(choice)
     chosen = stages(choice, composed=composed)
     if choice.simulated:
         _check_server(choice)
@@ -31,6 +32,16 @@ def check(choice: Choice, *, composed: bool = True) -> None:
     check_truth(choice, settings["reporter"].truth)
     if not composed:
         _check_map(choice)
+
+
+def _check_text(choice: Choice) -> None:
+    """Parameters, summary and report are text, which a name of other bytes cannot be in."""
+    for name in (choice.source, str(choice.out)):
+        try:
+            name.encode()
+        except UnicodeEncodeError as error:
+            shown = name.encode(errors="replace").decode()
+            raise ConfigError(f"{shown} is no name in UTF-8; rename it, or name a link") from error
 
 
 def check_truth(choice: Choice, place: str) -> None:

@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 from worldsystem_core.errors import ConfigError
 from worldsystem_core.shown_url import without_secrets
@@ -29,7 +30,6 @@ FEW_PROCESSORS = 2
 """So few, and all of them are busy while a live run goes on."""
 RAW_OUTSIDE_MAX_PX = 8192
 """Stages in processes of their own see only what ingest offers outside its process."""
-_FILE_SCHEMES = ("file", "bag")
 
 
 @dataclass(frozen=True)
@@ -156,6 +156,7 @@ class Choice:
 
     def __post_init__(self) -> None:
         check_names(self.extra)
+        object.__setattr__(self, "out", Path(os.path.expanduser(self.out)))  # no shell does after =
 
     @property
     def simulated(self) -> bool:
@@ -173,9 +174,14 @@ class Choice:
 
     @property
     def _is_file(self) -> bool:
+        """Whether ingest finds something there: it writes out homes and what URLs encode."""
         scheme, _, rest = self.source.partition(":")
-        path = rest.removeprefix("//") if scheme in _FILE_SCHEMES else self.source
-        return not self.simulated and Path(path).exists()
+        places = [self.source]
+        if scheme.lower() == "file":
+            places.append(unquote(urlsplit(self.source).path))
+        elif scheme.lower() == "bag":
+            places.append(unquote(rest.removeprefix("//")))
+        return not self.simulated and any(Path(os.path.expanduser(p)).exists() for p in places)
 
     @property
     def bridged(self) -> bool:

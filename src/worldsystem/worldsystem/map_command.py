@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from worldsystem.namespace_option import add_namespace
+from worldsystem.settings_text import written_path
 
 _FAILED = 1
 
@@ -17,7 +18,7 @@ def add_map(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     command = commands.add_parser("map", help="save, load and look at maps")
     actions = command.add_subparsers(required=True, metavar="ACTION")
     info = actions.add_parser("info", help="what a saved map holds; every file is checked")
-    info.add_argument("path", type=Path, metavar="MAP", help="folder of a map")
+    info.add_argument("path", type=written_path, metavar="MAP", help="folder of a map")
     info.set_defaults(command=_info)
     for name, meaning in (
         ("save", "save the map of the system that runs (empty: into the run's folder)"),

@@ -4,11 +4,11 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 import numpy as np
 
 from worldsystem.namespace_option import add_namespace
+from worldsystem.settings_text import written_path
 from worldsystem_segment.query import Answer
 
 _NOTHING = 1
@@ -28,7 +28,9 @@ def add_objects(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     find.add_argument("text", nargs="*", metavar="TEXT")
     find.add_argument("--near", type=float, nargs=3, metavar=("X", "Y", "Z"), help="from here")
     find.add_argument("--limit", type=_amount, default=0, help="at most so many")
-    find.add_argument("--map", type=Path, help="a saved map instead of the system that runs")
+    find.add_argument(
+        "--map", type=written_path, help="a saved map instead of the system that runs"
+    )
     find.set_defaults(command=_find)
     prompt = actions.add_parser("prompt", help="report only what these phrases ask for")
     prompt.add_argument("text", nargs="*", metavar="TEXT", help="as 'red box @0.6. ball'")

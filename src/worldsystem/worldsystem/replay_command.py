@@ -12,7 +12,7 @@ from pathlib import Path
 from worldsystem.disk_errors import with_disk_errors_told
 from worldsystem.graph import STAGES, Choice, Parameters
 from worldsystem.run_folder import new_run_folder
-from worldsystem.settings_text import parse_settings
+from worldsystem.settings_text import parse_settings, written_path
 from worldsystem.status_line import say
 from worldsystem_core.errors import ConfigError
 
@@ -31,7 +31,7 @@ def add_replay(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "any rate, so that the same recording gives the same path and mesh, whose hashes are "
         "printed.",
     )
-    replay.add_argument("bag", type=Path, metavar="BAG")
+    replay.add_argument("bag", type=written_path, metavar="BAG")
     replay.add_argument("--rate", default="max", help="0.5, 1, 10, … or max (default)")
     replay.add_argument("--start", type=float, default=0.0, help="where to begin [s]")
     replay.add_argument("--duration", type=float, default=0.0, help="how much to play [s]")
@@ -46,7 +46,7 @@ def add_replay(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     replay.add_argument("--headless", action="store_true", help="no viewers")
     replay.add_argument("--record", action="store_true", help="record the replay, too")
-    replay.add_argument("--out", type=Path, help="folder of the run (default: runs/<time>)")
+    replay.add_argument("--out", type=written_path, help="folder of the run (default: runs/<time>)")
     replay.add_argument("--set", nargs="+", action="extend", default=[], metavar="NODE.NAME=VALUE")
     replay.set_defaults(command=with_disk_errors_told(_replay))
 

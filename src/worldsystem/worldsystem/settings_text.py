@@ -8,6 +8,7 @@ import json
 import os
 from collections.abc import Iterable
 from dataclasses import fields
+from pathlib import Path
 from pkgutil import resolve_name
 
 from worldsystem.graph import SIMULATOR, STAGES
@@ -24,7 +25,7 @@ def parse_settings(words: Iterable[str]) -> dict[str, dict[str, object]]:
         if not (equals and dot and node and setting):
             raise ConfigError(f"'{word}' is not of the form node.name=value, as mesher.voxel=0.1")
         is_text = setting in _texts_of(node)
-        found.setdefault(node, {})[setting] = _text(text) if is_text else value_of(text)
+        found.setdefault(node, {})[setting] = written_out(text) if is_text else value_of(text)
     return found
 
 
@@ -36,7 +37,7 @@ def config_words(config_type: type[Config], words: Iterable[str]) -> dict[str, o
         name, equals, text = word.partition("=")
         if not equals:
             raise ConfigError(f"'{word}' is not of the form name=value, as seed=2")
-        found[name] = _text(text) if name in texts else value_of(text)
+        found[name] = written_out(text) if name in texts else value_of(text)
     return found
 
 
@@ -66,6 +67,11 @@ def _texts(config_type: type[Config]) -> frozenset[str]:
     return frozenset(item.name for item in fields(config_type) if isinstance(item.default, str))
 
 
-def _text(text: str) -> str:
+def written_out(text: str) -> str:
     """Behind an equals sign no shell writes out a home."""
     return os.path.expanduser(text) if text.startswith("~/") else text
+
+
+def written_path(text: str) -> Path:
+    """The path that an option names."""
+    return Path(written_out(text))

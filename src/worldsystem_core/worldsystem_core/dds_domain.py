@@ -11,7 +11,20 @@ import os
 import socket
 from pathlib import Path
 
+from worldsystem_core.errors import ConfigError
+
+VARIABLE = "ROS_DOMAIN_ID"
 _NAMES = Path("/proc/net/unix")
+
+
+def asked_domain() -> int | None:
+    """The domain that a person has set; raises `ConfigError` where that is none."""
+    asked = os.environ.get(VARIABLE, "")
+    if not asked:
+        return None
+    if not (asked.isascii() and asked.isdigit()):
+        raise ConfigError(f"{VARIABLE}={asked} is no DDS domain; set a number from 0 on, or none")
+    return int(asked)
 
 
 def claim(domain: int) -> socket.socket | None:

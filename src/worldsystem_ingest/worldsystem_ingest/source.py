@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import difflib
 import logging
+import os
 import re
 import threading
 from dataclasses import replace
@@ -93,13 +94,18 @@ def check_address(url: str) -> None:
 
     Nothing is opened: what is there may still be no source.
     """
-    scheme, path = _scheme(url), Path(url).expanduser()
+    scheme, path = _scheme(url), _at_home(url)
     if scheme == "file" and not path.exists():
-        path = Path(unquote(urlsplit(url).path)).expanduser()
+        path = _at_home(unquote(urlsplit(url).path))
     if url and scheme in ("", "file") and not path.exists():
         raise missing(path)
     if scheme and scheme not in _SCHEMES and not path.exists():
         raise SourceError(_unknown(scheme, url))
+
+
+def _at_home(path: str) -> Path:
+    """The path with its home written out; that of nobody stays as it is, and is not there."""
+    return Path(os.path.expanduser(path))
 
 
 def _scheme(url: str) -> str:
@@ -117,7 +123,7 @@ def _source(url: str, config: IngestConfig) -> Source:
     if scheme == "file":
         return _from_path(Path(unquote(urlsplit(url).path)), config)
     if scheme == "bag":
-        return BagSource(Path(unquote(rest.removeprefix("//"))).expanduser(), config)
+        return BagSource(_at_home(unquote(rest.removeprefix("//"))), config)
     if scheme in _SERVER_SCHEMES:
         listening = _listening_at(url, config)
         if scheme == "webrtc":
@@ -133,7 +139,7 @@ def _source(url: str, config: IngestConfig) -> Source:
 
 
 def _from_path(path: Path, config: IngestConfig) -> Source:
-    path = path.expanduser()
+    path = _at_home(str(path))
     if path.exists() and is_bag(path):
         return BagSource(path, config)
     return ImageFolder(path, config) if path.is_dir() else VideoFile(path, config)

@@ -12,6 +12,7 @@ from worldsystem.catalogue.prune import remove, to_prune
 from worldsystem.catalogue.runs import find_run, read_runs
 from worldsystem.catalogue.tables import comparison, details, listing
 from worldsystem.disk_errors import with_disk_errors_told
+from worldsystem.settings_text import written_path
 
 _WRONG_USE = 2
 
@@ -19,7 +20,9 @@ _WRONG_USE = 2
 def add_runs(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command and its actions."""
     runs = commands.add_parser("runs", help="list, compare and remove what runs left")
-    runs.add_argument("--folder", type=Path, default=Path("runs"), help="folder of the runs")
+    runs.add_argument(
+        "--folder", type=written_path, default=Path("runs"), help="folder of the runs"
+    )
     listed = with_disk_errors_told(_list)
     runs.set_defaults(command=listed)
     actions = runs.add_subparsers(metavar="ACTION")

@@ -15,6 +15,7 @@ from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
+from worldsystem.amounts import number
 from worldsystem.disk_errors import with_disk_errors_told
 from worldsystem.graph import Choice, check_names
 from worldsystem.reprocess.outcome import table, write_results
@@ -29,7 +30,7 @@ from worldsystem.reprocess.plan import (
 )
 from worldsystem.reprocess.pool import Room, chosen_pool
 from worldsystem.reprocess.task import Outcome, sole_use
-from worldsystem.settings_text import parse_settings
+from worldsystem.settings_text import parse_settings, written_path
 
 _FAILED = 1
 
@@ -44,11 +45,13 @@ def add_reprocess(commands: argparse._SubParsersAction[argparse.ArgumentParser])
         "With Ray installed they run on Ray, here or with --address in a cluster whose machines "
         "see the same folders. Exit code 1: not every run could be finished.",
     )
-    command.add_argument("runs", type=Path, nargs="+", metavar="RUNS")
-    command.add_argument("--out", type=Path, help="folder of the results (default: by settings)")
+    command.add_argument("runs", type=written_path, nargs="+", metavar="RUNS")
+    command.add_argument(
+        "--out", type=written_path, help="folder of the results (default: by settings)"
+    )
     command.add_argument("--again", action="store_true", help="also those that are finished")
     command.add_argument("--workers", type=int, default=0, help="runs at once (default: by cores)")
-    command.add_argument("--cpus", type=float, default=2.0, help="cores for each run")
+    command.add_argument("--cpus", type=number, default=2.0, help="cores for each run")
     command.add_argument("--gpus", type=float, default=0.0, help="GPUs, or a part, for each run")
     command.add_argument("--timeout", type=float, default=86400.0, help="longest run [s]")
     command.add_argument("--address", default="", help="a Ray cluster, as host:6379 or auto")

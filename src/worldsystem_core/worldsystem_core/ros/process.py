@@ -18,6 +18,7 @@ from ament_index_python.packages import (
     get_package_share_path,
 )
 
+from worldsystem_core.dds_domain import asked_domain
 from worldsystem_core.freed_memory import hand_back_freed_memory, keep_freed_memory
 from worldsystem_core.interpreter import share_interpreter
 from worldsystem_core.lost_wakes import watch_for_lost_wakes
@@ -45,6 +46,7 @@ def use_dds_profile() -> None:
 
     Call it before `rclpy.init`. Without it a process talks to every network that the machine is on.
     """
+    asked_domain()  # one that is none is told before ROS would end in a traceback
     try:
         profile = get_package_share_path("worldsystem") / "config" / "fastdds.xml"
     except PackageNotFoundError:
