@@ -199,13 +199,13 @@ def test_capture_times_are_those_of_the_sender_once_it_reports():
     pictures, sent = asyncio.run(run())
     (jump,) = [at for at, picture in enumerate(pictures) if picture.clock_jumped]
     assert jump < 149
-    reports = []
+    report = 0
     for picture in pictures[jump:]:
         wrong_ns = np.abs(np.array(told_ns(sent, picture.number)) - picture.sender_ns)
-        assert wrong_ns.min() <= 1, "of rounding"
-        reports.append(int(wrong_ns.argmin()))
-    # by one report each picture is 20 ms after the last; a sender that is held up may tell less
-    assert reports == sorted(reports)
+        fits = np.flatnonzero(wrong_ns <= 1)  # of rounding; two reports may tell the same
+        # by one report each picture is 20 ms after the last; a sender that is held up may tell less
+        assert len(fits[fits >= report]), f"picture {picture.number} is told by none, or an old one"
+        report = int(fits[fits >= report][0])
 
 
 def test_a_browser_that_sends_nothing_is_given_up():
