@@ -109,9 +109,11 @@ class Nksr:
         import nksr
         import torch
 
+        from worldsystem_core.usable_gpu import gpu_problem
+
         if len(region) < LEAST_POINTS:
             return Mesh.empty()
-        device = torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
+        device = torch.device("cpu" if gpu_problem() else "cuda:0")
         points, normals = (
             torch.from_numpy(array).to(device) for array in (region.points, region.normals)
         )

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from worldsystem_core.errors import BackendError, MissingDependency, WeightsMissing
+from worldsystem_core.usable_gpu import gpu_problem
 from worldsystem_segment.backend import SegmentBackend
 from worldsystem_segment.config import SegmentConfig
 from worldsystem_segment.learned.backend import LearnedBackend
@@ -77,11 +78,10 @@ def mask_tracker(config: SegmentConfig, masks: Any, detections: DetectionThread)
 
 def device_of(wanted: str) -> str:
     """`cuda` where there is one and it is not refused; a BackendError where it is missing."""
-    if wanted == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if wanted == "cuda" and not torch.cuda.is_available():
-        raise BackendError("segmenter.device is cuda, but torch sees none; set it to cpu or auto")
-    return wanted
+    problem = gpu_problem() if wanted != "cpu" else ""
+    if wanted == "cuda" and problem:
+        raise BackendError(f"segmenter.device is cuda, but {problem}; set it to cpu or auto")
+    return "cpu" if wanted == "cpu" or problem else "cuda"
 
 
 def _network(transformers: Any, name: str, folder: str, device: str) -> Any:

@@ -10,6 +10,7 @@ import torch
 
 from worldsystem_core.config import config_from
 from worldsystem_core.errors import BackendError
+from worldsystem_core.usable_gpu import gpu_problem
 from worldsystem_slam3r.config import Slam3rConfig
 from worldsystem_slam3r.model.loading import load_networks
 from worldsystem_slam3r.slam3r.backend import Slam3rBackend
@@ -69,14 +70,14 @@ def suited(config: Slam3rConfig, settings: dict[str, float]) -> Slam3rConfig:
 
 
 def chosen_device(wanted: str) -> str:
-    """`auto` is the GPU where torch finds one; a GPU asked for in vain is a `BackendError`."""
-    there = torch.cuda.is_available()
-    if wanted == "cuda" and not there:
+    """`auto` is the GPU where torch can use one; a GPU asked for in vain is a `BackendError`."""
+    problem = gpu_problem() if wanted != "cpu" else ""
+    if wanted == "cuda" and problem:
         raise BackendError(
-            "slam3r.device=cuda, but torch finds no GPU; set slam3r.device=cpu, or install a "
+            f"slam3r.device=cuda, but {problem}; set slam3r.device=cpu, or install a "
             "driver and a torch built for it"
         )
-    return "cuda" if wanted != "cpu" and there else "cpu"
+    return "cpu" if wanted == "cpu" or problem else "cuda"
 
 
 def free_gpu_bytes() -> int | None:
