@@ -377,12 +377,12 @@ def test_where_it_cannot_set_up_it_installs_nothing_for_the_tests_either(setup, 
 @pytest.mark.usefixtures("checkout")
 def test_what_the_disk_refuses_is_told_in_one_line(setup, monkeypatch, capsys):
     def refuse() -> None:
-        raise PermissionError(13, "Permission denied", "/of/root/.venv/worldsystem-env.sh")
+        raise PermissionError(13, "Permission denied", "/checkout/.venv/worldsystem-env.sh")
 
     monkeypatch.setattr(setup, "forget_own_environment", lambda environment: None)
     monkeypatch.setattr(setup, "everything", list)
     monkeypatch.setattr(setup, "set_up", refuse)
     monkeypatch.setattr("sys.argv", ["setup.py"])
     assert setup.main() == 1
-    told = "setup: [Errno 13] Permission denied: '/of/root/.venv/worldsystem-env.sh'\n"
+    told = "setup: [Errno 13] Permission denied: '/checkout/.venv/worldsystem-env.sh'\n"
     assert capsys.readouterr().err == told

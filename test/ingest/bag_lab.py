@@ -10,6 +10,7 @@ from typing import Any
 import cv2
 import numpy as np
 from ingest_lab import HEIGHT, WIDTH, encode, numbered_picture
+from mcap.writer import Writer as McapWriter
 from rosbags.rosbag1 import Writer as Writer1
 from rosbags.rosbag2 import StoragePlugin
 from rosbags.rosbag2 import Writer as Writer2
@@ -149,4 +150,20 @@ def write_ros1(path: Path, messages: Iterable[Message], packing: str | None = No
                 connections[topic] = writer.add_connection(topic, type_name, typestore=ROS1)
             data = ROS1.serialize_ros1(message, type_name)
             writer.write(connections[topic], at_ns + RECORDING_DELAY_NS, data)
+    return path
+
+
+def foreign_mcap(path: Path, count: int, **options: Any) -> Path:
+    """Numbered pictures by the format's own library, packed and left out as its `options` say."""
+    name = "sensor_msgs/msg/Image"
+    with path.open("wb") as stream:
+        writer = McapWriter(stream, **options)
+        writer.start("ros2", "foreign")
+        definition = ROS2.generate_msgdef(name, ros_version=2)[0]
+        schema = writer.register_schema(name, "ros2msg", definition.encode())
+        channel = writer.register_channel("/image", "cdr", schema)
+        for _, _, at_ns, message in pictures(count):
+            data = bytes(ROS2.serialize_cdr(message, name))
+            writer.add_message(channel, log_time=at_ns, publish_time=at_ns, data=data)
+        writer.finish()
     return path

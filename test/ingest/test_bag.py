@@ -11,11 +11,20 @@ import bag_lab
 import numpy as np
 import pytest
 import yaml
-from bag_lab import START_NS, camera_info, header, kind, pictures, stamp_of, write_ros1, write_ros2
+from bag_lab import (
+    START_NS,
+    camera_info,
+    foreign_mcap,
+    header,
+    kind,
+    pictures,
+    stamp_of,
+    write_ros1,
+    write_ros2,
+)
 from conftest import shared_data
 from ingest_lab import MemorySink, number_in, numbered_picture
 from mcap.writer import CompressionType
-from mcap.writer import Writer as McapWriter
 from rosbags.rosbag2 import StoragePlugin
 
 from worldsystem_core.errors import SourceError
@@ -182,24 +191,9 @@ def test_a_bag_that_was_cut_off_is_played_to_the_break(tmp_path, form, share):
     assert f"{summary.frames} pictures are there" in summary.broken
 
 
-def mcap_of(path: Path, count: int, packing: CompressionType, chunk: int = 1 << 20) -> Path:
-    """An MCAP by the format's own library; pictures in chunks of `chunk` bytes."""
-    with path.open("wb") as stream:
-        writer = McapWriter(stream, compression=packing, chunk_size=chunk)
-        writer.start(profile="ros2", library="test")
-        definition = bag_lab.ROS2.generate_msgdef("sensor_msgs/msg/Image", ros_version=2)[0]
-        schema = writer.register_schema("sensor_msgs/msg/Image", "ros2msg", definition.encode())
-        channel = writer.register_channel("/image", "cdr", schema)
-        for _, name, at_ns, message in pictures(count):
-            data = bytes(bag_lab.ROS2.serialize_cdr(message, name))
-            writer.add_message(channel, log_time=at_ns, publish_time=at_ns, data=data)
-        writer.finish()
-    return path
-
-
 @pytest.mark.parametrize("packing", list(CompressionType))
 def test_a_whole_mcap_is_read_by_its_index_and_a_cut_one_is_not(tmp_path, packing):
-    path = mcap_of(tmp_path / "run.mcap", 6, packing)
+    path = foreign_mcap(tmp_path / "run.mcap", 6, compression=packing)
     assert McapFile(path).is_whole
     path.write_bytes(path.read_bytes()[:-5])
     cut = McapFile(path)
@@ -209,7 +203,7 @@ def test_a_whole_mcap_is_read_by_its_index_and_a_cut_one_is_not(tmp_path, packin
 
 @pytest.mark.parametrize("packing", list(CompressionType))
 def test_a_chunk_that_was_being_written_is_played_as_far_as_it_goes(tmp_path, packing):
-    path = mcap_of(tmp_path / "run.mcap", 20, packing, chunk=1 << 30)
+    path = foreign_mcap(tmp_path / "run.mcap", 20, compression=packing, chunk_size=1 << 30)
     path.write_bytes(path.read_bytes()[: int(path.stat().st_size * 0.8)])
     sink, summary = played(path)
     assert 8 <= summary.frames < 20
@@ -217,7 +211,9 @@ def test_a_chunk_that_was_being_written_is_played_as_far_as_it_goes(tmp_path, pa
 
 
 def test_a_damaged_chunk_ends_the_bag_there(tmp_path):
-    path = mcap_of(tmp_path / "run.mcap", 20, CompressionType.LZ4, chunk=50_000)
+    path = foreign_mcap(
+        tmp_path / "run.mcap", 20, compression=CompressionType.LZ4, chunk_size=50_000
+    )
     data = bytearray(path.read_bytes())
     middle = len(data) // 2
     data[middle : middle + 200] = bytes(200)

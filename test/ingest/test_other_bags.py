@@ -7,12 +7,10 @@ import threading
 import tracemalloc
 from pathlib import Path
 
-import bag_lab
 import pytest
 import zstandard
-from bag_lab import START_NS, camera_info, compressed, pictures, write_ros2
+from bag_lab import START_NS, camera_info, compressed, foreign_mcap, pictures, write_ros2
 from ingest_lab import MemorySink, number_in, numbered_picture
-from mcap.writer import Writer
 
 from worldsystem_core.errors import SourceError
 from worldsystem_ingest.bag import BagSource
@@ -25,22 +23,6 @@ from worldsystem_ingest.source import open_source
 def played(path: Path) -> tuple[MemorySink, Summary]:
     sink = MemorySink()
     return sink, BagSource(path, IngestConfig()).run(sink, threading.Event())
-
-
-def foreign_mcap(path: Path, count: int, **options: bool) -> Path:
-    """Numbered pictures by the format's own library, which leaves out what `options` deny."""
-    name = "sensor_msgs/msg/Image"
-    with path.open("wb") as stream:
-        writer = Writer(stream, **options)
-        writer.start("ros2", "foreign")
-        definition = bag_lab.ROS2.generate_msgdef(name, ros_version=2)[0]
-        schema = writer.register_schema(name, "ros2msg", definition.encode())
-        channel = writer.register_channel("/image", "cdr", schema)
-        for _, _, at_ns, message in pictures(count):
-            data = bytes(bag_lab.ROS2.serialize_cdr(message, name))
-            writer.add_message(channel, log_time=at_ns, publish_time=at_ns, data=data)
-        writer.finish()
-    return path
 
 
 @pytest.mark.parametrize(

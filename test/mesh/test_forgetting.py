@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from depth_keyframe import depth_keyframe
 
 from worldsystem_core.frames import Camera
-from worldsystem_core.geometry.pinhole import pointmap_from_depth
 from worldsystem_core.reconstruction import Keyframe
 from worldsystem_mesh import forgetting
 from worldsystem_mesh.config import MeshConfig
@@ -26,17 +26,7 @@ def wall(id: int, *, noise_m: float = 0.0) -> Keyframe:
     depth = np.full((96, 96), 2.0)
     if noise_m:
         depth[30:60, 30:60] -= noise_m
-    grey = np.full((96, 96, 3), 128, np.uint8)
-    return Keyframe(
-        id=id,
-        frame_id=id,
-        stamp_ns=id,
-        world_from_cam=np.eye(4),
-        camera=CAMERA,
-        pointmap=pointmap_from_depth(depth, CAMERA),
-        confidence=np.ones((96, 96), np.float32),
-        rgb=grey,
-    )
+    return depth_keyframe(id, depth, CAMERA)
 
 
 @pytest.fixture

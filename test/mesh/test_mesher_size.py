@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from depth_keyframe import depth_keyframe
 
 from worldsystem_core.frames import Camera
-from worldsystem_core.geometry.pinhole import pointmap_from_depth
 from worldsystem_core.reconstruction import Keyframe, ScaleState
 from worldsystem_mesh.config import MeshConfig
 from worldsystem_mesh.mesher import Mesher
@@ -18,16 +18,7 @@ CAMERA = Camera(width=80, height=60, fx=70.0, fy=70.0, cx=39.5, cy=29.5)
 def wall(id: int) -> Keyframe:
     """A wall two units ahead of a camera at the origin."""
     depth = np.full((60, 80), 2.0, np.float32)
-    return Keyframe(
-        id=id,
-        frame_id=id,
-        stamp_ns=id,
-        world_from_cam=np.eye(4),
-        camera=CAMERA,
-        pointmap=pointmap_from_depth(depth, CAMERA),
-        confidence=np.ones((60, 80), np.float32),
-        rgb=np.full((60, 80, 3), 120, np.uint8),
-    )
+    return depth_keyframe(id, depth, CAMERA, grey=120)
 
 
 @pytest.fixture

@@ -10,12 +10,12 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from depth_keyframe import depth_keyframe
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
 from worldsystem_core.frames import Camera
-from worldsystem_core.geometry.pinhole import pointmap_from_depth
 from worldsystem_core.reconstruction import Keyframe
 from worldsystem_core.surface import Mesh, MeshAssembly
 from worldsystem_mesh.config import MeshConfig
@@ -295,16 +295,7 @@ def wall(id: int, voxels_away: float) -> Keyframe:
     """A wall straight ahead of a camera at the origin."""
     camera = Camera.from_horizontal_fov(96, 96, 1.0)
     depth = np.full((96, 96), voxels_away * SETTINGS["voxel"])
-    return Keyframe(
-        id=id,
-        frame_id=id,
-        stamp_ns=id,
-        world_from_cam=np.eye(4),
-        camera=camera,
-        pointmap=pointmap_from_depth(depth, camera),
-        confidence=np.ones((96, 96), np.float32),
-        rgb=np.full((96, 96, 3), 128, np.uint8),
-    )
+    return depth_keyframe(id, depth, camera)
 
 
 def filled_behind_the_wall() -> RegionField:
