@@ -211,6 +211,8 @@ def test_frames_of_a_path_that_was_thinned_out_or_begun_anew_count_as_tracked(tm
     observer.path(path_at(1, 2, 3, 4))
     observer.path(path_at(1, 3, 4, 5, 6))  # too long: the second has gone
     observer.path(StampedPoses(np.zeros(0, np.int64), np.zeros((0, 4, 4))))  # a reset
+    observer.path(path_at(3, 4, 5, 6))  # told again
+    observer.path(StampedPoses(np.zeros(0, np.int64), np.zeros((0, 4, 4))))
     observer.path(path_at(7, 8, 9, 10, 11, 12))
     run = observer.record(tmp_path, source="x", backend="geometric")
     (share,) = [v.value for v in summarise(run).verdicts if v.id == "demo.tracked_percent"]

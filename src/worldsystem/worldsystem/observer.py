@@ -94,7 +94,8 @@ class Observer:
     tracked: int = 0  # frames that the path has, or had before it was thinned out or begun anew
     _accounts: dict[str, StageAccount] = field(default_factory=dict)
     _poses_before: StampedPoses | None = None
-    _path_ns: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    _path_length: int = 0
+    _tracked_to_ns: int = -1
     _used_at: deque[tuple[float, int]] = field(default_factory=deque)
     _mapped_before: list[int] = field(default_factory=list)
     _newest_s: float = float("nan")
@@ -163,10 +164,11 @@ class Observer:
 
     def _count_tracked(self, stamps_ns: np.ndarray) -> None:
         """A long path is thinned out and a reset begins another: what came counts, not what is
-        left. Late poses make a path longer without being newer."""
-        before, self._path_ns = self._path_ns, stamps_ns
-        newer = np.count_nonzero(stamps_ns > before[-1]) if len(before) else len(stamps_ns)
-        self.tracked += max(len(stamps_ns) - len(before), int(newer))
+        left, and what is told again does not. Late poses make a path longer without being newer."""
+        before, self._path_length = self._path_length, len(stamps_ns)
+        longer = len(stamps_ns) - before if before else 0
+        self.tracked += max(longer, int(np.count_nonzero(stamps_ns > self._tracked_to_ns)))
+        self._tracked_to_ns = max((self._tracked_to_ns, *stamps_ns[-1:].tolist()))
 
     def tick(self) -> Live:
         """The state now; call about once a second, each call is one sample of the report."""
