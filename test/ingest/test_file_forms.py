@@ -17,6 +17,7 @@ from ingest_lab import HEIGHT, WIDTH, MemorySink, number_in, numbered_picture, w
 from worldsystem_core.errors import SourceError
 from worldsystem_ingest.config import IngestConfig
 from worldsystem_ingest.files.video_file import VideoFile, recording_time
+from worldsystem_ingest.sink import OUTSIDE
 
 
 def played(path: Path, **settings) -> tuple[MemorySink, VideoFile]:
@@ -246,3 +247,45 @@ def test_a_file_that_is_named_by_the_time_of_day_is_a_file(tmp_path, monkeypatch
     monkeypatch.chdir(tmp_path)
     sink, _ = played(Path(name))
     assert [number_in(frame.rgb) for frame in sink.frames] == list(range(5))
+
+
+def write_cut(path: Path, whole: Path, first: int) -> Path:
+    """The packets of a video at 25 fps as they are; an edit list hides those before `first`.
+
+    That is what `ffmpeg -ss … -c copy` makes of an MP4.
+    """
+    uncut = {"avoid_negative_ts": "disabled"}
+    with av.open(str(whole)) as source, av.open(str(path), "w", options=uncut) as container:
+        stream = source.streams.video[0]
+        copy = container.add_stream_from_template(stream)
+        shift = round(Fraction(first, 25) / stream.time_base)
+        for packet in source.demux(stream):
+            if packet.size:
+                packet.pts, packet.dts = packet.pts - shift, packet.dts - shift
+                packet.stream = copy
+                container.mux(packet)
+    return path
+
+
+def test_what_an_edit_list_cut_away_at_the_start_is_decoded_and_not_shown(tmp_path):
+    path = write_cut(tmp_path / "cut.mp4", write_video(tmp_path / "whole.mp4", 12), first=4)
+    sink, source = played(path)
+    assert [number_in(frame.rgb) for frame in sink.frames] == list(range(4, 12))
+    assert [round(frame.stamp_ns * 1e-6) for frame in sink.frames] == [40 * n for n in range(8)]
+    assert sink.drops == [(n, OUTSIDE) for n in range(4)]
+    assert len(sink.units) == 12  # a record needs them, too
+    assert source.facts()["cut away"] == "4 pictures, by its edit list"
+    assert source.problem() == ""
+
+
+@pytest.mark.parametrize("shown", [5, 8])
+def test_an_mp4_cut_at_its_end_by_an_edit_list_does_not_end_early(tmp_path, shown):
+    path = write_video(tmp_path / "whole.mp4", 30)
+    data = bytearray(path.read_bytes())
+    entry = data.rindex(b"elst") + 12  # version and flags, count, then the length in ms
+    assert int.from_bytes(data[entry : entry + 4], "big") == 30 * 40
+    data[entry : entry + 4] = (shown * 40).to_bytes(4, "big")
+    path.write_bytes(data)
+    sink, source = played(path)
+    assert [number_in(frame.rgb) for frame in sink.frames] == list(range(shown))
+    assert source.problem() == ""

@@ -105,6 +105,24 @@ def test_a_video_that_was_cut_off_is_imported_to_the_break_and_says_so(tmp_path,
     assert 3 < len(played(tmp_path / "bag")) < FRAMES
 
 
+def test_a_video_whose_edit_list_hides_its_beginning_is_imported_as_it_is_shown(tmp_path):
+    whole = write_video(tmp_path / "film.mp4", "libx264", preset="ultrafast", g="50")
+    video = tmp_path / "cut.mp4"
+    uncut = {"avoid_negative_ts": "disabled"}
+    with av.open(str(whole)) as source, av.open(str(video), "w", options=uncut) as out:
+        stream = out.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.dts is not None:
+                packet.pts -= round(Fraction(6, 25) / packet.time_base)
+                packet.dts -= round(Fraction(6, 25) / packet.time_base)
+                packet.stream = stream
+                out.mux(packet)
+    assert main(["import", str(video), "--out", str(tmp_path / "bag")]) == 0
+    ours = played(tmp_path / "bag")
+    assert len(ours) == FRAMES - 6
+    assert [round(f.rgb[..., 2].mean() / 10) for f in ours] == list(range(6, FRAMES))
+
+
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".bmp"])
 def test_pictures_keep_their_files_and_get_their_stamps(tmp_path, suffix):
     folder = tmp_path / "pictures"

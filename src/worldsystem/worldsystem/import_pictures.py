@@ -15,6 +15,7 @@ from worldsystem_ingest.files.delivery import camera_with_focal
 from worldsystem_ingest.files.image_folder import intrinsics_beside
 from worldsystem_ingest.files.image_stamps import list_images
 from worldsystem_ingest.files.video_file import VideoFile
+from worldsystem_ingest.sink import OUTSIDE
 from worldsystem_storage.importing.dataset import Dataset, DatasetPicture, Imported
 from worldsystem_storage.importing.live import VideoImport
 from worldsystem_storage.importing.write import write_dataset
@@ -37,7 +38,8 @@ def import_pictures(path: Path, out: Path, *, fps: float, focal_px: float) -> Im
 def _import_video(path: Path, out: Path, config: IngestConfig) -> Imported:
     source = VideoFile(path, config)
     facts = source.facts()
-    copied = "turned" not in facts and str(facts["video"]).split()[0] in _COPIED
+    is_plain = "turned" not in facts and "cut away" not in facts
+    copied = is_plain and str(facts["video"]).split()[0] in _COPIED
     sink = VideoImport(out, copied=copied)
     try:
         summary = source.run(sink, threading.Event())
@@ -45,8 +47,9 @@ def _import_video(path: Path, out: Path, config: IngestConfig) -> Imported:
         sink.abandon()
         raise
     problems = [summary.broken] if summary.broken else []
-    if sink.lost:
-        problems.append(f"{sink.lost} pictures of {path.name} cannot be decoded")
+    undecodable = sum(n for reason, n in sink.losses.items() if reason != OUTSIDE)
+    if undecodable:
+        problems.append(f"{undecodable} pictures of {path.name} cannot be decoded")
     return Imported(sink.close(), "; ".join(problems))
 
 

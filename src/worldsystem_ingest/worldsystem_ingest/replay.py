@@ -18,12 +18,11 @@ from worldsystem_core.frames import EncodedFrame, Frame
 from worldsystem_core.telemetry import Telemetry
 from worldsystem_ingest.config import IngestConfig
 from worldsystem_ingest.passing import PassingSink
-from worldsystem_ingest.sink import Sink, Summary
+from worldsystem_ingest.sink import OUTSIDE, Sink, Summary
 
 if TYPE_CHECKING:  # which needs this module
     from worldsystem_ingest.source import Source
 
-OUTSIDE = "outside"
 _NS = 10**9
 _LONGEST_NS = 365 * 86400 * _NS  # of a recording
 _OTHER_CLOCK_NS = 3600 * _NS  # so far behind the pictures nothing was measured by their clock

@@ -15,6 +15,7 @@ NO_KEY_FRAME = "no_key_frame"
 NO_PARAMETER_SETS = "no_parameter_sets"
 DECODER_BUSY = "decoder_busy"
 STOPPED = "stopped"
+OUTSIDE = "outside"  # of the part that is to be played, or cut away by an edit list
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from jaxtyping import UInt8
 from worldsystem_core.frames import Camera, EncodedFrame, Frame
 from worldsystem_ingest.codec.decoder import Decoded, Outcome
 from worldsystem_ingest.codec.pictures import camera_of_size
-from worldsystem_ingest.sink import Sink
+from worldsystem_ingest.sink import OUTSIDE, Sink
 
 Pace = Callable[[int], None]
 CameraOf = Callable[[int, int], Camera | None]
@@ -26,6 +26,7 @@ class _Unit:
     is_key: bool
     stamp_ns: int | None
     arrival_ns: int
+    hidden: bool = False
     id: int = -1
     outcome: Outcome | None = None
     passed_on: bool = False
@@ -62,14 +63,17 @@ class Delivery:
         """The id of the next picture."""
         return self._next_id
 
-    def coded(self, data: bytes, is_key: bool, stamp_ns: int | None) -> int:
+    def coded(
+        self, data: bytes, is_key: bool, stamp_ns: int | None, *, hidden: bool = False
+    ) -> int:
         """Take one access unit in coding order; gives the index to decode it under.
 
-        Empty `data` stands for a unit that could not be read.
+        Empty `data` stands for a unit that could not be read. One that is `hidden` was cut away:
+        others are decoded from it, its picture is dropped as outside.
         """
         index = self._next_index
         self._next_index += 1
-        unit = _Unit(data, is_key, stamp_ns, time.time_ns())
+        unit = _Unit(data, is_key, stamp_ns, time.time_ns(), hidden)
         self._units[index] = unit
         self._coded.append(unit)
         return index
@@ -133,7 +137,9 @@ class Delivery:
 
     def _settle_unit(self, unit: _Unit) -> None:
         assert unit.stamp_ns is not None
-        if isinstance(unit.outcome, Decoded):
+        if unit.hidden:
+            self._sink.dropped(unit.id, OUTSIDE, self._stream)
+        elif isinstance(unit.outcome, Decoded):
             self._show(unit.id, unit.stamp_ns, unit.outcome.rgb)
         elif unit.outcome is not None:
             self._sink.dropped(unit.id, unit.outcome.reason, self._stream)

@@ -73,12 +73,14 @@ class AccessUnitReader:
 
     def feed(self, packet: av.Packet, stamp_ns: int | None) -> None:
         """Take one packet, normally one access unit."""
+        hidden = packet.is_discard  # the filter empties the packet
         try:
             units = [(bytes(unit), unit.is_keyframe) for unit in self._annexb.filter(packet)]
         except av.FFmpegError:
             units = [(b"", False)]
         for data, is_key in units:
-            self._take(self._with_parameter_sets(data, is_key), is_key, stamp_ns)
+            whole = self._with_parameter_sets(data, is_key)
+            self._take(whole, is_key, stamp_ns, hidden=hidden)
 
     def flush(self) -> None:
         """Deliver what is still under way."""
@@ -87,8 +89,8 @@ class AccessUnitReader:
             self.last_was_lost = isinstance(outcomes[-1], Lost)
         self._delivery.settle(outcomes)
 
-    def _take(self, data: bytes, is_key: bool, stamp_ns: int | None) -> None:
-        index = self._delivery.coded(data, is_key, stamp_ns)
+    def _take(self, data: bytes, is_key: bool, stamp_ns: int | None, *, hidden: bool) -> None:
+        index = self._delivery.coded(data, is_key, stamp_ns, hidden=hidden)
         outcomes = self._decoder.feed(index, data, is_key)
         self.last_was_lost = any(o.index == index for o in outcomes if isinstance(o, Lost))
         self._delivery.settle(outcomes)

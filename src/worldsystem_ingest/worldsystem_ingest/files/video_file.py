@@ -37,6 +37,7 @@ class _About:
     duration_s: float
     recorded: datetime | None
     quarters: int
+    cut_away: int
 
 
 def missing(path: Path) -> SourceError:
@@ -50,8 +51,9 @@ class VideoFile:
     Its start is zero; with `file_time` = `recorded` it is when the metadata say that the recording
     was made (`SourceError` when they do not). With `realtime` pictures come at the pace of their
     stamps, which then are host times. Stamps that begin again go on after the last (`StreamTime`).
-    Pictures are upright, whichever way the camera was held. A file that was cut off, or is still
-    being written, is delivered up to where it ends now, which the summary tells.
+    Pictures are upright, whichever way the camera was held. What an edit list cut away without
+    coding anew is decoded, as later pictures need it, and dropped as outside. A file that was cut
+    off, or is still being written, is delivered up to where it ends now, which the summary tells.
     """
 
     live = False
@@ -86,6 +88,8 @@ class VideoFile:
         }
         if about.quarters:
             facts["turned"] = f"{90 * about.quarters} degrees counter-clockwise"
+        if about.cut_away:
+            facts["cut away"] = f"{about.cut_away} pictures, by its edit list"
         if about.recorded:
             facts["recorded"] = about.recorded.isoformat(timespec="seconds")
         return facts
@@ -211,6 +215,7 @@ def _about(container: av.container.InputContainer) -> _About:
         duration_s=(container.duration or 0) / av.time_base,
         recorded=recording_time({**stream.metadata, **container.metadata}),
         quarters=_quarters(container),
+        cut_away=sum(entry.is_discard for entry in stream.index_entries),
     )
 
 
@@ -251,8 +256,11 @@ def _missing(
     container: av.container.InputContainer, stream: av.VideoStream, packets: int, last_s: float
 ) -> str:
     """What the file promised and does not hold, in words; empty when it is whole."""
-    if stream.frames > packets:
-        return f"its index promises {stream.frames} pictures, {packets} are there"
+    promised = stream.frames
+    if "mov" in container.format.name:  # an edit list takes entries away, the number stays
+        promised = min(promised, len(stream.index_entries))
+    if promised > packets:
+        return f"its index promises {promised} pictures, {packets} are there"
     promised_s = float(stream.duration * stream.time_base) if stream.duration else 0.0
     if not promised_s and len(container.streams) == 1 and container.duration:
         promised_s = container.duration / av.time_base

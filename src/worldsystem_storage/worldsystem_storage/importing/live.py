@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import cv2
@@ -31,7 +32,7 @@ class VideoImport:
         self._messages = Messages(Dataset(Path(out).name, []))
         self._camera: Camera | None = None
         self._log_ns = 0
-        self.lost = 0
+        self.losses: Counter[str] = Counter()
 
     def encoded(self, unit: EncodedFrame) -> None:
         """One access unit."""
@@ -55,8 +56,8 @@ class VideoImport:
         """Files tell none that is taken here."""
 
     def dropped(self, frame_id: int, reason: str, stream: str) -> None:
-        """A picture that cannot be decoded; its unit is kept all the same."""
-        self.lost += 1
+        """A picture that is not shown, counted by its reason; its unit is kept all the same."""
+        self.losses[reason] += 1
 
     def abandon(self) -> None:
         """Let go of a bag that is not to be finished."""
