@@ -19,7 +19,7 @@ from launch_ros.actions import ComposableNodeContainer, Node
 from launch_ros.descriptions import ComposableNode
 
 from worldsystem.graph import SIMULATED_S, SIMULATOR, Choice, simulator_parameters, stages
-from worldsystem.run_folder import new_run_folder
+from worldsystem.run_folder import made_run_folder
 from worldsystem.settings_text import parse_settings
 from worldsystem_core.stale_segments import clean_stale_segments
 
@@ -75,7 +75,7 @@ def nodes(context: LaunchContext) -> list:
         viewer=is_true("viewer", given["viewer"]),
         realtime=True,
         duration_s=float(given["duration"]),
-        out=Path(given["out"]) if given["out"] else new_run_folder(Path.cwd() / "runs"),
+        out=Path(given["out"]) if given["out"] else made_run_folder(Path.cwd() / "runs"),
         extra=parse_settings(given["set"].split()),
     )
     simulator = [

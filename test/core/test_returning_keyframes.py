@@ -82,3 +82,14 @@ def test_without_any_of_before_there_is_nothing_to_wait_for(now_s):
     now_s[0] += 2 * QUIET_S
     assert returning.take_replaced() == ()
     assert returning.sizes(moved(1, size=2.0), SCENE) == {1: 2.0}
+
+
+def test_all_sizes_are_given_when_the_unit_changes_with_a_message_for_each(now_s):
+    """As between processes: the first of them has changed the unit already."""
+    returning, unit, given = ReturningKeyframes([1, 2, 3]), SCENE, {}
+    for key in (1, 2, 3):
+        given |= returning.sizes(moved(key, scale=METRIC, size=3.7), unit)
+        unit = METRIC
+    assert given == {1: 3.7, 2: 3.7, 3: 3.7}
+    later = moved(1, 2, 3, scale=METRIC, size=1.2)
+    assert returning.sizes(later, unit) == {}, "nobody knows since when these count"

@@ -230,3 +230,30 @@ def test_a_new_connection_at_a_recovery_point_does_not_refer_to_the_old():
     assert decoding.sink.settled == list(range(len(came)))
     last = decoding.sink.frames[-1]
     np.testing.assert_array_equal(last.rgb, clean[came[last.id]])
+
+
+def test_a_session_that_begins_again_at_a_recovery_point_does_not_refer_to_the_one_before():
+    units = coded(moving_scene(80), Coding(gop=12, params="intra-refresh=1"))
+    clean = pictures_in(decode(units))
+    entry = next(n for n in range(30, 80) if entry_of(units[n].data) is Entry.RECOVERY)
+    came = [*range(10), *range(entry, 80)]
+    decoding = Decoding(decode_queue_frames=100)
+    session = SenderSession(
+        decoding.sink, decoding.live.put, "camera", IngestConfig(), lambda message: None
+    )
+    with decoding.running():
+        for at, n in enumerate(came):
+            if at == 10:
+                session.take_control('{"type": "restart"}')
+            session.take_access_unit(
+                data=units[n].data,
+                is_key=units[n].is_key,
+                sender_ns=T0_NS + at * PICTURE_NS,
+                number=at if at < 10 else at - 10,
+                arrival_ns=T0_NS + at * PICTURE_NS,
+            )
+        decoding.sink.wait_settled(len(came))
+    assert (10, "no_key_frame") in decoding.sink.drops
+    assert {reason for _, reason in decoding.sink.drops} == {"no_key_frame"}
+    last = decoding.sink.frames[-1]
+    np.testing.assert_array_equal(last.rgb, clean[came[last.id]])

@@ -9,6 +9,7 @@ import threading
 import time
 import urllib.request
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from segment_scenes import ROOM_EYE, room
@@ -19,6 +20,7 @@ from worldsystem_segment.config import SegmentConfig
 from worldsystem_segment.identify.asking import SIGHTINGS, Asking
 from worldsystem_segment.identify.client import IdentifyError, Service, ask
 from worldsystem_segment.identify.identifier import Inquiry
+from worldsystem_segment.objects.track_ids import IdChanges
 from worldsystem_segment.segmenter import MAX_IDENTITIES, Segmenter
 
 
@@ -122,3 +124,23 @@ def test_what_is_in_the_map_keeps_its_answer_however_many_others_came_and_went()
     said = {thing.id: thing.identity for thing in segmenter.objects(0).objects}
     assert said[number] == "an oak chair"
     assert len(segmenter._identities) == MAX_IDENTITIES
+
+
+def test_an_object_whose_answer_is_of_long_ago_keeps_it_and_is_not_asked_about_again(monkeypatch):
+    """Of the identifier's own answers, which are of any object, the oldest make way."""
+    with serving((200, CHAT, 0)) as server:
+        segmenter, said = Segmenter(), []
+        asking = Asking(SegmentConfig(identify_url=server.url), segmenter, said.append)
+        crop = SimpleNamespace(label="box", data=JPEG)
+        monkeypatch.setattr(segmenter, "enhanced", lambda _: crop)
+        try:
+            segmenter.identify(1, "an oak chair")
+            assert asking.kept(1) == "an oak chair"
+            assert asking.ask(1)[0]
+            assert [identity.answer for identity in said] == ["an oak chair"]
+            assert server.seen == []
+            asking._identifier._answers[2] = "a stool"
+            asking.follow(IdChanges((), ((1, 2),)))
+            assert segmenter.identity_of(1) == "an oak chair"
+        finally:
+            asking.close()

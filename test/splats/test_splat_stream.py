@@ -245,3 +245,7 @@ def test_a_taken_port_of_frames_is_named():
         with pytest.raises(PortInUse, match="frames_port"):
             server.start()
         server.stop()
+
+
+def test_a_frame_has_no_more_gaussians_than_are_asked_for():
+    assert 0 < len(frame_server.frame_gaussians(wall_seen_from([0, 0, 0], 0), 70)) <= 70

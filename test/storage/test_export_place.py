@@ -37,3 +37,16 @@ def test_a_folder_that_is_there_may_have_a_dot_in_its_name(tmp_path, capsys, mor
     out.mkdir()
     assert main(["export", str(tmp_path), "--to", "glb", "--out", str(out), *more]) == 0
     assert (out / "mesh.glb").is_file()
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "ending"),
+    [("3dgs", "world.splat", "ply"), ("spz", "world.ply", "spz"), ("points", "world.las", "ply")],
+)
+def test_splats_and_points_are_not_written_under_the_name_of_another_format(
+    tmp_path, capsys, kind, name, ending
+):
+    out = tmp_path / name
+    assert main(["export", str(tmp_path), "--to", kind, "--out", str(out)]) == 2
+    assert f"{name} is to be {ending}" in capsys.readouterr().err
+    assert not out.exists()

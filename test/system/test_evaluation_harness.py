@@ -26,7 +26,7 @@ from worldsystem_core.geometry.rotation import quaternion_xyzw_from_matrix
 from worldsystem_core.geometry.se3 import look_at
 from worldsystem_core.surface import Mesh
 from worldsystem_core.trajectory import StampedPoses, write_tum
-from worldsystem_storage.mesh_files import write_ply
+from worldsystem_storage.mesh_files import write_glb, write_ply
 
 START_NS = 1_305_031_102 * 10**9
 FRAME_NS = 50_000_000
@@ -381,3 +381,9 @@ def test_the_plots_of_errors_are_of_the_path_as_it_was_placed(tmp_path, monkeypa
     for errors in shown:
         assert np.sqrt(np.mean(errors**2)) == pytest.approx(found.path.ate_se3)
     assert len(shown) == 2
+
+
+def test_a_glb_of_ours_is_refused_since_it_was_turned(tmp_path):
+    write_glb(tmp_path / "mesh.glb", _wall())
+    with pytest.raises(SourceError, match=r"mesh\.glb was turned to y up.*ply"):
+        read_surface(tmp_path / "mesh.glb")

@@ -171,3 +171,11 @@ def test_a_stages_settings_are_those_that_its_node_reads(stage):
 def test_the_drone_is_told_the_host_that_the_server_listens_at(host, reached, tmp_path):
     choice = Choice(out=tmp_path, extra={"ingest": {"host": host}})
     assert simulator_parameters(choice)["url"] == f"ws://{reached}:5001"
+
+
+def test_ground_truth_whose_name_is_of_other_bytes_is_refused_like_a_source(tmp_path):
+    for node, setting in (("reporter", "truth"), ("slam3r", "map")):
+        extra = {node: {setting: "of\udcff.tum"}}
+        choice = Choice(source=__file__, out=tmp_path / "out", extra=extra)
+        with pytest.raises(WorldSystemError, match=r"of\?\.tum is no name in UTF-8"):
+            check(choice)

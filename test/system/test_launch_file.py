@@ -38,7 +38,8 @@ class Recorded:
 
 
 @pytest.fixture
-def launch_file(monkeypatch):
+def launch_file(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)  # without `out` a run's folder is made below
     names = {
         "launch": ("LaunchContext", "LaunchDescription"),
         "launch.actions": (

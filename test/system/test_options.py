@@ -118,3 +118,9 @@ def test_a_number_that_is_none_is_wrong_use(words, capsys):
     with pytest.raises(SystemExit, match="2"):
         _parser().parse_args(words.split())
     assert "is no number" in capsys.readouterr().err
+
+
+def test_a_picture_before_which_a_flight_was_stopped_is_not_awaited(tmp_path):
+    rows = "frame_number,stamp_ns,fate\n0,1,sent\n1,2,lost\n2,3,unsent\n"
+    (tmp_path / FRAMES_FILE).write_text(rows)
+    assert frames_sent(str(tmp_path), "sim") == 2

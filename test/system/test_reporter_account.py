@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime
 
 import pytest
 from plain_keyframe import plain_keyframe
 
 rclpy = pytest.importorskip("rclpy", reason="ROS is not set up: run these through `make test`")
 
+from worldsystem import run_folder  # noqa: E402
 from worldsystem.node import ReporterNode  # noqa: E402
 from worldsystem_core.ledger import LedgerState, StageReport  # noqa: E402
 from worldsystem_core.ros import topics  # noqa: E402
@@ -57,3 +59,26 @@ def test_a_named_truth_that_cannot_be_read_is_told_in_the_report(context, tmp_pa
         assert any("no_data_set" in note and "cannot be read" in note for note in notes)
     finally:
         reporter.close()
+
+
+class OneSecond(datetime):
+    """A clock at which all begin in the same second."""
+
+    @classmethod
+    def now(cls, tz=None):
+        return cls(2026, 1, 2, 3, 4, 5, tzinfo=tz)
+
+
+def test_reporters_of_two_drones_that_begin_in_one_second_have_folders_of_their_own(
+    context, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(run_folder, "datetime", OneSecond)
+    reporters = [ReporterNode(context=context, namespace=f"drone{n}") for n in (1, 2)]
+    try:
+        names = [reporter.folder.name for reporter in reporters]
+        assert names == ["20260102_030405", "20260102_030405_2"]
+        assert all(reporter.folder.is_dir() for reporter in reporters)
+    finally:
+        for reporter in reporters:
+            reporter.close()

@@ -36,7 +36,9 @@ def check(choice: Choice, *, composed: bool = True) -> None:
 
 def _check_text(choice: Choice) -> None:
     """Parameters, summary and report are text, which a name of other bytes cannot be in."""
-    for name in (choice.source, str(choice.out)):
+    given = (value for settings in choice.extra.values() for value in settings.values())
+    texts = (value for value in given if isinstance(value, str))
+    for name in (choice.source, str(choice.out), *texts):
         try:
             name.encode()
         except UnicodeEncodeError as error:

@@ -13,7 +13,7 @@ from diagnostic_msgs.msg import DiagnosticArray
 
 from worldsystem.config import ReporterConfig
 from worldsystem.observer import Live, Observer
-from worldsystem.run_folder import new_run_folder
+from worldsystem.run_folder import made_run_folder
 from worldsystem.sent import frames_sent
 from worldsystem.watch.state import SILENT_AFTER_S
 from worldsystem_core.reconstruction import NewKeyframe
@@ -45,7 +45,7 @@ class ReporterNode(StageNode):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__("reporter", ReporterConfig, **kwargs)
-        self.folder = Path(self.config.folder or new_run_folder(Path("runs")))
+        self.folder = Path(self.config.folder or made_run_folder(Path("runs")))
         self.observer = Observer()
         self.live: Live = self.observer.tick()
         self.notes: list[str] = []

@@ -22,6 +22,13 @@ def new_run_folder(base: Path) -> Path:
     return folder
 
 
+def made_run_folder(base: Path) -> Path:
+    """As `new_run_folder`, and made at once: who begins in the same second has another."""
+    while not _make(folder := new_run_folder(base)):
+        pass
+    return folder
+
+
 def in_its_folder(choice: Choice) -> tuple[Choice, bool]:
     """`choice` with its folder made, and whether that was not there before.
 

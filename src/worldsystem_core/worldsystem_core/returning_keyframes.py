@@ -24,6 +24,7 @@ class ReturningKeyframes:
     def __init__(self, ids: Iterable[int] = ()) -> None:
         self._ids = frozenset(ids)
         self._unheard, self._untold = set(self._ids), set(self._ids)
+        self._ungrown: set[int] = set()  # those untold that a change of the unit has yet to reach
         self._heard_s: float | None = None
 
     def heard(self, event: Correction) -> None:
@@ -45,11 +46,17 @@ class ReturningKeyframes:
 
         A size counts from the last telling of its keyframe. Of one that was not told again yet
         this process may have missed that telling, so its size is left out: it keeps the one it
-        has. When the event changes the unit all sizes are given.
+        has. When the unit changes all sizes are given, also where each comes as an event of its
+        own, as between processes: there the first of them has changed the unit already.
         """
         if event.scale not in (None, unit):
-            return event.point_scale
-        return {key: size for key, size in event.point_scale.items() if key not in self._untold}
+            self._ungrown = set(self._untold)
+        grown: set[int] = set()
+        if event.scale is not None:
+            grown = self._ungrown.intersection(event.point_scale)
+        self._ungrown -= grown
+        left_out = self._untold - grown
+        return {key: size for key, size in event.point_scale.items() if key not in left_out}
 
     def take_replaced(self) -> tuple[int, ...]:
         """Those of `ids` that have been replaced, told once. Empty until the reconstruction has

@@ -140,6 +140,10 @@ class Segmenter:
             gone = (number for number in self._identities if number not in there)
             del self._identities[next(gone, next(iter(self._identities)))]
 
+    def identity_of(self, object_id: int) -> str:
+        """What an identify service said of an object; empty where none did."""
+        return self._identities.get(object_id, "")
+
     def set_prompt(self, text: str, thresholds: Sequence[float] = ()) -> PromptAnswer:
         """Report only what the understood phrases of `text` ask for; an empty text reports all.
 

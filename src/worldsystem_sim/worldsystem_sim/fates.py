@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, MutableMapping
 
+UNSENT = "unsent"
+"""What is told of a picture without a fate: the flight was stopped before that was sent."""
 _UNKNOWN = 0
 _MOST_KINDS = 255
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from worldsystem_sim.cache import access_units
 from worldsystem_sim.config import SimConfig
 from worldsystem_sim.encode import AccessUnit
+from worldsystem_sim.fates import UNSENT
 from worldsystem_sim.flight import flight
 from worldsystem_sim.link import Backoff
 from worldsystem_sim.link_faults import LinkFaults
@@ -130,7 +131,7 @@ class Simulator:
 
     def _write_truth(self, stats: SendStats) -> None:
         records = [
-            FrameRecord(number, self._stamp_ns(number), stats.fate.get(number, "unsent"))
+            FrameRecord(number, self._stamp_ns(number), stats.fate.get(number, UNSENT))
             for number in range(self._due)
         ]
         write_truth(Path(self.config.out), self.config, records, self.faults.counts())

@@ -146,10 +146,11 @@ class Truth:
     ) -> Float32[np.ndarray, "n 3"]:
         """Surface points [m, map] that the camera really saw, nearer than `far_m`.
 
-        Every `every_n_frames`-th frame is taken, and of it every `stride`-th pixel both ways.
+        Every `every_n_frames`-th frame is taken, and of it every `stride`-th pixel both ways; of
+        a flight that loops, what all laps see alike is there once.
         """
         seen = [np.zeros((0, 3), np.float32)]
-        for index in range(0, len(self.poses), every_n_frames):
+        for index in self._at_different_places(every_n_frames):
             view = self.view(index)
             points = pointmap_from_depth(view.depth_m, self.camera)[::stride, ::stride].reshape(
                 -1, 3
@@ -157,3 +158,10 @@ class Truth:
             points = points[points[:, 2] < far_m]
             seen.append(transform(view.world_from_cam, points).astype(np.float32))
         return np.concatenate(seen)
+
+    def _at_different_places(self, every_n_frames: int) -> list[int]:
+        """Every so many frames; of a flight that loops, each place only the first time."""
+        indices = np.arange(0, len(self.poses), every_n_frames)
+        places = [self.records[index].number % self.config.frame_count for index in indices]
+        first = np.unique(places, return_index=True)[1]
+        return [int(index) for index in np.sort(indices[first])]

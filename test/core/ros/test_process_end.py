@@ -82,3 +82,17 @@ def test_a_stage_that_fails_as_it_ends_says_so_by_its_exit_code(begun):
     process = begun(FAILS)
     process.send_signal(signal.SIGINT)
     assert process.wait(60.0) == 1
+
+
+def test_a_domain_that_is_none_is_one_line_and_for_a_person_to_change():
+    ended = subprocess.run(
+        [sys.executable, "-c", STAGE % WRITES],
+        env=os.environ | {"ROS_DOMAIN_ID": "one"},
+        capture_output=True,
+        check=False,
+        text=True,
+        timeout=60.0,
+    )
+    assert "ROS_DOMAIN_ID=one is no DDS domain" in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert ended.returncode == 2

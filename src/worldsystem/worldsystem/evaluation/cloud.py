@@ -18,6 +18,8 @@ from worldsystem_core.errors import SourceError
 from worldsystem_core.surface import Mesh
 
 THREADS = 2
+_GLB, _OURS = b"glTF", b'"generator":"WorldSystem"'
+_HEAD_BYTES = 200
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,11 +105,16 @@ def _verdict(
 def read_surface(path: Path) -> Mesh:
     """A mesh or a cloud (a mesh without faces) from a PLY, OBJ, GLB or OFF file.
 
-    Raises SourceError when the file is missing or nothing of the kind.
+    Raises SourceError when the file is missing or nothing of the kind, and for a GLB of ours.
     """
     import trimesh  # a third of a second, which a run without a true surface need not wait
 
     try:
+        if _is_glb_of_ours(path):
+            raise SourceError(
+                f"{path} was turned to y up, as glTF is, and lies in the frame of no path; "
+                "give the run's mesh.ply, or export it as ply or obj"
+            )
         loaded = trimesh.load(path, process=False)
         if isinstance(loaded, trimesh.Scene):  # of one mesh or several, as with several materials
             loaded = loaded.to_mesh()
@@ -119,3 +126,9 @@ def read_surface(path: Path) -> Mesh:
     faces = np.asarray(getattr(loaded, "faces", np.zeros((0, 3))), np.int32).reshape(-1, 3)
     grey = np.full((len(vertices), 3), 160, np.uint8)
     return Mesh(vertices=vertices, colours=grey, faces=faces)
+
+
+def _is_glb_of_ours(path: Path) -> bool:
+    with path.open("rb") as file:
+        head = file.read(_HEAD_BYTES)
+    return head.startswith(_GLB) and _OURS in head

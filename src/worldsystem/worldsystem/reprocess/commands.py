@@ -73,7 +73,8 @@ def _reprocess(options: argparse.Namespace) -> int:
     out = options.out or Path("runs") / f"reprocessed_{settings.digest}"
     room, pool = _room(options), chosen_pool(options.address, options.ray)
     tasks = plan(options.runs, out, settings)
-    with sole_use(out), tempfile.TemporaryDirectory(dir=out, prefix=".stop-") as folder:
+    far = out.resolve()  # where workers of a cluster, which begin elsewhere, find it, too
+    with sole_use(out), tempfile.TemporaryDirectory(dir=far, prefix=".stop-") as folder:
         remove_parts(out)
         is_there = has_result if options.again else finished
         there = [task for task in tasks if is_there(task)]  # what is in the way is told first
@@ -136,13 +137,23 @@ def _room(options: argparse.Namespace) -> Room:
 
 @contextmanager
 def _ended_by_signals() -> Iterator[None]:
-    """SIGTERM is taken as Ctrl-C."""
+    """SIGTERM is taken as Ctrl-C. The first of either counts: who left before the runs are ended
+    would leave them going, and those that wait for them would begin."""
+    before = {
+        which: handler
+        for which in (signal.SIGINT, signal.SIGTERM)
+        if (handler := signal.getsignal(which)) is not signal.SIG_IGN
+    }
 
     def interrupt(*_: object) -> None:
+        for which in before:
+            signal.signal(which, signal.SIG_IGN)
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    for which in before:
+        signal.signal(which, interrupt)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for which, handler in before.items():
+            signal.signal(which, signal.SIG_DFL if handler is None else handler)

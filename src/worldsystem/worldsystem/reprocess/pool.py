@@ -7,6 +7,7 @@ import logging
 import math
 import os
 import secrets
+import signal
 from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -58,11 +59,12 @@ def on_this_machine(tasks: list[Task], room: Room, stopped: Path) -> Outcomes:
             "--workers say how many runs the GPUs bear at once"
         )
     with ThreadPoolExecutor(room.workers, thread_name_prefix="reprocess") as threads:
-        futures = [threads.submit(_perform_unless, task, stopped) for task in tasks]
         try:
+            futures = [threads.submit(_perform_unless, task, stopped) for task in tasks]
             for future in as_completed(futures):
                 yield future.result()
         except BaseException:
+            threads.shutdown(wait=False, cancel_futures=True)
             stopped.touch()
             raise
 
@@ -113,6 +115,7 @@ def _begun(room: Room) -> Any:  # a module without types
     os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"  # else a run without --gpus sees none
     if not room.address:  # its ports are open to every network
         os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    at_sigterm = signal.getsignal(signal.SIGTERM)
     import ray
 
     quiet = {"logging_level": "ERROR", "log_to_driver": False}
@@ -125,6 +128,8 @@ def _begun(room: Room) -> Any:  # a module without types
     except (ConnectionError, RuntimeError, ValueError) as error:
         where = f"no Ray cluster at {room.address} ({_TOKEN})" if room.address else "Ray"
         raise ReprocessError(f"{where}: {str(error).strip()}") from error
+    finally:
+        signal.signal(signal.SIGTERM, at_sigterm)  # Ray takes it for itself, to exit at once
     return ray
 
 

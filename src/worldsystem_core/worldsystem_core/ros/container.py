@@ -131,13 +131,23 @@ def wait_for_end(stop: threading.Event, ended: Callable[[], bool] = lambda: Fals
     log.info("ending")
 
 
+def _make_ready() -> None:
+    """What a process needs before ROS; where a person must change its environment, it ends with
+    code 2."""
+    tune_process()
+    try:
+        use_dds_profile()
+    except WorldSystemError as error:
+        print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
 def main() -> None:
     """Run an empty container until it is interrupted; then end its nodes in order.
 
     Its exit code is 1 when one of them has failed.
     """
-    tune_process()
-    use_dds_profile()
+    _make_ready()
     clean_stale_segments()
     rclpy.init(
         args=logging_arguments(sys.argv), signal_handler_options=rclpy.SignalHandlerOptions.NO
@@ -166,8 +176,7 @@ def run_node(node_class: type) -> None:
     watches it (the supervisor, systemd, Docker) begins it anew; 2 says that a person must change
     its settings.
     """
-    tune_process()
-    use_dds_profile()
+    _make_ready()
     rclpy.init(
         args=logging_arguments(sys.argv), signal_handler_options=rclpy.SignalHandlerOptions.NO
     )

@@ -259,7 +259,8 @@ class SenderSession:
             codec=self._assembly.codec,
         )
         self._sink.encoded(unit)
-        self._deliver(unit, self._is_after_loss(unit.id))
+        after_loss = self._is_after_loss(unit.id) or numbered.restarted  # nor on another session
+        self._deliver(unit, after_loss)
 
     def _refuses(self, numbered: Numbered, is_key: bool) -> bool:
         """Whether the sender restarted and its key frame has not come.

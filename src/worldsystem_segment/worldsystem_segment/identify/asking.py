@@ -40,12 +40,15 @@ class Asking:
         if crop is None:
             return False, f"object {object_id} has no picture: unknown, or never seen well"
         inquiry = Inquiry(object_id, crop.label, crop.data, question)
-        problem = self._identifier.submit(inquiry, again=again)
+        known = "" if again else self.kept(object_id)
+        problem = self._identifier.submit(inquiry, again=again, known=known)
         return not problem, problem or "the answer comes on segment/identities"
 
     def kept(self, object_id: int) -> str:
         """The answer kept for an object; empty without one."""
-        return "" if self._identifier is None else self._identifier.answer_of(object_id)
+        if self._identifier is None:
+            return ""
+        return self._identifier.answer_of(object_id) or self._segmenter.identity_of(object_id)
 
     def look_at(self, objects: MapObjects) -> None:
         """Ask about what has newly been seen often enough, if that is wanted; what finds no room
@@ -72,7 +75,8 @@ class Asking:
         if self._identifier is not None:
             self._identifier.follow(changes)
             for kept_id, _ in changes.joined:  # an answer on its way bears the id that is gone
-                if answer := self._identifier.answer_of(kept_id):
+                answer = self._identifier.answer_of(kept_id)
+                if answer and not self._segmenter.identity_of(kept_id):
                     self._segmenter.identify(kept_id, answer)
 
     def forget(self) -> None:

@@ -88,13 +88,13 @@ class Identifier:
         with self._lock:
             return "" if object_id in self._answers else self._refusal(object_id)
 
-    def submit(self, inquiry: Inquiry, *, again: bool = False) -> str:
+    def submit(self, inquiry: Inquiry, *, again: bool = False, known: str = "") -> str:
         """Queue a question; an empty text, or why it was not taken.
 
-        A kept answer is told anew at once, unless `again`.
+        A kept answer, or else the one that is `known`, is told anew at once, unless `again`.
         """
         with self._lock:
-            kept = "" if again else self._answers.get(inquiry.id, "")
+            kept = "" if again else self._answers.get(inquiry.id, "") or known
             refusal = "" if kept else self._refusal(inquiry.id)
             self.dropped += bool(refusal)
             if not kept and not refusal:

@@ -11,7 +11,7 @@ from jaxtyping import Float, Float32, UInt8
 
 from worldsystem_core.geometry.se3 import transform
 from worldsystem_storage.errors import StorageError
-from worldsystem_storage.export.place import output_file
+from worldsystem_storage.export.place import check_ending, output_file
 from worldsystem_storage.export.recorded import RecordedKeyframe, RecordedRun
 
 MOST_POINTS = 2_000_000
@@ -54,6 +54,7 @@ def merged_cloud(
 
 def export_points(run: RecordedRun, out: Path) -> Path:
     """Binary PLY with x y z and red green blue."""
+    check_ending(out, "ply")
     cloud, out = merged_cloud(run.keyframes), output_file(out, "points.ply")
     vertex = np.empty(len(cloud), np.dtype([("position", "<f4", 3), ("colour", "u1", 3)]))
     vertex["position"], vertex["colour"] = cloud.points, cloud.colours

@@ -16,8 +16,13 @@ def output_file(out: Path, name: str) -> Path:
     return path
 
 
+def check_ending(out: Path, ending: str) -> None:
+    """Raises `StorageError` where `out` is a file that ends otherwise: readers go by it."""
+    if not out.is_dir() and out.suffix.lower() not in ("", f".{ending}"):
+        raise StorageError(f"{out} is to be {ending}: let it end in .{ending}, or name a folder")
+
+
 def surface_file(out: Path, format: str) -> Path:
-    """As `output_file`; raises `StorageError` for a file that ends otherwise: readers go by it."""
-    if not out.is_dir() and out.suffix.lower() not in ("", f".{format}"):
-        raise StorageError(f"{out} is to be {format}: let it end in .{format}, or name a folder")
+    """As `output_file`; raises `StorageError` for a file that ends otherwise."""
+    check_ending(out, format)
     return output_file(out, f"mesh.{format}")

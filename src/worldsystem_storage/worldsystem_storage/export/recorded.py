@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 KEYFRAME_TYPE = "worldsystem_msgs/msg/Keyframe"
 TRACKS_TYPE = "worldsystem_msgs/msg/TrackArray"
 PATH_TYPE = "nav_msgs/msg/Path"
+_PATH_TOPIC = "/slam/path"  # in any namespace; a planner's paths have the same type
 _NEW, _UPDATE = 0, 1
 _FURTHER_BAG = re.compile(r"bag_(\d+)")
 _NUMBER = re.compile(r"(\d+)")
@@ -269,7 +270,11 @@ class _Collector:
 
 
 def _messages(reader: AnyReader, kinds: tuple[str, ...]) -> Iterator[tuple[str, Any]]:
-    wanted = [c for c in reader.connections if c.msgtype in kinds]
+    wanted = [
+        c
+        for c in reader.connections
+        if c.msgtype in kinds and (c.msgtype != PATH_TYPE or c.topic.endswith(_PATH_TOPIC))
+    ]
     if wanted:
         for connection, _, raw in reader.messages(wanted):
             yield connection.msgtype, reader.deserialize(raw, connection.msgtype)

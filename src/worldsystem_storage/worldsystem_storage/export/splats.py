@@ -11,7 +11,7 @@ from worldsystem_core.splats.files import write_ply, write_spz
 from worldsystem_core.splats.gaussians import Gaussians
 from worldsystem_core.splats.world import SplatWorld
 from worldsystem_storage.errors import StorageError
-from worldsystem_storage.export.place import output_file
+from worldsystem_storage.export.place import check_ending, output_file
 from worldsystem_storage.export.recorded import RecordedKeyframe, RecordedRun
 
 MOST_SPLATS = 2_000_000
@@ -30,11 +30,13 @@ def splats_of(run: RecordedRun) -> Gaussians:
 
 def export_gaussians(run: RecordedRun, out: Path) -> Path:
     """3DGS PLY: scales are logarithms and opacities logits, as that format has them."""
+    check_ending(out, "ply")
     return write_ply(splats_of(run), output_file(out, "gaussians.ply"))
 
 
 def export_spz(run: RecordedRun, out: Path) -> Path:
     """SPZ version 3, a sixth of the PLY's size."""
+    check_ending(out, "spz")
     return write_spz(splats_of(run), output_file(out, "gaussians.spz"))
 
 

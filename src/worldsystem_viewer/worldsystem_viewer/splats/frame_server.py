@@ -66,6 +66,8 @@ def frame_gaussians(keyframe: Keyframe, most: int) -> Gaussians:
         step = max(1, -(-len(found) // most))
         return found[np.arange(0, len(found), step)].transformed(place)
     step = max(1, int(np.ceil(np.sqrt(keyframe.confidence.size / most))))
+    while keyframe.confidence[::step, ::step].size > most:  # each side is rounded up
+        step += 1
     thinned = (slice(None, None, step),) * 2
     discs = discs_from_pointmap(
         np.ascontiguousarray(keyframe.pointmap[thinned]),
