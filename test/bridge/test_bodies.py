@@ -354,9 +354,9 @@ def test_the_size_of_a_keyframe_counts_from_when_it_was_told_again() -> None:
     twice = replace(keyframe(7), pointmap=2 * keyframe(7).pointmap)
     told.translation.keyframe(NewKeyframe(twice))
     told.bodies(exchanges.KEYFRAMES)
-    told.translation.keyframe(MovedKeyframes({7: there}, point_scale={7: 1.0}))
+    told.translation.keyframe(MovedKeyframes({7: there}, point_scale={7: 1.5}))
     (body,) = told.bodies(exchanges.KEYFRAMES)
-    assert [corner[2] for corner in body["bbox"]] == pytest.approx([2.0, 2.0])
+    assert [corner[2] for corner in body["bbox"]] == pytest.approx([3.0, 3.0])
 
 
 def test_the_whole_surface_is_told_at_its_turn_and_at_the_end_though_nothing_comes() -> None:

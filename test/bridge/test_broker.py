@@ -8,6 +8,7 @@ import os
 import shutil
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -261,3 +262,19 @@ def test_tls_options_that_cannot_be_used_are_refused_in_words(options) -> None:
     with pytest.raises(ConfigError, match=r"bridge\.url") as error:
         Broker(url, BridgeConfig(), Outbox(1, StageLedger("bridge")), lambda: None)
     assert "secret" not in str(error.value)
+
+
+def test_the_thread_that_makes_bodies_gives_way_to_others(monkeypatch) -> None:
+    outbox = Outbox(50, StageLedger("bridge"))
+    broker = Broker("amqp://guest:guest@127.0.0.1:1/", BridgeConfig(), outbox, lambda: None)
+    niceness: list[int] = []
+
+    def look() -> None:
+        niceness.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
+        broker._stop.set()
+
+    monkeypatch.setattr(broker, "_talk", look)
+    broker.start()
+    until(lambda: niceness)
+    broker.stop()
+    assert niceness == [10]

@@ -151,3 +151,27 @@ def test_what_stands_is_told_again_though_newer_frames_always_wait(bridge, monke
         bridge._look_for_connections()
     assert len(bridge._outbox) == 1, "the newer one"
     assert told == [1]
+
+
+@pytest.mark.ros
+def test_a_reset_that_was_refused_is_told(bridge, monkeypatch, caplog) -> None:
+    from worldsystem_msgs.srv import Reset
+
+    class Asked:
+        def add_done_callback(self, callback: Any) -> None:
+            callback(self)
+
+        def result(self) -> Any:
+            return Reset.Response(success=False, message="no memory for the networks")
+
+    class Served:
+        def service_is_ready(self) -> bool:
+            return True
+
+        def call_async(self, _: Any) -> Asked:
+            return Asked()
+
+    monkeypatch.setattr(bridge, "_reset", Served())
+    bridge._on_restart_message()
+    bridge._look_for_restarts()
+    assert "no memory for the networks" in caplog.text

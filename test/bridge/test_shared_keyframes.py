@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import struct
 from multiprocessing.shared_memory import SharedMemory
 
@@ -77,5 +79,19 @@ def test_a_keyframe_that_is_written_again_does_not_outlast_newer_ones() -> None:
             shared_content(f"/slam3r_keyframe_{base}")
         for number in (1, 2, 3):
             assert shared_content(f"/slam3r_keyframe_{base + number}")
+    finally:
+        ring.close()
+
+
+def test_full_shared_memory_costs_the_key_and_not_the_process(monkeypatch) -> None:
+    def full(file: int, offset: int, size: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    ring, nothing = SharedKeyframes(), np.zeros((0, 3))
+    try:
+        assert ring.write(4_000_000_400, STAMP_NS, np.eye(4), nothing, nothing) == ""
+        with pytest.raises(FileNotFoundError):
+            shared_content("/slam3r_keyframe_4000000400")
     finally:
         ring.close()

@@ -84,13 +84,16 @@ def slam_result_message(pose: Pose, *, is_keyframe: bool) -> Message:
 
 
 def processed_frame_message(tracks: TrackFrame) -> Message:
-    """The objects seen in one frame; `mask_shape` is [height, width] of the label image."""
+    """The objects seen in one frame, not those that are hidden or have just left the view;
+    `mask_shape` is [height, width] of the label image."""
     shape = list(tracks.labels.shape)
     body = {
         "frame_number": tracks.frame_id,
         "timestamp": _seconds(tracks.stamp_ns),
         "objects": [
-            {"id": track.id, "mask_shape": shape, "area": track.area_px} for track in tracks.tracks
+            {"id": track.id, "mask_shape": shape, "area": track.area_px}
+            for track in tracks.tracks
+            if track.area_px
         ],
     }
     return _json(exchanges.PROCESSED_FRAMES, body)

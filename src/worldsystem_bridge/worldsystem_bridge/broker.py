@@ -15,6 +15,7 @@ from worldsystem_bridge.config import BridgeConfig
 from worldsystem_bridge.exchanges import Exchange, Message
 from worldsystem_bridge.outbox import Outbox, Posting
 from worldsystem_core.errors import ConfigError, MissingDependency
+from worldsystem_core.priority import lower_thread_priority
 
 log = logging.getLogger(__name__)
 
@@ -23,6 +24,7 @@ _BLOCKED_S = 10.0
 _HEARTBEAT_S = 30
 _POLL_S = 0.1
 _JOIN_S = 12.0
+_NICENESS = 10
 _REFUSED, _UNKNOWN, _WRONG_TYPE = 403, 404, 406
 
 
@@ -82,6 +84,7 @@ class Broker:
         return parameters
 
     def _run(self) -> None:
+        lower_thread_priority(_NICENESS)  # bodies are made here, Draco's among them
         pause_s = self._config.retry_first_s
         while not self._stop.is_set():
             try:

@@ -7,6 +7,7 @@ import logging
 import os
 from typing import Any
 
+from rclpy.task import Future
 from worldsystem_msgs.srv import Reset
 
 from worldsystem_bridge.broker import Broker
@@ -60,9 +61,15 @@ class BridgeNode(StageNode):
             return
         self._restarts_done = self._restarts
         if self._reset.service_is_ready():
-            self._reset.call_async(Reset.Request())
+            asked = self._reset.call_async(Reset.Request())
+            asked.add_done_callback(self._guarded(self._on_reset_answer))
         else:
             log.warning("a restart message came, but nobody serves slam3r/reset")
+
+    def _on_reset_answer(self, asked: Future) -> None:
+        answer = asked.result()
+        if not answer.success:
+            log.warning("a restart message came, but no new map was begun: %s", answer.message)
 
     def _look_for_connections(self) -> None:
         """What was to be told before a connection may be lost, and what found no room is: it is

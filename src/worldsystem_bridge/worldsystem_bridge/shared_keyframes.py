@@ -8,15 +8,18 @@ pose[16] row-major, f32 bbox[6] (min xyz, max xyz), f32 points[3 n], u8 colors[3
 from __future__ import annotations
 
 import logging
+import os
 import struct
 from collections import OrderedDict
 from contextlib import suppress
 from multiprocessing.shared_memory import SharedMemory
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from worldsystem_bridge.bodies import bounds
+from worldsystem_core.stale_segments import SHARED_MEMORY
 
 log = logging.getLogger(__name__)
 
@@ -77,9 +80,26 @@ class SharedKeyframes:
 
 
 def _created(name: str, size: int) -> SharedMemory:
-    with suppress(FileExistsError):
-        return SharedMemory(name, create=True, size=size)
-    stale = SharedMemory(name)
-    stale.close()
-    stale.unlink()
-    return SharedMemory(name, create=True, size=size)
+    try:
+        segment = SharedMemory(name, create=True, size=size)
+    except FileExistsError:
+        stale = SharedMemory(name)
+        stale.close()
+        stale.unlink()
+        segment = SharedMemory(name, create=True, size=size)
+    try:
+        _reserve(SHARED_MEMORY / name, size)
+    except OSError:
+        segment.close()
+        segment.unlink()
+        raise
+    return segment
+
+
+def _reserve(path: Path, size: int) -> None:
+    """Take the memory before it is written to: where it is full, that is an error, no SIGBUS."""
+    file = os.open(path, os.O_RDWR)
+    try:
+        os.posix_fallocate(file, 0, size)
+    finally:
+        os.close(file)

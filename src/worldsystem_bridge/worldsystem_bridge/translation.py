@@ -79,6 +79,7 @@ class Translation:
             jobs = [
                 self._moved(keyframe_id, pose, event.point_scale.get(keyframe_id))
                 for keyframe_id, pose in event.world_from_cam.items()
+                if not self._stands(keyframe_id, pose, event.point_scale.get(keyframe_id))
             ]
         else:
             jobs = [self._removed(keyframe_id) for keyframe_id in event.ids]
@@ -132,6 +133,9 @@ class Translation:
         regions = self._regions.ever()
         if regions and self._config.mesh_delta:
             self._post_whole(sorted(map(name_of, regions)))
+        elif regions and self._config.mesh_full_s:
+            self._not_in_full_ns = time.time_ns()  # who was told may not have got it
+            self._post_full()
         if regions and self._config.mesh_regions:
             self._post_each({name_of(region): self._regions.blocks(region) for region in regions})
 
@@ -183,6 +187,13 @@ class Translation:
             ]
 
         return messages
+
+    def _stands(self, keyframe_id: int, pose: Array, factor: float | None) -> bool:
+        """Whether it was told just so: before all are told again, all are told where they lie."""
+        known = self._recent.get(keyframe_id)
+        grew = known is not None and factor is not None and not np.isclose(factor, known.factor)
+        was_told = bool(self._told.poses((keyframe_id,)))
+        return was_told and not grew and not self._told.moved({keyframe_id: pose})
 
     def _moved(self, keyframe_id: int, pose: Array, factor: float | None) -> Job:
         known = self._recent.get(keyframe_id)
