@@ -286,6 +286,25 @@ def test_sam3_takes_a_new_thing_by_that_score_also_beside_what_it_follows() -> N
     assert {f.label for f in tracker.followed.values()} == {"red car", "dog"}
 
 
+def test_sam3_makes_room_for_new_things_when_those_of_before_are_out_of_view(monkeypatch) -> None:
+    tracker = _sam3(max_objects=1)
+    tracker._lost = 3
+    propagate = tracker._model.run_tracker_propagation
+
+    def out_of_view(**given):
+        masks, presence = propagate(**given)
+        return torch.full_like(masks, -1024.0), torch.full_like(presence, -10.0)
+
+    monkeypatch.setattr(tracker._model, "run_tracker_propagation", out_of_view)
+    tracker.step(_picture(0), {"red car": 0.0})
+    before = set(tracker.followed)
+    assert len(before) == 1
+    for frame in range(1, 7):
+        tracker.step(_picture(frame), {"red car": 0.0})
+    assert tracker.followed
+    assert not before & set(tracker.followed)
+
+
 def test_sam3_finds_everything_anew_after_an_error_and_gives_no_id_twice(monkeypatch) -> None:
     tracker = _sam3(max_objects=30)
     before = set(tracker.step(_picture(0), {"red car": 0.0}))

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+import sys
 
 import pytest
 import torch
@@ -95,3 +97,40 @@ def test_a_gpu_without_memory_for_the_networks_is_told_with_what_to_do(
     monkeypatch.setattr(loading, "_network", no_memory)
     with pytest.raises(BackendError, match=r"too little memory.*segmenter\.device=cpu"):
         create_backend(name, _config(folders, masks))
+
+
+def test_weights_that_do_not_fit_their_configuration_are_named(folders, tmp_path) -> None:
+    """All model pages call their files alike."""
+    for name in ("detector", "masks"):
+        shutil.copytree(folders / name, tmp_path / name)
+    tiny_dino()[1].save_pretrained(tmp_path / "detector")
+    place = tmp_path / "masks" / "config.json"
+    other = json.loads(place.read_text()) | {"memory_fuser_intermediate_dim": 64}
+    place.write_text(json.dumps(other))
+    with pytest.raises(BackendError, match=r"segmenter\.masks: '.*masks' .*one model page"):
+        create_backend("grounded_sam2", _config(tmp_path))
+
+
+def test_a_library_that_a_network_lacks_is_told(folders, monkeypatch) -> None:
+    def no_timm(*_):
+        raise ImportError("TimmWrapperModel requires the timm library")
+
+    monkeypatch.setattr(loading, "_network", no_timm)
+    with pytest.raises(BackendError, match=r"segmenter\.detector: .*not installed.*timm"):
+        create_backend("grounded_sam2", _config(folders))
+
+
+def test_a_torchvision_that_does_not_fit_is_told_with_what_to_do(tmp_path, monkeypatch) -> None:
+    """The library makes a ModuleNotFoundError of whatever its modules fail with."""
+    from transformers.utils.import_utils import _LazyModule
+
+    package = tmp_path / "broken_library"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "vision.py").write_text('raise RuntimeError("no operator torchvision::nms")')
+    monkeypatch.syspath_prepend(tmp_path)
+    names = {"vision": ["Sam2VideoModel"]}
+    broken = _LazyModule("broken_library", str(package / "__init__.py"), names)
+    monkeypatch.setitem(sys.modules, "transformers", broken)
+    with pytest.raises(BackendError, match="pip uninstall torchvision"):
+        loading._transformers()

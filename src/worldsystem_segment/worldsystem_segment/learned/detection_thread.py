@@ -109,8 +109,7 @@ class DetectionThread:
 
     def _found(self, picture: _Picture) -> list[Found]:
         phrases = picture.phrases
-        least = min(phrases.values(), default=1.0)
-        found = self._detector.detect(picture.rgb, tuple(phrases), least)
+        found = self._detector.detect(picture.rgb, tuple(phrases), tuple(phrases.values()))
         sure = [one for one in found if one.score >= phrases[one.label]]
         height, width = picture.rgb.shape[:2]
         return [replace(one, box=scaled_box(one.box, 1 / width, 1 / height)) for one in sure]

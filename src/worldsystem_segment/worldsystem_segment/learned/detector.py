@@ -42,9 +42,12 @@ class Detector(Protocol):
     """Finds boxes in one picture; may be slow, and runs in a thread of its own."""
 
     def detect(
-        self, rgb: UInt8[np.ndarray, "h w 3"], phrases: Sequence[str], least: float
+        self,
+        rgb: UInt8[np.ndarray, "h w 3"],
+        phrases: Sequence[str],
+        least: float | Sequence[float],
     ) -> list[Found]:
-        """Boxes [px] of things that are like a phrase by at least `least`."""
+        """Boxes [px] of things that are like a phrase by at least `least`, or its own of these."""
         ...
 
 
@@ -67,7 +70,10 @@ class GroundingDetector:
 
     @torch.inference_mode()
     def detect(
-        self, rgb: UInt8[np.ndarray, "h w 3"], phrases: Sequence[str], least: float
+        self,
+        rgb: UInt8[np.ndarray, "h w 3"],
+        phrases: Sequence[str],
+        least: float | Sequence[float],
     ) -> list[Found]:
         """See `Detector`; phrases that do not fit into one text are asked for in several passes."""
         height, width = rgb.shape[:2]
@@ -148,14 +154,15 @@ def _kept(
     boxes: Float[np.ndarray, "q 4"],
     scores: Float[np.ndarray, "q p"],
     phrases: Sequence[str],
-    least: float,
+    least: float | Sequence[float],
 ) -> list[Found]:
-    """Boxes above the threshold, best first, and of those that overlap the best."""
+    """Boxes above their phrase's threshold, best first, and of those that overlap the best."""
     sizes = boxes[:, 2:] - boxes[:, :2]
-    usable = np.flatnonzero((sizes >= 2).all(axis=1))
     best = scores.max(axis=1)
+    sure = best >= np.broadcast_to(least, len(phrases))[scores.argmax(axis=1)]
+    usable = np.flatnonzero((sizes >= 2).all(axis=1) & sure)
     rectangles = np.hstack([boxes[:, :2], sizes])[usable].tolist()
-    chosen = cv2.dnn.NMSBoxes(rectangles, best[usable].tolist(), least, OVERLAP)
+    chosen = cv2.dnn.NMSBoxes(rectangles, best[usable].tolist(), 0.0, OVERLAP)
     found: list[Found] = []
     for query in usable[np.asarray(chosen, dtype=np.int64)]:
         x0, y0, x1, y1 = boxes[query].tolist()

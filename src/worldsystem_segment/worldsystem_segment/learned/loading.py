@@ -61,7 +61,7 @@ def sam3(config: SegmentConfig) -> SegmentBackend:
         return encoded["input_ids"], encoded["attention_mask"]
 
     session_type = getattr(transformers, f"{name}InferenceSession")
-    tracker = Sam3Tracker(model, session_type, tokens, config.max_followed)
+    tracker = Sam3Tracker(model, session_type, tokens, config.max_followed, config.lost_frames)
     return LearnedBackend(config, tracker)
 
 
@@ -112,6 +112,15 @@ def _whole(folder: str, setting: str, files: str) -> Iterator[None]:
             f"the GPU has too little memory for '{folder}' ({error}); end other programs on it, "
             "or set segmenter.device=cpu"
         ) from error
+    except ImportError as error:  # as published, EdgeTAM's encoder is timm's
+        raise BackendError(
+            f"segmenter.{setting}: '{folder}' needs a library that is not installed ({error})"
+        ) from error
+    except RuntimeError as error:  # sizes differ; the library has logged of which tensors
+        raise BackendError(
+            f"segmenter.{setting}: '{folder}' cannot be loaded ({error}); its files must be of one "
+            f"model page, such as {files}"
+        ) from error
     except (OSError, ValueError, SafetensorError) as error:
         raise BackendError(
             f"segmenter.{setting}: '{folder}' is not whole ({error}); it needs all files of a "
@@ -139,14 +148,15 @@ def _family(folder: str, known: dict[str, str], setting: str, files: str) -> str
 def _transformers() -> Any:
     try:
         import transformers
-        from transformers import Sam2VideoModel  # noqa: F401 - fails where torchvision is broken
     except ImportError as error:
         raise MissingDependency(
             "transformers", "segmentation with networks", "pip install transformers"
         ) from error
-    except RuntimeError as error:
+    try:
+        from transformers import Sam2VideoModel  # noqa: F401 - fails where torchvision is broken
+    except (ImportError, RuntimeError) as error:  # the library turns the latter into the former
         raise BackendError(
-            "transformers cannot import its vision models; a torchvision that does not fit this "
-            "torch does that: run `pip uninstall torchvision`"
+            f"transformers cannot import its vision models ({error}); a torchvision that does not "
+            "fit this torch does that: run `pip uninstall torchvision`"
         ) from error
     return transformers

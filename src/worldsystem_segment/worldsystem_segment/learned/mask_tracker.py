@@ -194,6 +194,8 @@ class MaskTracker:
         """A birth needs two sightings of the last three: one is often wrong."""
         for candidate in self._candidates:
             if box_iou(candidate.found.box, found.box) > SAME:
+                if candidate.frames[-1] == frame:
+                    return  # a less likely box in the same picture is no second sighting
                 candidate.frames.append(frame)
                 candidate.found = found
                 break

@@ -55,8 +55,14 @@ class Sam3Tracker:
     """A `MaskTracker` by another network: `model` is a `Sam3VideoModel`; not thread-safe."""
 
     def __init__(
-        self, model: Any, session_type: type, tokens: Tokens, max_objects: int = 20
+        self,
+        model: Any,
+        session_type: type,
+        tokens: Tokens,
+        max_objects: int = 20,
+        lost_frames: int = 150,
     ) -> None:
+        self._lost = lost_frames
         self._model = model.eval()
         self._session_type, self._tokens = session_type, tokens
         self._size = int(model.config.image_size)
@@ -176,13 +182,18 @@ class Sam3Tracker:
             if object_id not in self.followed:
                 self.followed[object_id] = Followed(object_id, self._frame, Counter())
             votes = {phrase: max(score, 1e-3)}  # a Counter of floats, which its type does not know
-            self.followed[object_id].votes.update(votes)
+            followed = self.followed[object_id]
+            followed.votes.update(votes)
+            followed.unseen = 0 if masks[object_id].area_px else followed.unseen + 1
 
     def _retire(self, session: Any) -> None:
-        """Streaming never removes what is no longer seen; its keep-alive counter tells it."""
+        """Streaming never removes what is no longer seen. The keep-alive counter tells what no
+        detection confirms; of what has no mask, as out of view, it counts nothing."""
         lowest = self._model.min_trk_keep_alive
         for object_id, alive in list(session.trk_keep_alive.items()):
-            if alive <= max(0, lowest):
+            followed = self.followed.get(object_id)
+            lost = followed is not None and followed.unseen > self._lost
+            if lost or alive <= max(0, lowest):
                 self._remove(session, object_id)
 
     def _remove(self, session: Any, object_id: int) -> None:
