@@ -16,6 +16,7 @@ from golden import golden_folder, tiny_networks
 
 from worldsystem_slam3r.config import Slam3rConfig
 from worldsystem_slam3r.slam3r.backend import Slam3rBackend
+from worldsystem_slam3r.slam3r.offline import OfflineScene
 from worldsystem_slam3r.slam3r.shots import Shot
 from worldsystem_slam3r.slam3r.views import View
 
@@ -79,3 +80,26 @@ def test_memory_is_told_in_megabytes():
         for _ in range(40):
             block.write(bytes(1_000_000))
         assert 30 < resident_mb() - before < 60
+
+
+class Glances:
+    """Networks that trust every window alike, and note how many frames are kept meanwhile."""
+
+    def __init__(self) -> None:
+        self.scene = OfflineScene(self, lambda _: torch.zeros(3, 2, 2), 5000)
+        self.encoded = self.most_kept = 0
+
+    def encode(self, images: torch.Tensor) -> torch.Tensor:
+        self.encoded += len(images)
+        return torch.zeros(len(images), 4, 2)
+
+    def i2p(self, tokens: torch.Tensor, ref: int) -> tuple[torch.Tensor, torch.Tensor]:
+        self.most_kept = max(self.most_kept, len(self.scene._views))
+        return torch.zeros(len(tokens), 2, 2, 3), torch.ones(len(tokens), 2, 2)
+
+
+def test_the_search_for_a_stride_keeps_no_frames_of_the_video():
+    networks = Glances()
+    assert networks.scene._chosen_stride() == 1
+    assert networks.most_kept <= 7
+    assert networks.encoded <= 20 * 10 * 7  # strides, windows of each, frames of each

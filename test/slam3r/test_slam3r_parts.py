@@ -324,3 +324,12 @@ def test_a_scene_that_the_buffer_let_go_of_still_has_its_newest_frame():
     newest = a_view(7)
     scene.recent = {3: a_view(3), 7: newest}
     assert scene.references([a_view(1000)]) == [newest]
+
+
+def test_a_picture_that_changes_slowly_is_not_taken_for_a_repeated_one_for_ever():
+    rgb = np.random.default_rng(0).integers(0, 200, (224, 224, 3), dtype=np.uint8)
+    intake, faults = Intake(), []
+    for i in range(12):
+        faults.append(picture(intake, rgb.copy(), id=i).fault)
+        rgb[4 * i] += 10  # one of the 56 rows that are compared: 0.18 levels on average
+    assert faults == [Fault.NONE, Fault.DUPLICATE] * 6

@@ -100,12 +100,12 @@ class Intake:
 
     def _fault(self, square: np.ndarray) -> Fault:
         seen = square[::_COMPARED_EVERY, ::_COMPARED_EVERY].astype(np.float32)
-        last, self._last = self._last, seen
-        if seen.std(axis=(0, 1)).max() < _BLANK_LEVELS:
-            return Fault.BLANK
-        if last is not None and np.abs(seen - last).mean() < _SAME_LEVELS:
-            return Fault.DUPLICATE
-        return Fault.NONE
+        blank = seen.std(axis=(0, 1)).max() < _BLANK_LEVELS
+        last = self._last
+        if not blank and last is not None and np.abs(seen - last).mean() < _SAME_LEVELS:
+            return Fault.DUPLICATE  # of the last that was none: small steps add up
+        self._last = seen
+        return Fault.BLANK if blank else Fault.NONE
 
     def _undistorted(self, rgb: np.ndarray, camera: Camera) -> np.ndarray:
         if self._maps is None or self._maps[0] != camera:

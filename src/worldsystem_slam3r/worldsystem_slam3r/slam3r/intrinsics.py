@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float
@@ -13,6 +14,8 @@ from worldsystem_core.frames import Camera
 _ITERATIONS = 10
 _PLAUSIBLE_WIDTHS = (0.3, 6.0)
 _REMEMBERED = 201
+_OTHER_LENS = 0.2
+"""Starts that were filmed through one lens tell of less, the lenses of a phone of more."""
 
 
 def weiszfeld_focal_px(
@@ -50,6 +53,16 @@ class FocalEstimate:
         low, high = (widths * self._picture_px for widths in _PLAUSIBLE_WIDTHS)
         if low <= focal_px <= high:
             self._told.append(focal_px)
+
+    def add_start(self, focals_px: Sequence[float]) -> None:
+        """Take those of a scene's start; where they tell of another lens they count alone."""
+        start = FocalEstimate(self._picture_px)
+        for focal_px in focals_px:
+            start.add(focal_px)
+        before, now = self.camera, start.camera
+        if before and now and abs(now.fx / before.fx - 1.0) > _OTHER_LENS:
+            self.forget()
+        self._told.extend(start._told)
 
     def forget(self) -> None:
         """The camera has changed."""

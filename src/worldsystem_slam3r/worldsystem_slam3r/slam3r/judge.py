@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from worldsystem_core.geometry.se3 import rotation_angle_rad
@@ -29,9 +31,12 @@ class Judge:
 
     def learn_focal(self, shot: Shot) -> None:
         """Take the focal length that a shot's own points tell, if nobody else does."""
-        if shot.picture.camera is None and shot.sample is not None and len(shot.sample):
-            middle = 0.5 * (shot.picture.rgb.shape[0] - 1)
-            self.focal.add(weiszfeld_focal_px(shot.sample.local, shot.sample.uv - middle))
+        for focal_px in _own_focals_px([shot]):
+            self.focal.add(focal_px)
+
+    def learn_start(self, keys: Sequence[Shot]) -> None:
+        """As `learn_focal`, of a scene's start: the cut before it may be one to another lens."""
+        self.focal.add_start(_own_focals_px(keys))
 
     def believes(
         self, shot: Shot, *, after: Placement | None = None, recognising: bool = False
@@ -62,3 +67,13 @@ class Judge:
         way = np.linalg.norm(now.scene_from_cam[:3, 3] - before.scene_from_cam[:3, 3])
         turn = rotation_angle_rad(before.scene_from_cam[:3, :3].T @ now.scene_from_cam[:3, :3])
         return bool(way > self._config.most_way * before.scale or turn > _MOST_TURN_RAD)
+
+
+def _own_focals_px(shots: Sequence[Shot]) -> list[float]:
+    """What the points of those shots tell whose camera is unknown."""
+    told = []
+    for shot in shots:
+        if shot.picture.camera is None and shot.sample is not None and len(shot.sample):
+            middle = 0.5 * (shot.picture.rgb.shape[0] - 1)
+            told.append(weiszfeld_focal_px(shot.sample.local, shot.sample.uv - middle))
+    return told

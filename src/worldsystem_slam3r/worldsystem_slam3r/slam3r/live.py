@@ -54,19 +54,16 @@ class LiveScene:
         )
         self.stride = 1
         self.segment = 0
+        self._scenes_begun = 0
         self.recent: dict[int, View] = {}
         self._retrieved: list[View] = []
-
-    @property
-    def started(self) -> bool:
-        """Whether there is a scene to register to."""
-        return len(self.buffer) > 0
 
     def begin(
         self, keys: Sequence[View], between: Sequence[View], start: SceneStart, stride: int
     ) -> None:
         """Start a scene with its key frames; the frames between them are registered to these."""
-        self.segment += int(self.started)
+        self.segment = self._scenes_begun  # one was resumed that may be older than others
+        self._scenes_begun += 1
         self.stride = stride
         self.recent.clear()
         self._retrieved = []
@@ -77,7 +74,8 @@ class LiveScene:
         together = self._settings.start_together
         for first in range(0, len(between), together):
             self.steps.register(keys, between[first : first + together])
-        level_confidence(keys, between)
+        # of a window that shrank, those after it are what did not fit
+        level_confidence(keys, [view for view in between if view.index < keys[-1].index])
         self.buffer.start(keys, keys[-1].index + stride + 1)
         self._remember([*keys, *between])
 
@@ -132,6 +130,11 @@ class LiveScene:
         for index in [i for i in self.recent if i < oldest]:
             del self.recent[index]
         return chosen
+
+    def forget(self, views: Sequence[View]) -> None:
+        """Let go of frames of the start whose place is not believed."""
+        for view in views:
+            self.recent.pop(view.index, None)
 
     def resume(self, segment: int, upcoming: int) -> None:
         """Go on in scene `segment` after a frame was recognised there."""

@@ -97,11 +97,12 @@ class OfflineScene:
 
     def _chosen_stride(self) -> int:
         strides = range(self._settings.stride_min, self._settings.stride_max + 1)
-        stride = stride_of_video(
-            self._networks, self._tokens_of, self._count, self._rng, strides=strides
-        )
-        self._views.clear()
-        return stride
+
+        def tokens_of(indices: Sequence[int]) -> Float[Tensor, "v s d"]:
+            """Of these alone, and not kept: windows lie anywhere in the video."""
+            return self._networks.encode(torch.stack([self._image_of(i) for i in indices]))
+
+        return stride_of_video(self._networks, tokens_of, self._count, self._rng, strides=strides)
 
     def _start(self) -> list[View]:
         """Initialise the scene; register the frames between its key frames one by one."""

@@ -106,9 +106,9 @@ class SceneTracker:
         self.world_from_scene[self.scene.segment] = place
         ordered = [self._shots[index] for index in sorted(self._shots)]
         read_samples(ordered)
-        for shot in keys:
-            self.judge.learn_focal(shot)
+        self.judge.learn_start(keys)
         placed = [shot for shot in ordered if self.judge.believes(shot)]
+        self.scene.forget([shot.view for shot in ordered if shot not in placed])
         self._remember(placed)
         key_indices = {shot.view.index for shot in keys}
         outcome.keyframes += [shot for shot in placed if shot.view.index in key_indices]
