@@ -9,7 +9,14 @@ from pathlib import Path
 import pytest
 from drifting_backend import DriftingBackend, Film, film, ring_poses
 
-from worldsystem_core.reconstruction import Event, Keyframe, NewKeyframe, RemovedKeyframes
+from worldsystem_core.reconstruction import (
+    Event,
+    Keyframe,
+    MovedKeyframes,
+    NewKeyframe,
+    RemovedKeyframes,
+    ScaleState,
+)
 from worldsystem_slam3r import backend as backends
 from worldsystem_slam3r.config import Slam3rConfig
 from worldsystem_slam3r.maps.content import SavedMap
@@ -166,3 +173,27 @@ def test_keyframes_told_after_the_last_save_are_withdrawn_when_the_worker_comes_
     stage.input_ended()
     ids = {keyframe.id for keyframe in keyframes(heard)}
     assert ids == {0, 1, 2, 3, 6, 7}, "no number of those withdrawn is given again"
+
+
+@pytest.mark.ros
+def test_a_worker_that_comes_back_in_the_unit_of_before_begins_with_all_keyframes_withdrawn(
+    stage_in, ring, config
+):
+    """The map turned metric after its last save: who has it in metres would count sizes twice."""
+    stage, heard = stage_in(map=config.map, map_every_s=config.map_every_s)
+    for frame in ring.frames[:4]:
+        stage._on_frame(frame)
+    stage._running.map_service("save_map", config.map)
+    places = {keyframe.id: keyframe.world_from_cam for keyframe in keyframes(heard)}
+    assert list(places) == [0, 1, 2, 3]
+    stage._publish([MovedKeyframes(places, dict.fromkeys(places, 5.0), ScaleState.METRIC)])
+    heard.clear()
+    stage._revive(WorkerEnded("killed"))
+    (gone,) = heard
+    assert isinstance(gone, RemovedKeyframes)
+    assert gone.ids == gone.wrong == (0, 1, 2, 3)
+    assert stage.facts()["state"] == "lost"
+    stage._on_frame(ring.frames[4])
+    again = keyframes(heard)[:3]
+    assert [(each.id, each.scale) for each in again] == [(k, ScaleState.SCENE) for k in range(3)]
+    assert stage._trajectory.scale is ScaleState.SCENE

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,6 +18,7 @@ import numpy as np
 import pytest
 from dds_domain import own_domain
 from demo_run import free_ports
+from plain_keyframe import plain_keyframe
 from rosbags.highlevel import AnyReader
 
 from worldsystem.supervision import (
@@ -28,7 +30,12 @@ from worldsystem.supervision import (
     StageWatch,
     chosen,
 )
+from worldsystem_core.frames import Camera
+from worldsystem_core.geometry.pinhole import pointmap_from_depth
+from worldsystem_core.splats.world import SplatWorld
 from worldsystem_core.trajectory import read_tum
+from worldsystem_mesh.config import MeshConfig
+from worldsystem_mesh.mesher import Mesher
 
 LENS_IS_FOUND = 26
 """Keyframes; until then all may be withdrawn and come again, which is another map."""
@@ -191,11 +198,43 @@ def test_a_sign_of_life_of_the_process_before_does_not_count():
 
 @pytest.mark.parametrize("stage", ["mesher", "splats"])
 def test_a_stage_begun_anew_keeps_the_voxel_that_it_told_of(stage):
-    facts = {"voxel": str(0.1 + 0.2), "blocks": "7"}
+    facts = {"begun_voxel": str(0.1 + 0.2), "blocks": "7"}
     assert chosen(stage, facts) == {"begun_voxel": 0.1 + 0.2}
-    assert chosen(stage, {"voxel": "0.0"}) == {}, "it had seen no keyframe"
     assert chosen(stage, {}) == {}
     assert chosen("viewer", facts) == {}
+
+
+@pytest.mark.parametrize("stage", ["mesher", "splats"])
+def test_a_stage_that_dies_after_a_reset_takes_no_voxel_of_the_map_before(stage):
+    """However often it dies before the new map's first keyframe has come."""
+    camera = Camera(width=96, height=72, fx=96.0, fy=96.0, cx=47.5, cy=35.5)
+    keyframe = replace(
+        plain_keyframe(1).keyframe,
+        camera=camera,
+        pointmap=pointmap_from_depth(np.full((72, 96), 2.0, np.float32), camera),
+        confidence=np.ones((72, 96), np.float32),
+        rgb=np.zeros((72, 96, 3), np.uint8),
+    )
+    mesher, splats = (
+        Mesher(MeshConfig(device="cpu", begun_voxel=0.07)),
+        SplatWorld(begun_voxel=0.07),
+    )
+    world = mesher if stage == "mesher" else splats
+    kept: dict[str, object] = {}
+
+    def of_the_next_life() -> object:
+        kept.update(chosen(stage, {"begun_voxel": str(world.begun_voxel)}))
+        return kept["begun_voxel"]
+
+    try:
+        assert of_the_next_life() == 0.07, "it has seen no keyframe yet, and may die again"
+        assert mesher.integrate(keyframe)
+        assert splats.add(keyframe)
+        assert of_the_next_life() == pytest.approx(0.07)
+        world.remove([1])
+        assert of_the_next_life() == 0.0
+    finally:
+        mesher.close()
 
 
 def test_what_a_person_asked_of_a_stage_is_not_forgotten_with_its_process():

@@ -107,8 +107,8 @@ def chosen(stage: str, facts: Mapping[str, str]) -> dict[str, object]:
     they take it anew, as ever. What a person asked of the segmenter and the recorder meanwhile is
     not to be asked again.
     """
-    if stage in ("mesher", "splats") and (voxel := float(facts.get("voxel", 0.0))) > 0.0:
-        return {"begun_voxel": voxel}
+    if stage in ("mesher", "splats") and "begun_voxel" in facts:  # 0 once the map is empty
+        return {"begun_voxel": float(facts["begun_voxel"])}
     if stage == "segmenter" and "prompt" in facts:
         return {"prompt": facts["prompt"]}
     if stage == "recorder" and "recording" in facts:

@@ -92,6 +92,14 @@ class Mesher:
         return self._fusion.scale
 
     @property
+    def begun_voxel(self) -> float:
+        """Edge of a voxel for a process that is to go on in the place of this one; 0: of its own,
+        as after all keyframes were removed."""
+        if self.volume is None:
+            return self._config.begun_voxel
+        return self._fusion.voxel if self._fusion.ids else 0.0
+
+    @property
     def is_restoring(self) -> bool:
         """Whether keyframes of a process before are still on their way into the volume."""
         return self._fusion.is_restoring

@@ -274,7 +274,8 @@ class MesherNode(StageNode):
         return self._surface_services.problem
 
     def facts(self) -> dict[str, object]:
-        return self._figures or self._surface_services.figures()
+        figures = self._figures or self._surface_services.figures()
+        return figures | {"begun_voxel": self._mesher.begun_voxel}
 
     def input_ended(self) -> None:
         self._publish(self._mesher.settle(time.time_ns()))

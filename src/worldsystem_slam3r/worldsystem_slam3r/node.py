@@ -38,7 +38,7 @@ from worldsystem_core.trajectory import Trajectory
 from worldsystem_slam3r.backend import Refusal, refusal_of
 from worldsystem_slam3r.cloud import BoundedCloud
 from worldsystem_slam3r.config import Slam3rConfig
-from worldsystem_slam3r.maps.next_life import kept_keyframes
+from worldsystem_slam3r.maps.next_life import kept_keyframes, kept_scale
 from worldsystem_slam3r.path_pace import PathPace
 from worldsystem_slam3r.running import OF_NO_FRAME, Answer, WorkerEnded, reserve_for, start_backend
 
@@ -243,7 +243,8 @@ class Slam3rNode(StageNode):
     def _revive(self, ended: WorkerEnded) -> None:
         """Start the back-end again: in the map that it kept saved, or with an empty one.
 
-        What was told after the last save is withdrawn: no keyframe will ever take its number. One
+        What was told after the last save is withdrawn: no keyframe will ever take its number. So is
+        all where the unit has changed since: sizes told again would count twice with others. One
         that ends as it opens is tried again; the record of faults ends what is hopeless.
         """
         self._survived(ended)
@@ -260,13 +261,13 @@ class Slam3rNode(StageNode):
         except WorkerEnded as again:  # the next picture meets the dead one, and counts that
             self.get_logger().error(f"{again} as it opened; the next picture tries again")
             return
-        lost = tuple(key for key in self._trajectory.keyframe_ids if key not in kept)
-        if not kept:
+        ids = self._trajectory.keyframe_ids
+        if not kept or (ids and kept_scale(self._opened_with.map) is not self._trajectory.scale):
             self._forget_map()
-            return
-        self._state = TrackingState.LOST  # until it finds the camera in that map
-        if lost:
+        elif lost := tuple(key for key in ids if key not in kept):
             self._publish([RemovedKeyframes(lost)])
+        if kept:
+            self._state = TrackingState.LOST  # until it finds the camera in that map
 
     def _keep_reserve(self) -> None:
         if self._reserve is not None and not self._ending:

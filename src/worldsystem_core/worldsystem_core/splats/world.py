@@ -74,6 +74,11 @@ class SplatWorld:
         return self._coverage.voxel if self._coverage else self._voxel
 
     @property
+    def begun_voxel(self) -> float:
+        """`voxel` for a world that is to go on in the place of this one; 0: one of its own."""
+        return self._coverage.voxel if self._coverage else self._begun_voxel
+
+    @property
     def memory_bytes(self) -> int:
         """What splats and voxels take."""
         return _BYTES_PER_SPLAT * len(self) + (self._coverage.bytes if self._coverage else 0)

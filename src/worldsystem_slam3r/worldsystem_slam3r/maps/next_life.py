@@ -15,6 +15,7 @@ import re
 from contextlib import suppress
 from pathlib import Path
 
+from worldsystem_core.reconstruction import ScaleState
 from worldsystem_slam3r.maps.folder import KEYFRAMES, MANIFEST, is_map, read_manifest
 
 log = logging.getLogger(__name__)
@@ -60,6 +61,12 @@ def kept_keyframes(place: str) -> frozenset[int]:
         return frozenset()
     found = map(_OF_KEYFRAME.match, read_manifest(folder).files)
     return frozenset(int(each[1]) for each in found if each)
+
+
+def kept_scale(place: str) -> ScaleState:
+    """What one unit of length is in the map that lies there; a damaged manifest is a `MapError`."""
+    metric = read_manifest(Path(place)).facts.get("root") == "map"
+    return ScaleState.METRIC if metric else ScaleState.SCENE
 
 
 def _mark(folder: Path) -> bytes:

@@ -204,6 +204,7 @@ class SplatsNode(StageNode):
         world, stream = self._world, self._stream
         found: dict[str, object] = {
             "voxel": world.voxel,
+            "begun_voxel": world.begun_voxel,
             "splats": len(world),
             "chunks": len(world.chunks),
             "memory_bytes": world.memory_bytes,
