@@ -85,3 +85,35 @@ def test_a_file_that_is_gone_while_no_other_can_be_begun_does_not_end_the_record
     bag.write("/fix", interfaces.fix(1), 1, 1)
     assert bag.close()["/fix"] == TopicCount(1, 1)
     assert verify(folder) == []
+
+
+@pytest.mark.parametrize("failing", [("write",), ("flush", "close")])
+def test_a_disk_that_is_taken_away_and_comes_back_keeps_its_file_and_is_recorded_to_again(
+    tmp_path, interfaces, monkeypatch, caplog, config, failing
+):
+    monkeypatch.setattr(bag_writer, "RETRY_S", 0.05)
+    disk, away = tmp_path / "disk", tmp_path / "away"
+    disk.mkdir()
+    (tmp_path / "usb").symlink_to(disk)  # leads nowhere meanwhile, and no folder can take its place
+    folder = tmp_path / "usb" / "run"
+    bag = BagWriter(folder, config)
+    bag.add_topic(*interfaces.arguments("/fix", "drone_msgs/msg/Fix"))
+    begun_bytes = bag.state().grown_bytes
+    bag.write("/fix", interfaces.fix(0), 0, 0)
+    wait_until(lambda: bag.state().grown_bytes > begun_bytes)
+
+    def fail(*_):
+        if disk.exists():
+            disk.rename(away)
+        raise OSError(errno.EIO, "Input/output error")
+
+    for name in failing:
+        monkeypatch.setattr(bag._files.file, name, fail)
+    bag.write("/fix", interfaces.fix(1), 1, 1)
+    wait_until(lambda: bag.state().topics["/fix"].dropped == {"disk_failed": 1})
+    wait_until(lambda: "cannot go on recording" in caplog.text)
+    away.rename(disk)
+    wait_until(lambda: not bag.state().stopped, timeout_s=5.0)
+    bag.write("/fix", interfaces.fix(2), 2, 2)
+    assert bag.close()["/fix"] == TopicCount(3, 2, {"disk_failed": 1})
+    assert verify(folder) == []

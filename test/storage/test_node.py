@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 import time
 
@@ -359,3 +360,35 @@ def test_two_recordings_begun_in_one_second_lie_beside_each_other(context, tmp_p
     assert begun.success, begun.message
     assert begun.folder == str(tmp_path / "20260101_120000_2")
     finish_all([thread], 20.0)
+
+
+def test_a_recording_that_cannot_be_finished_is_told_by_the_service_that_stops_it(
+    context, tmp_path, monkeypatch
+):
+    def fail(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    node, thread = recorder(context, tmp_path, topics="/imu/data", video_files=False)
+    monkeypatch.setattr(node._bag._files.file, "close", fail)
+    stopped = node._on_stop(None, StopRecording.Response())
+    assert not stopped.success
+    assert "cannot finish" in stopped.message
+    finish_all([thread], 20.0)
+
+
+def test_a_recorder_that_waits_for_room_does_not_begin_once_it_was_told_to_stop(
+    context, tmp_path, monkeypatch
+):
+    with monkeypatch.context() as full:
+        full.setattr(space, "free_bytes", lambda folder: 1000)
+        node, thread = recorder(context, tmp_path)
+        assert "make room" in node.problem()
+        with node.turn:
+            stopped = node._on_stop(None, StopRecording.Response())
+        assert stopped.message == "nothing is being recorded"
+    with node.turn:
+        node._watch()
+        assert node._bag is None
+        assert node.problem() == ""
+    finish_all([thread], 20.0)
+    assert not (tmp_path / "bag").exists()

@@ -132,10 +132,11 @@ class BagFolder:
 
         One that was only moved gets its end where it is now, and nothing is lost.
         """
-        gone = self._summaries.pop()
         if os.fstat(self.file.fileno()).st_nlink:
-            self.file.close(list(topics.values()))
+            self.file.close(list(topics.values()))  # fails where its whole disk is away
+            self._summaries.pop()
             return {}
+        gone = self._summaries.pop()
         self.file.abandon()
         return dict(gone.counts_by_name)
 
@@ -162,9 +163,11 @@ class BagFolder:
             at = self._summaries.index(broken.summary)
             broken.summary = self._summaries[at] = Repair(broken.path).summary
             broken.has_its_end = True
-        elif broken.summary in self._summaries:
-            self._summaries.remove(broken.summary)
-        self.save_metadata(topics)
+            self.save_metadata(topics)
+        else:  # where its whole disk is away this fails, and it stays listed
+            left = [each for each in self._summaries if each is not broken.summary]
+            write_metadata(self.folder, list(topics.values()), left)
+            self._summaries = left
         self._broken.remove(broken)
 
     def _check_room_beside(self, broken: BagFile) -> None:

@@ -312,13 +312,15 @@ class RecorderNode(StageNode):
     def _on_stop(
         self, _: StopRecording.Request, response: StopRecording.Response
     ) -> StopRecording.Response:
-        if self._bag is None:
+        bag, self._waiting_for_room = self._bag, ""  # nor shall it begin by itself later
+        if bag is None:
             response.message = "nothing is being recorded"
             return response
-        response.folder = str(self._bag.folder)
-        stopped = self._bag.state().stopped
+        response.folder = str(bag.folder)
+        stopped = bag.state().stopped
         try:
             response.messages = self._stop()
+            stopped = stopped or bag.state().stopped  # its end may have failed, too
         except StorageError as error:
             stopped = str(error)
         response.success, response.message = not stopped, stopped
