@@ -119,6 +119,14 @@ def test_a_face_seen_from_behind_or_aslant_is_not_textured():
     assert (best_photos(plane(), [photo_from((0.0, -12.0, 0.5))]) == NO_PHOTO).all()
 
 
+def test_a_large_face_is_not_cut_from_a_photo_in_which_something_hides_its_middle():
+    """As a wall of few faces behind a chair: all corners are seen."""
+    wall, photo = plane(1), photo_from((0.0, 0.0, 2.0))
+    assert (best_photos(wall, [photo]) == 0).all()
+    photo.depth[50:70, 70:90] *= 0.5
+    assert (best_photos(wall, [photo]) == NO_PHOTO).all()
+
+
 def test_neighbours_take_the_same_photo_where_that_costs_little():
     best = best_photos(plane(), PHOTOS)
     shares = [(best == number).mean() for number in range(3)]

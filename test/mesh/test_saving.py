@@ -10,6 +10,7 @@ import pytest
 import trimesh
 
 from worldsystem_core.surface import Mesh, join_blocks
+from worldsystem_mesh import services as services_module
 from worldsystem_mesh import snapshot
 from worldsystem_mesh.config import MeshConfig
 from worldsystem_mesh.drawing import BlockMeshes
@@ -162,3 +163,18 @@ def test_a_glb_of_a_scene_has_the_first_cameras_up_for_up(
     services._saving.join(30.0)
     read = trimesh.load(path, process=False, force="mesh")
     np.testing.assert_array_equal(read.vertices, mesher.mesh().vertices * [1, -1, -1])
+
+
+def test_a_texture_has_as_many_keyframes_as_it_may_with_the_first_and_the_last(
+    make_mesher, make_services, plane_keyframes, monkeypatch
+):
+    """One more than it may have cost half of them."""
+    monkeypatch.setattr(services_module, "_MAX_PHOTOS", 4)
+    mesher = make_mesher(min_weight=0.5)
+    services, chosen = make_services(mesher), []
+    for keyframe in plane_keyframes(6):
+        mesher.integrate(keyframe)
+        chosen.append([view.id for view in services._views_of_photos()])
+    assert chosen[3] == [0, 1, 2, 3]
+    assert chosen[4] == [0, 1, 2, 4]
+    assert chosen[5] == [0, 1, 3, 5]

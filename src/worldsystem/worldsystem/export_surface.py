@@ -12,7 +12,7 @@ from worldsystem_core.errors import WorldSystemError
 from worldsystem_core.frames import Camera
 from worldsystem_core.surface import Mesh
 from worldsystem_mesh.export.files import FORMATS, save_mesh
-from worldsystem_mesh.export.textured import Photo
+from worldsystem_mesh.export.textured import Photo, spread
 from worldsystem_storage.export.place import surface_file
 from worldsystem_storage.export.recorded import RecordedKeyframe, RecordedRun
 
@@ -39,8 +39,8 @@ def export_surface(run: Path, format: str, out: Path, *, max_faces: int, texture
     )
     photos = None
     if texture:
-        step = max(1, -(-len(recorded.keyframes) // MOST_PHOTOS))
-        photos = [_photo(keyframe) for keyframe in recorded.keyframes[::step]]
+        chosen = spread(len(recorded.keyframes), MOST_PHOTOS)
+        photos = [_photo(recorded.keyframes[at]) for at in chosen]
         if not photos:
             raise WorldSystemError(f"{run} holds no keyframes to make a texture of; drop --texture")
     scale = recorded.mesh_scale

@@ -17,7 +17,7 @@ from worldsystem_core.reconstruction import Pose, ScaleState, TrackingState
 from worldsystem_core.surface import MeshDelta
 from worldsystem_mesh.config import MeshConfig
 from worldsystem_mesh.export.files import FORMATS, TEXTURED_FORMATS, ExportError, save_mesh
-from worldsystem_mesh.export.textured import Photo
+from worldsystem_mesh.export.textured import Photo, spread
 from worldsystem_mesh.mesher import Mesher
 from worldsystem_mesh.methods.quality import QualityPass
 from worldsystem_mesh.metrics import metrics_server
@@ -144,8 +144,8 @@ class MeshServices:
     def _views_of_photos(self) -> list[StoredView]:
         """Keyframes evenly spread over the run, as sources of texture."""
         ids = sorted(self._mesher.views.ids)
-        step = max(1, -(-len(ids) // _MAX_PHOTOS))
-        views = (self._mesher.views.get(number) for number in ids[::step])
+        chosen = spread(len(ids), _MAX_PHOTOS)
+        views = (self._mesher.views.get(ids[at]) for at in chosen)
         return [view for view in views if view is not None]
 
 

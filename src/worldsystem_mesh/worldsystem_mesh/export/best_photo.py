@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Bool, Float32, Float64, Int, Int32, Int64
+from jaxtyping import Bool, Float, Float32, Float64, Int, Int32, Int64
 
 from worldsystem_core.geometry.se3 import inverse
 from worldsystem_core.surface import Mesh
@@ -21,26 +21,46 @@ DEPTH_TOLERANCE = 0.03
 LEAST_COSINE = 0.2
 GOOD_ENOUGH = 0.5
 VOTES = 4
+HIDING_PX = 64.0
+"""Smaller faces are taken for shown where their corners are."""
+PARTS = 8
+_SHARES = [(i, j, PARTS - i - j) for i in range(PARTS + 1) for j in range(PARTS + 1 - i)]
+WITHIN = np.array([shares for shares in _SHARES if max(shares) < PARTS]) / PARTS
+"""Points of a face, but its corners, as shares of those."""
 
 
 def projected(
     photo: Photo, vertices: Float32[np.ndarray, "v 3"]
 ) -> tuple[Float64[np.ndarray, "v 2"], Bool[np.ndarray, "v"]]:
     """Pixel of each vertex, and whether the photo shows it: inside, and nothing before it."""
+    px, z, seen = _looked_at(photo, vertices)
+    return px, np.asarray(np.abs(seen - z) <= DEPTH_TOLERANCE * z)
+
+
+def _looked_at(
+    photo: Photo, points: Float[np.ndarray, "n 3"]
+) -> tuple[Float64[np.ndarray, "n 2"], Float64[np.ndarray, "n"], Float64[np.ndarray, "n"]]:
+    """Pixel and depth of each point, and the depth that the photo has there; NaN: it has none."""
     camera = photo.camera
     cam_from_world = inverse(photo.world_from_cam)
-    points = vertices @ cam_from_world[:3, :3].T + cam_from_world[:3, 3]
+    points = points @ cam_from_world[:3, :3].T + cam_from_world[:3, 3]
     z = np.where(points[:, 2] > 1e-9, points[:, 2], np.nan)
     u = camera.fx * points[:, 0] / z + camera.cx
     v = camera.fy * points[:, 1] / z + camera.cy
     height, width = photo.depth.shape
     inside = (u >= 0.5) & (u <= width - 1.5) & (v >= 0.5) & (v <= height - 1.5)
-    column = np.nan_to_num(u[inside]).round().astype(int)
-    row = np.nan_to_num(v[inside]).round().astype(int)
-    seen = photo.depth[row, column]
-    shown = np.zeros(len(vertices), bool)
-    shown[inside] = np.abs(seen - z[inside]) <= DEPTH_TOLERANCE * z[inside]
-    return np.stack([u, v], axis=-1), shown
+    seen = np.full(len(points), np.nan)
+    row, column = v[inside].round().astype(int), u[inside].round().astype(int)
+    seen[inside] = photo.depth[row, column]
+    return np.stack([u, v], axis=-1), z, seen
+
+
+def _is_hidden_within(photo: Photo, corners: Float64[np.ndarray, "f 3 3"]) -> Bool[np.ndarray, "f"]:
+    """Whether something stands before a part of each face, whose corners may lie beside it."""
+    points = np.einsum("kc,fcd->fkd", WITHIN, corners).reshape(-1, 3)
+    _, z, seen = _looked_at(photo, points)
+    before = (seen > 0) & (seen < (1.0 - DEPTH_TOLERANCE) * z)
+    return np.asarray(before.reshape(-1, len(WITHIN)).any(axis=1))
 
 
 def face_scores(photo: Photo, mesh: Mesh) -> Float32[np.ndarray, "f"]:
@@ -56,6 +76,8 @@ def face_scores(photo: Photo, mesh: Mesh) -> Float32[np.ndarray, "f"]:
     lengths = np.linalg.norm(normals, axis=1) * np.linalg.norm(ways, axis=1)
     cosine = (normals * ways).sum(axis=1) / np.maximum(lengths, 1e-30)
     good = shown[mesh.faces].all(axis=1) & (cosine > LEAST_COSINE) & (area > 0)
+    large = np.flatnonzero(good & (area > HIDING_PX))
+    good[large] = ~_is_hidden_within(photo, places[large])
     return np.asarray(np.where(good, area, 0.0), np.float32)
 
 

@@ -29,3 +29,11 @@ class TexturedMesh:
     uv: Float32[np.ndarray, "v 2"]
     faces: Int32[np.ndarray, "f 3"]
     texture: UInt8[np.ndarray, "h w 3"]
+
+
+def spread(count: int, most: int) -> list[int]:
+    """Places of `count` things; of more than `most` (two at least) so many, evenly spread, the
+    first and the last among them."""
+    if count <= most:
+        return list(range(count))
+    return [at * (count - 1) // (most - 1) for at in range(most)]
