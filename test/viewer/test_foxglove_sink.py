@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The Foxglove server, seen by a client that speaks its protocol."""
 
+import colorsys
 import io
 import json
 import re
@@ -16,10 +17,11 @@ from websockets.sync.client import connect
 from world_for_viewers import delta, ground_block, growing_ground, map_objects
 
 from worldsystem_core.errors import ConfigError, PortInUse
+from worldsystem_core.overlay import id_colour
 from worldsystem_core.surface import Mesh
 from worldsystem_viewer.config import ViewerConfig
 from worldsystem_viewer.foxglove_control import Listener
-from worldsystem_viewer.foxglove_scene import chunk_update
+from worldsystem_viewer.foxglove_scene import chunk_update, objects_update
 from worldsystem_viewer.foxglove_second_sending import SecondSending
 from worldsystem_viewer.foxglove_sink import MESH_TOPIC, OBJECTS_TOPIC, FoxgloveSink
 
@@ -275,3 +277,21 @@ def test_a_password_in_a_parameter_is_told_to_nobody():
         "bridge.url": "amqp://me:***@host:5672/",
         "viewer.web_port": 8080,
     }
+
+
+def test_an_object_has_one_hue_in_foxglove_in_markers_and_on_the_page():
+    kinds = "SceneEntityDeletion SceneUpdate Vector3 Pose Quaternion CubePrimitive Color"
+    kinds += " TextPrimitive SceneEntity KeyValuePair"
+    messages = SimpleNamespace(
+        Timestamp=lambda *parts: parts,
+        SceneEntityDeletionType=SimpleNamespace(All=0),
+        **dict.fromkeys(kinds.split(), SimpleNamespace),
+    )
+    things = map_objects().objects
+    update = objects_update(messages, map_objects())
+    for thing, entity in zip(things, update.entities, strict=True):
+        colour = entity.cubes[0].color
+        shown = (colour.r, colour.g, colour.b)
+        assert shown == pytest.approx([part / 255.0 for part in id_colour(thing.id)])
+        hue_deg = 360.0 * colorsys.rgb_to_hsv(*shown)[0]
+        assert hue_deg == pytest.approx(thing.id * 67 % 180 * 2, abs=1.0), "web/colour.js"

@@ -42,3 +42,10 @@ def test_the_rviz_layout_subscribes_as_the_topics_are_published():
             durability = topic.qos.durability.name.replace("_", " ").title()
             assert wanted["Durability Policy"] == durability
             assert wanted["Reliability Policy"] == topic.qos.reliability.name.title()
+
+
+def test_foxglove_shows_the_camera_as_axes_since_an_arrow_would_point_to_its_right():
+    """`slam/pose` has optical axes, and an arrow lies along x."""
+    layout = json.loads((CONFIG / "foxglove.json").read_text())
+    pose = layout["configById"]["3D!world"]["topics"]["/slam/pose"]
+    assert (pose["type"], pose["axisScale"]) == ("axis", 1)

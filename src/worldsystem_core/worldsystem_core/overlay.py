@@ -12,12 +12,12 @@ from jaxtyping import UInt8
 from worldsystem_core.objects import ShownTracks, Track, TrackState
 
 TINT = 0.45
-GOLDEN = 0.618033988749895  # of a turn of hue from one id to the next keeps neighbours apart
+_HUES, _STEP = 180, 67  # as on the page (web/colour.js): neighbours are far apart
 
 
 def id_colour(track_id: int) -> tuple[int, int, int]:
     """The RGB colour of an id, the same wherever it is drawn."""
-    red, green, blue = colorsys.hsv_to_rgb((track_id * GOLDEN) % 1.0, 0.75, 0.95)
+    red, green, blue = colorsys.hsv_to_rgb(track_id * _STEP % _HUES / _HUES, 0.75, 0.95)
     return round(255 * red), round(255 * green), round(255 * blue)
 
 

@@ -3,12 +3,12 @@
 
 from __future__ import annotations
 
-import colorsys
 import logging
 from typing import Any
 
 from worldsystem_core.geometry.rotation import quaternion_xyzw_from_matrix
 from worldsystem_core.objects import MapObject, MapObjects
+from worldsystem_core.overlay import id_colour
 from worldsystem_core.reconstruction import ScaleState
 from worldsystem_core.surface import Mesh, fault_of
 from worldsystem_viewer.chunks import ChunkIndex
@@ -69,7 +69,7 @@ def _object(messages: Any, item: MapObject, stamp: Any, frame_id: str) -> Any:
         position=position,
         orientation=messages.Quaternion(x=float(x), y=float(y), z=float(z), w=float(w)),
     )
-    red, green, blue = colorsys.hsv_to_rgb((item.id * 67 % 180) / 180.0, 0.72, 0.9)
+    red, green, blue = (channel / 255.0 for channel in id_colour(item.id))
     size = messages.Vector3(**dict(zip("xyz", map(float, item.size), strict=True)))
     cube = messages.CubePrimitive(
         pose=pose, size=size, color=messages.Color(r=red, g=green, b=blue, a=0.25)

@@ -55,7 +55,7 @@ class RerunEntities:
     def pose(self, pose: Pose) -> None:
         """The camera, unless it is lost."""
         self._at(pose.stamp_ns, pose.frame_id)
-        self._turn_upright(pose.scale)
+        self.turn_upright(pose.scale)
         if pose.state is not TrackingState.TRACKED:
             return
         self._log(
@@ -65,20 +65,30 @@ class RerunEntities:
             ),
         )
 
-    def path(self, length: int, positions: Callable[[], Float32[np.ndarray, "n 3"]]) -> None:
+    def path(
+        self,
+        length: int,
+        positions: Callable[[], Float32[np.ndarray, "n 3"]],
+        *,
+        at_once: bool = False,
+    ) -> bool:
         """Where the camera was, at the time of what was logged last: twice a second, where it is
-        long more seldom; then `positions` tells it [world units]. One that began anew goes at once.
+        long more seldom, or `at_once`; then `positions` tells it [world units]. One that began anew
+        goes at once. False where it is not time yet.
         """
         if length < 2 and self._shows_path:
             self._shows_path = False
             self._log("world/path", self._rr.Clear(recursive=False))
-        if length < 2 or time.monotonic() < self._path_due_s:
-            return
+        if length < 2:
+            return True
+        if not at_once and time.monotonic() < self._path_due_s:
+            return False
         self._shows_path = True
         period_s = max(_PATH_PERIOD_S, length / _PATH_CENTRES_PER_S)
         self._path_due_s = time.monotonic() + period_s
         strip = self._rr.LineStrips3D([positions()], colors=[[255, 122, 26]])
         self._log("world/path", strip)
+        return True
 
     def keyframe(self, keyframe: Keyframe) -> None:
         """Its camera gives the frustum its shape."""
@@ -192,7 +202,7 @@ class RerunEntities:
         resolution = [camera.width, camera.height]
         self._log(_PICTURE, self._rr.Pinhole(image_from_camera=camera.K, resolution=resolution))
 
-    def _turn_upright(self, scale: ScaleState) -> None:
+    def turn_upright(self, scale: ScaleState) -> None:
         """`scene` is the first camera's frame (y down), `map` is z up."""
         if scale is self._scale:
             return

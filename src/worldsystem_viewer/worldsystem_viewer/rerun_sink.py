@@ -18,7 +18,13 @@ from worldsystem_core.frames import EncodedFrame
 from worldsystem_core.handoff import Handoff
 from worldsystem_core.objects import MapObjects, TrackFrame
 from worldsystem_core.priority import give_way, lower_thread_priority, patience_s
-from worldsystem_core.reconstruction import Keyframe, MovedKeyframes, Pose, RemovedKeyframes
+from worldsystem_core.reconstruction import (
+    Keyframe,
+    MovedKeyframes,
+    Pose,
+    RemovedKeyframes,
+    ScaleState,
+)
 from worldsystem_core.sparing import Sparing
 from worldsystem_core.surface import MeshDelta
 from worldsystem_core.trajectory import StampedPoses
@@ -71,6 +77,8 @@ class RerunSink:
         self._picture_ns = -_SECOND_NS * 3600
         self._path = CameraPath()
         self._path_lock = threading.Lock()
+        self._is_corrected = False  # and perhaps no pose comes that would show it
+        self._turned_to: ScaleState | None = None
         self._server: RerunServer | None = None
         self._thread = threading.Thread(target=self._run, name="rerun", daemon=True)
 
@@ -153,9 +161,11 @@ class RerunSink:
         self._inbox.put(lambda entities: entities.keyframe(keyframe))
 
     def moved(self, moved: MovedKeyframes) -> None:
-        """Keyframes were corrected; the path follows with the next pose."""
+        """Keyframes were corrected; the path follows, also where no pose comes any more."""
         with self._path_lock:
             self._path.move(moved.world_from_cam, moved.point_scale)
+            self._turned_to = moved.scale or self._turned_to
+        self._is_corrected = True
 
     def removed(self, removed: RemovedKeyframes) -> None:
         """Keyframes were withdrawn; the path goes on with those that stand in for them, and goes
@@ -165,7 +175,8 @@ class RerunSink:
             self._path.remove(removed)
             has_gone = had_one and not len(self._path)
         if has_gone:  # once: removals come by the hundred, and would crowd out what is shown
-            self._inbox.put(lambda entities: entities.path(len(self._path), self._positions))
+            self._is_corrected, self._turned_to = False, None
+            self._inbox.put(self._log_path)
 
     def mesh(self, delta: MeshDelta) -> None:
         """What changed on the surface."""
@@ -206,7 +217,20 @@ class RerunSink:
 
     def _log_pose(self, entities: RerunEntities, pose: Pose) -> None:
         entities.pose(pose)
+        self._log_path(entities)
+
+    def _log_path(self, entities: RerunEntities) -> None:
         entities.path(len(self._path), self._positions)
+
+    def _log_correction(self) -> None:
+        """What moved since the last pose, which may be the run's last."""
+        self._is_corrected = False  # first: what moves meanwhile is logged the next time
+        with self._path_lock:
+            scale, self._turned_to = self._turned_to, None
+        if scale is not None:
+            self._entities.turn_upright(scale)
+        if not self._entities.path(len(self._path), self._positions):
+            self._is_corrected = True
 
     def _positions(self) -> Float32[np.ndarray, "n 3"]:
         with self._path_lock:
@@ -226,6 +250,7 @@ class RerunSink:
             self._log_queued(0.0)
             while len(self._inbox):
                 self._log_queued(0.0)
+            self._entities.path(len(self._path), self._positions, at_once=True)
             self._log_surface()
         except Exception:  # the edge of a thread: the pipeline goes on without Rerun
             self._inbox.close()
@@ -237,6 +262,8 @@ class RerunSink:
             step(self._entities)
         if (picture := self._pictures.get(0.0)) is not None:
             self._entities.picture(*picture)
+        if self._is_corrected and not len(self._inbox):  # behind the poses from before it
+            self._log_correction()
         if self._logging.is_due:
             with self._logging.work():
                 self._log_surface()

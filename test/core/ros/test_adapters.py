@@ -380,3 +380,12 @@ def test_a_fix_that_tells_one_of_its_errors_keeps_it_on_the_way_to_ros_and_back(
     (cdr,) = topics.GPS.adapter.dump(fix)
     found = topics.GPS.adapter.load(cdr)
     np.testing.assert_allclose((found.horizontal_error_m, found.vertical_error_m), errors_m)
+
+
+@pytest.mark.parametrize("event", [MovedKeyframes({7: some_pose(1)}), RemovedKeyframes((7,))])
+def test_a_correction_leaves_out_what_belongs_to_the_picture_as_its_definition_says(event):
+    (cdr,) = topics.KEYFRAME.adapter.dump(event)
+    message = deserialize_message(cdr, topics.KEYFRAME.adapter.ros_type)
+    stamp = message.header.stamp
+    assert (stamp.sec, stamp.nanosec, message.frame_id, message.width, message.height) == (0,) * 5
+    np.testing.assert_array_equal(np.reshape(message.k, (3, 3)), np.eye(3))
