@@ -243,3 +243,29 @@ def test_the_example_names_a_frame_s_fields_as_they_have_to_be_given() -> None:
         if parameter.default is parameter.empty
     ]
     assert shown.group(1) == ", ".join(f"{name}=…" for name in needed)
+
+
+def test_the_stream_that_a_sender_is_told_to_name_is_the_one_that_is_reconstructed() -> None:
+    from worldsystem.settings_text import parse_settings
+    from worldsystem_ingest.config import IngestConfig
+
+    page = ROOT / "docs" / "troubleshooting.md"
+    (command,) = [line for line in commands(page) if "ingest.token_file" in line]
+    (stream,) = re.findall(r"/ws/video\?stream=(\w+)", page.read_text(encoding="utf-8"))
+    given = parse_settings(command.partition("--set ")[2].split())["ingest"]
+    assert given.get("stream", IngestConfig.stream) == stream
+
+
+def test_drones_on_one_machine_are_told_of_every_port_that_two_would_want() -> None:
+    from pkgutil import resolve_name
+
+    from worldsystem_core.config import settings_of
+
+    page = (ROOT / "docs" / "deploy.md").read_text(encoding="utf-8")
+    (told,) = re.findall(r"Several drones on one graph:.*?\n\n", page, flags=re.DOTALL)
+    for stage in graph.STAGES:
+        for setting in settings_of(resolve_name(stage.settings)):
+            is_off = setting.name.startswith(("rerun", "frames"))  # of a node by hand
+            if setting.name.endswith("port") and not is_off:
+                assert f"`{stage.name}.{setting.name}`" in told
+    assert "--namespace" in told

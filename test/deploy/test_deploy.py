@@ -266,3 +266,11 @@ def test_the_bridge_can_be_had_without_a_broker_of_ours() -> None:
     assert set(bridge["profiles"]) == {"rabbitmq", "bridge"}
     assert "depends_on" not in bridge
     assert [name for name, s in SERVICES.items() if "bridge" in s["profiles"]] == ["bridge"]
+
+
+def test_a_recording_of_containers_is_replayed_into_a_folder_that_its_user_may_make() -> None:
+    page = (ROOT / "docs/deploy.md").read_text(encoding="utf-8")
+    (command,) = re.findall(r"`worldsystem (replay runs/<date_time>[^`]*)`", page)
+    options = _parser().parse_args(command.split())
+    assert options.out is not None, "runs/ belongs to the containers' user"
+    assert options.out.parts[0] != "runs"

@@ -103,3 +103,17 @@ def test_what_became_of_a_map_is_told_where_nobody_serves_objects(monkeypatch, s
     done, told = app.ask_map_service(service, "site", "")
     assert done is well
     assert told.startswith("3 keyframes; not its objects: nobody serves segment/")
+
+
+@pytest.mark.ros
+@pytest.mark.parametrize(("well", "code"), [(True, 0), (False, 1)])
+def test_a_map_is_begun_anew_without_the_command_ros2(monkeypatch, capsys, well, code):
+    from worldsystem import app
+
+    def answer(kind, name, request, namespace):
+        assert (name, namespace) == ("slam3r/reset", "drone1")
+        return kind.Response(success=well, message="what became of it")
+
+    monkeypatch.setattr(app, "call_service", answer)
+    assert main(["map", "reset", "--namespace", "drone1"]) == code
+    assert capsys.readouterr().out == "what became of it\n"

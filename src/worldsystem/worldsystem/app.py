@@ -17,7 +17,7 @@ import rclpy
 from geometry_msgs.msg import Point
 from jaxtyping import Float
 from rclpy.parameter import Parameter
-from worldsystem_msgs.srv import Identify, LoadMap, QueryObjects, SaveMap, SetPrompt
+from worldsystem_msgs.srv import Identify, LoadMap, QueryObjects, Reset, SaveMap, SetPrompt
 
 from worldsystem.dds_domain import own_domain
 from worldsystem.foreseen import check
@@ -217,6 +217,12 @@ def ask_map_service(service: str, path: str, namespace: str) -> tuple[bool, str]
     except ServiceError as error:
         well, words = False, f"not its objects: {error}"
     return well or service == "load_map", f"{answer.message}; {words}"  # it need not have objects
+
+
+def reset_map(namespace: str) -> tuple[bool, str]:
+    """Begin the map of the system that runs anew; whether that was done, and its words."""
+    answer = call_service(Reset, "slam3r/reset", Reset.Request(), namespace)
+    return bool(answer.success), str(answer.message)
 
 
 def ask_for_objects(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`worldsystem map …`: info on a saved map; save and load in a system that runs."""
+"""`worldsystem map …`: info on a saved map; save, load and reset in a system that runs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _FAILED = 1
 
 def add_map(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command and its actions."""
-    command = commands.add_parser("map", help="save, load and look at maps")
+    command = commands.add_parser("map", help="save, load, begin anew and look at maps")
     actions = command.add_subparsers(required=True, metavar="ACTION")
     info = actions.add_parser("info", help="what a saved map holds; every file is checked")
     info.add_argument("path", type=written_path, metavar="MAP", help="folder of a map")
@@ -28,6 +28,9 @@ def add_map(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         action.add_argument("path", nargs="?", default="", metavar="MAP", help="folder of a map")
         add_namespace(action)
         action.set_defaults(command=_ask, service=f"{name}_map")
+    reset = actions.add_parser("reset", help="begin an empty map in a system that runs")
+    add_namespace(reset)
+    reset.set_defaults(command=_reset)
 
 
 def _info(options: argparse.Namespace) -> int:
@@ -55,5 +58,13 @@ def _ask(options: argparse.Namespace) -> int:
 
     path = str(Path(options.path).resolve()) if options.path else ""
     success, message = ask_map_service(options.service, path, options.namespace)
+    print(message)
+    return 0 if success else _FAILED
+
+
+def _reset(options: argparse.Namespace) -> int:
+    from worldsystem.app import reset_map
+
+    success, message = reset_map(options.namespace)
     print(message)
     return 0 if success else _FAILED

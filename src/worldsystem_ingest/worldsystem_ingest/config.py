@@ -15,7 +15,11 @@ class IngestConfig(Config):
     source: str = param(
         "server:", "file, folder of images, bag, URL, camera:N, or server: for the drone app"
     )
-    stream: str = param("camera", "name of the stream that pictures are published under")
+    stream: str = param(
+        "camera",
+        "name of the stream that is reconstructed; one that a sender calls otherwise "
+        "(`?stream=NAME`) has topics in a namespace of its name",
+    )
     focal_px: float = param(0.0, "focal length of a file or URL; 0 = unknown [px]", low=0.0)
     fps: float = param(30.0, "rate of sources without stamps [Hz]", low=0.1, high=1000.0)
     realtime: bool = param(False, "play files at the pace of their stamps")
