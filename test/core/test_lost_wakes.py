@@ -168,3 +168,26 @@ def test_where_the_system_does_not_tell_what_threads_wait_for_nothing_is_begun()
         """,
     )
     assert "an unknown processor" in done.stderr
+
+
+def test_a_moment_without_files_to_open_does_not_end_the_watch():
+    done = run(
+        """
+        from worldsystem_core import lost_wakes
+
+        looks, again = [], threading.Event()
+
+        def look():
+            looks.append(1)
+            if len(looks) == 2:
+                raise OSError(24, "Too many open files")
+            if len(looks) > 2:
+                again.set()
+            return set()
+
+        lost_wakes.overslept = look
+        watch_for_lost_wakes(0.01)
+        assert again.wait(5.0)
+        """,
+    )
+    assert not done.stderr

@@ -274,3 +274,9 @@ def test_a_recording_of_containers_is_replayed_into_a_folder_that_its_user_may_m
     options = _parser().parse_args(command.split())
     assert options.out is not None, "runs/ belongs to the containers' user"
     assert options.out.parts[0] != "runs"
+
+
+def test_ingest_is_asked_for_its_health_where_it_listens() -> None:
+    (host,) = [word for word in SERVICES["ingest"]["command"] if word.startswith("host:=")]
+    asked = SERVICES["ingest"]["healthcheck"]["test"][-1]
+    assert asked == f"http://{host.removeprefix('host:=')}:5001/health"

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 from datetime import datetime
 
 import pytest
@@ -11,7 +12,10 @@ from plain_keyframe import plain_keyframe
 
 rclpy = pytest.importorskip("rclpy", reason="ROS is not set up: run these through `make test`")
 
+from worldsystem import node as reporter_module  # noqa: E402
 from worldsystem import run_folder  # noqa: E402
+from worldsystem.catalogue.prune import to_prune  # noqa: E402
+from worldsystem.catalogue.runs import read_runs  # noqa: E402
 from worldsystem.node import ReporterNode  # noqa: E402
 from worldsystem_core.ledger import LedgerState, StageReport  # noqa: E402
 from worldsystem_core.ros import topics  # noqa: E402
@@ -82,3 +86,40 @@ def test_reporters_of_two_drones_that_begin_in_one_second_have_folders_of_their_
     finally:
         for reporter in reporters:
             reporter.close()
+
+
+def test_a_run_that_goes_on_without_recording_is_told_and_not_pruned(context, tmp_path):
+    """As where its recorder waits for room on a full disk."""
+    for name in ("older", "newer"):
+        (tmp_path / name / "bag").mkdir(parents=True)
+    os.utime(tmp_path / "older", (1e9, 1e9))
+    folder = rclpy.parameter.Parameter("folder", value=str(tmp_path / "older"))
+    reporter = ReporterNode(context=context, parameter_overrides=[folder])
+    try:
+        runs = read_runs(tmp_path)
+        assert [run.name for run in runs if run.going_on] == ["older"]
+        assert not to_prune(runs, older_than_days=1.0)
+    finally:
+        reporter.close()
+    assert [run.name for run in to_prune(read_runs(tmp_path), older_than_days=1.0)] == ["older"]
+
+
+def test_what_is_lost_between_processes_is_no_fault_to_a_reporter_of_its_own(
+    context, tmp_path, monkeypatch
+):
+    made = []
+    monkeypatch.setattr(reporter_module, "run_node", made.append)
+    reporter_module.main()
+    folder = rclpy.parameter.Parameter("folder", value=str(tmp_path / "run"))
+    reporter = made[0](context=context, parameter_overrides=[folder])
+    try:
+        for stage, count in (("ingest", 10), ("slam3r", 8)):
+            account = LedgerState(stage, count, count, {})
+            reporter.observer.stage(
+                StageReport(stamp_ns=1, ledger=account, violations=0, latency_counts=())
+            )
+        run = reporter.observer.record(tmp_path, source="x", backend="geometric")
+        assert run.unexplained_frames == 0
+        assert run.ledgers[1].dropped == {"not_delivered": 2}
+    finally:
+        reporter.close()

@@ -21,6 +21,8 @@ from demo_run import free_ports
 from plain_keyframe import plain_keyframe
 from rosbags.highlevel import AnyReader
 
+from worldsystem.graph import STAGES
+from worldsystem.stage_process import StageProcess
 from worldsystem.supervision import (
     LONGEST_DELAY_S,
     SILENT_S,
@@ -298,3 +300,10 @@ def kill(stage: str, parent: int) -> None:
     assert found, f"{stage} does not run"
     os.kill(int(found[0]), signal.SIGKILL)
     time.sleep(0.1)
+
+
+def test_a_stage_is_begun_anew_also_where_the_folder_of_its_settings_was_cleaned_away(tmp_path):
+    process = StageProcess(STAGES[0], tmp_path / "ingest", {"port": 5101}, tmp_path / "settings")
+    spare = SimpleNamespace(become=lambda stage, arguments: Path(arguments[-1]).read_text())
+    process.start(spare)
+    assert "port: 5101" in process._process

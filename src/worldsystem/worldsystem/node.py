@@ -13,7 +13,7 @@ from diagnostic_msgs.msg import DiagnosticArray
 
 from worldsystem.config import ReporterConfig
 from worldsystem.observer import Live, Observer
-from worldsystem.run_folder import made_run_folder
+from worldsystem.run_folder import FolderInUse, made_run_folder
 from worldsystem.sent import frames_sent
 from worldsystem.watch.state import SILENT_AFTER_S
 from worldsystem_core.reconstruction import NewKeyframe
@@ -58,6 +58,7 @@ class ReporterNode(StageNode):
         self.listen(topics.KEYFRAME, self._on_keyframe, self._on_keyframe)  # lost ones count too
         self.listen(topics.DIAGNOSTICS, self._on_diagnostics)
         self.create_timer(_TICK_S, self._tick)
+        self._in_use = FolderInUse(self.folder)  # last: nobody closes a node that was not made
 
     def _on_diagnostics(self, told: DiagnosticArray) -> None:
         """Every stage tells about once a second how it is: its sign of life."""
@@ -118,6 +119,18 @@ class ReporterNode(StageNode):
         )
         write_outputs(run, report=self.config.report)
 
+    def close(self) -> None:
+        self._in_use.close()
+        super().close()
+
+
+class _ReporterApart(ReporterNode):
+    """In a process of its own, to which nothing is handed by reference."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.observer.delivered_by_reference = False
+
 
 def main() -> None:
-    run_node(ReporterNode)
+    run_node(_ReporterApart)

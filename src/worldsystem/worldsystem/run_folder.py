@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -53,3 +55,36 @@ def _make(folder: Path) -> bool:
         problem = error.strerror or str(error)
         raise ConfigError(f"cannot make {folder} ({problem}); choose another --out") from error
     return True
+
+
+class FolderInUse:
+    """Says that the run in `folder` goes on, until `close` or until its process ends, however."""
+
+    def __init__(self, folder: Path) -> None:
+        self._handle: int | None = None
+        with suppress(OSError):  # it is not there yet, or lies where there are no locks
+            self._handle = os.open(folder, os.O_RDONLY)
+            fcntl.flock(self._handle, fcntl.LOCK_SH)
+
+    def close(self) -> None:
+        """The run has left all that it leaves."""
+        if self._handle is not None:
+            os.close(self._handle)
+            self._handle = None
+
+
+def is_in_use(folder: Path) -> bool:
+    """Whether a run goes on in `folder`; False where that cannot be known."""
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(handle)
+    return False

@@ -54,6 +54,7 @@ class StageProcess:
         """Start it, with `further` parameters beside its own; `spare`, if any, becomes it. Raises
         `OSError` where that cannot be, as without memory or disk."""
         given = {self.stage.name: {"ros__parameters": self._parameters | further}}
+        self._file.parent.mkdir(mode=0o700, exist_ok=True)  # /tmp may have been cleaned
         self._file.write_text(yaml.safe_dump(given))
         node = ["--ros-args", "-r", f"__node:={self.stage.name}"]
         arguments = [*node, "--params-file", str(self._file)]

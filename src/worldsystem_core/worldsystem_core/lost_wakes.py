@@ -20,6 +20,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 
 EVERY_S, AGAIN_S = 0.7, 0.2
@@ -80,17 +81,22 @@ def wake(thread: int) -> None:
 def _go_on(every_s: float) -> None:
     while True:
         time.sleep(every_s)
-        seen = overslept()
-        if not seen:
-            continue
-        time.sleep(AGAIN_S)
-        for sleep in seen & overslept():
-            log.warning(
-                "thread %d slept on a lock in shared memory that is free, as after a process was "
-                "killed: woken",
-                sleep.thread,
-            )
-            wake(sleep.thread)
+        with suppress(OSError):  # as while this process has no file left to open
+            _wake_those_overslept()
+
+
+def _wake_those_overslept() -> None:
+    seen = overslept()
+    if not seen:
+        return
+    time.sleep(AGAIN_S)
+    for sleep in seen & overslept():
+        log.warning(
+            "thread %d slept on a lock in shared memory that is free, as after a process was "
+            "killed: woken",
+            sleep.thread,
+        )
+        wake(sleep.thread)
 
 
 def _sleeps() -> Iterator[Sleep]:

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from worldsystem.run_folder import is_in_use
 from worldsystem_core.errors import WorldSystemError
 from worldsystem_core.shown_url import without_secrets
 from worldsystem_storage.bag_file import is_being_recorded
@@ -32,7 +33,7 @@ class Run:
     """One run's folder; `figures` are its results by id, where they are known.
 
     A run that was killed has no summary: it is `unfinished`, and its bag may need `bag recover`.
-    One that is `going_on` is being recorded at this moment.
+    One that is `going_on` is being recorded at this moment, or has not written its report yet.
     """
 
     folder: Path
@@ -98,7 +99,7 @@ def read_run(folder: Path) -> Run:
         dropped=_dropped(summary),
         size_bytes=_size_bytes(folder),
         unfinished=not summary,
-        going_on=any(map(is_being_recorded, folder.glob("*/*.mcap"))),
+        going_on=is_in_use(folder) or any(map(is_being_recorded, folder.glob("*/*.mcap"))),
     )
 
 
