@@ -17,6 +17,7 @@ from splat_scenes import plane_pointmap
 sys.path.insert(0, str(Path(__file__).parents[1] / "viewer"))
 
 from test_page_in_browser import drawn_pixels
+from world_for_viewers import growing_ground
 
 from worldsystem_core.frames import Camera
 from worldsystem_core.geometry.sim3 import Sim3
@@ -294,5 +295,34 @@ def test_what_the_page_takes_of_its_line_has_the_splats_in_it(browser, page_serv
         number += 1
         page_server.splats(put(discs, sequence=number))
         page.wait_for_timeout(100)
+    assert page.complaints == []
+    page.close()
+
+
+# The line of splats dies without a word, and the page gives up the other one.
+DIE = """() => {
+  const { connection, splats } = worldsystem;
+  splats.socket.onmessage = splats.socket.onclose = null;
+  worldsystem.first = connection.socket;
+  connection.socket.close();
+}"""
+
+
+def test_splats_go_on_where_their_line_died_without_a_word_and_the_other_is_resumed(
+    browser, page_server
+):
+    discs = coloured_wall()
+    page_server.mesh(growing_ground()[0])
+    page = opened(browser, page_server)
+    until(page, "worldsystem.triangles > 0 && worldsystem.connection.change > 0")
+    show(page, "splats")
+    page_server.splats(put(discs))
+    until(page, f"worldsystem.splats.count === {len(discs)}")
+    epoch = page.evaluate("worldsystem.mesh.epoch")
+    page.evaluate(DIE)
+    until(page, "worldsystem.connected && worldsystem.connection.socket !== worldsystem.first")
+    assert page.evaluate("worldsystem.mesh.epoch") == epoch, "it was resumed"
+    page_server.splats(put(discs[np.arange(10)], chunk=2, sequence=2))
+    until(page, "worldsystem.splats.chunks === 2")
     assert page.complaints == []
     page.close()

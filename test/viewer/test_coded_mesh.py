@@ -20,6 +20,7 @@ from world_for_viewers import delta as plain_delta
 from world_for_viewers import ground_block
 
 from worldsystem_core.mesh_code.code import decode, encode
+from worldsystem_core.reconstruction import ScaleState
 from worldsystem_viewer.config import ViewerConfig
 from worldsystem_viewer.history import History
 from worldsystem_viewer.page_mesh import mesh_budget_mbps, mesh_form
@@ -144,3 +145,18 @@ def test_a_page_may_ask_for_less_but_not_for_more(asked, granted):
     assert mesh_budget_mbps(ViewerConfig(), {"mbps": asked}) == granted
     if asked == 50:
         assert mesh_budget_mbps(ViewerConfig(mesh_mbps=0.0), {"mbps": asked}) == 50
+
+
+def test_the_past_of_a_history_begun_anew_shows_no_block_of_the_one_before(ball):
+    """A block that went before the map turned metric is in no delta of the metric map."""
+    history = History(2**30)
+    rewind = Rewind(World(), history, coded=True, mbps=0.0)
+    history.surface(replace(delta(ball[:2], 1), capture_ns=10**9))
+    rewind.at_ns = 10**9
+    assert len(asyncio.run(rewind.surface())) == 1
+    history.surface(replace(delta([], 2, removed=(ball[1].index,)), capture_ns=2 * 10**9))
+    metric = replace(delta(ball[:1], 3), capture_ns=3 * 10**9, scale=ScaleState.METRIC)
+    history.surface(metric)
+    rewind.at_ns = 3 * 10**9
+    (data,) = asyncio.run(rewind.surface())
+    assert decode_message(data).removed.tolist() == [list(ball[1].index)]

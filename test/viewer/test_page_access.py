@@ -217,3 +217,20 @@ def test_a_page_for_which_a_proxy_here_asks_is_on_a_line_to_another_machine(star
             page.send("{}")
             told.append((decode(page.recv(5)).mesh, decode(splats.recv(5)).deflated))
     assert told == [("raw", False), ("code", True)]
+
+
+def test_points_take_turns_with_pictures_that_would_fill_the_whole_share(started):
+    server = started(rest_mbps=4.0)
+    jpeg = np.zeros(1_000_000, np.uint8)  # four times what may come at once
+
+    def has_points_beside_a_newer_picture(page: PageReader | None) -> bool:
+        stamp_ns = time.monotonic_ns()
+        server._put_picture(ImageUpdate(stamp_ns=stamp_ns, full_width=2, full_height=2, jpeg=jpeg))
+        return page is not None and PointsUpdate in page.newest
+
+    server.keyframe(keyframe(1, 0.1))
+    has_points_beside_a_newer_picture(None)  # so that a picture goes first
+    page = PageReader(server.port, mesh="code", layers=["image", "points"])
+    page.read_until(has_points_beside_a_newer_picture)
+    assert page.counts[ImageUpdate] >= 1
+    page.close()

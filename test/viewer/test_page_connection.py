@@ -218,3 +218,46 @@ def test_a_line_that_never_opens_to_a_page_that_may_look_is_told(given_up, tmp_p
     (tmp_path / "shut.js").write_text(_SHUT)
     assert given_up([0, 0, 0], "shut.js") == [0, 1, 2]
     assert given_up([1, 1, 0, 1, 0], "shut.js") == [0, 0, 0, 0, 0]
+
+
+# Asks why it was not let in, and is answered after it was greeted (1) or given another token (0);
+# prints what it says then.
+_LATE = """
+import { readFileSync } from "node:fs";
+const nothing = () => {};
+const [told, answers] = [[], []];
+Object.assign(globalThis, {
+  location: { search: "", protocol: "http:", host: "here" },
+  sessionStorage: { getItem: () => null, setItem: nothing },
+  document: { hidden: false, addEventListener: nothing },
+  addEventListener: nothing,
+  setInterval: nothing,
+  setTimeout: nothing,
+  fetch: () => new Promise((answer) => answers.push(answer)),
+  WebSocket: class {
+    static CONNECTING = 0;
+    static OPEN = 1;
+    readyState = 1;
+    send() {}
+    close() {}
+  },
+});
+const { Connection } = await import("./connection.js");
+const hello = new Uint8Array(readFileSync(process.argv[2]));
+const onRefused = (reason) => told.push(reason);
+for (const greeted of JSON.parse(process.argv[3])) {
+  const connection = new Connection({ onMessage: nothing, onState: nothing, onRefused });
+  const asked = connection.retry();
+  connection.open();
+  if (greeted) connection.take(hello.buffer.slice(0));
+  else connection.useToken("another");
+  answers.pop()({ status: 401 });
+  await asked;
+}
+console.log(JSON.stringify(told));
+"""
+
+
+def test_why_a_page_was_not_let_in_is_not_told_once_it_was_or_asks_anew(given_up, tmp_path):
+    (tmp_path / "late.js").write_text(_LATE)
+    assert given_up([0, 1], "late.js") == []

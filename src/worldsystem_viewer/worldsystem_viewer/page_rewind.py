@@ -64,8 +64,9 @@ class Rewind:
             return []
         if self._wanted_ns != self.at_ns:
             self._wanted_ns = self.at_ns
-            found = await asyncio.to_thread(self._history.surface_at, self.at_ns)
-            self._wanted, self._block_size = found
+            found, self._block_size = await asyncio.to_thread(self._history.surface_at, self.at_ns)
+            # a history that was begun anew does not know all that is shown
+            self._wanted = dict.fromkeys(self._held) | found
         blocks, removed = differences(self._held, self._wanted.items())
         if not blocks and not removed:
             self._complete_ns = self.at_ns

@@ -65,6 +65,7 @@ class PageTalk:
         self._seek_ns: int | None = None
         self._rewind: Rewind | None = None
         self._timeline_due_s = 0.0
+        self._points_wait = False  # pictures had the last turn of the share
 
     @property
     def shows_pictures(self) -> bool:
@@ -133,6 +134,7 @@ class PageTalk:
     def _write_cloud(self) -> None:
         """Points of one keyframe, which lie where it is now, also for who looks back."""
         if "points" in self._layers and self._rest.ready(time.monotonic()):
+            self._points_wait = False
             cloud = self._shown.world.next_cloud(self._cursor)
             if cloud is not None:
                 self._write_metered(encode(cloud))
@@ -158,10 +160,12 @@ class PageTalk:
         found += [s.encoded() for s in world.newer_slots(self._cursor, {*METERED, *left_out})]
         if (path := world.newer_path(self._cursor)) is not None:
             found.append(encode(path))
-        if self._rest.ready(time.monotonic()):
-            for slot in world.newer_slots(self._cursor, left_out):
+        if self._rest.ready(time.monotonic()) and not self._points_wait:
+            slots = world.newer_slots(self._cursor, left_out)
+            for slot in slots:
                 self._rest.charge(len(slot.encoded()))
                 found.append(slot.encoded())
+            self._points_wait = bool(slots) and "points" in self._layers  # they take turns
         return found
 
     async def _send_past(self, rewind: Rewind) -> None:
@@ -235,6 +239,7 @@ class PageTalk:
             self._cursor.step = -1  # what it slept through it is told by itself
         if isinstance(layers := wish.get("layers"), list):
             self._layers = _LAYERS.intersection(x for x in layers if isinstance(x, str))
+            self._points_wait = False
             self._cursor.step = -1
         if isinstance(text := wish.get("find"), str):
             self._answers.append(self._shown.album.found(_whole(text[:_LONGEST_TEXT])))

@@ -142,8 +142,10 @@ export class Connection {
     this.retrying = setTimeout(() => this.open(), this.waitMs * (0.75 + 0.5 * Math.random()));
     this.waitMs = Math.min(2 * this.waitMs, LONGEST_WAIT_MS);
     if (!never) return;
+    const { token } = this;
     try {
       const { status } = await fetch(`/access${this.query()}`, { cache: "no-store" });
+      if (this.connected || token !== this.token) return; // it was let in, or asks anew
       this.shut = status === 204 && !opened ? this.shut + 1 : 0;
       if (status === 401 || status === 503) this.onRefused(status);
       else if (this.shut > 1) this.onRefused("line"); // once may be a server that just came

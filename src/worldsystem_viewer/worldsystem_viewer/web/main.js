@@ -69,6 +69,7 @@ const show = {
       for (const layer of [splats, status, video]) layer.forget();
       framedRadius = 0; // what comes may lie elsewhere
     }
+    splats.recover();
     tellLayers();
     timeline.refresh();
     search.refresh();
@@ -134,6 +135,7 @@ const connection = new Connection({
   onMessage: (message) => show[message.kind]?.(message),
   onState: (state) => {
     status.connection(state);
+    if (state === "lost") splats.doubt();
     if (state !== "connected") return;
     refused = false; // it was let in
     element("hint-text").textContent = WAITING;

@@ -21,6 +21,7 @@ export class SplatsLayer {
     this.queue = Promise.resolve(); // inflating takes turns, so that messages stay in order
     this.hiddenMs = HIDDEN_MS;
     this.away = false;
+    this.doubted = false; // whether the line of now may be dead
     stage.beforeDraw.push(() => {
       this.follow();
       return false;
@@ -61,9 +62,11 @@ export class SplatsLayer {
     const socket = new WebSocket(`${scheme}://${location.host}/ws/splats?${query}`);
     this.socket = socket;
     this.fresh = true; // what is there stays until something newer comes
+    this.doubted = false;
     socket.binaryType = "arraybuffer";
     socket.onmessage = ({ data }) => {
       this.bytes += data.byteLength;
+      if (socket === this.socket) this.doubted = false;
       this.queue = this.queue.then(() => this.take(socket, data)).catch(console.error);
     };
     socket.onopen = () => setTimeout(() => {
@@ -119,6 +122,18 @@ export class SplatsLayer {
   forget() {
     this.clear();
     if (!this.socket) return;
+    this.close();
+    this.follow();
+  }
+
+  // The page's other line was lost: this one may have died with it, which nothing would tell.
+  doubt() {
+    this.doubted = true;
+  }
+
+  // The other line is back; where nothing came over this one meanwhile, another is opened.
+  recover() {
+    if (!this.doubted || !this.socket) return;
     this.close();
     this.follow();
   }
