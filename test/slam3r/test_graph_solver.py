@@ -243,3 +243,16 @@ def test_an_edge_to_nowhere_is_refused():
     graph.add_node(0, Sim3.identity())
     with pytest.raises(ValueError, match="both nodes"):
         graph.add_edge(edge(0, 1, step()))
+
+
+def test_a_part_that_hardly_moves_is_not_sized_by_positions_that_are_metres_off():
+    """Four keyframes within a third of a metre; settled often, since it must not creep there."""
+    graph = PoseGraph()
+    for i, x in enumerate((-3.0, -1.0, 1.0, 3.0)):
+        graph.add_node(i, step(x=0.1 * i))
+        graph.anchors[i] = Anchor(np.array([x, 0.0, 0.0]), 90.0 * np.eye(3))
+        if i:
+            graph.add_edge(edge(i - 1, i, step(x=0.1), sigma=0.002))
+    for _ in range(20):
+        graph.optimise()
+    assert size_of(graph) == pytest.approx(1.0, abs=0.1)

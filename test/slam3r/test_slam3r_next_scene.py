@@ -13,7 +13,9 @@ from test_slam3r_backend import (
     LOST,
     POSES,
     TRACKED,
+    TRUTH,
     backend_of,
+    fitted,
     poses_of,
     run,
     states_of,
@@ -21,7 +23,7 @@ from test_slam3r_backend import (
 from true_networks import PX, TrueNetworks
 
 from worldsystem_core.frames import Camera
-from worldsystem_core.reconstruction import NewKeyframe
+from worldsystem_core.reconstruction import NewKeyframe, Pose
 
 
 def test_after_a_start_the_next_scene_is_tried_from_the_least_stride_again():
@@ -86,3 +88,20 @@ def test_a_start_is_not_thought_less_of_for_what_came_after_it():
     spoilt = [replace(f, rgb=255 - f.rgb) if f.id > 2 else f for f in film]
     events = run(networks, spoilt, keyframe_stride=1, initial_confidence=16.0)
     assert states_of(events) == [TRACKED] * 3 + [LOST] * 2
+
+
+def test_the_way_back_to_what_the_first_lens_filmed_is_judged_by_the_first_lens():
+    networks = TrueNetworks()
+    tele = Camera.from_horizontal_fov(320, 240, np.deg2rad(40.0))
+    wide = networks.film(POSES, CAMERA, known_camera=False)
+    way = filmed_room.sideways_poses(44)
+    there = networks.film(way, tele, first_id=60, place=1, known_camera=False)
+    back = networks.film(POSES[10:30], CAMERA, first_id=104, known_camera=False)
+    events = run(networks, [*wide, *there, *back], keyframe_stride=3, restart_after=10)
+    poses = poses_of(events)
+    assert (poses[100].state, poses[100].submap) == (TRACKED, 1)
+    assert [poses[i].state for i in range(108, 124)] == [TRACKED] * 16
+    assert {poses[i].submap for i in range(108, 124)} == {0}
+    home = [e for e in events if not (isinstance(e, Pose) and 60 <= e.frame_id < 104)]
+    truth = TRUTH | {104 + i: POSES[10 + i] for i in range(20)}
+    assert fitted(home, truth)[1] < 1.0

@@ -23,6 +23,9 @@ from worldsystem_core.geometry.sim3 import Sim3
 GAUGE_SIGMA = 1e-6
 FREE_SIGMA = 1e3
 WEAK_TURN_RAD = 0.1
+GUESSED_LOG_SCALE = 1.0
+"""Of a part whose size only positions tell: a factor of e about what it was when they came. By
+those that are metres off, one that hardly moved would become any size."""
 DISAGREES = 4.0
 """Root mean square of an edge's seven weighted residuals above which it disagrees."""
 MAX_ITERATIONS = 60
@@ -81,6 +84,8 @@ class PoseGraph:
         self.anchors: dict[int, Anchor] = {}
         self.held_turn_rad, self.held_log_scale = WEAK_TURN_RAD, FREE_SIGMA
         self.restored: set[int] = set()
+        self.sizes: dict[int, tuple[float, float]] = {}
+        """By node, its scale as far as it is known, and the standard deviation of the logarithm."""
 
     @property
     def loops(self) -> list[Edge]:
@@ -108,6 +113,7 @@ class PoseGraph:
             self.add_edge(_joined(before[0], after[0]))
         del self.nodes[id]
         self.anchors.pop(id, None)
+        self.sizes.pop(id, None)
 
     def contract(self, otherwise: Edge) -> None:
         """Give node `b` what is known of how `a` lies to the rest, where it has no edge of its
@@ -214,9 +220,9 @@ class PoseGraph:
                 loop_rows[row] = edge.key
         for node, anchor in self.anchors.items():
             graph.add(self._anchor_factor(node, anchor))
-        for node, sigmas in self._held().items():
+        for node, (place, sigmas) in self._held().items():
             noise = gtsam.noiseModel.Diagonal.Sigmas(sigmas)
-            graph.add(gtsam.PriorFactorSimilarity3(node, _similarity(self.nodes[node]), noise))
+            graph.add(gtsam.PriorFactorSimilarity3(node, _similarity(place), noise))
         return graph, loop_rows
 
     def _anchor_factor(self, id: int, anchor: Anchor) -> gtsam.PriorFactorSimilarity3:
@@ -229,23 +235,28 @@ class PoseGraph:
         place = replace(node, translation=anchor.position)
         return gtsam.PriorFactorSimilarity3(id, _similarity(place), noise)
 
-    def _held(self) -> dict[int, Float64[np.ndarray, "7"]]:
-        """The oldest node of each part, and how firmly it is held.
+    def _held(self) -> dict[int, tuple[Sim3, Float64[np.ndarray, "7"]]]:
+        """The oldest node of each part, where it is held, and how firmly.
 
-        Anchors hold their part; its turn stays weakly held, as those on one line leave it open.
+        Anchors hold their part; its turn stays weakly held, as those on one line leave it open, and
+        so does its size, which those in one place do not tell.
         """
         oldest: dict[int, int] = {}
         anchored: dict[int, int] = {}
         for node, part in self.parts().items():
             oldest[part] = min(node, oldest.get(part, node))
             anchored[part] = anchored.get(part, 0) + (node in self.anchors)
-        known = np.repeat([self.held_turn_rad, FREE_SIGMA, self.held_log_scale], [3, 3, 1])
-        guessed = np.repeat([WEAK_TURN_RAD, FREE_SIGMA, FREE_SIGMA], [3, 3, 1])
-        firm = np.full(7, GAUGE_SIGMA)
-        return {
-            node: firm if anchored[part] < 3 else known if node in self.restored else guessed
-            for part, node in oldest.items()
-        }
+        held = {}
+        for part, node in oldest.items():
+            place, sigmas = self.nodes[node], np.full(7, GAUGE_SIGMA)
+            if anchored[part] >= 3 and node in self.restored:
+                sigmas = np.repeat([self.held_turn_rad, FREE_SIGMA, self.held_log_scale], [3, 3, 1])
+            elif anchored[part] >= 3:
+                scale, log_scale = self.sizes.setdefault(node, (place.scale, GUESSED_LOG_SCALE))
+                place = replace(place, scale=scale)
+                sigmas = np.repeat([WEAK_TURN_RAD, FREE_SIGMA, log_scale], [3, 3, 1])
+            held[node] = place, sigmas
+        return held
 
 
 def _combined(a: Anchor, b: Anchor) -> Anchor:

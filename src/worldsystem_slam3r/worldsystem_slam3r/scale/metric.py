@@ -86,6 +86,9 @@ class MetricScale:
         self.enu: EnuFrame | None = None
         self._origin_stays = False
         self.clock_s = 0.0
+        self.size: tuple[float, float] | None = None
+        """What the last fit had of the size by lengths, not places: the logarithm of the factor on
+        the world's, and its standard deviation."""
 
     def observe(self, observation: Telemetry) -> None:
         """Take a measurement; what says nothing of metres is passed by, as what is no number."""
@@ -256,14 +259,15 @@ class MetricScale:
         source = self._positions_from
         positions = self._enough(source, of)
         log_scales = self._log_lengths(of)
-        if math.isfinite(size_sigma):
-            log_scales.append((0.0, size_sigma))
         if source is self._gps and len(self._odometry.hung) >= LEAST_SAMPLES:
             path = self._enough(self._odometry, of)
             own = Measured(positions=path, up=up, up_rad=up_rad, nod=nod)
             phone = fit_metric(own)
             if phone is not None:
                 log_scales.append((math.log(phone.map_from_scene.scale), phone.scale_sigma))
+        self.size = _together(log_scales)
+        if math.isfinite(size_sigma):
+            log_scales.append((0.0, size_sigma))
         measured = Measured(
             positions=positions,
             heights=_heights(self._pressure.placed(HeightSample, of)),
@@ -313,6 +317,14 @@ class MetricScale:
         return found
 
 
+def _together(log_scales: list[tuple[float, float]]) -> tuple[float, float] | None:
+    """All of them as one, each weighed by its standard deviation; None where there are none."""
+    total = sum(sigma**-2 for _, sigma in log_scales)
+    if not total:
+        return None
+    return sum(value * sigma**-2 for value, sigma in log_scales) / total, total**-0.5
+
+
 def _positions(found: list[tuple[Hung, Sim3]]) -> Positions:
     if not found:
         return Positions.none()
@@ -344,8 +356,10 @@ def _turned(hung: Hung, world: Sim3) -> np.ndarray:
 
 
 def _inflation(stamps_ns: list[int]) -> float:
-    """How much more a single error weighs because its neighbours share it."""
+    """How much more a single error weighs because its neighbours share it. Times in which nothing
+    was measured do not set those apart that were measured together."""
     if len(stamps_ns) < 2:
         return 1.0
-    span_s = (max(stamps_ns) - min(stamps_ns)) / 1e9
+    gaps_s = np.diff(np.sort(stamps_ns)) / 1e9
+    span_s = float(np.minimum(gaps_s, CORRELATED_S).sum())
     return max(1.0, CORRELATED_S * len(stamps_ns) / max(span_s, CORRELATED_S))

@@ -212,6 +212,7 @@ class MetricRoot:
         self._up_rad = max(UP_KNOWN_RAD, fit.tilt_sigma_rad)
         self._atlas.transform(fit.map_from_scene)
         self._atlas.graph.anchors = {}  # they lie in the old axes
+        self._atlas.graph.sizes = {}  # and these are in the old unit
         if self._metric.axes and fit.heading_sigma_rad < HEADING_KNOWN_RAD:
             self._atlas.axes = self._metric.axes
             if self._atlas.axes == ENU:
@@ -225,9 +226,19 @@ class MetricRoot:
                 for key, anchor in self._metric.anchors().items()
                 if key in self._atlas.graph.nodes
             }
+            self._atlas.graph.sizes |= self._known_sizes()
             self._atlas.optimise()
         self._drift_left = self._metric.drift_sigmas()
         return self._atlas.changed()
+
+    def _known_sizes(self) -> dict[int, tuple[float, float]]:
+        """Of the part that was fitted, by what tells lengths: positions alone would undo it."""
+        if self._metric.size is None:
+            return {}
+        log_scale, sigma = self._metric.size
+        nodes, part = self._atlas.graph.nodes, self._measured_part()
+        of = nodes.keys() if part is None else part
+        return {key: (math.exp(log_scale) * nodes[key].scale, sigma) for key in of}
 
     def _tell(self, fit: MetricFit) -> None:
         """Keep the fit as from the scene as it was born, whatever the world is now."""

@@ -86,7 +86,7 @@ class Slam3rBackend:
         self._waiting.append(self._intake.picture(frame))
         self._maker.counts.fed += 1
         if self._intake.view_changed:
-            self._tracker.judge.focal.forget()
+            self._tracker.judge.forget_focal()
         following = self._tracker.state is TrackingState.TRACKED
         if following and len(self._waiting) < self._config.register_together:
             return []

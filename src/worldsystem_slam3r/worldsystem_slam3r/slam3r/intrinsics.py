@@ -54,15 +54,16 @@ class FocalEstimate:
         if low <= focal_px <= high:
             self._told.append(focal_px)
 
-    def add_start(self, focals_px: Sequence[float]) -> None:
-        """Take those of a scene's start; where they tell of another lens they count alone."""
+    def with_start(self, focals_px: Sequence[float]) -> FocalEstimate:
+        """This one, with those of a scene's start; where they tell of another lens, one of that."""
         start = FocalEstimate(self._picture_px)
         for focal_px in focals_px:
             start.add(focal_px)
         before, now = self.camera, start.camera
         if before and now and abs(now.fx / before.fx - 1.0) > _OTHER_LENS:
-            self.forget()
+            return start
         self._told.extend(start._told)
+        return self
 
     def forget(self) -> None:
         """The camera has changed."""

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 
 import numpy as np
 
@@ -28,15 +28,24 @@ class Judge:
     def __init__(self, config: Slam3rConfig, picture_px: int) -> None:
         self._config = config
         self.focal = FocalEstimate(picture_px)
+        self._focal_in: dict[int, FocalEstimate] = {}  # by scene; those of one lens share one
 
     def learn_focal(self, shot: Shot) -> None:
         """Take the focal length that a shot's own points tell, if nobody else does."""
         for focal_px in _own_focals_px([shot]):
             self.focal.add(focal_px)
 
-    def learn_start(self, keys: Sequence[Shot]) -> None:
-        """As `learn_focal`, of a scene's start: the cut before it may be one to another lens."""
-        self.focal.add_start(_own_focals_px(keys))
+    def learn_start(self, keys: Sequence[Shot], scenes: Container[int]) -> None:
+        """As `learn_focal`, of a scene's start: the cut before it may be one to another lens. The
+        other `scenes` that can be found again keep theirs."""
+        self.focal = self.focal.with_start(_own_focals_px(keys))
+        self._focal_in = {k: focal for k, focal in self._focal_in.items() if k in scenes}
+        self._focal_in[keys[0].view.segment] = self.focal
+
+    def forget_focal(self) -> None:
+        """Pictures show another angle: of no scene is the focal length known any more."""
+        self.focal.forget()
+        self._focal_in.clear()
 
     def believes(
         self, shot: Shot, *, after: Placement | None = None, recognising: bool = False
@@ -47,7 +56,8 @@ class Judge:
         recognised must fit better than one that is followed.
         """
         assert shot.sample is not None
-        shot.camera = shot.picture.camera or self.focal.camera
+        focal = self._focal_in.get(shot.view.segment, self.focal)  # through which it was filmed
+        shot.camera = shot.picture.camera or focal.camera
         if shot.camera is None:
             self.learn_focal(shot)
             shot.camera = self.focal.camera
@@ -58,7 +68,10 @@ class Judge:
             return False
         wanted = self._config.inlier_share * (_RECOGNISED if recognising else 1.0)
         fit = min(shot.placement.inlier_share, shot.placement.agreement)
-        return fit >= min(wanted, _MOST_WANTED) and not self._jumps(after, shot.placement)
+        believed = fit >= min(wanted, _MOST_WANTED) and not self._jumps(after, shot.placement)
+        if believed:
+            self.focal = focal
+        return believed
 
     def _jumps(self, before: Placement | None, now: Placement) -> bool:
         """Whether the camera would have moved further than one does between two frames."""

@@ -106,7 +106,7 @@ class SceneTracker:
         self.world_from_scene[self.scene.segment] = place
         ordered = [self._shots[index] for index in sorted(self._shots)]
         read_samples(ordered)
-        self.judge.learn_start(keys)
+        self.judge.learn_start(keys, known)
         placed = [shot for shot in ordered if self.judge.believes(shot)]
         self.scene.forget([shot.view for shot in ordered if shot not in placed])
         self._remember(placed)
