@@ -273,9 +273,15 @@ def test_what_an_edit_list_cut_away_at_the_start_is_decoded_and_not_shown(tmp_pa
     assert [number_in(frame.rgb) for frame in sink.frames] == list(range(4, 12))
     assert [round(frame.stamp_ns * 1e-6) for frame in sink.frames] == [40 * n for n in range(8)]
     assert sink.drops == [(n, OUTSIDE) for n in range(4)]
-    assert len(sink.units) == 12  # a record needs them, too
+    assert sink.units == []  # a record of them would show what is hidden when it is played again
     assert source.facts()["cut away"] == "4 pictures, by its edit list"
     assert source.problem() == ""
+
+
+def test_a_film_from_which_nothing_is_cut_away_passes_its_units_on(tmp_path):
+    sink, source = played(write_video(tmp_path / "whole.mp4", 12))
+    assert "cut away" not in source.facts()
+    assert len(sink.units) == len(sink.frames) == 12
 
 
 @pytest.mark.parametrize("shown", [5, 8])

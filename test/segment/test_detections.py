@@ -46,3 +46,18 @@ def test_a_box_that_its_own_phrase_refuses_hides_none_of_another_phrase() -> Non
     detections = DetectionThread(network, synchronous=True)
     detections.offer(0, np.zeros((60, 80, 3), np.uint8), {"dog": 0.9, "car": 0.3})
     assert [one.label for sighting in detections.take() for one in sighting.found] == ["car"]
+
+
+def test_a_box_that_one_phrase_refuses_is_still_what_another_phrase_finds() -> None:
+    model, tokenizer = tiny_dino()
+    network = GroundingDetector(model, tokenizer, short_edge=64)
+    ids = network._tokens(["dog", "car"])[0][0].tolist()
+    dog, car = (ids.index(tokenizer.convert_tokens_to_ids(word)) for word in ("dog", "car"))
+    logits = torch.full((1, 1, 16), -9.0)
+    logits[0, 0, dog], logits[0, 0, car] = 1.0, 0.0
+    network._run = lambda *_: (logits, torch.tensor([[[0.5, 0.5, 0.4, 0.4]]]))
+    detections = DetectionThread(network, synchronous=True)
+    detections.offer(0, np.zeros((60, 80, 3), np.uint8), {"dog": 0.9, "car": 0.3})
+    ((found,),) = [sighting.found for sighting in detections.take()]
+    assert (found.label, found.score) == ("car", 0.5)
+    assert max(found.scores, key=lambda pair: pair[1])[0] == "car"

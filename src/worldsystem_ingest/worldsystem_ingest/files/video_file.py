@@ -13,11 +13,13 @@ from pathlib import Path
 import av
 
 from worldsystem_core.errors import SourceError
+from worldsystem_core.frames import EncodedFrame
 from worldsystem_ingest.config import IngestConfig
 from worldsystem_ingest.files.delivery import Delivery, Pace, camera_with_focal
 from worldsystem_ingest.files.packets import packet_reader
 from worldsystem_ingest.files.stream_time import StreamTime
 from worldsystem_ingest.files.upright import Upright, upright_camera
+from worldsystem_ingest.passing import PassingSink
 from worldsystem_ingest.sink import Sink, Summary
 
 _log = logging.getLogger(__name__)
@@ -103,6 +105,8 @@ class VideoFile:
         config, quarters = self._config, self._about.quarters
         pace = pace_of(stop) if config.realtime else None
         camera_of = upright_camera(camera_with_focal(config.focal_px), quarters)
+        if self._about.cut_away:
+            sink = _PicturesAlone(sink)
         delivery = Delivery(
             Upright(sink, quarters) if quarters else sink, config.stream, camera_of, pace
         )
@@ -171,6 +175,13 @@ class VideoFile:
         if not failure and reader.last_was_lost:
             failure = "its last picture is cut off"
         return f"video ends early at frame {delivery.next_id}: {failure}" if failure else None
+
+
+class _PicturesAlone(PassingSink):
+    """Passes no coded units on: a record of them cannot say whose pictures are hidden."""
+
+    def encoded(self, unit: EncodedFrame) -> None:
+        """Let it go; its picture is recorded as JPEG, where that is shown."""
 
 
 def pace_of(stop: threading.Event) -> Pace:

@@ -158,16 +158,17 @@ def _kept(
 ) -> list[Found]:
     """Boxes above their phrase's threshold, best first, and of those that overlap the best."""
     sizes = boxes[:, 2:] - boxes[:, :2]
-    best = scores.max(axis=1)
-    sure = best >= np.broadcast_to(least, len(phrases))[scores.argmax(axis=1)]
-    usable = np.flatnonzero((sizes >= 2).all(axis=1) & sure)
+    reached = np.where(scores >= np.broadcast_to(least, len(phrases)), scores, -1.0)
+    best = reached.max(axis=1)
+    usable = np.flatnonzero((sizes >= 2).all(axis=1) & (best >= 0.0))
     rectangles = np.hstack([boxes[:, :2], sizes])[usable].tolist()
     chosen = cv2.dnn.NMSBoxes(rectangles, best[usable].tolist(), 0.0, OVERLAP)
     found: list[Found] = []
     for query in usable[np.asarray(chosen, dtype=np.int64)]:
         x0, y0, x1, y1 = boxes[query].tolist()
-        label = phrases[int(scores[query].argmax())]
-        pairs = zip(phrases, scores[query].tolist(), strict=True)
+        label = phrases[int(reached[query].argmax())]
+        own = np.where(scores[query] > best[query], 0.0, scores[query])  # refused: no vote for it
+        pairs = zip(phrases, own.tolist(), strict=True)
         found.append(Found((x0, y0, x1, y1), label, float(best[query]), tuple(pairs)))
     return found
 
