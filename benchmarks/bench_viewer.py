@@ -81,7 +81,8 @@ def main() -> None:
     for part in parts:
         PARTS[part](bench, moments)
     if sys.argv[1:]:
-        given = f'make bench NAME=viewer ARGS="{" ".join(parts)}"'
+        length = f"SOAK_MIN={SOAK_MIN:g} " if "soak" in parts else ""
+        given = f'{length}make bench NAME=viewer ARGS="{" ".join(parts)}"'
         os.environ.setdefault("BENCH_COMMAND", given)
     bench.write()
 

@@ -132,4 +132,4 @@ def orbit_fps(page: Any, seconds: float) -> float:
 def heap_mb(page: Any) -> float:
     """What the page's JavaScript holds after a collection."""
     page.evaluate("window.gc && (gc(), gc())")
-    return float(page.evaluate("performance.memory.usedJSHeapSize")) / 2**20
+    return float(page.evaluate("performance.memory.usedJSHeapSize")) / 1e6

@@ -77,7 +77,7 @@ def _line(pid: int) -> bytes:
 
 def _resident_mb(pid: int) -> float:
     fields = _read(pid, "statm").split()
-    return int(fields[1]) * _PAGE_BYTES / 2**20 if fields else 0.0
+    return int(fields[1]) * _PAGE_BYTES / 1e6 if fields else 0.0
 
 
 def _read(pid: int, name: str) -> bytes:

@@ -266,6 +266,6 @@ def test_drones_on_one_machine_are_told_of_every_port_that_two_would_want() -> N
     for stage in graph.STAGES:
         for setting in settings_of(resolve_name(stage.settings)):
             is_off = setting.name.startswith(("rerun", "frames"))  # of a node by hand
-            if setting.name.endswith("port") and not is_off:
+            if re.search(r"(^|_)port$", setting.name) and not is_off:
                 assert f"`{stage.name}.{setting.name}`" in told
     assert "--namespace" in told

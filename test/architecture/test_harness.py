@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -58,3 +59,33 @@ def test_parts_measured_at_one_commit_say_nothing_of_it(monkeypatch: pytest.Monk
     found = measured({"b": 3.0}, "aaaa", parts=True)
     assert list(found) == ["room.a", "room.b"]
     assert "of" not in found["room.a"]
+
+
+def test_a_soak_of_the_page_says_its_length_and_counts_in_megabytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import bench_viewer
+    import viewer_in_browser
+    import viewer_soak
+
+    class Page:
+        def evaluate(self, _: str) -> float:
+            return 3e6
+
+    assert viewer_in_browser.heap_mb(Page()) == 3.0
+    monkeypatch.setattr(viewer_soak, "_read", lambda pid, name: b"9 1000 0")
+    monkeypatch.setattr(viewer_soak, "_PAGE_BYTES", 4000)
+    assert viewer_soak._resident_mb(1) == 4.0
+
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("BENCH_")}
+    monkeypatch.setattr(os, "environ", kept)
+    monkeypatch.setattr(sys, "argv", ["bench_viewer.py", "soak"])
+    monkeypatch.setattr(bench_viewer, "SOAK_MIN", 30.0)
+    monkeypatch.setattr(bench_viewer, "share_interpreter", lambda: None)
+    monkeypatch.setattr(bench_viewer, "precompile", lambda: None)
+    monkeypatch.setattr(bench_viewer, "film", lambda *_, **__: iter(()))
+    monkeypatch.setattr(bench_viewer.gc, "freeze", lambda: None)
+    monkeypatch.setitem(bench_viewer.PARTS, "soak", lambda bench, moments: None)
+    bench_viewer.main()
+    content = json.loads((tmp_path / "viewer_soak.json").read_text())
+    assert content["command"].startswith('SOAK_MIN=30 make bench NAME=viewer ARGS="soak"')

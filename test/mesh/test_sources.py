@@ -15,6 +15,7 @@ from worldsystem_core.frames import Camera
 from worldsystem_core.geometry.pinhole import pointmap_from_depth
 from worldsystem_mesh.config import MeshConfig
 from worldsystem_mesh.sources import (
+    NotAligned,
     NotAPinhole,
     PointCloud,
     fitted_camera,
@@ -182,3 +183,16 @@ def test_a_single_point_is_a_cloud_too():
     point = PointCloud(place, np.zeros((1, 3), np.uint8), np.zeros(3))
     (frame,) = keyframes_from_cloud(0, point)
     assert np.isfinite(frame.pointmap[..., 2]).sum() == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"), [("rgb", (96, 128, 3)), ("rgb", (48, 64, 4)), ("confidence", (96, 128))]
+)
+def test_a_keyframe_whose_arrays_are_not_of_one_size_is_refused(make_mesher, name, shape):
+    rgb = np.zeros((48, 64, 3), np.uint8)
+    made = keyframe_from_depth(7, wavy_depth(), rgb, CAMERA, np.eye(4))
+    odd = replace(made, **{name: np.ones(shape, getattr(made, name).dtype)})
+    mesher = make_mesher()
+    with pytest.raises(NotAligned, match=f"keyframe 7: {name} is"):
+        mesher.integrate(odd)
+    assert not mesher.stats()["keyframes"]

@@ -24,6 +24,10 @@ class BackendError(WorldSystemError):
     """A back-end is unknown, or cannot run on this machine."""
 
 
+class NotAPicture(WorldSystemError, ValueError):
+    """An array is not a picture as frames hold them."""
+
+
 class ShapeChanged(BackendError):
     """A frame has another shape or camera than before; a back-end that began anew takes it."""
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Float64, UInt8
 
+from worldsystem_core.errors import NotAPicture
+
 
 @dataclass(frozen=True, kw_only=True)
 class Camera:
@@ -116,6 +118,12 @@ class Frame:
     stream: str = "camera"
 
     def __post_init__(self) -> None:
+        shape = self.rgb.shape
+        if len(shape) != 3 or shape[2] != 3 or self.rgb.dtype != np.uint8:
+            raise NotAPicture(
+                f"frame {self.id}: rgb is {self.rgb.dtype} of shape {shape}; give it as uint8 "
+                "(height, width, 3), red first"
+            )
         self.rgb.flags.writeable = False
 
     @property

@@ -32,6 +32,10 @@ class NotAPinhole(WorldSystemError):
     """A point map does not project to its own pixels through any pinhole camera."""
 
 
+class NotAligned(WorldSystemError):
+    """The arrays of a keyframe are not of one size."""
+
+
 @dataclass(frozen=True)
 class FittedCamera:
     """A pinhole camera for a point map, and how far points miss their pixels (90th percentile)."""
@@ -67,8 +71,10 @@ def with_fitting_camera(keyframe: Keyframe) -> Keyframe:
 
     The one it has is kept when the points land within `TOLERATED_RESIDUAL_PX` of their pixels. Else
     a camera is fitted, and where even that one misses by more, as with a fisheye's points, they are
-    drawn anew into its image, nearest first. Raises `NotAPinhole` when no camera can be fitted.
+    drawn anew into its image, nearest first. Raises `NotAPinhole` when no camera can be fitted, and
+    `NotAligned` for arrays that are not of one size.
     """
+    _check_alignment(keyframe)
     residual = _residual_px(keyframe.pointmap, keyframe.camera)
     if residual <= TOLERATED_RESIDUAL_PX:
         return keyframe
@@ -145,6 +151,19 @@ def _robust_line(
         miss = np.abs(slope * x + offset - y)
         kept = miss <= max(float(np.percentile(miss, 90.0)), 1e-9)
     return (float(slope), float(offset)), miss
+
+
+def _check_alignment(keyframe: Keyframe) -> None:
+    """Raise `NotAligned` where a pixel has not one point, one confidence and one colour."""
+    size = keyframe.pointmap.shape[:2]
+    wanted = {"pointmap": (*size, 3), "confidence": size, "rgb": (*size, 3)}
+    for name, shape in wanted.items():
+        given = getattr(keyframe, name).shape
+        if given != shape:
+            raise NotAligned(
+                f"keyframe {keyframe.id}: {name} is {given}, where its points ask for {shape}; "
+                "resize the picture to the depth's size, with three channels"
+            )
 
 
 def _residual_px(pointmap: Float32[np.ndarray, "h w 3"], camera: Camera) -> float:
