@@ -237,3 +237,16 @@ def test_a_page_whose_address_is_none_is_refused_as_a_foreign_one(path, headers)
         request = urllib.request.Request(url, headers={**upgrade, **headers})
         with pytest.raises(urllib.error.HTTPError, match="403"):
             urllib.request.urlopen(request, timeout=5)
+
+
+@pytest.mark.parametrize("path", [*PATHS, "/whip"])
+def test_a_site_that_leads_its_own_name_to_this_machine_sends_and_takes_nothing(path):
+    led = {"Host": "page.example:5001", "Origin": "http://page.example"}
+    kind = {"Content-Type": "application/sdp", "Upgrade": "websocket"}
+    with serving() as server:
+        url = f"http://127.0.0.1:{server.port}{path}"
+        body = b"v=0\n" if path == "/whip" else None
+        with pytest.raises(urllib.error.HTTPError, match="403"):
+            urllib.request.urlopen(
+                urllib.request.Request(url, body, headers={**led, **kind}), timeout=5
+            )

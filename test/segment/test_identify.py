@@ -271,3 +271,14 @@ def test_an_answer_that_is_on_its_way_while_its_object_joins_another_is_shown_on
         assert [o.identity for o in segmenter._identified(things).objects] == ["a fridge"]
     finally:
         asking.close()
+
+
+def test_what_a_service_failed_with_is_told_without_its_key_or_password() -> None:
+    told = []
+    with serving((503, b"", 0)) as server:
+        for url in (f"{server.url}?key=hunter2", "http://me:hunter2@127.0.0.1/v1"):
+            with pytest.raises(IdentifyError) as caught:
+                ask(Service(url=url, timeout_s=2.0), JPEG, "box")
+            told.append(str(caught.value))
+    assert "answered 503" in told[0]
+    assert all("***" in text and "hunter2" not in text for text in told)

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
 import threading
 import time
 from pathlib import Path
@@ -16,12 +18,15 @@ from worldsystem_core.frames import Camera
 from worldsystem_core.geometry.pinhole import pointmap_from_depth
 from worldsystem_core.reconstruction import Keyframe
 from worldsystem_slam3r.graph.atlas import Atlas
+from worldsystem_slam3r.maps import keyframe_file
 from worldsystem_slam3r.maps.autosave import MapSaver
 from worldsystem_slam3r.maps.content import MapContent
 from worldsystem_slam3r.maps.dense_memory import DenseMemory
 from worldsystem_slam3r.maps.folder import (
     KEYFRAMES,
     MANIFEST,
+    FileEntry,
+    _checksum,
     is_map,
     read_file,
     read_manifest,
@@ -269,3 +274,25 @@ def test_objects_saved_first_into_the_folder_are_neither_refused_nor_swept(tmp_p
         write_map(tmp_path, {}, [(f"graph-{stamp}.npz", lambda: b"graph")], saved_ns=stamp)
     left = {path.name for path in tmp_path.iterdir() if path.is_file()}
     assert left == {"objects.npz", ".objects.npz.new", "graph-2.npz", "map.json"}
+
+
+def test_a_map_of_a_stranger_takes_no_memory_and_ends_in_no_traceback(tmp_path, monkeypatch):
+    folder = tmp_path / "map"
+    write_map(folder, {}, two_files(b"graph"), saved_ns=1)
+    (folder / "endless").symlink_to(os.devnull)  # /dev/zero would be read for ever without this
+    with pytest.raises(MapError, match="endless is damaged: it is no file"):
+        read_file(folder, FileEntry.of("endless", b""))
+    (folder / MANIFEST).write_text("[]")
+    with pytest.raises(MapError, match="damaged"):
+        read_manifest(folder)
+    body = {"format": "worldsystem-map", "version": 1, "files": [1]}
+    (folder / MANIFEST).write_text(json.dumps(body | {"checksum": _checksum(body)}))
+    with pytest.raises(MapError, match="damaged"):
+        read_manifest(folder)
+    plain = io.BytesIO()
+    np.save(plain, np.zeros(3))
+    with pytest.raises(MapError, match="keyframe 7"):
+        decode_dense(plain.getvalue(), "keyframe 7")
+    monkeypatch.setattr(keyframe_file, "_MOST_BYTES", 1000)
+    with pytest.raises(MapError, match="unpacked it would have"):
+        decode_dense(encode_dense(DensePart.of(keyframe(1))), "keyframe 7")

@@ -13,6 +13,7 @@ import msgpack
 import numpy as np
 import pytest
 from splat_scenes import CAMERA, rounds, wall_seen_from
+from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
 from worldsystem_core.errors import ConfigError, PortInUse
@@ -249,3 +250,12 @@ def test_a_taken_port_of_frames_is_named():
 
 def test_a_frame_has_no_more_gaussians_than_are_asked_for():
     assert 0 < len(frame_server.frame_gaussians(wall_seen_from([0, 0, 0], 0), 70)) <= 70
+
+
+def test_another_sites_page_is_shown_no_frames(frames):
+    url = f"ws://127.0.0.1:{frames.port}"
+    with pytest.raises(InvalidStatus, match="403"):
+        connect(url, origin="https://example.org", proxy=None).__enter__()
+    with connect(url, origin="http://127.0.0.1:3000", proxy=None) as client:
+        frames.put(wall_seen_from([0, 0, 0], 0))
+        assert msgpack.unpackb(client.recv(timeout=10.0))["type"] == "gaussians"

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import http.client
 import json
 import ssl
 import subprocess
@@ -234,3 +235,31 @@ def test_points_take_turns_with_pictures_that_would_fill_the_whole_share(started
     page.read_until(has_points_beside_a_newer_picture)
     assert page.counts[ImageUpdate] >= 1
     page.close()
+
+
+def answer_to(port: int, path: str, **headers: str) -> int:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    try:
+        connection.request("GET", path, headers={**UPGRADE, **headers})
+        return connection.getresponse().status
+    finally:
+        connection.close()
+
+
+@pytest.mark.parametrize("path", ["/ws", "/ws/splats"])
+def test_a_site_that_leads_its_own_name_to_this_machine_sees_nothing(started, tmp_path, path):
+    tokens = tmp_path / "tokens.json"
+    tokens.write_text(json.dumps({"viewer": "secret"}))
+    port, guarded = started().port, started(token_file=str(tokens)).port
+
+    def asked(to: int, name: str, what: str = path, **headers: str) -> int:
+        return answer_to(to, what, Host=f"{name}:80", Origin=f"http://{name}:80", **headers)
+
+    assert asked(port, "page.example") == 403
+    assert answer_to(port, "/access", Host="page.example:80") == 403, "why, asks the page itself"
+    assert answer_to(port, "/access", Host="drone-box:80") == 204
+    assert asked(port, "127.0.0.1.page.example") == 403
+    assert asked(port, "page.example", **{"X-Forwarded-For": "203.0.113.7"}) == 101
+    assert asked(guarded, "page.example", f"{path}?token=secret") == 101
+    for name in ("127.0.0.1", "[::1]", "localhost", "drone-box", "drone-box.local"):
+        assert asked(port, name) == 101, name

@@ -7,6 +7,7 @@ import hmac
 import ipaddress
 import json
 import logging
+import socket
 import ssl
 from pathlib import Path
 from typing import Protocol
@@ -18,6 +19,9 @@ from worldsystem_core.errors import ConfigError
 
 _log = logging.getLogger(__name__)
 _ALL_OTHERS = "*"
+_OF_PROXIES = ("Forwarded", "X-Forwarded-For")
+_WITHIN = (".local", ".localhost", ".lan", ".internal", ".home.arpa")
+"""Ends of names that nobody outside this network can have."""
 
 
 class ServerSettings(Protocol):
@@ -41,6 +45,7 @@ class Access:
     """
 
     def __init__(self, config: ServerSettings) -> None:
+        self._host = config.host
         self._tokens = _read_tokens(config.token_file)
         if not self._tokens and not only_this_machine(config.host):
             _log.warning(
@@ -62,6 +67,20 @@ class Access:
     def allows_any(self, request: web.Request) -> bool:
         """Whether whoever sent `request` may use any stream, and so may see how the server is."""
         return not self._tokens or self.knows(_given(request))
+
+    def is_misled(self, request: web.Request, *, by_page: bool = False) -> bool:
+        """Whether a page may come from anywhere, though it is of no other site by its origin: it
+        asks by a name that anybody may lead here. `by_page`: it is a page that asks, for sure.
+
+        Nobody else has a token or the certificate; and no page can open a WebSocket in the name of
+        somebody, as proxies do.
+        """
+        headers = request.headers
+        if self._tokens or request.secure or not (by_page or "Origin" in headers):
+            return False
+        if request.method == "GET" and any(name in headers for name in _OF_PROXIES):
+            return False
+        return can_be_led_here(request.host, self._host)
 
     def knows(self, given: str) -> bool:
         """Whether `given` is the token of any stream."""
@@ -98,13 +117,33 @@ def from_foreign_page(request: web.Request) -> bool:
 
     An origin, or a host, that is no address is foreign, too.
     """
-    origin = request.headers.get("Origin")
+    return is_foreign(request.headers.get("Origin", ""), request.host)
+
+
+def is_foreign(origin: str, host: str) -> bool:
+    """The same of the two headers; without an origin it is no page."""
     if not origin:
         return False
     try:
-        return urlsplit(origin).hostname != urlsplit(f"//{request.host}").hostname
+        return urlsplit(origin).hostname != urlsplit(f"//{host}").hostname
     except ValueError:
         return True
+
+
+def can_be_led_here(host: str, own: str) -> bool:
+    """Whether a `Host` is a name that anybody may lead to this machine (DNS rebinding): no address,
+    not this machine's, not `own`, and none that means something within this network alone."""
+    try:
+        name = (urlsplit(f"//{host}").hostname or "").rstrip(".")
+    except ValueError:
+        return True
+    if name in (own.lower(), socket.gethostname().lower()) or name.endswith(_WITHIN):
+        return False
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return "." in name
+    return False
 
 
 def _tls_fault(error: ssl.SSLError) -> str:

@@ -25,6 +25,10 @@ from worldsystem_viewer.world import Cursor, World
 
 log = logging.getLogger(__name__)
 _WRITE_BUFFER_BYTES = 256 * 1024
+_MISLED = (
+    "anybody could lead this name to this machine: open the page by the machine's address, or "
+    "set viewer.token_file"
+)
 _NAME = "viewer"  # of the page in a file of tokens
 
 
@@ -69,6 +73,8 @@ class PageClients:
 
     async def access(self, request: web.Request) -> web.StreamResponse:
         """Says whether a page would be let in: a browser hides why a WebSocket was refused."""
+        if self._access.is_misled(request, by_page=True):
+            raise web.HTTPForbidden(text=_MISLED)
         self.check(request)
         return web.Response(status=204)
 
@@ -136,6 +142,8 @@ class PageClients:
         """Raise an HTTP error for whoever may not connect, however many do."""
         if not any_origin and not same_origin(request):
             raise web.HTTPForbidden(text="another site's page may not connect")
+        if not any_origin and self._access.is_misled(request):
+            raise web.HTTPForbidden(text=_MISLED)
         if not self._access.allows(request, _NAME):
             raise web.HTTPUnauthorized(
                 text="this page needs its token: open it with ?token=TOKEN",

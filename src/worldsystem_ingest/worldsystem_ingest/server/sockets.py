@@ -41,7 +41,7 @@ class Sockets:
     def stream_of(self, request: web.Request) -> VideoStream:
         """The stream that `request` asks for; raises the HTTP error that tells why it may not."""
         name = request.query.get("stream", self._config.stream)
-        if from_foreign_page(request):
+        if from_foreign_page(request) or self._access.is_misled(request):
             raise refusal(web.HTTPForbidden, "pages of other sites may not connect to this server")
         if not self._access.allows(request, name):
             raise refusal(web.HTTPUnauthorized, f"stream {name!r:.50} needs its token")

@@ -137,7 +137,7 @@ class WhipEndpoint:
         return session
 
     def _admit(self, request: web.Request, name: str) -> None:
-        if from_foreign_page(request):
+        if from_foreign_page(request) or self._access.is_misled(request):
             raise _refused(web.HTTPForbidden, "pages of other sites may not send video here")
         if not self._access.allows(request, name):
             error = _refused(web.HTTPUnauthorized, f"stream {name!r:.50} needs a valid token")

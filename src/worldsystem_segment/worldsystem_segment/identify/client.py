@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from worldsystem_core.access import only_this_machine
+from worldsystem_core.shown_url import without_secrets
 
 MAX_ANSWER_BYTES = 1_000_000
 MAX_ANSWER_CHARACTERS = 2000
@@ -49,7 +50,7 @@ def ask(service: Service, jpeg: bytes, label: str, question: str = "") -> str:
     try:
         request = make(service, jpeg, label, question)
     except ValueError as error:
-        raise IdentifyError(f"{service.url} cannot be reached: {error}", again=False) from error
+        raise _unreachable(service, error, again=False) from error
     if service.key:
         request.add_unredirected_header("Authorization", f"Bearer {service.key}")
     try:
@@ -57,14 +58,22 @@ def ask(service: Service, jpeg: bytes, label: str, question: str = "") -> str:
     except urllib.error.HTTPError as error:
         again = error.code in (408, 425, 429) or error.code >= 500
         raise IdentifyError(
-            f"{service.url} answered {error.code} {error.reason}", again=again
+            f"{without_secrets(service.url)} answered {error.code} {error.reason}", again=again
         ) from error
     except (http.client.HTTPException, OSError, ValueError, OverflowError) as error:
-        reason = getattr(error, "reason", None) or str(error) or type(error).__name__
-        raise IdentifyError(f"{service.url} cannot be reached: {reason}", again=True) from error
+        raise _unreachable(service, error, again=True) from error
     if len(body) > MAX_ANSWER_BYTES:
         raise IdentifyError(f"the answer is longer than {MAX_ANSWER_BYTES} bytes", again=False)
     return _text_of(body, service.style)
+
+
+def _unreachable(service: Service, error: Exception, *, again: bool) -> IdentifyError:
+    """What libraries say may quote the address: of one with a secret only the system's words are
+    told."""
+    shown, reason = without_secrets(service.url), getattr(error, "reason", None) or error
+    quotes = shown != service.url and not isinstance(reason, OSError)
+    words = "" if quotes else str(reason)
+    return IdentifyError(f"{shown} cannot be reached: {words or type(error).__name__}", again=again)
 
 
 def _answer_to(request: urllib.request.Request, timeout_s: float) -> bytes:

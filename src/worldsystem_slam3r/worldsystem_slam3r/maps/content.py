@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import io
 import logging
-import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -29,6 +28,7 @@ from worldsystem_slam3r.maps.folder import (
     write_map,
 )
 from worldsystem_slam3r.maps.keyframe_file import (
+    arrays_of,
     decode_dense,
     decode_station,
     encode_station,
@@ -156,10 +156,10 @@ class SavedMap:
         if len(names) != 1:
             raise MapError(f"{folder} names {len(names)} graphs instead of one; map the place anew")
         data = read_file(folder, self.manifest.files[names[0]])
+        arrays = arrays_of(data, str(folder / names[0]))
         try:
-            with np.load(io.BytesIO(data), allow_pickle=False) as archive:
-                self.nodes, self.edges = archive["nodes"], archive["edges"]
-        except (KeyError, ValueError, OSError, zipfile.BadZipFile) as error:
+            self.nodes, self.edges = arrays["nodes"], arrays["edges"]
+        except KeyError as error:
             raise MapError(f"{folder / names[0]} cannot be read ({error})") from error
 
     @property

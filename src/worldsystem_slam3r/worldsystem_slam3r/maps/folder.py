@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import stat
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -91,7 +92,7 @@ def read_manifest(folder: Path) -> Manifest:
         body = json.loads(path.read_text(encoding="utf-8"))
         claimed = body.pop("checksum")
         kind, version = body.pop("format"), body.pop("version")
-    except (ValueError, KeyError, AttributeError, OSError) as error:
+    except (ValueError, LookupError, AttributeError, TypeError, RecursionError, OSError) as error:
         raise _damaged(path, f"it is no JSON of a map ({error})") from error
     if kind != FORMAT:
         raise MapError(f"{path} is '{kind}', not '{FORMAT}'; name the folder of a map")
@@ -102,11 +103,14 @@ def read_manifest(folder: Path) -> Manifest:
         )
     if claimed != _checksum({"format": kind, "version": version, **body}):
         raise _damaged(path, "its checksum does not fit its text")
-    files = {
-        name: FileEntry(name, int(entry["bytes"]), str(entry["sha256"]))
-        for name, entry in body.pop("files").items()
-    }
-    return Manifest(int(body.pop("generation")), int(body.pop("saved_ns")), body, files)
+    try:
+        files = {
+            name: FileEntry(name, int(entry["bytes"]), str(entry["sha256"]))
+            for name, entry in body.pop("files").items()
+        }
+        return Manifest(int(body.pop("generation")), int(body.pop("saved_ns")), body, files)
+    except (ValueError, LookupError, AttributeError, TypeError, OverflowError) as error:
+        raise _damaged(path, f"it does not say what a map's says ({error!r})") from error
 
 
 def generation_of(folder: Path) -> int:
@@ -123,11 +127,14 @@ def read_file(folder: Path, entry: FileEntry) -> bytes:
     if Path(entry.name).is_absolute() or ".." in Path(entry.name).parts:
         raise _damaged(folder / MANIFEST, f"it names a file outside the map, {entry.name}")
     try:
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):  # a device, or a pipe, may never end
+            raise _damaged(path, "it is no file")
+        if found.st_size != entry.size:
+            raise _damaged(path, f"it has {found.st_size} bytes instead of {entry.size}")
         data = path.read_bytes()
     except OSError as error:
         raise _damaged(path, f"it cannot be read ({error})") from error
-    if len(data) != entry.size:
-        raise _damaged(path, f"it has {len(data)} bytes instead of {entry.size}")
     if hashlib.sha256(data).hexdigest() != entry.sha256:
         raise _damaged(path, "its content does not fit its checksum")
     return data

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import zipfile
+import zlib
 from dataclasses import dataclass
 
 import cv2
@@ -25,6 +26,8 @@ from worldsystem_slam3r.graph.verify import Station
 _JPEG_QUALITY = 92
 _PNG_FAST = [cv2.IMWRITE_PNG_COMPRESSION, 1]
 _LEVELS = 65534
+_MOST_BYTES = 2**30
+"""Of one file's arrays, unpacked: what is more comes from somebody who wants to fill memory."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,7 +86,7 @@ def encode_dense(dense: DensePart) -> bytes:
 
 def decode_dense(data: bytes, where: str) -> DensePart:
     """Undo `encode_dense`; bytes that are not such a part are a `MapError` naming `where`."""
-    arrays = _arrays(data, where)
+    arrays = arrays_of(data, where)
     try:
         fx, fy, cx, cy = arrays["camera"].tolist()
         width, height = arrays["size"].tolist()
@@ -119,7 +122,7 @@ def encode_station(station: Station) -> bytes:
 
 def decode_station(data: bytes, id: int, where: str) -> Station:
     """Undo `encode_station` for keyframe `id`."""
-    arrays = _arrays(data, where)
+    arrays = arrays_of(data, where)
     try:
         fx, fy, cx, cy = arrays["camera"].tolist()
         width, height = arrays["size"].tolist()
@@ -145,11 +148,25 @@ def _log_codes(
     return codes.clip(0, 65535).astype(np.uint16), lowest, step
 
 
-def _arrays(data: bytes, where: str) -> dict[str, np.ndarray]:
+def arrays_of(data: bytes, where: str) -> dict[str, np.ndarray]:
+    """The arrays of an archive of a map; what is none, or too large, is a `MapError`."""
     try:
+        with zipfile.ZipFile(io.BytesIO(data)) as packed:
+            size = sum(each.file_size for each in packed.infolist())
+        if size > _MOST_BYTES:
+            raise MapError(f"{where} is no file of a map: unpacked it would have {size} bytes")
         with np.load(io.BytesIO(data), allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
-    except (ValueError, OSError, zipfile.BadZipFile, EOFError) as error:
+    except (
+        ValueError,
+        TypeError,
+        OSError,
+        EOFError,
+        MemoryError,  # a claimed size
+        RuntimeError,  # an archive with a password, or packed in another way
+        zipfile.BadZipFile,
+        zlib.error,
+    ) as error:
         raise MapError(f"{where} cannot be read ({error})") from error
 
 

@@ -15,13 +15,16 @@ import socket
 import struct
 import threading
 from datetime import UTC, datetime
+from http import HTTPStatus
 
 import msgpack
 import numpy as np
 from websockets.exceptions import ConnectionClosed
+from websockets.http11 import Request, Response
 from websockets.protocol import State
 from websockets.sync.server import Server, ServerConnection, serve
 
+from worldsystem_core.access import can_be_led_here, is_foreign
 from worldsystem_core.errors import PortInUse
 from worldsystem_core.geometry.sim3 import Sim3
 from worldsystem_core.reconstruction import Keyframe
@@ -112,7 +115,13 @@ class FrameServer:
         """Listen, in a thread of its own."""
         port = self._config.frames_port
         try:
-            self._server = serve(self._attend, self._config.host, port, compression=None)
+            self._server = serve(
+                self._attend,
+                self._config.host,
+                port,
+                compression=None,
+                process_request=self._refuse_other_sites,
+            )
         except (OSError, UnicodeError) as error:
             if getattr(error, "errno", None) == errno.EADDRINUSE:
                 raise PortInUse("splat frames", port, "--set splats.frames_port=…") from error
@@ -138,6 +147,18 @@ class FrameServer:
             self._newest = keyframe
             self._number += 1
             self._changed.notify_all()
+
+    def _refuse_other_sites(
+        self, connection: ServerConnection, request: Request
+    ) -> Response | None:
+        """A browser lets every site's page connect to this machine; only pages from here may."""
+        origins, hosts = request.headers.get_all("Origin"), request.headers.get_all("Host")
+        if not origins:
+            return None
+        is_one = len(origins) == len(hosts) == 1 and not is_foreign(origins[0], hosts[0])
+        if is_one and not can_be_led_here(hosts[0], self._config.host):
+            return None
+        return connection.respond(HTTPStatus.FORBIDDEN, "pages of other sites may not connect\n")
 
     def _attend(self, connection: ServerConnection) -> None:
         if len(self._clients) >= _MOST_CLIENTS:

@@ -29,7 +29,7 @@ export function remember(store, key, value) {
 
 export class Connection {
   // `onMessage(message)` for each message, `onState("connected" | "connecting" | "lost")`,
-  // `onRefused(reason)` when the server lets this page not in: 401, 503, "version" or "line".
+  // `onRefused(reason)` when the server lets this page not in: 401, 403, 503, "version" or "line".
   constructor({ onMessage, onState, onRefused }) {
     Object.assign(this, { onMessage, onState, onRefused });
     this.session = "";
@@ -147,7 +147,7 @@ export class Connection {
       const { status } = await fetch(`/access${this.query()}`, { cache: "no-store" });
       if (this.connected || token !== this.token) return; // it was let in, or asks anew
       this.shut = status === 204 && !opened ? this.shut + 1 : 0;
-      if (status === 401 || status === 503) this.onRefused(status);
+      if ([401, 403, 503].includes(status)) this.onRefused(status);
       else if (this.shut > 1) this.onRefused("line"); // once may be a server that just came
     } catch {
       this.shut = 0; // nobody is there: the next try will tell

@@ -143,6 +143,7 @@ const connection = new Connection({
   onRefused: (reason) => {
     if (reason === "version") hint("The server was renewed: reload this page");
     else if (reason === 503) hint("As many people as the server allows are watching already. Trying again …");
+    else if (reason === 403) hint("Anybody could lead this name to this machine: open the page by the machine's address, or set viewer.token_file. Trying again …");
     else if (reason === "line") hint("The server is there, but no line to it opens: a proxy in between must hand on WebSockets and the Host. Trying again …");
     else if (!element("token").open) element("token").showModal();
   },
