@@ -291,3 +291,38 @@ def test_a_picture_that_waits_for_room_at_the_end_is_handed_on_and_settled_once(
     busy.thread.finish(30.0)
     for each in (thread, busy.thread):
         each.node.close()
+
+
+def test_measurements_of_a_file_wait_for_a_stage_that_is_busy_as_its_pictures_do(
+    context, monkeypatch
+):
+    from worldsystem_core.ros import topics
+    from worldsystem_core.ros.reference_topic import ReferenceSubscription
+    from worldsystem_core.telemetry import PressureSample
+    from worldsystem_ingest import node as node_module
+    from worldsystem_ingest.sink import Summary
+
+    class Measuring(Breaking):
+        live = False
+
+        def run(self, sink, stop):
+            for stamp_ns in range(1, 301):
+                sink.measured(PressureSample(stamp_ns=stamp_ns, pressure_pa=1e5), "camera")
+            return Summary(frames=0)
+
+    monkeypatch.setattr(node_module, "open_source", lambda url, config: Measuring())
+    listener = rclpy.create_node("listener", context=context)
+    link = ReferenceSubscription(listener, topics.PRESSURE, lambda item: None)
+    node, heard = node_module.IngestNode(context=context), []
+    try:
+        assert not node.ended.wait(0.5)  # the inbox is full, and the source waits
+        while len(heard) < 300 and (item := link.inbox.get(10.0)) is not None:
+            heard.append(item.stamp_ns)
+        assert heard == list(range(1, 301))
+        assert node.ended.wait(10.0)
+    finally:
+        link.give_up()
+        node.input_ended()
+        node.close()
+        link.destroy()
+        listener.destroy_node()

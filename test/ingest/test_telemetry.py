@@ -339,3 +339,14 @@ def test_a_status_is_taken_whatever_it_holds(rest):
     sink = MemorySink()
     session(sink).take_telemetry(json.dumps({"type": "status"} | rest))
     assert not sink.telemetry
+
+
+@pytest.mark.parametrize(
+    "own", [{"time": "2026-05-28T20:26:39Z"}, {"timestamp_ms": T // 10**6 - 1000}]
+)
+def test_a_part_of_a_telemetry_message_keeps_the_time_that_it_has_of_its_own(own):
+    parts = {"gps": {"lat": 47, "lon": 8, **own}, "barometer": {"pressure_hpa": 950}}
+    fix, pressure = read(type="telemetry", timestamp_ns=T, **parts)
+    assert isinstance(fix, GpsFix)
+    assert fix.stamp_ns == T - 10**9
+    assert pressure.stamp_ns == T

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -91,3 +92,11 @@ def test_pings_are_answered_by_the_drones_clock_and_requests_are_kept():
     assert answers[0]["sent_ns"] * 1e-9 == pytest.approx(time.time() - 1000.0, abs=5.0)
     assert (stats.pings_answered, stats.asked_kbps) == (1, [700])
     assert stats.key_frames_asked == ["no_key_frame"]
+
+
+def test_the_horizontal_error_of_a_fix_is_that_of_both_axes_together(config, scene):
+    found = messages_of(replace(config, gps_noise_m=2.0), scene, "gps")
+    assert found
+    for message in found:
+        assert message["horizontal_accuracy"] == pytest.approx(2.0 * 2.0**0.5)
+        assert message["vertical_accuracy"] == 2.0

@@ -6,12 +6,14 @@ import open3d as o3d
 import pytest
 from scipy.spatial.transform import Rotation
 
+from worldsystem.evaluation.cloud import read_surface
 from worldsystem.evaluation.surface import (
     SurfaceDistance,
     area_samples,
     evaluate_surface,
     transformed,
 )
+from worldsystem_core.errors import SourceError
 from worldsystem_core.geometry.sim3 import Sim3
 from worldsystem_core.surface import Mesh
 
@@ -133,3 +135,14 @@ def test_a_mesh_taken_to_another_frame_and_back_is_where_it_was():
     mesh = sphere(1.0, 10)
     back = transformed(transformed(mesh, there), there.inverse())
     np.testing.assert_allclose(back.vertices, mesh.vertices, atol=1e-5)
+
+
+def test_a_surface_in_map_coordinates_is_refused_instead_of_rounded(tmp_path):
+    """In 32 bits a northing of 5 249 000 m is known to half a metre."""
+    for name, east, north in (("near", 0, 0), ("grid", 465_000, 5_249_000)):
+        corners = ((0, 0), (40, 0), (40, 40), (0, 40))
+        text = "".join(f"v {east + x}.25 {north + y}.25 400\n" for x, y in corners)
+        (tmp_path / f"{name}.obj").write_text(text + "f 1 2 3\nf 1 3 4\n")
+    assert len(read_surface(tmp_path / "near.obj").faces) == 2
+    with pytest.raises(SourceError, match=r"grid\.obj lies so far.*rounded to 0\.5 "):
+        read_surface(tmp_path / "grid.obj")

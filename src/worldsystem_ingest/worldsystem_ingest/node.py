@@ -135,7 +135,9 @@ class IngestNode(StageNode):
         log.info("%s: %dx%d, focal length %.1f px", stream, camera.width, camera.height, camera.fx)
 
     def measured(self, sample: Telemetry, stream: str) -> None:
-        self._out(stream).telemetry[type(sample)].publish(sample)
+        """Of a file it waits for room, as pictures do: many may lie between two of them."""
+        out = self._out(stream).telemetry[type(sample)]
+        out.publish(sample, patience_s=self._patience_s)
 
     def dropped(self, frame_id: int, reason: str, stream: str) -> None:
         self._out(stream).ledger.drop_untaken(reason)

@@ -134,7 +134,8 @@ def _gps_messages(config: SimConfig, flight: Flight, start_ns: int) -> Stamped:
             "latitude": latitude,
             "longitude": longitude,
             "altitude": altitude,
-            "horizontal_accuracy": max(config.gps_noise_m, _LEAST_GPS_ERROR_M),
+            # of east and north together, as receivers tell it
+            "horizontal_accuracy": math.sqrt(2.0) * max(config.gps_noise_m, _LEAST_GPS_ERROR_M),
             "vertical_accuracy": max(config.gps_noise_m, _LEAST_GPS_ERROR_M),
         }
         yield stamp_ns, message

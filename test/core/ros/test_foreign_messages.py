@@ -81,3 +81,13 @@ def test_a_path_of_others_is_read_whatever_frames_its_poses_name(frame):
     message.poses[1].pose.orientation.y = message.poses[1].pose.orientation.z = 0.0
     with pytest.raises(ProtocolError, match="quaternion"):
         topics.PATH.load(serialize_message(message))
+
+
+@pytest.mark.parametrize("status", [-2, -1])
+def test_a_fix_of_a_receiver_that_does_not_say_it_has_one_is_refused(status):
+    """A fix is valid from STATUS_FIX on (`NavSatStatus`); -2 says that the status is not set."""
+    fix = GpsFix(stamp_ns=STAMP, latitude_deg=46.0, longitude_deg=7.0, altitude_m=400.0)
+    message = deserialize_message(topics.GPS.adapter.dump(fix)[0], topics.GPS.adapter.ros_type)
+    message.status.status = status
+    with pytest.raises(ProtocolError, match="no fix"):
+        topics.GPS.load(serialize_message(message))

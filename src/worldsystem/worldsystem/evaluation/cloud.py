@@ -18,6 +18,9 @@ from worldsystem_core.errors import SourceError
 from worldsystem_core.surface import Mesh
 
 THREADS = 2
+COARSEST = 1e-4
+"""Share of a surface's size to which 32-bit numbers have to keep it: a hundredth of the F-score's
+own threshold."""
 _GLB, _OURS = b"glTF", b'"generator":"WorldSystem"'
 _HEAD_BYTES = 200
 
@@ -120,12 +123,27 @@ def read_surface(path: Path) -> Mesh:
             loaded = loaded.to_mesh()
     except (OSError, ValueError, LookupError, TypeError, NotImplementedError) as error:
         raise SourceError(f"cannot read a surface from {path}: {error}") from error
-    vertices = np.asarray(getattr(loaded, "vertices", np.zeros((0, 3))), np.float32)
+    vertices = np.asarray(getattr(loaded, "vertices", np.zeros((0, 3))), np.float64)
     if not len(vertices):
         raise SourceError(f"{path} holds no point")
+    _check_digits(path, vertices)
     faces = np.asarray(getattr(loaded, "faces", np.zeros((0, 3))), np.int32).reshape(-1, 3)
     grey = np.full((len(vertices), 3), 160, np.uint8)
-    return Mesh(vertices=vertices, colours=grey, faces=faces)
+    return Mesh(vertices=vertices.astype(np.float32), colours=grey, faces=faces)
+
+
+def _check_digits(path: Path, vertices: Float[np.ndarray, "n 3"]) -> None:
+    """Raise `SourceError` for a surface so far from its origin that rounding would be judged."""
+    known = vertices[np.isfinite(vertices).all(axis=1)]
+    if not len(known):
+        return
+    step = float(np.spacing(np.float32(np.abs(known).max())))
+    if step > COARSEST * float(np.linalg.norm(np.ptp(known, axis=0))) > 0.0:
+        raise SourceError(
+            f"{path} lies so far from its origin that surfaces, which are compared in 32 bits, "
+            f"would be rounded to {step:.2g} of its units; shift it and the path of its frame by "
+            "the same towards the origin"
+        )
 
 
 def _is_glb_of_ours(path: Path) -> bool:

@@ -181,7 +181,7 @@ class TelemetryReader:
         found: list[Telemetry] = []
         for name, part in message.items():
             if isinstance(part, dict) and self._aliases.get(name, name) in self._kinds:
-                found += self._of({**_times_of(message), **fields.snake_case(part), "type": name})
+                found += self._of({**_inner(message, name, part), "type": name})
         return found
 
     def _imu(self, message: Message, stamp_ns: int) -> list[Telemetry]:

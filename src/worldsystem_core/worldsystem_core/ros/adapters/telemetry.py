@@ -46,7 +46,7 @@ def _fix(item: GpsFix) -> list[NavSatFix]:
 
 def _gps_fix(message: NavSatFix) -> GpsFix:
     known = math.isfinite(message.latitude) and math.isfinite(message.longitude)
-    if message.status.status == NavSatStatus.STATUS_NO_FIX or not known:
+    if message.status.status < NavSatStatus.STATUS_FIX or not known:
         raise ValueError("the receiver has no fix")
     east, up = message.position_covariance[0], message.position_covariance[8]
     told = message.position_covariance_type != NavSatFix.COVARIANCE_TYPE_UNKNOWN
