@@ -5,6 +5,7 @@
 `composed:=false` runs one process each, with the same classes and topics.
 """
 
+import os
 from pathlib import Path
 
 from ament_index_python.packages import get_package_share_path
@@ -38,7 +39,6 @@ ENVIRONMENT = {
     "MALLOC_MMAP_MAX_": "0",
     "MALLOC_TRIM_THRESHOLD_": str(1 << 30),
     "MALLOC_TOP_PAD_": str(64 << 20),
-    "ROS_AUTOMATIC_DISCOVERY_RANGE": "SYSTEM_DEFAULT",
 }
 # Nodes finish what they hold and write the report on SIGINT; that takes longer than launch waits.
 PATIENCE = {"sigterm_timeout": "90", "sigkill_timeout": "90"}
@@ -51,14 +51,16 @@ def generate_launch_description() -> LaunchDescription:
     """
     clean_stale_segments()
     profile = str(get_package_share_path("worldsystem") / "config" / "fastdds.xml")
-    profiles = {f"{name}_DEFAULT_PROFILES_FILE": profile for name in ("FASTRTPS", "FASTDDS")}
+    dds = {f"{name}_DEFAULT_PROFILES_FILE": profile for name in ("FASTRTPS", "FASTDDS")}
+    dds["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "SYSTEM_DEFAULT"
+    unset = {name: value for name, value in dds.items() if name not in os.environ}
     return LaunchDescription(
         [
             *(
                 DeclareLaunchArgument(name, default_value=default, description=text)
                 for name, (default, text) in ARGUMENTS.items()
             ),
-            *(SetEnvironmentVariable(*pair) for pair in (ENVIRONMENT | profiles).items()),
+            *(SetEnvironmentVariable(*pair) for pair in (ENVIRONMENT | unset).items()),
             OpaqueFunction(function=nodes),
         ]
     )

@@ -234,3 +234,23 @@ def test_the_simulators_process_understands_every_kind_of_setting(tmp_path):
     config = config_from(SimConfig, config_words(SimConfig, words))
     assert (config.loop, config.seed, config.loss, config.out) == (True, 3, 0.5, "7")
     assert (config.flight, config.duration_s) == ("demo", 10.0)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "FASTRTPS_DEFAULT_PROFILES_FILE",
+        "FASTDDS_DEFAULT_PROFILES_FILE",
+        "ROS_AUTOMATIC_DISCOVERY_RANGE",
+    ],
+)
+def test_what_a_person_has_set_for_dds_is_not_replaced(launch_file, monkeypatch, name):
+    def is_set() -> bool:
+        (actions,) = launch_file.generate_launch_description().args
+        kind = "SetEnvironmentVariable"
+        return name in {action.args[0] for action in actions if type(action).__name__ == kind}
+
+    monkeypatch.delenv(name, raising=False)
+    assert is_set()
+    monkeypatch.setenv(name, "a_persons_own")
+    assert not is_set()

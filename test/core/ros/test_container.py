@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import types
 
 import pytest
 
@@ -16,6 +17,8 @@ from composition_interfaces.srv import ListNodes, LoadNode, UnloadNode  # noqa: 
 from rclpy.executors import SingleThreadedExecutor  # noqa: E402
 from rclpy.node import Node  # noqa: E402
 from rclpy.parameter import Parameter  # noqa: E402
+
+from worldsystem_core.ros.container import Container  # noqa: E402
 
 
 class Client:
@@ -119,3 +122,26 @@ def test_what_cannot_be_loaded_is_refused_with_the_reason(
     assert not unloaded.success
     assert "99" in unloaded.error_message
     client.close()
+
+
+class Plain(Node):
+    """A user's own node, which is no stage."""
+
+    where = None
+
+    def __init__(self, **keywords):
+        super().__init__("plain", context=Plain.where, **keywords)
+
+
+def test_a_node_that_is_no_stage_is_refused_with_the_reason(context, monkeypatch):
+    """It could be neither run nor ended, and the others would not be ended either."""
+    module = types.ModuleType("a_users_own")
+    module.Plain = Plain
+    monkeypatch.setitem(sys.modules, "a_users_own", module)
+    monkeypatch.setattr(Plain, "where", context)
+    held = types.SimpleNamespace(loaded={}, _next_id=1)
+    request = LoadNode.Request(plugin_name="a_users_own:Plain")
+    answer = Container._load(held, request, LoadNode.Response())
+    assert not answer.success
+    assert "is no StageNode" in answer.error_message
+    assert not held.loaded

@@ -5,17 +5,22 @@ from __future__ import annotations
 
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 
 rclpy = pytest.importorskip("rclpy", reason="ROS is not set up: run these through `make test`")
 
+from composition_interfaces.srv import UnloadNode  # noqa: E402
 from node_lab import NoSettings, a_frame, wait_until  # noqa: E402
 
 from worldsystem_core.errors import BackendError, StageStuck  # noqa: E402
-from worldsystem_core.ros import node_thread, topics  # noqa: E402
+from worldsystem_core.ros import container, node_thread, topics  # noqa: E402
 from worldsystem_core.ros.node_thread import NodeThread, finish_all  # noqa: E402
-from worldsystem_core.ros.reference_topic import ReferencePublisher  # noqa: E402
+from worldsystem_core.ros.reference_topic import (  # noqa: E402
+    BytesSubscription,
+    ReferencePublisher,
+)
 from worldsystem_core.ros.stage_node import StageNode  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("fresh_registry")
@@ -132,3 +137,49 @@ def test_a_frame_in_work_when_the_stage_fails_beside_it_is_settled_once(context)
     assert node.ledger.violations == 0
     thread.finish(0.0)
     node.close()
+
+
+class FailsAtItsEnd(StageNode):
+    """Holds a frame back, and fails when it is to tell what came of it."""
+
+    def __init__(self, context):
+        super().__init__("fails_at_its_end", NoSettings, context=context)
+        self.listen(topics.IMAGE, lambda frame: self.ledger.take(frame.id))
+
+    def input_ended(self):
+        raise BackendError("the weights are gone")
+
+
+def test_a_stage_that_fails_as_it_ends_closes_its_account_and_tells_it(context):
+    node, told = FailsAtItsEnd(context), []
+    hears = BytesSubscription(node, topics.LEDGER, told.append, direct=True)
+    thread, publisher = NodeThread(node), ReferencePublisher(node, topics.IMAGE)
+    thread.start()
+    publisher.publish(a_frame(1))
+    wait_until(lambda: node.ledger.taken == 1)
+    thread.finish(20.0)
+    assert isinstance(thread.failure, BackendError)
+    last = topics.LEDGER.load(told[-1]).ledger
+    assert (last.taken, last.dropped) == (1, {"stage_failed": 1})
+    hears.destroy()
+    publisher.destroy()
+    node.close()
+
+
+def test_a_node_that_does_not_end_is_not_called_unloaded(context, monkeypatch):
+    monkeypatch.setattr(node_thread, "_JOIN_S", 0.05)
+    monkeypatch.setattr(container, "_FINISH_S", 0.1)
+    thread = NodeThread(Asked(context))
+    thread.start()
+    assert thread.node.begun.wait(20.0)
+    held, request = SimpleNamespace(loaded={1: thread}, _has_failed=False), UnloadNode.Request()
+    request.unique_id = 1
+    answer = container.Container._unload(held, request, UnloadNode.Response())
+    assert not answer.success
+    assert "asked does not end" in answer.error_message
+    assert held._has_failed
+    thread.node.go.set()
+    wait_until(lambda: not thread.is_stuck)
+    assert container.Container._unload(held, request, UnloadNode.Response()).success
+    assert thread.node.ends == ["input_ended", "close"]
+    assert not held.loaded

@@ -21,7 +21,7 @@ from rclpy.executors import SingleThreadedExecutor  # noqa: E402
 from rclpy.node import Node  # noqa: E402
 from rclpy.qos import QoSProfile, ReliabilityPolicy, qos_profile_sensor_data  # noqa: E402
 from rclpy.serialization import serialize_message  # noqa: E402
-from sensor_msgs.msg import Image  # noqa: E402
+from sensor_msgs.msg import Image, NavSatFix, NavSatStatus  # noqa: E402
 from tf2_msgs.msg import TFMessage  # noqa: E402
 
 from worldsystem_core.faults import WITHIN_S, LastFault  # noqa: E402
@@ -314,6 +314,8 @@ def cdr_of(topic, second):
         header = TransformStamped(child_frame_id=f"link_{second}")
         message.transforms.append(header)
     header.header.stamp.sec = second
+    if isinstance(message, NavSatFix):
+        message.status.status = NavSatStatus.STATUS_FIX
     return serialize_message(message)
 
 

@@ -25,6 +25,7 @@ from worldsystem_core.errors import WorldSystemError
 from worldsystem_core.ros.log_forwarding import forward_logging, logging_arguments
 from worldsystem_core.ros.node_thread import NodeThread, finish_all
 from worldsystem_core.ros.process import tune_process, use_dds_profile
+from worldsystem_core.ros.stage_node import StageNode
 from worldsystem_core.stale_segments import clean_stale_segments
 
 log = logging.getLogger(__name__)
@@ -42,6 +43,7 @@ class Container(Node):
         super().__init__("container")
         self.loaded: dict[int, NodeThread] = {}
         self._next_id = 1
+        self._has_failed = False
         self.create_service(LoadNode, "~/_container/load_node", self._load)
         self.create_service(UnloadNode, "~/_container/unload_node", self._unload)
         self.create_service(ListNodes, "~/_container/list_nodes", self._list)
@@ -65,13 +67,18 @@ class Container(Node):
     def _unload(
         self, request: UnloadNode.Request, response: UnloadNode.Response
     ) -> UnloadNode.Response:
-        thread = self.loaded.pop(request.unique_id, None)
+        thread = self.loaded.get(request.unique_id)
         if thread is None:
             known = ", ".join(map(str, self.loaded)) or "none"
             response.error_message = f"no node with id {request.unique_id}; loaded: {known}"
             return response
         thread.node.hurried.set()
         finish_all([thread], _FINISH_S)
+        self._has_failed |= thread.failure is not None
+        if thread.is_stuck:  # it is still there, and can be unloaded once it is done
+            response.error_message = str(thread.failure)
+            return response
+        del self.loaded[request.unique_id]
         response.success = True
         return response
 
@@ -90,7 +97,7 @@ class Container(Node):
             thread.node.hurried.set()
         finish_all(threads, _FINISH_S)
         self.loaded.clear()
-        return all(thread.failure is None for thread in threads)
+        return not self._has_failed and all(thread.failure is None for thread in threads)
 
 
 def load_class(plugin: str) -> type:
@@ -101,7 +108,10 @@ def load_class(plugin: str) -> type:
     return getattr(importlib.import_module(module), name)
 
 
-def _make_node(request: LoadNode.Request) -> Node:
+def _make_node(request: LoadNode.Request) -> StageNode:
+    node_class = load_class(request.plugin_name)
+    if not (isinstance(node_class, type) and issubclass(node_class, StageNode)):
+        raise TypeError(f"{request.plugin_name} is no StageNode; run it in a process of its own")
     arguments = ["--ros-args"]
     if request.node_name:
         arguments += ["-r", f"__node:={request.node_name}"]
@@ -109,11 +119,12 @@ def _make_node(request: LoadNode.Request) -> Node:
         arguments += ["-r", f"__ns:={request.node_namespace}"]
     for rule in request.remap_rules:
         arguments += ["-r", rule]
-    return load_class(request.plugin_name)(
+    made: StageNode = node_class(
         cli_args=arguments,
         use_global_arguments=False,
         parameter_overrides=[Parameter.from_parameter_msg(p) for p in request.parameters],
     )
+    return made
 
 
 def signalled() -> threading.Event:

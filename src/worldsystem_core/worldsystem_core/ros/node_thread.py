@@ -126,6 +126,7 @@ class NodeThread:
         except Exception as error:  # the edge: one stage's end must not keep the others from theirs
             self.failure = error
             log.exception("%s could not finish", self.node.get_name())
+            self._tell(error)  # its account is closed and told all the same
 
     def _give_up_waiting(self, waited_s: float) -> None:
         text = f"{self.name} does not end within {waited_s:.0f} s; what it held back is lost"

@@ -268,6 +268,7 @@ class _Subscription(ABC):
         if local and self._dds is not None:
             self._node.destroy_subscription(self._dds)
             self._dds = None
+            self._mismatch = QualityMismatch(self._node, self._key[1])  # nobody outside is missed
         elif not local and self._dds is None:
             self._dds = self._node.create_subscription(
                 self.topic.adapter.ros_type,
@@ -316,9 +317,11 @@ class _Subscription(ABC):
         Another machine's clock may be slow: what comes well after the last publisher left is heard.
         """
         with _registry.lock:
-            if self.topic.shared:
-                return message in _registry.sent[self._key]
-            left_ns = _registry.left_ns[self._key]
+            if self.topic.shared and message not in _registry.sent[self._key]:
+                return False
+            if self.topic.shared and _registry.publishers[self._key]:
+                return True
+            left_ns = _registry.left_ns[self._key]  # another may tell the same since
         last_ns = left_ns + _REMNANTS_NS
         return bool(info["source_timestamp"] <= left_ns and info["received_timestamp"] <= last_ns)
 
