@@ -251,3 +251,15 @@ def test_distances_are_empty_while_no_camera_is_known(begin, keyframes):
     answer = again._on_query(QueryObjects.Request(), QueryObjects.Response())
     assert len(answer.objects) == len(seen.objects)
     assert len(answer.distances) == 0
+
+
+def test_one_that_is_killed_after_a_reset_is_followed_by_one_without_objects(begin, keyframes):
+    node = begin()
+    for keyframe in keyframes:
+        node._on_keyframe(NewKeyframe(keyframe))
+    node._keep_map()
+    assert node._segmenter.objects(0).objects
+    node._on_keyframe(RemovedKeyframes(tuple(keyframe.id for keyframe in keyframes)))
+    again = begin(restore=True)
+    assert again._segmenter.objects(0).objects == ()
+    assert again._told.ids == ()

@@ -3,17 +3,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
+from segment_scenes import ROOM_EYE, room
 
 from worldsystem_core.objects import Track, TrackFrame, TrackState
 from worldsystem_segment.config import SegmentConfig
 from worldsystem_segment.crops.enhance import enhance
 from worldsystem_segment.crops.history import Crop, CropHistory, cut, sharpness
 from worldsystem_segment.crops.pictures import ObjectPictures
+from worldsystem_segment.segmenter import Segmenter
 
 
 def _picture(seed: int, edge: int = 240) -> np.ndarray:
@@ -158,3 +161,17 @@ def test_a_best_crop_that_came_too_soon_is_told_when_its_time_has_come() -> None
         frame = _frame({1: (60, 60, 160, 160)}, at_s * second_ns, picture.shape)
         told += pictures.add(SimpleNamespace(rgb=picture), frame)
     assert [crop.stamp_ns // second_ns for crop in told] == [0, 1]
+
+
+def test_no_picture_of_a_map_that_was_reset_is_told_or_kept() -> None:
+    caster, segmenter, step_ns = room().caster(), Segmenter(), 500_000_000
+    shots = [caster.shot(k, ROOM_EYE, (0.0, 1.5, 0.3))[0] for k in range(4)]
+    for k, shot in enumerate(shots):  # the sharp one comes too soon after the first that is told
+        rgb = cv2.GaussianBlur(shot.rgb, (0, 0), 2.0) if k < 3 else shot.rgb
+        segmenter.feed(replace(shot, rgb=rgb, stamp_ns=k * step_ns))
+    owed = next(iter(segmenter._pictures._owed))
+    segmenter.remove([shot.id for shot in shots])
+    blind = np.zeros_like(shots[0].confidence)
+    segmenter.feed(replace(shots[0], id=9, stamp_ns=60 * step_ns, confidence=blind))
+    assert segmenter.crops == []
+    assert segmenter.enhanced(owed) is None

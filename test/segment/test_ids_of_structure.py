@@ -79,9 +79,11 @@ def test_what_stands_in_for_a_loaded_keyframe_lies_where_it_is_told_to(tmp_path)
     other.load(tmp_path)
     other.remove([0], {0: Successor(77, shot.world_from_cam)})
     other.move({77: shot.world_from_cam})
-    for thing in other.objects(0).objects:
+    after = {thing.id: thing.world_from_box[:3, 3] for thing in other.objects(0).objects}
+    assert after.keys() == before.keys() != set()
+    for number, place in after.items():
         # boxes are fitted anew, with another vertical; poses of before were 40 away
-        assert np.allclose(thing.world_from_box[:3, 3], before[thing.id], atol=0.2)
+        assert np.allclose(place, before[number], atol=0.2)
 
 
 def test_two_planes_of_one_wall_are_one_region(monkeypatch) -> None:

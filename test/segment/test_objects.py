@@ -85,14 +85,19 @@ def test_what_stands_still_is_never_called_moving_while_the_camera_flies() -> No
 
 
 def test_a_hidden_object_is_occluded_and_comes_back_with_its_id() -> None:
-    hidden_by_blue = [None, None, None, None, 0.65, 0.65, None]
+    red = (box((1.0, 2.0, 0.3), (0.6, 0.6, 0.6)), RED)
+    screen = (box((0.6, 0.2, 0.7), (1.0, 0.3, 1.4)), BLUE)
     segmenter, states = Segmenter(), []
-    for keyframe, _ in _walk(hidden_by_blue):
-        frame = segmenter.feed(keyframe)
-        states.append({t.id: t.state for t in frame.tracks if "red" in t.label})
-    (red,) = states[3]
-    assert states[3][red] is TrackState.CONFIRMED
-    assert states[6] == {red: TrackState.CONFIRMED}
+    for index in range(7):
+        hidden = index in (4, 5)
+        scene = _floor(red, screen) if hidden else _floor(red)
+        keyframe, truth = _shot(scene, index, texture=0.2, noise=0.003)
+        assert (truth == 1).any() != hidden
+        tracks = segmenter.feed(keyframe).tracks
+        states.append({t.id: t.state for t in tracks if "red" in t.label})
+    (number,) = states[3]
+    assert states[3] == states[6] == {number: TrackState.CONFIRMED}
+    assert states[4] == states[5] == {number: TrackState.OCCLUDED}
 
 
 def test_an_object_that_leaves_the_view_is_lost_once_and_then_not_told() -> None:

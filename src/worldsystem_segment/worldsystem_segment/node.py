@@ -133,10 +133,12 @@ class SegmenterNode(StageNode):
 
     def _correct(self, corrections: Sequence[Correction]) -> None:
         """Follow corrections at once: each one by one would wait for its turn, and is told anew."""
+        was_reset = False
         for event in joined(corrections):
             self._returning.heard(event)
             if isinstance(event, RemovedKeyframes):
                 self._segmenter.remove(event.ids, event.successors)
+                was_reset = self._segmenter.is_empty
             elif isinstance(event, ToldAgain):
                 self._lacks_a_correction |= self._told.lacks(event.world_from_cam)
                 self._returning.told_again(event.world_from_cam)
@@ -145,6 +147,9 @@ class SegmenterNode(StageNode):
             else:
                 self._segmenter.move(event.world_from_cam, event.point_scale, event.scale)
             self._told.note(event)
+        if was_reset:  # at once: who follows a killed one would go on in the map of before
+            self._saving.wanted = True
+            self._keep_map()
 
     def _let_go_late(self) -> None:
         """Live video goes on: old keyframes make way for new ones; corrections, and what is told

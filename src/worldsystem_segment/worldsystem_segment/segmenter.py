@@ -68,6 +68,11 @@ class Segmenter:
         return self._id_changes
 
     @property
+    def is_empty(self) -> bool:
+        """Whether nothing hangs on any keyframe, as before the first one and after a reset."""
+        return not self._backend.map.tracker.knows_any
+
+    @property
     def crops(self) -> list[ObjectCrop]:
         """Of the last keyframe, the crops that are their object's best until now."""
         return self._crops
@@ -108,6 +113,8 @@ class Segmenter:
         if self._newest is not None and self._newest[0] in ids:
             heir = (successors or {}).get(self._newest[0])
             self._newest = None if heir is None else (heir.id, self._newest[1])
+        if self.is_empty:
+            self._pictures, self._crops = ObjectPictures(self.config), []
 
     def objects(self, stamp_ns: int) -> MapObjects:
         """Every confirmed object that the prompt selects, with its oriented box [world units]."""

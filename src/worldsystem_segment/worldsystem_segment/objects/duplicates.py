@@ -24,12 +24,14 @@ def duplicates(tracks: Sequence[WorldTrack]) -> list[tuple[WorldTrack, WorldTrac
     gone: set[int] = set()
     pairs = []
     for index, older in enumerate(still):
+        views = {older.last_feed}  # of all that is one with it: what one of them showed beside it
         for younger in still[index + 1 :]:
-            if younger.id in gone or older.id in gone or older.last_feed == younger.last_feed:
+            if younger.id in gone or older.id in gone or younger.last_feed in views:
                 continue
             if _same(older, younger):
                 pairs.append((older, younger))
                 gone.add(younger.id)
+                views.add(younger.last_feed)
     return pairs
 
 

@@ -31,10 +31,11 @@ _TOLD = "told/"
 
 
 def save_objects(objects: ObjectMap, folder: Path, told: ToldKeyframes) -> int:
-    """Write the confirmed objects into `folder`, and which keyframes were `told`; returns how many
+    """Write what was confirmed into `folder`, and which keyframes were `told`; returns how many
     objects. A `MapError` says why not."""
     tracker = objects.tracker
-    kept = [t for t in tracker.tracks.values() if tracker.confirmed(t) and len(t.points)]
+    known = (t for t in tracker.tracks.values() if tracker.confirmed(t) or t.was_confirmed)
+    kept = [t for t in known if len(t.points)]  # with hidden ones, which have their ids again
     header = {
         "format": FORMAT,
         "version": VERSION,
@@ -67,7 +68,7 @@ def save_objects(objects: ObjectMap, folder: Path, told: ToldKeyframes) -> int:
         new.replace(folder / NAME)
     except OSError as error:
         raise MapError(f"objects cannot be saved in {folder}: {error}") from error
-    return len(kept)
+    return sum(map(tracker.confirmed, kept))
 
 
 def load_objects(objects: ObjectMap, folder: Path, told: ToldKeyframes) -> int:
@@ -113,7 +114,7 @@ def load_objects(objects: ObjectMap, folder: Path, told: ToldKeyframes) -> int:
     objects.tracker.restore(tracks, dict(places), sizes, int(header["next_id"]), unused)
     if were_told:
         told.restore(were_told)
-    return len(tracks)
+    return sum(map(objects.tracker.confirmed, tracks))
 
 
 def _facts(track: WorldTrack) -> dict[str, Any]:

@@ -83,7 +83,8 @@ class WorldTracker:
         self._judge(view, ids, owner)
         self._drop_unbelieved()
         if self.feed_count % FEEDS_BETWEEN_MERGES == 0:
-            self._merge()
+            kept = self._merge()
+            ids = [kept.get(number, number) for number in ids]
         for track in self.tracks.values():
             track.was_confirmed |= self.confirmed(track)
         return ids
@@ -157,8 +158,10 @@ class WorldTracker:
     ) -> None:
         """Go on with the things of a saved map instead of those found until now."""
         self.tracks = {track.id: track for track in tracks}
-        for track in self.tracks.values():
-            track.first_feed = track.last_feed = self.feed_count - RECENT_FEEDS - 1
+        stamps = sorted({track.last_seen_ns for track in self.tracks.values()}, reverse=True)
+        ago = {stamp_ns: feeds for feeds, stamp_ns in enumerate(stamps, RECENT_FEEDS + 1)}
+        for track in self.tracks.values():  # those that one view showed last are of one feed
+            track.first_feed = track.last_feed = self.feed_count - ago[track.last_seen_ns]
         self._poses, self._sizes = dict(poses), dict(sizes)
         self._ids.restore(next_id, unused_ids, self.tracks)
 
@@ -331,13 +334,16 @@ class WorldTracker:
         del self.tracks[track.id]
         self._ids.give_back(track.id, self.feed_count, was_confirmed=track.was_confirmed)
 
-    def _merge(self) -> None:
+    def _merge(self) -> dict[int, int]:
+        """Join things that are one; ids that are gone → those that are kept."""
         self._has_moved = False
-        for kept, gone in duplicates(list(self.tracks.values())):
+        pairs = duplicates(list(self.tracks.values()))
+        for kept, gone in pairs:
             kept.take_over(gone)
             self._let_go(gone)
             self.merged += 1
             self._joined.append((kept.id, gone.id))
+        return {gone.id: kept.id for kept, gone in pairs}
 
 
 def _one_a_voxel(
