@@ -33,9 +33,16 @@ def test_a_patient_producer_waits_for_room_and_gives_up_in_time():
 
 def test_close_wakes_a_waiting_consumer_and_what_is_queued_can_still_be_got():
     handoff = Handoff(2)
-    got = []
+    got, waiting, wait = [], threading.Event(), handoff._changed.wait
+
+    def noted(timeout_s=None):
+        waiting.set()
+        return wait(timeout_s)
+
+    handoff._changed.wait = noted
     consumer = threading.Thread(target=lambda: got.append(handoff.get(30.0)))
     consumer.start()
+    assert waiting.wait(5.0)
     handoff.close()
     consumer.join(5.0)
     assert got == [None]

@@ -31,15 +31,14 @@ def test_nobody_waits_while_nothing_urgent_does():
 
 
 def test_one_goes_on_as_soon_as_the_urgent_inbox_is_empty():
-    inbox = urgent_inbox(1, 2)
-    order = []
-    waiting = threading.Thread(target=lambda: (give_way(30.0), order.append("gave way")))
+    inbox, went_on = urgent_inbox(1, 2), threading.Event()
+    waiting = threading.Thread(target=lambda: (give_way(30.0), went_on.set()))
     waiting.start()
-    for _ in range(2):
-        time.sleep(0.05)
-        order.append(inbox.get(1.0))
+    for number in (1, 2):
+        assert not went_on.wait(0.05)
+        assert inbox.get(1.0) == number
+    assert went_on.wait(10.0)
     waiting.join(10.0)
-    assert order == [1, 2, "gave way"]
 
 
 def test_patience_ends_though_urgent_work_does_not():

@@ -68,13 +68,19 @@ def parameter_sets(data: bytes) -> None:
 def access_units(data: bytes) -> None:
     """However the bytes are cut, none is lost, doubled or changed; what is held is bounded."""
     for size in (1 + len(data) // 3, 1 + data[-1] if data else 1):
-        splitter, units = AccessUnitSplitter(_MOST_UNIT_BYTES), []
+        splitter, given = AccessUnitSplitter(_MOST_UNIT_BYTES), []
+        fed = told = held = 0
         for message in _cut(data, size):
-            units += splitter.feed(message)
-            assert len(splitter._buffer) <= _MOST_UNIT_BYTES
-        given = units + splitter.finish()
+            units = splitter.feed(message)
+            given += units
+            fed, told = fed + len(message), told + sum(map(len, units))
+            held = len(splitter._buffer)
+            assert held <= _MOST_UNIT_BYTES
+            assert told + splitter.garbage_bytes + held == fed
+        rest = splitter.finish()
+        assert sum(map(len, rest)) in (0, held)
+        given += rest
         assert all(given)
-        assert sum(map(len, given)) + splitter.garbage_bytes <= len(data)
         at = 0
         for unit in given:
             at = data.index(unit, at) + len(unit)

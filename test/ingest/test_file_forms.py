@@ -7,6 +7,7 @@ import threading
 from datetime import UTC, datetime
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 
 import av
 import numpy as np
@@ -16,7 +17,7 @@ from ingest_lab import HEIGHT, WIDTH, MemorySink, number_in, numbered_picture, w
 
 from worldsystem_core.errors import SourceError
 from worldsystem_ingest.config import IngestConfig
-from worldsystem_ingest.files.video_file import VideoFile, recording_time
+from worldsystem_ingest.files.video_file import VideoFile, rate_of, recording_time
 from worldsystem_ingest.sink import OUTSIDE
 
 
@@ -232,11 +233,12 @@ def test_a_real_recording_plays_at_its_rate(name, size, rate_hz):
     assert [unit.id for unit in sink.units[:60]] == sink.ids[:60]
 
 
-def test_raw_h265_is_stamped_by_the_rate_of_the_settings(tmp_path):
+def test_raw_h265_is_stamped_by_the_rate_that_its_codec_tells(tmp_path):
     path = write_video(tmp_path / "video.h265", 20, codec="libx265")
     sink, source = played(path, fps=10.0)
     assert sorted(number_in(f.rgb) for f in sink.frames) == list(range(20))
     assert sink.ids == list(range(20))
+    assert [f.stamp_ns for f in sink.frames] == [n * 40_000_000 for n in range(20)]
     assert {unit.codec for unit in sink.units} == {"h265"}
     assert source.facts()["video"] == f"hevc {WIDTH}x{HEIGHT}"
 
@@ -295,3 +297,16 @@ def test_an_mp4_cut_at_its_end_by_an_edit_list_does_not_end_early(tmp_path, show
     sink, source = played(path)
     assert [number_in(frame.rgb) for frame in sink.frames] == list(range(shown))
     assert source.problem() == ""
+
+
+@pytest.mark.parametrize(
+    ("container", "told_hz", "used_hz"),
+    [("hevc", None, 10.0), ("h264", None, 10.0), ("h264", 30, 30.0), ("matroska", None, 25.0)],
+)
+def test_what_a_raw_streams_container_says_of_its_rate_is_invented(container, told_hz, used_hz):
+    stream = SimpleNamespace(
+        container=SimpleNamespace(format=SimpleNamespace(name=container)),
+        codec_context=SimpleNamespace(framerate=told_hz),
+        average_rate=25,
+    )
+    assert rate_of(stream, 10.0) == used_hz

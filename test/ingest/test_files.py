@@ -76,6 +76,7 @@ def test_raw_h264_is_numbered_as_shown_and_stamped_by_its_rate(tmp_path, b_frame
     assert summary.frames == 30
     assert summary.broken is None
     assert [number_in(f.rgb) for f in sink.frames] == list(range(30)) == sink.ids
+    assert [f.stamp_ns for f in sink.frames] == [round(n * 1e9 / 30) for n in range(30)]
     assert [u.id for u in sink.units] == [u.shows for u in units]
     assert b"".join(u.data for u in sink.units) == path.read_bytes()
 

@@ -135,6 +135,7 @@ def test_one_that_takes_too_long_is_ended(tmp_path):
     assert reprocess(runs, tmp_path / "out", "--workers", "2", "--timeout", "2") == 1
     endless, good = results(tmp_path / "out")
     assert "longer than 2 s" in endless["problem"]
+    assert not processes_with(runs[0])
     assert good["state"] == "finished"
 
 

@@ -128,7 +128,8 @@ def test_the_worst_part_decides_and_a_loss_names_its_cause():
         monitor.corners(10)
         monitor.lost()
     assert monitor.health.score == 0.0
-    assert "lost" in monitor.health.problem or "texture" in monitor.health.problem
+    assert monitor.health.problem.startswith("tracking is lost")
+    assert "hardly any texture" in monitor.health.problem
     assert health_of(object()) is None
 
 

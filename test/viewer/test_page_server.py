@@ -304,11 +304,15 @@ def test_stopping_ends_every_thread():
     server.start()
     page = PageReader(server.port)
     page.read_one()
+    server.mesh(growing_ground()[0])
+    page.read_until(lambda p: len(p.assembly.blocks) == 12)
+    begun = set(threading.enumerate()) - before
+    assert {"page_server", "picture"} <= {thread.name for thread in begun}
     server.stop()
     page.close()
-    assert not [
-        t for t in set(threading.enumerate()) - before if t.name in ("page_server", "picture")
-    ]
+    for thread in begun:
+        thread.join(5.0)
+    assert [thread.name for thread in begun if thread.is_alive()] == []
 
 
 def test_connections_that_ask_for_nothing_are_bounded_and_shut_no_page_out(page_server):
