@@ -60,14 +60,17 @@ def test_the_wait_for_the_first_picture_is_no_low_bandwidth():
 
 
 def test_jitter_is_that_of_rfc_3550():
+    """J += (|D| - J) / 16, with D the difference of two delays (6.4.1)."""
     rng, jitter = np.random.default_rng(1), Jitter()
     assert jitter.jitter_ms is None
     sender_ns = np.arange(4000) * 33_000_000
     delays_ns = rng.normal(40e6, 15e6, 4000).astype(np.int64)
     for sender, delay in zip(sender_ns.tolist(), delays_ns.tolist(), strict=True):
         jitter.add(sender, sender + delay)
-    # the mean distance of two draws of a normal distribution is 2 sigma / sqrt(pi)
-    assert jitter.jitter_ms == pytest.approx(2 * 15 / np.sqrt(np.pi), rel=0.5)
+    wanted_ns = 0.0
+    for difference_ns in np.abs(np.diff(delays_ns)).tolist():
+        wanted_ns += (difference_ns - wanted_ns) / 16
+    assert jitter.jitter_ms == pytest.approx(wanted_ns * 1e-6, rel=1e-9)
 
 
 def test_a_steady_link_has_no_jitter_whatever_the_clocks_show_and_steps_do_not_count():
@@ -109,3 +112,16 @@ def test_b_pictures_of_a_steady_link_are_neither_jitter_nor_delay():
     assert trouble_of(session.quality) == ""
     assert session.quality.jitter_ms == pytest.approx(0.0, abs=5.0)  # of the first group
     assert session.quality.queue_delay_ms == pytest.approx(0.0, abs=5.0)
+
+
+def test_a_sender_that_left_or_paused_has_no_low_bandwidth():
+    clock = Clock()
+    bandwidth = Bandwidth(clock)
+    fed(bandwidth, clock, 60, 5.0)
+    for _ in range(60):
+        clock.now_s += 1.0
+        assert not bandwidth.low
+    fed(bandwidth, clock, 20, 5.0)
+    assert not bandwidth.low
+    fed(bandwidth, clock, 60, 2.0)
+    assert bandwidth.low

@@ -176,3 +176,26 @@ def test_a_key_frame_is_not_given_the_parameter_sets_of_another_sender():
     for packet in packets_of(encode(1), first=2):
         session.take_packet(packet)
     assert heard.ids == [0, 3]
+
+
+def test_a_sender_from_another_address_is_stamped_by_its_own_clock_from_its_first_picture():
+    """Also after a break that is longer than the two clocks differ."""
+    heard, data = Heard(), encode(1)[0].data
+    session = heard.session()
+    for peer, begin_s, ahead_s in (("a", 0, 30), ("b", 100, 0), ("a", 200, 30), ("b", 300, -30)):
+        session.connected(peer)
+        for number in range(60):
+            arrival_ns = T + begin_s * SECOND_NS + number * 33_000_000
+            session.take_access_unit(
+                data=data,
+                is_key=True,
+                sender_ns=arrival_ns - 5_000_000 + ahead_s * SECOND_NS,
+                number=number,
+                arrival_ns=arrival_ns,
+            )
+        session.disconnected()
+    units = [unit for unit, _ in heard.delivered]
+    assert len(units) == 240
+    assert max(unit.arrival_ns - unit.stamp_ns for unit in units) < SECOND_NS
+    stamps_ns = [unit.stamp_ns for unit in units]
+    assert stamps_ns == sorted(set(stamps_ns))

@@ -88,9 +88,11 @@ class Bandwidth:
 
     @property
     def low(self) -> bool:
-        """Whether video comes in, but on average under `low_mbps`."""
+        """Whether video comes in, without a pause among the samples, but under `low_mbps`."""
         average = self.average_mbps()
-        return average is not None and 0 < average < self._low_mbps
+        with self._lock:
+            comes = all(self._samples)
+        return comes and average is not None and average < self._low_mbps
 
     def _close_samples(self) -> None:
         now_s = self._now_s()

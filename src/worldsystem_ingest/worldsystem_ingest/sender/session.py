@@ -78,7 +78,7 @@ class SenderSession:
 
         What the sender told of its video still holds when it is the same one that comes back: from
         the same address, and the connection before had ended or was silent. One from another
-        address may send at any bit rate.
+        address may send at any bit rate, by any clock.
         """
         now_s = time.monotonic()
         replaces = self._connected and now_s - self._heard_s < _ALIVE_S
@@ -87,6 +87,7 @@ class SenderSession:
         if peer != self._peer:
             self.numbers.restart()  # it counts, and its pictures refer to others, on its own
             self._assembly = Assembly()  # whose parameter sets were the other's
+            self.clock.reset()  # after a break longer than the two differ, times do not tell
             self._bitrate.forget()
             self.quality = replace(self.quality, asked_kbps=None)
         self._connected, self._peer, self._heard_s = True, peer, now_s
