@@ -250,3 +250,18 @@ def test_a_site_that_leads_its_own_name_to_this_machine_sends_and_takes_nothing(
             urllib.request.urlopen(
                 urllib.request.Request(url, body, headers={**led, **kind}), timeout=5
             )
+
+
+def test_a_camera_page_may_send_through_a_proxy_that_has_the_certificate():
+    through = {"X-Forwarded-For": "203.0.113.7"}
+    cases = [("https", through, False), ("https", {}, True), ("http", through, True)]
+    with serving() as server:
+        for scheme, more, refused in cases:
+            named = {"Host": "cam.example", "Origin": f"{scheme}://cam.example"}
+            kind = {"Content-Type": "application/sdp"}
+            url = f"http://127.0.0.1:{server.port}/whip"
+            with pytest.raises(urllib.error.HTTPError) as caught:  # at last that it is no offer
+                urllib.request.urlopen(
+                    urllib.request.Request(url, b"v=0\n", headers=named | kind | more), timeout=5
+                )
+            assert (caught.value.code == 403) is refused, (scheme, more)

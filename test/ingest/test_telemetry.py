@@ -350,3 +350,9 @@ def test_a_part_of_a_telemetry_message_keeps_the_time_that_it_has_of_its_own(own
     assert isinstance(fix, GpsFix)
     assert fix.stamp_ns == T - 10**9
     assert pressure.stamp_ns == T
+
+
+@pytest.mark.parametrize("name", ["timestamp", "time", "timestamp_ns"])
+def test_a_part_whose_own_time_is_null_has_that_of_its_message(name):
+    (fix,) = read(type="telemetry", timestamp_ns=T, gps={"lat": 47, "lon": 8, name: None})
+    assert fix.stamp_ns == T

@@ -105,3 +105,23 @@ def test_the_way_back_to_what_the_first_lens_filmed_is_judged_by_the_first_lens(
     home = [e for e in events if not (isinstance(e, Pose) and 60 <= e.frame_id < 104)]
     truth = TRUTH | {104 + i: POSES[10 + i] for i in range(20)}
     assert fitted(home, truth)[1] < 1.0
+
+
+def square(camera: Camera) -> Camera:
+    """The middle of its pictures, which is what the networks are shown of them."""
+    side, cut = camera.height, 0.5 * (camera.width - camera.height)
+    return replace(camera, width=side, cx=camera.cx - cut)
+
+
+def test_the_first_lens_is_kept_for_its_scene_also_where_the_pictures_form_changed_in_it():
+    networks = TrueNetworks()
+    tele = square(Camera.from_horizontal_fov(320, 240, np.deg2rad(40.0)))
+    wide, way = square(CAMERA), filmed_room.sideways_poses(44)
+    film = networks.film(POSES[:20], CAMERA, known_camera=False)
+    film += networks.film(POSES[20:], wide, first_id=20, known_camera=False)
+    film += networks.film(way, tele, first_id=60, place=1, known_camera=False)
+    film += networks.film(POSES[10:30], wide, first_id=104, known_camera=False)
+    poses = poses_of(run(networks, film, keyframe_stride=3, restart_after=10))
+    assert (poses[100].state, poses[100].submap) == (TRACKED, 1)
+    assert [poses[i].state for i in range(108, 124)] == [TRACKED] * 16
+    assert {poses[i].submap for i in range(108, 124)} == {0}

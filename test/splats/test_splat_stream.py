@@ -259,3 +259,13 @@ def test_another_sites_page_is_shown_no_frames(frames):
     with connect(url, origin="http://127.0.0.1:3000", proxy=None) as client:
         frames.put(wall_seen_from([0, 0, 0], 0))
         assert msgpack.unpackb(client.recv(timeout=10.0))["type"] == "gaussians"
+
+
+def test_a_page_of_this_machine_is_shown_frames_by_whichever_of_its_names(frames):
+    url = f"ws://127.0.0.1:{frames.port}"
+    for origin in ("http://localhost:3000", "http://[::1]:3000"):
+        with connect(url, origin=origin, proxy=None) as client:
+            frames.put(wall_seen_from([0, 0, 0], 0))
+            assert msgpack.unpackb(client.recv(timeout=10.0))["type"] == "gaussians"
+    with pytest.raises(InvalidStatus, match="403"):
+        connect(url, origin="http://localhost.example.org", proxy=None).__enter__()

@@ -123,3 +123,17 @@ def test_what_is_lost_between_processes_is_no_fault_to_a_reporter_of_its_own(
         assert run.ledgers[1].dropped == {"not_delivered": 2}
     finally:
         reporter.close()
+
+
+def test_a_run_whose_folder_is_made_after_its_reporter_is_told_as_going_on(context, tmp_path):
+    """As with `ros2 launch … out:=runs/roof`, where the recorder makes it."""
+    folder = rclpy.parameter.Parameter("folder", value=str(tmp_path / "roof"))
+    reporter = ReporterNode(context=context, parameter_overrides=[folder])
+    try:
+        (tmp_path / "roof" / "bag").mkdir(parents=True)
+        reporter._tick()
+        assert [run.going_on for run in read_runs(tmp_path)] == [True]
+    finally:
+        reporter.close()
+    reporter._tick()
+    assert [run.going_on for run in read_runs(tmp_path)] == [False]

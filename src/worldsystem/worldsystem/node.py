@@ -94,6 +94,7 @@ class ReporterNode(StageNode):
             self.observer.keyframe(event.keyframe.id)
 
     def _tick(self) -> None:
+        self._in_use.take()  # the recorder may have made the folder since
         self.live = self.observer.tick()
 
     def _backend(self) -> str:

@@ -61,13 +61,22 @@ class FolderInUse:
     """Says that the run in `folder` goes on, until `close` or until its process ends, however."""
 
     def __init__(self, folder: Path) -> None:
+        self._folder = folder
         self._handle: int | None = None
+        self._is_over = False
+        self.take()
+
+    def take(self) -> None:
+        """Say so from now on, where the folder was not there before."""
+        if self._handle is not None or self._is_over:
+            return
         with suppress(OSError):  # it is not there yet, or lies where there are no locks
-            self._handle = os.open(folder, os.O_RDONLY)
+            self._handle = os.open(self._folder, os.O_RDONLY)
             fcntl.flock(self._handle, fcntl.LOCK_SH)
 
     def close(self) -> None:
         """The run has left all that it leaves."""
+        self._is_over = True
         if self._handle is not None:
             os.close(self._handle)
             self._handle = None

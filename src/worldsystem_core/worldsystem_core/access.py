@@ -72,13 +72,14 @@ class Access:
         """Whether a page may come from anywhere, though it is of no other site by its origin: it
         asks by a name that anybody may lead here. `by_page`: it is a page that asks, for sure.
 
-        Nobody else has a token or the certificate; and no page can open a WebSocket in the name of
-        somebody, as proxies do.
+        Nobody else has a token or the certificate; no page can open a WebSocket in the name of
+        somebody, as proxies do, and none of https may ask a port without TLS.
         """
         headers = request.headers
         if self._tokens or request.secure or not (by_page or "Origin" in headers):
             return False
-        if request.method == "GET" and any(name in headers for name in _OF_PROXIES):
+        by_tls = headers.get("Origin", "").startswith("https:")  # and this port has none
+        if (request.method == "GET" or by_tls) and any(name in headers for name in _OF_PROXIES):
             return False
         return can_be_led_here(request.host, self._host)
 
@@ -121,13 +122,15 @@ def from_foreign_page(request: web.Request) -> bool:
 
 
 def is_foreign(origin: str, host: str) -> bool:
-    """The same of the two headers; without an origin it is no page."""
+    """The same of the two headers; without an origin it is no page. All names of the machine on
+    which the browser runs are one."""
     if not origin:
         return False
     try:
-        return urlsplit(origin).hostname != urlsplit(f"//{host}").hostname
+        page, here = urlsplit(origin).hostname or "", urlsplit(f"//{host}").hostname or ""
     except ValueError:
         return True
+    return page != here and not (only_this_machine(page) and only_this_machine(here))
 
 
 def can_be_led_here(host: str, own: str) -> bool:

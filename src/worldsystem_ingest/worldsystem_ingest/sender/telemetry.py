@@ -299,7 +299,7 @@ def _inner(message: Message, name: str, sample: object) -> Message:
     inner = fields.snake_case(sample)
     own_time = bool(_times_of(inner))
     outer = {} if own_time else _times_of(message)
-    return {"type": message["type"], **outer, **inner} | _type_of(inner, message)
+    return {"type": message["type"], **inner, **outer} | _type_of(inner, message)
 
 
 def _type_of(inner: Message, outer: Message) -> dict[str, object]:
@@ -308,7 +308,8 @@ def _type_of(inner: Message, outer: Message) -> dict[str, object]:
 
 
 def _times_of(message: Message) -> dict[str, object]:
-    return {k: v for k, v in message.items() if k.startswith("timestamp") or k in ("time", "ts")}
+    told = {k: v for k, v in message.items() if v is not None}
+    return {k: v for k, v in told.items() if k.startswith("timestamp") or k in ("time", "ts")}
 
 
 def _quaternion_of(message: Message) -> Quaternion | None:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -35,11 +35,12 @@ class Judge:
         for focal_px in _own_focals_px([shot]):
             self.focal.add(focal_px)
 
-    def learn_start(self, keys: Sequence[Shot], scenes: Container[int]) -> None:
+    def learn_start(self, keys: Sequence[Shot], scenes: Iterable[int]) -> None:
         """As `learn_focal`, of a scene's start: the cut before it may be one to another lens. The
-        other `scenes` that can be found again keep theirs."""
-        self.focal = self.focal.with_start(_own_focals_px(keys))
-        self._focal_in = {k: focal for k, focal in self._focal_in.items() if k in scenes}
+        other `scenes` that can be found again keep theirs, or what was known until now."""
+        before = self.focal
+        self.focal = before.with_start(_own_focals_px(keys))
+        self._focal_in = {k: self._focal_in.get(k, before) for k in scenes}
         self._focal_in[keys[0].view.segment] = self.focal
 
     def forget_focal(self) -> None:
