@@ -125,3 +125,17 @@ def test_nothing_stays_of_keyframes_that_had_left_the_store(
         each.extract(1)
     assert mesher.stats()["keyframes"] == 1
     assert surface_of(mesher) == surface_of(fresh)
+
+
+def test_a_map_begun_anew_by_an_earlier_clock_has_the_times_of_that_clock(
+    make_mesher, sphere_keyframes
+):
+    """As after a reset because stamps had jumped ahead."""
+    mesher = make_mesher(min_weight=0.5)
+    first, second = sphere_keyframes(2)
+    ahead, behind = replace(first, stamp_ns=90 * 10**9), replace(second, stamp_ns=5 * 10**9)
+    mesher.integrate(ahead)
+    assert mesher.extract(0).capture_ns == ahead.stamp_ns
+    mesher.remove([ahead.id])
+    mesher.integrate(behind)
+    assert mesher.extract(0).capture_ns == behind.stamp_ns

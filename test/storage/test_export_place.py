@@ -41,7 +41,12 @@ def test_a_folder_that_is_there_may_have_a_dot_in_its_name(tmp_path, capsys, mor
 
 @pytest.mark.parametrize(
     ("kind", "name", "ending"),
-    [("3dgs", "world.splat", "ply"), ("spz", "world.ply", "spz"), ("points", "world.las", "ply")],
+    [
+        ("3dgs", "world.splat", "ply"),
+        ("spz", "world.ply", "spz"),
+        ("points", "world.las", "ply"),
+        ("las", "world.laz", "las"),
+    ],
 )
 def test_splats_and_points_are_not_written_under_the_name_of_another_format(
     tmp_path, capsys, kind, name, ending

@@ -11,7 +11,7 @@ import time
 import numpy as np
 import pytest
 from page_reader import PageReader
-from world_for_viewers import keyframe, picture, pose_event
+from world_for_viewers import camera_pose, keyframe, picture, pose_event
 
 from worldsystem_core.reconstruction import MovedKeyframes, RemovedKeyframes
 from worldsystem_viewer.keyframe_store import KeyframeCursor, KeyframeStore, cloud_of
@@ -271,4 +271,22 @@ def test_pictures_are_encoded_only_while_somebody_shows_them(page_server, encode
         page_server.image(rgb, 100)
         page.read_one()
     assert page.newest[ImageUpdate].full_width == rgb.shape[1]
+    page.close()
+
+
+def test_who_looks_back_is_told_keyframes_as_corrected_since(page_server):
+    """Also a page that came back hidden, and had no turn before it looked back."""
+    page_server.keyframe(keyframe(3, 0.2))
+    for number, stamp_ns in ((1, 0), (2, 8 * 10**9)):
+        page_server.pose(pose_event(number, 0.1, stamp_ns=stamp_ns))
+    page = PageReader(page_server.port, layers=[], visible=False)
+    page.tell(seek=3 * 10**9)
+    page.tell(visible=True)
+    page.read_until(lambda p: KeyframesUpdate in p.newest)
+    assert page.newest[KeyframesUpdate].id.tolist() == [3]
+    page_server.moved(MovedKeyframes({3: camera_pose(0.9)}))
+    page.tell(seek=2 * 10**9)
+    page.read_until(lambda p: p.counts[KeyframesUpdate] == 2)
+    told = page.newest[KeyframesUpdate].world_from_cam[0]
+    np.testing.assert_allclose(told, camera_pose(0.9), atol=1e-6)
     page.close()

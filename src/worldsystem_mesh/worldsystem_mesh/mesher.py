@@ -123,6 +123,8 @@ class Mesher:
             self._empty_keyframes += 1
             return 0
         self._has_pending = True
+        if len(self._fusion.ids) == 1:  # the first of a map, perhaps by another clock than before
+            self._capture_ns = 0
         self._capture_ns = max(self._capture_ns, keyframe.stamp_ns)
         self._integrate_ms = 1e3 * (time.perf_counter() - start)
         return len(fused.band) + len(fused.free)

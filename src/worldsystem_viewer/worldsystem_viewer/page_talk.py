@@ -37,7 +37,7 @@ _FIRST_WISH_TIMEOUT_S = 5.0
 _MOST_ANSWERS = 16
 _LONGEST_TEXT = 200
 _TIMELINE_PERIOD_S = 1.0
-_OF_THE_PAST = ("pose", "objects", "tracks", "image", "keyframes")
+_OF_THE_PAST = ("pose", "objects", "tracks", "image")
 _LAYERS = frozenset({"points", "image"})
 
 
@@ -169,12 +169,17 @@ class PageTalk:
         return found
 
     async def _send_past(self, rewind: Rewind) -> None:
+        world = self._shown.world
         if self._rest.ready(time.monotonic()):
-            for message in rewind.states(image="image" in self._layers):
+            states = rewind.states(image="image" in self._layers)
+            # with each look, as the path in it: both are as corrected since
+            if states and (keyframes := world.newer_keyframes(self._cursor)) is not None:
+                self._line.write(encode(keyframes))
+            for message in states:
                 data = encode(message)
                 self._rest.charge(len(data))
                 self._line.write(data)
-        for slot in self._shown.world.newer_slots(self._cursor, _OF_THE_PAST):
+        for slot in world.newer_slots(self._cursor, _OF_THE_PAST):
             self._line.write(slot.encoded())
         await self._line.room()
         for data in await rewind.surface():

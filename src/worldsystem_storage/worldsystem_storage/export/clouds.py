@@ -65,6 +65,7 @@ def export_points(run: RecordedRun, out: Path) -> Path:
 
 def export_las(run: RecordedRun, out: Path) -> Path:
     """LAS 1.4, point format 7 (16-bit colours), millimetres of a world unit."""
+    check_ending(out, "las")
     import laspy  # only this format needs it
 
     cloud, out = merged_cloud(run.keyframes), output_file(out, "points.las")
