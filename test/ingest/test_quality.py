@@ -125,3 +125,13 @@ def test_a_sender_that_left_or_paused_has_no_low_bandwidth():
     assert not bandwidth.low
     fed(bandwidth, clock, 60, 2.0)
     assert bandwidth.low
+
+
+def test_a_poor_link_that_stalls_for_moments_still_has_low_bandwidth():
+    clock = Clock()
+    bandwidth = Bandwidth(clock)
+    fed(bandwidth, clock, 60, 0.5)
+    assert bandwidth.low
+    clock.now_s += 10.0
+    fed(bandwidth, clock, 10, 0.5)
+    assert bandwidth.low

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from dataclasses import replace
 
@@ -23,6 +24,8 @@ from worldsystem_core.reconstruction import (  # noqa: E402
     RemovedKeyframes,
     ScaleState,
 )
+from worldsystem_segment.identify import identifier  # noqa: E402
+from worldsystem_segment.identify.identifier import Inquiry  # noqa: E402
 from worldsystem_segment.node import SegmenterNode  # noqa: E402
 from worldsystem_segment.objects.object_file import NAME  # noqa: E402
 
@@ -263,3 +266,29 @@ def test_one_that_is_killed_after_a_reset_is_followed_by_one_without_objects(beg
     again = begin(restore=True)
     assert again._segmenter.objects(0).objects == ()
     assert again._told.ids == ()
+
+
+def test_no_question_about_a_map_that_was_reset_goes_out(begin, keyframes, monkeypatch):
+    asked, may_go, was_last = [], threading.Event(), threading.Event()
+
+    def ask(service, jpeg, label, question):
+        asked.append(question)
+        assert may_go.wait(20.0)
+        if question == "last":
+            was_last.set()
+        return "a thing"
+
+    monkeypatch.setattr(identifier, "ask", ask)
+    node = begin(identify_url="http://127.0.0.1:9")
+    for keyframe in keyframes:
+        node._on_keyframe(NewKeyframe(keyframe))
+    things = node._segmenter.objects(0).objects
+    number = next(thing.id for thing in things if node._segmenter.enhanced(thing.id))
+    node._asking._identifier.submit(Inquiry(9001, "", b"", "first"))  # the next one waits for it
+    assert node._asking.ask(number, "of the map before")[0]
+    node._on_keyframe(RemovedKeyframes(tuple(keyframe.id for keyframe in keyframes)))
+    node._asking._identifier.submit(Inquiry(9002, "", b"", "last"))
+    may_go.set()
+    assert was_last.wait(20.0)
+    node._asking.close()
+    assert "of the map before" not in asked

@@ -175,3 +175,12 @@ def test_no_picture_of_a_map_that_was_reset_is_told_or_kept() -> None:
     segmenter.feed(replace(shots[0], id=9, stamp_ns=60 * step_ns, confidence=blind))
     assert segmenter.crops == []
     assert segmenter.enhanced(owed) is None
+
+
+def test_what_made_way_before_a_reset_stays_counted() -> None:
+    shot, segmenter = room().caster().shot(0, ROOM_EYE, (0.0, 1.5, 0.3))[0], Segmenter()
+    segmenter.feed(shot)
+    segmenter._pictures.history.forgotten = 3
+    segmenter.remove([shot.id])
+    assert segmenter.is_empty
+    assert segmenter.counters()["crops_forgotten"] == 3

@@ -148,6 +148,7 @@ class SegmenterNode(StageNode):
                 self._segmenter.move(event.world_from_cam, event.point_scale, event.scale)
             self._told.note(event)
         if was_reset:  # at once: who follows a killed one would go on in the map of before
+            self._asking.forget()
             self._saving.wanted = True
             self._keep_map()
 

@@ -114,7 +114,7 @@ class Segmenter:
             heir = (successors or {}).get(self._newest[0])
             self._newest = None if heir is None else (heir.id, self._newest[1])
         if self.is_empty:
-            self._pictures, self._crops = ObjectPictures(self.config), []
+            self._forget_pictures()
 
     def objects(self, stamp_ns: int) -> MapObjects:
         """Every confirmed object that the prompt selects, with its oriented box [world units]."""
@@ -183,7 +183,7 @@ class Segmenter:
         count = load_objects(self._backend.map, folder, told or ToldKeyframes())
         self._backend.ids_changed()
         self._backend.map.tracker.take_joined()
-        self._pictures, self._crops = ObjectPictures(self.config), []
+        self._forget_pictures()
         self._identities.clear()
         self._newest = None
         return count
@@ -208,6 +208,12 @@ class Segmenter:
     def close(self) -> None:
         """End what runs by itself."""
         self._backend.close()
+
+    def _forget_pictures(self) -> None:
+        """They are of other objects than come from now on; what made way before stays counted."""
+        forgotten = self._pictures.history.forgotten
+        self._pictures, self._crops = ObjectPictures(self.config), []
+        self._pictures.history.forgotten = forgotten
 
     def _follow_ids(self) -> None:
         """Let what is known by an id go along with its thing."""

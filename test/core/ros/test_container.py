@@ -108,7 +108,7 @@ def test_a_terminal_that_goes_away_ends_a_container_in_order(container, context,
         ("worldsystem_mesh.node:MesherNode", {"voxl": 0.1}, "voxl"),
         ("worldsystem_mesh.node:MesherNode", {"device": "abacus"}, "abacus"),
         ("worldsystem_viewer.node:ViewerNode", {"host": "203.0.113.7"}, "address"),
-        ("worldsystem_core.ros.container:main", {}, "TypeError"),
+        ("worldsystem_core.ros.container:main", {}, "is no StageNode"),
     ],
 )
 def test_what_cannot_be_loaded_is_refused_with_the_reason(
@@ -145,3 +145,15 @@ def test_a_node_that_is_no_stage_is_refused_with_the_reason(context, monkeypatch
     assert not answer.success
     assert "is no StageNode" in answer.error_message
     assert not held.loaded
+
+
+def test_a_node_that_is_no_stage_is_refused_without_a_traceback(monkeypatch, caplog):
+    module = types.ModuleType("a_users_own")
+    module.Plain = Plain
+    monkeypatch.setitem(sys.modules, "a_users_own", module)
+    held = types.SimpleNamespace(loaded={}, _next_id=1)
+    request = LoadNode.Request(plugin_name="a_users_own:Plain")
+    Container._load(held, request, LoadNode.Response())
+    (record,) = (r for r in caplog.records if r.name == "worldsystem_core.ros.container")
+    assert "is no StageNode" in record.getMessage()
+    assert not record.exc_info

@@ -183,3 +183,28 @@ def test_a_node_that_does_not_end_is_not_called_unloaded(context, monkeypatch):
     assert container.Container._unload(held, request, UnloadNode.Response()).success
     assert thread.node.ends == ["input_ended", "close"]
     assert not held.loaded
+
+
+class FailsTwice(StageNode):
+    """Fails at work, and again at its end, as what it works with is gone."""
+
+    def __init__(self, context):
+        super().__init__("fails_twice", NoSettings, context=context)
+        self._once = self.create_timer(0.01, self._fail)
+
+    def _fail(self):
+        self._once.cancel()
+        raise BackendError("the weights are gone")
+
+    def input_ended(self):
+        raise RuntimeError("there is nothing to finish")
+
+
+def test_a_stage_that_fails_again_as_it_ends_names_what_it_failed_of_first(context):
+    thread = NodeThread(FailsTwice(context))
+    thread.start()
+    wait_until(lambda: thread.failure and not any(each.is_alive() for each in thread._threads))
+    thread.finish(0.0)
+    assert isinstance(thread.failure, BackendError)
+    assert "the weights are gone" in thread.node._diagnostics().status[0].message
+    thread.node.close()

@@ -111,7 +111,7 @@ def load_class(plugin: str) -> type:
 def _make_node(request: LoadNode.Request) -> StageNode:
     node_class = load_class(request.plugin_name)
     if not (isinstance(node_class, type) and issubclass(node_class, StageNode)):
-        raise TypeError(f"{request.plugin_name} is no StageNode; run it in a process of its own")
+        raise ValueError(f"{request.plugin_name} is no StageNode; run it in a process of its own")
     arguments = ["--ros-args"]
     if request.node_name:
         arguments += ["-r", f"__node:={request.node_name}"]

@@ -124,7 +124,7 @@ class NodeThread:
             self.node.let_go_of_waiting()
             self.node.report()
         except Exception as error:  # the edge: one stage's end must not keep the others from theirs
-            self.failure = error
+            self.failure = self.failure or error  # the first one is the cause
             log.exception("%s could not finish", self.node.get_name())
             self._tell(error)  # its account is closed and told all the same
 

@@ -283,7 +283,7 @@ class StageNode(Node, metaclass=MadeWhole):
 
     def gave_up(self, error: Exception) -> None:
         """The stage's thread ended with `error`: say so, and let go of all that comes, counted."""
-        self._ended_by = f"ended by {type(error).__name__}: {error}"
+        self._ended_by = self._ended_by or f"ended by {type(error).__name__}: {error}"
         for ledger in self.all_ledgers():
             ledger.end_as("stage_failed")
             ledger.drop_in_flight("stage_failed")

@@ -15,6 +15,7 @@ from worldsystem_ingest.sender.clock import ClockEstimator, ClockState
 _log = logging.getLogger(__name__)
 _BANDWIDTH_SAMPLE_S = 5.0
 _BANDWIDTH_SAMPLES = 10
+_STALLED_SAMPLES = 2  # a poor link hangs for so long; who left or pauses is silent for longer
 _LOSS_WINDOW_S = 5
 _JITTER_GAIN, _QUEUE_GAIN = 1 / 16, 1 / 30
 _JITTER_MOST_NS = 10 * 10**9  # more is a clock that was set or a link that broke
@@ -88,11 +89,13 @@ class Bandwidth:
 
     @property
     def low(self) -> bool:
-        """Whether video comes in, without a pause among the samples, but under `low_mbps`."""
-        average = self.average_mbps()
+        """Whether video comes in, but for stalls of a few samples, and then under `low_mbps`."""
+        if self.average_mbps() is None:
+            return False
         with self._lock:
-            comes = all(self._samples)
-        return comes and average is not None and average < self._low_mbps
+            came = [sample for sample in self._samples if sample]
+        comes = len(came) >= _BANDWIDTH_SAMPLES - _STALLED_SAMPLES
+        return comes and sum(came) < self._low_mbps * len(came)
 
     def _close_samples(self) -> None:
         now_s = self._now_s()
