@@ -37,11 +37,8 @@ BARE_REQUIREMENTS = ROOT / "tools/requirements-bare.txt"
 CONSTRAINTS, HASHES = ROOT / "tools/constraints.txt", ROOT / "tools/hashes.txt"
 ROS_KNOWN = ("jazzy", "kilted")  # of the Pythons that our libraries are for
 KERNEL_PACKAGES = (
-    "worldsystem_core",
-    "worldsystem_mesh",
-    "worldsystem_slam3r",
-    "worldsystem_sim",
-    "worldsystem_segment",
+    *("worldsystem_core", "worldsystem_mesh", "worldsystem_slam3r"),
+    *("worldsystem_sim", "worldsystem_segment"),
 )
 
 
@@ -84,9 +81,9 @@ def set_up() -> None:
     preconditions.check_room(ROOT, VENV)
     preconditions.check_python()
     preconditions.check_environment(VENV)
-    ensure_system_packages()
     ros = sourced_ros()
     preconditions.check_machine(ros)
+    ensure_system_packages()
     forget_another_place(ros)
     say(f"ROS 2 {ros} is sourced: using it" if ros else "no ROS sourced: using ROS 2 Jazzy wheels")
     run_step("environment", [ROOT / "tools/setup.py"], lambda: make_venv(ros))
@@ -189,9 +186,11 @@ def requirement_files(ros: str) -> list[Path]:
 
 def install_libraries(ros: str) -> None:
     say("installing libraries at pinned versions (about 3 minutes the first time)")
-    for left in VENV.glob("downloads-*"):  # of a set-up that was killed
+    for left in (*VENV.glob("downloads-*"), *VENV.glob("pip-*")):  # of a set-up that was killed
         shutil.rmtree(left, ignore_errors=True)
-    pip = [str(VENV / "bin/python"), "-m", "pip", "--disable-pip-version-check"]
+    place = os.environ.get("TMPDIR") or VENV  # /tmp may be memory, without room for gigabytes
+    pip = ["env", f"TMPDIR={place}", str(VENV / "bin/python"), "-m", "pip"]
+    pip += ["--disable-pip-version-check"]
     files = [word for path in requirement_files(ros) for word in ("-r", str(path))]
     bare = ["--no-deps", "-r", str(BARE_REQUIREMENTS)]
     if ros:  # whose Python packages are not ours to pin
@@ -387,9 +386,10 @@ def run(
 
 
 def output(command: list[str], environment: dict[str, str] | None = None) -> str:
-    return subprocess.run(
-        command, check=True, capture_output=True, text=True, env=environment
-    ).stdout.strip()
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    if done.returncode:
+        raise SetupError(f"{shlex.join(command)} failed:\n{done.stderr.strip()}")
+    return done.stdout.strip()
 
 
 def say(text: str) -> None:

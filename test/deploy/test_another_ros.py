@@ -6,6 +6,7 @@ from __future__ import annotations
 import importlib
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -94,3 +95,26 @@ def test_a_shell_without_the_ros_of_the_set_up_is_told_so_and_runs_nothing(tool,
     assert (ran.returncode, ran.stdout, stays.stdout) == (1, "", "not found\n")
     for each in (ran, stays):
         assert "set up beside ROS 2 jazzy: source its setup.bash first" in each.stderr
+
+
+def test_colcon_that_looks_through_the_whole_checkout_begins_no_set_up(tmp_path):
+    """It runs each `setup.py` that it comes upon, to learn the name of a package."""
+    tools = Path(shutil.copytree(ROOT / "tools", tmp_path / "tools"))
+    (tools / "setup.py").write_text("open('begun', 'w').close()\n")
+    shutil.copytree(ROOT / "src/worldsystem_msgs", tmp_path / "src/worldsystem_msgs")
+    done = subprocess.run(
+        [sys.executable, "-m", "colcon", "list"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert "worldsystem_msgs" in done.stdout, done.stderr
+    assert not (tools / "begun").exists()
+    assert "Exception in package identification" not in done.stderr
+
+
+def test_a_program_of_the_set_up_that_fails_is_told_with_what_it_said(tool):
+    setup = tool("setup")
+    with pytest.raises(setup.SetupError, match=r"^sh -c .* failed:\nno NumPy for this Python$"):
+        setup.output(["sh", "-c", "echo no NumPy for this Python >&2; exit 1"])

@@ -163,3 +163,20 @@ def test_every_pin_has_files_on_the_list(tool):
     assert found == wanted
     assert "torch" in pins
     assert sys.version_info[:2] <= (3, tool("lock").NEWEST_PYTHON)
+
+
+@pytest.mark.parametrize("ros", ["", "jazzy"])
+def test_pip_keeps_what_it_fetches_on_the_disk_of_the_checkout(tool, tmp_path, monkeypatch, ros):
+    """/tmp may be memory, which has no room for gigabytes."""
+    setup = tool("setup")
+    python = tmp_path / ".venv/bin/python"
+    python.parent.mkdir(parents=True)
+    python.write_text(f'#!/bin/sh\necho "${{TMPDIR-}}" >> "{tmp_path}/places"\n')
+    python.chmod(0o755)
+    monkeypatch.delenv("TMPDIR", raising=False)
+    monkeypatch.setattr(setup, "VENV", tmp_path / ".venv")
+    monkeypatch.setattr(setup, "LOG", tmp_path / "log")
+    monkeypatch.setattr(setup, "repair_cmake_paths", lambda: None)
+    setup.install_libraries(ros)
+    places = set((tmp_path / "places").read_text().splitlines())
+    assert places == {str(tmp_path / ".venv")}

@@ -206,7 +206,9 @@ CHECKS = ("check_place", "check_room", "check_python", "check_environment", "che
 
 
 @pytest.mark.parametrize("check", CHECKS)
-def test_where_it_cannot_set_up_it_removes_nothing(setup, checkout, monkeypatch, check):
+def test_where_it_cannot_set_up_it_installs_and_removes_nothing(
+    setup, checkout, monkeypatch, check
+):
     def refuse(*_):
         raise setup.SetupError("not here")
 
@@ -214,7 +216,7 @@ def test_where_it_cannot_set_up_it_removes_nothing(setup, checkout, monkeypatch,
         monkeypatch.setattr(setup.preconditions, name, lambda *_: None)
     monkeypatch.setattr(setup.preconditions, check, refuse)
     monkeypatch.setattr(setup.preconditions, "made_elsewhere", lambda environment: True)
-    monkeypatch.setattr(setup, "ensure_system_packages", lambda: None)
+    monkeypatch.setattr(setup, "ensure_system_packages", lambda: pytest.fail("it installs"))
     monkeypatch.setattr(setup, "sourced_ros", lambda: "")
     with pytest.raises(setup.SetupError, match="not here"):
         setup.set_up()

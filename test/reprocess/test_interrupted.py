@@ -3,18 +3,22 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import signal
 import sys
 from collections.abc import Generator
 from pathlib import Path
 from types import SimpleNamespace
 
+import pytest
+
 from worldsystem.cli import main
 from worldsystem.reprocess import commands
 from worldsystem.reprocess.commands import _performed
 from worldsystem.reprocess.plan import Settings, plan
 from worldsystem.reprocess.pool import Room, on_ray
-from worldsystem.reprocess.task import Outcome
+from worldsystem.reprocess.task import Outcome, sole_use
 
 
 def test_a_second_ctrl_c_or_sigterm_does_not_cut_short_the_end_of_what_runs():
@@ -86,3 +90,14 @@ def test_the_sign_to_stop_lies_where_a_machine_of_a_cluster_finds_it(tmp_path, m
     monkeypatch.setattr(commands, "chosen_pool", lambda address, ray: pool)
     assert main(["reprocess", "one.mp4", "--out", "out"]) == 1
     assert signs[0].is_absolute()
+
+
+def test_a_folder_on_a_file_system_without_locks_is_used_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def no_locks(handle: object, kind: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    with sole_use(tmp_path / "out"):
+        assert (tmp_path / "out").is_dir()
