@@ -144,3 +144,22 @@ def test_an_object_whose_answer_is_of_long_ago_keeps_it_and_is_not_asked_about_a
             assert segmenter.identity_of(1) == "an oak chair"
         finally:
             asking.close()
+
+
+def test_a_question_that_waits_for_its_turn_as_it_is_forgotten_does_not_go_out(monkeypatch) -> None:
+    """As one about a map that was reset meanwhile."""
+    with serving((200, CHAT, 0)) as server, identifying(server) as (asker, _):
+        waits, may_go, turn = threading.Event(), threading.Event(), asker._wait_for_turn
+
+        def wait_long() -> bool:
+            waits.set()
+            return may_go.wait(20.0) and turn()
+
+        monkeypatch.setattr(asker, "_wait_for_turn", wait_long)
+        assert asker.submit(Inquiry(2, "box", JPEG)) == ""
+        assert waits.wait(20.0)
+        asker.forget()
+        may_go.set()
+        _until(lambda: not asker.refuses(2))
+        assert server.seen == []
+        assert len(asker._sent_s) == 0, "it costs no request of this minute"

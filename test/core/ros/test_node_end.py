@@ -139,6 +139,29 @@ def test_a_frame_in_work_when_the_stage_fails_beside_it_is_settled_once(context)
     node.close()
 
 
+class FailsInBothThreads(FailsBesideAFrame):
+    """The frame that waited fails, too, of what is gone."""
+
+    def _on_frame(self, frame):
+        super()._on_frame(frame)
+        raise BackendError("there is nothing to work with")
+
+
+def test_a_stage_that_fails_in_both_its_threads_names_what_it_failed_of_first(context):
+    node = FailsInBothThreads(context)
+    thread, publisher = NodeThread(node), ReferencePublisher(node, topics.IMAGE)
+    thread.start()
+    assert node.failing.wait(20.0)
+    publisher.publish(a_frame(1))
+    wait_until(lambda: thread.failure is not None)
+    node.go.set()
+    wait_until(lambda: not any(each.is_alive() for each in thread._threads))
+    assert "the weights are gone" in str(thread.failure)
+    assert "the weights are gone" in node._diagnostics().status[0].message
+    thread.finish(0.0)
+    node.close()
+
+
 class FailsAtItsEnd(StageNode):
     """Holds a frame back, and fails when it is to tell what came of it."""
 

@@ -56,7 +56,7 @@ class NodeThread:
         except ExternalShutdownException:
             pass
         except Exception as error:  # the edge of the thread: the stage stops and says why
-            self.failure = error
+            self.failure = self.failure or error  # the other thread's may have been the cause
             log.exception("%s stopped", self.node.get_name())
             self._tell(error)
         self._end()

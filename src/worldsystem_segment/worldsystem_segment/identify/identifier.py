@@ -127,9 +127,7 @@ class Identifier:
             inquiry = self._queue.get(timeout_s=0.2)
             if inquiry is None:
                 continue
-            with self._lock:
-                wanted = self._waiting[inquiry.id] != _NOBODY
-            said = self._asked(inquiry) if wanted else None
+            said = self._asked(inquiry) if self._is_wanted(inquiry) else None
             with self._lock:
                 object_id = self._waiting.pop(inquiry.id)
                 if said is None or object_id == _NOBODY:
@@ -142,11 +140,19 @@ class Identifier:
                         self._answers.popitem(last=False)
             self._tell(said)
 
-    def _asked(self, inquiry: Inquiry) -> ObjectIdentity:
+    def _is_wanted(self, inquiry: Inquiry) -> bool:
+        with self._lock:
+            return self._waiting[inquiry.id] != _NOBODY
+
+    def _asked(self, inquiry: Inquiry) -> ObjectIdentity | None:
+        """What the service said; None for what was forgotten before it went out."""
         problem, wait_s, attempt, start = "", FIRST_WAIT_S, 0, time.monotonic()
         for attempt in range(1, self._attempts + 1):
             if not self._wait_for_turn():
                 return _told(inquiry, IdentifyOutcome.REFUSED, problem="the segmenter is ending")
+            if not self._is_wanted(inquiry):  # forgotten while it waited
+                return None
+            self._sent_s.append(time.monotonic())
             try:
                 answer = ask(self.service, inquiry.jpeg, inquiry.label, inquiry.question)
             except IdentifyError as error:
@@ -172,7 +178,6 @@ class Identifier:
             wait_s = self._sent_s[0] + _MINUTE_S - time.monotonic()
             if wait_s > 0 and self._closing.wait(wait_s):
                 return False
-        self._sent_s.append(time.monotonic())
         return not self._closing.is_set()
 
 
