@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -104,7 +105,10 @@ def _take_up(trainer: Trainer, folder: Path) -> dict[str, Any]:
     """Go on with the networks of an earlier run; its card."""
     for name, net in (("i2p", trainer.i2p), ("l2w", trainer.l2w)):
         state = load_file(folder / f"{name}.safetensors")
-        net.load_state_dict({key: value.float() for key, value in state.items()})
+        try:
+            net.load_state_dict({key: value.float() for key, value in state.items()})
+        except RuntimeError:
+            sys.exit(f"{folder} holds networks of other sizes; give the --sizes of its card.json")
     card: dict[str, Any] = json.loads((folder / "card.json").read_text())
     trainer.l2w_is_new = card["steps"]["l2w"] == 0
     return card

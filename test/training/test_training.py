@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,10 +18,10 @@ from baselines import (
 from calibrate import settings_for
 from losses import CONFIDENCE_WEIGHT, regression, relative_error
 from safetensors import safe_open
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from scenes import random_room, random_walk
 from steps import disturbed, overlaps
-from train import save
+from train import _take_up, save
 from windows import (
     Clip,
     Views,
@@ -219,3 +220,11 @@ def test_thresholds_are_settings_of_the_back_end_and_follow_the_confidence(clip)
                 head.proj.bias[3 * SMALL.patch_px**2 :] += 2.0
     surer = settings_for(i2p, l2w, [clip])
     assert all(surer[name] > first[name] for name in first)
+
+
+def test_a_run_of_other_sizes_is_not_taken_up_and_says_so(tmp_path):
+    for name in ("i2p", "l2w"):
+        save_file(torch.nn.Linear(3, 3).state_dict(), tmp_path / f"{name}.safetensors")
+    smaller = SimpleNamespace(i2p=torch.nn.Linear(2, 2), l2w=torch.nn.Linear(2, 2))
+    with pytest.raises(SystemExit, match="other sizes; give the --sizes of its card"):
+        _take_up(smaller, tmp_path)
