@@ -34,30 +34,28 @@ def test_two_boxes_of_one_picture_are_no_two_sightings() -> None:
     assert not tracker.followed
 
 
-def test_a_box_that_its_own_phrase_refuses_hides_none_of_another_phrase() -> None:
+def found_in(scores: list[dict[str, float]], boxes: list[list[float]]) -> list[Found]:
+    """What is found of a dog (at 0.9 and more) and of a car (at 0.3), where the network says these
+    logits of words of these boxes (centre and size, as shares of the picture)."""
     model, tokenizer = tiny_dino()
     network = GroundingDetector(model, tokenizer, short_edge=64)
     ids = network._tokens(["dog", "car"])[0][0].tolist()
-    dog, car = (ids.index(tokenizer.convert_tokens_to_ids(word)) for word in ("dog", "car"))
-    logits = torch.full((1, 2, 16), -9.0)
-    logits[0, 0, dog], logits[0, 1, car] = 1.0, 0.0
-    boxes = torch.tensor([[[0.5, 0.5, 0.40, 0.4], [0.5, 0.5, 0.42, 0.4]]])
-    network._run = lambda *_: (logits, boxes)
+    logits = torch.full((1, len(boxes), 16), -9.0)
+    for box, words in enumerate(scores):
+        for word, logit in words.items():
+            logits[0, box, ids.index(tokenizer.convert_tokens_to_ids(word))] = logit
+    network._run = lambda *_: (logits, torch.tensor([boxes]))
     detections = DetectionThread(network, synchronous=True)
     detections.offer(0, np.zeros((60, 80, 3), np.uint8), {"dog": 0.9, "car": 0.3})
-    assert [one.label for sighting in detections.take() for one in sighting.found] == ["car"]
+    return [one for sighting in detections.take() for one in sighting.found]
+
+
+def test_a_box_that_its_own_phrase_refuses_hides_none_of_another_phrase() -> None:
+    boxes = [[0.5, 0.5, 0.40, 0.4], [0.5, 0.5, 0.42, 0.4]]
+    assert [one.label for one in found_in([{"dog": 1.0}, {"car": 0.0}], boxes)] == ["car"]
 
 
 def test_a_box_that_one_phrase_refuses_is_still_what_another_phrase_finds() -> None:
-    model, tokenizer = tiny_dino()
-    network = GroundingDetector(model, tokenizer, short_edge=64)
-    ids = network._tokens(["dog", "car"])[0][0].tolist()
-    dog, car = (ids.index(tokenizer.convert_tokens_to_ids(word)) for word in ("dog", "car"))
-    logits = torch.full((1, 1, 16), -9.0)
-    logits[0, 0, dog], logits[0, 0, car] = 1.0, 0.0
-    network._run = lambda *_: (logits, torch.tensor([[[0.5, 0.5, 0.4, 0.4]]]))
-    detections = DetectionThread(network, synchronous=True)
-    detections.offer(0, np.zeros((60, 80, 3), np.uint8), {"dog": 0.9, "car": 0.3})
-    ((found,),) = [sighting.found for sighting in detections.take()]
+    (found,) = found_in([{"dog": 1.0, "car": 0.0}], [[0.5, 0.5, 0.4, 0.4]])
     assert (found.label, found.score) == ("car", 0.5)
     assert max(found.scores, key=lambda pair: pair[1])[0] == "car"

@@ -3,15 +3,11 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 
 pytest.importorskip("rclpy", reason="ROS is not set up: run these through `make test`")
 
 from geometry_msgs.msg import TransformStamped
-from rclpy.executors import SingleThreadedExecutor
-from rclpy.node import Node
 from rclpy.qos import qos_profile_sensor_data
 from rclpy.serialization import serialize_message
 from sensor_msgs.msg import Image
@@ -22,30 +18,6 @@ from worldsystem_core.ros.reference_topic import (
     ReferencePublisher,
     ReferenceSubscription,
 )
-
-pytestmark = pytest.mark.usefixtures("fresh_registry")
-
-
-@pytest.fixture
-def node(context):
-    node = Node("tester", context=context)
-    yield node
-    node.destroy_node()
-
-
-@pytest.fixture
-def spin(node, context):
-    executor = SingleThreadedExecutor(context=context)
-    executor.add_node(node)
-
-    def until(condition, timeout_s=10.0):
-        deadline = time.monotonic() + timeout_s
-        while not condition() and time.monotonic() < deadline:
-            executor.spin_once(timeout_sec=0.05)
-        assert condition()
-
-    yield until
-    executor.shutdown()
 
 
 def test_what_another_process_tells_as_this_one_did_before_is_heard(node, spin):

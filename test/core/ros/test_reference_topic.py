@@ -39,29 +39,6 @@ def a_frame(number: int) -> Frame:
     return Frame(id=number, stamp_ns=number, rgb=np.full((8, 8, 3), number, np.uint8))
 
 
-@pytest.fixture
-def node(context, monkeypatch):
-    monkeypatch.setattr(reference_topic, "_registry", reference_topic.TopicRegistry())
-    node = Node("tester", context=context)
-    yield node
-    node.destroy_node()
-
-
-@pytest.fixture
-def spin(node, context):
-    executor = SingleThreadedExecutor(context=context)
-    executor.add_node(node)
-
-    def until(condition, timeout_s=10.0):
-        deadline = time.monotonic() + timeout_s
-        while not condition() and time.monotonic() < deadline:
-            executor.spin_once(timeout_sec=0.05)
-        assert condition()
-
-    yield until
-    executor.shutdown()
-
-
 def test_a_subscriber_in_the_process_gets_the_same_pixels_and_nothing_is_serialised(node, spin):
     publisher, got = ReferencePublisher(node, topics.IMAGE), []
     ReferenceSubscription(node, topics.IMAGE, got.append)
