@@ -36,10 +36,8 @@ LOG = VENV / "setup.log"
 BARE_REQUIREMENTS = ROOT / "tools/requirements-bare.txt"
 CONSTRAINTS, HASHES = ROOT / "tools/constraints.txt", ROOT / "tools/hashes.txt"
 ROS_KNOWN = ("jazzy", "kilted")  # of the Pythons that our libraries are for
-KERNEL_PACKAGES = (
-    *("worldsystem_core", "worldsystem_mesh", "worldsystem_slam3r"),
-    *("worldsystem_sim", "worldsystem_segment"),
-)
+WITH_KERNELS = ("core", "mesh", "slam3r", "sim", "segment")
+KERNEL_PACKAGES = tuple(f"worldsystem_{name}" for name in WITH_KERNELS)
 
 
 def main() -> int:

@@ -79,7 +79,7 @@ class Access:
         if self._tokens or request.secure or not (by_page or "Origin" in headers):
             return False
         by_tls = headers.get("Origin", "").startswith("https:")  # and this port has none
-        if (request.method == "GET" or by_tls) and any(name in headers for name in _OF_PROXIES):
+        if (request.method == "GET" or by_tls) and is_passed_on(request):
             return False
         return can_be_led_here(request.host, self._host)
 
@@ -131,6 +131,11 @@ def is_foreign(origin: str, host: str) -> bool:
     except ValueError:
         return True
     return page != here and not (only_this_machine(page) and only_this_machine(here))
+
+
+def is_passed_on(request: web.Request) -> bool:
+    """Whether a proxy says that it asks for somebody."""
+    return any(name in request.headers for name in _OF_PROXIES)
 
 
 def can_be_led_here(host: str, own: str) -> bool:

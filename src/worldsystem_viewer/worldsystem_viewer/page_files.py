@@ -7,6 +7,8 @@ from pathlib import Path
 
 from aiohttp import web
 
+from worldsystem_core.access import is_passed_on
+
 WEB = Path(__file__).parent / "web"
 _HEADERS = {
     "Content-Security-Policy": (
@@ -47,5 +49,4 @@ def same_origin(request: web.Request) -> bool:
 def asked_from(request: web.Request) -> str | None:
     """The address of who asks; None where a proxy says that it asks for somebody: its own address,
     often one of this machine, tells nothing of the line to the page."""
-    passed_on = any(name in request.headers for name in ("Forwarded", "X-Forwarded-For"))
-    return None if passed_on else request.remote
+    return None if is_passed_on(request) else request.remote
