@@ -60,9 +60,8 @@ def save_objects(objects: ObjectMap, folder: Path, told: ToldKeyframes) -> int:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with new.open("wb") as file:
-            np.savez(
-                file, **arrays
-            )  # each second, as it is kept: packing it took eight times as long
+            # it is kept each second, and packing would take longest
+            np.savez(file, **arrays)
             file.flush()
             os.fsync(file.fileno())
         new.replace(folder / NAME)

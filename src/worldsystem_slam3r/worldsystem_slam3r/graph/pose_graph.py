@@ -75,7 +75,7 @@ class PoseGraph:
 
     Each connected part keeps its oldest node where it is, unless anchors hold the part; then that
     node, where it is one of those `restored` from a map, keeps its turn and size as firmly as
-    `held_turn_rad` and `held_log_scale` say.
+    `held_turn_rad` and `held_log_scale` say, and any other its size as `sizes` does.
     """
 
     def __init__(self) -> None:
@@ -171,7 +171,7 @@ class PoseGraph:
 
     def oldest(self) -> set[int]:
         """The nodes by which the parts are held."""
-        return set(self._held())
+        return set(self._oldest())
 
     def optimise(self) -> Solution:
         """Move the nodes to where they agree best with the edges; drop loops that do not fit."""
@@ -241,22 +241,26 @@ class PoseGraph:
         Anchors hold their part; its turn stays weakly held, as those on one line leave it open, and
         so does its size, which those in one place do not tell.
         """
-        oldest: dict[int, int] = {}
-        anchored: dict[int, int] = {}
-        for node, part in self.parts().items():
-            oldest[part] = min(node, oldest.get(part, node))
-            anchored[part] = anchored.get(part, 0) + (node in self.anchors)
         held = {}
-        for part, node in oldest.items():
+        for node, anchors in self._oldest().items():
             place, sigmas = self.nodes[node], np.full(7, GAUGE_SIGMA)
-            if anchored[part] >= 3 and node in self.restored:
+            if anchors >= 3 and node in self.restored:
                 sigmas = np.repeat([self.held_turn_rad, FREE_SIGMA, self.held_log_scale], [3, 3, 1])
-            elif anchored[part] >= 3:
+            elif anchors >= 3:
                 scale, log_scale = self.sizes.setdefault(node, (place.scale, GUESSED_LOG_SCALE))
                 place = replace(place, scale=scale)
                 sigmas = np.repeat([WEAK_TURN_RAD, FREE_SIGMA, log_scale], [3, 3, 1])
             held[node] = place, sigmas
         return held
+
+    def _oldest(self) -> dict[int, int]:
+        """The oldest node of each part, and how many nodes of the part have an anchor."""
+        oldest: dict[int, int] = {}
+        anchored: dict[int, int] = {}
+        for node, part in self.parts().items():
+            oldest[part] = min(node, oldest.get(part, node))
+            anchored[part] = anchored.get(part, 0) + (node in self.anchors)
+        return {node: anchored[part] for part, node in oldest.items()}
 
 
 def _combined(a: Anchor, b: Anchor) -> Anchor:
