@@ -11,7 +11,13 @@ import runtime_between
 import runtime_rclpy
 from harness import QUICK, Benchmark
 from runtime_reference import ByReference
-from runtime_wakes import quaternion_us, wake_ms_by_delivery, wake_ms_by_executor
+from runtime_wakes import (
+    message_ms_by_node_executor,
+    message_ms_by_rclpy,
+    quaternion_us,
+    wake_ms_by_delivery,
+    wake_ms_by_executor,
+)
 
 from worldsystem_core.ros.process import tune_process
 
@@ -91,7 +97,7 @@ def measure_two_processes(bench: Benchmark) -> None:
 
 
 def measure_wakes(bench: Benchmark) -> None:
-    """What a stage costs whenever it is handed a small object."""
+    """What a stage costs whenever it is handed a small object, or hears a message."""
     wakes = ROUNDS * PICTURES
     delivered, executed = wake_ms_by_delivery(wakes), wake_ms_by_executor(wakes)
     note = "processor time of the process for an object that nothing is done with"
@@ -99,6 +105,11 @@ def measure_wakes(bench: Benchmark) -> None:
     bench.add("wake_executor_ms", executed, "ms", note=f"{note}; rclpy executor")
     ratio = _ratio(executed, delivered)
     bench.add("wake_vs_executor", ratio, "x", note="median executor over median delivery thread")
+    kept, anew = message_ms_by_node_executor(wakes), message_ms_by_rclpy(wakes)
+    note = "processor time of the executor's thread for a message of DDS, 12 subscriptions"
+    bench.add("message_ms", kept, "ms", note=f"{note}; wait set kept")
+    bench.add("message_rclpy_ms", anew, "ms", note=f"{note}; rclpy executor")
+    bench.add("message_vs_rclpy", _ratio(anew, kept), "x", note="medians")
     ours, scipys = quaternion_us(wakes)
     bench.add("quaternion_us", ours, "us", note="one rotation matrix to a quaternion")
     scipy_note = f"SciPy {np.median(scipys):.0f} us"

@@ -8,12 +8,13 @@ import threading
 import time
 from collections.abc import Callable
 
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.executors import ExternalShutdownException
 
 from worldsystem_core.errors import StageStuck
 from worldsystem_core.json_log import is_thread_of
 from worldsystem_core.priority import lower_thread_priority
 from worldsystem_core.ros.delivery import delivery_of
+from worldsystem_core.ros.node_executor import NodeExecutor
 from worldsystem_core.ros.stage_node import StageNode
 
 log = logging.getLogger(__name__)
@@ -34,8 +35,7 @@ class NodeThread:
         self.name = str(node.get_name())
         self.failure: BaseException | None = None
         self._ended = threading.Event()
-        self._executor = SingleThreadedExecutor(context=node.context)
-        self._executor.add_node(node)
+        self._executor = NodeExecutor(node)
         self._delivery = delivery_of(node)
         self._delivery.set_apart()
         self._threads = [self._thread(self._spin, ""), self._thread(self._deliver, "/delivery")]
@@ -62,8 +62,7 @@ class NodeThread:
         self._end()
 
     def _spin(self) -> None:
-        while not self._ended.is_set():
-            self._executor.spin_once()
+        self._executor.spin_until(self._ended)
 
     def _deliver(self) -> None:
         self._delivery.run(self._ended)

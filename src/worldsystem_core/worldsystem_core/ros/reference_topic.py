@@ -346,7 +346,7 @@ class BytesSubscription(_Subscription):
     """Calls back with CDR bytes while `wanted()`, for recorders and bridges.
 
     `direct`: in the publisher's thread, without waking this node's. For callbacks that any thread
-    may call and that only hand on: an executor's wake costs a millisecond of the common lock.
+    may call and that only hand on: to wake a thread takes the common lock.
     """
 
     def __init__(
