@@ -217,3 +217,12 @@ def test_once_it_has_ended_it_keeps_nothing_in_use(node):
     node.destroy_subscription(subscription)
     with pytest.raises(InvalidHandle), subscription.handle:
         pass
+
+
+@pytest.mark.parametrize("make", [NodeExecutor, Rclpys])
+def test_of_many_tasks_none_is_left(spun):
+    done = []
+    for number in range(200):
+        spun.executor.create_task(done.append, number)
+    wait_until(lambda: len(done) == 200)
+    assert sorted(done) == list(range(200))

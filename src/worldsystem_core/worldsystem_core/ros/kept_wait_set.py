@@ -26,7 +26,6 @@ class KeptWaitSet:
 
     def __init__(self, node: Node, woken: GuardCondition, context: Context) -> None:
         self._context = context
-        self._woken = woken
         self._uses = ExitStack()
         self._timers = self._used(node.timers)
         self._subscriptions = self._used(node.subscriptions)
@@ -100,10 +99,9 @@ class KeptWaitSet:
         return self._ready("subscription", self._subscriptions)
 
     def others_ready(self) -> bool:
-        """Whether anything else is, but `woken`."""
-        guards = self._ready("guard_condition", self._guards)
+        """Whether anything else is, or somebody woke this wait."""
         return (
-            any(guard is not self._woken for guard in guards)
+            bool(self._ready("guard_condition", self._guards))
             or bool(self._ready("client", self._clients))
             or bool(self._ready("service", self._services))
             or any(waitable.is_ready(self._set) for waitable in self._waitables)

@@ -3,7 +3,7 @@
 
 rclpy's filters, enters and adds every entity of a node anew at each wake, and wakes once more after
 each callback. Only what comes often, subscriptions and timers, is called back from the kept set;
-for all else, such as services, rclpy's own turn is taken, which finds it ready as well.
+for all else, such as services, rclpy's own search is asked, which finds it ready as well.
 """
 
 from __future__ import annotations
@@ -13,11 +13,18 @@ from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any
 
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.executors import (
+    ExternalShutdownException,
+    ShutdownException,
+    SingleThreadedExecutor,
+    TimeoutException,
+)
 from rclpy.node import Node
+from rclpy.task import Task
 
 from worldsystem_core.ros.kept_wait_set import KeptWaitSet
 
+_AT_ONCE = 64
 _Called = Callable[[], Coroutine[Any, Any, Any]] | None
 
 
@@ -25,7 +32,7 @@ class NodeExecutor(SingleThreadedExecutor):
     """Runs the callbacks of one node, plain functions, in the thread that calls `spin_until`."""
 
     def __init__(self, node: Node) -> None:
-        self._changed = True
+        self._changed, self._asked = True, False
         self._kept: KeptWaitSet | None = None
         super().__init__(context=node.context)
         self._node = node
@@ -35,6 +42,11 @@ class NodeExecutor(SingleThreadedExecutor):
         """Look at the node's entities anew: one has come or gone, or the context has ended."""
         self._changed = True
         super().wake()
+
+    def create_task(self, callback: Any, *arguments: Any, **keywords: Any) -> Task:
+        """As rclpy's, from any thread."""
+        self._asked = True
+        return super().create_task(callback, *arguments, **keywords)
 
     def spin_until(self, ended: threading.Event) -> None:
         """Call back until then; `ended` is looked at after a callback, or a `wake`."""
@@ -51,14 +63,8 @@ class NodeExecutor(SingleThreadedExecutor):
         """
         if timeout_sec is not None or self._is_shutdown:
             super().spin_once(timeout_sec)
-        elif self._has_tasks():
-            self._take_rclpys_turn()
         else:
             self._wait_and_call_back()
-
-    def _has_tasks(self) -> bool:
-        """Whether something was left for this thread, such as those who wait for an answer."""
-        return any(not task.done() for task, _, _ in list(self._tasks))
 
     def _wait_and_call_back(self) -> None:
         kept = self._current()
@@ -73,9 +79,21 @@ class NodeExecutor(SingleThreadedExecutor):
             self._take_rclpys_turn()
 
     def _take_rclpys_turn(self) -> None:
-        """One callback of those that are not called from the kept set."""
-        super().spin_once(0.0)
-        self._cb_iter = None  # what it found besides is in use by it until its next turn
+        """Call back whatever is ready, what was left for this thread too."""
+        self._asked = True
+        while self._asked:
+            self._asked = False  # what is left meanwhile may have woken a search that was over it
+            with suppress(TimeoutException, ShutdownException):
+                self._search()
+
+    def _search(self) -> None:
+        """`TimeoutException` once nothing is ready."""
+        for _ in range(_AT_ONCE):
+            task, _, _ = self.wait_for_ready_callbacks(0.0)
+            task()
+            if (error := task.exception()) is not None:
+                raise error
+        super().wake()  # there may be more
 
     def _current(self) -> KeptWaitSet:
         if self._kept is None or self._changed:

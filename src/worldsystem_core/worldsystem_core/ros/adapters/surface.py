@@ -109,7 +109,9 @@ def known_encoding(value: int) -> MeshEncoding:
 def _blocks(message: MeshDeltaMessage) -> tuple[MeshBlock, ...]:
     encoding = known_encoding(message.encoding)
     if encoding is MeshEncoding.RAW:
-        return tuple(_raw_block(block) for block in message.blocks)
+        blocks = tuple(_raw_block(block) for block in message.blocks)
+        _check_lattice([block for block in blocks if block.cells is not None])
+        return blocks
     if encoding is MeshEncoding.DRACO:
         return tuple(
             decode_draco(bytes(block.data), _index(block), block.version, block.level)
@@ -164,7 +166,7 @@ def _lattice_form(block: MeshBlock) -> tuple[np.ndarray, ...]:
 
 
 def _index(message: MeshBlockMessage) -> tuple[int, int, int]:
-    i, j, k = (int(number) for number in message.index)
+    i, j, k = message.index.tolist()
     return i, j, k
 
 
@@ -183,7 +185,7 @@ def _raw_block(message: MeshBlockMessage) -> MeshBlock:
         version=message.version,
         vertices=data[: 12 * v].view("<f4").reshape(-1, 3),
         colours=data[12 * v : 15 * v].reshape(-1, 3),
-        faces=data[15 * v : end].copy().view("<u4").astype(np.int32).reshape(-1, 3),
+        faces=data[15 * v : end].copy().view("<i4").reshape(-1, 3),
         level=message.level,
         edges=edges,
         shares=shares,
@@ -201,10 +203,16 @@ def _lattice_columns(
     data = data.copy()  # behind the colours it may begin at an odd address
     of_shares, of_cells = 2 * vertices, 4 * vertices
     of_cases = of_cells + (len(data) - of_cells) // 3 * 2
-    edges, cells = data[:of_shares].view("<u2"), data[of_cells:of_cases].view("<u2")
-    if edges.max(initial=0) >= EDGES or cells.max(initial=0) >= POINTS**3:
-        raise ProtocolError("mesh block with an edge or a cell that no block has")
-    return edges, data[of_shares:of_cells].view("<u2"), cells, data[of_cases:]
+    edges, shares = data[:of_shares].view("<u2"), data[of_shares:of_cells].view("<u2")
+    return edges, shares, data[of_cells:of_cases].view("<u2"), data[of_cases:]
+
+
+def _check_lattice(blocks: Sequence[MeshBlock]) -> None:
+    """All blocks of a message at once: a call for each would cost more than all they hold."""
+    for column, count in (("edges", EDGES), ("cells", POINTS**3)):
+        numbers = [getattr(block, column) for block in blocks]
+        if numbers and np.concatenate(numbers).max(initial=0) >= count:
+            raise ProtocolError("mesh block with an edge or a cell that no block has")
 
 
 def statistics_message(
