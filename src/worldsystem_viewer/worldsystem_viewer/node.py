@@ -112,7 +112,7 @@ class ViewerNode(StageNode):
             sink.publish(name, message, time.time_ns())
 
         wanted: Callable[[], bool] = lambda: topic.latched or sink.wanted(name)  # noqa: E731
-        self.listen_bytes(topic, forward, wanted=wanted, direct=True)
+        self.listen_bytes(topic, forward, wanted=wanted, direct=True, at_need=True)
 
     def _on_pose(self, pose: Pose) -> None:
         for viewer in (self._page, self._rerun):

@@ -97,6 +97,24 @@ def test_bytes_are_made_once_however_many_want_them_and_only_while_wanted(node, 
     assert publisher.serialised == 1
 
 
+def test_other_processes_publish_for_a_reader_at_need_only_while_it_wants_something(node, spin):
+    kind, name = topics.IMAGE.adapter.ros_type, topics.IMAGE.name
+    others, wanted, got = node.create_publisher(kind, name, 2), [], []
+    BytesSubscription(
+        node, topics.IMAGE, got.append, wanted=lambda: bool(wanted), direct=True, at_need=True
+    )
+    linked_at_all = BytesSubscription(node, topics.IMAGE, list, wanted=lambda: bool(wanted))
+    spin(lambda: others.get_subscription_count() == 1)
+    linked_at_all.destroy()
+    spin(lambda: others.get_subscription_count() == 0)
+    wanted.append(1)
+    spin(lambda: others.get_subscription_count() == 1)
+    others.publish(topics.IMAGE.adapter.dump(a_frame(1))[0])
+    spin(lambda: got)
+    wanted.clear()
+    spin(lambda: others.get_subscription_count() == 0)
+
+
 def test_a_publisher_knows_whether_anybody_would_get_an_object(node, spin):
     publisher = ReferencePublisher(node, topics.IMAGE)
     assert publisher.readers == 0

@@ -262,14 +262,18 @@ class _Subscription(ABC):
     def _opened(self, item: Any) -> Any:
         return item
 
+    def needs_outside(self) -> bool:
+        """Whether anything would come of what other processes publish."""
+        return True
+
     def relink(self) -> None:
         """Listen on DDS exactly while the topic has publishers outside this process to hear."""
-        local = self._all_local()
-        if local and self._dds is not None:
+        outside = not self._all_local() and self.needs_outside()
+        if not outside and self._dds is not None:
             self._node.destroy_subscription(self._dds)
             self._dds = None
             self._mismatch = QualityMismatch(self._node, self._key[1])  # nobody outside is missed
-        elif not local and self._dds is None:
+        elif outside and self._dds is None:
             self._dds = self._node.create_subscription(
                 self.topic.adapter.ros_type,
                 self.topic.name,
@@ -347,6 +351,9 @@ class BytesSubscription(_Subscription):
 
     `direct`: in the publisher's thread, without waking this node's. For callbacks that any thread
     may call and that only hand on: to wake a thread takes the common lock.
+
+    With `at_need` other processes are told only while `wanted()`, or they would make and send what
+    nobody looks at; what they publish within a second of its beginning may be missed.
     """
 
     def __init__(
@@ -359,8 +366,10 @@ class BytesSubscription(_Subscription):
         on_drop: Callable[[Any], None] | None = None,
         depth: int = 0,
         direct: bool = False,
+        at_need: bool = False,
     ) -> None:
         self._wanted = wanted
+        self._at_need = at_need
         self.direct = direct
         super().__init__(node, topic, callback, on_drop, depth)
 
@@ -372,6 +381,9 @@ class BytesSubscription(_Subscription):
 
     def wants_bytes(self) -> bool:
         return self._wanted()
+
+    def needs_outside(self) -> bool:
+        return not self._at_need or self._wanted()
 
     def _enqueue(self, item: Any, patience_s: float) -> None:
         if not self.direct:

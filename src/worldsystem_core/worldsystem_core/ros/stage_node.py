@@ -212,11 +212,13 @@ class StageNode(Node, metaclass=MadeWhole):
         on_drop: Callable[[Any], None] | None = None,
         depth: int = 0,
         direct: bool = False,
+        at_need: bool = False,
     ) -> None:
         """Call `callback` with the CDR bytes of each message of `topic` while `wanted()`.
 
         `depth` messages may wait (0: as the topic's quality of service says). With `direct` none
         does: the publisher's thread calls back, so that `callback` must be quick and safe from any.
+        With `at_need` other processes publish for it only meanwhile (`BytesSubscription`).
         """
         link = BytesSubscription(
             self,
@@ -226,6 +228,7 @@ class StageNode(Node, metaclass=MadeWhole):
             on_drop=on_drop,
             depth=depth,
             direct=direct,
+            at_need=at_need,
         )
         self._links.append(link)
 
