@@ -264,6 +264,21 @@ def test_a_stage_that_was_late_does_not_tell_twice_in_a_row(context):
     node.close()
 
 
+def test_a_stage_tells_before_what_took_long_the_last_time(context):
+    node, told_before = Overworked(context), []
+
+    def work():
+        told_before.append(len(node.told_s))
+        time.sleep(0.3)
+
+    long, short = node._guarded(work), node._guarded(lambda: told_before.append(len(node.told_s)))
+    for call in (long, long, short, short):
+        node._reported_s = time.monotonic() - 0.6
+        call()
+    assert told_before == [0, 1, 1, 1]
+    node.close()
+
+
 def in_a_thread(work):
     thread = threading.Thread(target=work)
     thread.start()

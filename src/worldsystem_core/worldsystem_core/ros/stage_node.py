@@ -49,7 +49,7 @@ C = TypeVar("C", bound=Config)
 RUNNING = "running"
 """What a stage says of itself while all is well."""
 _REPORT_PERIOD_S = 1.0
-_LATE, _EARLY = 1.2, 0.5
+_LATE, _EARLY, _LONG_S = 1.2, 0.5, 0.25
 _FIRST_REPORT_S, _FIRST_REPORTS, _MOST_EARLY = 0.1, 10, 100
 """A stage tells of itself at once: whoever waits for its return sees it as soon as DDS has linked
 them, not up to a second later. While nobody is linked, it counts for nothing."""
@@ -121,12 +121,18 @@ class StageNode(Node, metaclass=MadeWhole):
     def _guarded(self, callback: Callable[..., Any]) -> Callable[..., Any]:
         """`callback` in its turn, whose unexpected errors cost no more than what it worked on."""
 
+        took_s = 0.0
+
         @functools.wraps(callback)
         def guarded(*arguments: Any) -> Any:
+            nonlocal took_s
             self._threads.include_this()
             with self.turn, working_on(arguments[0] if arguments else None):
+                self._report_when_late(_EARLY if took_s > _LONG_S else _LATE)
+                begun_s = time.monotonic()
                 answer = self._survive(callback, arguments)
-                self._report_when_late()
+                took_s = time.monotonic() - begun_s
+                self._report_when_late(_LATE)
                 return answer
 
         return guarded
@@ -317,10 +323,10 @@ class StageNode(Node, metaclass=MadeWhole):
         if time.monotonic() - self._reported_s > _EARLY * _REPORT_PERIOD_S:
             self.report()
 
-    def _report_when_late(self) -> None:
+    def _report_when_late(self, late: float) -> None:
         """Each of a busy stage's timers waits for a turn of its own, that of `report` among them:
-        whoever has the turn tells when that is overdue."""
-        if self._links and time.monotonic() - self._reported_s > _LATE * _REPORT_PERIOD_S:
+        whoever has the turn tells when that is overdue, and before what took long last time."""
+        if self._links and time.monotonic() - self._reported_s > late * _REPORT_PERIOD_S:
             self._survive(self.report, ())
 
     def report(self) -> None:
