@@ -46,13 +46,13 @@ class Spun:
         self.heard: list[int] = []
         self.failure: BaseException | None = None
         self.executor = make(node)
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._spin, daemon=True)
-        self._thread.start()
+        self.ended = threading.Event()
+        self.thread = threading.Thread(target=self._spin, daemon=True)
+        self.thread.start()
 
     def _spin(self) -> None:
         try:
-            self.executor.spin_until(self._ended)
+            self.executor.spin_until(self.ended)
         except BaseException as error:  # looked at by the test
             self.failure = error
 
@@ -70,10 +70,10 @@ class Spun:
 
     def end(self) -> None:
         with suppress(InvalidHandle):
-            self.executor.create_task(self._ended.set)  # rclpy's is not ended by a wake
-        self._ended.set()
-        self._thread.join(10.0)
-        assert not self._thread.is_alive()
+            self.executor.create_task(self.ended.set)  # rclpy's is not ended by a wake
+        self.ended.set()
+        self.thread.join(10.0)
+        assert not self.thread.is_alive()
         self.executor.shutdown()
         self.other.destroy_node()
 
@@ -226,3 +226,62 @@ def test_of_many_tasks_none_is_left(spun):
         spun.executor.create_task(done.append, number)
     wait_until(lambda: len(done) == 200)
     assert sorted(done) == list(range(200))
+
+
+def test_a_task_that_comes_while_a_search_is_past_the_tasks_is_run(spun, monkeypatch):
+    begun, past_tasks, left, done = (threading.Event() for _ in range(4))
+    leave, look = SingleThreadedExecutor.create_task, spun.executor.can_execute
+
+    def held_up(executor, *arguments, **keywords):
+        begun.set()
+        executor._guard.trigger()  # a search begins, if none is under way
+        assert past_tasks.wait(10.0)
+        task = leave(executor, *arguments, **keywords)
+        left.set()
+        return task
+
+    def looking(entity):  # rclpy asks this behind the tasks and before it waits
+        if begun.is_set() and not left.is_set():
+            past_tasks.set()
+            assert left.wait(10.0)
+        return look(entity)
+
+    monkeypatch.setattr(spun.executor, "can_execute", looking)
+    monkeypatch.setattr(SingleThreadedExecutor, "create_task", held_up)
+    other = threading.Thread(target=spun.executor.create_task, args=(done.set,))
+    other.start()
+    assert done.wait(5.0)
+    other.join(10.0)
+    monkeypatch.undo()
+
+
+@pytest.mark.parametrize("make", [NodeExecutor, Rclpys])
+def test_nothing_more_is_called_back_once_it_is_told_to_end(spun):
+    held, gate, calls = threading.Event(), threading.Event(), []
+
+    def hold() -> None:
+        held.set()
+        assert gate.wait(10.0)
+
+    def call() -> None:
+        calls.append(1)
+        spun.ended.set()
+
+    spun.executor.create_task(hold)
+    assert held.wait(10.0)
+    timers = [spun.node.create_timer(0.01, call) for _ in range(2)]
+    wait_until(lambda: all(timer.is_ready() for timer in timers))
+    gate.set()
+    wait_until(lambda: not spun.thread.is_alive())
+    assert len(calls) == 1
+
+
+@pytest.mark.parametrize("make", [NodeExecutor, Rclpys])
+def test_a_guard_condition_of_the_node_is_called_back(spun):
+    called = threading.Event()
+    guard = spun.node.create_guard_condition(called.set)
+    spun.listen()
+    spun.say(1)  # it is waited for since
+    wait_until(lambda: spun.heard)
+    guard.trigger()
+    assert called.wait(5.0)

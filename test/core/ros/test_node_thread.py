@@ -279,6 +279,15 @@ def test_a_stage_tells_before_what_took_long_the_last_time(context):
     node.close()
 
 
+def test_a_stage_that_is_late_in_its_first_seconds_does_not_tell_twice_in_a_row(context):
+    node = Overworked(context)
+    (early,) = [timer for timer in node.timers if timer.timer_period_ns == 10**8]
+    node._reported_s -= 10.0
+    early.callback()
+    assert len(node.told_s) == 1
+    node.close()
+
+
 def in_a_thread(work):
     thread = threading.Thread(target=work)
     thread.start()

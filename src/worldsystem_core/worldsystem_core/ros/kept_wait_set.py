@@ -100,8 +100,11 @@ class KeptWaitSet:
 
     def others_ready(self) -> bool:
         """Whether anything else is, or somebody woke this wait."""
+        guards = self._ready("guard_condition", self._guards)
+        for guard in guards:
+            guard._executor_triggered = True  # a wait takes it: rclpy's triggers it again
         return (
-            bool(self._ready("guard_condition", self._guards))
+            bool(guards)
             or bool(self._ready("client", self._clients))
             or bool(self._ready("service", self._services))
             or any(waitable.is_ready(self._set) for waitable in self._waitables)

@@ -25,7 +25,7 @@ from rclpy.task import Task
 from worldsystem_core.ros.kept_wait_set import KeptWaitSet
 
 _AT_ONCE = 64
-_Called = Callable[[], Coroutine[Any, Any, Any]] | None
+_Take = Callable[[Any], Callable[[], Coroutine[Any, Any, Any]] | None]
 
 
 class NodeExecutor(SingleThreadedExecutor):
@@ -34,6 +34,7 @@ class NodeExecutor(SingleThreadedExecutor):
     def __init__(self, node: Node) -> None:
         self._changed, self._asked = True, False
         self._kept: KeptWaitSet | None = None
+        self._ended = threading.Event()
         super().__init__(context=node.context)
         self._node = node
         self.add_node(node)
@@ -45,11 +46,14 @@ class NodeExecutor(SingleThreadedExecutor):
 
     def create_task(self, callback: Any, *arguments: Any, **keywords: Any) -> Task:
         """As rclpy's, from any thread."""
-        self._asked = True
-        return super().create_task(callback, *arguments, **keywords)
+        task = super().create_task(callback, *arguments, **keywords)
+        self._asked = True  # behind it: a search may have looked before and taken its wake
+        super().wake()
+        return task
 
     def spin_until(self, ended: threading.Event) -> None:
         """Call back until then; `ended` is looked at after a callback, or a `wake`."""
+        self._ended = ended
         try:
             while not ended.is_set():
                 self.spin_once()
@@ -72,16 +76,16 @@ class NodeExecutor(SingleThreadedExecutor):
         if not self._context.ok():
             raise ExternalShutdownException
         for timer in kept.ready_timers():
-            self._run(self._take_timer(timer))
+            self._run(self._take_timer, timer)
         for subscription in kept.ready_subscriptions():
-            self._run(self._take_subscription(subscription))
+            self._run(self._take_subscription, subscription)
         if kept.others_ready():
             self._take_rclpys_turn()
 
     def _take_rclpys_turn(self) -> None:
         """Call back whatever is ready, what was left for this thread too."""
         self._asked = True
-        while self._asked:
+        while self._asked and not self._ended.is_set():
             self._asked = False  # what is left meanwhile may have woken a search that was over it
             with suppress(TimeoutException, ShutdownException):
                 self._search()
@@ -93,6 +97,8 @@ class NodeExecutor(SingleThreadedExecutor):
             task()
             if (error := task.exception()) is not None:
                 raise error
+            if self._ended.is_set():
+                return
         super().wake()  # there may be more
 
     def _current(self) -> KeptWaitSet:
@@ -102,9 +108,11 @@ class NodeExecutor(SingleThreadedExecutor):
             self._kept = KeptWaitSet(self._node, self._guard, self._context)
         return self._kept
 
-    def _run(self, taken: _Called) -> None:
-        """Call back with what was `taken`, nothing of an entity that is gone."""
-        if taken is not None:
+    def _run(self, take: _Take, entity: Any) -> None:
+        """Call back with what there is of `entity`: nothing once that is gone, or at the end."""
+        if self._ended.is_set():
+            return
+        if (taken := take(entity)) is not None:
             with suppress(StopIteration):
                 taken().send(None)
 

@@ -316,11 +316,11 @@ class StageNode(Node, metaclass=MadeWhole):
         self._first_reports += self._diagnostics_out.readers > 0
         if self._first_reports == _FIRST_REPORTS or self._early_reports == _MOST_EARLY:
             self._reporting_early.cancel()
-        self.report()
+        self._report_in_time(_FIRST_REPORT_S / 2)
 
-    def _report_in_time(self) -> None:
+    def _report_in_time(self, apart_s: float = _EARLY * _REPORT_PERIOD_S) -> None:
         """Unless it was just told, as of a stage that was late."""
-        if time.monotonic() - self._reported_s > _EARLY * _REPORT_PERIOD_S:
+        if time.monotonic() - self._reported_s > apart_s:
             self.report()
 
     def _report_when_late(self, late: float) -> None:
