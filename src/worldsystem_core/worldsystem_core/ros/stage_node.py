@@ -132,7 +132,7 @@ class StageNode(Node, metaclass=MadeWhole):
                 begun_s = time.monotonic()
                 answer = self._survive(callback, arguments)
                 took_s = time.monotonic() - begun_s
-                self._report_when_late(_LATE)
+                self._report_when_late()
                 return answer
 
         return guarded
@@ -323,7 +323,7 @@ class StageNode(Node, metaclass=MadeWhole):
         if time.monotonic() - self._reported_s > apart_s:
             self.report()
 
-    def _report_when_late(self, late: float) -> None:
+    def _report_when_late(self, late: float = _LATE) -> None:
         """Each of a busy stage's timers waits for a turn of its own, that of `report` among them:
         whoever has the turn tells when that is overdue, and before what took long last time."""
         if self._links and time.monotonic() - self._reported_s > late * _REPORT_PERIOD_S:
