@@ -34,6 +34,12 @@ class ChunkedSurface:
         with self._lock:
             return self._bytes
 
+    @property
+    def changed(self) -> int:
+        """How many chunks are to be taken."""
+        with self._lock:
+            return len(self._changed)
+
     def apply(self, delta: MeshDelta) -> None:
         """Take changed and removed blocks."""
         with self._lock:

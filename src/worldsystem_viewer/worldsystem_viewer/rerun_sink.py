@@ -269,6 +269,7 @@ class RerunSink:
                 self._log_surface()
 
     def _log_surface(self) -> None:
-        while (part := self._surface.take_changed()) is not None:
-            self._entities.chunk(*part)
+        for _ in range(self._surface.changed):  # one that changes meanwhile waits for the next time
+            if (part := self._surface.take_changed()) is not None:
+                self._entities.chunk(*part)
         self._entities.renew(self._surface.mesh_of)
