@@ -123,15 +123,22 @@ class FailsBesideAFrame(StageNode):
         super().gave_up(error)
 
 
-def test_a_frame_in_work_when_the_stage_fails_beside_it_is_settled_once(context):
-    node = FailsBesideAFrame(context)
+def failed_beside_a_frame(node, until=lambda: True):
+    """The node's thread once both of its threads have ended: one failed while the other had a
+    frame, which goes on once `until` holds."""
     thread, publisher = NodeThread(node), ReferencePublisher(node, topics.IMAGE)
     thread.start()
     assert node.failing.wait(20.0)
     publisher.publish(a_frame(1))
-    wait_until(lambda: thread.failure and (node.turn.waiting or node.ledger.state().dropped))
+    wait_until(lambda: thread.failure and until())
     node.go.set()
     wait_until(lambda: not any(each.is_alive() for each in thread._threads))
+    return thread
+
+
+def test_a_frame_in_work_when_the_stage_fails_beside_it_is_settled_once(context):
+    node = FailsBesideAFrame(context)
+    thread = failed_beside_a_frame(node, lambda: node.turn.waiting or node.ledger.state().dropped)
     state = node.ledger.state()
     assert (state.taken, state.used, state.dropped) == (1, 1, {})
     assert node.ledger.violations == 0
@@ -149,13 +156,7 @@ class FailsInBothThreads(FailsBesideAFrame):
 
 def test_a_stage_that_fails_in_both_its_threads_names_what_it_failed_of_first(context):
     node = FailsInBothThreads(context)
-    thread, publisher = NodeThread(node), ReferencePublisher(node, topics.IMAGE)
-    thread.start()
-    assert node.failing.wait(20.0)
-    publisher.publish(a_frame(1))
-    wait_until(lambda: thread.failure is not None)
-    node.go.set()
-    wait_until(lambda: not any(each.is_alive() for each in thread._threads))
+    thread = failed_beside_a_frame(node)
     assert "the weights are gone" in str(thread.failure)
     assert "the weights are gone" in node._diagnostics().status[0].message
     thread.finish(0.0)
