@@ -10,6 +10,7 @@ from itertools import pairwise
 from typing import Any
 
 import rclpy
+from kills_keyframes import SeenKeyframes
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.task import Future
@@ -57,8 +58,7 @@ class Witness:
         self._mesher = self._node.create_client(MeshRequest, "mesh/request")
         self._asked_s = 0.0
         self._objects: set[int] = set()
-        self._keyframes: dict[int, tuple[float, int]] = {}
-        self._replaced: set[int] = set()
+        self._keyframes = SeenKeyframes()
         self._facts: dict[str, dict[str, str]] = {}
         for stage, topic in _OUTPUTS.items():
             self._listen(topic, lambda _, stage=stage: self._arrived(f"{stage} output"))
@@ -120,12 +120,11 @@ class Witness:
         number, _, event = reader.number("I"), reader.number("Q"), reader.number("B")
         with self._lock:
             if event == 0:
-                self._keyframes[number] = (time.monotonic(), stamp_ns)
+                self._keyframes.told(number, stamp_ns)
             elif event == 2:
-                gone = self._keyframes.pop(number, None)
                 told = topics.KEYFRAME.adapter.load(message)
-                if gone is not None and isinstance(told, RemovedKeyframes) and told.heirs:
-                    self._replaced.add(gone[1])
+                has_heir = isinstance(told, RemovedKeyframes) and bool(told.heirs)
+                self._keyframes.gone(number, has_heir=has_heir)
 
     def _on_diagnostics(self, message: bytes) -> None:
         array = topics.DIAGNOSTICS.adapter.load(message)
@@ -214,17 +213,17 @@ class Witness:
     def keyframes(self) -> dict[int, tuple[float, int]]:
         """When each keyframe came [s] and was captured [ns]; of all that are not withdrawn."""
         with self._lock:
-            return dict(self._keyframes)
+            return self._keyframes.there()
 
     def replaced(self) -> set[int]:
         """When those were captured [ns] that others stand in for: they are not lost."""
         with self._lock:
-            return set(self._replaced)
+            return self._keyframes.replaced()
 
     def forget_keyframes(self) -> None:
         """What is told from now on is the whole map: the reconstruction begins anew."""
         with self._lock:
-            self._keyframes = {}
+            self._keyframes.begin_anew()
 
     def close(self) -> None:
         self._executor.shutdown(timeout_sec=_JOIN_S)

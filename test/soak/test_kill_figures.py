@@ -13,6 +13,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 import bench_kills
 from harness import Benchmark
 from kills_campaign import Campaign, Kill
+from kills_keyframes import SeenKeyframes
 
 
 def worst_of(kills: list[Kill]) -> dict[str, tuple[float, str]]:
@@ -90,3 +91,21 @@ def test_who_is_not_there_is_not_killed_and_never_came_back(monkeypatch) -> None
 
     campaign = Campaign(Empty(), None, seed=1, pause_s=0.0)
     assert math.isnan(campaign.strike("mesher").back_s)
+
+
+def test_a_keyframe_is_not_lost_for_which_another_stands_in_whether_or_not_it_was_told_again() -> (
+    None
+):
+    seen = SeenKeyframes()
+    for number in range(5):
+        seen.told(number, 10 * number)
+    seen.gone(0, has_heir=True)
+    seen.begin_anew()
+    assert seen.there() == {}
+    seen.told(1, 10)
+    seen.gone(1, has_heir=True)
+    seen.gone(2, has_heir=True)  # before it was told again
+    seen.gone(3, has_heir=False)  # withdrawn: it had not been saved
+    seen.told(4, 99)  # another one, with the number of one that is lost
+    seen.gone(4, has_heir=True)
+    assert seen.replaced() == {0, 10, 20, 99}
