@@ -58,8 +58,28 @@ def test_a_keyframe_is_a_picture_and_its_pose(files, tmp_path):
 
 def test_a_pose_that_is_corrected_is_written_anew_and_unknown_ones_are_left(files, tmp_path):
     files.take(MovedKeyframes({1: pose(7.5), 9: pose(1)}))
+    assert files.settle() == ""
     assert np.array_equal(np.load(tmp_path / "pose_1.npy"), pose(7.5))
     assert not (tmp_path / "pose_9.npy").exists()
+
+
+def test_a_pose_is_written_once_however_often_it_moved_meanwhile(files, tmp_path, monkeypatch):
+    written = []
+    monkeypatch.setattr(files, "_replace", lambda name, _: written.append(name))
+    for x in range(5):
+        files.take(MovedKeyframes({0: pose(x), 1: pose(x)}))
+    files.settle()
+    files.settle()
+    assert written == ["pose_0.npy", "pose_1.npy"]
+
+
+def test_where_a_keyframe_lay_before_it_was_told_anew_or_taken_back_is_not_written(files, tmp_path):
+    files.take(MovedKeyframes({0: pose(7.5), 1: pose(7.5)}))
+    files.take(RemovedKeyframes((0,)))
+    files.take(NewKeyframe(keyframe(1)))
+    files.settle()
+    assert not (tmp_path / "pose_0.npy").exists()
+    assert np.array_equal(np.load(tmp_path / "pose_1.npy"), keyframe(1).world_from_cam)
 
 
 def test_a_keyframe_that_is_taken_back_leaves_neither_file(files, tmp_path):
@@ -96,12 +116,14 @@ def test_a_write_that_fails_leaves_nothing_beside_what_was_there(files, tmp_path
     (tmp_path / "pose_1.npy").unlink()
     (tmp_path / "pose_1.npy").mkdir()  # in the way of the new one
     files.take(MovedKeyframes({1: pose(7.5)}))
+    files.settle()
     assert not list(tmp_path.glob(".*.new"))
 
 
 def test_a_pose_that_cannot_be_written_keeps_no_other_from_it(files, tmp_path):
     (tmp_path / ".pose_0.npy.new").mkdir()
     moved = MovedKeyframes({0: pose(5), 1: pose(7.5)})
-    assert files.take(moved) == "keyframe_not_written"
+    files.take(moved)
+    assert files.settle() == "keyframe_not_written"
     assert np.array_equal(np.load(tmp_path / "pose_1.npy"), pose(7.5))
     assert files.dropped == {"keyframe_not_written": 1}

@@ -6,6 +6,8 @@ from __future__ import annotations
 import errno
 import threading
 import time
+from datetime import datetime
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -352,7 +354,8 @@ def test_no_pictures_are_recorded_where_video_is_not_wanted(context, tmp_path):
 
 
 def test_two_recordings_begun_in_one_second_lie_beside_each_other(context, tmp_path, monkeypatch):
-    monkeypatch.setattr("worldsystem_storage.node._date_time", lambda: "20260101_120000")
+    clock = SimpleNamespace(now=lambda: datetime(2026, 1, 1, 12))
+    monkeypatch.setattr("worldsystem_storage.node.datetime", clock)
     node, thread = recorder(context, tmp_path, name="")
     assert node._bag.folder == tmp_path / "20260101_120000"
     assert node._on_stop(None, StopRecording.Response()).success

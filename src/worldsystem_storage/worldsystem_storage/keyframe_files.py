@@ -30,9 +30,9 @@ log = logging.getLogger(__name__)
 class KeyframeFiles:
     """Keeps the pairs in `folder` at the reconstruction's latest word.
 
-    A pose is `world_from_cam` as float64 (4, 4). A keyframe that moves gets its pose anew, one that
-    is taken back loses both files: there is a pose for each picture and the other way round. New
-    ones leave `reserve_mib` of the disk free. What cannot be written is counted in `dropped` and
+    A pose is `world_from_cam` as float64 (4, 4). A keyframe that moves gets its pose anew with the
+    next `settle`, as loop closures may move hundreds several times a second; one that is taken back
+    loses both files: there is a pose for each picture and the other way round. New ones leave `reserve_mib` of the disk free. What cannot be written is counted in `dropped` and
     told once. `crowded_out` may be called from any thread.
     """
 
@@ -41,23 +41,34 @@ class KeyframeFiles:
         self._quality = [cv2.IMWRITE_JPEG_QUALITY, quality]
         self._reserve = Reserve(folder, reserve_mib)
         self._known: set[int] = set()
+        self._moved: dict[int, Float64[np.ndarray, "4 4"]] = {}
         self._lock = threading.Lock()
         self.dropped: Counter[str] = Counter()
 
     def take(self, event: NewKeyframe | MovedKeyframes | RemovedKeyframes) -> str:
-        """Follow one event of the reconstruction; why it was not written, empty if it was."""
+        """Follow one event of the reconstruction; why it was not written, empty if it was, or will
+        be."""
+        if isinstance(event, MovedKeyframes):
+            poses = event.world_from_cam
+            self._moved |= {number: poses[number] for number in poses if number in self._known}
+            return ""
         try:
             if isinstance(event, NewKeyframe):
                 self._add(event.keyframe)
-            elif isinstance(event, MovedKeyframes):
-                poses = event.world_from_cam
-                known = [number for number in poses if number in self._known]
-                _for_each(known, lambda number: self._write_pose(number, poses[number]))
             else:
                 _for_each(event.ids, self._remove)
         except DiskFull as error:
             return self._lost("disk_full", str(error))
         except (OSError, cv2.error) as error:
+            return self._lost("keyframe_not_written", str(error))
+        return ""
+
+    def settle(self) -> str:
+        """Write where keyframes lie that have moved; why one was not written, empty if all were."""
+        moved, self._moved = self._moved, {}
+        try:
+            _for_each(moved, lambda number: self._write_pose(number, moved[number]))
+        except OSError as error:
             return self._lost("keyframe_not_written", str(error))
         return ""
 
@@ -75,6 +86,7 @@ class KeyframeFiles:
 
     def _add(self, keyframe: Keyframe) -> None:
         self._reserve.check()
+        self._moved.pop(keyframe.id, None)
         bgr = cv2.cvtColor(keyframe.rgb, cv2.COLOR_RGB2BGR)
         _, jpeg = cv2.imencode(".jpg", bgr, self._quality)
         try:
@@ -104,6 +116,7 @@ class KeyframeFiles:
 
     def _remove(self, number: int) -> None:
         self._known.discard(number)
+        self._moved.pop(number, None)
         for name in (f"keyframe_{number}.jpg", f"pose_{number}.npy"):
             (self._folder / name).unlink(missing_ok=True)
 

@@ -118,10 +118,13 @@ class RecorderNode(StageNode):
                 self._waiting_for_room = str(error)
         if self._bag is not None:
             self._watchdog.look(self._bag.state())
+        if self._keyframe_files is not None:
+            self._keyframe_files.settle()
 
     def _next_folder(self) -> Path:
         """The configured one, beside what this run has recorded there before."""
-        return free_folder(Path(self.config.folder) / (self.config.name or _date_time()))
+        name = self.config.name or datetime.now().strftime("%Y%m%d_%H%M%S")
+        return free_folder(Path(self.config.folder) / name)
 
     def _start(self, folder: Path) -> None:
         bag = BagWriter(folder, self.config)
@@ -331,7 +334,9 @@ class RecorderNode(StageNode):
             self._write_pictures(namespace, pictures.rest())
         bag, self._bag = self._bag, None
         sessions, self._sessions = self._sessions, {}
-        self._keyframe_files, self._waiting_for_room = None, ""
+        files, self._keyframe_files, self._waiting_for_room = self._keyframe_files, None, ""
+        if files is not None:
+            files.settle()
         for session in sessions.values():
             session.close()
         return sum(count.written for count in bag.close().values()) if bag else 0
@@ -342,15 +347,13 @@ class RecorderNode(StageNode):
         state = self._bag.state()
         written = sum(count.written for count in state.topics.values())
         lost = sum(sum(count.dropped.values()) for count in state.topics.values())
-        dropped = [session.dropped for session in self._sessions.values()]
-        dropped += [pictures.dropped for pictures in self._pictures.values()]
-        dropped += [files.dropped for files in filter(None, [self._keyframe_files])]
+        files = [*self._sessions.values(), *self._pictures.values(), self._keyframe_files]
         return {
             "recording": self._bag.folder,
             "messages": written,
             "lost": lost,
             "gaps": state.gaps,
-            "not_in_video": sum(counts.total() for counts in dropped),
+            "not_in_video": sum(each.dropped.total() for each in files if each is not None),
         }
 
     def problem(self) -> str:
@@ -363,10 +366,6 @@ class RecorderNode(StageNode):
             self._stop()
         except StorageError as error:
             log.error("%s", error)
-
-
-def _date_time() -> str:
-    return datetime.now().strftime("%Y%m%d_%H%M%S")
 
 
 def _announce_foreign(bag: BagWriter, topic: ForeignTopic) -> None:
