@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 import time
 from dataclasses import replace
@@ -24,9 +25,11 @@ from worldsystem_core.reconstruction import (  # noqa: E402
     RemovedKeyframes,
     ScaleState,
 )
+from worldsystem_core.sparing import Sparing  # noqa: E402
 from worldsystem_segment.identify import identifier  # noqa: E402
 from worldsystem_segment.identify.identifier import Inquiry  # noqa: E402
 from worldsystem_segment.node import SegmenterNode  # noqa: E402
+from worldsystem_segment.objects import object_file, saver  # noqa: E402
 from worldsystem_segment.objects.object_file import NAME  # noqa: E402
 
 
@@ -149,15 +152,52 @@ def test_objects_that_could_not_be_saved_are_told_of_until_they_are(
     node._on_keyframe(NewKeyframe(keyframes[0]))
     with monkeypatch.context() as full:
 
-        def save(*_):
+        def write(*_):
             raise MapError("the disk is full")
 
-        full.setattr(node._segmenter, "save", save)
+        full.setattr(saver, "write_objects", write)
         node._keep_map()
         assert "the disk is full" in node.problem()
     node._keep_map()  # nothing new came, but that had not been saved
     assert node.problem() == ""
     assert (tmp_path / NAME).exists()
+
+
+def test_a_disk_that_takes_its_time_holds_up_no_keyframe(begin, keyframes, tmp_path, monkeypatch):
+    node, written, go_on = begin(), [], threading.Event()
+
+    def write(packed, folder):
+        assert go_on.wait(20.0)
+        written.append(packed)
+        object_file.write_objects(packed, folder)
+
+    monkeypatch.setattr(saver, "write_objects", write)
+    for keyframe in keyframes:  # each is what is to be saved then
+        node._on_keyframe(NewKeyframe(keyframe))
+        node._saving = Sparing(1.0)
+        node._saving.wanted = True
+        node._keep_due_map()
+    assert node.ledger.state().used == len(keyframes)
+    assert not (tmp_path / NAME).exists()
+    go_on.set()
+    assert node._saver.settle()
+    assert written[-1] == node._segmenter.packed(node._told)
+    assert len(written) <= 2, "the first, and the newest of those that waited"
+    again = begin()
+    ids = [each.id for each in node._segmenter.objects(0).objects]
+    assert [each.id for each in again._segmenter.objects(0).objects] == ids
+
+
+def test_what_is_still_being_written_is_not_written_over_by_request(begin, keyframes, monkeypatch):
+    node, go_on = begin(), threading.Event()
+    node._on_keyframe(NewKeyframe(keyframes[0]))
+    monkeypatch.setattr(saver, "write_objects", lambda *_: go_on.wait(20.0))
+    monkeypatch.setattr(node._saver, "settle", functools.partial(node._saver.settle, 0.1))
+    node._keep_map()
+    answer = node._on_save(SaveMap.Request(), SaveMap.Response())
+    go_on.set()
+    assert not answer.success
+    assert "still being saved" in answer.message
 
 
 def test_sizes_count_on_for_one_that_follows_a_killed_one(begin, keyframes):

@@ -117,9 +117,11 @@ class MesherNode(StageNode):
         is_new = isinstance(event, NewKeyframe) and self._took(event)
         corrections = [] if isinstance(event, NewKeyframe) else [event]
         corrections += self._inbox.take_first(is_correction)
+        self.between_steps()
         self._correct(joined(corrections))
         if not (is_new or corrections):
             return
+        self.between_steps()
         delta = self._mesher.extract(time.time_ns())
         self._publish(delta)
         shows_new = isinstance(event, NewKeyframe) and is_new

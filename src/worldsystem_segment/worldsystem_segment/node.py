@@ -41,6 +41,7 @@ from worldsystem_core.told_keyframes import ToldKeyframes
 from worldsystem_segment.config import SegmentConfig
 from worldsystem_segment.identify.asking import Asking
 from worldsystem_segment.objects.object_file import NAME
+from worldsystem_segment.objects.saver import ObjectSaver
 from worldsystem_segment.segmenter import Segmenter
 
 _IDENTITIES_WAITING = 64
@@ -86,7 +87,7 @@ class SegmenterNode(StageNode):
             spent=time.thread_time,
         )
         self._saving = Sparing(_SAVING_SHARE, spent=time.thread_time)
-        self._map_failure = ""
+        self._saver = ObjectSaver(Path(self.config.map))
         self._go_on_in_map()
         self._returning = ReturningKeyframes(self._told.ids if self.config.restore else ())
         self._inbox = self.listen_to_keyframes(self._on_keyframe, self._told, self._on_missed)
@@ -126,15 +127,18 @@ class SegmenterNode(StageNode):
             self._told.note(event)
             self._returning.told_again((event.keyframe.id,))
             no_news = None
+        self.between_steps()
         self._let_go_late()
         self._correct(self._inbox.take_corrections(no_news))
         self._saving.wanted = self._telling.wanted = True
+        self.between_steps()
         self._tell_due_objects()
 
     def _correct(self, corrections: Sequence[Correction]) -> None:
         """Follow corrections at once: each one by one would wait for its turn, and is told anew."""
         was_reset = False
         for event in joined(corrections):
+            self.between_steps()
             self._returning.heard(event)
             if isinstance(event, RemovedKeyframes):
                 self._segmenter.remove(event.ids, event.successors)
@@ -164,6 +168,7 @@ class SegmenterNode(StageNode):
     def _segment(self, keyframe: Keyframe) -> None:
         self.ledger.take(keyframe.frame_id)
         tracks = self._segmenter.feed(keyframe)
+        self.between_steps()
         self._asking.follow(self._segmenter.id_changes)
         self._newest_ns = keyframe.stamp_ns
         self._tracks_out.publish(tracks)
@@ -235,7 +240,8 @@ class SegmenterNode(StageNode):
     def problem(self) -> str:
         if self._segmenter.problem:
             return self._segmenter.problem
-        return f"objects were not saved: {self._map_failure}" if self._map_failure else ""
+        failure = self._saver.failure
+        return f"objects were not saved: {failure}" if failure else ""
 
     def _on_prompt(
         self, request: SetPrompt.Request, response: SetPrompt.Response
@@ -276,6 +282,8 @@ class SegmenterNode(StageNode):
 
     def _on_save(self, request: SaveMap.Request, response: SaveMap.Response) -> SaveMap.Response:
         def save(folder: Path) -> int:
+            if not self._saver.settle():  # it may write to the same folder
+                raise MapError("the objects are still being saved: is the disk full, or broken?")
             return self._segmenter.save(folder, self._told)
 
         return self._answered(response, save, "saved", request.path)
@@ -305,22 +313,21 @@ class SegmenterNode(StageNode):
         return response
 
     def _keep_due_map(self) -> None:
+        self._saving.wanted |= bool(self._saver.failure)
         if self._saving.is_due:
-            self._keep_map()
+            self._save_soon()
 
     def _keep_map(self) -> None:
-        if not self.config.map or not self._saving.wanted:
-            return
-        failure = ""
+        """Also where it is not due, and written by now."""
+        self._saving.wanted |= bool(self._saver.failure)
+        if self.config.map and self._saving.wanted:
+            self._save_soon()
+        self._saver.settle()
+
+    def _save_soon(self) -> None:
         with self._saving.work():
-            try:
-                self._segmenter.save(Path(self.config.map), self._told)
-            except MapError as error:
-                failure = str(error)
-        self._saving.wanted = bool(failure)
-        if failure and failure != self._map_failure:
-            self.get_logger().error(failure)
-        self._map_failure = failure
+            packed = self._segmenter.packed(self._told)
+        self._saver.save(packed)
 
     def input_ended(self) -> None:
         if self._segmenter.settle() or self._telling.wanted:
@@ -328,6 +335,7 @@ class SegmenterNode(StageNode):
 
     def close(self) -> None:
         self._keep_map()
+        self._saver.close()
         self._asking.close()
         self._segmenter.close()
         super().close()

@@ -19,7 +19,7 @@ from worldsystem_core.told_keyframes import ToldKeyframes
 from worldsystem_segment.backend import create_backend
 from worldsystem_segment.config import SegmentConfig
 from worldsystem_segment.crops.pictures import ObjectPictures
-from worldsystem_segment.objects.object_file import load_objects, save_objects
+from worldsystem_segment.objects.object_file import load_objects, pack_objects, save_objects
 from worldsystem_segment.objects.track_ids import IdChanges
 from worldsystem_segment.prompt import Phrase, PromptAnswer
 from worldsystem_segment.query import Answer, query
@@ -175,6 +175,10 @@ class Segmenter:
         """Save the objects beside a map in `folder`, and which keyframes were `told`; returns how
         many objects, raises `MapError`."""
         return save_objects(self._backend.map, folder, told or ToldKeyframes())
+
+    def packed(self, told: ToldKeyframes) -> bytes:
+        """What `save` writes."""
+        return pack_objects(self._backend.map, told)[0]
 
     def load(self, folder: Path, told: ToldKeyframes | None = None) -> int:
         """Go on with the objects saved in `folder`, `told` what was told then; returns how many,

@@ -113,7 +113,7 @@ class Slam3rNode(StageNode):
         """While the worker's process takes its time, as with a large map, this one tells of itself
         as ever."""
         if self._is_made:
-            self._report_when_late()
+            self.between_steps()
 
     def _on_camera(self, stamped: StampedCamera) -> None:
         """A camera that is not calibrated says so with zeros (`sensor_msgs/CameraInfo`)."""

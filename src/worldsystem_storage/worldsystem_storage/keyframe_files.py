@@ -32,8 +32,9 @@ class KeyframeFiles:
 
     A pose is `world_from_cam` as float64 (4, 4). A keyframe that moves gets its pose anew with the
     next `settle`, as loop closures may move hundreds several times a second; one that is taken back
-    loses both files: there is a pose for each picture and the other way round. New ones leave `reserve_mib` of the disk free. What cannot be written is counted in `dropped` and
-    told once. `crowded_out` may be called from any thread.
+    loses both files: there is a pose for each picture and the other way round. New ones leave
+    `reserve_mib` of the disk free. What cannot be written is counted in `dropped` and told once.
+    `crowded_out` may be called from any thread.
     """
 
     def __init__(self, folder: Path, quality: int, reserve_mib: int = 0) -> None:

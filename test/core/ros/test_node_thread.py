@@ -279,6 +279,22 @@ def test_a_stage_tells_before_what_took_long_the_last_time(context):
     node.close()
 
 
+def test_a_stage_tells_between_the_steps_of_long_work_and_not_of_short(context):
+    node = Overworked(context)
+
+    def work(step_s):
+        for _ in range(5):
+            time.sleep(step_s)
+            node.between_steps()
+
+    node._reported_s = time.monotonic()
+    node._guarded(lambda: work(0.0))()
+    assert node.told_s == []
+    node._guarded(lambda: work(0.3))()
+    assert len(node.told_s) == 2, "1.5 s of work, told of each half a second at most"
+    node.close()
+
+
 def test_a_stage_that_is_late_in_its_first_seconds_does_not_tell_twice_in_a_row(context):
     node = Overworked(context)
     (early,) = [timer for timer in node.timers if timer.timer_period_ns == 10**8]

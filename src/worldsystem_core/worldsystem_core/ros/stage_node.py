@@ -323,6 +323,10 @@ class StageNode(Node, metaclass=MadeWhole):
         if time.monotonic() - self._reported_s > apart_s:
             self.report()
 
+    def between_steps(self) -> None:
+        """To be called within a piece of work whose next step may take its time."""
+        self._report_when_late(_EARLY)
+
     def _report_when_late(self, late: float = _LATE) -> None:
         """Each of a busy stage's timers waits for a turn of its own, that of `report` among them:
         whoever has the turn tells when that is overdue, and before what took long last time."""
@@ -332,21 +336,17 @@ class StageNode(Node, metaclass=MadeWhole):
     def report(self) -> None:
         """Publish the ledger and the diagnostics."""
         self._reported_s = time.monotonic()
-        none = tuple(LatencyHistogram().counts())
         for ledger in self.all_ledgers():
-            own = ledger is self.ledger
-            self._publish_ledger(ledger, tuple(self.latency.counts()) if own else none)
-        self._diagnostics_out.publish(self._diagnostics())
-
-    def _publish_ledger(self, ledger: StageLedger, latency_counts: tuple[int, ...]) -> None:
-        self._ledger_out.publish(
-            StageReport(
-                stamp_ns=time.time_ns(),
-                ledger=ledger.state(),
-                violations=ledger.violations,
-                latency_counts=latency_counts,
+            latency = self.latency if ledger is self.ledger else LatencyHistogram()
+            self._ledger_out.publish(
+                StageReport(
+                    stamp_ns=time.time_ns(),
+                    ledger=ledger.state(),
+                    violations=ledger.violations,
+                    latency_counts=tuple(latency.counts()),
+                )
             )
-        )
+        self._diagnostics_out.publish(self._diagnostics())
 
     def _diagnostics(self) -> DiagnosticArray:
         state = self.ledger.state()

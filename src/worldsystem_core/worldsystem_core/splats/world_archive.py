@@ -8,6 +8,7 @@ moved over the old one: what a process has written outlives it, not a loss of po
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import zipfile
@@ -113,9 +114,9 @@ class WorldArchive:
         return self._folder / f"{name}{_SUFFIX}"
 
     def _write(self, name: str, arrays: dict[str, np.ndarray]) -> None:
-        new = self._folder / f"{name}{_NEW}"
-        with new.open("wb") as file:
-            np.savez(file, **arrays)  # type: ignore[arg-type]  # mypy: allow_pickle is not in it
+        new, packed = self._folder / f"{name}{_NEW}", io.BytesIO()
+        np.savez(packed, **arrays)  # type: ignore[arg-type]  # mypy: allow_pickle is not in it
+        new.write_bytes(packed.getbuffer())
         os.replace(new, self._path(name))
 
     def _read(self, name: str) -> dict[str, np.ndarray]:

@@ -8,8 +8,8 @@ old one.
 
 from __future__ import annotations
 
+import io
 import json
-import os
 import zipfile
 import zlib
 from collections import Counter
@@ -21,6 +21,7 @@ import numpy as np
 from worldsystem_core.errors import MapError
 from worldsystem_core.reconstruction import ScaleState
 from worldsystem_core.told_keyframes import ToldKeyframes
+from worldsystem_core.whole_file import write_whole
 from worldsystem_segment.objects.object_map import ObjectMap
 from worldsystem_segment.objects.track_points import TrackPoints
 from worldsystem_segment.objects.world_track import WorldTrack
@@ -33,6 +34,13 @@ _TOLD = "told/"
 def save_objects(objects: ObjectMap, folder: Path, told: ToldKeyframes) -> int:
     """Write what was confirmed into `folder`, and which keyframes were `told`; returns how many
     objects. A `MapError` says why not."""
+    packed, count = pack_objects(objects, told)
+    write_objects(packed, folder)
+    return count
+
+
+def pack_objects(objects: ObjectMap, told: ToldKeyframes) -> tuple[bytes, int]:
+    """The file of what was confirmed, and of which keyframes were `told`; and how many objects."""
     tracker = objects.tracker
     known = (t for t in tracker.tracks.values() if tracker.confirmed(t) or t.was_confirmed)
     kept = [t for t in known if len(t.points)]  # with hidden ones, which have their ids again
@@ -56,18 +64,18 @@ def save_objects(objects: ObjectMap, folder: Path, told: ToldKeyframes) -> int:
     arrays["units"] = np.array([objects.unit_at(k) for k in poses], np.float64)
     arrays["unused"] = np.array(tracker.unused_ids, np.int64)
     arrays |= {f"{_TOLD}{name}": array for name, array in told.arrays().items()}
-    new = folder / f".{NAME}.new"
+    file = io.BytesIO()  # not the file itself, which would be written in some hundred pieces
+    np.savez(file, **arrays)  # it is kept each second, and packing would take longest
+    return file.getvalue(), sum(map(tracker.confirmed, kept))
+
+
+def write_objects(packed: bytes, folder: Path) -> None:
+    """Have the disk hold it in `folder`; a `MapError` says why it cannot."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with new.open("wb") as file:
-            # it is kept each second, and packing would take longest
-            np.savez(file, **arrays)
-            file.flush()
-            os.fsync(file.fileno())
-        new.replace(folder / NAME)
+        write_whole(folder / NAME, packed, synced=True)
     except OSError as error:
         raise MapError(f"objects cannot be saved in {folder}: {error}") from error
-    return sum(map(tracker.confirmed, kept))
 
 
 def load_objects(objects: ObjectMap, folder: Path, told: ToldKeyframes) -> int:

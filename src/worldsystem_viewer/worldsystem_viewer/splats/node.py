@@ -6,10 +6,13 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from jaxtyping import Float64
 from std_srvs.srv import Trigger
 from worldsystem_msgs.srv import SaveMap
 
@@ -44,6 +47,8 @@ from worldsystem_viewer.splats.stream import SplatStream
 log = logging.getLogger(__name__)
 
 _PERIOD_S = 0.2
+_MOVED_AT_ONCE = 32
+"""Keyframes of a correction: where other stages are busy too, those of a whole map take seconds."""
 
 
 class SplatsNode(StageNode):
@@ -114,13 +119,16 @@ class SplatsNode(StageNode):
         if isinstance(event, NewKeyframe) and self._inbox.is_news(event):
             self._add(event.keyframe)
             self._told.note(event)
+            self.between_steps()
             self._correct(self._inbox.take_corrections())
         else:
             self._correct(self._inbox.take_corrections(event))
+        self.between_steps()
         self._publish()
 
     def _correct(self, corrections: Sequence[Correction]) -> None:
         for event in joined(corrections):
+            self.between_steps()
             self._returning.heard(event)
             if isinstance(event, RemovedKeyframes):
                 self._world.hang_on(event.successors)
@@ -130,7 +138,7 @@ class SplatsNode(StageNode):
             elif isinstance(event, ToldAgain):
                 self._lacks_a_correction |= self._told.lacks(event.world_from_cam)
                 self._world.tell_again(self._told.poses(event.world_from_cam))
-                self._world.move(self._told.moved(event.world_from_cam))
+                self._move(self._told.moved(event.world_from_cam))
                 self._note_told(event.world_from_cam)
             else:
                 known = {
@@ -139,8 +147,18 @@ class SplatsNode(StageNode):
                 sizes = known | self._returning.sizes(event, self._scale)
                 self._scale = event.scale or self._scale
                 self._sizes |= sizes
-                self._world.move(event.world_from_cam, sizes)
+                self._move(event.world_from_cam, sizes)
             self._told.note(event)
+
+    def _move(
+        self,
+        world_from_cam: Mapping[int, Float64[np.ndarray, "4 4"]],
+        sizes: Mapping[int, float] | None = None,
+    ) -> None:
+        moved = iter(world_from_cam.items())
+        while some := dict(islice(moved, _MOVED_AT_ONCE)):
+            self._world.move(some, sizes)
+            self.between_steps()
 
     def _note_told(self, ids: Iterable[int]) -> None:
         """Sizes of these keyframes count from now on."""
@@ -165,6 +183,7 @@ class SplatsNode(StageNode):
         if self.config.enabled and not len(self._inbox):
             self._let_others_stand_in(self._returning.take_replaced())
         self._publish()
+        self.between_steps()
         if self._archive is not None:
             self._archive.save(self._world, self._told, self._scale, time.monotonic())
 
