@@ -44,8 +44,8 @@ MEANINGS = {
     "TF": "`odom` → `base_link`, one for each tracked frame",
     "TF_STATIC": "`scene` or `map` → `odom`, `base_link` → `camera_link` → `camera_optical_frame`",
     "CLOCK": "the picture's time, with `ingest.clock`, for nodes with `use_sim_time`",
-    "LEDGER": "a stage's account of its frames, once a second and at its end",
-    "DIAGNOSTICS": "state of each stage, once a second",
+    "LEDGER": "a stage's account of its frames, once or twice a second and at its end",
+    "DIAGNOSTICS": "state of each stage, once or twice a second",
 }
 _HEAD = """# Topics and services
 

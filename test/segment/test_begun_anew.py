@@ -200,6 +200,23 @@ def test_what_is_still_being_written_is_not_written_over_by_request(begin, keyfr
     assert "still being saved" in answer.message
 
 
+def test_objects_are_saved_elsewhere_while_the_disk_of_the_map_takes_its_time(
+    begin, keyframes, tmp_path, monkeypatch
+):
+    node, go_on = begin(map=str(tmp_path / "map")), threading.Event()
+    node._on_keyframe(NewKeyframe(keyframes[0]))
+    monkeypatch.setattr(saver, "write_objects", lambda *_: go_on.wait(20.0))
+    monkeypatch.setattr(node._saver, "settle", functools.partial(node._saver.settle, 0.1))
+    node._keep_map()
+    folder = tmp_path / "elsewhere"
+    answer = node._on_save(SaveMap.Request(path=str(folder)), SaveMap.Response())
+    loaded = node._on_load(LoadMap.Request(), LoadMap.Response())
+    go_on.set()
+    assert answer.success, answer.message
+    assert (folder / NAME).exists()
+    assert "still being saved" in loaded.message
+
+
 def test_sizes_count_on_for_one_that_follows_a_killed_one(begin, keyframes):
     """The reconstruction lives on, so that sizes stay relative to what it told the dead one."""
     node = begin()

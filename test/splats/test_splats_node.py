@@ -324,3 +324,31 @@ def test_a_node_that_comes_back_has_its_splats_and_is_told_where_they_lie(
     back._on_keyframe(RemovedKeyframes((1, 3)))
     assert not back._world.chunks, "the second and the third went along with their heirs"
     back.close()
+
+
+def test_a_change_of_unit_leaves_no_chunk_to_be_looked_at_again(node):
+    poses = {}
+    with node.turn:
+        for number in range(3 * node_module._MOVED_AT_ONCE // 2):
+            keyframe = wall_seen_from([30.0 * number, 0, 0], number)
+            node._on_keyframe(NewKeyframe(keyframe))
+            poses[number] = keyframe.world_from_cam.copy()
+            poses[number][:3, 3] *= 5.0
+        voxel = node._world.voxel
+        sizes = dict.fromkeys(poses, 5.0)
+        node._on_keyframe(MovedKeyframes(poses, sizes, ScaleState.METRIC))
+        assert node._world.voxel == pytest.approx(5.0 * voxel)
+        assert not node._world._recheck, "all lie to each other as before"
+
+
+def test_a_correction_of_many_keyframes_moves_each_of_them(node):
+    poses = {}
+    with node.turn:
+        for number in range(3 * node_module._MOVED_AT_ONCE // 2):
+            keyframe = wall_seen_from([30.0 * number, 0, 0], number)
+            node._on_keyframe(NewKeyframe(keyframe))
+            poses[number] = keyframe.world_from_cam.copy()
+            poses[number][1, 3] += 0.1 * number
+        node._on_keyframe(MovedKeyframes(poses))
+        for number, pose in poses.items():
+            np.testing.assert_allclose(node._world.chunks[number].world_from_chunk.pose, pose)

@@ -110,7 +110,7 @@ class StageLedger:
 
 @dataclass(frozen=True, kw_only=True)
 class StageReport:
-    """A stage's account with its latency histogram, as published once a second and at the end.
+    """A stage's account with its latency histogram, as published each second and at the end.
 
     `latency_counts` counts durations from capture to this stage's output in the buckets of
     `worldsystem_core.latency.BUCKETS_S`.

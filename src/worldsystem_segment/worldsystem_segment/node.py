@@ -282,14 +282,14 @@ class SegmenterNode(StageNode):
 
     def _on_save(self, request: SaveMap.Request, response: SaveMap.Response) -> SaveMap.Response:
         def save(folder: Path) -> int:
-            if not self._saver.settle():  # it may write to the same folder
-                raise MapError("the objects are still being saved: is the disk full, or broken?")
+            self._let_write(folder)
             return self._segmenter.save(folder, self._told)
 
         return self._answered(response, save, "saved", request.path)
 
     def _on_load(self, request: LoadMap.Request, response: LoadMap.Response) -> LoadMap.Response:
         def load(folder: Path) -> int:
+            self._let_write(folder)
             count = self._segmenter.load(folder, self._told)
             self._asking.forget()
             self._tell_identities(of_before=True)  # came while it was loaded
@@ -311,6 +311,11 @@ class SegmenterNode(StageNode):
         except MapError as error:
             response.message, response.success = str(error), False
         return response
+
+    def _let_write(self, folder: Path) -> None:
+        """What is on its way into `folder` is there first; for others nobody waits."""
+        if folder.resolve() == Path(self.config.map).resolve() and not self._saver.settle():
+            raise MapError("the objects are still being saved: is the disk full, or broken?")
 
     def _keep_due_map(self) -> None:
         self._saving.wanted |= bool(self._saver.failure)

@@ -145,9 +145,13 @@ class SplatsNode(StageNode):
                     key: self._sizes[key] for key in event.world_from_cam if key in self._sizes
                 }
                 sizes = known | self._returning.sizes(event, self._scale)
+                changes_unit = event.scale not in (None, self._scale)
                 self._scale = event.scale or self._scale
                 self._sizes |= sizes
-                self._move(event.world_from_cam, sizes)
+                if changes_unit:  # parts of it would be far off in voxels of the other unit
+                    self._world.move(event.world_from_cam, sizes)
+                else:
+                    self._move(event.world_from_cam, sizes)
             self._told.note(event)
 
     def _move(
@@ -183,7 +187,6 @@ class SplatsNode(StageNode):
         if self.config.enabled and not len(self._inbox):
             self._let_others_stand_in(self._returning.take_replaced())
         self._publish()
-        self.between_steps()
         if self._archive is not None:
             self._archive.save(self._world, self._told, self._scale, time.monotonic())
 
