@@ -175,3 +175,22 @@ def test_a_surface_of_which_a_corner_changes_again_and_again_keeps_no_old_corner
         keeper.add([])
     sizes = {id(block.pile[0]): len(block.pile[0].vertex_counts) for block in surface.values()}
     assert sum(sizes.values()) < 2 * len(surface)
+
+
+def test_a_message_of_drawn_blocks_is_that_of_plain_ones_and_makes_no_arrays(delta):
+    pytest.importorskip("rclpy", reason="ROS is not set up: run these through `make test`")
+    from worldsystem_core.ros import topics
+
+    def has_faces(block):
+        try:
+            MeshBlock.faces.__get__(block, MeshBlock)
+        except AttributeError:
+            return False
+        return True
+
+    drawn, made = list(delta.blocks), blocks_of(sphere(6.0), 1)
+    mixed = [*drawn[:3], *made[:4], *drawn[10:12], *made[4:], *drawn[20:]]
+    (told,) = topics.MESH.adapter.dump(delta.with_blocks(mixed))
+    assert not any(map(has_faces, drawn))
+    (wanted,) = topics.MESH.adapter.dump(delta.with_blocks([plain(block) for block in mixed]))
+    assert told == wanted

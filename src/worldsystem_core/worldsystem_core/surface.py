@@ -96,11 +96,44 @@ class StackedBlocks:
     faces: Int32[np.ndarray, "f 3"]
 
 
+@dataclass(frozen=True, eq=False)
+class RawPile:
+    """The columns of blocks that lie one behind the other, as bytes, and where each block begins
+    in them: to cut one out costs a fraction of making its arrays."""
+
+    vertex_start: list[int]
+    face_start: list[int]
+    cell_start: list[int]
+    columns: tuple[memoryview, ...]
+
+    def block(self, at: int) -> tuple[int, int, list[memoryview]]:
+        """How many vertices and faces block number `at` has, and its vertices, colours, faces,
+        edges, shares, cells and cases."""
+        v0, v1 = self.vertex_start[at], self.vertex_start[at + 1]
+        f0, f1 = self.face_start[at], self.face_start[at + 1]
+        c0, c1 = self.cell_start[at], self.cell_start[at + 1]
+        vertices, colours, faces, edges, shares, cells, cases = self.columns
+        found = [
+            vertices[12 * v0 : 12 * v1],
+            colours[3 * v0 : 3 * v1],
+            faces[12 * f0 : 12 * f1],
+            edges[2 * v0 : 2 * v1],
+            shares[2 * v0 : 2 * v1],
+            cells[2 * c0 : 2 * c1],
+            cases[c0:c1],
+        ]
+        return v1 - v0, f1 - f0, found
+
+
 class BlockPile(Protocol):
     """Blocks that were made together: some of them are taken at once, quicker than one by one."""
 
     def stacked(self, chosen: list[int]) -> StackedBlocks:
         """Those of these numbers, ascending."""
+        ...
+
+    def raw(self) -> RawPile:
+        """All of them as bytes, little endian."""
         ...
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import warp as wp
 from jaxtyping import Float32, Int32
 
-from worldsystem_core.surface import BlockIndex, BlockPile, MeshBlock, StackedBlocks
+from worldsystem_core.surface import BlockIndex, BlockPile, MeshBlock, RawPile, StackedBlocks
 from worldsystem_mesh import kernels_drawing, kernels_emission
 from worldsystem_mesh.cells import SurfaceCells
 from worldsystem_mesh.extraction import make_tables, starts_of
@@ -167,6 +167,18 @@ class _Pile:
             faces=of_faces.of(faces),
         )
 
+    def raw(self) -> RawPile:
+        """All of the blocks as bytes; not kept, since that is wanted once."""
+        vertices, faces, starts = self.draw()
+        code = self._cells
+        columns = (vertices, code.colours, faces, code.edges, code.shares, code.cells, code.cases)
+        return RawPile(
+            code.vertex_start.tolist(),
+            starts.tolist(),
+            code.cell_start.tolist(),
+            tuple(_bytes_of(column) for column in columns),
+        )
+
     def thinned(self, chosen: list[int]) -> _Pile:
         """Another pile that has some of the blocks alone."""
         numbers = np.array(chosen)
@@ -187,6 +199,12 @@ class _Pile:
 def _owned(column: np.ndarray) -> np.ndarray:
     """With memory of its own."""
     return column if column.base is None else column.copy()
+
+
+def _bytes_of(column: np.ndarray) -> memoryview:
+    """As they are in messages."""
+    told = np.ascontiguousarray(column, column.dtype.newbyteorder("<"))
+    return told.reshape(-1).view(np.uint8).data
 
 
 class _Column:

@@ -167,7 +167,7 @@ class KeyframeFusion:
         unreachable: list[int] = []
         for number, pose in world_from_cam.items():
             held = self._outline(number)
-            is_odd = not is_rigid(pose) or number in point_scale.keys() - sized.keys()
+            is_odd = (number in point_scale and number not in sized) or not is_rigid(pose)
             if held is None or is_odd:
                 unreachable.append(number)
                 continue

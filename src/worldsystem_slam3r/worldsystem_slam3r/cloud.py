@@ -95,16 +95,18 @@ class BoundedCloud:
         the one that went least, since where all are told anew most have hardly moved.
         """
         steps: list[Float64[np.ndarray, "4 4"]] = []
+        goes_along = change.scale is not None and _SETTLED in self._blocks
         for key, pose in change.world_from_cam.items():
             if key in self._blocks:
                 block = self._blocks[key]
                 size = change.point_scale.get(key, block.size)
-                steps.append(_similarity(block, pose, size))
+                if goes_along:
+                    steps.append(_similarity(block, pose, size))
                 block.world_from_cam, block.size = pose.copy(), size
                 self.version += 1
         if change.scale is not None:
             self._scale = change.scale
-            if _SETTLED in self._blocks and steps:
+            if goes_along and steps:
                 settled = self._blocks[_SETTLED]
                 settled.points_cam = transform(min(steps, key=_length), settled.points_cam)
 

@@ -113,10 +113,14 @@ class CameraPath:
         self._keyframes.update(world_from_cam)
         self._sizes.update(point_scale or {})
         anchors = self._anchor[: self._length]
-        for keyframe_id, moved in world_from_cam.items():
-            hanging = np.flatnonzero(anchors == keyframe_id)
-            local = self._local[hanging] * self._sizes.get(keyframe_id, 1.0)
-            self._baked[hanging] = local @ moved[:3, :3].T + moved[:3, 3]
+        rows = np.flatnonzero(np.isin(anchors, list(world_from_cam)))
+        known, which = np.unique(anchors[rows], return_inverse=True)
+        ids = known.tolist()
+        poses = np.array([world_from_cam[key] for key in ids]).reshape(-1, 4, 4)[which]
+        local = (
+            self._local[rows] * np.array([self._sizes.get(key, 1.0) for key in ids])[which, None]
+        )
+        self._baked[rows] = np.einsum("nij,nj->ni", poses[:, :3, :3], local) + poses[:, :3, 3]
         self._is_corrected = True
 
     def remove(self, removed: RemovedKeyframes) -> None:

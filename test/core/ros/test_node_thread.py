@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import itertools
+import math
 import threading
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -21,7 +23,7 @@ from worldsystem_core.reconstruction import (  # noqa: E402
     TrackingState,
 )
 from worldsystem_core.ros import node_thread, topics  # noqa: E402
-from worldsystem_core.ros.delivery import Bell  # noqa: E402
+from worldsystem_core.ros.delivery import Bell, Delivery  # noqa: E402
 from worldsystem_core.ros.node_thread import NodeThread, finish_all  # noqa: E402
 from worldsystem_core.ros.reference_topic import ReferencePublisher  # noqa: E402
 from worldsystem_core.ros.stage_node import StageNode  # noqa: E402
@@ -351,3 +353,40 @@ def test_an_account_that_fails_costs_no_callback_its_answer(context):
     assert "ZeroDivisionError" in node.faults.last
     node.close()
     assert node._guarded(lambda given: given)(1) == 1, "nor is anything told after the end"
+
+
+class Asked:
+    """A link in which nothing waits; it notes who asks, and ends the delivery then."""
+
+    def __init__(self, ended, *, direct):
+        self.direct, self._ended = direct, ended
+        self.was_asked = self.has_looked = False
+
+    @property
+    def oldest(self):
+        self.was_asked = True
+        self._ended.set()
+        return math.inf
+
+    def relink(self):
+        self.has_looked = True
+
+
+def test_who_is_called_back_in_the_publishers_thread_is_not_asked_what_waits():
+    timers = []
+    node = SimpleNamespace(
+        create_guard_condition=lambda callback: None,
+        create_timer=lambda period_s, callback: timers.append(callback),
+    )
+    ended, delivery = threading.Event(), Delivery(node)
+    links = [Asked(ended, direct=direct) for direct in (False, True)]
+    for link in links:
+        delivery.add(link)
+    delivery.set_apart()
+    delivery.wake()
+    delivery.run(ended)
+    assert [link.was_asked for link in links] == [True, False]
+    timers[0]()
+    assert all(link.has_looked for link in links)
+    for link in links:
+        delivery.remove(link)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,6 +43,12 @@ class Sim3:
         pose = np.eye(4)
         pose[:3, :3], pose[:3, 3] = self.rotation, self.translation
         return pose
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether something can lie there: all is finite, and its size above 0."""
+        numbers = (*self.translation.tolist(), *self.rotation.ravel().tolist())
+        return 0.0 < self.scale < math.inf and all(map(math.isfinite, numbers))
 
     @staticmethod
     def from_pose(a_from_b: Float[np.ndarray, "4 4"], scale: float = 1.0) -> Sim3:

@@ -67,6 +67,7 @@ class Delivery:
 
     def __init__(self, node: Node) -> None:
         self._links: list[Link] = []
+        self._with_inbox: list[Link] = []
         self._patience_s = patience_s(getattr(node, "niceness", 0))
         self._apart = False
         self._bell = Bell()
@@ -74,10 +75,15 @@ class Delivery:
         node.create_timer(_RELINK_S, self._relink)
 
     def add(self, link: Link) -> None:
+        """One that calls back in the publisher's thread (`direct`) is never asked what waits."""
         self._links.append(link)
+        if not getattr(link, "direct", False):
+            self._with_inbox.append(link)
 
     def remove(self, link: Link) -> None:
         self._links.remove(link)
+        if link in self._with_inbox:
+            self._with_inbox.remove(link)
 
     def wake(self) -> None:
         """Something waits; safe from any thread."""
@@ -107,7 +113,7 @@ class Delivery:
         for _ in range(_AT_ONCE):
             if ended is not None and ended.is_set():
                 return
-            link = min(list(self._links), key=lambda link: link.oldest, default=None)
+            link = min(list(self._with_inbox), key=lambda link: link.oldest, default=None)
             if link is None or link.oldest == math.inf:
                 return
             give_way(self._patience_s)

@@ -77,7 +77,7 @@ class KeyframeAdapter:
         if isinstance(item, NewKeyframe):
             return [_new_keyframe_cdr(item.keyframe)]
         if isinstance(item, MovedKeyframes):
-            return [_moved_cdr(item, keyframe_id) for keyframe_id in item.world_from_cam]
+            return _moved_cdrs(item)
         return [_removed_cdr(item, keyframe_id) for keyframe_id in item.ids]
 
     def load(self, cdr: bytes) -> KeyframeEvent:
@@ -97,16 +97,39 @@ def _keyframe_message(cdr: bytes) -> KeyframeMessage:
         return deserialize_message(cdr + bytes(_SUCCESSOR_BYTES), KeyframeMessage)
 
 
-def _moved_cdr(moved: MovedKeyframes, id: int) -> bytes:
-    return _keyframe_cdr(
-        0,
-        id,
-        0,
-        KeyframeMessage.UPDATE,
-        moved.world_from_cam[id],
-        scale=moved.scale or moved.world,
-        point_scale=moved.point_scale.get(id, 0.0),
-        root_changed=moved.scale is not None,
+def _moved_cdrs(moved: MovedKeyframes) -> list[bytes]:
+    """A message for each. They differ in number, pose and size alone, which go into copies of one:
+    loop closures move hundreds of keyframes several times a second."""
+    poses = moved.world_from_cam
+    if not poses:
+        return []
+    world, update = moved.scale or moved.world, KeyframeMessage.UPDATE
+    changed = moved.scale is not None
+    one = _keyframe_cdr(0, 0, 0, update, np.eye(4), scale=world, root_changed=changed)
+    size = len(one)
+    copies = np.tile(np.frombuffer(one, np.uint8), (len(poses), 1))
+    rows = copies.view(_moved_kind(size, world_frame(world)))[:, 0]
+    placed = np.array(list(poses.values()), np.float64)
+    rows["id"] = list(poses)
+    rows["pose"][:, :3] = placed[:, :3, 3]
+    rows["pose"][:, 3:] = quaternion_xyzw_from_matrix(placed[:, :3, :3])
+    rows["point_scale"] = [moved.point_scale.get(key, 0.0) for key in poses]
+    whole = copies.tobytes()
+    return [whole[at : at + size] for at in range(0, len(whole), size)]
+
+
+def _moved_kind(size: int, frame: str) -> np.dtype:
+    """Where those lie in a message of `size` bytes, four of which say how it is encoded."""
+    id_at = 12 + len(frame.encode()) + 1
+    id_at += -id_at % 4
+    pose_at = id_at + 4 + -(id_at + 4) % 8 + 16  # behind `frame_id` and `event`
+    return np.dtype(
+        {
+            "names": ["id", "pose", "point_scale"],
+            "formats": ["<u4", ("<f8", (7,)), "<f8"],
+            "offsets": [4 + id_at, 4 + pose_at, size - 16],
+            "itemsize": size,
+        }
     )
 
 

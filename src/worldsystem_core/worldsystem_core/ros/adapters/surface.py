@@ -22,7 +22,7 @@ from worldsystem_core.mesh_stream.streamed import MeshEncoding, StreamedDelta
 from worldsystem_core.reconstruction import ScaleState
 from worldsystem_core.ros.adapters.messages import nanoseconds, time_message, world_frame
 from worldsystem_core.ros.cdr import CdrWriter
-from worldsystem_core.surface import BlockIndex, MeshBlock, MeshDelta
+from worldsystem_core.surface import BlockIndex, BlockPile, MeshBlock, MeshDelta, RawPile
 
 _RAW_HEAD = struct.Struct("<3iIIII")  # index, version, vertices, faces, bytes of data
 
@@ -138,19 +138,37 @@ def _write_raw(writer: CdrWriter, blocks: Sequence[MeshBlock]) -> None:
     """
     parts: list[bytes | memoryview | np.ndarray] = []
     size = 0
+    piles: dict[BlockPile, RawPile] = {}
     for block in blocks:
-        v, f, lattice = len(block.vertices), len(block.faces), _lattice_form(block)
-        octets = 15 * v + 12 * f + sum(column.nbytes for column in lattice)
+        v, f, columns = _raw_columns(block, piles)
+        octets = sum(column.nbytes for column in columns)
         parts += (
             _RAW_HEAD.pack(*block.index, block.version, v, f, octets),
-            np.ascontiguousarray(block.vertices, "<f4"),
-            np.ascontiguousarray(block.colours, np.uint8),
-            np.ascontiguousarray(block.faces, "<i4"),
-            *lattice,
+            *columns,
             block.level.to_bytes(1 + -(octets + 1) % 4, "little"),
         )
         size += _RAW_HEAD.size + octets + 1 + -(octets + 1) % 4
     writer.laid_out(parts, size)
+
+
+def _raw_columns(
+    block: MeshBlock, piles: dict[BlockPile, RawPile]
+) -> tuple[int, int, Sequence[np.ndarray | memoryview]]:
+    """How many vertices and faces a block has, and what lies one behind the other; of one in a
+    pile that is cut out of the pile's columns, and no array is made for it."""
+    place = block.pile  # read once: a block may get another pile
+    if place is None:
+        columns = (
+            np.ascontiguousarray(block.vertices, "<f4"),
+            np.ascontiguousarray(block.colours, np.uint8),
+            np.ascontiguousarray(block.faces, "<i4"),
+            *_lattice_form(block),
+        )
+        return len(block.vertices), len(block.faces), columns
+    pile, at = place
+    if pile not in piles:
+        piles[pile] = pile.raw()
+    return piles[pile].block(at)
 
 
 def _lattice_form(block: MeshBlock) -> tuple[np.ndarray, ...]:
