@@ -22,6 +22,7 @@ from worldsystem_core.geometry.se3 import (
     look_at,
     pose_from,
     rotation_angle_rad,
+    rotation_angles_rad,
     transform,
 )
 from worldsystem_core.geometry.sim3 import Sim3, fit_sim3
@@ -176,3 +177,12 @@ def test_a_quaternion_of_any_length_is_the_rotation_that_scipy_says_and_one_of_n
             matrix_from_quaternion_xyzw(none)
         with pytest.raises(ValueError, match="no rotation"):
             matrices_from_quaternions_xyzw(np.stack([quaternions[0], none]))
+
+
+def test_the_angles_of_many_rotations_are_those_of_each():
+    angles = [0.0, 1e-9, 1e-4, 1.0, 3.0, np.pi]
+    rotations = Rotation.from_rotvec([[0.0, angle, 0.0] for angle in angles]).as_matrix()
+    found = rotation_angles_rad(rotations)
+    np.testing.assert_allclose(found, angles, rtol=1e-6, atol=1e-12)
+    each = [rotation_angle_rad(rotation) for rotation in rotations]
+    np.testing.assert_allclose(found, each, rtol=0.0, atol=1e-12)

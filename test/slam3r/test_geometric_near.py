@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from worldsystem_core.geometry.se3 import inverse, pose_from, transform
-from worldsystem_slam3r.geometric import locate
+from worldsystem_slam3r.geometric import locate, tracking
 from worldsystem_slam3r.geometric.densify import (
     IDEAL_ANGLE_RAD,
     LEAST_SEEN,
@@ -134,3 +134,29 @@ def test_neighbours_are_weighed_together_as_one_by_one(count):
     np.testing.assert_allclose(found, wanted, rtol=1e-9, atol=1e-12)
     assert found[-1] == 0.0
     assert count < 31 or max(wanted) > 0.1
+
+
+def test_points_are_followed_alike_whether_their_error_is_told_or_not(pair):
+    source, target, corners, truth = pair
+    there, found = tracking._flow(source, target, corners, truth.copy(), 3)
+    plain, also, _ = cv2.calcOpticalFlowPyrLK(
+        source,
+        target,
+        corners,
+        truth.copy(),
+        winSize=tracking.WINDOW,
+        maxLevel=3,
+        criteria=(cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 20, 0.02),
+        flags=cv2.OPTFLOW_USE_INITIAL_FLOW,
+        minEigThreshold=1e-3,
+    )
+    np.testing.assert_array_equal(there, plain)
+    inside = ((plain >= 0) & (plain < [640, 360])).all(axis=1)
+    np.testing.assert_array_equal(found[inside], also[inside])
+    assert found[inside].mean() > 0.7
+
+
+def test_where_there_is_no_room_no_corner_is_looked_for(pair, monkeypatch):
+    source, _, corners, _ = pair
+    monkeypatch.setattr(tracking.cv2, "cornerMinEigenVal", None)
+    assert new_corners(source, corners, len(corners)).shape == (0, 2)

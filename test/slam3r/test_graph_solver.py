@@ -256,3 +256,13 @@ def test_a_part_that_hardly_moves_is_not_sized_by_positions_that_are_metres_off(
     for _ in range(20):
         graph.optimise()
     assert size_of(graph) == pytest.approx(1.0, abs=0.1)
+
+
+def test_a_way_that_is_measured_anew_counts_as_it_is_now():
+    graph = PoseGraph()
+    for node in (0, 1):
+        graph.add_node(node, step(x=float(node)))
+    for x in (1.0, 1.5):
+        graph.add_edge(edge(0, 1, step(x=x)))
+        graph.optimise()
+        assert graph.nodes[1].translation[0] == pytest.approx(x)

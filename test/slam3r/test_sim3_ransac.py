@@ -81,3 +81,22 @@ def test_three_pairs_are_too_few():
     pairs, _ = seen_twice(0)
     few = pairs.chosen(np.arange(len(pairs)) < 3)
     assert fit_similarity(few, limit_px=LIMIT_PX) is None
+
+
+def test_errors_are_those_of_each_pair_under_each_similarity():
+    pairs, truth = seen_twice(2, noise_px=0.5, wrong=20)
+    tried = [truth, truth.inverse(), Sim3(1.0, np.diag([-1.0, 1.0, -1.0]), np.zeros(3))]
+    scales = np.array([each.scale for each in tried])
+    rotations = np.array([each.rotation for each in tried])
+    translations = np.array([each.translation for each in tried])
+    found = sim3_ransac._errors_px(pairs, scales, rotations, translations)
+    for row, a_from_b in zip(found, tried, strict=True):
+        wanted = np.zeros(len(pairs))
+        for points, rays in (
+            (a_from_b.apply(pairs.points_b), pairs.rays_a),
+            (a_from_b.inverse().apply(pairs.points_a), pairs.rays_b),
+        ):
+            off = np.linalg.norm(points[:, :2] / points[:, 2:] - rays, axis=1) * FOCAL_PX
+            wanted = np.maximum(wanted, np.where(points[:, 2] > 1e-9, off, np.inf))
+        np.testing.assert_allclose(row, wanted, rtol=1e-9, atol=1e-9)
+    assert np.isinf(found[2]).all()  # it looks away

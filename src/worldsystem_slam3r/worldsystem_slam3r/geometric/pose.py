@@ -71,8 +71,12 @@ def _gauss_newton(R, t, points, uv, K4, iterations):  # type: ignore[no-untyped-
         huber = max(HUBER_PX, 16.0 * 0.5**iteration)
         J = np.zeros((2, 6))
         for i in range(n):
-            y = R @ points[i]
-            x0, x1, x2 = y[0] + t[0], y[1] + t[1], y[2] + t[2]
+            p0, p1, p2 = points[i, 0], points[i, 1], points[i, 2]
+            # written out: the library call behind `@` costs more than the nine products
+            y0 = R[0, 0] * p0 + R[0, 1] * p1 + R[0, 2] * p2
+            y1 = R[1, 0] * p0 + R[1, 1] * p1 + R[1, 2] * p2
+            y2 = R[2, 0] * p0 + R[2, 1] * p1 + R[2, 2] * p2
+            x0, x1, x2 = y0 + t[0], y1 + t[1], y2 + t[2]
             error_px[i] = np.nan
             if x2 <= 1e-6:
                 continue
@@ -86,8 +90,8 @@ def _gauss_newton(R, t, points, uv, K4, iterations):  # type: ignore[no-untyped-
             w = 1.0 if r <= huber else huber / r
             d00, d02 = K4[0] * iz, -K4[0] * x0 * iz * iz
             d11, d12 = K4[1] * iz, -K4[1] * x1 * iz * iz
-            J[0, 0], J[0, 1], J[0, 2] = d02 * y[1], d00 * y[2] - d02 * y[0], -d00 * y[1]
-            J[1, 0], J[1, 1], J[1, 2] = -d11 * y[2] + d12 * y[1], -d12 * y[0], d11 * y[0]
+            J[0, 0], J[0, 1], J[0, 2] = d02 * y1, d00 * y2 - d02 * y0, -d00 * y1
+            J[1, 0], J[1, 1], J[1, 2] = -d11 * y2 + d12 * y1, -d12 * y0, d11 * y0
             J[0, 3], J[0, 4], J[0, 5] = d00, 0.0, d02
             J[1, 3], J[1, 4], J[1, 5] = 0.0, d11, d12
             for a in range(6):

@@ -224,7 +224,8 @@ def _flow(
         winSize=WINDOW,
         maxLevel=levels,
         criteria=(cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 20, 0.02),
-        flags=cv2.OPTFLOW_USE_INITIAL_FLOW,
+        # with the latter no error is computed for each point, which nobody asks for
+        flags=cv2.OPTFLOW_USE_INITIAL_FLOW | cv2.OPTFLOW_LK_GET_MIN_EIGENVALS,
         minEigThreshold=1e-3,
     )
     return np.asarray(there), np.asarray(found)
@@ -238,6 +239,8 @@ def new_corners(
     What plain cells leave over goes to cells with texture, up to `CROWDING` times their share. A
     flat picture gives none: a corner's strength must exceed a floor.
     """
+    if len(taken_px) >= capacity:
+        return np.zeros((0, 2), np.float32)
     h, w = grey.shape
     strength = cv2.cornerMinEigenVal(grey, 5, ksize=3)
     strength[strength < MIN_STRENGTH] = 0

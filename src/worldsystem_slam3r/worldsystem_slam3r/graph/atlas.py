@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Float64
 from scipy.spatial.transform import Rotation
 
-from worldsystem_core.geometry.se3 import inverse, rotation_angle_rad
+from worldsystem_core.geometry.se3 import inverse, rotation_angle_rad, rotation_angles_rad
 from worldsystem_core.geometry.sim3 import Sim3
 from worldsystem_core.geometry.vertical import estimate_up
 from worldsystem_core.reconstruction import Keyframe, MovedKeyframes, Pose, ScaleState
@@ -276,13 +276,13 @@ class Atlas:
 
     def changed(self, *, everything: bool = False) -> MovedKeyframes | None:
         """The placed keyframes that lie noticeably elsewhere than was told; they count as told."""
+        placed = [kept for kept in self.keyframes.values() if self.is_placed(kept.submap)]
         poses, scales = {}, {}
-        for kept in self.keyframes.values():
-            if self.is_placed(kept.submap) and (everything or _noticeable(kept)):
-                kept.told = kept.world
-                poses[kept.id] = kept.world.pose
-                if kept.is_told:
-                    scales[kept.id] = kept.point_scale
+        for kept in placed if everything else _noticeable(placed):
+            kept.told = kept.world
+            poses[kept.id] = kept.world.pose
+            if kept.is_told:
+                scales[kept.id] = kept.point_scale
         if not poses:
             return None
         self.corrections += 1
@@ -345,11 +345,17 @@ def _odometry(a: Kept, b: Kept) -> Edge:
     )
 
 
-def _noticeable(kept: Kept) -> bool:
-    told, now = kept.told, kept.world
-    shift = float(np.linalg.norm(now.translation - told.translation))
-    return (
-        shift > TOLD_DEPTHS * kept.depth * now.scale
-        or rotation_angle_rad(told.rotation.T @ now.rotation) > TOLD_RAD
-        or abs(float(np.log(now.scale / told.scale))) > TOLD_LOG_SCALE
-    )
+def _noticeable(placed: list[Kept]) -> list[Kept]:
+    """Those that lie noticeably elsewhere than was told, all compared at once."""
+    moved = [kept for kept in placed if kept.world is not kept.told]
+    if not moved:
+        return []
+    now, told = [kept.world for kept in moved], [kept.told for kept in moved]
+    size, before = (np.array([each.scale for each in part]) for part in (now, told))
+    there, here = (np.array([each.translation for each in part]) for part in (now, told))
+    turned, own = (np.array([each.rotation for each in part]) for part in (now, told))
+    limits = TOLD_DEPTHS * np.array([kept.depth for kept in moved]) * size
+    elsewhere = np.linalg.norm(there - here, axis=1) > limits
+    elsewhere |= rotation_angles_rad(own.transpose(0, 2, 1) @ turned) > TOLD_RAD
+    elsewhere |= np.abs(np.log(size / before)) > TOLD_LOG_SCALE
+    return [moved[row] for row in np.flatnonzero(elsewhere)]

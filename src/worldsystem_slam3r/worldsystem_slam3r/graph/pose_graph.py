@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import gtsam
 import numpy as np
@@ -52,6 +53,13 @@ class Edge:
     def key(self) -> tuple[int, int]:
         """The two ends, in order."""
         return (self.a, self.b)
+
+    @cached_property
+    def factor(self) -> gtsam.BetweenFactorSimilarity3:
+        """As GTSAM takes it: made once, since the graph settles many times with the same edges."""
+        sigmas = np.repeat([self.turn_rad, self.shift, self.log_scale], [3, 3, 1])
+        noise = gtsam.noiseModel.Diagonal.Sigmas(sigmas)
+        return gtsam.BetweenFactorSimilarity3(self.a, self.b, _similarity(self.a_from_b), noise)
 
 
 @dataclass(frozen=True, eq=False)
@@ -212,10 +220,7 @@ class PoseGraph:
         """All measurements (edges first, in their order), and the rows that are loops."""
         graph, loop_rows = gtsam.NonlinearFactorGraph(), {}
         for row, edge in enumerate(self.edges.values()):
-            sigmas = np.repeat([edge.turn_rad, edge.shift, edge.log_scale], [3, 3, 1])
-            noise = gtsam.noiseModel.Diagonal.Sigmas(sigmas)
-            measured = _similarity(edge.a_from_b)
-            graph.add(gtsam.BetweenFactorSimilarity3(edge.a, edge.b, measured, noise))
+            graph.add(edge.factor)
             if edge.is_loop:
                 loop_rows[row] = edge.key
         for node, anchor in self.anchors.items():
