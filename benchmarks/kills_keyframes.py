@@ -15,11 +15,12 @@ class SeenKeyframes:
         self._replaced: set[int] = set()
 
     def told(self, number: int, stamp_ns: int) -> None:
+        """A keyframe captured then [ns] is there."""
         self._there[number] = (time.monotonic(), stamp_ns)
         self._before.pop(number, None)
 
     def gone(self, number: int, *, has_heir: bool) -> None:
-        """Also one of before that was not told again yet."""
+        """One is withdrawn, also of before that was not told again yet; `has_heir`: replaced."""
         before_ns = self._before.pop(number, None)
         _, stamp_ns = self._there.pop(number, (0.0, before_ns))
         if has_heir and stamp_ns is not None:

@@ -326,14 +326,21 @@ def test_a_node_that_comes_back_has_its_splats_and_is_told_where_they_lie(
     back.close()
 
 
-def test_a_change_of_unit_leaves_no_chunk_to_be_looked_at_again(node):
+def walls_apart(node):
+    """More keyframes than are moved at once, each of a wall of its own; where they lie."""
     poses = {}
+    for number in range(3 * node_module._MOVED_AT_ONCE // 2):
+        keyframe = wall_seen_from([30.0 * number, 0, 0], number)
+        node._on_keyframe(NewKeyframe(keyframe))
+        poses[number] = keyframe.world_from_cam.copy()
+    return poses
+
+
+def test_a_change_of_unit_leaves_no_chunk_to_be_looked_at_again(node):
     with node.turn:
-        for number in range(3 * node_module._MOVED_AT_ONCE // 2):
-            keyframe = wall_seen_from([30.0 * number, 0, 0], number)
-            node._on_keyframe(NewKeyframe(keyframe))
-            poses[number] = keyframe.world_from_cam.copy()
-            poses[number][:3, 3] *= 5.0
+        poses = walls_apart(node)
+        for pose in poses.values():
+            pose[:3, 3] *= 5.0
         voxel = node._world.voxel
         sizes = dict.fromkeys(poses, 5.0)
         node._on_keyframe(MovedKeyframes(poses, sizes, ScaleState.METRIC))
@@ -342,13 +349,10 @@ def test_a_change_of_unit_leaves_no_chunk_to_be_looked_at_again(node):
 
 
 def test_a_correction_of_many_keyframes_moves_each_of_them(node):
-    poses = {}
     with node.turn:
-        for number in range(3 * node_module._MOVED_AT_ONCE // 2):
-            keyframe = wall_seen_from([30.0 * number, 0, 0], number)
-            node._on_keyframe(NewKeyframe(keyframe))
-            poses[number] = keyframe.world_from_cam.copy()
-            poses[number][1, 3] += 0.1 * number
+        poses = walls_apart(node)
+        for number, pose in poses.items():
+            pose[1, 3] += 0.1 * number
         node._on_keyframe(MovedKeyframes(poses))
         for number, pose in poses.items():
             np.testing.assert_allclose(node._world.chunks[number].world_from_chunk.pose, pose)

@@ -117,10 +117,9 @@ class CameraPath:
         known, which = np.unique(anchors[rows], return_inverse=True)
         ids = known.tolist()
         poses = np.array([world_from_cam[key] for key in ids]).reshape(-1, 4, 4)[which]
-        local = (
-            self._local[rows] * np.array([self._sizes.get(key, 1.0) for key in ids])[which, None]
-        )
-        self._baked[rows] = np.einsum("nij,nj->ni", poses[:, :3, :3], local) + poses[:, :3, 3]
+        sizes = np.array([self._sizes.get(key, 1.0) for key in ids])[which, None]
+        turned = np.einsum("nij,nj->ni", poses[:, :3, :3], self._local[rows] * sizes)
+        self._baked[rows] = turned + poses[:, :3, 3]
         self._is_corrected = True
 
     def remove(self, removed: RemovedKeyframes) -> None:

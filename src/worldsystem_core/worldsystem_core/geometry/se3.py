@@ -37,14 +37,6 @@ def is_rigid(a_from_b: Float[np.ndarray, "4 4"]) -> bool:
     return bool(a * (e * i - f * h) - b * (d * i - f * g) + c * (d * h - e * g) > 0.0)
 
 
-def rotation_angles_rad(rotations: Float[np.ndarray, "n 3 3"]) -> Float64[np.ndarray, "n"]:
-    """As `rotation_angle_rad`, of many at once."""
-    skew = rotations - rotations.transpose(0, 2, 1)
-    sine = 0.5 * np.linalg.norm(skew[:, (2, 0, 1), (1, 2, 0)], axis=1)
-    cosine = 0.5 * (np.trace(rotations, axis1=1, axis2=2) - 1.0)
-    return np.asarray(np.arctan2(sine, cosine))
-
-
 def transform(
     a_from_b: Float[np.ndarray, "4 4"], points_b: Float[np.ndarray, "... 3"]
 ) -> Float[np.ndarray, "... 3"]:
@@ -63,6 +55,14 @@ def rotation_angle_rad(rotation: Float[np.ndarray, "3 3"]) -> float:
         ]
     )
     return float(np.arctan2(sine, 0.5 * (np.trace(rotation) - 1.0)))
+
+
+def rotation_angles_rad(rotations: Float[np.ndarray, "n 3 3"]) -> Float64[np.ndarray, "n"]:
+    """As `rotation_angle_rad`, of many at once."""
+    skew = rotations - rotations.transpose(0, 2, 1)
+    sine = 0.5 * np.linalg.norm(skew[:, (2, 0, 1), (1, 2, 0)], axis=1)
+    cosine = 0.5 * (np.trace(rotations, axis1=1, axis2=2) - 1.0)
+    return np.asarray(np.arctan2(sine, cosine))
 
 
 def look_at(
